@@ -1,0 +1,66 @@
+# make run    the gateway, embedded
+# make test   everything that tests: installs what it needs on Debian, then runs every test
+# make check  format, lints, documentation, dependencies
+# make bench  the gateway against the bare-kernel floor
+# make fuzz   every decoder for FUZZ_SECONDS (60)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: run test check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node
+
+FUZZ_SECONDS ?= 60
+NODE_TESTS := gateway/tests/node
+FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings
+DEBIAN := postgresql chromium fonts-dejavu-core
+
+run:
+	cargo run --release
+
+test: setup test-rust test-node
+
+setup: setup-debian setup-npm
+
+# Only what is missing is installed, so that a machine that has everything needs no root and no network.
+setup-debian:
+	@missing=; for package in $(DEBIAN); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "installing$$missing"; \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+setup-npm:
+	@command -v npm >/dev/null || { echo 'no npm: install Node.js 20 or newer' >&2; exit 1; }
+	@cd $(NODE_TESTS) && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --ignore-scripts --no-audit --no-fund
+
+test-rust:
+	cargo test --workspace
+
+# The tests start their own gateways; two files at once keep two cores busy without starving deadlines.
+test-node: setup-npm
+	cargo build --workspace
+	cd $(NODE_TESTS) && node --test --test-concurrency=2 --test-timeout=300000 *.test.mjs
+
+check: lint deny
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --document-private-items
+
+deny:
+	@command -v cargo-deny >/dev/null || { echo 'no cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; }
+	cargo deny --config .cargo/deny.toml check bans licenses sources
+
+bench:
+	cargo build --release --workspace
+	loadtest/bench.sh
+
+fuzz:
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	cd shared/fuzz && for target in $(FUZZ_TARGETS); do \
+	  mkdir -p target/found/$$target && \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target target/found/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=512 -print_final_stats=1; \
+	done

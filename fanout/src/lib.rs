@@ -1,0 +1,33 @@
+//! Two questions: *who is in this room?* and *get this packet to them*.
+//!
+//! ```text
+//!  app ── Fanout::broadcast ──► room's batch ──┐            one courier for each worker
+//!  app ── Fanout::emit ────────────────────────┤
+//!                                              ▼
+//!                    courier: batch → every member's Outbox → one write each
+//! ```
+//!
+//! What is promised, on one node:
+//! - all members of a room get its broadcasts in one and the same order;
+//! - a socket gets what was emitted to it, and what was broadcast to its rooms before that, in the order
+//!   of the calls; nothing is promised between two rooms;
+//! - who enters a room gets every broadcast made after that and none made before; who leaves, the reverse;
+//! - nobody waits for a slow client: an [`Outbox`] that passes its bounds ends that session alone.
+//!
+//! This crate knows no app, no HTTP, no token and no database.
+
+mod courier;
+mod error;
+mod facade;
+mod outbox;
+mod presence;
+mod registry;
+mod stats;
+
+pub use courier::Courier;
+pub use error::FanoutError;
+pub use facade::{Fanout, FanoutOptions, Target};
+pub use outbox::{Outbox, OutboxLimits, Polled, Status};
+pub use presence::{Entered, Left, Member, RoomCount};
+pub use registry::{LocalSocket, SocketInfo};
+pub use stats::{Distributions, Stats, StatsSnapshot};

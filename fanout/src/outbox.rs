@@ -1,0 +1,559 @@
+//! What waits to be written to one session, and the end that it is written to.
+//!
+//! The outbox holds whole WebSocket frames whatever the transport, so that what was queued for polling
+//! leaves in order through the WebSocket after an upgrade. It owns the write half of the socket: a courier
+//! drains everything that waits into one vectored write, without waking the session's task. The task is
+//! woken only when the socket would not take more, or when a parked poll has something to take.
+//!
+//! Bounded in bytes and packets ([`OutboxLimits`]); over a bound the session is reported once on the
+//! overflow channel, what waited is dropped, and nothing is queued any more.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::ids::SessionId;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::courier::Courier;
+use crate::stats::Stats;
+
+/// Slices of one vectored write; what is more waits for the next turn of the loop.
+const SLICES_MAX: usize = 64;
+
+/// Bounds of every outbox of a node; 0 means none.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Bytes that may wait.
+    pub bytes: usize,
+    /// Packets that may wait.
+    pub packets: usize,
+}
+
+/// A bounded queue towards one session.
+pub struct Outbox {
+    state: Mutex<State>,
+    /// In its courier's list already.
+    scheduled: AtomicBool,
+    shared: Arc<OutboxShared>,
+    courier: Arc<Courier>,
+    session: SessionId,
+}
+
+/// What all outboxes of a node share.
+pub(crate) struct OutboxShared {
+    pub(crate) limits: OutboxLimits,
+    pub(crate) overflowed: mpsc::Sender<SessionId>,
+    pub(crate) stats: Arc<Stats>,
+}
+
+struct Queued {
+    wire: Bytes,
+    packets: u32,
+}
+
+enum Sink {
+    /// Long-polling: bytes wait until a GET takes them.
+    Poll,
+    /// A WebSocket's write half; dropping it ends our direction.
+    Stream(OwnedWriteHalf),
+    /// Nothing can be written any more.
+    Closed,
+}
+
+struct State {
+    sink: Sink,
+    /// The socket took less than everything; the session's task waits until it takes more.
+    blocked: bool,
+    overflowed: bool,
+    /// Close our direction once everything is written.
+    finishing: bool,
+    /// Bytes of the first item that are written.
+    written: usize,
+    bytes: usize,
+    packets: usize,
+    /// The first item lives here, so that an outbox that never holds two needs no allocation.
+    first: Option<Queued>,
+    rest: VecDeque<Queued>,
+    task: Option<Waker>,
+    blocked_since: Option<Instant>,
+}
+
+/// What the task of a session has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing.
+    Open,
+    /// The socket would not take everything: when it takes more, call [`Outbox::resume`].
+    Blocked,
+    /// The same, and nothing comes after what waits: a client that does not take it is not worth long.
+    BlockedAtEnd,
+    /// Nothing can be written any more.
+    Closed,
+}
+
+/// What a GET of a polling session finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// Packets, as frames in order.
+    Packets(Vec<Bytes>),
+    /// Nothing yet; the waker is called when there is.
+    Nothing,
+    /// The outbox has ended.
+    Ended,
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(session: SessionId, shared: Arc<OutboxShared>, courier: Arc<Courier>) -> Self {
+        let state = State {
+            sink: Sink::Poll,
+            blocked: false,
+            overflowed: false,
+            finishing: false,
+            written: 0,
+            bytes: 0,
+            packets: 0,
+            first: None,
+            rest: VecDeque::new(),
+            task: None,
+            blocked_since: None,
+        };
+        Self { state: Mutex::new(state), scheduled: AtomicBool::new(false), shared, courier, session }
+    }
+
+    /// The session it belongs to.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Queues whole packets and sees to it that they are written soon. Never waits.
+    pub fn send(self: &Arc<Self>, wire: Bytes, packets: u32) {
+        if self.push(wire, packets) {
+            self.schedule();
+        }
+    }
+
+    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Answers whether that is
+    /// needed.
+    pub fn push(&self, wire: Bytes, packets: u32) -> bool {
+        let mut state = self.state.lock();
+        self.push_locked(&mut state, wire, packets)
+    }
+
+    /// Queues a packet that may be dropped: it is when the client cannot take it now.
+    pub(crate) fn push_volatile(&self, wire: Bytes, packets: u32) -> bool {
+        let mut state = self.state.lock();
+        let takes = match state.sink {
+            Sink::Stream(_) => !state.blocked,
+            // Between two GETs a client could take nothing; one volatile packet may wait for the next.
+            Sink::Poll => state.task.is_some() || state.first.is_none(),
+            Sink::Closed => false,
+        };
+        if !takes {
+            Stats::add(&self.shared.stats.volatile_dropped, packets as usize);
+            return false;
+        }
+        self.push_locked(&mut state, wire, packets)
+    }
+
+    /// Queues a control frame ahead of everything that is not partly written, so that a ping is not
+    /// stuck behind a backlog.
+    pub fn send_first(self: &Arc<Self>, wire: Bytes) {
+        let needed = {
+            let mut state = self.state.lock();
+            if matches!(state.sink, Sink::Closed) || state.overflowed || state.finishing {
+                false
+            } else {
+                state.bytes += wire.len();
+                state.packets += 1;
+                state.insert_first(Queued { wire, packets: 1 });
+                !state.blocked
+            }
+        };
+        if needed {
+            self.schedule();
+        }
+    }
+
+    fn push_locked(&self, state: &mut State, wire: Bytes, packets: u32) -> bool {
+        if matches!(state.sink, Sink::Closed) || state.overflowed || state.finishing {
+            return false;
+        }
+        let limits = self.shared.limits;
+        let (bytes, count) = (state.bytes + wire.len(), state.packets + packets as usize);
+        let over =
+            (limits.bytes != 0 && bytes > limits.bytes) || (limits.packets != 0 && count > limits.packets);
+        // A single item is as large as its maker allows; only what piles up is the client's fault.
+        if over && state.first.is_some() {
+            state.overflow();
+            Stats::add(&self.shared.stats.overflows, 1);
+            // When the channel is full the session is found by its next deadline.
+            let _ = self.shared.overflowed.try_send(self.session);
+            return false;
+        }
+        state.bytes = bytes;
+        state.packets = count;
+        state.insert_last(Queued { wire, packets });
+        !state.blocked
+    }
+
+    /// Puts the outbox on its courier's list.
+    pub(crate) fn schedule(self: &Arc<Self>) {
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            self.courier.add_outbox(Arc::clone(self));
+        }
+    }
+
+    /// Like [`Self::schedule`] for many: adds to `list` what is to be put on this courier's list.
+    pub(crate) fn schedule_into(self: &Arc<Self>, list: &mut Vec<Arc<Self>>) {
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            list.push(Arc::clone(self));
+        }
+    }
+
+    pub(crate) fn courier(&self) -> &Arc<Courier> {
+        &self.courier
+    }
+
+    /// Writes what waits, as far as the socket takes it, or wakes the parked poll. Never waits.
+    pub fn flush(&self) {
+        // Cleared first: what is pushed from here on schedules again.
+        self.scheduled.store(false, Ordering::Release);
+        let mut state = self.state.lock();
+        if !state.blocked {
+            state.write_out(&self.shared.stats);
+        }
+    }
+
+    /// For the session's task, when the socket takes more again.
+    pub fn resume(&self) {
+        let mut state = self.state.lock();
+        state.blocked = false;
+        state.write_out(&self.shared.stats);
+    }
+
+    /// What the session's task has to wait for.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.state.lock();
+        match state.sink {
+            Sink::Closed => Status::Closed,
+            _ if state.blocked && state.finishing => Status::BlockedAtEnd,
+            _ if state.blocked => Status::Blocked,
+            _ => Status::Open,
+        }
+    }
+
+    /// Since when the client has taken nothing of what waits for it.
+    #[must_use]
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.state.lock().blocked_since
+    }
+
+    /// Whether it passed its bounds.
+    #[must_use]
+    pub fn has_overflowed(&self) -> bool {
+        self.state.lock().overflowed
+    }
+
+    /// Everything from now on goes to this socket, what waits first.
+    pub fn attach_stream(&self, stream: OwnedWriteHalf, task: Waker) {
+        let mut state = self.state.lock();
+        if matches!(state.sink, Sink::Poll) {
+            // A poll that is still parked finds that this is no polling session any more.
+            state.wake();
+            state.sink = Sink::Stream(stream);
+            state.task = Some(task);
+            state.write_out(&self.shared.stats);
+        }
+    }
+
+    /// Takes everything for a polling body; with nothing there, `task` is woken when there is.
+    pub fn poll_packets(&self, task: &Waker) -> Polled {
+        let mut state = self.state.lock();
+        if !matches!(state.sink, Sink::Poll) {
+            return Polled::Ended;
+        }
+        if state.first.is_none() {
+            if state.finishing || state.overflowed {
+                state.sink = Sink::Closed;
+                return Polled::Ended;
+            }
+            state.task = Some(task.clone());
+            return Polled::Nothing;
+        }
+        state.task = None;
+        Stats::add(&self.shared.stats.bytes_sent, state.bytes);
+        Stats::add(&self.shared.stats.packets_sent, state.packets);
+        Polled::Packets(state.take_all())
+    }
+
+    /// Queues `last` behind what waits and ends the outbox when it is written. Nothing is queued after it.
+    pub fn finish(self: &Arc<Self>, last: Option<Bytes>) {
+        let needed = {
+            let mut state = self.state.lock();
+            if let Some(wire) = last
+                && !matches!(state.sink, Sink::Closed)
+            {
+                state.bytes += wire.len();
+                state.packets += 1;
+                state.insert_last(Queued { wire, packets: 1 });
+            }
+            state.finishing = true;
+            if state.blocked {
+                // The task sees to it that the wait has an end.
+                state.wake();
+            }
+            !state.blocked
+        };
+        if needed {
+            self.schedule();
+        }
+    }
+
+    /// Ends the outbox now; what waits is dropped.
+    pub fn abort(&self) {
+        let mut state = self.state.lock();
+        state.close();
+    }
+}
+
+impl State {
+    fn insert_first(&mut self, item: Queued) {
+        match self.first.take() {
+            None => self.first = Some(item),
+            Some(first) if self.written == 0 => {
+                self.first = Some(item);
+                self.rest.push_front(first);
+            }
+            Some(first) => {
+                self.first = Some(first);
+                self.rest.push_front(item);
+            }
+        }
+    }
+
+    fn insert_last(&mut self, item: Queued) {
+        if self.first.is_none() {
+            self.first = Some(item);
+        } else {
+            self.rest.push_back(item);
+        }
+    }
+
+    fn take_all(&mut self) -> Vec<Bytes> {
+        self.bytes = 0;
+        self.packets = 0;
+        self.written = 0;
+        let first = self.first.take();
+        let rest = std::mem::take(&mut self.rest);
+        first.into_iter().chain(rest).map(|item| item.wire).collect()
+    }
+
+    /// Drops what waits, but for an item that the client has a part of: a close frame can only follow whole
+    /// frames.
+    fn overflow(&mut self) {
+        self.overflowed = true;
+        self.rest = VecDeque::new();
+        if self.written == 0 {
+            self.first = None;
+        }
+        self.bytes = self.first.as_ref().map_or(0, |first| first.wire.len() - self.written);
+        self.packets = self.first.as_ref().map_or(0, |first| first.packets as usize);
+        self.wake();
+    }
+
+    fn close(&mut self) {
+        self.sink = Sink::Closed;
+        self.blocked = false;
+        self.blocked_since = None;
+        drop(self.take_all());
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        match self.sink {
+            // A parked poll is answered once.
+            Sink::Poll => {
+                if let Some(task) = self.task.take() {
+                    task.wake();
+                }
+            }
+            Sink::Stream(_) | Sink::Closed => {
+                if let Some(task) = &self.task {
+                    task.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    fn write_out(&mut self, stats: &Stats) {
+        if matches!(self.sink, Sink::Poll) {
+            if self.first.is_some() || self.finishing {
+                self.wake();
+            }
+            return;
+        }
+        while self.first.is_some() {
+            match self.write_some() {
+                Ok(count) => {
+                    Stats::add(&stats.writes, 1);
+                    Stats::add(&stats.bytes_sent, count);
+                    self.blocked_since = None;
+                    Stats::add(&stats.packets_sent, self.advance(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    self.blocked_since.get_or_insert_with(Instant::now);
+                    self.wake();
+                    return;
+                }
+                // The reader learns the same from its own half.
+                Err(_) => return self.close(),
+            }
+        }
+        if self.finishing {
+            self.close();
+        }
+    }
+
+    fn write_some(&self) -> io::Result<usize> {
+        let (Sink::Stream(stream), Some(first)) = (&self.sink, &self.first) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let head = first.wire.get(self.written..).unwrap_or_default();
+        if self.rest.is_empty() {
+            return stream.try_write(head);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let items = std::iter::once(head).chain(self.rest.iter().map(|item| &*item.wire));
+        let mut used = 0;
+        for (slot, bytes) in slices.iter_mut().zip(items) {
+            *slot = IoSlice::new(bytes);
+            used += 1;
+        }
+        stream.try_write_vectored(slices.get(..used).unwrap_or_default())
+    }
+
+    /// Takes `count` written bytes off the queue; answers how many packets that completed.
+    fn advance(&mut self, count: usize) -> usize {
+        self.bytes -= count;
+        let mut left = self.written + count;
+        let mut packets = 0;
+        while let Some(first) = &self.first {
+            if left < first.wire.len() {
+                break;
+            }
+            left -= first.wire.len();
+            packets += first.packets as usize;
+            self.first = self.rest.pop_front();
+        }
+        self.written = left;
+        self.packets -= packets;
+        if self.first.is_none() && self.rest.capacity() > SLICES_MAX {
+            // A backlog is over; its room is given back.
+            self.rest = VecDeque::new();
+        }
+        packets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn outbox(bytes: usize, packets: usize) -> (Arc<Outbox>, mpsc::Receiver<SessionId>, Arc<Stats>) {
+        let (overflowed, receiver) = mpsc::channel(4);
+        let stats = Arc::new(Stats::new(crate::stats::Distributions::ignored()));
+        let shared =
+            OutboxShared { limits: OutboxLimits { bytes, packets }, overflowed, stats: Arc::clone(&stats) };
+        let node = shared::ids::NodeId::from_random([0; 4]);
+        let session = SessionId::new(node, [0; 16]);
+        let outbox = Outbox::new(session, Arc::new(shared), Arc::new(Courier::default()));
+        (Arc::new(outbox), receiver, stats)
+    }
+
+    fn polled(outbox: &Outbox) -> Polled {
+        outbox.poll_packets(Waker::noop())
+    }
+
+    #[test]
+    fn packets_leave_in_the_order_they_were_pushed() {
+        let (outbox, _overflowed, _) = outbox(0, 0);
+        for text in ["a", "b", "c"] {
+            outbox.push(Bytes::from_static(text.as_bytes()), 1);
+        }
+        assert_eq!(polled(&outbox), Polled::Packets(vec!["a".into(), "b".into(), "c".into()]));
+        assert_eq!(polled(&outbox), Polled::Nothing);
+    }
+
+    #[test]
+    fn a_bound_in_packets_ends_the_session_once() {
+        let (outbox, mut overflowed, stats) = outbox(0, 2);
+        for _ in 0..5 {
+            outbox.push(Bytes::from_static(b"x"), 1);
+        }
+        assert!(outbox.has_overflowed());
+        assert_eq!(overflowed.try_recv(), Ok(outbox.session()));
+        assert!(overflowed.try_recv().is_err());
+        assert_eq!(stats.snapshot().overflows, 1);
+        assert_eq!(polled(&outbox), Polled::Ended);
+    }
+
+    #[test]
+    fn a_bound_in_bytes_does_not_refuse_a_single_item() {
+        let (outbox, _overflowed, _) = outbox(4, 0);
+        outbox.push(Bytes::from_static(b"123456"), 1);
+        assert!(!outbox.has_overflowed());
+        outbox.push(Bytes::from_static(b"7"), 1);
+        assert!(outbox.has_overflowed());
+    }
+
+    #[test]
+    fn volatile_packets_are_dropped_when_something_waits_and_no_poll_is_parked() {
+        let (outbox, _overflowed, stats) = outbox(0, 0);
+        outbox.push_volatile(Bytes::from_static(b"a"), 1);
+        outbox.push_volatile(Bytes::from_static(b"b"), 1);
+        assert_eq!(stats.snapshot().volatile_dropped, 1);
+        assert_eq!(polled(&outbox), Polled::Packets(vec!["a".into()]));
+        assert_eq!(polled(&outbox), Polled::Nothing);
+        outbox.push_volatile(Bytes::from_static(b"c"), 1);
+        outbox.push_volatile(Bytes::from_static(b"d"), 1);
+        assert_eq!(polled(&outbox), Polled::Packets(vec!["c".into(), "d".into()]));
+    }
+
+    #[test]
+    fn a_ping_overtakes_a_backlog() {
+        let (outbox, _overflowed, _) = outbox(0, 0);
+        outbox.push(Bytes::from_static(b"a"), 1);
+        outbox.push(Bytes::from_static(b"b"), 1);
+        outbox.send_first(Bytes::from_static(b"ping"));
+        assert_eq!(polled(&outbox), Polled::Packets(vec!["ping".into(), "a".into(), "b".into()]));
+    }
+
+    #[test]
+    fn what_waited_is_taken_before_the_end() {
+        let (outbox, _overflowed, _) = outbox(0, 0);
+        outbox.push(Bytes::from_static(b"a"), 1);
+        outbox.finish(Some(Bytes::from_static(b"end")));
+        outbox.push(Bytes::from_static(b"late"), 1);
+        assert_eq!(polled(&outbox), Polled::Packets(vec!["a".into(), "end".into()]));
+        assert_eq!(polled(&outbox), Polled::Ended);
+    }
+}

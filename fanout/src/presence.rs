@@ -1,0 +1,59 @@
+//! Who is in a room, and when a user enters it first and leaves it last.
+//!
+//! Nothing is counted up and down: every answer is read from the set of members, so it cannot drift.
+
+use std::collections::HashSet;
+
+use shared::ids::{NodeId, SocketId};
+use shared::names::UserId;
+
+/// What entering a room found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entered {
+    /// The socket was not in the room before.
+    pub new: bool,
+    /// No other socket of the user was in the room.
+    pub first_of_user: bool,
+}
+
+/// What leaving a room left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// The socket was in the room.
+    pub was_member: bool,
+    /// No socket of the user is in the room any more.
+    pub last_of_user: bool,
+}
+
+/// A socket in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The socket.
+    pub socket: SocketId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The name to show.
+    pub display_name: Box<str>,
+    /// The node that holds it.
+    pub node: NodeId,
+    /// When the socket connected, milliseconds since the epoch.
+    pub connected_at_ms: u64,
+}
+
+impl RoomCount {
+    /// Counts a list of members, so that a list and its count are of one moment.
+    #[must_use]
+    pub fn of(members: &[Member]) -> Self {
+        let users: HashSet<_> = members.iter().map(|member| &member.user).collect();
+        Self { sockets: members.len(), users: users.len() }
+    }
+}
+
+/// How many are in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoomCount {
+    /// Sockets.
+    pub sockets: usize,
+    /// Distinct users.
+    pub users: usize,
+}

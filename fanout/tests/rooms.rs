@@ -1,0 +1,362 @@
+//! What the fan-out promises, on one node: one order, clean membership edges, first and last of a user.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use bytes::Bytes;
+use fanout::{
+    Distributions, Entered, Fanout, FanoutError, FanoutOptions, Left, LocalSocket, Outbox, OutboxLimits,
+    Polled, RoomCount, SocketInfo, Target,
+};
+use proptest::prelude::*;
+use shared::ids::{NodeId, SessionId, SocketId};
+use shared::names::{Namespace, Room, UserId};
+use shared::sio::{Encoded, Event};
+use shared::ws;
+
+const UNBOUNDED: OutboxLimits = OutboxLimits { bytes: 0, packets: 0 };
+
+fn namespace() -> Namespace {
+    Namespace::parse("/").unwrap()
+}
+
+fn room(name: &str) -> Room {
+    Room::parse(name).unwrap()
+}
+
+fn options(outbox: OutboxLimits) -> FanoutOptions {
+    FanoutOptions {
+        node: NodeId::from_random([1; 4]),
+        namespaces: vec![namespace()],
+        couriers: 2,
+        outbox,
+        rooms_per_socket: 3,
+        sockets_per_user: 2,
+        distributions: Distributions::ignored(),
+    }
+}
+
+/// A client: its socket and the outbox that its packets are read from.
+struct Client {
+    socket: Arc<LocalSocket>,
+    outbox: Arc<Outbox>,
+}
+
+impl Client {
+    fn attach(fanout: &Fanout, user: &str) -> Result<Self, FanoutError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        // Six bits of each byte count.
+        random = std::array::from_fn(|at| random[at / 2] >> (4 * (at % 2)) & 15);
+        let outbox = fanout.outbox(SessionId::new(fanout.node(), random));
+        let info = SocketInfo {
+            id: SocketId::new(fanout.node(), random),
+            user: UserId::parse(user).unwrap(),
+            display_name: user.into(),
+            connected_at_ms: 0,
+        };
+        let socket = fanout.attach("/", info, Arc::clone(&outbox))?;
+        Ok(Self { socket, outbox })
+    }
+
+    /// The names of the events that wait.
+    fn events(&self) -> Vec<String> {
+        let Polled::Packets(packets) = self.outbox.poll_packets(Waker::noop()) else { return Vec::new() };
+        packets.iter().flat_map(names).collect()
+    }
+}
+
+fn names(wire: &Bytes) -> Vec<String> {
+    ws::frames(wire)
+        .map(|(_, payload)| {
+            let text = std::str::from_utf8(payload).unwrap();
+            text.strip_prefix("42[\"").unwrap().strip_suffix("\"]").unwrap().to_owned()
+        })
+        .collect()
+}
+
+fn packet(name: &str) -> Encoded {
+    Event { namespace: "/", name, args: &[], ack: None, attachments: &[] }.encode()
+}
+
+/// Runs the couriers until they have nothing left to carry.
+async fn carry(fanout: &Fanout) {
+    for courier in fanout.couriers() {
+        let run = courier.run();
+        let mut run = std::pin::pin!(run);
+        for _ in 0..10 {
+            tokio::select! {
+                biased;
+                () = run.as_mut() => unreachable!("a courier never ends"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn members_get_a_rooms_broadcasts_in_order_and_others_get_none() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let clients: Vec<_> = ["a", "b", "c"].iter().map(|user| Client::attach(&fanout, user).unwrap()).collect();
+    for client in &clients[..2] {
+        fanout.enter(&client.socket, &room("r")).await.unwrap();
+    }
+    for name in ["1", "2", "3"] {
+        fanout.broadcast(Target::room(&namespace, "r"), packet(name)).await.unwrap();
+    }
+    carry(&fanout).await;
+    assert_eq!(clients[0].events(), ["1", "2", "3"]);
+    assert_eq!(clients[1].events(), ["1", "2", "3"]);
+    assert!(clients[2].events().is_empty());
+    let stats = fanout.stats();
+    assert_eq!((stats.broadcasts, stats.deliveries, stats.batches), (3, 6, 1));
+}
+
+#[tokio::test]
+async fn who_is_excepted_gets_the_rest_in_its_place() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let (a, b) = (Client::attach(&fanout, "a").unwrap(), Client::attach(&fanout, "b").unwrap());
+    fanout.enter(&a.socket, &room("r")).await.unwrap();
+    fanout.enter(&b.socket, &room("r")).await.unwrap();
+    let target = Target::room(&namespace, "r");
+    fanout.broadcast(target, packet("1")).await.unwrap();
+    fanout.broadcast(target.except(a.socket.id()), packet("2")).await.unwrap();
+    fanout.broadcast(target, packet("3")).await.unwrap();
+    carry(&fanout).await;
+    assert_eq!(a.events(), ["1", "3"]);
+    assert_eq!(b.events(), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn entering_and_leaving_cut_a_batch_cleanly() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let (a, b) = (Client::attach(&fanout, "a").unwrap(), Client::attach(&fanout, "b").unwrap());
+    let target = Target::room(&namespace, "r");
+    fanout.enter(&a.socket, &room("r")).await.unwrap();
+    fanout.broadcast(target, packet("before")).await.unwrap();
+    fanout.enter(&b.socket, &room("r")).await.unwrap();
+    fanout.broadcast(target, packet("between")).await.unwrap();
+    fanout.leave(&a.socket, "r").await;
+    fanout.broadcast(target, packet("after")).await.unwrap();
+    carry(&fanout).await;
+    assert_eq!(a.events(), ["before", "between"]);
+    assert_eq!(b.events(), ["between", "after"]);
+}
+
+#[tokio::test]
+async fn what_is_emitted_to_a_socket_comes_after_what_was_broadcast_before() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let a = Client::attach(&fanout, "a").unwrap();
+    fanout.enter(&a.socket, &room("r")).await.unwrap();
+    fanout.broadcast(Target::room(&namespace, "r"), packet("1")).await.unwrap();
+    fanout.emit(&a.socket, packet("2"));
+    fanout.broadcast(Target::room(&namespace, "r"), packet("3")).await.unwrap();
+    carry(&fanout).await;
+    assert_eq!(a.events(), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_full_batch_is_delivered_without_its_courier() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let a = Client::attach(&fanout, "a").unwrap();
+    fanout.enter(&a.socket, &room("r")).await.unwrap();
+    for _ in 0..shared::limits::BATCH_FRAMES_MAX {
+        fanout.broadcast(Target::room(&namespace, "r"), packet("x")).await.unwrap();
+    }
+    assert_eq!(a.events().len(), shared::limits::BATCH_FRAMES_MAX);
+}
+
+#[tokio::test]
+async fn a_batch_of_large_packets_is_full_by_its_bytes() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let a = Client::attach(&fanout, "a").unwrap();
+    fanout.enter(&a.socket, &room("r")).await.unwrap();
+    let large = "x".repeat(shared::limits::BATCH_BYTES_MAX / 2);
+    fanout.broadcast(Target::room(&namespace, "r"), packet(&large)).await.unwrap();
+    assert!(a.events().is_empty());
+    fanout.broadcast(Target::room(&namespace, "r"), packet(&large)).await.unwrap();
+    assert_eq!(a.events().len(), 2);
+}
+
+#[tokio::test]
+async fn first_and_last_are_said_once_for_a_user() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (one, two) = (Client::attach(&fanout, "u").unwrap(), Client::attach(&fanout, "u").unwrap());
+    let r = room("r");
+    let enter = |client: &Client| fanout.enter(&client.socket, &r);
+    assert_eq!(enter(&one).await, Ok(Entered { new: true, first_of_user: true }));
+    assert_eq!(enter(&one).await, Ok(Entered { new: false, first_of_user: false }));
+    assert_eq!(enter(&two).await, Ok(Entered { new: true, first_of_user: false }));
+    assert_eq!(fanout.count("/", "r").await, Ok(RoomCount { sockets: 2, users: 1 }));
+    assert_eq!(fanout.leave(&one.socket, "r").await, Left { was_member: true, last_of_user: false });
+    assert_eq!(fanout.leave(&one.socket, "r").await, Left { was_member: false, last_of_user: false });
+    let left = fanout.detach(&two.socket).await;
+    assert_eq!(left, [(r.clone(), Left { was_member: true, last_of_user: true })]);
+    assert_eq!(fanout.detach(&two.socket).await, []);
+    assert_eq!(fanout.count("/", "r").await, Ok(RoomCount::default()));
+    assert_eq!(fanout.enter(&two.socket, &r).await, Err(FanoutError::Gone));
+}
+
+#[tokio::test]
+async fn rooms_and_sockets_are_bounded() {
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let one = Client::attach(&fanout, "u").unwrap();
+    let two = Client::attach(&fanout, "u").unwrap();
+    assert_eq!(Client::attach(&fanout, "u").err(), Some(FanoutError::TooManySockets));
+    for name in ["a", "b", "c"] {
+        fanout.enter(&one.socket, &room(name)).await.unwrap();
+    }
+    assert_eq!(fanout.enter(&one.socket, &room("d")).await, Err(FanoutError::TooManyRooms));
+    fanout.detach(&two.socket).await;
+    assert!(Client::attach(&fanout, "u").is_ok());
+}
+
+#[tokio::test]
+async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
+    let (fanout, mut overflowed) = Fanout::new(options(OutboxLimits { bytes: 0, packets: 10 }));
+    let namespace = namespace();
+    let (slow, quick) = (Client::attach(&fanout, "a").unwrap(), Client::attach(&fanout, "b").unwrap());
+    fanout.enter(&slow.socket, &room("r")).await.unwrap();
+    fanout.enter(&quick.socket, &room("r")).await.unwrap();
+    let mut seen = 0;
+    for _ in 0..20 {
+        fanout.broadcast(Target::room(&namespace, "r"), packet("x")).await.unwrap();
+        carry(&fanout).await;
+        seen += quick.events().len();
+    }
+    assert_eq!(seen, 20);
+    assert_eq!(overflowed.try_recv(), Ok(slow.outbox.session()));
+    assert!(overflowed.try_recv().is_err());
+}
+
+/// Publishers, members who come and go, and couriers on several threads: in what each stay of each member
+/// saw, every publisher's numbers are in order and without a gap, and two members who were there together
+/// saw the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_do_not_break_the_order_of_a_room() {
+    const PUBLISHED: usize = 2_000;
+    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let mut couriers = tokio::task::JoinSet::new();
+    for courier in fanout.couriers() {
+        let courier = Arc::clone(courier);
+        couriers.spawn(async move { courier.run().await });
+    }
+    let stayers: Vec<_> = (0..2).map(|n| Client::attach(&fanout, &format!("stayer{n}")).unwrap()).collect();
+    for stayer in &stayers {
+        fanout.enter(&stayer.socket, &room("r")).await.unwrap();
+    }
+    let running = Arc::new(AtomicUsize::new(2));
+    let mut publishers = tokio::task::JoinSet::new();
+    for publisher in 0..2 {
+        let (fanout, running) = (fanout.clone(), Arc::clone(&running));
+        publishers.spawn(async move {
+            let namespace = namespace();
+            for n in 0..PUBLISHED {
+                let packet = packet(&format!("{publisher}.{n}"));
+                fanout.broadcast(Target::room(&namespace, "r"), packet).await.unwrap();
+                if n % 16 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            running.fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+    let comer = Client::attach(&fanout, "comer").unwrap();
+    while running.load(Ordering::Acquire) > 0 {
+        fanout.enter(&comer.socket, &room("r")).await.unwrap();
+        tokio::task::yield_now().await;
+        fanout.leave(&comer.socket, "r").await;
+        contiguous(&comer.events());
+    }
+    while publishers.join_next().await.is_some() {}
+    // Leaving delivers what still waits in the room.
+    let mut seen = Vec::new();
+    for stayer in &stayers {
+        fanout.leave(&stayer.socket, "r").await;
+        seen.push(stayer.events());
+    }
+    assert_eq!(seen[0].len(), 2 * PUBLISHED);
+    assert_eq!(seen[0], seen[1]);
+    contiguous(&seen[0]);
+}
+
+fn contiguous(events: &[String]) {
+    for publisher in ["0.", "1."] {
+        let numbers: Vec<usize> =
+            events.iter().filter_map(|event| event.strip_prefix(publisher)?.parse().ok()).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enter(usize, usize),
+    Leave(usize, usize),
+    Detach(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..6_usize, 0..3_usize).prop_map(|(client, room)| Step::Enter(client, room)),
+        3 => (0..6_usize, 0..3_usize).prop_map(|(client, room)| Step::Leave(client, room)),
+        1 => (0..6_usize).prop_map(Step::Detach),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Counts, members and first/last against sets of pairs.
+    #[test]
+    fn presence_is_the_set_of_members(steps in prop::collection::vec(step(), 1..60)) {
+        let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+        // Three users with two sockets each.
+        let clients: Vec<_> =
+            (0..6).map(|n| Client::attach(&fanout, &format!("u{}", n / 2)).unwrap()).collect();
+        let rooms = ["x", "y", "z"];
+        let mut members = std::collections::BTreeSet::new();
+        let mut gone = [false; 6];
+        for step in steps {
+            match step {
+                Step::Enter(client, at) => {
+                    let entered = fanout.enter(&clients[client].socket, &room(rooms[at])).into_inner();
+                    if gone[client] {
+                        prop_assert_eq!(entered, Err(FanoutError::Gone));
+                        continue;
+                    }
+                    let first = !members.contains(&(at, client ^ 1));
+                    let new = members.insert((at, client));
+                    prop_assert_eq!(entered, Ok(Entered { new, first_of_user: new && first }));
+                }
+                Step::Leave(client, at) => {
+                    let left = fanout.leave(&clients[client].socket, rooms[at]).into_inner();
+                    let was_member = members.remove(&(at, client));
+                    let last_of_user = was_member && !members.contains(&(at, client ^ 1));
+                    prop_assert_eq!(left, Left { was_member, last_of_user });
+                }
+                Step::Detach(client) => {
+                    let left = fanout.detach(&clients[client].socket).into_inner();
+                    let expected: Vec<usize> = (0..3).filter(|at| members.remove(&(*at, client))).collect();
+                    prop_assert_eq!(left.len(), expected.len());
+                    gone[client] = true;
+                }
+            }
+            for (at, name) in rooms.iter().enumerate() {
+                let inside: Vec<usize> = members.iter().filter(|m| m.0 == at).map(|m| m.1).collect();
+                let users: std::collections::BTreeSet<usize> = inside.iter().map(|client| client / 2).collect();
+                let count = fanout.count("/", name).into_inner().unwrap();
+                prop_assert_eq!(count, RoomCount { sockets: inside.len(), users: users.len() });
+                prop_assert_eq!(fanout.members("/", name).into_inner().unwrap().len(), inside.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Chat's statements: nothing else knows its tables.
+
+use shared::limits::CHAT_HISTORY;
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row as _};
+use uuid::Uuid;
+
+use super::events::{Author, Message, RoomId};
+use crate::clock::{iso, now_ms};
+
+/// A message on its way into the records.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) room: RoomId,
+    pub(super) content: String,
+    pub(super) author: Author,
+}
+
+const NEXT_SEQ: &str = "INSERT INTO chat_rooms (room_id, last_seq) VALUES ($1, 1) \
+    ON CONFLICT (room_id) DO UPDATE SET last_seq = chat_rooms.last_seq + 1 RETURNING last_seq";
+const INSERT: &str = "INSERT INTO chat_messages \
+    (id, room_id, seq, user_id, user_name, user_avatar, content, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const LAST_SEQ: &str = "SELECT last_seq FROM chat_rooms WHERE room_id = $1";
+const SEQ_OF: &str = "SELECT seq FROM chat_messages WHERE id = $1 AND room_id = $2";
+const BETWEEN: &str = "SELECT id, seq, user_id, user_name, user_avatar, content, created_at \
+    FROM chat_messages WHERE room_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
+
+/// Stores messages in one transaction, each at the next place of its room.
+pub(super) async fn append(pool: &AnyPool, drafts: &[Draft]) -> Result<Vec<Message>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let mut messages = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let room_id = draft.room.as_str();
+        let row = sqlx::query(NEXT_SEQ).bind(room_id).fetch_one(&mut *transaction).await?;
+        let seq: i64 = row.try_get(0)?;
+        let id = Uuid::now_v7().to_string();
+        let created_at = now_ms();
+        sqlx::query(INSERT)
+            .bind(&id)
+            .bind(room_id)
+            .bind(seq)
+            .bind(&draft.author.id)
+            .bind(&draft.author.name)
+            .bind(&draft.author.avatar)
+            .bind(&draft.content)
+            .bind(i64::try_from(created_at).unwrap_or(i64::MAX))
+            .execute(&mut *transaction)
+            .await?;
+        messages.push(Message {
+            id,
+            content: draft.content.clone(),
+            room_id: room_id.to_owned(),
+            user_id: draft.author.id.clone(),
+            created_at: iso(created_at),
+            user: draft.author.clone(),
+            seq,
+        });
+    }
+    transaction.commit().await?;
+    Ok(messages)
+}
+
+/// The last place given in a room; 0 when it has no messages.
+pub(super) async fn last_seq(pool: &AnyPool, room: &RoomId) -> Result<i64, sqlx::Error> {
+    let row = sqlx::query(LAST_SEQ).bind(room.as_str()).fetch_optional(pool).await?;
+    row.map_or(Ok(0), |row| row.try_get(0))
+}
+
+/// The place of a message in a room.
+pub(super) async fn seq_of(pool: &AnyPool, room: &RoomId, id: &str) -> Result<Option<i64>, sqlx::Error> {
+    let row = sqlx::query(SEQ_OF).bind(id).bind(room.as_str()).fetch_optional(pool).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// The newest `limit` messages after place `after` and before place `before`, oldest first.
+pub(super) async fn between(
+    pool: &AnyPool,
+    room: &RoomId,
+    (after, before): (i64, i64),
+    limit: u32,
+) -> Result<Vec<Message>, sqlx::Error> {
+    let rows = sqlx::query(BETWEEN)
+        .bind(room.as_str())
+        .bind(after)
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().rev().map(|row| message(room, row)).collect()
+}
+
+/// The newest messages of a room, as many as a joiner is shown, oldest first.
+pub(super) async fn newest(pool: &AnyPool, room: &RoomId) -> Result<Vec<Message>, sqlx::Error> {
+    between(pool, room, (0, i64::MAX), CHAT_HISTORY).await
+}
+
+fn message(room: &RoomId, row: &AnyRow) -> Result<Message, sqlx::Error> {
+    let user_id: String = row.try_get(2)?;
+    let created_at: i64 = row.try_get(6)?;
+    Ok(Message {
+        id: row.try_get(0)?,
+        seq: row.try_get(1)?,
+        content: row.try_get(5)?,
+        room_id: room.as_str().to_owned(),
+        user_id: user_id.clone(),
+        created_at: iso(u64::try_from(created_at).unwrap_or(0)),
+        user: Author { id: user_id, name: row.try_get(3)?, avatar: row.try_get(4)? },
+    })
+}

@@ -1,0 +1,145 @@
+//! The applications. Each is a folder with the same face: its events, what it does with them, and what it
+//! does when a socket goes. Apps use [`Socket`] and [`Context`] and never each other.
+//!
+//! A new app is a folder, a variant of [`App`] and of [`AppName`], and the arms that the compiler then asks
+//! for.
+
+pub(crate) mod chat;
+pub(crate) mod relay;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanout::Left;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shared::config::AppName;
+use shared::names::Room;
+use shared::sio::Args;
+
+use crate::context::Context;
+use crate::error::{AppError, Say};
+use crate::socket::{Socket, json};
+
+/// An app of this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) enum App {
+    Chat(Arc<chat::Chat>),
+    Relay(relay::Relay),
+}
+
+/// An event for an app.
+#[derive(Debug)]
+pub(crate) struct Event<'a> {
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) args: Args<'a>,
+    pub(crate) attachments: Vec<Bytes>,
+}
+
+/// A successful answer: raw JSON of the ack's arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) json: String,
+    pub(crate) attachments: Vec<Bytes>,
+}
+
+/// What became of an event.
+pub(crate) type Handled = Result<Reply, AppError>;
+
+/// How an app handles an event.
+pub(crate) enum Handling {
+    /// It is done: nothing had to be waited for.
+    Done(Handled),
+    /// It waits; the client's next event waits for it.
+    Later(BoxFuture<'static, Handled>),
+    /// It waits for clients, perhaps for this one: its next events are handled meanwhile.
+    Apart(BoxFuture<'static, Handled>),
+}
+
+/// A socket has gone.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    /// The rooms it was in, and what it left there.
+    pub(crate) rooms: Vec<(Room, Left)>,
+}
+
+impl App {
+    /// Makes an app that shares its namespace with `neighbours`.
+    pub(crate) fn new(name: AppName, context: &Context, neighbours: &[AppName]) -> Self {
+        match name {
+            AppName::Chat => Self::Chat(chat::Chat::start(context.clone())),
+            AppName::Relay => {
+                let reserved = neighbours.iter().filter_map(|neighbour| match neighbour {
+                    AppName::Chat => Some(chat::ROOM_PREFIX),
+                    AppName::Relay => None,
+                });
+                Self::Relay(relay::Relay::new(context.clone(), reserved.collect()))
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> AppName {
+        match self {
+            Self::Chat(_) => AppName::Chat,
+            Self::Relay(_) => AppName::Relay,
+        }
+    }
+
+    /// The names of its events, for routing and for telling collisions.
+    pub(crate) fn events(&self) -> &'static [&'static str] {
+        match self {
+            Self::Chat(_) => chat::EVENTS,
+            Self::Relay(_) => relay::EVENTS,
+        }
+    }
+
+    pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        match self {
+            Self::Chat(chat) => chat::on_event(chat, socket, &event),
+            Self::Relay(relay) => relay.on_event(socket, event),
+        }
+    }
+
+    pub(crate) fn on_disconnect(&self, socket: &Arc<Socket>, departure: &Departure) {
+        match self {
+            Self::Chat(chat) => chat::on_disconnect(chat, socket, departure),
+            Self::Relay(_) => {}
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Success<'a, T> {
+    success: bool,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+impl Reply {
+    /// `{success: true, …body}`.
+    pub(crate) fn success(body: &impl Serialize) -> Self {
+        Self { json: json(&Success { success: true, body }), attachments: Vec::new() }
+    }
+
+    /// `{success: true}`.
+    pub(crate) fn ok() -> Self {
+        Self { json: r#"{"success":true}"#.to_owned(), attachments: Vec::new() }
+    }
+}
+
+impl Handling {
+    pub(crate) fn later(future: impl Future<Output = Handled> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+
+    pub(crate) fn refuse(say: impl Into<Say>) -> Self {
+        Self::Done(Err(AppError::BadInput(say.into())))
+    }
+}
+
+/// The first argument as `T`; `None` when it is not there or not one.
+pub(crate) fn first<T: DeserializeOwned>(args: &Args<'_>) -> Option<T> {
+    serde_json::from_str(args.raw.first()?).ok()
+}

@@ -1,0 +1,231 @@
+//! `relay`: generic rooms for any client (contract, "relay").
+//!
+//! The plain form of what the gateway does, and the one to measure. Nothing is stored; payloads pass
+//! through as they came, binary and JSON alike. What a client may do stands in its token's claims `rooms`
+//! and `publish`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanout::{RoomCount, Target};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
+use shared::names::{Room, is_name};
+use shared::sio::{self, RESERVED_EVENTS};
+
+use super::{Event, Handling, Reply, first};
+use crate::context::Context;
+use crate::error::AppError;
+use crate::socket::Socket;
+
+/// Events of clients.
+pub(crate) const EVENTS: &[&str] = &["join", "leave", "publish", "members", "echo"];
+
+/// The app.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay {
+    context: Context,
+    /// Prefixes of rooms that belong to apps on the same namespace.
+    reserved: Vec<&'static str>,
+}
+
+#[derive(Deserialize)]
+struct InRoom {
+    room: String,
+}
+
+#[derive(Deserialize)]
+struct Publish<'a> {
+    #[serde(borrow)]
+    room: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    event: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(rename = "self")]
+    to_self: Option<bool>,
+    /// Milliseconds that acks of the receivers are waited for; they go into the publisher's ack.
+    ack: Option<u64>,
+}
+
+/// An event whose receivers are asked for acks.
+struct Asked {
+    room: String,
+    name: String,
+    data: Option<String>,
+    attachments: Vec<Bytes>,
+}
+
+/// A member as `members` lists it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed<'a> {
+    user_id: &'a str,
+    display_name: &'a str,
+    socket_id: &'a str,
+    connected_at: u64,
+}
+
+impl Relay {
+    /// Makes the app; rooms that begin with a `reserved` prefix are other apps'.
+    pub(crate) fn new(context: Context, reserved: Vec<&'static str>) -> Self {
+        Self { context, reserved }
+    }
+
+    fn is_room(&self, name: &str) -> bool {
+        is_name(name) && !self.reserved.iter().any(|prefix| name.starts_with(prefix))
+    }
+
+    pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        let claims = socket.claims();
+        if claims.rooms.is_empty() && claims.publish.is_empty() {
+            // The contract: a token without these claims may do nothing here.
+            return not_allowed();
+        }
+        match &*event.name {
+            "publish" => self.publish(socket, event),
+            "echo" => {
+                let json = event.args.raw.first().copied().unwrap_or("null").to_owned();
+                Handling::Done(Ok(Reply { json, attachments: event.attachments }))
+            }
+            name => match first::<InRoom>(&event.args)
+                .filter(|asked| self.is_room(&asked.room))
+                .and_then(|InRoom { room }| Room::parse(&room).ok())
+            {
+                None => Handling::refuse("Invalid room"),
+                Some(room) if name == "leave" => self.leave(socket, room),
+                Some(room) if !claims.may_join(room.as_str()) => not_allowed(),
+                Some(room) if name == "join" => self.join(socket, room),
+                Some(room) => self.members(socket, room),
+            },
+        }
+    }
+
+    fn join(&self, socket: &Arc<Socket>, room: Room) -> Handling {
+        let (context, socket) = (self.context.clone(), Arc::clone(socket));
+        Handling::later(async move {
+            context.fanout.enter(socket.local(), &room).await?;
+            Ok(Reply::success(&json!({"room": room.as_str()})))
+        })
+    }
+
+    fn leave(&self, socket: &Arc<Socket>, room: Room) -> Handling {
+        let (context, socket) = (self.context.clone(), Arc::clone(socket));
+        Handling::later(async move {
+            context.fanout.leave(socket.local(), room.as_str()).await;
+            Ok(Reply::success(&json!({"room": room.as_str()})))
+        })
+    }
+
+    fn publish(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        let publish: Option<Publish<'_>> =
+            event.args.raw.first().and_then(|raw| serde_json::from_str(raw).ok());
+        let Some(publish) = publish else { return Handling::refuse("Expected {room, event, data}") };
+        let (room, name) = (&*publish.room, &*publish.event);
+        if !self.is_room(room) {
+            return Handling::refuse("Invalid room");
+        }
+        if !is_name(name) || RESERVED_EVENTS.contains(&name) {
+            return Handling::refuse("Invalid event");
+        }
+        if !socket.claims().may_publish(room) {
+            return not_allowed();
+        }
+        let data = publish.data.map(RawValue::get);
+        let packet = sio::Event {
+            namespace: socket.namespace().as_str(),
+            name,
+            args: data.as_slice(),
+            ack: None,
+            attachments: &event.attachments,
+        };
+        let to_self = publish.to_self != Some(false);
+        if let Some(wait_ms) = publish.ack {
+            let (name, data) = (name.to_owned(), data.map(str::to_owned));
+            let asked = Asked { room: room.to_owned(), name, data, attachments: event.attachments };
+            return self.ask(socket, asked, to_self, wait_ms);
+        }
+        let packet = packet.encode();
+        let (context, socket, room) = (self.context.clone(), Arc::clone(socket), room.to_owned());
+        Handling::later(async move {
+            let target = Target::room(socket.namespace(), &room);
+            let target = if to_self { target } else { target.except(socket.id()) };
+            context.fanout.broadcast(target, packet).await?;
+            Ok(Reply::ok())
+        })
+    }
+
+    /// Publishes and answers with what the receivers answered.
+    fn ask(&self, socket: &Arc<Socket>, asked: Asked, to_self: bool, wait_ms: u64) -> Handling {
+        if !(1..=ACK_MAX_MS).contains(&wait_ms) {
+            return Handling::refuse(format!("Invalid ack: expected 1 to {ACK_MAX_MS} milliseconds"));
+        }
+        let (context, socket) = (self.context.clone(), Arc::clone(socket));
+        // Not in the publisher's turn: it may be among those asked, and answers with its next packet.
+        Handling::Apart(Box::pin(async move {
+            let namespace = socket.namespace();
+            let members = context.fanout.members(namespace.as_str(), &asked.room).await?;
+            if members.len() > MEMBERS_MAX {
+                return Err(AppError::TooLarge(format!("More than {MEMBERS_MAX} receivers").into()));
+            }
+            let receivers: HashSet<_> = members
+                .iter()
+                .map(|member| member.socket)
+                .filter(|receiver| to_self || *receiver != socket.id())
+                .collect();
+            let count = receivers.len();
+            let question = context
+                .acks
+                .ask(receivers)
+                .ok_or_else(|| AppError::Limited("Too many open questions".into(), 1))?;
+            let data = asked.data.as_deref();
+            let packet = sio::Event {
+                namespace: namespace.as_str(),
+                name: &asked.name,
+                args: data.as_slice(),
+                ack: Some(question.id()),
+                attachments: &asked.attachments,
+            };
+            let target = Target::room(namespace, &asked.room);
+            let target = if to_self { target } else { target.except(socket.id()) };
+            context.fanout.broadcast(target, packet.encode()).await?;
+            let answers = question.answers(Duration::from_millis(wait_ms)).await;
+            // The answers are raw JSON already.
+            let json = format!(
+                "{{\"success\":true,\"receivers\":{count},\"missing\":{},\"answers\":[{}]}}",
+                answers.missing,
+                answers.answers.join(",")
+            );
+            Ok(Reply { json, attachments: Vec::new() })
+        }))
+    }
+
+    fn members(&self, socket: &Arc<Socket>, room: Room) -> Handling {
+        let (context, socket) = (self.context.clone(), Arc::clone(socket));
+        Handling::later(async move {
+            let namespace = socket.namespace().as_str();
+            let members = context.fanout.members(namespace, room.as_str()).await?;
+            let RoomCount { sockets: count, users } = RoomCount::of(&members);
+            let listed: Vec<_> = members
+                .iter()
+                .take(MEMBERS_MAX)
+                .map(|member| Listed {
+                    user_id: member.user.as_str(),
+                    display_name: &member.display_name,
+                    socket_id: member.socket.as_str(),
+                    connected_at: member.connected_at_ms,
+                })
+                .collect();
+            let body = json!({"room": room.as_str(), "members": listed, "count": count, "users": users});
+            Ok(Reply::success(&body))
+        })
+    }
+}
+
+fn not_allowed() -> Handling {
+    Handling::Done(Err(AppError::Forbidden("Not allowed".into())))
+}

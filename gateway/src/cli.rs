@@ -1,0 +1,356 @@
+//! The command line: `gateway` (= `gateway serve`), `token`, `user add`, `check-config`, `print-config`,
+//! `version`.
+
+use std::fmt::Display;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Map, Value, json};
+use shared::auth::sign_hs256;
+use shared::config::{Config, Layer, Layers, Problem, SETTINGS, TokenKeys};
+use shared::limits::CREDENTIAL_MAX_BYTES;
+use shared::names::UserId;
+
+use crate::auth::{password, random_secret};
+use crate::clock::{now_ms, now_s};
+use crate::node::{Node, makes_secret};
+use crate::records::{Records, users};
+use crate::telemetry;
+
+/// A command that failed has told why; this is what the shell sees.
+const FAILED: u8 = 1;
+/// Settings or arguments are wrong.
+const MISUSED: u8 = 2;
+
+/// Seconds that the token of a node without a configured secret is good for.
+const DEV_TOKEN_LIFE_S: u64 = 24 * 3_600;
+
+/// Runs the command line `args` with the environment `variables`; answers the exit code.
+pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -> ExitCode {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // `--help` comes this way too, with a zero exit code.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::from(MISUSED), ExitCode::from);
+        }
+    };
+    let layers = match layers(&matches, variables) {
+        Ok(layers) => layers,
+        Err(problem) => return complain(&[problem]),
+    };
+    match matches.subcommand() {
+        Some(("version", _)) => say(&format!("gateway {}", env!("CARGO_PKG_VERSION"))),
+        Some(("print-config", _)) => print_config(layers),
+        Some(("check-config", _)) => configured(layers, |_| say("The configuration is good.")),
+        Some(("token", token)) => configured(layers, |config| print_token(&config, token)),
+        Some(("user", user)) => configured(layers, |config| add_user(&config, user)),
+        _ => configured(layers, serve),
+    }
+}
+
+fn command() -> Command {
+    let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    let token = Command::new("token")
+        .about("Print a token for any claims, signed by JWT_SECRET")
+        .arg(text("user", "User id").required(true))
+        .arg(text("role", "Role"))
+        .arg(text("name", "Name to show"))
+        .arg(text("email", "E-mail"))
+        .arg(text("ttl", "How long it is good for").default_value("1h"))
+        .arg(text("claims", "Further claims, as a JSON object"));
+    let add = Command::new("add")
+        .about("Add a user who logs in with e-mail and password; the password is read from standard input")
+        .arg(text("email", "E-mail").required(true))
+        .arg(text("name", "Name to show").required(true))
+        .arg(text("role", "Role"))
+        .arg(text("password", "Password; better left out, since others can see arguments"));
+    let settings = SETTINGS.iter().map(|setting| {
+        let name = if setting.key == "mounts" { "mount".to_owned() } else { setting.key.replace('_', "-") };
+        let arg = Arg::new(setting.key).long(name).global(true).value_name("VALUE");
+        let arg = if setting.key == "mounts" { arg.action(ArgAction::Append) } else { arg };
+        let mut help = format!("{} [env: {}]", setting.help, setting.key.to_uppercase());
+        if !setting.default.is_empty() {
+            help.push_str(&format!(" [default: {}]", setting.default));
+        }
+        // In full with `--help`; `-h` is for the commands.
+        arg.help(help).hide_short_help(true).help_heading("Settings")
+    });
+    Command::new("gateway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Muster: a realtime gateway for Socket.IO clients")
+        .long_about(
+            "Muster: a realtime gateway for Socket.IO clients.\n\nSettings come from flags, the environment \
+             (upper case, underscores) and one TOML file (--config), in that order. Durations are written \
+             250ms, 25s, 2m, 1h; a bare number is milliseconds.",
+        )
+        .subcommand(Command::new("serve").about("Run the gateway (what happens without a command)"))
+        .subcommand(token)
+        .subcommand(
+            Command::new("user").about("Users of the records").subcommand_required(true).subcommand(add),
+        )
+        .subcommand(Command::new("check-config").about("Check the configuration and tell every problem"))
+        .subcommand(
+            Command::new("print-config").about("Print every setting in force, secrets hidden, as TOML"),
+        )
+        .subcommand(Command::new("version").about("Print the version"))
+        .arg(Arg::new("config").long("config").global(true).help("TOML file with settings [env: CONFIG]"))
+        .args(settings)
+}
+
+fn layers(matches: &ArgMatches, variables: &[(String, String)]) -> Result<Layers, Problem> {
+    // Global flags are found on the innermost command.
+    let mut innermost = matches;
+    while let Some((_, inner)) = innermost.subcommand() {
+        innermost = inner;
+    }
+    let mut layers = Layers::default();
+    let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    for setting in SETTINGS {
+        if let Some(values) = innermost.get_many::<String>(setting.key) {
+            let values: Vec<_> = values.map(String::as_str).collect();
+            layers.set(Layer::Flag, setting.key, &values.join(","));
+        }
+        if let Some(value) = variable(&setting.key.to_uppercase()) {
+            layers.set(Layer::Environment, setting.key, value);
+        }
+    }
+    let file = innermost.get_one::<String>("config").or_else(|| variable("CONFIG"));
+    if let Some(file) = file.filter(|file| !file.is_empty()) {
+        let text = std::fs::read_to_string(Path::new(file)).map_err(|error| Problem {
+            place: "--config".to_owned(),
+            value: Some(file.clone()),
+            expected: format!("a file that can be read ({error})"),
+        })?;
+        layers.set_file(file, &text);
+    }
+    Ok(layers)
+}
+
+fn configured(layers: Layers, go: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    let config = layers.resolve().and_then(|config| {
+        if telemetry::check_filter(&config.log) {
+            return Ok(config);
+        }
+        let expected = "a level such as info, or target=level separated by commas".to_owned();
+        Err(vec![Problem { place: "LOG".to_owned(), value: Some(config.log), expected }])
+    });
+    match config {
+        Ok(config) => go(config),
+        Err(problems) => complain(&problems),
+    }
+}
+
+fn complain(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        warn(problem);
+    }
+    ExitCode::from(MISUSED)
+}
+
+fn warn(what: &dyn Display) {
+    // With standard error closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "gateway: {what}");
+}
+
+fn say(what: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{what}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn fail(what: &dyn Display) -> ExitCode {
+    warn(what);
+    ExitCode::from(FAILED)
+}
+
+fn print_config(layers: Layers) -> ExitCode {
+    let line = |(key, value): (&str, String)| {
+        // What is hidden must not be taken for the secret when the output is used as a file.
+        if value == "…" { format!("# {key} is set") } else { format!("{key} = {value:?}") }
+    };
+    let shown: Vec<String> = layers.effective().map(line).collect();
+    let code = say(&shown.join("\n"));
+    match layers.resolve() {
+        Ok(_) => code,
+        Err(problems) => complain(&problems),
+    }
+}
+
+fn print_token(config: &Config, args: &ArgMatches) -> ExitCode {
+    let TokenKeys::Secret(secret) = &config.auth.keys else {
+        return fail(&"a token is signed by JWT_SECRET, which is not set");
+    };
+    let text = |name: &str| args.get_one::<String>(name);
+    let Some(user) = text("user").filter(|user| UserId::parse(user).is_ok()) else {
+        return fail(&"--user: expected 1 to 128 characters of A-Z a-z 0-9 . _ : -");
+    };
+    let life = match shared::config::duration(text("ttl").map_or("1h", String::as_str)) {
+        Ok(life) => life.as_secs(),
+        Err(expected) => return fail(&format!("--ttl: expected {expected}")),
+    };
+    let further = text("claims").map_or(Ok(Map::new()), |claims| serde_json::from_str(claims));
+    let Ok(mut claims) = further else { return fail(&"--claims: expected a JSON object") };
+    let (issuer, audience) = (config.auth.issuer.as_ref(), config.auth.audience.as_ref());
+    let given = [("role", text("role")), ("name", text("name")), ("email", text("email"))];
+    for (key, value) in given.into_iter().chain([("iss", issuer), ("aud", audience)]) {
+        if let Some(value) = value {
+            claims.insert(key.to_owned(), value.as_str().into());
+        }
+    }
+    let now = now_s();
+    claims.insert("sub".to_owned(), user.as_str().into());
+    claims.insert("iat".to_owned(), now.into());
+    claims.entry("exp").or_insert_with(|| (now + life).into());
+    match sign_hs256(secret, &Value::Object(claims)) {
+        Ok(token) => say(&token),
+        Err(error) => fail(&error),
+    }
+}
+
+fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
+    let Some(("add", args)) = args.subcommand() else { return ExitCode::from(MISUSED) };
+    let text = |name: &str| args.get_one::<String>(name).map(|value| value.trim());
+    let (Some(email), Some(name)) = (text("email"), text("name")) else {
+        return ExitCode::from(MISUSED);
+    };
+    if !email.contains('@') || name.is_empty() || email.len().max(name.len()) > CREDENTIAL_MAX_BYTES {
+        return fail(&format!("expected an e-mail and a name of {CREDENTIAL_MAX_BYTES} bytes at most"));
+    }
+    let password = match args.get_one::<String>("password") {
+        Some(password) => password.clone(),
+        None => match read_line() {
+            Ok(line) => line,
+            Err(error) => return fail(&error),
+        },
+    };
+    if password.is_empty() || password.len() > CREDENTIAL_MAX_BYTES {
+        return fail(&format!("expected a password of 1 to {CREDENTIAL_MAX_BYTES} bytes"));
+    }
+    let hash = match password::hash(&password) {
+        Ok(hash) => hash,
+        Err(error) => return fail(&error),
+    };
+    let url = config.database_url.0.clone();
+    let user = (email.to_lowercase(), name.to_owned(), text("role").map(str::to_owned));
+    let added = runtime(Some(1)).map(|runtime| {
+        runtime.block_on(async {
+            let records = Records::open(&url).await.map_err(|error| error.to_string())?;
+            let (email, name, role) = &user;
+            let user = (email.as_str(), name.as_str(), role.as_deref());
+            let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+            let added = users::add(&records, user, &hash, now).await;
+            records.close().await;
+            added.map_err(|error| match error.as_database_error() {
+                Some(database) if database.is_unique_violation() => {
+                    format!("there is a user with the e-mail {email} already")
+                }
+                _ => error.to_string(),
+            })
+        })
+    });
+    match added {
+        Ok(Ok(id)) => say(&id),
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+fn read_line() -> std::io::Result<String> {
+    let mut line = String::new();
+    let limit = CREDENTIAL_MAX_BYTES as u64 + 2;
+    std::io::stdin().take(limit).read_to_string(&mut line)?;
+    Ok(line.lines().next().unwrap_or_default().to_owned())
+}
+
+fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().build()
+}
+
+fn serve(config: Config) -> ExitCode {
+    if let Err(error) = telemetry::start(&config.log, config.log_format) {
+        return fail(&error);
+    }
+    match runtime(config.workers) {
+        Ok(runtime) => runtime.block_on(run_node(config)),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run_node(config: Config) -> ExitCode {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
+    let is_dev = makes_secret(&config);
+    if let TokenKeys::Secret(secret) = &config.auth.keys
+        && secret.len() < 32
+    {
+        tracing::warn!("JWT_SECRET is shorter than 32 bytes and can be guessed");
+    }
+    let secret = random_secret();
+    let node = match Node::start(config, &secret).await {
+        Ok(node) => node,
+        Err(error) => return fail(&error),
+    };
+    tracing::info!(
+        node = node.id.as_str(),
+        public = %node.public,
+        internal = %node.internal,
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
+    banner(&node, is_dev.then_some(secret.as_str()));
+    signals.next().await;
+    node.drain(signals.next()).await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+fn banner(node: &Node, secret: Option<&str>) {
+    let mut lines = vec![
+        format!("Muster {} is ready (node {}).", env!("CARGO_PKG_VERSION"), node.id),
+        format!("  console    http://{}/", node.public),
+        format!("  internal   http://{}/metrics", node.internal),
+    ];
+    if let Some(secret) = secret {
+        let claims = json!({
+            "sub": "dev", "name": "Developer", "email": "dev@localhost", "role": "admin",
+            "rooms": ["*"], "publish": ["*"], "exp": now_s() + DEV_TOKEN_LIFE_S,
+        });
+        if let Ok(token) = sign_hs256(secret, &claims) {
+            lines.push("  No JWT_SECRET is set: a random one holds for this run. A token for it:".to_owned());
+            lines.push(format!("  {token}"));
+            lines.push("  Signed in already:".to_owned());
+            lines.push(format!("  http://{}/#token={token}", node.public));
+        }
+    }
+    say(&lines.join("\n"));
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

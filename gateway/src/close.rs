@@ -1,0 +1,105 @@
+//! Why a session ended, and what its client sees of it (protocol, 2.3).
+
+use shared::ws::Fault;
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The client closed: `1`, or a WebSocket close frame.
+    Client,
+    /// The connection ended.
+    TransportClose,
+    /// The connection broke, or a polling rule was broken.
+    TransportError,
+    /// No pong in time.
+    PingTimeout,
+    /// A packet that cannot be read.
+    ParseError,
+    /// A WebSocket fault; its code is told.
+    Fault(Fault),
+    /// A packet out of place.
+    Forced,
+    /// The node drains.
+    Shutdown,
+    /// The outbox passed its bounds, or the client took nothing for too long.
+    SlowConsumer,
+    /// Far more than the limits allow.
+    RateLimited,
+    /// More bytes than one message may have.
+    TooBig,
+    /// No namespace was joined in time.
+    ConnectTimeout,
+}
+
+impl CloseReason {
+    /// One of each, for metrics.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Client,
+        Self::TransportClose,
+        Self::TransportError,
+        Self::PingTimeout,
+        Self::ParseError,
+        Self::Fault(Fault::Protocol),
+        Self::Forced,
+        Self::Shutdown,
+        Self::SlowConsumer,
+        Self::RateLimited,
+        Self::TooBig,
+        Self::ConnectTimeout,
+    ];
+
+    /// The word in metrics and logs; all faults are one.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::TransportClose => "transport_close",
+            Self::TransportError => "transport_error",
+            Self::PingTimeout => "ping_timeout",
+            Self::ParseError => "parse_error",
+            Self::Fault(_) => "websocket_fault",
+            Self::Forced => "forced_close",
+            Self::Shutdown => "server_shutdown",
+            Self::SlowConsumer => "slow_consumer",
+            Self::RateLimited => "rate_limited",
+            Self::TooBig => "too_big",
+            Self::ConnectTimeout => "connect_timeout",
+        }
+    }
+
+    /// The code of the WebSocket close frame; an empty frame is an orderly close of the engine.
+    pub(crate) fn code(self) -> Option<u16> {
+        match self {
+            Self::Fault(fault) => Some(fault.code()),
+            Self::SlowConsumer => Some(4008),
+            Self::RateLimited => Some(1008),
+            Self::TooBig => Some(1009),
+            Self::Client
+            | Self::TransportClose
+            | Self::TransportError
+            | Self::PingTimeout
+            | Self::ParseError
+            | Self::Forced
+            | Self::Shutdown
+            | Self::ConnectTimeout => None,
+        }
+    }
+
+    /// Whether the client may still read what waits for it.
+    pub(crate) fn is_orderly(self) -> bool {
+        !matches!(self, Self::TransportClose | Self::TransportError | Self::SlowConsumer)
+    }
+
+    /// Whether a polling client that has no GET parked is kept what waits for it, and told. Not one that
+    /// has left, or that cannot be understood.
+    pub(crate) fn lingers(self) -> bool {
+        !matches!(self, Self::Client | Self::ParseError)
+    }
+
+    /// For counting: the reason without its particulars.
+    pub(crate) fn plain(self) -> Self {
+        match self {
+            Self::Fault(_) => Self::Fault(Fault::Protocol),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! [`AppError`]: what can go wrong for whoever asked, and its only two faces, an HTTP answer and an ack or
+//! `error` event.
+//!
+//! What a client may read is a [`Say`], made of constants and checked input. What an operator must read is
+//! a cause, logged once, here, and never shown: there is no way from a cause to a `Say`.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fanout::FanoutError;
+use serde_json::json;
+use shared::auth::AuthError;
+
+use crate::metrics;
+
+/// A sentence that clients may read.
+pub(crate) type Say = Cow<'static, str>;
+
+/// Why a request or an event was refused or failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AppError {
+    /// 400: the input is not what it must be.
+    BadInput(Say),
+    /// 401: no token, or one that is not believed.
+    Unauthorized(Say),
+    /// 403: not for this caller.
+    Forbidden(Say),
+    /// 404: nothing there.
+    NotFound(Say),
+    /// 408: the request did not come in time.
+    TooSlow,
+    /// 413: more than is taken.
+    TooLarge(Say),
+    /// 414: the request's target is too long.
+    UriTooLong,
+    /// 415: not JSON.
+    UnsupportedMedia,
+    /// 429: too often; seconds until it is worth trying again.
+    Limited(Say, u64),
+    /// 503: something behind the node is down. Logged where it is made.
+    Unavailable,
+    /// 500: our fault. Logged where it is made.
+    Internal,
+}
+
+impl AppError {
+    /// A database that does not answer as it should.
+    pub(crate) fn records(cause: &dyn Display) -> Self {
+        metrics::get().records_errors.increment(1);
+        tracing::warn!(%cause, "records are not available");
+        Self::Unavailable
+    }
+
+    /// A bug, or a machine out of something.
+    pub(crate) fn internal(cause: &dyn Display) -> Self {
+        tracing::error!(%cause, "internal error");
+        Self::Internal
+    }
+
+    /// What the client reads.
+    pub(crate) fn say(&self) -> &str {
+        match self {
+            Self::BadInput(say)
+            | Self::Unauthorized(say)
+            | Self::Forbidden(say)
+            | Self::NotFound(say)
+            | Self::TooLarge(say)
+            | Self::Limited(say, _) => say,
+            Self::UriTooLong => "URI too long",
+            Self::TooSlow => "Request took too long",
+            Self::UnsupportedMedia => "Expected Content-Type: application/json",
+            Self::Unavailable => "Service temporarily unavailable",
+            Self::Internal => "Internal error",
+        }
+    }
+
+    /// A stable word for metrics.
+    pub(crate) fn outcome(&self) -> metrics::Outcome {
+        match self {
+            Self::BadInput(_)
+            | Self::TooSlow
+            | Self::UriTooLong
+            | Self::TooLarge(_)
+            | Self::UnsupportedMedia
+            | Self::NotFound(_) => metrics::Outcome::BadInput,
+            Self::Unauthorized(_) | Self::Forbidden(_) => metrics::Outcome::Refused,
+            Self::Limited(..) => metrics::Outcome::Limited,
+            Self::Unavailable | Self::Internal => metrics::Outcome::Failed,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadInput(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Limited(..) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for AppError {
+    fn into_response(self) -> Response {
+        let body = axum::Json(json!({"success": false, "error": self.say()}));
+        let mut response = (self.status(), body).into_response();
+        let headers = response.headers_mut();
+        match self {
+            // What has not been read of the body must not be read as a request.
+            Self::TooSlow | Self::TooLarge(_) => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Unauthorized(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Limited(_, seconds) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<AuthError> for AppError {
+    fn from(error: AuthError) -> Self {
+        metrics::get().tokens_refused.increment(1);
+        Self::Unauthorized(match error {
+            AuthError::Missing => "Authentication required".into(),
+            AuthError::Invalid | AuthError::UnknownKey => "Invalid token".into(),
+            AuthError::Expired => "Token expired".into(),
+        })
+    }
+}
+
+impl From<FanoutError> for AppError {
+    fn from(error: FanoutError) -> Self {
+        match error {
+            FanoutError::TooManyRooms => {
+                metrics::get().rate_limited(metrics::Limit::RoomsPerSocket);
+                Self::Limited("Too many rooms".into(), 1)
+            }
+            FanoutError::TooManySockets => Self::Limited("Too many connections".into(), 1),
+            FanoutError::Gone => Self::BadInput("Socket is disconnected".into()),
+            FanoutError::UnknownNamespace => Self::NotFound("Namespace not found".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_never_said() {
+        let error = AppError::records(&"SQLITE_IOERR: /var/lib/muster.db");
+        assert_eq!(error.say(), "Service temporarily unavailable");
+        assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

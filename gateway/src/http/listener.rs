@@ -1,0 +1,184 @@
+//! Accepting connections and serving HTTP on them.
+//!
+//! Our own loop around hyper: heads must come in time and be small, what cannot be accepted now is left in
+//! the kernel's queue instead of ending the loop, and a connection that becomes a WebSocket leaves its HTTP
+//! memory behind.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use http::{HeaderValue, Request, Response, Version, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::limits::{HEAD_MAX_BYTES, HEAD_MAX_MS, HEADERS_MAX, LISTEN_BACKLOG, URI_MAX_BYTES};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{ClientAddress, assets};
+use crate::error::AppError;
+use crate::tasks::Tasks;
+use crate::transport::{self, Cross, Heads, Transports, UpgradeSlot};
+
+/// What other sites' pages may ask, where `CORS_ORIGINS` lists them.
+const API: &str = "/api/";
+
+/// Pause after the kernel would not give us a connection, for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One of the node's two doors.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) router: Router,
+    /// The public door serves the engine.
+    pub(crate) transports: Arc<Transports>,
+    pub(crate) is_public: bool,
+    pub(crate) tasks: Tasks,
+    /// HTTP connections end after the request that is under way.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the door is stopped; `places` connections at once at the most.
+pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
+    let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = door.stopping.cancelled() => return,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, place)) => {
+                let door_of = door.clone();
+                drop(door.tasks.spawn(Box::pin(async move {
+                    serve(stream, peer, &door_of, place).await;
+                })));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    // Small frames must not wait for the acknowledgement of earlier ones.
+    stream.set_nodelay(true)?;
+    Ok((stream, peer, place))
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSemaphorePermit) {
+    let slot = UpgradeSlot::default();
+    {
+        let heads = Heads::new(stream);
+        let next_head = heads.next_head();
+        let service = service_fn(|request| {
+            let (slot, next_head) = (&slot, Arc::clone(&next_head));
+            async move {
+                let response = answer(request, peer, door, slot).await;
+                next_head.store(true, Ordering::Release);
+                response
+            }
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_millis(HEAD_MAX_MS))
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_MAX_BYTES)
+            .half_close(false);
+        let connection = builder.serve_connection(TokioIo::new(heads), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = door.stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, %peer, "connection ended");
+        }
+    }
+    let upgrade = slot.lock().take();
+    if let Some(upgrade) = upgrade {
+        transport::upgrade(upgrade, place).await;
+    }
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    door: &Door,
+    slot: &UpgradeSlot,
+) -> Result<Response<Body>, Infallible> {
+    if let Some(error) = refusal(&request) {
+        let mut response = error.into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
+    }
+    let path = request.uri().path();
+    let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
+    if door.is_public && is_engine && !assets::is_client_file(path) {
+        return Ok(door.transports.serve(request, peer, slot).await);
+    }
+    let cross = match door.transports.gate.judge(&request) {
+        Ok(cross) if door.is_public && path.starts_with(API) => cross,
+        Err(answer) if door.is_public && path.starts_with(API) => return Ok(*answer),
+        // What is not for other sites' pages is not told to them by a browser.
+        Ok(_) | Err(_) => Cross::default(),
+    };
+    let address = door.transports.gate.client_address(peer.ip(), request.headers());
+    request.extensions_mut().insert(ClientAddress(address));
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+    let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
+    cross.apply(response.headers_mut());
+    if wants_upgrade {
+        // Nothing here is upgraded; what comes next may not be HTTP.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// What is wrong with a request's head whatever it asks for.
+fn refusal(request: &Request<Incoming>) -> Option<AppError> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let path_and_query = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if path_and_query > URI_MAX_BYTES {
+        Some(AppError::UriTooLong)
+    } else if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+        // RFC 9112, 3.2: whoever guesses a host guesses differently from the proxy in front.
+        Some(AppError::BadInput("Expected one Host".into()))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,113 @@
+//! What the two listeners serve. [`public_router`] and [`internal_router`] stand side by side, so that what
+//! is served where can be seen at a glance; `/socket.io/` does not pass through here but for the stock
+//! client's files.
+
+mod assets;
+mod body;
+mod health;
+pub(crate) mod listener;
+pub(crate) mod login;
+mod rooms;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::context::Context;
+use crate::error::AppError;
+use crate::metrics::{self, BadInput};
+use crate::transport::Transports;
+use body::JsonBody;
+use login::{Credentials, Login};
+
+/// What routes may use.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) context: Context,
+    pub(crate) transports: Arc<Transports>,
+    pub(crate) login: Login,
+    pub(crate) metrics: Arc<PrometheusHandle>,
+    pub(crate) internal_token: Option<Arc<str>>,
+}
+
+/// The address of a request's client, by way of trusted proxies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// For browsers and clients.
+pub(crate) fn public_router(site: Site) -> Router {
+    let router = Router::new()
+        .route("/", get(assets::index))
+        .route("/console/{file}", get(assets::console))
+        .route("/favicon.ico", get(assets::favicon))
+        .route("/socket.io/{file}", get(assets::client))
+        .route("/api/v1/auth/login", post(log_in))
+        .route("/health", get(health::health))
+        .route("/live", get(health::live))
+        .route("/ready", get(health::ready));
+    finish(router.fallback(not_here), site)
+}
+
+/// For operators and backends. Never reachable from the public listener.
+pub(crate) fn internal_router(site: Site) -> Router {
+    let router = Router::new()
+        .route("/metrics", get(render_metrics))
+        .route("/health", get(health::health))
+        .route("/live", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/internal/rooms/{room}/active", get(rooms::active))
+        .route("/internal/rooms/{room}/count", get(rooms::count));
+    finish(router.fallback(not_found), site)
+}
+
+fn finish(router: Router<Site>, site: Site) -> Router {
+    const NOSNIFF: (HeaderName, HeaderValue) =
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    router
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(SetResponseHeaderLayer::if_not_present(NOSNIFF.0, NOSNIFF.1))
+        .layer(CatchPanicLayer::custom(|_| {
+            AppError::internal(&"a request's handler panicked").into_response()
+        }))
+        .with_state(site)
+}
+
+async fn log_in(
+    State(site): State<Site>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
+    JsonBody(credentials): JsonBody<Credentials>,
+) -> Result<impl IntoResponse, AppError> {
+    let logged_in = site.login.log_in(credentials, address).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(logged_in)))
+}
+
+async fn render_metrics(State(site): State<Site>) -> impl IntoResponse {
+    let body = metrics::render(&site.metrics, site.context.fanout.stats());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body)
+}
+
+/// Nothing here; and what asks for the internal API at the public door is counted.
+async fn not_here(uri: Uri) -> Response {
+    if uri.path().trim_start_matches('/').starts_with("internal") {
+        metrics::get().bad_input(BadInput::Internal);
+    }
+    not_found().await
+}
+
+async fn not_found() -> Response {
+    AppError::NotFound("Not found".into()).into_response()
+}
+
+async fn method_not_allowed() -> Response {
+    let body = Json(serde_json::json!({"success": false, "error": "Method not allowed"}));
+    (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
+}

@@ -1,0 +1,36 @@
+//! The gateway node.
+//!
+//! Reading order: [`node`] puts everything together; [`http`] has the two listeners; [`transport`] brings
+//! bytes to a [`session`]; [`namespace`] brings a session's packets to [`apps`]; apps see a [`socket`] and a
+//! [`context`]. [`records`] is the database, [`auth`] says who somebody is, [`metrics`] counts.
+//!
+//! What is to the left may use what is to the right, never the reverse:
+//!
+//! ```text
+//! cli → node → http → transport → session → namespace → apps → socket → context → auth, records, acks, tasks
+//! ```
+//!
+//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`] and [`ids`] are used by all and use none of the above.
+
+mod acks;
+mod apps;
+mod auth;
+mod cli;
+mod clock;
+mod close;
+mod context;
+mod error;
+mod http;
+mod ids;
+mod limiter;
+mod metrics;
+mod namespace;
+mod node;
+mod records;
+mod session;
+mod socket;
+mod tasks;
+mod telemetry;
+mod transport;
+
+pub use cli::run;

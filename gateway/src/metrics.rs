@@ -1,0 +1,302 @@
+//! Every metric: its name, its help, and its handle, made once.
+//!
+//! No label is ever made from what a stranger sends: labels are the closed enums of this file. What the
+//! fan-out counts for itself is read when `/metrics` is asked ([`Metrics::refresh`]).
+#![expect(clippy::disallowed_macros, reason = "the one file that makes handles")]
+
+use std::sync::{Arc, OnceLock};
+
+use fanout::Distributions;
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use shared::config::AppName;
+use shared::eio::{HandshakeError, TransportName};
+
+use crate::close::CloseReason;
+
+/// How an event ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ok,
+    BadInput,
+    Refused,
+    Limited,
+    Failed,
+    Panicked,
+}
+
+impl Outcome {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Ok, "ok"),
+        (Self::BadInput, "bad_input"),
+        (Self::Refused, "refused"),
+        (Self::Limited, "limited"),
+        (Self::Failed, "failed"),
+        (Self::Panicked, "panicked"),
+    ];
+}
+
+/// A limit that was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    EventsPerSecond,
+    ControlFrames,
+    RoomsPerSocket,
+    SocketsPerUser,
+    ConnectionsPerAddress,
+    HandshakesPerAddress,
+    MaxConnections,
+    Logins,
+}
+
+impl Limit {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::EventsPerSecond, "events_per_second"),
+        (Self::ControlFrames, "control_frames"),
+        (Self::RoomsPerSocket, "rooms_per_socket"),
+        (Self::SocketsPerUser, "sockets_per_user"),
+        (Self::ConnectionsPerAddress, "connections_per_address"),
+        (Self::HandshakesPerAddress, "handshakes_per_address"),
+        (Self::MaxConnections, "max_connections"),
+        (Self::Logins, "logins"),
+    ];
+}
+
+/// Input that follows no rule, by where it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadInput {
+    WebSocketFrame,
+    EnginePacket,
+    SocketPacket,
+    Payload,
+    Handshake,
+    Internal,
+}
+
+impl BadInput {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::WebSocketFrame, "websocket_frame"),
+        (Self::EnginePacket, "engine_packet"),
+        (Self::SocketPacket, "socket_packet"),
+        (Self::Payload, "payload"),
+        (Self::Handshake, "handshake"),
+        (Self::Internal, "internal_on_public"),
+    ];
+}
+
+/// The handles.
+pub(crate) struct Metrics {
+    pub(crate) sessions_opened: Counter,
+    pub(crate) packets_received: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) records_errors: Counter,
+    pub(crate) records_seconds: Histogram,
+    pub(crate) drain_remaining: Gauge,
+    pub(crate) tokens_refused: Counter,
+    connections: [Gauge; 2],
+    closed: Vec<Counter>,
+    events: Vec<Counter>,
+    bad_input: Vec<Counter>,
+    limits: Vec<Counter>,
+    handshakes_refused: Vec<Counter>,
+    fanout: FanoutMetrics,
+}
+
+struct FanoutMetrics {
+    broadcasts: Counter,
+    deliveries: Counter,
+    batches: Counter,
+    volatile_dropped: Counter,
+    overflows: Counter,
+    bytes_sent: Counter,
+    packets_sent: Counter,
+    writes: Counter,
+}
+
+static METRICS: OnceLock<Metrics> = OnceLock::new();
+
+/// The node's metrics. Before [`install`] (in unit tests) they count into nothing.
+pub(crate) fn get() -> &'static Metrics {
+    METRICS.get_or_init(Metrics::new)
+}
+
+/// Sets the recorder up; `/metrics` is rendered from the handle.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+    let sizes = [1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0];
+    let latency =
+        [0.00005, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &latency)?
+        .set_buckets_for_metric(Matcher::Full("muster_fanout_size".to_owned()), &sizes)?
+        .install_recorder()?;
+    describe();
+    // Every handle is made now, so that every metric is there from the first scrape on.
+    let _ = get();
+    gauge!("muster_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+fn describe() {
+    describe_gauge!("muster_build_info", "Version of the node; always 1.");
+    describe_gauge!("muster_connections", "Open sessions by transport.");
+    describe_counter!("muster_sessions_opened_total", "Engine.IO sessions opened.");
+    describe_counter!("muster_sessions_closed_total", "Engine.IO sessions closed, by reason.");
+    describe_counter!("muster_packets_received_total", "Engine.IO packets received.");
+    describe_counter!("muster_packets_sent_total", "Packets given to transports.");
+    describe_counter!("muster_bytes_received_total", "Bytes received in frames and polling bodies.");
+    describe_counter!("muster_bytes_sent_total", "Bytes given to transports.");
+    describe_counter!("muster_events_total", "Events of clients, by app and outcome.");
+    describe_counter!("muster_broadcasts_total", "Broadcasts made to rooms with members on this node.");
+    describe_counter!("muster_deliveries_total", "Packets put into outboxes by broadcasts.");
+    describe_counter!("muster_batches_total", "Times a room's broadcasts were delivered together.");
+    describe_counter!("muster_writes_total", "Writes to WebSockets.");
+    describe_counter!("muster_bad_input_total", "Input that follows no rule, by where it was found.");
+    describe_counter!("muster_handshakes_refused_total", "Refused requests to /socket.io/, by reason.");
+    describe_counter!(
+        "muster_rate_limited_total",
+        "Requests, events and connections over a limit, by limit."
+    );
+    describe_counter!("muster_tokens_refused_total", "Tokens refused on CONNECT, refresh and REST.");
+    describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");
+    describe_counter!(
+        "muster_volatile_dropped_total",
+        "Volatile packets dropped for clients who could not take them."
+    );
+    describe_counter!("muster_records_errors_total", "Database errors.");
+    describe_histogram!("muster_records_seconds", "Time of one database transaction.");
+    describe_histogram!(
+        "muster_delivery_lag_seconds",
+        "Time from a batch's first broadcast to its being in every member's outbox."
+    );
+    describe_histogram!("muster_fanout_size", "Members of this node that a batch of broadcasts went to.");
+    describe_gauge!("muster_drain_remaining", "Sessions that a drain has still to close.");
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let labelled = |name: &'static str, key: &'static str, values: &[&'static str]| {
+            values.iter().map(|value| counter!(name, key => *value)).collect::<Vec<_>>()
+        };
+        let names = |pairs: &[(Limit, &'static str)]| pairs.iter().map(|pair| pair.1).collect::<Vec<_>>();
+        let kinds: Vec<_> = BadInput::ALL.iter().map(|pair| pair.1).collect();
+        let reasons: Vec<_> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let refusals: Vec<_> = REFUSALS.iter().map(|refusal| refusal.kind()).collect();
+        let events = AppName::ALL
+            .iter()
+            .flat_map(|app| Outcome::ALL.iter().map(move |(_, outcome)| (app.as_str(), *outcome)))
+            .map(|(app, outcome)| counter!("muster_events_total", "app" => app, "outcome" => outcome))
+            .collect();
+        let connections = [TransportName::Polling, TransportName::WebSocket]
+            .map(|transport| gauge!("muster_connections", "transport" => transport.as_str()));
+        Self {
+            sessions_opened: counter!("muster_sessions_opened_total"),
+            packets_received: counter!("muster_packets_received_total"),
+            bytes_received: counter!("muster_bytes_received_total"),
+            records_errors: counter!("muster_records_errors_total"),
+            records_seconds: histogram!("muster_records_seconds"),
+            drain_remaining: gauge!("muster_drain_remaining"),
+            tokens_refused: counter!("muster_tokens_refused_total"),
+            connections,
+            closed: labelled("muster_sessions_closed_total", "reason", &reasons),
+            events,
+            bad_input: labelled("muster_bad_input_total", "kind", &kinds),
+            limits: labelled("muster_rate_limited_total", "limit", &names(&Limit::ALL)),
+            handshakes_refused: labelled("muster_handshakes_refused_total", "reason", &refusals),
+            fanout: FanoutMetrics {
+                broadcasts: counter!("muster_broadcasts_total"),
+                deliveries: counter!("muster_deliveries_total"),
+                batches: counter!("muster_batches_total"),
+                volatile_dropped: counter!("muster_volatile_dropped_total"),
+                overflows: counter!("muster_outbox_overflows_total"),
+                bytes_sent: counter!("muster_bytes_sent_total"),
+                packets_sent: counter!("muster_packets_sent_total"),
+                writes: counter!("muster_writes_total"),
+            },
+        }
+    }
+
+    /// The gauge of open sessions on a transport.
+    pub(crate) fn connections(&self, transport: TransportName) -> &Gauge {
+        match transport {
+            TransportName::Polling => &self.connections[0],
+            TransportName::WebSocket => &self.connections[1],
+        }
+    }
+
+    /// Counts a closed session.
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        add_at(&self.closed, CloseReason::ALL.iter().position(|other| *other == reason));
+    }
+
+    /// Counts an event.
+    pub(crate) fn event(&self, app: AppName, outcome: Outcome) {
+        let app = AppName::ALL.iter().position(|other| *other == app);
+        let outcome = Outcome::ALL.iter().position(|(other, _)| *other == outcome);
+        add_at(&self.events, app.zip(outcome).map(|(app, outcome)| app * Outcome::ALL.len() + outcome));
+    }
+
+    /// Counts input that follows no rule.
+    pub(crate) fn bad_input(&self, kind: BadInput) {
+        add_at(&self.bad_input, BadInput::ALL.iter().position(|(other, _)| *other == kind));
+    }
+
+    /// Counts something over a limit.
+    pub(crate) fn rate_limited(&self, limit: Limit) {
+        add_at(&self.limits, Limit::ALL.iter().position(|(other, _)| *other == limit));
+    }
+
+    /// Counts a refused request to the engine.
+    pub(crate) fn handshake_refused(&self, refusal: HandshakeError) {
+        add_at(&self.handshakes_refused, REFUSALS.iter().position(|other| *other == refusal));
+    }
+
+    /// Takes over what the fan-out counted.
+    pub(crate) fn refresh(&self, stats: fanout::StatsSnapshot) {
+        self.fanout.broadcasts.absolute(stats.broadcasts);
+        self.fanout.deliveries.absolute(stats.deliveries);
+        self.fanout.batches.absolute(stats.batches);
+        self.fanout.volatile_dropped.absolute(stats.volatile_dropped);
+        self.fanout.overflows.absolute(stats.overflows);
+        self.fanout.bytes_sent.absolute(stats.bytes_sent);
+        self.fanout.packets_sent.absolute(stats.packets_sent);
+        self.fanout.writes.absolute(stats.writes);
+    }
+}
+
+const REFUSALS: [HandshakeError; 8] = [
+    HandshakeError::UnknownTransport,
+    HandshakeError::UnknownSession,
+    HandshakeError::BadMethod,
+    HandshakeError::BadRequest,
+    HandshakeError::Forbidden,
+    HandshakeError::UnsupportedVersion,
+    HandshakeError::AtCapacity,
+    HandshakeError::TooManyRequests,
+];
+
+fn add_at(counters: &[Counter], at: Option<usize>) {
+    if let Some(counter) = at.and_then(|at| counters.get(at)) {
+        counter.increment(1);
+    }
+}
+
+/// Where the fan-out observes deliveries.
+pub(crate) fn distributions() -> Distributions {
+    Distributions {
+        delivery_lag: histogram!("muster_delivery_lag_seconds"),
+        fanout_size: histogram!("muster_fanout_size"),
+    }
+}
+
+/// Renders `/metrics`.
+pub(crate) fn render(handle: &Arc<PrometheusHandle>, stats: fanout::StatsSnapshot) -> String {
+    get().refresh(stats);
+    handle.run_upkeep();
+    handle.render()
+}

@@ -1,0 +1,104 @@
+//! CONNECT: a token, then a socket (protocol, 2.2; contract, "Identity").
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fanout::{FanoutError, Outbox, SocketInfo};
+use serde::Deserialize;
+use shared::auth::AuthError;
+use shared::config::AuthErrors;
+use shared::ids::SocketId;
+use shared::sio::{Encoded, encode_connect, encode_connect_error};
+
+use super::{Mounted, Namespaces};
+use crate::clock::now_ms;
+use crate::ids;
+use crate::metrics::{self, Limit};
+use crate::socket::Socket;
+
+/// What the first request of a session told.
+#[derive(Debug, Clone)]
+pub(crate) struct Handshake {
+    /// The client's address, by way of trusted proxies.
+    pub(crate) address: IpAddr,
+    /// A token in the query, else in the `Authorization` header.
+    pub(crate) token: Option<Box<str>>,
+}
+
+/// A token on its way to be verified.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    Missing,
+    /// There is one, and it is no text.
+    NotText,
+    Text(Box<str>),
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    token: Option<serde_json::Value>,
+}
+
+impl Namespaces {
+    /// The token of a CONNECT: in its auth payload, else what the handshake had.
+    pub(crate) fn token_of(&self, auth: Option<&str>, handshake: &Handshake) -> Token {
+        let in_auth = auth.and_then(|auth| serde_json::from_str::<Auth>(auth).ok()?.token);
+        match (in_auth, &handshake.token) {
+            (Some(serde_json::Value::String(token)), _) => Token::Text(token.into()),
+            (Some(serde_json::Value::Null) | None, Some(token)) => Token::Text(token.clone()),
+            (Some(serde_json::Value::Null) | None, None) => Token::Missing,
+            (Some(_), _) => Token::NotText,
+        }
+    }
+
+    /// Makes a socket of a session, and the reply to its CONNECT; or the refusal.
+    pub(crate) async fn connect(
+        &self,
+        mounted: &Mounted,
+        token: Token,
+        handshake: &Handshake,
+        outbox: &Arc<Outbox>,
+    ) -> Result<(Arc<Socket>, Encoded), Encoded> {
+        let namespace = mounted.name.as_str();
+        let verified = match token {
+            Token::Missing => Err(AuthError::Missing),
+            Token::NotText => Err(AuthError::Invalid),
+            Token::Text(token) => self.context.tokens.verify(&token).await,
+        };
+        let claims = verified.map_err(|error| {
+            metrics::get().tokens_refused.increment(1);
+            tracing::debug!(address = %handshake.address, code = error.code(), "token refused");
+            refusal(mounted, &error)
+        })?;
+        let id = SocketId::new(self.context.fanout.node(), ids::entropy());
+        let info = SocketInfo {
+            id,
+            user: claims.user.clone(),
+            display_name: claims.display_name.clone(),
+            connected_at_ms: now_ms(),
+        };
+        let attached = self.context.fanout.attach(namespace, info, Arc::clone(outbox));
+        let local = attached.map_err(|error| match error {
+            FanoutError::TooManySockets => {
+                metrics::get().rate_limited(Limit::SocketsPerUser);
+                let data = serde_json::json!({"code": "too_many_sockets"});
+                encode_connect_error(namespace, "Too many connections", Some(&data))
+            }
+            FanoutError::TooManyRooms | FanoutError::Gone | FanoutError::UnknownNamespace => {
+                encode_connect_error(namespace, "Invalid namespace", None)
+            }
+        })?;
+        tracing::debug!(socket = %id, user = %claims.user, namespace, "socket connected");
+        let reply = encode_connect(namespace, id.as_str());
+        Ok((Arc::new(Socket::new(local, claims)), reply))
+    }
+}
+
+fn refusal(mounted: &Mounted, error: &AuthError) -> Encoded {
+    let message = match mounted.auth_errors {
+        AuthErrors::Plain => error.to_string(),
+        AuthErrors::Prefixed => format!("Authentication error: {error}"),
+    };
+    let data = serde_json::json!({"code": error.code()});
+    encode_connect_error(mounted.name.as_str(), &message, Some(&data))
+}

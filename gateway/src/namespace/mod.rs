@@ -1,0 +1,143 @@
+//! What a namespace does with packets: [`connect`] lets sockets in, [`dispatch`] brings their events to
+//! apps and answers back, [`expiry`] sees them out when their tokens end.
+
+mod connect;
+mod dispatch;
+mod expiry;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use shared::config::{AppName, AuthConfig, AuthErrors};
+use shared::names::Namespace;
+use shared::sio::Encoded;
+
+use crate::apps::{App, Departure};
+use crate::close::CloseReason;
+use crate::context::Context;
+use crate::limiter::Rate;
+use crate::socket::Socket;
+pub(crate) use connect::Handshake;
+pub(crate) use dispatch::{Called, REFRESH};
+
+/// What to do about something received, before the next is brought.
+pub(crate) enum Work {
+    /// Nothing.
+    None,
+    /// Queue this packet.
+    Reply(Encoded),
+    /// Run this to its end, then queue the packet it gives.
+    Later(BoxFuture<'static, Option<Encoded>>),
+    /// Close the session.
+    Close(CloseReason),
+}
+
+/// The namespaces of this node and the apps mounted on them.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    context: Context,
+    by_name: HashMap<Namespace, Arc<Mounted>>,
+    event_rate: Option<Rate>,
+    event_burst: u32,
+}
+
+/// One namespace.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    name: Namespace,
+    apps: Vec<App>,
+    by_event: HashMap<&'static str, App>,
+    auth_errors: AuthErrors,
+}
+
+/// Two apps on one namespace have an event of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{first} and {second} cannot share the namespace {namespace}: both have the event {event}")]
+pub(crate) struct Collision {
+    pub(crate) namespace: Namespace,
+    pub(crate) event: &'static str,
+    pub(crate) first: &'static str,
+    pub(crate) second: &'static str,
+}
+
+impl Namespaces {
+    /// Mounts `apps`; `events_per_second` may come from one socket, four times as many at once.
+    ///
+    /// # Errors
+    /// [`Collision`].
+    pub(crate) fn new(
+        context: Context,
+        apps: Vec<(App, Namespace)>,
+        auth: &AuthConfig,
+        events_per_second: u32,
+    ) -> Result<Self, Collision> {
+        let mut by_name: HashMap<Namespace, Mounted> = HashMap::new();
+        for (app, namespace) in apps {
+            let single = auth.errors_by_namespace.iter().find(|(name, _)| *name == namespace);
+            let mounted = by_name.entry(namespace.clone()).or_insert_with(|| Mounted {
+                name: namespace,
+                apps: Vec::new(),
+                by_event: HashMap::new(),
+                auth_errors: single.map_or(auth.errors, |(_, errors)| *errors),
+            });
+            mounted.add(app)?;
+        }
+        let by_name = by_name.into_iter().map(|(name, mounted)| (name, Arc::new(mounted))).collect();
+        let event_burst = events_per_second.saturating_mul(4);
+        let event_rate = Rate::new(events_per_second, event_burst);
+        Ok(Self { context, by_name, event_rate, event_burst })
+    }
+
+    /// What apps may use.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The namespace called `name`.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Mounted>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// Takes a socket out of its rooms and tells its apps. Runs to its end even when the session is gone,
+    /// because the others in the rooms must still hear of it.
+    pub(crate) fn leave(
+        &self,
+        socket: Arc<Socket>,
+        reason: CloseReason,
+    ) -> impl Future<Output = Option<Encoded>> + Send + 'static {
+        let mounted = self.find(socket.namespace().as_str());
+        let context = self.context.clone();
+        async move {
+            let rooms = context.fanout.detach(socket.local()).await;
+            tracing::debug!(socket = %socket.id(), user = %socket.user(), reason = reason.as_str(), "socket left");
+            let departure = Departure { rooms };
+            for app in mounted.iter().flat_map(|mounted| &mounted.apps) {
+                app.on_disconnect(&socket, &departure);
+            }
+            None
+        }
+    }
+}
+
+impl Mounted {
+    fn add(&mut self, app: App) -> Result<(), Collision> {
+        for event in app.events() {
+            if let Some(other) = self.by_event.insert(event, app.clone()) {
+                return Err(Collision {
+                    namespace: self.name.clone(),
+                    event,
+                    first: other.name().as_str(),
+                    second: app.name().as_str(),
+                });
+            }
+        }
+        self.apps.push(app);
+        Ok(())
+    }
+
+    /// The app that an unknown event is counted for.
+    fn first_app(&self) -> Option<AppName> {
+        self.apps.first().map(App::name)
+    }
+}

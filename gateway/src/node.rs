@@ -1,0 +1,238 @@
+//! A node: every part put together, run, and taken apart again. The one file that knows them all.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanout::{Fanout, FanoutOptions, OutboxLimits};
+use shared::config::{Config, TokenKeys};
+use shared::ids::{NodeId, SessionId};
+use shared::limits::{INTERNAL_CONNECTIONS, LAST_WORDS_MS, RESERVED_FILES};
+use shared::names::Namespace;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::apps::App;
+use crate::auth::{Tokens, TokensError};
+use crate::close::CloseReason;
+use crate::context::Context;
+use crate::http::listener::{self, Door};
+use crate::http::login::Login;
+use crate::http::{Site, internal_router, public_router};
+use crate::metrics;
+use crate::namespace::{Collision, Namespaces};
+use crate::records::{OpenError, Records};
+use crate::session::{Engine, Session, SessionTable, TICK};
+use crate::tasks::Tasks;
+use crate::transport::{Gate, Transports};
+
+/// How long tasks and connections may take to end when every session is closed.
+const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
+
+/// The shortest time between two closed sessions of a small node: nobody waits half a minute for two.
+const DRAIN_GAP: Duration = Duration::from_secs(1);
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) public: SocketAddr,
+    pub(crate) internal: SocketAddr,
+    pub(crate) id: NodeId,
+    context: Context,
+    transports: Arc<Transports>,
+    stopping: CancellationToken,
+    drain_window: Duration,
+}
+
+/// The node cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    #[error(transparent)]
+    Records(#[from] OpenError),
+    #[error(transparent)]
+    Collision(#[from] Collision),
+    #[error("cannot set metrics up: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("the system gives no randomness: {0}")]
+    Randomness(argon2::password_hash::Error),
+}
+
+impl Node {
+    /// Starts every part. `secret` is for a node without a configured one.
+    ///
+    /// # Errors
+    /// [`StartError`], for the operator; nothing is left running.
+    pub(crate) async fn start(config: Config, secret: &str) -> Result<Self, StartError> {
+        let metrics = Arc::new(metrics::install()?);
+        let tokens = Arc::new(Tokens::new(&config.auth, || secret.to_owned())?);
+        let listen = |address| {
+            let bound = listener::bind(address)
+                .and_then(|listener| listener.local_addr().map(|local| (listener, local)));
+            bound.map_err(|source| StartError::Listen { address, source })
+        };
+        let (public_listener, public) = listen(config.listen)?;
+        let (internal_listener, internal) = listen(config.internal_listen)?;
+        let records = Records::open(&config.database_url.0).await?;
+        let id = NodeId::from_random(rand::random());
+        let (fanout, overflowed) = Fanout::new(fanout_options(&config, id));
+        let tasks = Tasks::default();
+        let context = Context {
+            fanout,
+            records,
+            tokens,
+            tasks,
+            acks: Arc::default(),
+            leave_holdback: config.leave_holdback,
+        };
+        let transports = Arc::new(Transports {
+            engine: Arc::new(engine(&config, &context)?),
+            gate: Gate::new(
+                config.cors_origins.clone(),
+                config.trusted_proxies.clone(),
+                config.limits.handshakes_per_address,
+            ),
+        });
+        let login = Login::new(context.clone()).map_err(StartError::Randomness)?;
+        let internal_token = config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
+        let site = Site {
+            context: context.clone(),
+            transports: Arc::clone(&transports),
+            login,
+            metrics,
+            internal_token,
+        };
+        let stopping = CancellationToken::new();
+        let door = |router, is_public| Door {
+            router,
+            transports: Arc::clone(&transports),
+            is_public,
+            tasks: context.tasks.clone(),
+            stopping: stopping.clone(),
+        };
+        run_parts(&context, &transports, overflowed);
+        let places = usize::try_from(file_limit().saturating_sub(RESERVED_FILES / 2)).unwrap_or(usize::MAX);
+        let public_door = door(public_router(site.clone()), true);
+        drop(context.tasks.spawn(listener::run(public_listener, public_door, places.max(64))));
+        let internal_door = door(internal_router(site), false);
+        drop(context.tasks.spawn(listener::run(internal_listener, internal_door, INTERNAL_CONNECTIONS)));
+        let drain_window = config.drain;
+        Ok(Self { public, internal, id, context, transports, stopping, drain_window })
+    }
+
+    /// Closes every session over the drain window and stops. `hurry` ends the waiting.
+    pub(crate) async fn drain(self, hurry: impl Future<Output = ()>) {
+        self.transports.gate.drain();
+        tokio::select! {
+            () = self.close_sessions() => {}
+            () = hurry => {
+                tracing::warn!("stopping at once");
+                return;
+            }
+        }
+        self.stopping.cancel();
+        // The apps' queues end when the last who could fill them has gone.
+        let Self { context, transports, .. } = self;
+        drop(transports);
+        let (tasks, records) = (context.tasks.clone(), context.records.clone());
+        drop(context);
+        tasks.stop(LAST_WORDS).await;
+        if tokio::time::timeout(LAST_WORDS, records.close()).await.is_err() {
+            tracing::warn!("the database did not close in time");
+        }
+    }
+
+    /// Transports are closed, never sockets: the stock client comes back after a transport close, and does
+    /// not after a disconnect packet. Spread evenly with jitter, so that the survivors are not stormed.
+    async fn close_sessions(&self) {
+        let mut sessions: Vec<(f64, Arc<Session>)> =
+            self.transports.engine.sessions.all().into_iter().map(|s| (rand::random(), s)).collect();
+        sessions.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        let window = self.drain_window.min(DRAIN_GAP.saturating_mul(count));
+        tracing::info!(sessions = count, window_ms = window.as_millis(), "draining");
+        let start = tokio::time::Instant::now();
+        for (left, (at, session)) in (0..sessions.len()).rev().zip(sessions) {
+            tokio::time::sleep_until(start + window.mul_f64(at)).await;
+            session.close(CloseReason::Shutdown);
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            metrics::get().drain_remaining.set(left as f64);
+        }
+        // Whoever came in by a handshake that was under way; and nobody will come for a last GET any more.
+        for session in self.transports.engine.sessions.all() {
+            session.close(CloseReason::Shutdown);
+            session.forget();
+        }
+    }
+}
+
+fn fanout_options(config: &Config, node: NodeId) -> FanoutOptions {
+    let mut namespaces: Vec<Namespace> =
+        config.mounts.iter().map(|(_, namespace)| namespace.clone()).collect();
+    namespaces.sort();
+    namespaces.dedup();
+    FanoutOptions {
+        node,
+        namespaces,
+        couriers: tokio::runtime::Handle::current().metrics().num_workers(),
+        outbox: OutboxLimits { bytes: config.limits.outbox_bytes, packets: config.limits.outbox_packets },
+        rooms_per_socket: config.limits.rooms_per_socket,
+        sockets_per_user: config.limits.sockets_per_user,
+        distributions: metrics::distributions(),
+    }
+}
+
+fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
+    let apps = config
+        .mounts
+        .iter()
+        .map(|(app, namespace)| {
+            let shares = config.mounts.iter().filter(|(_, other)| other == namespace);
+            let neighbours: Vec<_> = shares.map(|(other, _)| *other).collect();
+            (App::new(*app, context, &neighbours), namespace.clone())
+        })
+        .collect();
+    let limits = config.limits;
+    let namespaces = Namespaces::new(context.clone(), apps, &config.auth, limits.events_per_second)?;
+    let by_files = || usize::try_from(file_limit().saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX);
+    let max = limits.max_connections.unwrap_or_else(|| by_files().max(64));
+    let sessions = SessionTable::new(max, limits.connections_per_address);
+    Ok(Engine::new(config.times, limits.max_payload, sessions, namespaces))
+}
+
+/// The tasks that run until the node stops.
+fn run_parts(context: &Context, transports: &Arc<Transports>, mut overflowed: mpsc::Receiver<SessionId>) {
+    for courier in context.fanout.couriers() {
+        let courier = Arc::clone(courier);
+        context.tasks.spawn_until_stop(async move { courier.run().await });
+    }
+    let engine = Arc::clone(&transports.engine);
+    context.tasks.spawn_until_stop(async move {
+        while let Some(session) = overflowed.recv().await {
+            engine.close(session, CloseReason::SlowConsumer);
+        }
+    });
+    let engine = Arc::clone(&transports.engine);
+    context.tasks.spawn_until_stop(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            engine.tick(Instant::now());
+        }
+    });
+    let tokens = Arc::clone(&context.tokens);
+    context.tasks.spawn_until_stop(async move { tokens.run().await });
+}
+
+/// How many files the process may have open.
+fn file_limit() -> u64 {
+    rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024)
+}
+
+/// Whether the node makes its own secret.
+pub(crate) fn makes_secret(config: &Config) -> bool {
+    config.auth.keys == TokenKeys::Random
+}

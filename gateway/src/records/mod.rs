@@ -1,0 +1,149 @@
+//! The SQL database: one pool, migrations in the binary, the same statements for SQLite and PostgreSQL.
+//!
+//! Each app owns its tables and its statements; here are only the pool, what every statement shares, and
+//! the users. Columns are integers, doubles and texts alone: flags are 0 or 1, times milliseconds since
+//! the epoch, ids text (what the driver for both databases carries).
+
+pub(crate) mod users;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shared::limits::{RECORDS_CONNECT_MS, RECORDS_CONNECTIONS, RECORDS_RETRY_MS, RECORDS_TIMEOUT_MS};
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::Migrator;
+use sqlx::{AnyPool, Executor as _};
+use tokio::time::{Instant, timeout};
+
+use crate::error::AppError;
+use crate::metrics;
+
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// The records. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    pool: AnyPool,
+    /// When the database could not be reached: until then nobody tries.
+    retry_at: Arc<Mutex<Option<Instant>>>,
+}
+
+/// After the database could not be reached, one caller in this time finds out whether it can be again; the
+/// others are refused at once instead of waiting one after the other.
+const RETRY: Duration = Duration::from_millis(RECORDS_RETRY_MS);
+
+/// The records cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("cannot open the database: {0}")]
+    Connect(#[from] sqlx::Error),
+    #[error("cannot migrate the database: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl Records {
+    /// Opens the database and brings its tables up to date.
+    ///
+    /// # Errors
+    /// [`OpenError`], for the operator.
+    pub(crate) async fn open(url: &str) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let sqlite = url.starts_with("sqlite:");
+        // The file is made when it is not there.
+        let url = if sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
+        let in_memory = url.contains(":memory:");
+        let pool = AnyPoolOptions::new()
+            .max_connections(if in_memory { 1 } else { RECORDS_CONNECTIONS })
+            .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if sqlite {
+                        // FULL: what is acknowledged survives a power cut, not only a crash.
+                        let pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
+                                       PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON;";
+                        connection.execute(pragmas).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&url)
+            .await?;
+        let migrator = if sqlite { &SQLITE } else { &POSTGRES };
+        migrator.run(&pool).await?;
+        Ok(Self { pool, retry_at: Arc::default() })
+    }
+
+    /// The pool, for statements of an app.
+    pub(crate) fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    /// Runs one transaction or statement within the records' deadline, and measures it. While the database
+    /// cannot be reached most callers are refused at once.
+    ///
+    /// # Errors
+    /// [`AppError::Unavailable`], the cause logged.
+    pub(crate) async fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, AppError> {
+        let start = Instant::now();
+        {
+            let mut retry_at = self.retry_at.lock();
+            if retry_at.is_some_and(|at| start < at) {
+                return Err(AppError::Unavailable);
+            }
+            if retry_at.is_some() {
+                *retry_at = Some(start + RETRY);
+            }
+        }
+        let outcome = timeout(Duration::from_millis(RECORDS_TIMEOUT_MS), work).await;
+        metrics::get().records_seconds.record(start.elapsed());
+        let unreachable = match &outcome {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => is_unreachable(error),
+            Err(_) => true,
+        };
+        *self.retry_at.lock() = unreachable.then(|| Instant::now() + RETRY);
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(AppError::records(&error)),
+            Err(elapsed) => Err(AppError::records(&elapsed)),
+        }
+    }
+
+    /// Whether the database answers.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let ping = sqlx::query("SELECT 1").execute(&self.pool);
+        timeout(Duration::from_secs(1), ping).await.is_ok_and(|done| done.is_ok())
+    }
+
+    /// Closes the pool; what is under way ends first.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Whether the database could not be asked at all; an answer that is an error is something else.
+fn is_unreachable(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_databases_have_the_same_migrations() {
+        let names = |migrator: &Migrator| {
+            migrator.iter().map(|m| (m.version, m.description.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&SQLITE), names(&POSTGRES));
+    }
+}

@@ -1,0 +1,115 @@
+//! When to look at which session next: a wheel of coarse slots instead of a timer for each session.
+//!
+//! A later deadline does not touch the wheel: the entry fires at the old time, finds nothing due, and is put
+//! back. An earlier one adds an entry; the session knows which of its entries counts ([`Deadlines::add`]
+//! says when it fires) and lets the others pass.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use shared::ids::SessionId;
+
+/// How exact deadlines are.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+
+/// Slots; later deadlines wait in the last one and are put back from there.
+const SLOTS: usize = 2_048;
+
+/// The wheel.
+#[derive(Debug)]
+pub(crate) struct Deadlines {
+    wheel: Mutex<Wheel>,
+}
+
+#[derive(Debug)]
+struct Wheel {
+    slots: Box<[Vec<SessionId>]>,
+    /// The slot of the next tick to fire.
+    next: usize,
+    /// When that slot fires.
+    next_at: Instant,
+}
+
+impl Deadlines {
+    pub(crate) fn new(now: Instant) -> Self {
+        let slots = std::iter::repeat_with(Vec::new).take(SLOTS).collect();
+        Self { wheel: Mutex::new(Wheel { slots, next: 0, next_at: now + TICK }) }
+    }
+
+    /// Looks at `session` at `at` or within two ticks after, or earlier if that is far away. Answers when.
+    pub(crate) fn add(&self, session: SessionId, at: Instant) -> Instant {
+        let mut wheel = self.wheel.lock();
+        let ticks = at.saturating_duration_since(wheel.next_at).as_nanos().div_ceil(TICK.as_nanos());
+        let ahead = usize::try_from(ticks).unwrap_or(SLOTS).min(SLOTS - 1);
+        let slot = (wheel.next + ahead) % SLOTS;
+        if let Some(slot) = wheel.slots.get_mut(slot) {
+            slot.push(session);
+        }
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        wheel.next_at + TICK.saturating_mul(ahead)
+    }
+
+    /// Everything whose slot has come by `now`.
+    pub(crate) fn fire(&self, now: Instant) -> Vec<SessionId> {
+        let mut wheel = self.wheel.lock();
+        let mut fired = Vec::new();
+        while wheel.next_at <= now {
+            let next = wheel.next;
+            if let Some(slot) = wheel.slots.get_mut(next) {
+                fired.append(slot);
+            }
+            wheel.next = (next + 1) % SLOTS;
+            wheel.next_at += TICK;
+        }
+        fired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::ids::NodeId;
+
+    use super::*;
+
+    fn session(n: u8) -> SessionId {
+        SessionId::new(NodeId::from_random([0; 4]), [n; 16])
+    }
+
+    #[test]
+    fn a_session_is_looked_at_when_its_time_has_come_and_not_before() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        let at = deadlines.add(session(1), start + Duration::from_secs(25));
+        assert!((start + Duration::from_secs(25)..=start + Duration::from_secs(25) + 2 * TICK).contains(&at));
+        assert_eq!(deadlines.fire(at - Duration::from_millis(1)), []);
+        assert_eq!(deadlines.fire(at), [session(1)]);
+        assert_eq!(deadlines.fire(start + Duration::from_secs(90)), []);
+    }
+
+    #[test]
+    fn a_session_is_never_looked_at_too_early() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        for micros in [1, 999, 20_001, 19_999, 40_000, 1_000_001] {
+            let at = start + Duration::from_micros(micros);
+            assert!(deadlines.add(session(1), at) >= at, "{micros}");
+        }
+    }
+
+    #[test]
+    fn what_is_past_is_looked_at_next() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        deadlines.add(session(1), start);
+        assert_eq!(deadlines.fire(start + TICK), [session(1)]);
+    }
+
+    #[test]
+    fn what_is_far_away_is_looked_at_earlier() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        let at = deadlines.add(session(1), start + Duration::from_hours(2));
+        assert!(at <= start + TICK * u32::try_from(SLOTS).unwrap() + TICK);
+        assert_eq!(deadlines.fire(at), [session(1)]);
+    }
+}

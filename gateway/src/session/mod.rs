@@ -1,0 +1,340 @@
+//! A session: one Engine.IO connection of a client, whatever transport carries it.
+//!
+//! [`Session`] joins the pure machine ([`state`]), the outbox and the session's sockets. Its lock is held
+//! for decoding and looking things up, never over an await, a handler or a write. Transports call
+//! [`Session::receive_text`] and [`Session::receive_binary`] with what came, one at a time and in order, and
+//! do what the [`Work`](crate::namespace::Work) says before they bring the next: that is what keeps a client's events in order.
+
+mod deadlines;
+mod engine;
+mod receive;
+mod state;
+mod table;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanout::Outbox;
+use parking_lot::Mutex;
+use shared::eio::TransportName;
+use shared::ids::SessionId;
+use shared::limits::{OUTBOX_AGE_MAX_MS, POLLING_LINGER_MS};
+use shared::sio::Reassembly;
+use shared::ws;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+pub(crate) use deadlines::{Deadlines, TICK};
+pub(crate) use engine::Engine;
+pub(crate) use state::Refused;
+use state::{Due, State};
+pub(crate) use table::{Full, SessionTable};
+
+use crate::close::CloseReason;
+use crate::limiter::Meter;
+use crate::metrics;
+use crate::namespace::Handshake;
+use crate::socket::Socket;
+
+/// One Engine.IO connection.
+pub(crate) struct Session {
+    id: SessionId,
+    outbox: Arc<Outbox>,
+    engine: Arc<Engine>,
+    handshake: Handshake,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: State,
+    reassembly: Reassembly,
+    control: Meter,
+    sockets: SmallVec<[Arc<Socket>; 1]>,
+    closed: Option<CloseReason>,
+    /// When the entry in the wheel fires that counts.
+    armed: Option<Instant>,
+    /// A handler is under way, and nothing is read before it has ended.
+    busy: bool,
+    /// A WebSocket probes, or is about to.
+    probed: bool,
+    /// Dropped when the session closes: a WebSocket that probes has nothing to take over then, and a POST
+    /// that is still coming in nobody to bring its packets to.
+    watchers: SmallVec<[oneshot::Sender<()>; 1]>,
+    /// Until when a closed polling session waits for its last GET.
+    linger_until: Option<Instant>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A text as a server's frame.
+pub(crate) fn text_frame(text: &str) -> Bytes {
+    let mut wire = Vec::new();
+    ws::push_frame(&mut wire, ws::OP_TEXT, text.as_bytes());
+    wire.into()
+}
+
+/// `6`, which releases a GET.
+pub(crate) const NOOP: Bytes = Bytes::from_static(&[0x81, 1, b'6']);
+const PING: Bytes = Bytes::from_static(&[0x81, 1, b'2']);
+const CLOSE: Bytes = Bytes::from_static(&[0x81, 1, b'1']);
+
+impl Session {
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub(crate) fn transport(&self) -> TransportName {
+        self.inner.lock().state.transport()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed.is_some()
+    }
+
+    /// Runs `change` on the machine and sees to it that a new, earlier deadline is kept.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut inner = self.inner.lock();
+        let result = change(&mut inner.state);
+        self.arm(&mut inner);
+        result
+    }
+
+    fn arm(&self, inner: &mut Inner) {
+        let mut at = inner.state.next_deadline();
+        let expiry = inner.sockets.iter().map(|socket| socket.expires_at()).min();
+        at = expiry.map_or(at, |expiry| expiry.min(at));
+        if let Some(since) = self.outbox.blocked_since() {
+            at = at.min(since.into_std() + OUTBOX_AGE);
+        }
+        if inner.closed.is_none() && inner.armed.is_none_or(|armed| at < armed) {
+            inner.armed = Some(self.engine.deadlines.add(self.id, at));
+        }
+    }
+
+    fn on_deadline(self: &Arc<Self>, now: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.armed.is_some_and(|armed| armed > now) {
+            // An entry that an earlier deadline has overtaken.
+            return;
+        }
+        inner.armed = None;
+        if inner.closed.is_some() {
+            match inner.linger_until.filter(|until| *until > now) {
+                Some(until) => inner.armed = Some(self.engine.deadlines.add(self.id, until)),
+                None => {
+                    drop(inner);
+                    self.forget();
+                }
+            }
+            return;
+        }
+        let mut close = None;
+        while let Some(due) = inner.state.due(now) {
+            match due {
+                Due::Ping => self.outbox.send_first(PING),
+                Due::UpgradeTimeout => {}
+                // Its pong may have come and wait behind the handler.
+                Due::Close(CloseReason::PingTimeout) if inner.busy => inner.state.excuse(now),
+                Due::Close(reason) => {
+                    close = Some(reason);
+                    break;
+                }
+            }
+        }
+        let age = self.outbox.blocked_since().map(|since| now.saturating_duration_since(since.into_std()));
+        if self.outbox.has_overflowed() || age.is_some_and(|age| age >= OUTBOX_AGE) {
+            close = Some(CloseReason::SlowConsumer);
+        }
+        let expired: SmallVec<[Arc<Socket>; 1]> =
+            inner.sockets.iter().filter(|socket| socket.expires_at() <= now).cloned().collect();
+        inner.sockets.retain(|socket| socket.expires_at() > now);
+        if !expired.is_empty() && inner.sockets.is_empty() {
+            inner.state.disconnected(now);
+        }
+        self.arm(&mut inner);
+        drop(inner);
+        for socket in expired {
+            self.engine.namespaces.expire(socket);
+        }
+        if let Some(reason) = close {
+            self.close(reason);
+        }
+    }
+
+    /// Something has an earlier deadline now: the socket took less than everything, or a token was renewed.
+    pub(crate) fn rearm(&self) {
+        self.arm(&mut self.inner.lock());
+    }
+
+    /// A handler is under way, or has ended.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.inner.lock().busy = busy;
+    }
+
+    /// Ends the session. Its sockets leave, and the client is told as far as it can still be reached.
+    /// Only the first call does anything.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let (transport, sockets, getting) = {
+            let mut inner = self.inner.lock();
+            if inner.closed.is_some() {
+                return;
+            }
+            inner.closed = Some(reason);
+            inner.watchers = SmallVec::new();
+            (inner.state.transport(), std::mem::take(&mut inner.sockets), inner.state.is_getting())
+        };
+        metrics::get().closed(reason.plain());
+        metrics::get().connections(transport).decrement(1);
+        tracing::debug!(session = self.id.short(), reason = reason.as_str(), "session closed");
+        self.engine.sessions.release(self.handshake.address);
+        match transport {
+            TransportName::WebSocket => {
+                self.engine.sessions.remove(self.id);
+                if reason == CloseReason::TransportClose || reason == CloseReason::TransportError {
+                    self.outbox.abort();
+                } else {
+                    let mut frame = Vec::new();
+                    ws::push_close(&mut frame, reason.code());
+                    self.outbox.finish(Some(frame.into()));
+                    if reason == CloseReason::Shutdown {
+                        // The couriers end with the node.
+                        self.outbox.flush();
+                    }
+                }
+            }
+            TransportName::Polling if reason.is_orderly() => {
+                // The client's own `1` releases its GET with a noop; ours is a `1`.
+                let last = if reason == CloseReason::Client { NOOP } else { CLOSE };
+                self.outbox.finish(Some(last));
+                if reason == CloseReason::Shutdown {
+                    self.outbox.flush();
+                }
+                if getting || !reason.lingers() {
+                    self.engine.sessions.remove(self.id);
+                } else {
+                    let linger = Instant::now() + Duration::from_millis(POLLING_LINGER_MS);
+                    let mut inner = self.inner.lock();
+                    inner.linger_until = Some(linger);
+                    inner.armed = Some(self.engine.deadlines.add(self.id, linger));
+                }
+            }
+            TransportName::Polling => {
+                self.outbox.finish(getting.then_some(CLOSE));
+                self.engine.sessions.remove(self.id);
+            }
+        }
+        for socket in sockets {
+            let context = self.engine.namespaces.context();
+            drop(context.tasks.spawn(self.engine.namespaces.leave(socket, reason)));
+        }
+    }
+
+    /// Takes a closed session out of the table.
+    pub(crate) fn forget(&self) {
+        self.outbox.abort();
+        self.engine.sessions.remove(self.id);
+    }
+
+    /// A GET begins. Answers whether it must be released at once.
+    pub(crate) fn begin_get(&self) -> Result<bool, Refused> {
+        self.change(State::begin_get)
+    }
+
+    pub(crate) fn end_get(&self) {
+        self.change(State::end_get);
+    }
+
+    /// A POST begins. What it is given ends with the session.
+    pub(crate) fn begin_post(&self) -> Result<oneshot::Receiver<()>, Refused> {
+        let mut inner = self.inner.lock();
+        inner.state.begin_post()?;
+        Ok(inner.watch())
+    }
+
+    pub(crate) fn end_post(&self) {
+        self.change(State::end_post);
+    }
+
+    /// A WebSocket probes: every GET is released until it is done. What it is given ends with the session.
+    pub(crate) fn begin_upgrade(&self) -> Option<oneshot::Receiver<()>> {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() || !inner.state.begin_upgrade(Instant::now()) {
+            return None;
+        }
+        self.arm(&mut inner);
+        let closed = inner.watch();
+        let getting = inner.state.is_getting();
+        drop(inner);
+        if getting {
+            self.outbox.send(NOOP, 1);
+        }
+        Some(closed)
+    }
+
+    pub(crate) fn abort_upgrade(&self) {
+        self.change(State::abort_upgrade);
+    }
+
+    /// The probing WebSocket takes over.
+    pub(crate) fn complete_upgrade(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let upgraded = inner.closed.is_none() && inner.state.complete_upgrade();
+        if upgraded {
+            metrics::get().connections(TransportName::Polling).decrement(1);
+            metrics::get().connections(TransportName::WebSocket).increment(1);
+        }
+        upgraded
+    }
+
+    /// Takes the session's one seat for a probing WebSocket, if it is on polling and the seat is free.
+    pub(crate) fn seat_probe(self: &Arc<Self>) -> Option<ProbeSeat> {
+        let mut inner = self.inner.lock();
+        let free = inner.closed.is_none()
+            && inner.state.transport() == TransportName::Polling
+            && !std::mem::replace(&mut inner.probed, true);
+        free.then(|| ProbeSeat { session: Arc::clone(self) })
+    }
+}
+
+/// A probing WebSocket's seat; a session has one, so that nobody opens more of them than sessions.
+#[derive(Debug)]
+pub(crate) struct ProbeSeat {
+    session: Arc<Session>,
+}
+
+impl Drop for ProbeSeat {
+    fn drop(&mut self) {
+        self.session.inner.lock().probed = false;
+    }
+}
+
+impl Inner {
+    /// What ends when the session closes.
+    fn watch(&mut self) -> oneshot::Receiver<()> {
+        // One probe and one POST at a time; those that have ended make room.
+        self.watchers.retain(|watcher| !watcher.is_closed());
+        let (watcher, closed) = oneshot::channel();
+        self.watchers.push(watcher);
+        closed
+    }
+
+    fn socket(&self, namespace: &str) -> Option<Arc<Socket>> {
+        self.sockets.iter().find(|socket| socket.namespace().as_str() == namespace).cloned()
+    }
+}
+
+const OUTBOX_AGE: Duration = Duration::from_millis(OUTBOX_AGE_MAX_MS);

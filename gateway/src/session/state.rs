@@ -1,0 +1,346 @@
+//! The Engine.IO session as a pure machine: packets and times in, what to do out. No lock, no await, no
+//! clock (protocol, 1.5–1.8).
+//!
+//! ```text
+//!   polling ──2probe──► polling, probing ──5──► websocket
+//!                              └── upgrade timeout or a lost probe: polling
+//! ```
+//! The heartbeat runs through all of it: a probe that never ends cannot keep a dead session alive.
+
+use std::time::{Duration, Instant};
+
+use shared::config::SessionTimes;
+use shared::eio::{Packet, TransportName};
+use shared::limits::REASSEMBLY_MAX_MS;
+
+use crate::close::CloseReason;
+
+/// What a packet asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// Nothing.
+    Ignore,
+    /// A pong that nobody asked for: allowed within a rate.
+    Unsolicited,
+    /// A Socket.IO packet's text.
+    Message(&'a str),
+    /// An attachment.
+    Binary(Vec<u8>),
+    /// The session ends.
+    Close(CloseReason),
+}
+
+/// What a deadline asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Send a ping.
+    Ping,
+    /// The session ends.
+    Close(CloseReason),
+    /// The probe has failed; the session stays on polling.
+    UpgradeTimeout,
+}
+
+/// A polling request that breaks the rules.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The session is not on polling (any more).
+    NotPolling,
+    /// A second one while the first is under way: the session ends.
+    Overlapping,
+}
+
+#[derive(Debug)]
+enum Heartbeat {
+    /// The next ping goes out then.
+    Resting { ping_at: Instant },
+    /// A pong is awaited until then. The first other packet moves the end once: a busy uplink is alive.
+    Waiting { until: Instant, extended: bool },
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct State {
+    transport: TransportName,
+    heartbeat: Heartbeat,
+    connect_by: Option<Instant>,
+    upgrade_by: Option<Instant>,
+    reassembled_by: Option<Instant>,
+    getting: bool,
+    posting: bool,
+    times: SessionTimes,
+}
+
+impl State {
+    pub(crate) fn new(transport: TransportName, times: SessionTimes, now: Instant) -> Self {
+        Self {
+            transport,
+            heartbeat: Heartbeat::Resting { ping_at: now + times.ping_interval },
+            connect_by: Some(now + times.connect_timeout),
+            upgrade_by: None,
+            reassembled_by: None,
+            getting: false,
+            posting: false,
+            times,
+        }
+    }
+
+    /// The transport in force.
+    pub(crate) fn transport(&self) -> TransportName {
+        self.transport
+    }
+
+    /// A packet has come on the session's transport.
+    pub(crate) fn receive<'a>(&mut self, packet: Packet<'a>, now: Instant) -> Step<'a> {
+        if packet == Packet::Pong {
+            if matches!(self.heartbeat, Heartbeat::Resting { .. }) {
+                return Step::Unsolicited;
+            }
+            self.heartbeat = Heartbeat::Resting { ping_at: now + self.times.ping_interval };
+            return Step::Ignore;
+        }
+        if let Heartbeat::Waiting { until, extended: extended @ false } = &mut self.heartbeat {
+            *until = now + self.times.ping_timeout;
+            *extended = true;
+        }
+        match packet {
+            Packet::Message(text) => Step::Message(text),
+            Packet::Binary(data) => Step::Binary(data),
+            Packet::Close => Step::Close(CloseReason::Client),
+            // The server pings; `2probe` belongs on a WebSocket that probes.
+            Packet::Ping | Packet::PingProbe => Step::Close(CloseReason::ParseError),
+            Packet::Open | Packet::Upgrade | Packet::Noop | Packet::Pong => Step::Ignore,
+        }
+    }
+
+    /// What is due at `now`; asked again until nothing is.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Due> {
+        if self.connect_by.is_some_and(|by| by <= now) {
+            return Some(Due::Close(CloseReason::ConnectTimeout));
+        }
+        if self.reassembled_by.is_some_and(|by| by <= now) {
+            return Some(Due::Close(CloseReason::ParseError));
+        }
+        if self.upgrade_by.is_some_and(|by| by <= now) {
+            self.upgrade_by = None;
+            return Some(Due::UpgradeTimeout);
+        }
+        match self.heartbeat {
+            Heartbeat::Resting { ping_at } if ping_at <= now => {
+                let until = now + self.times.ping_timeout;
+                self.heartbeat = Heartbeat::Waiting { until, extended: false };
+                Some(Due::Ping)
+            }
+            Heartbeat::Waiting { until, .. } if until <= now => Some(Due::Close(CloseReason::PingTimeout)),
+            Heartbeat::Resting { .. } | Heartbeat::Waiting { .. } => None,
+        }
+    }
+
+    /// The client may have answered and not been heard: it is pinged again, lest it give us up.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.heartbeat = Heartbeat::Resting { ping_at: now };
+    }
+
+    /// When to ask [`Self::due`] next.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        let heartbeat = match self.heartbeat {
+            Heartbeat::Resting { ping_at } => ping_at,
+            Heartbeat::Waiting { until, .. } => until,
+        };
+        [self.connect_by, self.upgrade_by, self.reassembled_by]
+            .into_iter()
+            .flatten()
+            .fold(heartbeat, Instant::min)
+    }
+
+    /// A namespace was joined.
+    pub(crate) fn connected(&mut self) {
+        self.connect_by = None;
+    }
+
+    /// The last namespace was left.
+    pub(crate) fn disconnected(&mut self, now: Instant) {
+        self.connect_by = Some(now + self.times.connect_timeout);
+    }
+
+    /// Whether attachments are awaited from now on.
+    pub(crate) fn reassembling(&mut self, waiting: bool, now: Instant) {
+        if !waiting {
+            self.reassembled_by = None;
+        } else if self.reassembled_by.is_none() {
+            self.reassembled_by = Some(now + Duration::from_millis(REASSEMBLY_MAX_MS));
+        }
+    }
+
+    /// A GET begins to wait for packets. Answers whether it must not wait, because a probe is under way.
+    pub(crate) fn begin_get(&mut self) -> Result<bool, Refused> {
+        if self.transport != TransportName::Polling {
+            return Err(Refused::NotPolling);
+        }
+        if std::mem::replace(&mut self.getting, true) {
+            return Err(Refused::Overlapping);
+        }
+        Ok(self.upgrade_by.is_some())
+    }
+
+    pub(crate) fn end_get(&mut self) {
+        self.getting = false;
+    }
+
+    /// A POST begins.
+    pub(crate) fn begin_post(&mut self) -> Result<(), Refused> {
+        if self.transport != TransportName::Polling {
+            return Err(Refused::NotPolling);
+        }
+        if std::mem::replace(&mut self.posting, true) { Err(Refused::Overlapping) } else { Ok(()) }
+    }
+
+    pub(crate) fn end_post(&mut self) {
+        self.posting = false;
+    }
+
+    /// Whether a GET waits for packets.
+    pub(crate) fn is_getting(&self) -> bool {
+        self.getting
+    }
+
+    /// A WebSocket has sent `2probe`. False when the session is not on polling or is being probed.
+    pub(crate) fn begin_upgrade(&mut self, now: Instant) -> bool {
+        let may = self.transport == TransportName::Polling && self.upgrade_by.is_none();
+        if may {
+            self.upgrade_by = Some(now + self.times.upgrade_timeout);
+        }
+        may
+    }
+
+    /// The probe has failed.
+    pub(crate) fn abort_upgrade(&mut self) {
+        self.upgrade_by = None;
+    }
+
+    /// The probing WebSocket has sent `5`. False when its time was over, or a POST is under way, whose
+    /// packets come before any on the WebSocket.
+    pub(crate) fn complete_upgrade(&mut self) -> bool {
+        let may = self.upgrade_by.take().is_some() && !self.posting;
+        if may {
+            self.transport = TransportName::WebSocket;
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: SessionTimes = SessionTimes {
+        ping_interval: Duration::from_secs(25),
+        ping_timeout: Duration::from_secs(20),
+        connect_timeout: Duration::from_secs(45),
+        upgrade_timeout: Duration::from_secs(10),
+    };
+
+    fn connected(transport: TransportName) -> (State, Instant) {
+        let now = Instant::now();
+        let mut state = State::new(transport, TIMES, now);
+        state.connected();
+        (state, now)
+    }
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_session_that_answers_pings_lives_and_one_that_does_not_ends() {
+        let (mut state, start) = connected(TransportName::WebSocket);
+        assert_eq!(state.due(after(start, 24)), None);
+        assert_eq!(state.next_deadline(), after(start, 25));
+        assert_eq!(state.due(after(start, 25)), Some(Due::Ping));
+        assert_eq!(state.receive(Packet::Pong, after(start, 26)), Step::Ignore);
+        assert_eq!(state.next_deadline(), after(start, 51));
+        assert_eq!(state.due(after(start, 51)), Some(Due::Ping));
+        assert_eq!(state.due(after(start, 70)), None);
+        assert_eq!(state.due(after(start, 71)), Some(Due::Close(CloseReason::PingTimeout)));
+    }
+
+    #[test]
+    fn the_first_other_packet_moves_the_timeout_once() {
+        let (mut state, start) = connected(TransportName::WebSocket);
+        assert_eq!(state.due(after(start, 25)), Some(Due::Ping));
+        assert_eq!(state.receive(Packet::Message("2[\"e\"]"), after(start, 40)), Step::Message("2[\"e\"]"));
+        assert_eq!(state.next_deadline(), after(start, 60));
+        state.receive(Packet::Message("2[\"e\"]"), after(start, 50));
+        assert_eq!(state.next_deadline(), after(start, 60));
+    }
+
+    #[test]
+    fn an_unasked_pong_moves_nothing() {
+        let (mut state, start) = connected(TransportName::WebSocket);
+        assert_eq!(state.receive(Packet::Pong, after(start, 20)), Step::Unsolicited);
+        assert_eq!(state.next_deadline(), after(start, 25));
+    }
+
+    #[test]
+    fn a_session_must_join_a_namespace_in_time() {
+        let now = Instant::now();
+        let mut state = State::new(TransportName::WebSocket, TIMES, now);
+        assert_eq!(state.due(after(now, 25)), Some(Due::Ping));
+        assert_eq!(state.receive(Packet::Pong, after(now, 25)), Step::Ignore);
+        assert_eq!(state.due(after(now, 45)), Some(Due::Close(CloseReason::ConnectTimeout)));
+    }
+
+    #[test]
+    fn a_probe_ends_without_the_session() {
+        let (mut state, start) = connected(TransportName::Polling);
+        assert!(state.begin_upgrade(start));
+        assert!(!state.begin_upgrade(start));
+        assert_eq!(state.begin_get(), Ok(true));
+        assert_eq!(state.due(after(start, 10)), Some(Due::UpgradeTimeout));
+        assert!(!state.complete_upgrade());
+        assert_eq!(state.transport(), TransportName::Polling);
+        assert!(state.begin_upgrade(after(start, 11)));
+        assert!(state.complete_upgrade());
+        assert_eq!(state.transport(), TransportName::WebSocket);
+        assert_eq!(state.begin_post(), Err(Refused::NotPolling));
+    }
+
+    #[test]
+    fn a_post_under_way_holds_the_upgrade_back() {
+        let (mut state, start) = connected(TransportName::Polling);
+        assert_eq!(state.begin_post(), Ok(()));
+        assert!(state.begin_upgrade(start));
+        assert!(!state.complete_upgrade());
+    }
+
+    #[test]
+    fn requests_do_not_overlap() {
+        let (mut state, _) = connected(TransportName::Polling);
+        assert_eq!(state.begin_get(), Ok(false));
+        assert_eq!(state.begin_get(), Err(Refused::Overlapping));
+        assert_eq!(state.begin_post(), Ok(()));
+        assert_eq!(state.begin_post(), Err(Refused::Overlapping));
+        state.end_post();
+        assert_eq!(state.begin_post(), Ok(()));
+    }
+
+    #[test]
+    fn attachments_must_come_in_time() {
+        let (mut state, start) = connected(TransportName::WebSocket);
+        state.due(after(start, 25));
+        state.reassembling(true, after(start, 26));
+        state.receive(Packet::Pong, after(start, 27));
+        assert_eq!(state.due(after(start, 52)), Some(Due::Ping));
+        assert_eq!(state.due(after(start, 56)), Some(Due::Close(CloseReason::ParseError)));
+        state.reassembling(false, after(start, 56));
+        assert_eq!(state.due(after(start, 56)), None);
+    }
+
+    #[test]
+    fn heartbeats_run_one_way() {
+        for packet in [Packet::Ping, Packet::PingProbe] {
+            let (mut state, start) = connected(TransportName::WebSocket);
+            assert_eq!(state.receive(packet, start), Step::Close(CloseReason::ParseError));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Socket`]: a session's presence in one namespace, as apps see it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanout::LocalSocket;
+use parking_lot::Mutex;
+use serde::Serialize;
+use shared::auth::Claims;
+use shared::ids::SocketId;
+use shared::limits::FLOOD_PAUSE_MS;
+use shared::names::{Namespace, UserId};
+use shared::sio::{Encoded, Event};
+
+use crate::clock::now_ms;
+use crate::context::Context;
+use crate::limiter::{Meter, Rate};
+
+/// A client that is silent for so long has stopped flooding.
+const PAUSE: Duration = Duration::from_millis(FLOOD_PAUSE_MS);
+
+/// What became of an event that asked for its place in the rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    Yes,
+    No,
+    /// As many refusals as a burst has events, without a [`PAUSE`] between: the client does not listen.
+    Flood,
+}
+
+/// One client in one namespace.
+pub(crate) struct Socket {
+    local: Arc<LocalSocket>,
+    bearer: Mutex<Bearer>,
+    events: Mutex<Events>,
+}
+
+struct Bearer {
+    claims: Arc<Claims>,
+    expires_at: Instant,
+}
+
+#[derive(Default)]
+struct Events {
+    meter: Meter,
+    /// Refusals since the last pause.
+    refused: u32,
+    last: Option<Instant>,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl Socket {
+    pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims) -> Self {
+        let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
+        Self { local, bearer: Mutex::new(bearer), events: Mutex::default() }
+    }
+
+    pub(crate) fn id(&self) -> SocketId {
+        self.local.id()
+    }
+
+    pub(crate) fn user(&self) -> &UserId {
+        self.local.user()
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        self.local.namespace()
+    }
+
+    /// The fan-out's view of this socket.
+    pub(crate) fn local(&self) -> &Arc<LocalSocket> {
+        &self.local
+    }
+
+    /// What its token says.
+    pub(crate) fn claims(&self) -> Arc<Claims> {
+        Arc::clone(&self.bearer.lock().claims)
+    }
+
+    /// When its token is worth nothing any more.
+    pub(crate) fn expires_at(&self) -> Instant {
+        self.bearer.lock().expires_at
+    }
+
+    /// A newer token of the same user.
+    pub(crate) fn renew(&self, claims: Claims) {
+        let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
+        *self.bearer.lock() = bearer;
+    }
+
+    /// Takes one event's place in the rate.
+    pub(crate) fn admit(&self, rate: Rate, burst: u32) -> Admitted {
+        let (mut events, now) = (self.events.lock(), Instant::now());
+        if events.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
+            events.refused = 0;
+        }
+        events.last = Some(now);
+        if events.meter.take(rate, now) {
+            return Admitted::Yes;
+        }
+        events.refused += 1;
+        if events.refused > burst { Admitted::Flood } else { Admitted::No }
+    }
+
+    /// An event of this namespace with one argument.
+    pub(crate) fn event(&self, name: &str, body: &impl Serialize) -> Encoded {
+        encode(self.namespace(), name, body)
+    }
+
+    /// Sends an event to this socket, behind everything that was sent to it or its rooms before.
+    pub(crate) fn emit(&self, context: &Context, name: &str, body: &impl Serialize) {
+        context.fanout.emit(&self.local, self.event(name, body));
+    }
+}
+
+/// An event with one argument.
+pub(crate) fn encode(namespace: &Namespace, name: &str, body: &impl Serialize) -> Encoded {
+    let body = json(body);
+    Event { namespace: namespace.as_str(), name, args: &[&body], ack: None, attachments: &[] }.encode()
+}
+
+/// JSON of one of our own types.
+pub(crate) fn json(body: &impl Serialize) -> String {
+    // Our types have string keys and no failing parts.
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+/// A token is refused `CLOCK_SKEW_S` after its `exp`; a live socket ends at `exp`, when that is later than
+/// now, and soon after connecting on a token within the skew.
+fn expiry(claims: &Claims) -> Instant {
+    let left = claims.expires_at.saturating_mul(1_000).saturating_sub(now_ms());
+    let now = Instant::now();
+    // Far beyond any session's life, an addition must not overflow.
+    now + Duration::from_millis(left.max(1_000)).min(Duration::from_hours(24 * 365))
+}

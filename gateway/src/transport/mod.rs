@@ -1,0 +1,271 @@
+//! Requests to `/socket.io/`: which session and which transport (protocol, 1.1–1.3).
+//!
+//! [`gate`] decides who may come in, [`polling`] and [`websocket`] carry sessions, [`probe`] moves one from
+//! the first to the second.
+
+mod gate;
+mod heads;
+mod polling;
+mod probe;
+mod websocket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use shared::eio::{HandshakeError, Query, TransportName};
+use shared::ids::SessionId;
+use shared::ws;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::close::CloseReason;
+use crate::metrics;
+use crate::namespace::Handshake;
+use crate::session::{Engine, ProbeSeat, Session};
+use gate::Origin;
+pub(crate) use gate::{Cross, Gate};
+pub(crate) use heads::Heads;
+
+/// Where the engine lives.
+pub(crate) const PATH: &str = "/socket.io/";
+
+/// The upgrade that a connection's request has asked for; the connection's task takes it when the reply
+/// is out.
+pub(crate) type UpgradeSlot = Mutex<Option<Upgrade>>;
+
+/// A connection that becomes a WebSocket.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    on: OnUpgrade,
+    session: Arc<Session>,
+    /// The session is on polling, and this WebSocket wants to take it over.
+    seat: Option<ProbeSeat>,
+}
+
+/// The engine over HTTP.
+#[derive(Debug)]
+pub(crate) struct Transports {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) gate: Gate,
+}
+
+impl Transports {
+    /// Answers a request to the engine.
+    pub(crate) async fn serve(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        slot: &UpgradeSlot,
+    ) -> Response<Body> {
+        let origin = match self.gate.origin(request.headers()) {
+            Ok(origin) => origin,
+            Err(refusal) => {
+                let mut response = refusal.into_response();
+                close_if_upgrade(request.headers(), &mut response);
+                return response;
+            }
+        };
+        if request.method() == Method::OPTIONS && origin.is_cross() {
+            return gate::preflight(&origin, request.headers());
+        }
+        let outcome = self.route(&mut request, peer, slot);
+        let mut response = match outcome {
+            Ok(Route::Done(response)) => response,
+            Ok(Route::Get(session)) => polling::get(&session, request.headers()).await,
+            Ok(Route::Post(session)) => polling::post(&session, request).await,
+            Err(error) => {
+                let mut response = refuse(error);
+                close_if_upgrade(request.headers(), &mut response);
+                response
+            }
+        };
+        origin.apply(response.headers_mut());
+        response
+    }
+
+    fn route(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: SocketAddr,
+        slot: &UpgradeSlot,
+    ) -> Result<Route, HandshakeError> {
+        let uri = request.uri().clone();
+        let query = Query::parse(uri.query().unwrap_or_default())?;
+        let upgrade = is_upgrade(request.headers());
+        if let Some(sid) = &query.sid {
+            let session = SessionId::parse(sid).and_then(|id| self.engine.sessions.get(id));
+            let session = session.ok_or(HandshakeError::UnknownSession)?;
+            if !query.version_4 || (query.transport == TransportName::WebSocket) != upgrade {
+                return Err(HandshakeError::BadRequest);
+            }
+            if upgrade {
+                let seat = session.seat_probe().ok_or(HandshakeError::BadRequest)?;
+                return Ok(Route::Done(accept(request, slot, session, Some(seat))));
+            }
+            if session.transport() != TransportName::Polling {
+                return Err(HandshakeError::BadRequest);
+            }
+            return match *request.method() {
+                Method::GET => Ok(Route::Get(session)),
+                Method::POST if session.is_closed() => Err(HandshakeError::UnknownSession),
+                Method::POST => Ok(Route::Post(session)),
+                _ => {
+                    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
+                    let allowed = HeaderValue::from_static("GET, POST");
+                    response.headers_mut().insert(header::ALLOW, allowed);
+                    Ok(Route::Done(response))
+                }
+            };
+        }
+        if request.method() != Method::GET {
+            return Err(HandshakeError::BadMethod);
+        }
+        if (query.transport == TransportName::WebSocket) != upgrade {
+            return Err(HandshakeError::BadRequest);
+        }
+        if !query.version_4 {
+            return Err(HandshakeError::UnsupportedVersion);
+        }
+        if upgrade && let Some(refusal) = upgrade_refusal(request.headers()) {
+            return Ok(Route::Done(refusal));
+        }
+        let address = self.gate.client_address(peer.ip(), request.headers());
+        self.gate.admit(&self.engine, address)?;
+        let token = query.token.map(Into::into).or_else(|| bearer(request.headers()).map(Into::into));
+        let session = self.engine.open(query.transport, Handshake { address, token });
+        Ok(match query.transport {
+            TransportName::Polling => Route::Done(polling::opened(&session)),
+            TransportName::WebSocket => Route::Done(accept(request, slot, session, None)),
+        })
+    }
+}
+
+enum Route {
+    Done(Response<Body>),
+    Get(Arc<Session>),
+    Post(Arc<Session>),
+}
+
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket")
+}
+
+/// A refused upgrade ends the connection: bytes that a client sends after it must never be read as HTTP.
+fn close_if_upgrade(request: &HeaderMap, response: &mut Response<Body>) {
+    if request.contains_key(header::UPGRADE) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Why an upgrade request is none of RFC 6455's, if it is not.
+fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
+    let mut response = if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED);
+        let version = HeaderValue::from_static("13");
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+        response
+    } else if !has_one_key(headers) {
+        refuse(HandshakeError::BadRequest)
+    } else {
+        return None;
+    };
+    close_if_upgrade(headers, &mut response);
+    Some(response)
+}
+
+fn has_one_key(headers: &HeaderMap) -> bool {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    keys.next().is_some_and(|key| ws::is_key(key.as_bytes())) && keys.next().is_none()
+}
+
+/// Switches protocols; the connection's task goes on with the socket.
+fn accept(
+    request: &mut Request<Incoming>,
+    slot: &UpgradeSlot,
+    session: Arc<Session>,
+    seat: Option<ProbeSeat>,
+) -> Response<Body> {
+    if let Some(refusal) = upgrade_refusal(request.headers()) {
+        return refusal;
+    }
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| ws::accept_key(key.as_bytes()));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    *slot.lock() = Some(Upgrade { on: hyper::upgrade::on(request), session, seat });
+    response
+}
+
+/// Goes on with a connection whose HTTP part is over: as a session's WebSocket, or as a probe.
+pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
+    let Upgrade { on, session, seat } = upgrade;
+    let stream = match on.await {
+        Ok(upgraded) => upgraded.downcast::<TokioIo<Heads>>().ok(),
+        Err(_) => None,
+    };
+    let Some(parts) = stream else {
+        if seat.is_none() {
+            session.close(CloseReason::TransportError);
+        }
+        return;
+    };
+    let (stream, unread) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+    let tasks = session.engine().namespaces.context().tasks.clone();
+    // A task of its own: the one that ends here holds the memory of an HTTP connection.
+    if let Some(seat) = seat {
+        drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, (place, seat)))));
+    } else {
+        drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
+    }
+}
+
+/// An Engine.IO refusal.
+fn refuse(error: HandshakeError) -> Response<Body> {
+    metrics::get().handshake_refused(error);
+    let body = format!("{{\"code\":{},\"message\":\"{}\"}}", error.code(), error.message());
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if matches!(error, HandshakeError::AtCapacity | HandshakeError::TooManyRequests) {
+        // Spread, so that those refused together do not come back together.
+        let seconds = rand::random_range(1..=5_u32);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A status and nothing else.
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+impl Origin {
+    fn apply(&self, headers: &mut HeaderMap) {
+        gate::apply(self, headers);
+    }
+}

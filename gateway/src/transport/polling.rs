@@ -1,0 +1,277 @@
+//! Long-polling: a GET that waits for packets, a POST that brings some (protocol, 1.5).
+
+use std::future::poll_fn;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use fanout::Polled;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use shared::eio::{HandshakeError, Payload, push_polling};
+use shared::limits::BODY_MAX_MS;
+
+use super::{plain, refuse};
+use crate::close::CloseReason;
+use crate::metrics::{self, BadInput};
+use crate::namespace::Work;
+use crate::session::{NOOP, Refused, Session};
+
+/// Bytes from which a body is compressed, as the reference does.
+const GZIP_MIN: usize = 1_024;
+
+/// The answer to a handshake: the open packet.
+pub(super) fn opened(session: &Session) -> Response<Body> {
+    match session.outbox().poll_packets(Waker::noop()) {
+        Polled::Packets(packets) => packets_body(&packets, &HeaderMap::new()),
+        Polled::Nothing | Polled::Ended => refuse(HandshakeError::UnknownSession),
+    }
+}
+
+/// A GET that is under way. Dropped unanswered when the client goes away, which ends the session.
+struct Get<'a> {
+    session: &'a Session,
+    answered: bool,
+}
+
+impl Drop for Get<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.session.close(CloseReason::TransportError);
+        }
+        self.session.end_get();
+    }
+}
+
+/// Waits for packets and takes all there are.
+pub(super) async fn get(session: &Arc<Session>, request: &HeaderMap) -> Response<Body> {
+    let release = match session.begin_get() {
+        Ok(release) => release,
+        Err(Refused::NotPolling) => return refuse(HandshakeError::BadRequest),
+        Err(Refused::Overlapping) => {
+            session.close(CloseReason::TransportError);
+            return plain(StatusCode::BAD_REQUEST);
+        }
+    };
+    let mut get = Get { session, answered: false };
+    let packets = poll_fn(|cx| match session.outbox().poll_packets(cx.waker()) {
+        Polled::Packets(packets) => Poll::Ready(packets),
+        // While a WebSocket probes, no GET may wait: the client upgrades when its last one has ended.
+        Polled::Nothing if release => Poll::Ready(vec![NOOP]),
+        Polled::Nothing => Poll::Pending,
+        Polled::Ended if session.outbox().has_overflowed() => {
+            session.close(CloseReason::SlowConsumer);
+            Poll::Ready(Vec::new())
+        }
+        Polled::Ended if session.is_closed() => Poll::Ready(Vec::new()),
+        Polled::Ended => Poll::Ready(vec![NOOP]),
+    })
+    .await;
+    get.answered = true;
+    if session.is_closed() {
+        session.forget();
+    }
+    if packets.is_empty() {
+        return refuse(HandshakeError::UnknownSession);
+    }
+    packets_body(&packets, request)
+}
+
+fn packets_body(packets: &[Bytes], request: &HeaderMap) -> Response<Body> {
+    let mut body = String::with_capacity(packets.iter().map(Bytes::len).sum());
+    for packet in packets {
+        push_polling(&mut body, packet);
+    }
+    let zipped = if body.len() >= GZIP_MIN && accepts_gzip(request) { gzip(body.as_bytes()) } else { None };
+    let is_zipped = zipped.is_some();
+    let mut response = Response::new(zipped.map_or_else(|| Body::from(body), Body::from));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if is_zipped {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    response
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let Some(accepted) = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    accepted.split(',').any(|item| {
+        let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
+        coding.trim() == "gzip" && weight.trim().trim_start_matches("q=").parse() != Ok(0.0_f32)
+    })
+}
+
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
+}
+
+/// A POST that is under way. Dropped before its packets are handled when the client goes away, which ends
+/// the session.
+struct Post {
+    session: Arc<Session>,
+    received: bool,
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        self.session.set_busy(false);
+        self.session.end_post();
+        if !self.received {
+            self.session.close(CloseReason::TransportError);
+        }
+    }
+}
+
+/// Takes the packets of a body, and answers when all are handled.
+pub(super) async fn post(session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+    let closed = match session.begin_post() {
+        Ok(closed) => closed,
+        Err(Refused::NotPolling) => return refuse(HandshakeError::BadRequest),
+        Err(Refused::Overlapping) => {
+            session.close(CloseReason::TransportError);
+            return plain(StatusCode::BAD_REQUEST);
+        }
+    };
+    let mut post = Post { session: Arc::clone(session), received: false };
+    let octets = HeaderValue::from_static("application/octet-stream");
+    if request.headers().get(header::CONTENT_TYPE) == Some(&octets) {
+        return bad_body(post);
+    }
+    let deadline = Duration::from_millis(BODY_MAX_MS);
+    let max = session.engine().max_payload;
+    let collected = tokio::select! {
+        collected = tokio::time::timeout(deadline, collect(request.into_body(), max)) => collected,
+        _ = closed => Ok(Err(Unread::Broken)),
+    };
+    let body = match collected {
+        Ok(Ok(body)) => body,
+        Ok(Err(Unread::TooLarge)) => {
+            // The session stays: the stock client closes it by itself.
+            post.received = true;
+            metrics::get().bad_input(BadInput::Payload);
+            return closing(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        Ok(Err(Unread::Broken)) => return closing(StatusCode::BAD_REQUEST),
+        Err(_) => return closing(StatusCode::REQUEST_TIMEOUT),
+    };
+    post.received = true;
+    metrics::get().bytes_received.increment(body.len() as u64);
+    let tasks = &session.engine().namespaces.context().tasks;
+    // A task of its own: what has been received is handled though the client goes away meanwhile.
+    let handled = tasks.spawn(async move {
+        let good = receive(&post.session, &body).await;
+        (good, post)
+    });
+    match handled.await {
+        Ok((true, post)) => {
+            drop(post);
+            let mut response = Response::new(Body::from("ok"));
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Ok((false, _)) => plain(StatusCode::BAD_REQUEST),
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+fn bad_body(mut post: Post) -> Response<Body> {
+    metrics::get().bad_input(BadInput::Payload);
+    post.received = true;
+    post.session.close(CloseReason::ParseError);
+    closing(StatusCode::BAD_REQUEST)
+}
+
+/// A status for a request whose body is not read to its end.
+fn closing(status: StatusCode) -> Response<Body> {
+    let mut response = plain(status);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+/// Reads a body, and no more of it than allowed.
+async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(Unread::TooLarge);
+    }
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Unread::Broken)?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > max {
+            return Err(Unread::TooLarge);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+/// Handles the packets of a body one after the other; false when one of them ended the session for being
+/// out of order.
+async fn receive(session: &Arc<Session>, body: &Bytes) -> bool {
+    let Ok(text) = str::from_utf8(body) else {
+        metrics::get().bad_input(BadInput::Payload);
+        session.close(CloseReason::ParseError);
+        return false;
+    };
+    for packet in Payload::new(text) {
+        let Ok(packet) = packet else {
+            metrics::get().bad_input(BadInput::EnginePacket);
+            session.close(CloseReason::ParseError);
+            return false;
+        };
+        let reply = match session.receive(packet) {
+            Work::None => None,
+            Work::Reply(reply) => Some(reply),
+            Work::Later(work) => {
+                session.set_busy(true);
+                let reply = work.await;
+                session.set_busy(false);
+                reply
+            }
+            Work::Close(reason) => {
+                session.close(reason);
+                return reason == CloseReason::Client;
+            }
+        };
+        if let Some(reply) = reply {
+            session.outbox().send(reply.into_wire(), 1);
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_used_where_it_is_accepted() {
+        let accepts = |value| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
+            accepts_gzip(&headers)
+        };
+        assert!(accepts("gzip, deflate, br") && accepts("br;q=1.0, gzip;q=0.5"));
+        assert!(!accepts("br") && !accepts("gzip;q=0") && !accepts("x-gzip"));
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,280 @@
+//! A session's WebSocket: one small task that reads.
+//!
+//! The task reads into a buffer that all tasks of its worker share, and keeps bytes of its own only while a
+//! message is incomplete or a handler is under way: an idle connection holds no buffer. Writing is the
+//! outbox's; the task helps when the socket is full, and writes at once what its own client waits for.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use fanout::Status;
+use futures_util::future::BoxFuture;
+use shared::limits::{LINGER_MS, OUTBOX_AGE_MAX_MS};
+use shared::sio::Encoded;
+use shared::ws::{self, Decoder, Received, Role};
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+
+use crate::close::CloseReason;
+use crate::metrics::{self, BadInput};
+use crate::namespace::Work;
+use crate::session::Session;
+
+/// Bytes of the buffer that the tasks of a worker read into.
+const SCRATCH: usize = 64 * 1024;
+
+/// How long a closed connection waits for the client's side of the close, so that what was written last is
+/// not cut off by a reset.
+const LINGER: Duration = Duration::from_millis(LINGER_MS);
+
+/// Frames after which their answers are written, lest a client who reads be taken for one who does not.
+const FRAMES_PER_FLUSH: u32 = 256;
+
+/// How long a closed session waits for its client to take what was written last.
+const PATIENCE: Duration = Duration::from_millis(OUTBOX_AGE_MAX_MS);
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// The task of a WebSocket.
+pub(super) struct Connection {
+    session: Arc<Session>,
+    read: OwnedReadHalf,
+    /// Given to the outbox by the first poll.
+    write: Option<OwnedWriteHalf>,
+    decoder: Decoder,
+    /// Received and not understood yet: an incomplete frame, or what waits for `work`.
+    unread: Vec<u8>,
+    /// The handler under way; nothing more is read before it has ended.
+    work: Option<BoxFuture<'static, Option<Encoded>>>,
+    /// Our direction has ended; the other is waited for until then.
+    linger: Option<Pin<Box<Sleep>>>,
+    /// The listener's place, held as long as the connection is.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Whether there is a point in going on.
+#[derive(Debug, PartialEq, Eq)]
+enum Flow {
+    Read,
+    /// A handler waits.
+    Wait,
+    /// The session is closed.
+    Stop,
+}
+
+impl Connection {
+    pub(super) fn new(
+        session: Arc<Session>,
+        stream: TcpStream,
+        unread: Vec<u8>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let decoder = Decoder::new(Role::Server, session.engine().max_payload);
+        let (read, write) = stream.into_split();
+        Self { session, read, write: Some(write), decoder, unread, work: None, linger: None, _place: place }
+    }
+
+    /// Everything that can be done now.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(write) = self.write.take() {
+            self.session.outbox().attach_stream(write, cx.waker().clone());
+            if !self.unread.is_empty() {
+                self.understand_unread(cx);
+            }
+        }
+        loop {
+            match self.session.outbox().status() {
+                Status::Open => {}
+                Status::Closed => return self.end(cx),
+                status @ (Status::Blocked | Status::BlockedAtEnd) => {
+                    self.session.rearm();
+                    if status == Status::BlockedAtEnd && self.linger(PATIENCE).poll(cx).is_ready() {
+                        self.session.outbox().abort();
+                        continue;
+                    }
+                    let stream: &TcpStream = self.read.as_ref();
+                    if let Poll::Ready(ready) = stream.poll_write_ready(cx) {
+                        match ready {
+                            Ok(()) => self.session.outbox().resume(),
+                            Err(_) => self.lost(CloseReason::TransportError),
+                        }
+                        continue;
+                    }
+                }
+            }
+            if let Some(work) = &mut self.work {
+                let reply = ready!(work.as_mut().poll(cx));
+                self.work = None;
+                self.session.set_busy(false);
+                if let Some(reply) = reply {
+                    self.session.outbox().push(reply.into_wire(), 1);
+                }
+                self.understand_unread(cx);
+                continue;
+            }
+            ready!(self.read(cx));
+        }
+    }
+
+    /// Reads once and acts on it.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut received = ReadBuf::new(buffer);
+            let outcome = ready!(Pin::new(&mut self.read).poll_read(cx, &mut received));
+            let count = received.filled().len();
+            match outcome {
+                Ok(()) if count == 0 => self.lost(CloseReason::TransportClose),
+                Err(_) => self.lost(CloseReason::TransportError),
+                Ok(()) => {
+                    metrics::get().bytes_received.increment(count as u64);
+                    if self.unread.is_empty() {
+                        let used = self.understand(received.filled_mut(), cx);
+                        let rest = received.filled().get(used..).unwrap_or_default();
+                        if !rest.is_empty() {
+                            self.unread = rest.to_vec();
+                        }
+                    } else {
+                        self.unread.extend_from_slice(received.filled());
+                        self.understand_unread(cx);
+                    }
+                }
+            }
+            Poll::Ready(())
+        })
+    }
+
+    /// The client is gone: nobody will take what waits, also when the session was closed before.
+    fn lost(&self, reason: CloseReason) {
+        self.session.close(reason);
+        self.session.outbox().abort();
+    }
+
+    /// Acts on what was received before. The buffer stays, so that a frame that comes byte by byte is
+    /// copied once.
+    fn understand_unread(&mut self, cx: &mut Context<'_>) {
+        let mut unread = std::mem::take(&mut self.unread);
+        let used = self.understand(&mut unread, cx);
+        if used < unread.len() {
+            unread.drain(..used);
+            self.unread = unread;
+        }
+    }
+
+    /// Acts on every whole frame and writes what the client waits for. Answers how many bytes that were.
+    fn understand(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) -> usize {
+        let (mut used, mut frames) = (0, 0_u32);
+        while let Some(rest) = bytes.get_mut(used..).filter(|rest| !rest.is_empty()) {
+            let work = match self.decoder.next(rest) {
+                Ok(None) => break,
+                Ok(Some((count, received))) => {
+                    used += count;
+                    act(&self.session, &received)
+                }
+                Err(fault) => {
+                    metrics::get().bad_input(BadInput::WebSocketFrame);
+                    Work::Close(CloseReason::Fault(fault))
+                }
+            };
+            match self.take_up(work, cx) {
+                Flow::Read => {}
+                Flow::Wait => break,
+                // Nothing more is understood.
+                Flow::Stop => return bytes.len(),
+            }
+            frames += 1;
+            if frames % FRAMES_PER_FLUSH == 0 {
+                self.session.outbox().flush();
+            }
+        }
+        self.session.outbox().flush();
+        used
+    }
+
+    fn take_up(&mut self, work: Work, cx: &mut Context<'_>) -> Flow {
+        let reply = match work {
+            Work::None => None,
+            Work::Reply(reply) => Some(reply),
+            Work::Later(mut work) => match work.as_mut().poll(cx) {
+                Poll::Ready(reply) => reply,
+                Poll::Pending => {
+                    self.work = Some(work);
+                    self.session.set_busy(true);
+                    return Flow::Wait;
+                }
+            },
+            Work::Close(reason) => {
+                self.session.close(reason);
+                return Flow::Stop;
+            }
+        };
+        if let Some(reply) = reply {
+            self.session.outbox().push(reply.into_wire(), 1);
+        }
+        Flow::Read
+    }
+
+    /// The end of waiting for a client at the end of its session; the first call says how long.
+    fn linger(&mut self, at_most: Duration) -> Pin<&mut Sleep> {
+        self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(at_most))).as_mut()
+    }
+
+    /// Our direction is closed: reads and forgets until the client has closed its own.
+    fn end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.session.close(CloseReason::TransportClose);
+        if let Some(work) = self.work.take() {
+            // A handler is not cut off half-way because its client has gone.
+            drop(self.session.engine().namespaces.context().tasks.spawn(work));
+        }
+        if self.linger(LINGER).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let mut received = ReadBuf::new(buffer);
+                match ready!(Pin::new(&mut self.read).poll_read(cx, &mut received)) {
+                    Ok(()) if !received.filled().is_empty() => {}
+                    Ok(()) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // However the task ends, the session ends with it.
+        self.lost(CloseReason::TransportClose);
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().turn(cx)
+    }
+}
+
+fn act(session: &Arc<Session>, received: &Received<'_>) -> Work {
+    match received {
+        Received::Text(text) => session.receive_text(text),
+        Received::Binary(data) => session.receive_binary(data),
+        Received::Fragment => Work::None,
+        Received::Close(_) => Work::Close(CloseReason::Client),
+        Received::Pong => session.receive_control(),
+        Received::Ping(payload) => {
+            let mut pong = Vec::new();
+            ws::push_frame(&mut pong, ws::OP_PONG, payload);
+            session.outbox().push(pong.into(), 1);
+            session.receive_control()
+        }
+    }
+}

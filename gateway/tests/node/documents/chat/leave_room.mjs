@@ -1,0 +1,1 @@
+socket.emit('leave_room', 'asteroid-2465633');

@@ -1,0 +1,83 @@
+// Clients that speak the moment they are connected: the first event must not fall between the CONNECT reply
+// and the app's being there.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { EVERYTHING, TRANSPORTS, bounded, keeper, unique } from './support/clients.mjs';
+import { startGateway } from './support/gateway.mjs';
+import { within } from './support/wait.mjs';
+
+const CLIENTS = 1_000;
+
+describe('emitting at once on connect', () => {
+  let gateway;
+  before(async () => { gateway = await startGateway({ env: { SOCKETS_PER_USER: '0' } }); });
+  after(() => gateway?.kill());
+
+  for (const transport of TRANSPORTS) {
+    test(`${CLIENTS} clients over ${transport.name}: each has its acks`, { timeout: 120_000 }, async () => {
+      const clients = keeper(gateway);
+      const token = gateway.token(EVERYTHING);
+      try {
+        await bounded(CLIENTS, 250, async (index) => {
+          const socket = clients.socket({ namespace: '/relay', transport, token });
+          const room = unique('instant');
+          const before = socket.emitWithAck('echo', `early ${index}`);
+          const atOnce = new Promise((resolve, reject) => {
+            socket.on('connect_error', reject);
+            socket.on('connect', () => {
+              resolve(Promise.all([
+                socket.emitWithAck('echo', index),
+                socket.emitWithAck('join', { room }),
+                socket.emitWithAck('members', { room }),
+              ]));
+            });
+          });
+          const [early, [echoed, joined, members]] = await within(Promise.all([before, atOnce]), 30_000, `the acks of client ${index}`);
+          assert.equal(early, `early ${index}`);
+          assert.equal(echoed, index);
+          assert.deepEqual(joined, { success: true, room });
+          assert.equal(members.count, 1);
+          assert.equal(members.members[0].socketId, socket.id);
+          if (transport.final === 'polling') {
+            // A poller costs requests for as long as it is open.
+            socket.disconnect();
+            clients.open.delete(socket);
+          }
+        });
+      } finally {
+        clients.closeAll();
+      }
+    });
+  }
+
+  test('a client that leaves at once after speaking is still heard', async () => {
+    const clients = keeper(gateway);
+    const room = unique('last-words');
+    try {
+      const listener = await clients.connect({ namespace: '/relay', claims: EVERYTHING });
+      await listener.emitWithAck('join', { room });
+      const heard = new Set();
+      let enough;
+      const all = new Promise((resolve) => { enough = resolve; });
+      listener.on('word', (value) => {
+        heard.add(value);
+        if (heard.size === 300) enough();
+      });
+      await bounded(300, 50, (index) => new Promise((resolve, reject) => {
+        const socket = clients.socket({ namespace: '/relay', claims: EVERYTHING, transport: TRANSPORTS[index % 2] });
+        socket.on('connect_error', reject);
+        socket.on('connect', () => {
+          socket.emit('publish', { room, event: 'word', data: index });
+          socket.disconnect();
+          clients.open.delete(socket);
+          resolve();
+        });
+      }));
+      await within(all, 10_000, `300 last words, ${heard.size} heard`);
+    } finally {
+      clients.closeAll();
+    }
+  });
+});

@@ -1,0 +1,188 @@
+// Tokens signed with a private key: a PEM file or a key set at a URL. The configured key fixes the algorithm.
+
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, sign as signBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+
+import { EVERYTHING, ask, keeper, refused } from './support/clients.mjs';
+import { rawToken, startGateway, temporaryDirectory } from './support/gateway.mjs';
+import { delay, until } from './support/wait.mjs';
+
+const now = () => Math.floor(Date.now() / 1000);
+const claims = (more = {}) => ({ sub: 'u1', exp: now() + 600, ...EVERYTHING, ...more });
+
+const ALGORITHMS = {
+  RS256: { pair: () => generateKeyPairSync('rsa', { modulusLength: 2048 }), sign: (data, key) => signBytes('sha256', data, key) },
+  ES256: { pair: () => generateKeyPairSync('ec', { namedCurve: 'P-256' }), sign: (data, key) => signBytes('sha256', data, { key, dsaEncoding: 'ieee-p1363' }) },
+  EdDSA: { pair: () => generateKeyPairSync('ed25519'), sign: (data, key) => signBytes(null, data, key) },
+};
+
+/** A token of `alg` by `key`; `header` on top. */
+function token(alg, key, payload = claims(), header = {}) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const signed = `${part({ alg, typ: 'JWT', ...header })}.${part(payload)}`;
+  return `${signed}.${ALGORITHMS[alg].sign(Buffer.from(signed), key).toString('base64url')}`;
+}
+
+async function withGateway(env, work) {
+  const gateway = await startGateway({ env: { JWT_SECRET: null, ...env } });
+  const clients = keeper(gateway);
+  try {
+    await work({
+      async accepts(value, about) {
+        const socket = await clients.connect({ namespace: '/relay', token: value }).catch((error) => { throw new Error(`${about}: ${error.message}`); });
+        assert.equal(await ask(socket, 'echo', 1), 1, about);
+        socket.disconnect();
+      },
+      async refuses(value, about, message = 'Invalid token') {
+        const error = await refused(clients.socket({ namespace: '/relay', token: value })).catch((failure) => { throw new Error(`${about}: ${failure.message}`); });
+        assert.equal(error.message, message, about);
+      },
+    });
+    gateway.assertQuiet();
+  } finally {
+    clients.closeAll();
+    await gateway.kill();
+  }
+}
+
+describe('JWT_PUBLIC_KEY', { concurrency: 3 }, () => {
+  for (const [alg, { pair }] of Object.entries(ALGORITHMS)) {
+    test(`${alg} by a PEM file`, async () => {
+      const { publicKey, privateKey } = pair();
+      const pem = publicKey.export({ type: 'spki', format: 'pem' });
+      const path = join(temporaryDirectory(), 'key.pem');
+      writeFileSync(path, pem);
+      await withGateway({ JWT_PUBLIC_KEY: path }, async ({ accepts, refuses }) => {
+        await accepts(token(alg, privateKey), 'signed by its private key');
+        await refuses(token(alg, pair().privateKey), 'signed by another key');
+        await refuses(rawToken(claims(), pem), 'HS256 with the public key for a secret');
+        await refuses(rawToken(claims(), pem.trim()), 'HS256 with the trimmed public key for a secret');
+        await refuses(`${token(alg, privateKey).split('.').slice(0, 2).join('.')}.`, 'no signature');
+        await refuses(rawToken(claims(), 'x', { alg: 'none', typ: 'JWT' }), 'alg none');
+        const { privateKey: own, publicKey: ownPublic } = pair();
+        await refuses(token(alg, own, claims(), { jwk: ownPublic.export({ format: 'jwk' }) }), 'a key of its own in the header');
+        await refuses(token(alg, privateKey, claims({ exp: now() - 60 })), 'expired', 'Token expired');
+        for (const [other, { pair: otherPair }] of Object.entries(ALGORITHMS)) {
+          if (other !== alg) await refuses(token(other, otherPair().privateKey), `${other}`);
+        }
+      });
+    });
+  }
+
+  test('issuer and audience must fit where they are set', async () => {
+    const { publicKey, privateKey } = ALGORITHMS.ES256.pair();
+    const path = join(temporaryDirectory(), 'key.pem');
+    writeFileSync(path, publicKey.export({ type: 'spki', format: 'pem' }));
+    await withGateway({ JWT_PUBLIC_KEY: path, JWT_ISSUER: 'https://issuer.example', JWT_AUDIENCE: 'gateway' }, async ({ accepts, refuses }) => {
+      const good = { iss: 'https://issuer.example', aud: 'gateway' };
+      await accepts(token('ES256', privateKey, claims(good)), 'both fit');
+      await accepts(token('ES256', privateKey, claims({ ...good, aud: ['other', 'gateway'] })), 'an audience of several');
+      await refuses(token('ES256', privateKey, claims({ aud: 'gateway' })), 'no issuer');
+      await refuses(token('ES256', privateKey, claims({ iss: good.iss })), 'no audience');
+      await refuses(token('ES256', privateKey, claims({ ...good, iss: 'https://evil.example' })), 'another issuer');
+      await refuses(token('ES256', privateKey, claims({ ...good, aud: 'other' })), 'another audience');
+      await refuses(token('ES256', privateKey, claims({ ...good, aud: ['other'] })), 'other audiences');
+    });
+  });
+});
+
+describe('JWKS_URL', () => {
+  test('keys are picked by kid; an unknown kid fetches the set anew, but not for every token', { timeout: 60_000 }, async () => {
+    const keys = [];
+    let fetched = 0;
+    const server = createServer((request, response) => {
+      fetched += 1;
+      response.setHeader('Content-Type', 'application/json');
+      response.end(JSON.stringify({ keys }));
+    });
+    await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+    const pairs = Object.fromEntries(Object.entries(ALGORITHMS).map(([alg, { pair }]) => [alg, pair()]));
+    const publish = (alg, kid, pair) => keys.push({ ...pair.publicKey.export({ format: 'jwk' }), kid, alg, use: 'sig' });
+    try {
+      for (const [alg, pair] of Object.entries(pairs)) publish(alg, `kid-${alg}`, pair);
+      await withGateway({ JWKS_URL: `http://127.0.0.1:${server.address().port}/jwks` }, async ({ accepts, refuses }) => {
+        for (const [alg, { privateKey }] of Object.entries(pairs)) {
+          await accepts(token(alg, privateKey, claims(), { kid: `kid-${alg}` }), alg);
+        }
+        assert.ok(fetched >= 1 && fetched <= 3, `the set was fetched ${fetched} times for known keys`);
+        await refuses(token('RS256', pairs.RS256.privateKey, claims(), { kid: 'kid-ES256' }), 'the key of another algorithm');
+        await refuses(rawToken(claims(), JSON.stringify(keys[0]), { alg: 'HS256', kid: 'kid-RS256' }), 'HS256');
+        for (const kid of ['../../dev/null', "' OR 1", 'x'.repeat(10_000), '']) {
+          await refuses(token('ES256', pairs.ES256.privateKey, claims(), { kid }), `kid ${kid.slice(0, 20)}`);
+        }
+        const before = fetched;
+        for (let attempt = 0; attempt < 20; attempt += 1) {
+          await refuses(token('ES256', ALGORITHMS.ES256.pair().privateKey, claims(), { kid: `unknown-${attempt}` }), 'an unknown kid');
+        }
+        assert.ok(fetched - before <= 2, `20 unknown kids fetched the set ${fetched - before} times`);
+      });
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  test('the first token waits for a set that comes late, and a key that is added then is found', { timeout: 60_000 }, async () => {
+    const keys = [];
+    const waiting = [];
+    let late = true;
+    const server = createServer((request, response) => {
+      const answer = () => {
+        response.setHeader('Content-Type', 'application/json');
+        response.end(JSON.stringify({ keys }));
+      };
+      if (late) waiting.push(answer);
+      else answer();
+    });
+    await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+    // Long enough for the first token to be there before the set is, whether the gateway serves before it has one or not.
+    const released = until(server, 'request', () => waiting.length > 0, { timeout: 20_000, what: 'a request for the key set' })
+      .then(() => delay(400))
+      .then(() => {
+        late = false;
+        for (const answer of waiting) answer();
+      });
+    released.catch(() => {});
+    const add = (kid) => {
+      const pair = ALGORITHMS.ES256.pair();
+      keys.push({ ...pair.publicKey.export({ format: 'jwk' }), kid, alg: 'ES256', use: 'sig' });
+      return pair.privateKey;
+    };
+    try {
+      const first = add('first');
+      await withGateway({ JWKS_URL: `http://127.0.0.1:${server.address().port}/jwks` }, async ({ accepts }) => {
+        await accepts(token('ES256', first, claims(), { kid: 'first' }), 'a key of the first set');
+        await released;
+        const second = add('second');
+        await accepts(token('ES256', second, claims(), { kid: 'second' }), 'a key that was added');
+      });
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  test('a key set of more than 256 KiB is not taken, and one that never comes is not waited for', { timeout: 60_000 }, async () => {
+    const { publicKey, privateKey } = ALGORITHMS.ES256.pair();
+    const key = { ...publicKey.export({ format: 'jwk' }), kid: 'a', alg: 'ES256', use: 'sig' };
+    for (const answer of [
+      (response) => response.end(JSON.stringify({ keys: [key], padding: 'x'.repeat(257 * 1024) })),
+      () => {},
+    ]) {
+      const server = createServer((request, response) => answer(response));
+      await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+      try {
+        await withGateway({ JWKS_URL: `http://127.0.0.1:${server.address().port}/jwks` }, async ({ refuses }) => {
+          await refuses(token('ES256', privateKey, claims(), { kid: 'a' }), 'signed by a key of that set');
+        });
+      } finally {
+        server.closeAllConnections();
+        server.close();
+      }
+    }
+  });
+});

@@ -1,0 +1,210 @@
+// Users made on the command line, logging in over HTTP, and their tokens on a socket.
+
+import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+
+import { TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
+import { runGateway, startGateway, temporaryDirectory } from './support/gateway.mjs';
+import { load } from './support/packages.mjs';
+import { startPostgres } from './support/postgres.mjs';
+import { request } from './support/raw.mjs';
+import { record } from './support/wait.mjs';
+
+const jwt = load('jsonwebtoken');
+const LOGIN = '/api/v1/auth/login';
+const JSON_TYPE = { 'Content-Type': 'application/json' };
+
+/** Runs `work` with a gateway of its own: the count of failed logins is a gateway's memory. */
+async function withGateway(env, work) {
+  const gateway = await startGateway({ env });
+  const clients = keeper(gateway);
+  const addUser = ({ email, name = 'Name', role = 'citizen', password }) => runGateway(
+    ['user', 'add', '--email', email, '--name', name, '--role', role],
+    { env: { DATABASE_URL: gateway.databaseUrl }, input: `${password}\n` },
+  );
+  const login = async (body, headers = {}) => {
+    const answer = await request(gateway.port, 'POST', LOGIN, {
+      headers: { ...JSON_TYPE, ...headers },
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    });
+    return { ...answer, json: answer.body === '' ? undefined : JSON.parse(answer.body) };
+  };
+  try {
+    await work({ gateway, clients, addUser, login });
+    gateway.assertQuiet();
+  } finally {
+    clients.closeAll();
+    await gateway.kill();
+  }
+}
+
+async function wholeStory(context) {
+  const { gateway, clients, addUser, login } = context;
+  const email = 'ann@example.com';
+  const password = 'correct horse 🐎 battery';
+  const added = await addUser({ email, name: 'Ann Ä', role: 'rescuer', password });
+  assert.equal(added.code, 0, added.stderr);
+  assert.ok(!`${added.stdout}${added.stderr}`.includes(password), 'the password is not printed');
+
+  const answer = await login({ email, password });
+  assert.equal(answer.status, 200, answer.body);
+  assert.match(answer.headers['content-type'], /^application\/json/);
+  assert.deepEqual(Object.keys(answer.json).sort(), ['success', 'token', 'user']);
+  assert.equal(answer.json.success, true);
+  const { token, user } = answer.json;
+  assert.deepEqual({ ...user, id: '' }, { id: '', email, name: 'Ann Ä', role: 'rescuer', avatar: null });
+  const claims = jwt.verify(token, gateway.secret, { algorithms: ['HS256'] });
+  assert.equal(claims.userId ?? claims.id ?? claims.sub, user.id);
+  assert.ok(claims.exp > Date.now() / 1000 + 60, 'the token expires, and not at once');
+
+  for (const transport of TRANSPORTS) {
+    const room = unique('room');
+    const socket = await clients.connect({ transport, token });
+    const events = record(socket);
+    assert.equal((await ask(socket, 'join_room', room)).success, true);
+    const { message } = await ask(socket, 'send_message', { roomId: room, content: 'hello' });
+    assert.equal(message.userId, user.id);
+    assert.deepEqual(message.user, { id: user.id, name: 'Ann Ä', avatar: null });
+    await events.take('new_message');
+    socket.disconnect();
+  }
+
+  for (const line of gateway.logs) {
+    const text = JSON.stringify(line);
+    assert.ok(!text.includes(password) && !text.includes(token), 'neither password nor token is logged');
+  }
+}
+
+describe('login', { concurrency: 4 }, () => {
+  test('a user of the command line logs in, and the token works on a socket', () => withGateway({}, wholeStory));
+
+  test('the same on PostgreSQL', async () => {
+    const postgres = await startPostgres();
+    try {
+      await withGateway({ DATABASE_URL: postgres.url }, wholeStory);
+    } finally {
+      await postgres.kill();
+    }
+  });
+
+  test('a wrong password and an unknown e-mail get the same answer', () => withGateway({}, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    const wrong = await login({ email: 'ann@example.com', password: 'wrong one' });
+    const unknown = await login({ email: 'nobody@example.com', password: 'right one' });
+    for (const answer of [wrong, unknown]) {
+      assert.equal(answer.status, 401);
+      assert.deepEqual(answer.json, { success: false, error: 'Invalid credentials' });
+    }
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' })).status, 200);
+  }));
+
+  test('after five failures for one e-mail it is 429 with Retry-After, even for the right password', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    await addUser({ email: 'bob@example.com', password: 'right one' });
+    for (let attempt = 1; attempt <= 5; attempt += 1) {
+      const answer = await login({ email: 'ann@example.com', password: 'wrong' }, { 'X-Forwarded-For': `198.51.100.${attempt}` });
+      assert.equal(answer.status, 401, `attempt ${attempt}`);
+    }
+    const blocked = await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '198.51.100.77' });
+    assert.equal(blocked.status, 429);
+    assert.deepEqual(blocked.json, { success: false, error: 'Too many failed logins' });
+    const retry = Number(blocked.headers['retry-after']);
+    assert.ok(retry >= 1 && retry <= 60, `Retry-After: ${blocked.headers['retry-after']}`);
+    const other = await login({ email: 'bob@example.com', password: 'right one' }, { 'X-Forwarded-For': '198.51.100.78' });
+    assert.equal(other.status, 200, 'others are untouched');
+  }));
+
+  test('where capitals do not matter for logging in, they are no way around the limit', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    const same = (await login({ email: 'ANN@example.com', password: 'right one' })).status === 200;
+    const spellings = ['ann@example.com', 'Ann@example.com', 'ANN@EXAMPLE.COM', 'ann@Example.com', 'aNn@example.com'];
+    for (const [at, email] of spellings.entries()) await login({ email, password: 'wrong' }, { 'X-Forwarded-For': `198.51.100.${at}` });
+    const answer = await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '198.51.100.99' });
+    assert.equal(answer.status, same ? 429 : 200);
+  }));
+
+  test('after five failures from one address it is 429, whatever the e-mail and whatever X-Forwarded-For says', () => withGateway({}, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    for (let attempt = 1; attempt <= 5; attempt += 1) {
+      const answer = await login({ email: `nobody${attempt}@example.com`, password: 'wrong' }, { 'X-Forwarded-For': `203.0.113.${attempt}`, 'X-Real-IP': `203.0.113.${attempt}`, Forwarded: `for=203.0.113.${attempt}` });
+      assert.equal(answer.status, 401, `attempt ${attempt}`);
+    }
+    const blocked = await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.99' });
+    assert.equal(blocked.status, 429);
+    assert.ok(Number(blocked.headers['retry-after']) >= 1);
+  }));
+
+  test('behind a trusted proxy the address is the client\'s', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    for (let attempt = 1; attempt <= 5; attempt += 1) {
+      const answer = await login({ email: `nobody${attempt}@example.com`, password: 'wrong' }, { 'X-Forwarded-For': '203.0.113.7' });
+      assert.equal(answer.status, 401, `attempt ${attempt}`);
+    }
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.7' })).status, 429);
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.8' })).status, 200);
+    // What a client put in front of the proxy's own entry is the client's word.
+    const forged = await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.8, 203.0.113.7' });
+    assert.equal(forged.status, 429, 'the last untrusted entry counts');
+  }));
+
+  test('good logins are not counted as failures', () => withGateway({}, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    for (let attempt = 0; attempt < 8; attempt += 1) {
+      assert.equal((await login({ email: 'ann@example.com', password: 'right one' })).status, 200);
+    }
+  }));
+
+  test('bad requests are answered, not counted against anyone', () => withGateway({}, async ({ gateway, addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    for (const body of ['', 'no json', '[]', '"text"', 'null', '{}', '{"email":"ann@example.com"}', '{"email":7,"password":"x"}', '{"email":"ann@example.com","password":null}', '{"email":"a","password":"b"} trailing', `${'['.repeat(5_000)}`]) {
+      const answer = await login(body);
+      assert.equal(answer.status, 400, body.slice(0, 60));
+      assert.equal(answer.json.success, false);
+      assert.equal(typeof answer.json.error, 'string');
+      assert.doesNotMatch(answer.json.error, /serde|line \d+|sql|panick/i);
+    }
+    const text = await login({ email: 'ann@example.com', password: 'right one' }, { 'Content-Type': 'text/plain' });
+    assert.equal(text.status, 415);
+    assert.equal(text.json.success, false);
+    const get = await request(gateway.port, 'GET', LOGIN);
+    assert.equal(get.status, 405);
+    assert.match(get.headers.allow ?? '', /POST/);
+    const large = await login({ email: 'ann@example.com', password: 'x'.repeat(2_000_000) });
+    assert.equal(large.status, 413);
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' })).status, 200);
+  }));
+
+  test('one e-mail is one user', () => withGateway({}, async ({ addUser, login }) => {
+    assert.equal((await addUser({ email: 'ann@example.com', password: 'first one' })).code, 0);
+    const again = await addUser({ email: 'ann@example.com', password: 'second one' });
+    assert.notEqual(again.code, 0);
+    assert.doesNotMatch(again.stderr, /UNIQUE|constraint|panick/i);
+    assert.match(again.stderr, /ann@example\.com/);
+    assert.equal((await login({ email: 'ann@example.com', password: 'first one' })).status, 200);
+    assert.equal((await login({ email: 'ann@example.com', password: 'second one' })).status, 401);
+  }));
+
+  test('a password may be given as --password; none at all is refused', () => withGateway({}, async ({ gateway, login }) => {
+    const env = { DATABASE_URL: gateway.databaseUrl };
+    const given = await runGateway(['user', 'add', '--email', 'flag@example.com', '--name', 'F', '--role', 'citizen', '--password', 'by the flag'], { env });
+    assert.equal(given.code, 0, given.stderr);
+    assert.equal((await login({ email: 'flag@example.com', password: 'by the flag' })).status, 200);
+    const none = await runGateway(['user', 'add', '--email', 'none@example.com', '--name', 'N', '--role', 'citizen'], { env, input: '' });
+    assert.notEqual(none.code, 0);
+    assert.match(none.stderr, /password/i);
+  }));
+
+  test('with a public key there is no login: this node could not sign', async () => {
+    const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const path = join(temporaryDirectory(), 'key.pem');
+    writeFileSync(path, publicKey.export({ type: 'spki', format: 'pem' }));
+    await withGateway({ JWT_SECRET: null, JWT_PUBLIC_KEY: path }, async ({ login }) => {
+      const answer = await login({ email: 'ann@example.com', password: 'x' });
+      assert.equal(answer.status, 404);
+      assert.equal(answer.json.success, false);
+    });
+  });
+});

@@ -1,0 +1,28 @@
+// Loads the npm packages the tests need. A missing one names the command that installs it, because a
+// bare ERR_MODULE_NOT_FOUND tells a newcomer nothing, and a skipped test would tell them a lie.
+
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+const require = createRequire(import.meta.url);
+const here = fileURLToPath(new URL('..', import.meta.url));
+
+/** The module `name`, or an error that says how to install it. */
+export function load(name) {
+  try {
+    return require(name);
+  } catch (cause) {
+    if (cause.code !== 'MODULE_NOT_FOUND') throw cause;
+    throw new Error(`the npm package '${name}' is not installed: run \`npm ci --ignore-scripts\` in ${here}`, { cause });
+  }
+}
+
+/** The absolute path of a file inside an npm package, for comparing what the gateway serves. */
+export function packageFile(name, path) {
+  try {
+    return require.resolve(`${name}/${path}`);
+  } catch (cause) {
+    if (cause.code === 'ERR_PACKAGE_PATH_NOT_EXPORTED') return fileURLToPath(new URL(`../node_modules/${name}/${path}`, import.meta.url));
+    throw new Error(`'${name}/${path}' is not there: run \`npm ci --ignore-scripts\` in ${here}`, { cause });
+  }
+}

@@ -1,0 +1,104 @@
+// A private PostgreSQL server on a free port, for tests that need one, or that take it away.
+
+import { execFileSync, spawn } from 'node:child_process';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+
+import { temporaryDirectory } from './gateway.mjs';
+import { within } from './wait.mjs';
+
+const INSTALL = 'PostgreSQL is not installed: run `apt-get install postgresql` (or put initdb and postgres on the PATH)';
+
+const running = new Set();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGQUIT');
+});
+
+/**
+ * Starts a server: `{url, port, kill(), restart(), freeze(), thaw()}`. `kill` ends it at once, the data stay; `restart`
+ * starts it again on them. A frozen server keeps its connections and answers nothing.
+ */
+export async function startPostgres() {
+  const { initdb, postgres } = binaries();
+  const port = await freePort();
+  const parent = temporaryDirectory();
+  const data = join(parent, 'postgres');
+  mkdirSync(data, { mode: 0o700 });
+  // The server refuses to run as root: as root, it gets the account its package made.
+  const account = process.getuid() === 0 ? packageAccount() : {};
+  if (account.uid !== undefined) {
+    chmodSync(parent, 0o755);
+    chownSync(data, account.uid, account.gid);
+  }
+  execFileSync(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C'], { ...account, cwd: data, stdio: 'pipe' });
+
+  const server = { url: `postgres://postgres@127.0.0.1:${port}/postgres`, port };
+  let child;
+  let exited;
+  const run = async () => {
+    child = spawn(postgres, ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories=', '-c', 'fsync=off'], { ...account, cwd: data, stdio: ['ignore', 'ignore', 'pipe'] });
+    running.add(child);
+    let log = '';
+    const started = child;
+    exited = new Promise((resolve) => { started.on('close', () => { running.delete(started); resolve(); }); });
+    const ready = new Promise((resolve, reject) => {
+      started.on('error', reject);
+      started.stderr.setEncoding('utf8').on('data', (text) => {
+        log += text;
+        if (/ready to accept connections/.test(log)) resolve();
+      });
+      exited.then(() => reject(new Error(`PostgreSQL ended: ${log}`)));
+    });
+    ready.catch(() => {});
+    await within(ready, 20_000, 'PostgreSQL to be ready');
+  };
+  /** The server and its processes, one for each connection. */
+  const processes = () => [child.pid, ...readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)];
+  server.freeze = () => { for (const pid of processes()) process.kill(pid, 'SIGSTOP'); };
+  server.thaw = () => { for (const pid of processes()) process.kill(pid, 'SIGCONT'); };
+  /** Ends the server at once (no checkpoint, connections cut). */
+  server.kill = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    server.thaw();
+    child.kill('SIGQUIT');
+    await within(exited, 10_000, 'the end of PostgreSQL');
+  };
+  server.restart = run;
+  await run();
+  return server;
+}
+
+function binaries() {
+  const folders = (process.env.PATH ?? '').split(':');
+  const packaged = '/usr/lib/postgresql';
+  if (existsSync(packaged)) {
+    const versions = readdirSync(packaged).sort((a, b) => Number(b) - Number(a));
+    folders.push(...versions.map((version) => join(packaged, version, 'bin')));
+  }
+  const folder = folders.find((candidate) => existsSync(join(candidate, 'initdb')) && existsSync(join(candidate, 'postgres')));
+  if (!folder) throw new Error(INSTALL);
+  return { initdb: join(folder, 'initdb'), postgres: join(folder, 'postgres') };
+}
+
+function packageAccount() {
+  const id = (flag) => {
+    try {
+      return Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
+    } catch (cause) {
+      throw new Error(`there is no account 'postgres' to run the server as. ${INSTALL}`, { cause });
+    }
+  };
+  return { uid: id('-u'), gid: id('-g') };
+}
+
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.on('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}

@@ -1,0 +1,265 @@
+// The upgrade from polling to WebSocket under fire: nothing lost, nothing twice, nothing out of order,
+// whether it succeeds or is cut off at any step.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { EVERYTHING, ask, bounded, connected, keeper, unique } from './support/clients.mjs';
+import { startGateway } from './support/gateway.mjs';
+import { load } from './support/packages.mjs';
+import { pollingSession, rawSocketIo, rawWebSocket } from './support/raw.mjs';
+import { once, until, within } from './support/wait.mjs';
+
+const { NodeXHR, NodeWebSocket } = load('engine.io-client');
+
+const RACES = 1_000;
+const WIDTH = 24;
+
+/** The official WebSocket transport, which does not start before `gate` is open. */
+function gatedWebSocket(gate) {
+  return class Gated extends NodeWebSocket {
+    doOpen() {
+      gate.then(() => super.doOpen());
+    }
+  };
+}
+
+describe('the upgrade to WebSocket', () => {
+  let gateway;
+  let clients;
+  let publisher;
+  before(async () => {
+    gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0', SOCKETS_PER_USER: '0', UPGRADE_TIMEOUT: '1s' } });
+    clients = keeper(gateway);
+    publisher = await clients.connect({ namespace: '/relay', claims: EVERYTHING });
+  });
+  after(async () => {
+    clients?.closeAll();
+    await gateway?.kill();
+  });
+
+  test(`${RACES} upgrades while events flow lose, double and disorder nothing`, { timeout: 180_000 }, async () => {
+    await bounded(RACES, WIDTH, async (index) => {
+      const room = unique('race');
+      let openGate;
+      const gate = new Promise((resolve) => { openGate = resolve; });
+      const socket = clients.socket({ namespace: '/relay', claims: EVERYTHING, transports: [NodeXHR, gatedWebSocket(gate)] });
+      const received = [];
+      // The upgrade starts at another point of the stream each time: before the first event, or after some.
+      const opensAt = index % 12;
+      socket.on('n', (value) => {
+        received.push(value);
+        if (received.length === opensAt) openGate();
+      });
+      await connected(socket);
+      await ask(socket, 'join', { room });
+      const { engine } = socket.io;
+      let upgraded = false;
+      const settled = until(engine, ['upgrade', 'upgradeError', 'close'], () => engine.transport.name === 'websocket', { timeout: 20_000, what: `upgrade ${index}` });
+      settled.then(() => { upgraded = true; }, () => { upgraded = true; });
+      if (opensAt === 0) openGate();
+
+      let sent = 0;
+      const send = () => {
+        publisher.emit('publish', { room, event: 'n', data: sent });
+        sent += 1;
+      };
+      // One to three events a turn of the loop until the upgrade has happened, then some more.
+      while (!upgraded) {
+        for (let burst = index % 3; burst >= 0; burst -= 1) send();
+        await new Promise((resolve) => setImmediate(resolve));
+        if (sent - received.length > 400) await once(socket, 'n', { timeout: 20_000 });
+      }
+      await settled;
+      for (let tail = 0; tail < 5; tail += 1) send();
+      await until(socket, 'n', () => received.length >= sent, { timeout: 20_000, what: `${sent} events in race ${index}` }).catch((error) => {
+        throw new Error(`${error.message}; received ${received.length}: ${received}`);
+      });
+      await ask(socket, 'echo', 'all is said');
+      assert.deepEqual(received, Array.from({ length: sent }, (_, at) => at), `race ${index}`);
+      socket.disconnect();
+      clients.open.delete(socket);
+    });
+  });
+
+  test('200 upgrades by hand, half of them cut off at each step: polling goes on, or WebSocket does, without a loss', { timeout: 120_000 }, async () => {
+    const token = gateway.token(EVERYTHING);
+    const auth = JSON.stringify({ token });
+    const steps = ['after the 101', 'after 2probe', 'after 3probe', 'after 3probe, by a reset', 'after 3probe, by a close frame', 'by a wrong probe', 'by silence until the timeout'];
+    const outcome = { websocket: 0, polling: 0 };
+
+    await bounded(200, 20, async (index) => {
+      const room = unique('cut');
+      const step = index % 2 === 0 ? undefined : steps[((index - 1) / 2) % steps.length];
+      const about = `upgrade ${index}${step ? `, cut ${step}` : ''}`;
+      const session = await pollingSession(gateway.port);
+      await session.post(`40/relay,${auth}`);
+      await session.pollUntil((packets) => packets.some((packet) => packet.startsWith('40/relay,')));
+      await session.post(`42/relay,0["join",{"room":"${room}"}]`);
+      await session.pollUntil((packets) => packets.some((packet) => packet.startsWith('43/relay,0')));
+
+      const received = [];
+      let sent = 0;
+      const publish = (count) => {
+        for (let at = 0; at < count; at += 1) {
+          publisher.emit('publish', { room, event: 'n', data: sent });
+          sent += 1;
+        }
+      };
+      const take = (packet) => {
+        const match = /^42\/relay,\["n",(\d+)\]$/.exec(packet);
+        if (match) received.push(Number(match[1]));
+        else assert.ok(packet === '6' || packet === '2', `${about}: ${packet}`);
+      };
+      const poll = async () => {
+        const answer = await session.get();
+        assert.equal(answer.status, 200, `${about}: ${answer.body}`);
+        answer.packets.forEach(take);
+        if (answer.packets.includes('2')) await session.post('3');
+        return answer;
+      };
+
+      publish(3);
+      await poll();
+      publish(2);
+      const ws = await rawWebSocket(gateway.port, `/socket.io/?EIO=4&transport=websocket&sid=${session.sid}`);
+      publish(2);
+      if (step === 'after the 101') {
+        ws.destroy();
+      } else if (step === 'by a wrong probe') {
+        ws.send('2prob');
+        assert.equal((await ws.untilClosed()).closed, true, about);
+      } else {
+        ws.send('2probe');
+        if (step !== 'after 2probe') assert.equal(await ws.nextText(), '3probe', about);
+        publish(2);
+        if (step === 'after 2probe' || step === 'after 3probe') ws.destroy();
+        if (step === 'after 3probe, by a reset') ws.connection.reset();
+        if (step === 'after 3probe, by a close frame') ws.close();
+        if (step === 'by silence until the timeout') {
+          publish(1);
+          // A poll during the probe is answered at once, again and again: at least with a noop.
+          for (let polls = 0; polls < 3; polls += 1) await within(poll(), 2_000, `${about}: a poll during the probe`);
+          assert.equal((await ws.untilClosed()).closed, true, about);
+        }
+      }
+
+      if (step) {
+        publish(3);
+        while (received.length < sent) await poll();
+        publish(1);
+        while (received.length < sent) await poll();
+        outcome.polling += 1;
+        await session.post('1');
+      } else {
+        // The client polls until it has had its answer, then says 5 and goes on over the WebSocket.
+        await poll();
+        publish(2);
+        ws.send('5');
+        publish(2);
+        while (received.length < sent) take(await ws.nextText());
+        ws.send('42/relay,7["echo","ws"]');
+        assert.equal(await ws.nextText(), '43/relay,7["ws"]', about);
+        const late = await session.get();
+        assert.equal(late.status, 400, about);
+        assert.deepEqual(JSON.parse(late.body), { code: 3, message: 'Bad request' }, about);
+        ws.send('42/relay,8["echo","still"]');
+        assert.equal(await ws.nextText(), '43/relay,8["still"]', about);
+        outcome.websocket += 1;
+        ws.destroy();
+      }
+      assert.deepEqual(received, Array.from({ length: sent }, (_, at) => at), about);
+    });
+    assert.deepEqual(outcome, { websocket: 100, polling: 100 });
+  });
+
+  test('what the client sends around the upgrade arrives once and in order', { timeout: 60_000 }, async () => {
+    await bounded(100, 10, async (index) => {
+      const room = unique('up');
+      const listener = await rawSocketIo(gateway.port, { token: gateway.token(EVERYTHING), namespace: '/relay' });
+      listener.send(`42/relay,0["join",{"room":"${room}"}]`);
+      await listener.nextText();
+      const socket = clients.socket({ namespace: '/relay', claims: EVERYTHING, transports: ['polling', 'websocket'] });
+      const { engine } = await connected(socket).then(() => socket.io);
+      let sent = 0;
+      const total = 40 + (index % 7);
+      while (sent < total || engine.transport.name !== 'websocket') {
+        socket.emit('publish', { room, event: 'n', data: sent, self: false });
+        sent += 1;
+        // Now and then an answer is awaited, or a busy machine would have us send without end.
+        if (sent % 10 === 0) await ask(socket, 'echo', sent);
+        else await new Promise((resolve) => setImmediate(resolve));
+        assert.ok(sent < 5_000, 'the upgrade never happened');
+      }
+      for (let at = 0; at < sent; at += 1) assert.equal(await listener.nextText(), `42/relay,["n",${at}]`, `upgrade ${index}`);
+      socket.disconnect();
+      clients.open.delete(socket);
+      listener.destroy();
+    });
+  });
+
+  test('an upgrade of a session that is on WebSocket already is refused and harms nothing', async () => {
+    const ws = await rawSocketIo(gateway.port, { token: gateway.token(EVERYTHING), namespace: '/relay' });
+    const second = await rawWebSocket(gateway.port, `/socket.io/?EIO=4&transport=websocket&sid=${ws.sid}`).then(
+      (opened) => opened.untilClosed(),
+      (refused) => ({ closed: true, status: refused.status }),
+    );
+    assert.equal(second.closed, true);
+    ws.send('42/relay,1["echo",1]');
+    assert.equal(await ws.nextText(), '43/relay,1[1]');
+    ws.destroy();
+  });
+
+  test('a second probe beside the first is closed and harms nothing', async () => {
+    const session = await pollingSession(gateway.port);
+    await session.post(`40/relay,${JSON.stringify({ token: gateway.token(EVERYTHING) })}`);
+    await session.pollUntil((packets) => packets.some((packet) => packet.startsWith('40/relay,')));
+    const path = `/socket.io/?EIO=4&transport=websocket&sid=${session.sid}`;
+    const first = await rawWebSocket(gateway.port, path);
+    first.send('2probe');
+    assert.equal(await first.nextText(), '3probe');
+    const second = await rawWebSocket(gateway.port, path).then((opened) => {
+      opened.send('2probe');
+      return opened.untilClosed({ timeout: 900 });
+    }, () => ({ closed: true, frames: [] }));
+    assert.equal(second.closed, true);
+    assert.deepEqual(second.frames, [], 'no 3probe');
+    first.send('5');
+    first.send('42/relay,1["echo",1]');
+    assert.equal(await first.nextText(), '43/relay,1[1]');
+    first.destroy();
+  });
+
+  test('an upgrade of an unknown session is refused before the 101', async () => {
+    await assert.rejects(
+      rawWebSocket(gateway.port, '/socket.io/?EIO=4&transport=websocket&sid=AAAAAAAAAAAAAAAAAAAA'),
+      ({ status }) => status === 400,
+    );
+  });
+
+  test('a session has one seat for a probe', async () => {
+    const session = await pollingSession(gateway.port);
+    const path = `/socket.io/?EIO=4&transport=websocket&sid=${session.sid}`;
+    const first = await rawWebSocket(gateway.port, path);
+    await assert.rejects(rawWebSocket(gateway.port, path), /400/);
+    first.send('2probe');
+    assert.equal(await first.nextText(), '3probe');
+    first.send('5');
+    assert.equal((await session.get()).status, 400);
+    first.destroy();
+  });
+
+  test('a session that ends during the probe takes the probing WebSocket with it', async () => {
+    const other = await startGateway({ env: { UPGRADE_TIMEOUT: '10s' } });
+    try {
+      const session = await pollingSession(other.port);
+      const ws = await rawWebSocket(other.port, `/socket.io/?EIO=4&transport=websocket&sid=${session.sid}`);
+      ws.send('2probe');
+      assert.equal(await ws.nextText(), '3probe');
+      assert.equal((await session.post('1')).status, 200);
+      assert.equal((await ws.untilClosed({ timeout: 2_000 })).closed, true);
+    } finally {
+      await other.kill();
+    }
+  });
+});

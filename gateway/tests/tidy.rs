@@ -1,0 +1,130 @@
+//! Rules of the house that a machine can check: documents that must not drift from the code, and the
+//! direction of the dependencies inside the gateway.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_table_of_settings_is_the_one_in_the_code() {
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("<!-- settings").unwrap();
+    let (_, rest) = rest.split_once("-->\n").unwrap();
+    let (table, _) = rest.split_once("<!-- /settings -->").unwrap();
+    let expected = shared::config::markdown_table();
+    assert_eq!(table, expected, "README.md: put this table between the marks:\n{expected}");
+}
+
+#[test]
+fn every_limit_is_in_the_readme() {
+    let readme = read("README.md");
+    for line in read("shared/src/limits.rs").lines() {
+        let Some(name) = line.strip_prefix("pub const ").and_then(|rest| rest.split(':').next()) else {
+            continue;
+        };
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
+    }
+}
+
+#[test]
+fn every_metric_is_in_the_readme_and_described() {
+    let readme = read("README.md");
+    // The formatter breaks lines where it likes.
+    let code: String = read("gateway/src/metrics.rs").split_whitespace().collect::<Vec<_>>().join(" ");
+    let code = code.replace("!( ", "!(");
+    let mut names: Vec<&str> =
+        code.split('"').filter(|text| text.starts_with("muster_") && !text.contains(' ')).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() > 15);
+    for name in names {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
+        let described = ["counter", "gauge", "histogram"]
+            .iter()
+            .any(|kind| code.contains(&format!("describe_{kind}!(\"{name}\"")));
+        assert!(described, "{name} has no description");
+    }
+}
+
+/// The modules of the gateway as in `lib.rs`'s picture: what stands further down may be used.
+const ORDER: &[&[&str]] = &[
+    &["cli"],
+    &["node"],
+    &["http"],
+    &["transport"],
+    &["session"],
+    &["namespace"],
+    &["apps"],
+    &["socket"],
+    &["context"],
+    &["auth", "records", "acks", "tasks"],
+    &["error"],
+    &["metrics"],
+    &["limiter", "close", "clock", "ids", "telemetry"],
+];
+
+#[test]
+fn modules_use_what_is_to_their_right() {
+    for (name, text) in sources("gateway/src") {
+        let path = name.strip_prefix("gateway/src/").unwrap();
+        let module = path.split('/').next().unwrap().trim_end_matches(".rs");
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let rank = |module: &str| ORDER.iter().position(|rank| rank.contains(&module));
+        let own = rank(module).unwrap_or_else(|| panic!("{name} has no place in the order"));
+        for used in text.split("crate::").skip(1) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let Some(other) = rank(&used) else { continue };
+            assert!(used == module || other > own, "{name} must not use crate::{used}");
+        }
+        assert!(!text.contains("use crate::{"), "{name}: one `use crate::` for each module");
+    }
+}
+
+#[test]
+fn apps_do_not_know_each_other() {
+    for (name, text) in sources("gateway/src/apps") {
+        for app in ["chat", "relay"] {
+            if name.contains(&format!("/apps/{app}/")) {
+                continue;
+            }
+            let allowed = name.ends_with("apps/mod.rs");
+            assert!(allowed || !text.contains(&format!("apps::{app}")), "{name} knows {app}");
+        }
+    }
+}
+
+#[test]
+fn the_pure_crate_has_no_clock_and_no_io() {
+    for (name, text) in sources("shared/src") {
+        for word in ["Instant::now", "SystemTime::now", "tokio::", "std::net::Tcp", "env::var", "std::fs"] {
+            assert!(!text.contains(word), "{name} has {word}");
+        }
+    }
+}

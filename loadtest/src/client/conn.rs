@@ -1,0 +1,92 @@
+//! One connection: how far it has come, and what could not be read or written whole.
+
+use std::io::{self, Write};
+
+use mio::net::TcpStream;
+
+/// The steps between dialling and being a member of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// TCP handshake under way.
+    Dialing,
+    /// HTTP upgrade sent.
+    Upgrading,
+    /// Waiting for the Engine.IO open packet.
+    Opening,
+    /// CONNECT sent.
+    Connecting,
+    /// Join sent.
+    Joining,
+    /// A member.
+    Ready,
+    /// Gone; the stream is closed.
+    Closed,
+}
+
+/// One connection's state. Small, because ten thousand of them are visited in turn.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// `None` once it is closed.
+    pub(crate) stream: Option<TcpStream>,
+    pub(crate) phase: Phase,
+    /// The beginning of a frame whose end was not read yet. Empty nearly always.
+    pub(crate) torn: Vec<u8>,
+    /// What the kernel would not take yet. Empty nearly always.
+    unsent: Vec<u8>,
+}
+
+impl Conn {
+    /// A connection that has just been dialled.
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { stream: Some(stream), phase: Phase::Dialing, torn: Vec::new(), unsent: Vec::new() }
+    }
+
+    /// Writes `bytes` after all that was written before; what does not fit goes out when it does.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            return self.flush();
+        }
+        let sent = self.write_some(bytes)?;
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Writes what is left over, as far as the kernel takes it.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let unsent = std::mem::take(&mut self.unsent);
+        let sent = self.write_some(&unsent)?;
+        self.unsent = unsent;
+        self.unsent.drain(..sent);
+        Ok(())
+    }
+
+    /// Writes until the kernel refuses and returns how much it took: edge-triggered readiness is
+    /// announced again only after a refusal.
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(bytes.len());
+        };
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match stream.write(&bytes[sent..]) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Closes the connection at once.
+    pub(crate) fn close(&mut self) {
+        self.stream = None;
+        self.phase = Phase::Closed;
+        self.torn = Vec::new();
+        self.unsent = Vec::new();
+    }
+}

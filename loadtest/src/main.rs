@@ -1,0 +1,47 @@
+//! Load and correctness tester for Socket.IO servers, and the bare-kernel floor to set them against.
+//!
+//! `client` holds thousands of connections on one thread with a WebSocket and Socket.IO client of its
+//! own: a library in between would cost more per frame than the servers under test do. `traffic` is
+//! what flows over them and is checked, `scenario` has one file per subcommand, `floor` is the
+//! cheapest server that these scenarios run on. Nothing here is part of the gateway.
+//!
+//! Exit status: 0 all was delivered, 1 the server lost, repeated, reordered, misrouted or altered
+//! something, 2 the test could not be run.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+mod check;
+mod cli;
+mod client;
+mod floor;
+mod frame;
+mod procfs;
+mod report;
+mod scenario;
+mod stamp;
+mod sys;
+mod text;
+mod token;
+mod traffic;
+mod upgrade;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Idle(args) => scenario::idle::run(args),
+        Command::Fanout(args) => scenario::fanout::run(args),
+        Command::Floor(args) => floor::run(args),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            report::complain(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}

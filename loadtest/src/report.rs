@@ -1,0 +1,109 @@
+//! The only module that prints.
+
+use serde::Serialize;
+
+use crate::check::Faults;
+
+/// What a scenario found, for people and for programs.
+pub(crate) trait Report: Serialize {
+    /// One line that names the run.
+    fn title(&self) -> String;
+    /// Label and value, in the order to be read.
+    fn rows(&self) -> Vec<(&'static str, String)>;
+    /// What the reader must know before trusting the figures.
+    fn warnings(&self) -> Vec<String>;
+    /// What the server did wrong.
+    fn faults(&self) -> &Faults;
+}
+
+/// Prints a report: a table, or one line of JSON with the warnings on standard error. Returns whether
+/// the server did all that it must.
+pub(crate) fn show(report: &impl Report, json: bool) -> anyhow::Result<bool> {
+    let faults = report.faults();
+    if json {
+        line(&serde_json::to_string(report)?);
+    } else {
+        line(&report.title());
+        for (label, value) in report.rows() {
+            line(&format!("  {label:<28} {value}"));
+        }
+        line(&format!("  {:<28} {}", "faults", in_words(faults)));
+    }
+    for warning in report.warnings() {
+        complain(&format!("warning: {warning}"));
+    }
+    Ok(faults.none())
+}
+
+fn in_words(faults: &Faults) -> String {
+    if faults.none() {
+        return "none".to_owned();
+    }
+    let Faults { lost, duplicated, reordered, misrouted, corrupt, disconnected } = faults;
+    format!(
+        "LOST {lost}, DUPLICATED {duplicated}, REORDERED {reordered}, MISROUTED {misrouted}, \
+         CORRUPT {corrupt}, DISCONNECTED {disconnected}"
+    )
+}
+
+/// A number as people read it: three significant digits, thousands as k and M.
+pub(crate) fn short(value: f64) -> String {
+    let (scaled, unit) = match value.abs() {
+        size if size >= 999_500.0 => (value / 1e6, " M"),
+        size if size >= 999.5 => (value / 1e3, " k"),
+        _ => (value, ""),
+    };
+    let decimals = match scaled.abs() {
+        size if size >= 99.95 => 0,
+        size if size >= 9.995 => 1,
+        size if size >= 0.9995 => 2,
+        _ => 3,
+    };
+    format!("{scaled:.decimals$}{unit}")
+}
+
+/// As [`short`], or a dash for what was not measured.
+pub(crate) fn short_or_dash(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), short)
+}
+
+/// One line on standard output.
+#[expect(clippy::print_stdout, reason = "the output of a command-line tool")]
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
+
+/// One line on standard error.
+#[expect(clippy::print_stderr, reason = "the complaints of a command-line tool")]
+pub(crate) fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        for (value, text) in [
+            (0.0, "0.000"),
+            (0.1564, "0.156"),
+            (2.304, "2.30"),
+            (17.83, "17.8"),
+            (265.4, "265"),
+            (999.7, "1.00 k"),
+            (405_432.0, "405 k"),
+            (999_700.0, "1.00 M"),
+            (6_214_000.0, "6.21 M"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn faults_are_spelled_out() {
+        assert_eq!(in_words(&Faults::default()), "none");
+        let faults = Faults { lost: 3, ..Faults::default() };
+        assert!(in_words(&faults).starts_with("LOST 3,"));
+    }
+}

@@ -1,0 +1,201 @@
+//! `idle`: what a connection costs that does nothing.
+//!
+//! Memory is read before the first connection, when all are members of their rooms (*fresh*), and
+//! after each has received one message (*warmed*: by then a server has grown its write buffers).
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use crate::check::Faults;
+use crate::cli::{TargetArgs, parse_duration};
+use crate::procfs::{Memory, Server};
+use crate::report::{self, Report, short, short_or_dash};
+use crate::scenario::{Reading, Span, drain, pass, prepare, warn_of_others};
+use crate::sys;
+
+/// The flags of `loadtest idle`.
+#[derive(Args, Debug)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// How many connections.
+    #[arg(long, default_value_t = 15_000)]
+    connections: usize,
+
+    /// Connections in each room; the last room may have fewer.
+    #[arg(long, default_value_t = 50)]
+    room_size: usize,
+
+    /// Time before each reading of the memory, for the server to come to rest.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    settle: Duration,
+
+    /// How long to hold the connections at the end, answering pings.
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    hold: Duration,
+
+    /// How long nothing may arrive before what is missing counts as lost.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    patience: Duration,
+}
+
+/// What holding the connections cost.
+#[derive(Debug, Serialize)]
+struct Held {
+    seconds: f64,
+    pings: u64,
+    server_core_percent: Option<f64>,
+    memory: Option<Memory>,
+}
+
+#[derive(Debug, Serialize)]
+struct IdleReport {
+    scenario: &'static str,
+    connections: usize,
+    room_size: usize,
+    connects_per_s: f64,
+    /// Upgrade, namespace and room.
+    server_cpu_us_per_connect: Option<f64>,
+    memory_before: Option<Memory>,
+    memory_fresh: Option<Memory>,
+    memory_warmed: Option<Memory>,
+    bytes_per_connection_fresh: Option<f64>,
+    bytes_per_connection_warmed: Option<f64>,
+    pss_per_connection_fresh: Option<f64>,
+    pss_per_connection_warmed: Option<f64>,
+    held: Option<Held>,
+    other_events: u64,
+    faults: Faults,
+    /// The time of connecting.
+    #[serde(flatten)]
+    span: Span,
+    #[serde(skip)]
+    warnings: Vec<String>,
+}
+
+impl Report for IdleReport {
+    fn title(&self) -> String {
+        format!("idle: {} connections in rooms of {}", self.connections, self.room_size)
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let megabytes = |memory: &Option<Memory>| {
+            memory.map_or_else(
+                || "–".to_owned(),
+                |memory| {
+                    let (rss, pss) = (memory.rss as f64 / 1e6, memory.pss as f64 / 1e6);
+                    format!("{rss:.1} / {pss:.1} MB")
+                },
+            )
+        };
+        let pair = |rss: Option<f64>, pss: Option<f64>| match (rss, pss) {
+            (Some(rss), Some(pss)) => format!("{rss:.0} / {pss:.0}"),
+            _ => "–".to_owned(),
+        };
+        let mut rows = vec![
+            ("connects/s", short(self.connects_per_s)),
+            ("server CPU µs/connect", short_or_dash(self.server_cpu_us_per_connect)),
+            ("own core %", short(self.span.own_core_percent)),
+            ("RSS / PSS before", megabytes(&self.memory_before)),
+            ("RSS / PSS fresh", megabytes(&self.memory_fresh)),
+            ("RSS / PSS warmed", megabytes(&self.memory_warmed)),
+            ("bytes/connection fresh", pair(self.bytes_per_connection_fresh, self.pss_per_connection_fresh)),
+            (
+                "bytes/connection warmed",
+                pair(self.bytes_per_connection_warmed, self.pss_per_connection_warmed),
+            ),
+        ];
+        if let Some(held) = &self.held {
+            rows.extend([
+                ("held", format!("{:.1} s, {} pings answered", held.seconds, held.pings)),
+                ("server core % held", short_or_dash(held.server_core_percent)),
+                ("RSS / PSS held", megabytes(&held.memory)),
+            ]);
+        }
+        rows
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
+}
+
+/// Runs the scenario; whether every connection stayed and got its one message.
+pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
+    if args.connections == 0 || args.room_size == 0 {
+        bail!("--connections and --room-size must be at least 1");
+    }
+    let (mut swarm, mut traffic) = prepare(&args.target, args.connections, args.room_size)?;
+    let server = Server::new(&args.target.server_pid);
+    let memory = || server.is_known().then(|| server.memory()).transpose();
+
+    let memory_before = memory()?;
+    let start = Reading::read(&server, &swarm, &traffic)?;
+    let connecting = swarm.connect(args.connections, args.target.ramp)?;
+    let connected = Reading::read(&server, &swarm, &traffic)?;
+    pass(&mut swarm, &mut traffic, args.settle)?;
+    let memory_fresh = memory()?;
+
+    for room in 0..traffic.rooms() {
+        swarm.send(traffic.publisher(room), |out| {
+            traffic.publish(room, sys::now_ns(), out);
+        });
+    }
+    drain(&mut swarm, &mut traffic, args.patience)?;
+    pass(&mut swarm, &mut traffic, args.settle)?;
+    let memory_warmed = memory()?;
+
+    let held = if args.hold.is_zero() {
+        None
+    } else {
+        let pings = swarm.tally().pings;
+        let before = Reading::read(&server, &swarm, &traffic)?;
+        pass(&mut swarm, &mut traffic, args.hold)?;
+        let after = Reading::read(&server, &swarm, &traffic)?;
+        let span = Span::between(&before, &after, &server);
+        Some(Held {
+            seconds: span.seconds,
+            pings: swarm.tally().pings - pings,
+            server_core_percent: span.server_core_percent,
+            memory: memory()?,
+        })
+    };
+
+    let span = Span::between(&start, &connected, &server);
+    let tally = swarm.tally();
+    let mut warnings = span.warnings(&server);
+    warn_of_others(&traffic, &mut warnings);
+    warnings.extend(tally.first_disconnect.iter().map(|reason| format!("disconnected: {reason}")));
+    let connections = args.connections as f64;
+    let growth = |now: Option<Memory>, of: fn(Memory) -> u64| {
+        Some((of(now?) as f64 - of(memory_before?) as f64) / connections)
+    };
+    let report = IdleReport {
+        scenario: "idle",
+        connections: args.connections,
+        room_size: args.room_size,
+        connects_per_s: connections / connecting.as_secs_f64(),
+        server_cpu_us_per_connect: span.server_cpu_us.map(|cpu| cpu / connections),
+        memory_before,
+        memory_fresh,
+        memory_warmed,
+        bytes_per_connection_fresh: growth(memory_fresh, |memory| memory.rss),
+        bytes_per_connection_warmed: growth(memory_warmed, |memory| memory.rss),
+        pss_per_connection_fresh: growth(memory_fresh, |memory| memory.pss),
+        pss_per_connection_warmed: growth(memory_warmed, |memory| memory.pss),
+        held,
+        other_events: traffic.other,
+        faults: traffic.faults(tally.disconnected),
+        span,
+        warnings,
+    };
+    report::show(&report, args.target.json)
+}

@@ -1,0 +1,370 @@
+//! The messages of a run: who publishes what, and whether every member gets it.
+//!
+//! The first connection of each room publishes and hears itself like every other member. A broadcast
+//! counts as returned when its publisher hears it, and with `refill` that is when the next one goes
+//! out. Every received event is checked by its [`Stamp`]; see `check` for what can be wrong.
+
+use std::ops::Range;
+
+use anyhow::{Result, bail};
+use hdrhistogram::Histogram;
+
+use crate::check::{Faults, Sequence, Verdict};
+use crate::cli::TargetArgs;
+use crate::client::script::Rooms;
+use crate::client::{Driver, Outgoing};
+use crate::stamp::{self, Stamp};
+use crate::text::Namespace;
+
+/// Latencies are told apart from a microsecond to a minute.
+const LATENCY_NS: Range<u64> = 1_000..60_000_000_000;
+
+/// One room's publisher.
+#[derive(Debug)]
+struct Room {
+    /// Messages published so far, and so the next sequence number.
+    sent: u32,
+    publisher: usize,
+    /// The publish packet; only the stamp in it changes.
+    packet: Vec<u8>,
+    /// Where the stamp lies in `packet`.
+    stamp_at: usize,
+}
+
+/// One connection's view of its room.
+#[derive(Debug)]
+struct Member {
+    room: u32,
+    /// Where the stamp lay in the last event; the next one of the same shape has it there too.
+    stamp_at: u32,
+    sequence: Sequence,
+}
+
+/// Publishers, members and counts of a run.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    run: u32,
+    rooms: Vec<Room>,
+    members: Vec<Member>,
+    /// What must follow the stamp: the rest of the content and the quote that ends it.
+    filler: Vec<u8>,
+    /// Whether a returned broadcast makes room for the next one.
+    pub(crate) refill: bool,
+    /// Latencies count for messages sent, or due, in this span of the monotonic clock.
+    pub(crate) window: Range<u64>,
+    pub(crate) latency: Histogram<u64>,
+    /// Deliveries, the faulty ones included.
+    pub(crate) received: u64,
+    /// Deliveries that were expected and had not come before.
+    pub(crate) delivered: u64,
+    /// Events that no publish of ours explains, such as joins of others or errors.
+    pub(crate) other: u64,
+    pub(crate) first_other: Option<String>,
+    faults: Faults,
+}
+
+impl Traffic {
+    /// Traffic over connections that are dealt out to `rooms`. `run` should be random.
+    pub(crate) fn new(target: &TargetArgs, rooms: &Rooms, connections: usize, run: u32) -> Result<Self> {
+        if target.payload < stamp::LEN {
+            bail!("--payload must be at least {}", stamp::LEN);
+        }
+        let namespace = Namespace::new(&target.namespace)?;
+        let content: Vec<u8> = (b'a'..=b'z').cycle().take(target.payload).collect();
+        let content = String::from_utf8(content)?;
+        let mut filler = content.as_bytes()[stamp::LEN..].to_vec();
+        filler.push(b'"');
+        let room = |index| -> Result<Room> {
+            let Some((before, after)) = target.publish_payload.split_once("{content}") else {
+                bail!("--publish-payload needs a {{content}}");
+            };
+            let name = rooms.name(index);
+            let before = before.replace("{room}", &name);
+            let payload = format!("{before}{content}{}", after.replace("{room}", &name));
+            let packet = namespace.event(None, &target.publish_event, &payload);
+            Ok(Room {
+                sent: 0,
+                publisher: rooms.publisher(index),
+                stamp_at: packet.len() - payload.len() - 1 + before.len(),
+                packet: packet.into_bytes(),
+            })
+        };
+        let member = |conn| -> Result<Member> {
+            Ok(Member { room: u32::try_from(rooms.of(conn))?, stamp_at: 0, sequence: Sequence::default() })
+        };
+        Ok(Self {
+            run,
+            rooms: (0..rooms.count(connections)).map(room).collect::<Result<_>>()?,
+            members: (0..connections).map(member).collect::<Result<_>>()?,
+            filler,
+            refill: false,
+            window: 0..u64::MAX,
+            latency: Histogram::new_with_bounds(LATENCY_NS.start, LATENCY_NS.end, 3)?,
+            received: 0,
+            delivered: 0,
+            other: 0,
+            first_other: None,
+            faults: Faults::default(),
+        })
+    }
+
+    /// How many rooms there are.
+    pub(crate) fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// The connection that [`Self::publish`] for this room must be written to.
+    pub(crate) fn publisher(&self, room: usize) -> usize {
+        self.rooms[room].publisher
+    }
+
+    /// Puts out a room's next message, stamped as sent at `sent_ns`.
+    pub(crate) fn publish(&mut self, room: usize, sent_ns: u64, out: &mut Outgoing) {
+        let sender = &mut self.rooms[room];
+        Stamp { run: self.run, room: self.members[sender.publisher].room, seq: sender.sent, sent_ns }
+            .write(&mut sender.packet[sender.stamp_at..]);
+        sender.sent += 1;
+        out.text(&sender.packet);
+    }
+
+    /// Messages published so far, over all rooms.
+    pub(crate) fn sent(&self) -> u64 {
+        self.rooms.iter().map(|room| u64::from(room.sent)).sum()
+    }
+
+    /// Deliveries that these messages must come to.
+    pub(crate) fn expected(&self) -> u64 {
+        self.members.iter().map(|member| u64::from(self.rooms[member.room as usize].sent)).sum()
+    }
+
+    /// All that went wrong, provided that nothing more will come.
+    pub(crate) fn faults(&self, disconnected: u64) -> Faults {
+        let lost = self.members.iter().map(|member| {
+            let sent = self.rooms[member.room as usize].sent;
+            member.sequence.lost(sent)
+        });
+        Faults { lost: lost.sum(), disconnected, ..self.faults }
+    }
+
+    /// The stamp in an event, if it has one, and whether what follows it is as it was sent.
+    #[inline]
+    fn stamp(&mut self, conn: usize, array: &[u8]) -> Option<(Stamp, bool)> {
+        let mut at = self.members[conn].stamp_at as usize;
+        let stamp = match Stamp::read(array, at) {
+            Some(stamp) => stamp,
+            None => {
+                at = Stamp::find(array)?;
+                self.members[conn].stamp_at = u32::try_from(at).ok()?;
+                Stamp::read(array, at)?
+            }
+        };
+        Some((stamp, array[at + stamp::LEN..].starts_with(&self.filler)))
+    }
+
+    #[cold]
+    fn note_other(&mut self, array: &[u8]) {
+        self.other += 1;
+        if self.first_other.is_none() {
+            let text = String::from_utf8_lossy(array);
+            self.first_other = Some(text.chars().take(300).collect());
+        }
+    }
+}
+
+impl Driver for Traffic {
+    #[inline]
+    fn event(&mut self, conn: usize, array: &[u8], at_ns: u64, out: &mut Outgoing) {
+        let Some((stamp, whole)) = self.stamp(conn, array) else {
+            return self.note_other(array);
+        };
+        self.received += 1;
+        let member = &mut self.members[conn];
+        if stamp.run != self.run || stamp.room != member.room {
+            self.faults.misrouted += 1;
+            return;
+        }
+        let index = member.room as usize;
+        let room = &self.rooms[index];
+        if !whole || stamp.seq >= room.sent {
+            self.faults.corrupt += 1;
+            return;
+        }
+        match member.sequence.see(stamp.seq) {
+            Verdict::InOrder => {}
+            Verdict::Reordered => self.faults.reordered += 1,
+            Verdict::Duplicate => {
+                self.faults.duplicated += 1;
+                return;
+            }
+        }
+        self.delivered += 1;
+        if self.window.contains(&stamp.sent_ns) {
+            self.latency.saturating_record(at_ns.saturating_sub(stamp.sent_ns));
+        }
+        if conn == room.publisher && self.refill {
+            self.publish(index, at_ns, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::frame;
+    use clap::Parser;
+
+    /// Two rooms of three: connections 0 to 2 and 3 to 5.
+    fn traffic() -> Traffic {
+        let Command::Fanout(args) = Cli::parse_from(["loadtest", "fanout"]).command else {
+            panic!("not fanout");
+        };
+        Traffic::new(&args.target, &Rooms::new("r", 3), 6, 0xC0FFEE).unwrap()
+    }
+
+    /// Publishes one message and returns the event's array as a relay would deliver it.
+    fn publish(traffic: &mut Traffic, room: usize, sent_ns: u64) -> Vec<u8> {
+        let mut out = Outgoing::new(1);
+        traffic.publish(room, sent_ns, &mut out);
+        let mut bytes = out.take();
+        let found = frame::head(&bytes, 0).unwrap().unwrap();
+        let payload = &mut bytes[found.start..found.end];
+        frame::apply_mask(payload, found.mask.unwrap());
+        let text = String::from_utf8(payload.to_vec()).unwrap();
+        let array = text.strip_prefix("42/relay,").unwrap();
+        let array: serde_json::Value = serde_json::from_str(array).unwrap();
+        assert_eq!(array[0], "publish");
+        assert_eq!(array[1]["room"], format!("r{room}"));
+        assert_eq!(array[1]["data"]["content"].as_str().unwrap().len(), 128);
+        serde_json::to_vec(&serde_json::json!([array[1]["event"], array[1]["data"]])).unwrap()
+    }
+
+    fn deliver(traffic: &mut Traffic, conns: &[usize], array: &[u8]) {
+        for &conn in conns {
+            traffic.event(conn, array, 5_000_000, &mut Outgoing::new(1));
+        }
+    }
+
+    fn faults(change: impl FnOnce(&mut Faults)) -> Faults {
+        let mut expected = Faults::default();
+        change(&mut expected);
+        expected
+    }
+
+    #[test]
+    fn what_arrives_as_it_should_is_no_fault() {
+        let mut traffic = traffic();
+        for _ in 0..3 {
+            for (room, conns) in [[0, 1, 2], [3, 4, 5]].iter().enumerate() {
+                let array = publish(&mut traffic, room, 1_000_000);
+                deliver(&mut traffic, conns, &array);
+            }
+        }
+        assert_eq!((traffic.sent(), traffic.expected()), (6, 18));
+        assert_eq!((traffic.received, traffic.delivered, traffic.other), (18, 18, 0));
+        assert_eq!(traffic.latency.len(), 18);
+        assert!(traffic.faults(0).none());
+    }
+
+    #[test]
+    fn a_drop_is_a_loss() {
+        let mut traffic = traffic();
+        let first = publish(&mut traffic, 0, 1);
+        let second = publish(&mut traffic, 0, 2);
+        deliver(&mut traffic, &[0, 1, 2], &first);
+        deliver(&mut traffic, &[0, 2], &second);
+        assert_eq!(traffic.faults(0), faults(|f| f.lost = 1));
+    }
+
+    #[test]
+    fn a_second_delivery_is_a_duplicate() {
+        let mut traffic = traffic();
+        let array = publish(&mut traffic, 0, 1);
+        deliver(&mut traffic, &[0, 1, 2, 1], &array);
+        assert_eq!(traffic.faults(0), faults(|f| f.duplicated = 1));
+    }
+
+    #[test]
+    fn a_swap_is_a_reordering() {
+        let mut traffic = traffic();
+        let first = publish(&mut traffic, 0, 1);
+        let second = publish(&mut traffic, 0, 2);
+        deliver(&mut traffic, &[0, 1], &first);
+        deliver(&mut traffic, &[0, 1, 2], &second);
+        deliver(&mut traffic, &[2], &first);
+        assert_eq!(traffic.faults(0), faults(|f| f.reordered = 1));
+    }
+
+    #[test]
+    fn a_message_of_another_room_or_run_is_misrouted() {
+        let mut traffic = traffic();
+        let array = publish(&mut traffic, 0, 1);
+        deliver(&mut traffic, &[0, 1, 2, 4], &array);
+        traffic.run += 1;
+        deliver(&mut traffic, &[0], &array);
+        assert_eq!(traffic.faults(0), faults(|f| f.misrouted = 2));
+    }
+
+    #[test]
+    fn a_message_cut_altered_or_never_sent_is_corrupt() {
+        let mut traffic = traffic();
+        let array = publish(&mut traffic, 0, 1);
+        deliver(&mut traffic, &[0, 1, 2], &array);
+        let text = String::from_utf8(array).unwrap();
+        deliver(&mut traffic, &[0], text.replace("wx\"", "w\"").as_bytes());
+        deliver(&mut traffic, &[0], text.replace("vwx", "vwy").as_bytes());
+        let at = Stamp::find(text.as_bytes()).unwrap();
+        let mut unsent = text.into_bytes();
+        unsent[at + 27] = b'9';
+        deliver(&mut traffic, &[0], &unsent);
+        assert_eq!(traffic.faults(0), faults(|f| f.corrupt = 3));
+    }
+
+    #[test]
+    fn foreign_events_are_noted_apart() {
+        let mut traffic = traffic();
+        deliver(&mut traffic, &[0], br#"["error",{"message":"Rate limit exceeded"}]"#);
+        assert_eq!(traffic.other, 1);
+        assert!(traffic.first_other.as_ref().unwrap().contains("Rate limit"));
+        assert!(traffic.faults(0).none());
+    }
+
+    #[test]
+    fn only_the_publisher_refills_and_only_for_what_is_new() {
+        let mut traffic = traffic();
+        traffic.refill = true;
+        let array = publish(&mut traffic, 0, 1);
+        let mut out = Outgoing::new(1);
+        traffic.event(1, &array, 5, &mut out);
+        assert!(out.take().is_empty());
+        traffic.event(0, &array, 5, &mut out);
+        assert!(!out.take().is_empty());
+        traffic.event(0, &array, 5, &mut out);
+        assert!(out.take().is_empty());
+        assert_eq!(traffic.sent(), 2);
+    }
+
+    #[test]
+    fn latency_counts_for_messages_sent_within_the_window_only() {
+        let mut traffic = traffic();
+        traffic.window = 1_000_000..2_000_000;
+        for sent_ns in [999_999, 1_000_000, 1_999_999, 2_000_000] {
+            let array = publish(&mut traffic, 0, sent_ns);
+            deliver(&mut traffic, &[0], &array);
+        }
+        assert_eq!(traffic.latency.len(), 2);
+        assert!(traffic.latency.max().abs_diff(4_000_000) < 8_000);
+    }
+
+    #[test]
+    fn a_stamp_is_found_again_when_the_shape_changes() {
+        let mut traffic = traffic();
+        let first = publish(&mut traffic, 0, 1);
+        let second = publish(&mut traffic, 0, 2);
+        deliver(&mut traffic, &[0, 1, 2], &first);
+        let longer = String::from_utf8(second).unwrap().replace("new_message", "new_message_of_r0");
+        deliver(&mut traffic, &[0, 1, 2], longer.as_bytes());
+        assert!(traffic.faults(0).none());
+        assert_eq!(traffic.delivered, 6);
+    }
+}

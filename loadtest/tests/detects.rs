@@ -1,0 +1,192 @@
+//! The tester against the floor, as two processes over loopback: what the floor does wrong on purpose
+//! must be counted exactly, and a faultless floor must pass.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot go on in a test must end it")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// A floor on a free port, ended when dropped.
+struct Floor {
+    child: Child,
+    url: String,
+}
+
+impl Floor {
+    fn start(flags: &[&str]) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["floor", "--listen", "127.0.0.1:0"])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening ").unwrap().trim();
+        let url = format!("ws://{address}");
+        Self { child, url }
+    }
+
+    fn test(&self, scenario: &str, flags: &[&str]) -> Output {
+        let pid = self.child.id().to_string();
+        Command::new(BINARY)
+            .args([scenario, "--json", "--url", &self.url, "--server-pid", &pid])
+            .args(flags)
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        // It serves until it is ended.
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn report(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
+}
+
+/// A short run at a fixed rate: a lost message must not stop the publisher.
+const RATED: [&str; 12] = [
+    "--patience",
+    "500ms",
+    "--rooms",
+    "3",
+    "--members",
+    "20",
+    "--rate",
+    "300",
+    "--warmup",
+    "100ms",
+    "--duration",
+    "400ms",
+];
+
+/// Runs against a floor that does `kind` to every tenth delivery, and compares the faults that are
+/// counted with those that `expected` makes of the number of wrongs done.
+fn check(kind: &str, expected: impl Fn(u64) -> Value) {
+    let floor = Floor::start(&["--inject", &format!("{kind}:10")]);
+    let output = floor.test("fanout", &RATED);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let broadcasts = report["broadcasts_sent"].as_u64().unwrap();
+    assert!(broadcasts >= 100, "{report}");
+    // The publisher's own copies are left alone, so 19 of 20 deliveries count.
+    let mut found = report["faults"].clone();
+    found.as_object_mut().unwrap().retain(|_, count| *count != 0);
+    assert_eq!(found, expected(broadcasts * 19 / 10), "{report}");
+}
+
+#[test]
+fn drops_are_detected() {
+    check("drop", |wrongs| json!({ "lost": wrongs }));
+}
+
+#[test]
+fn duplicates_are_detected() {
+    check("duplicate", |wrongs| json!({ "duplicated": wrongs }));
+}
+
+/// What is held back of a room's last message is never sent: two of nineteen deliveries at the most.
+#[test]
+fn reorderings_are_detected() {
+    let floor = Floor::start(&["--inject", "reorder:10"]);
+    let report = report(&floor.test("fanout", &RATED));
+    let wrongs = report["broadcasts_sent"].as_u64().unwrap() * 19 / 10;
+    let count = |name: &str| report["faults"][name].as_u64().unwrap();
+    assert_eq!(count("reordered") + count("lost"), wrongs, "{report}");
+    assert!(count("lost") <= 6 && wrongs >= 100, "{report}");
+    assert_eq!(count("duplicated") + count("misrouted") + count("corrupt"), 0);
+}
+
+#[test]
+fn misrouted_messages_are_detected() {
+    check("misroute", |wrongs| json!({ "misrouted": wrongs }));
+}
+
+/// The message that should have come never did.
+#[test]
+fn corrupt_messages_are_detected() {
+    check("corrupt", |wrongs| json!({ "corrupt": wrongs, "lost": wrongs }));
+}
+
+#[test]
+fn a_faultless_server_passes_in_every_mode() {
+    for floor in [&[][..], &["--coalesce"], &["--coalesce=connection"]] {
+        let floor = Floor::start(floor);
+        let closed_loop = [
+            "--rooms",
+            "2",
+            "--members",
+            "30",
+            "--in-flight",
+            "8",
+            "--warmup",
+            "50ms",
+            "--duration",
+            "200ms",
+        ];
+        for flags in [&RATED[..], &closed_loop] {
+            let output = floor.test("fanout", flags);
+            let report = report(&output);
+            assert_eq!(output.status.code(), Some(0), "{report}");
+            assert!(report["deliveries"].as_u64().unwrap() > 1000, "{report}");
+            assert!(report["server_cpu_us_per_delivery"].as_f64().unwrap() > 0.0);
+            assert!(report["latency_ms"]["p50"].as_f64().unwrap() > 0.0);
+        }
+    }
+}
+
+#[test]
+fn idle_connections_are_counted_and_warmed() {
+    let floor = Floor::start(&[]);
+    let output = floor.test("idle", &["--connections", "120", "--room-size", "50", "--settle", "0"]);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!(report["connections"], 120);
+    assert!(report["memory_warmed"]["rss"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn large_messages_cross_in_pieces() {
+    let floor = Floor::start(&[]);
+    let flags = [
+        "--members",
+        "3",
+        "--payload",
+        "150000",
+        "--in-flight",
+        "4",
+        "--warmup",
+        "50ms",
+        "--duration",
+        "200ms",
+    ];
+    let output = floor.test("fanout", &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", report(&output));
+}
+
+#[test]
+fn a_run_that_cannot_be_made_is_told_from_one_with_faults() {
+    let floor = Floor::start(&[]);
+    let output = floor.test("fanout", &["--server-pid", "4194303"]);
+    assert_eq!(output.status.code(), Some(2));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("process 4194303"), "{complaint}");
+
+    let url = floor.url.clone();
+    drop(floor);
+    let output = Command::new(BINARY).args(["idle", "--url", &url]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("Connection refused"), "{complaint}");
+}

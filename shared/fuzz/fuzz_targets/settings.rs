@@ -1,0 +1,14 @@
+//! A settings file: every problem is told, none is a panic, and no secret is shown.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shared::config::Layers;
+
+fuzz_target!(|text: &str| {
+    let mut layers = Layers::default();
+    layers.set_file("fuzz.toml", text);
+    if let Err(problems) = layers.resolve() {
+        assert!(!problems.is_empty());
+        problems.iter().for_each(|problem| assert!(!problem.to_string().is_empty()));
+    }
+});

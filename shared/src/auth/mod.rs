@@ -1,0 +1,8 @@
+//! Tokens: what they say ([`Claims`]) and whether to believe them ([`Verifier`]). No clock, no network:
+//! `now` and key sets are arguments.
+
+mod claims;
+mod verifier;
+
+pub use claims::Claims;
+pub use verifier::{AuthError, BadKey, KeySet, Verifier, sign_hs256};

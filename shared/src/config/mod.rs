@@ -1,0 +1,191 @@
+//! Settings: what they are called, where they come from, and the typed [`Config`] they become.
+//!
+//! Three stages. [`Layers`] holds texts from flags, the environment and one file, in that order of
+//! precedence. [`Layers::resolve`] checks everything and reports every problem at once. Each part of the
+//! gateway then gets its own struct by value and never reads a setting again.
+
+mod parse;
+mod settings;
+mod source;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::names::Namespace;
+pub use settings::{SETTINGS, Setting, markdown_table};
+pub use source::{Layer, Layers, Problem};
+
+/// Reads a duration: `250ms`, `25s`, `2m`, `1h`; a bare number is milliseconds.
+///
+/// # Errors
+/// What should have stood there.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    parse::duration(text).map_err(|expected| expected.0)
+}
+
+/// An application that may be mounted on a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AppName {
+    /// Discussion rooms (document 003).
+    Chat,
+    /// Generic rooms (contract, "relay").
+    Relay,
+}
+
+impl AppName {
+    /// Every app, in the order of the README.
+    pub const ALL: [Self; 2] = [Self::Chat, Self::Relay];
+
+    /// The name in settings and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// How refusals of a token are worded (contract, "Identity").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuthErrors {
+    /// `Invalid token`.
+    #[default]
+    Plain,
+    /// `Authentication error: Invalid token`.
+    Prefixed,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, else JSON.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Where keys for tokens come from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TokenKeys {
+    /// HS256 by this secret.
+    Secret(String),
+    /// None was set: a random secret for this run.
+    Random,
+    /// A PEM file's path.
+    PublicKey(PathBuf),
+    /// A URL of a JSON Web Key Set.
+    Jwks(String),
+}
+
+impl std::fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Secret(_) => f.write_str("Secret(…)"),
+            Self::Random => f.write_str("Random"),
+            Self::PublicKey(path) => write!(f, "PublicKey({})", path.display()),
+            Self::Jwks(url) => write!(f, "Jwks({url})"),
+        }
+    }
+}
+
+/// A text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Who may ask, and how.
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// Keys for tokens.
+    pub keys: TokenKeys,
+    /// `iss` that tokens must carry.
+    pub issuer: Option<String>,
+    /// `aud` that tokens must carry.
+    pub audience: Option<String>,
+    /// Wording of refusals.
+    pub errors: AuthErrors,
+    /// Wording for single namespaces.
+    pub errors_by_namespace: Vec<(Namespace, AuthErrors)>,
+    /// Bearer for `/internal/*`.
+    pub internal_token: Option<Secret>,
+}
+
+/// Times of the Engine.IO session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionTimes {
+    /// From the last pong to the next ping.
+    pub ping_interval: Duration,
+    /// From a ping to its pong.
+    pub ping_timeout: Duration,
+    /// From the handshake to the first CONNECT.
+    pub connect_timeout: Duration,
+    /// From `2probe` to `5`.
+    pub upgrade_timeout: Duration,
+}
+
+/// Limits that an operator may move; 0 means none.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one message, and of a polling body.
+    pub max_payload: usize,
+    /// Events a second of one socket, with a burst of four times as many.
+    pub events_per_second: u32,
+    /// Rooms of one socket.
+    pub rooms_per_socket: usize,
+    /// Sockets of one user on this node, in each namespace.
+    pub sockets_per_user: usize,
+    /// Open connections of one address.
+    pub connections_per_address: usize,
+    /// Handshakes a second of one address.
+    pub handshakes_per_address: u32,
+    /// Sessions of this node; `None` means by the file limit.
+    pub max_connections: Option<usize>,
+    /// Bytes queued for one session.
+    pub outbox_bytes: usize,
+    /// Packets queued for one session.
+    pub outbox_packets: usize,
+}
+
+/// Everything that can be set, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Public listener.
+    pub listen: SocketAddr,
+    /// Internal listener.
+    pub internal_listen: SocketAddr,
+    /// Apps and their namespaces.
+    pub mounts: Vec<(AppName, Namespace)>,
+    /// Identity.
+    pub auth: AuthConfig,
+    /// Origins of other sites that may connect; `*` for any, then without credentials.
+    pub cors_origins: Vec<String>,
+    /// Whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Records.
+    pub database_url: Secret,
+    /// Session times.
+    pub times: SessionTimes,
+    /// Limits.
+    pub limits: Limits,
+    /// How long a drain may take.
+    pub drain: Duration,
+    /// How long `user_left` waits after a lost connection.
+    pub leave_holdback: Duration,
+    /// Log filter.
+    pub log: String,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Worker threads; `None` means one for each core.
+    pub workers: Option<usize>,
+}

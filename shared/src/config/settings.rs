@@ -1,0 +1,117 @@
+//! Every setting: its key, default and meaning, written once. Flags, `--help`, the environment's names,
+//! `print-config` and the README's table are all made from this list.
+
+use std::fmt::Write as _;
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Key in the file; upper case in the environment; with dashes as a flag.
+    pub key: &'static str,
+    /// What holds when it is not set; empty for nothing.
+    pub default: &'static str,
+    /// What it does, with unit and special values.
+    pub help: &'static str,
+    /// Never shown.
+    pub secret: bool,
+}
+
+const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, help, secret: false }
+}
+
+const fn secret(key: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, help, secret: true }
+}
+
+/// The list.
+pub const SETTINGS: &[Setting] = &[
+    setting("listen", "127.0.0.1:8080", "Public listener: address and port; port 0 takes a free one."),
+    setting("port", "", "Public port on 127.0.0.1, where `listen` is not set."),
+    setting(
+        "internal_listen",
+        "127.0.0.1:9090",
+        "Internal listener: metrics and `/internal/*`. Other addresses than loopback need `internal_token`.",
+    ),
+    setting(
+        "mounts",
+        "chat=/,relay=/relay",
+        "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable.",
+    ),
+    secret("jwt_secret", "", "HS256 secret of tokens. Not set: a random one for this run."),
+    setting("jwt_public_key", "", "PEM file of the public key of tokens: RS256, ES256 or EdDSA."),
+    setting(
+        "jwks_url",
+        "",
+        "URL of the JSON Web Key Set of tokens; keys are picked by `kid` and fetched anew when one is unknown.",
+    ),
+    setting("jwt_issuer", "", "`iss` that tokens must carry."),
+    setting("jwt_audience", "", "`aud` that tokens must carry."),
+    setting(
+        "auth_errors",
+        "plain",
+        "Wording of `connect_error`: `plain` or `prefixed`; for one namespace `/ns=prefixed`, separated by commas.",
+    ),
+    secret("internal_token", "", "Bearer token that `/internal/*` asks for."),
+    setting(
+        "cors_origins",
+        "",
+        "Origins of other sites whose pages may connect, separated by commas; `*` for any, without credentials.",
+    ),
+    setting("trusted_proxies", "", "Networks whose `X-Forwarded-For` counts, separated by commas."),
+    secret("database_url", "sqlite:muster.db", "Records: `sqlite:FILE` or `postgres://…`."),
+    setting("redis_url", "", "Refused: this version runs embedded only."),
+    setting("redis_host", "", "Refused: this version runs embedded only."),
+    setting("redis_port", "", "Refused: this version runs embedded only."),
+    setting("advertise_url", "", "Refused: this version runs embedded only."),
+    setting("ping_interval", "25s", "From a pong to the next ping."),
+    setting("ping_timeout", "20s", "From a ping to the end of a session that does not answer."),
+    setting("connect_timeout", "45s", "From the handshake to the end of a session that joined no namespace."),
+    setting("upgrade_timeout", "10s", "From an upgrade's probe to its end if it is not completed."),
+    setting("drain", "30s", "Time over which connections are closed on SIGTERM."),
+    setting(
+        "leave_holdback",
+        "3s",
+        "How long `user_left` waits after a lost connection for the user to come back.",
+    ),
+    setting("max_payload", "1000000", "Bytes of one message and of a polling body."),
+    setting(
+        "events_per_second",
+        "100",
+        "Events a second of one socket, four times as many at once; 0: no limit.",
+    ),
+    setting("rooms_per_socket", "100", "Rooms of one socket; 0: no limit."),
+    setting("sockets_per_user", "100", "Sockets of one user in a namespace; 0: no limit."),
+    setting("connections_per_address", "0", "Open sessions of one address; 0: no limit."),
+    setting("handshakes_per_address", "0", "Handshakes a second of one address; 0: no limit."),
+    setting(
+        "max_connections",
+        "auto",
+        "Open sessions of the node; `auto`: the file limit less 1,000; 0: no limit.",
+    ),
+    setting(
+        "outbox_bytes",
+        "1048576",
+        "Bytes queued for one session before it is closed as a slow consumer; 0: no limit.",
+    ),
+    setting(
+        "outbox_packets",
+        "1024",
+        "Packets queued for one session before it is closed as a slow consumer; 0: no limit.",
+    ),
+    setting("log", "info", "Log filter: a level, or `target=level` separated by commas."),
+    setting("log_format", "auto", "`json`, `pretty`, or `auto`: pretty on a terminal."),
+    setting("workers", "auto", "Worker threads; `auto`: one for each core the process may use."),
+];
+
+/// The README's table of settings.
+#[must_use]
+pub fn markdown_table() -> String {
+    let mut out = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
+    for Setting { key, default, help, .. } in SETTINGS {
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "| `{}` | {default} | {help} |", key.to_uppercase());
+    }
+    out
+}

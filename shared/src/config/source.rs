@@ -1,0 +1,368 @@
+//! Where settings come from: flags, then the environment, then one file. Unknown keys and wrong values
+//! are all found before anything is started.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::parse::{self, Expected};
+use super::settings::SETTINGS;
+use super::{AuthConfig, Config, Limits, Secret, SessionTimes, TokenKeys};
+
+/// One setting that cannot be used, as the user is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands: `--ping-interval`, `PING_INTERVAL`, or `ping_interval in FILE`.
+    pub place: String,
+    /// The value; `…` for secrets, `None` where there is none to show.
+    pub value: Option<String>,
+    /// What should stand there.
+    pub expected: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = \"{value}\": expected {}", self.place, self.expected),
+            None => write!(f, "{}: {}", self.place, self.expected),
+        }
+    }
+}
+
+/// One source of settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// Command line.
+    Flag,
+    /// Environment.
+    Environment,
+    /// TOML file.
+    File,
+}
+
+/// Texts of all sources, by key.
+#[derive(Debug, Default)]
+pub struct Layers {
+    values: BTreeMap<(String, Layer), String>,
+    file_name: String,
+    problems: Vec<Problem>,
+}
+
+impl Layers {
+    /// Adds a flag or environment value. Empty environment values count as not set.
+    pub fn set(&mut self, layer: Layer, key: &str, value: &str) {
+        if layer != Layer::Environment || !value.is_empty() {
+            self.values.insert((key.to_owned(), layer), value.to_owned());
+        }
+    }
+
+    /// Adds the values of a TOML file: one flat table with the settings' keys.
+    pub fn set_file(&mut self, name: &str, text: &str) {
+        name.clone_into(&mut self.file_name);
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                let expected = format!("not valid TOML: {}", error.message());
+                self.problems.push(Problem { place: name.to_owned(), value: None, expected });
+                return;
+            }
+        };
+        for (key, value) in table {
+            let place = format!("{key} in {name}");
+            if !SETTINGS.iter().any(|setting| setting.key == key) {
+                let expected = "no such setting".to_owned();
+                self.problems.push(Problem { place, value: None, expected });
+                continue;
+            }
+            match text_of(&value) {
+                Some(text) => drop(self.values.insert((key, Layer::File), text)),
+                None => self.problems.push(Problem {
+                    place,
+                    value: Some(value.to_string()),
+                    expected: "a text, a number or a list of texts".to_owned(),
+                }),
+            }
+        }
+    }
+
+    /// The text in force for `key` and where it stands.
+    fn get(&self, key: &str) -> Option<(Layer, &str)> {
+        [Layer::Flag, Layer::Environment, Layer::File]
+            .into_iter()
+            .find_map(|layer| Some((layer, self.values.get(&(key.to_owned(), layer))?.as_str())))
+    }
+
+    fn place(&self, key: &str, layer: Layer) -> String {
+        match layer {
+            Layer::Flag if key == "mounts" => "--mount".to_owned(),
+            Layer::Flag => format!("--{}", key.replace('_', "-")),
+            Layer::Environment => key.to_uppercase(),
+            Layer::File => format!("{key} in {}", self.file_name),
+        }
+    }
+
+    /// Every setting with the text in force, secrets hidden: `print-config`.
+    pub fn effective(&self) -> impl Iterator<Item = (&'static str, String)> {
+        SETTINGS.iter().map(|setting| {
+            let value = self.get(setting.key).map_or(setting.default, |(_, text)| text);
+            let hidden = setting.secret && !value.is_empty() && value != setting.default;
+            (setting.key, if hidden { "…".to_owned() } else { value.to_owned() })
+        })
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the settings.
+    pub fn resolve(mut self) -> Result<Config, Vec<Problem>> {
+        let problems = std::mem::take(&mut self.problems);
+        let mut reader = Reader { layers: &self, problems };
+        let config = reader.config();
+        let problems = reader.problems;
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn text_of(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Array(items) => {
+            let texts: Option<Vec<_>> = items.iter().map(toml::Value::as_str).collect();
+            Some(texts?.join(","))
+        }
+        _ => None,
+    }
+}
+
+/// Reads settings one by one and remembers what was wrong with them.
+struct Reader<'a> {
+    layers: &'a Layers,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, key: &str, expected: &str) {
+        let setting = SETTINGS.iter().find(|setting| setting.key == key);
+        let found = self.layers.get(key);
+        let place = self.layers.place(key, found.map_or(Layer::Environment, |(layer, _)| layer));
+        let secret = setting.is_some_and(|setting| setting.secret);
+        let value = found.map(|(_, text)| if secret { "…".to_owned() } else { text.to_owned() });
+        self.problems.push(Problem { place, value, expected: expected.to_owned() });
+    }
+
+    /// The value in force, by `parse`; a default that does not parse would be caught by a test.
+    fn read<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, Expected>) -> Option<T> {
+        let default = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |s| s.default);
+        let text = self.layers.get(key).map_or(default, |(_, text)| text);
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(Expected(expected)) => {
+                self.problem(key, expected);
+                None
+            }
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.layers.get(key).map(|(_, text)| text.to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        for key in ["redis_url", "redis_host", "redis_port", "advertise_url"] {
+            if self.text(key).is_some() {
+                self.problem(key, "nothing: this version runs embedded only");
+            }
+        }
+        // Everything is read before the first `?`, so that every problem is found.
+        let listen = match (self.text("listen"), self.text("port")) {
+            (None, Some(_)) => self.read("port", parse::port),
+            _ => self.read("listen", parse::address),
+        };
+        let internal_listen = self.read("internal_listen", parse::address);
+        let mounts = self.read("mounts", parse::mounts);
+        let auth = self.auth();
+        let cors_origins = self.read("cors_origins", parse::origins);
+        let trusted_proxies = self.read("trusted_proxies", parse::networks);
+        let database_url = self.read("database_url", parse::database_url);
+        let times = self.times();
+        let limits = self.limits();
+        let drain = self.read("drain", parse::duration);
+        let leave_holdback = self.read("leave_holdback", parse::duration);
+        let log_format = self.read("log_format", parse::log_format);
+        let workers = self.read("workers", parse::workers);
+        let log = self.read("log", |text| Ok(text.to_owned()));
+        if let (Some(address), Some(auth)) = (internal_listen, &auth)
+            && !address.ip().is_loopback()
+            && auth.internal_token.is_none()
+        {
+            self.problem("internal_listen", "a loopback address, or an internal_token beside it");
+        }
+        Some(Config {
+            listen: listen?,
+            internal_listen: internal_listen?,
+            mounts: mounts?,
+            auth: auth?,
+            cors_origins: cors_origins?,
+            trusted_proxies: trusted_proxies?,
+            database_url: Secret(database_url?),
+            times: times?,
+            limits: limits?,
+            drain: drain?,
+            leave_holdback: leave_holdback?,
+            log: log?,
+            log_format: log_format?,
+            workers: workers?,
+        })
+    }
+
+    fn auth(&mut self) -> Option<AuthConfig> {
+        let secret = self.text("jwt_secret");
+        let public = self.text("jwt_public_key");
+        let jwks = self.text("jwks_url");
+        let errors = self.read("auth_errors", parse::auth_errors);
+        if jwks.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            self.problem("jwks_url", "a URL that begins with http:// or https://");
+        }
+        let keys = match (secret, public, jwks) {
+            (Some(secret), None, None) => TokenKeys::Secret(secret),
+            (None, None, None) => TokenKeys::Random,
+            (None, Some(path), None) => TokenKeys::PublicKey(path.into()),
+            (None, None, Some(url)) => TokenKeys::Jwks(url),
+            (_, Some(_), _) => {
+                self.problem("jwt_public_key", "only one of jwt_secret, jwt_public_key and jwks_url");
+                return None;
+            }
+            (Some(_), None, Some(_)) => {
+                self.problem("jwks_url", "only one of jwt_secret, jwt_public_key and jwks_url");
+                return None;
+            }
+        };
+        let (errors, errors_by_namespace) = errors?;
+        Some(AuthConfig {
+            keys,
+            issuer: self.text("jwt_issuer"),
+            audience: self.text("jwt_audience"),
+            errors,
+            errors_by_namespace,
+            internal_token: self.text("internal_token").map(Secret),
+        })
+    }
+
+    fn times(&mut self) -> Option<SessionTimes> {
+        let ping_interval = self.read("ping_interval", parse::some_duration);
+        let ping_timeout = self.read("ping_timeout", parse::some_duration);
+        let connect_timeout = self.read("connect_timeout", parse::some_duration);
+        let upgrade_timeout = self.read("upgrade_timeout", parse::some_duration);
+        Some(SessionTimes {
+            ping_interval: ping_interval?,
+            ping_timeout: ping_timeout?,
+            connect_timeout: connect_timeout?,
+            upgrade_timeout: upgrade_timeout?,
+        })
+    }
+
+    fn limits(&mut self) -> Option<Limits> {
+        let max_payload = self.read("max_payload", parse::payload);
+        let events_per_second = self.read("events_per_second", parse::number);
+        let rooms_per_socket = self.read("rooms_per_socket", parse::number);
+        let sockets_per_user = self.read("sockets_per_user", parse::number);
+        let connections_per_address = self.read("connections_per_address", parse::number);
+        let handshakes_per_address = self.read("handshakes_per_address", parse::number);
+        let max_connections = self.read("max_connections", parse::auto_number);
+        let outbox_bytes = self.read("outbox_bytes", parse::number);
+        let outbox_packets = self.read("outbox_packets", parse::number);
+        if let (Some(outbox), Some(payload)) = (outbox_bytes, max_payload)
+            && outbox != 0
+            && outbox < payload
+        {
+            self.problem("outbox_bytes", "no less than max_payload, or 0");
+        }
+        Some(Limits {
+            max_payload: max_payload?,
+            events_per_second: u32::try_from(events_per_second?).unwrap_or(u32::MAX),
+            rooms_per_socket: rooms_per_socket?,
+            sockets_per_user: sockets_per_user?,
+            connections_per_address: connections_per_address?,
+            handshakes_per_address: u32::try_from(handshakes_per_address?).unwrap_or(u32::MAX),
+            max_connections: max_connections?,
+            outbox_bytes: outbox_bytes?,
+            outbox_packets: outbox_packets?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_a_valid_configuration() {
+        let config = Layers::default().resolve().unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.times.ping_interval, Duration::from_secs(25));
+        assert_eq!(config.limits.max_payload, 1_000_000);
+        assert_eq!(config.auth.keys, TokenKeys::Random);
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let mut layers = Layers::default();
+        layers.set_file("m.toml", "drain = \"1s\"\nping_interval = 1000\nping_timeout = \"3s\"\n");
+        layers.set(Layer::Environment, "drain", "2s");
+        layers.set(Layer::Environment, "ping_interval", "2s");
+        layers.set(Layer::Flag, "drain", "3s");
+        let config = layers.resolve().unwrap();
+        assert_eq!(config.drain, Duration::from_secs(3));
+        assert_eq!(config.times.ping_interval, Duration::from_secs(2));
+        assert_eq!(config.times.ping_timeout, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place_value_and_what_was_expected() {
+        let mut layers = Layers::default();
+        layers.set_file("m.toml", "colour = \"red\"\nping_timeout = \"soon\"\n");
+        layers.set(Layer::Environment, "listen", "nowhere");
+        layers.set(Layer::Flag, "mounts", "chess=/");
+        let problems: Vec<String> = layers.resolve().unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 4, "{problems:#?}");
+        assert!(problems[0].contains("colour in m.toml"));
+        assert!(problems[1].contains("LISTEN = \"nowhere\": expected an address and port"));
+        assert!(problems[2].contains("--mount = \"chess=/\""));
+        assert!(problems[3].contains("ping_timeout in m.toml = \"soon\""));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let mut layers = Layers::default();
+        layers.set(Layer::Environment, "jwt_secret", "hush");
+        layers.set(Layer::Environment, "database_url", "mysql://hush");
+        let shown: Vec<_> = layers.effective().collect();
+        assert!(shown.iter().all(|(_, value)| !value.contains("hush")));
+        let problems = layers.resolve().unwrap_err();
+        assert!(problems.iter().all(|problem| !problem.to_string().contains("hush")));
+    }
+
+    #[test]
+    fn an_internal_listener_for_others_needs_a_token() {
+        let mut layers = Layers::default();
+        layers.set(Layer::Environment, "internal_listen", "0.0.0.0:9090");
+        assert!(layers.resolve().is_err());
+        let mut layers = Layers::default();
+        layers.set(Layer::Environment, "internal_listen", "0.0.0.0:9090");
+        layers.set(Layer::Environment, "internal_token", "t");
+        assert!(layers.resolve().is_ok());
+    }
+
+    #[test]
+    fn only_one_kind_of_key_may_be_set() {
+        let mut layers = Layers::default();
+        layers.set(Layer::Environment, "jwt_secret", "s");
+        layers.set(Layer::Environment, "jwks_url", "https://keys.example/jwks");
+        assert_eq!(layers.resolve().unwrap_err().len(), 1);
+    }
+}

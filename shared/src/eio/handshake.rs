@@ -1,0 +1,220 @@
+//! The query of a request to `/socket.io/`, the refusals 0–5, and the open packet (protocol, 1.2, 1.3).
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::ids::SessionId;
+
+/// How the bytes of a session travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportName {
+    /// HTTP long-polling.
+    Polling,
+    /// WebSocket.
+    WebSocket,
+}
+
+impl TransportName {
+    /// The name on the wire and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// Why a request is refused: the body `{code,message}` and its status, as Engine.IO servers answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// 0: missing, unknown or disabled transport.
+    UnknownTransport,
+    /// 1: no such session, or it is closed.
+    UnknownSession,
+    /// 2: a handshake that is not a GET.
+    BadMethod,
+    /// 3: anything else that does not fit.
+    BadRequest,
+    /// 4: the origin may not connect.
+    Forbidden,
+    /// 5: `EIO` is not 4.
+    UnsupportedVersion,
+    /// 4 with its own text: the node holds as many connections as it may.
+    AtCapacity,
+    /// 4 with its own text: this address holds or opens as many connections as it may.
+    TooManyRequests,
+}
+
+impl HandshakeError {
+    /// The number in the body.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::UnknownTransport => 0,
+            Self::UnknownSession => 1,
+            Self::BadMethod => 2,
+            Self::BadRequest => 3,
+            Self::Forbidden | Self::AtCapacity | Self::TooManyRequests => 4,
+            Self::UnsupportedVersion => 5,
+        }
+    }
+
+    /// The text in the body.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::UnknownTransport => "Transport unknown",
+            Self::UnknownSession => "Session ID unknown",
+            Self::BadMethod => "Bad handshake method",
+            Self::BadRequest => "Bad request",
+            Self::Forbidden => "Forbidden",
+            Self::UnsupportedVersion => "Unsupported protocol version",
+            Self::AtCapacity => "Too many connections",
+            Self::TooManyRequests => "Too many requests",
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Forbidden => 403,
+            Self::AtCapacity => 503,
+            Self::TooManyRequests => 429,
+            Self::UnknownTransport
+            | Self::UnknownSession
+            | Self::BadMethod
+            | Self::BadRequest
+            | Self::UnsupportedVersion => 400,
+        }
+    }
+
+    /// A stable word for metrics.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::UnknownTransport => "unknown_transport",
+            Self::UnknownSession => "unknown_session",
+            Self::BadMethod => "bad_handshake_method",
+            Self::BadRequest => "bad_request",
+            Self::Forbidden => "forbidden_origin",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::AtCapacity => "at_capacity",
+            Self::TooManyRequests => "too_many_requests",
+        }
+    }
+}
+
+/// What a request's query says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The transport that the request speaks.
+    pub transport: TransportName,
+    /// The session that it belongs to, as sent; `None` for a handshake.
+    pub sid: Option<Cow<'a, str>>,
+    /// Whether `EIO` is 4.
+    pub version_4: bool,
+    /// A token in the query (contract, Identity).
+    pub token: Option<Cow<'a, str>>,
+}
+
+impl<'a> Query<'a> {
+    /// Reads a query string. Unknown keys are ignored; JSONP (`j`) and doubled keys are refused.
+    ///
+    /// # Errors
+    /// The refusal to answer with, transport first as the reference checks it.
+    pub fn parse(query: &'a str) -> Result<Self, HandshakeError> {
+        let (mut transport, mut sid, mut version, mut token) = (None, None, None, None);
+        let (mut doubled, mut jsonp) = (false, false);
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            let slot = match &*key {
+                "transport" => &mut transport,
+                "sid" => &mut sid,
+                "EIO" => &mut version,
+                "token" => &mut token,
+                "j" => {
+                    jsonp = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            doubled |= slot.replace(value).is_some();
+        }
+        let transport = match transport.as_deref() {
+            Some("polling") => TransportName::Polling,
+            Some("websocket") => TransportName::WebSocket,
+            _ => return Err(HandshakeError::UnknownTransport),
+        };
+        if doubled || jsonp {
+            return Err(HandshakeError::BadRequest);
+        }
+        Ok(Self { transport, sid, version_4: version.as_deref() == Some("4"), token })
+    }
+}
+
+/// The first packet of a session; exactly these five keys.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Open<'a> {
+    sid: &'a str,
+    upgrades: &'static [&'static str],
+    ping_interval: u64,
+    ping_timeout: u64,
+    max_payload: usize,
+}
+
+impl<'a> Open<'a> {
+    /// The open packet of a session that starts on `transport`; times in milliseconds.
+    #[must_use]
+    pub fn new(
+        sid: &'a SessionId,
+        transport: TransportName,
+        (ping_interval, ping_timeout): (u64, u64),
+        max_payload: usize,
+    ) -> Self {
+        let upgrades: &[_] = if transport == TransportName::Polling { &["websocket"] } else { &[] };
+        Self { sid: sid.secret(), upgrades, ping_interval, ping_timeout, max_payload }
+    }
+
+    /// The packet's text, with its type.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        // Numbers and fixed texts always serialise.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        format!("0{json}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    #[test]
+    fn the_open_packet_has_exactly_the_five_keys() {
+        let sid = SessionId::new(NodeId::from_random([0; 4]), [0; 16]);
+        let open = Open::new(&sid, TransportName::Polling, (25_000, 20_000), 1_000_000).encode();
+        assert_eq!(
+            open,
+            format!(
+                r#"0{{"sid":"{}","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}}"#,
+                sid.secret()
+            )
+        );
+    }
+
+    #[test]
+    fn a_query_is_refused_in_the_reference_order() {
+        let refused = |q| Query::parse(q).unwrap_err();
+        assert_eq!(refused("EIO=4"), HandshakeError::UnknownTransport);
+        assert_eq!(refused("EIO=4&transport=__proto__"), HandshakeError::UnknownTransport);
+        assert_eq!(refused("EIO=4&EIO=3&transport=polling"), HandshakeError::BadRequest);
+        assert_eq!(refused("EIO=4&transport=polling&j=0"), HandshakeError::BadRequest);
+        let query = Query::parse("EIO=4&transport=websocket&sid=a%2Bb&t=x").unwrap();
+        assert_eq!(query.sid.as_deref(), Some("a+b"));
+        assert!(query.version_4);
+        assert!(!Query::parse("EIO=abc&transport=polling").unwrap().version_4);
+    }
+}

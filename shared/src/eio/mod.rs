@@ -1,0 +1,7 @@
+//! Engine.IO v4: packets, long-polling payloads, and the handshake's words.
+
+mod handshake;
+mod packet;
+
+pub use handshake::{HandshakeError, Open, Query, TransportName};
+pub use packet::{BadPacket, Packet, Payload, push_polling};

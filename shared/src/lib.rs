@@ -1,0 +1,18 @@
+//! The pure parts of Muster: every codec, name, claim, setting and limit.
+//!
+//! Nothing in this crate owns a socket, a task or a clock. Bytes and `now` go in, values come out, so
+//! each piece can be tested with plain functions and fuzzed as it is.
+//!
+//! Reading order: [`limits`] (every maximum), [`names`] and [`ids`] (what may be called how), [`ws`]
+//! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`auth`] (tokens), [`config`]
+//! (settings).
+
+pub mod auth;
+pub mod config;
+pub mod eio;
+pub mod ids;
+pub mod json;
+pub mod limits;
+pub mod names;
+pub mod sio;
+pub mod ws;

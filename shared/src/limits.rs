@@ -1,0 +1,177 @@
+//! Every fixed maximum of the system, in one place.
+//!
+//! Limits that an operator may move are settings ([`crate::config`]); these are the ones that stay.
+//! Each has a test that reaches it, and the README lists both kinds in one table.
+
+/// Packets of one polling body: a body of the default size with nothing but pongs has half a million, a
+/// real one a handful.
+pub const PACKETS_PER_PAYLOAD_MAX: usize = 16_384;
+
+/// The largest ack id: what JavaScript keeps exact.
+pub const ACK_ID_MAX: u64 = (1 << 53) - 1;
+
+/// Characters of a room, event, namespace or user id (contract, "Names and ids").
+pub const NAME_MAX: usize = 128;
+
+/// Bytes of a token; longer ones are refused unread.
+pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
+
+/// Bytes of a token's name, e-mail, avatar and role each: they are kept for every socket.
+pub const CLAIM_TEXT_MAX_BYTES: usize = 1_024;
+
+/// Entries of each room list in a token's claims.
+pub const CLAIM_ROOMS_MAX: usize = 256;
+
+/// Binary attachments of one Socket.IO packet, the default of the stock parser on both ends.
+pub const ATTACHMENTS_MAX: usize = 10;
+
+/// Milliseconds a packet may wait for its attachments before its session is closed.
+pub const REASSEMBLY_MAX_MS: u64 = 30_000;
+
+/// Arguments of one event, its name not counted.
+pub const ARGUMENTS_MAX: usize = 256;
+
+/// Nesting of JSON that a client may send.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Frames that one WebSocket message may come in.
+pub const FRAGMENTS_MAX: u32 = 16_384;
+
+/// Bytes of a WebSocket control frame's payload (RFC 6455, 5.5).
+pub const CONTROL_PAYLOAD_MAX: usize = 125;
+
+/// Control frames a second that a client may send for long.
+pub const CONTROL_FRAMES_PER_SECOND: u32 = 10;
+
+/// Control frames that a client may send at once.
+pub const CONTROL_FRAMES_BURST: u32 = 50;
+
+/// Bytes of an HTTP request's head.
+pub const HEAD_MAX_BYTES: usize = 16 * 1024;
+
+/// Headers of an HTTP request.
+pub const HEADERS_MAX: usize = 64;
+
+/// Bytes of a request's URI.
+pub const URI_MAX_BYTES: usize = 8 * 1024;
+
+/// Bytes of the `Origin` header; longer ones are answered 431.
+pub const ORIGIN_MAX_BYTES: usize = 4 * 1024;
+
+/// Milliseconds until a request's head must be complete.
+pub const HEAD_MAX_MS: u64 = 10_000;
+
+/// Milliseconds until a request's body must be complete.
+pub const BODY_MAX_MS: u64 = 15_000;
+
+/// Bytes of a REST request's body.
+pub const REST_BODY_MAX_BYTES: usize = 64 * 1024;
+
+/// Milliseconds that packets may wait for a client that does not read, before its transport is closed.
+pub const OUTBOX_AGE_MAX_MS: u64 = 10_000;
+
+/// Milliseconds of silence after which a client that was refused for its rate has stopped flooding.
+pub const FLOOD_PAUSE_MS: u64 = 100;
+
+/// Milliseconds that a closed WebSocket waits for its client's side of the close.
+pub const LINGER_MS: u64 = 1_000;
+
+/// Sessions reported as slow consumers and not closed yet; past it their next deadline finds them.
+pub const OVERFLOWS_QUEUED: usize = 1_024;
+
+/// Connections that wait to be accepted, in the kernel.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+
+/// Connections to the internal listener.
+pub const INTERNAL_CONNECTIONS: usize = 250;
+
+/// Milliseconds that tasks and connections may take to end when a drain has closed every session.
+pub const LAST_WORDS_MS: u64 = 5_000;
+
+/// Users whose leave of a chat room is held back; past it a leave is told at once.
+pub const DEPARTURES_MAX: usize = 100_000;
+
+/// Milliseconds a closed polling session keeps its last packets for the next GET.
+pub const POLLING_LINGER_MS: u64 = 30_000;
+
+/// Frames of one room that wait to be delivered together.
+pub const BATCH_FRAMES_MAX: usize = 256;
+
+/// Bytes of one room that wait to be delivered together.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// Events whose acks a node awaits from clients at once.
+pub const PENDING_ACKS_MAX: usize = 10_000;
+
+/// Bytes of the acks to one event together; what is more is given as `null`.
+pub const ACK_BYTES_MAX: usize = 256 * 1024;
+
+/// Milliseconds that the acks to one event may be waited for.
+pub const ACK_MAX_MS: u64 = 30_000;
+
+/// Members that one answer lists; its count is exact all the same.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// Chat messages that wait to be stored; past it a sender is told to try again.
+pub const CHAT_QUEUE_MAX: usize = 1_024;
+
+/// Chat messages stored in one transaction.
+pub const CHAT_BATCH_MAX: usize = 256;
+
+/// Entries of one page of history (contract: 100 at most where a limit may be asked for).
+pub const PAGE_MAX: u32 = 100;
+
+/// Messages that a chat room's history shows on joining (document 003).
+pub const CHAT_HISTORY: u32 = 50;
+
+/// Unicode scalar values of a chat message after trimming (document 003).
+pub const CHAT_MESSAGE_MAX: usize = 1_000;
+
+/// Milliseconds that the wait for a database connection may take.
+pub const RECORDS_CONNECT_MS: u64 = 2_000;
+
+/// Milliseconds that one transaction may take.
+pub const RECORDS_TIMEOUT_MS: u64 = 5_000;
+
+/// Milliseconds after the database could not be reached, in which callers are refused at once.
+pub const RECORDS_RETRY_MS: u64 = 500;
+
+/// Database connections of a node.
+pub const RECORDS_CONNECTIONS: u32 = 8;
+
+/// Failed logins a minute for one e-mail or address before 429 (contract, Identity).
+pub const LOGIN_FAILURES_PER_MINUTE: u32 = 5;
+
+/// E-mails and addresses whose failed logins are remembered at once; past it the oldest go.
+pub const LOGIN_KEYS_MAX: usize = 100_000;
+
+/// Password hashes computed at once; each takes about 19 MiB for some tens of milliseconds.
+pub const PASSWORD_HASHES_AT_ONCE: usize = 2;
+
+/// Bytes of an e-mail address or a password.
+pub const CREDENTIAL_MAX_BYTES: usize = 256;
+
+/// Seconds that a token from logging in is good for.
+pub const LOGIN_TOKEN_LIFE_S: u64 = 3_600;
+
+/// Seconds between two fetches of the key set, whatever the number of unknown key ids.
+pub const JWKS_REFRESH_MIN_S: u64 = 60;
+
+/// Bytes of a key set.
+pub const JWKS_MAX_BYTES: usize = 256 * 1024;
+
+/// Milliseconds a fetch of the key set may take.
+pub const JWKS_TIMEOUT_MS: u64 = 3_000;
+
+/// Seconds that clocks may differ when a token's `exp` and `nbf` are read.
+pub const CLOCK_SKEW_S: u64 = 5;
+
+/// Addresses that the per-address limits keep apart at once; past it new ones share one counter.
+pub const ADDRESSES_MAX: usize = 200_000;
+
+/// File descriptors kept free of connections: database, logs, backplane, HTTP.
+pub const RESERVED_FILES: u64 = 1_000;
+
+const _: () = assert!(CONTROL_PAYLOAD_MAX < 126);
+const _: () = assert!(BATCH_BYTES_MAX <= 64 * 1024);
+const _: () = assert!(CHAT_HISTORY <= PAGE_MAX);

@@ -1,0 +1,17 @@
+//! Socket.IO v5: packets to values, and values to the frames that every member of a room shares.
+//!
+//! What is only passed on stays raw JSON text: key order, number formatting and lone surrogates reach the
+//! other end as they were sent.
+
+mod decode;
+mod encode;
+mod reassembly;
+
+pub use decode::{Args, DecodeError, Kind, Packet, decode};
+pub use encode::{Encoded, Event, encode_ack, encode_connect, encode_connect_error, encode_disconnect};
+pub use reassembly::{Reassembly, Whole};
+
+/// Names that the stock client and server keep for themselves; they close the session when they arrive
+/// and are refused where an app would emit them.
+pub const RESERVED_EVENTS: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
