@@ -224,8 +224,14 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
     Ok(read.freeze())
 }
 
-/// Handles the packets of a body one after the other; false when one of them ended the session for being
-/// out of order.
+/// Whether a POST that ended the session is refused. What could be read as Engine.IO is acknowledged whatever
+/// its Socket.IO packets did: the client hears of the end by its GET, as a `transport close` (protocol, 2.3);
+/// a refusal could overtake that and be a `transport error`.
+fn is_malformed(reason: CloseReason) -> bool {
+    matches!(reason, CloseReason::ParseError | CloseReason::TooBig)
+}
+
+/// Handles the packets of a body one after the other; false when the body is to be refused.
 async fn receive(session: &Arc<Session>, body: &Bytes) -> bool {
     let Ok(text) = str::from_utf8(body) else {
         metrics::get().bad_input(BadInput::Payload);
@@ -249,7 +255,7 @@ async fn receive(session: &Arc<Session>, body: &Bytes) -> bool {
             }
             Work::Close(reason) => {
                 session.close(reason);
-                return reason == CloseReason::Client;
+                return !is_malformed(reason);
             }
         };
         if let Some(reply) = reply {
