@@ -12,6 +12,15 @@ pub enum FanoutError {
     /// The socket has left; nothing can be entered any more.
     #[error("socket is gone")]
     Gone,
+    /// Redis is away, slow or will not: what was asked may have been done all the same.
+    #[error("Redis is not available")]
+    Unavailable,
+    /// The packet is none that may cross Redis: a bug of who made it.
+    #[error("packet cannot be published")]
+    BadPacket,
+    /// Too many questions to clients are open.
+    #[error("too many open questions")]
+    TooManyQuestions,
     /// No such namespace on this node.
     #[error("no such namespace")]
     UnknownNamespace,

@@ -1,26 +1,35 @@
 //! [`Fanout`]: the handle that everybody clones.
 //!
-//! Entering, leaving and broadcasting are futures although a node alone answers them at once: with Redis
-//! behind the same handle they wait for its word.
+//! Alone, a node answers everything at once from its registry. In a cluster the same calls wait for Redis'
+//! word, within bounds; what then cannot be had is said ([`FanoutError::Unavailable`]), and what a node can do
+//! for its own clients it does.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use shared::adapter::Body;
 use shared::ids::{NodeId, SessionId, SocketId};
-use shared::limits::OVERFLOWS_QUEUED;
-use shared::names::{Namespace, Room, UserId};
-use shared::sio::Encoded;
+use shared::limits::{CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, SEQUENCED_QUEUE_MAX};
+use shared::names::{Namespace, Room, USER_ROOM_PREFIX, UserId};
+use shared::sio::{Encoded, Event};
 use tokio::sync::mpsc;
 
+use crate::cluster::{Cluster, ClusterOptions, Exchange, Outlets, kept, room_key};
+use crate::control::{Control, Events, Reply, Sequenced};
 use crate::courier::Courier;
 use crate::error::FanoutError;
 use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
-use crate::presence::{Entered, Left, Member, RoomCount};
+use crate::peers::{Answers, Questions};
+use crate::presence::cluster::GoneUser;
+use crate::presence::lingering::{Lingering, Waiting};
+use crate::presence::store::Kept;
+use crate::presence::{Counted, Entered, Gone, Left, Member, RoomCount};
 use crate::registry::{LocalSocket, NamespaceRooms, SocketInfo};
 use crate::stats::{Distributions, Stats, StatsSnapshot};
+use crate::target::{Form, Packet, Receipt, Target, To};
 
 /// What a [`Fanout`] is made with.
 #[derive(Debug, Clone)]
@@ -37,41 +46,12 @@ pub struct FanoutOptions {
     pub rooms_per_socket: usize,
     /// Sockets of one user in a namespace; 0: no limit.
     pub sockets_per_user: usize,
+    /// How long who is lost may take to come back before they are [`Gone`].
+    pub holdback: Duration,
+    /// The cluster; `None` for a node alone.
+    pub cluster: Option<ClusterOptions>,
     /// Where delivery is observed.
     pub distributions: Distributions,
-}
-
-/// Where a broadcast goes.
-#[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
-    /// The namespace.
-    pub namespace: &'a Namespace,
-    /// The room.
-    pub room: &'a str,
-    /// A socket that does not get it.
-    pub except: Option<SocketId>,
-    /// May be dropped for a client who cannot take it now.
-    pub volatile: bool,
-}
-
-impl<'a> Target<'a> {
-    /// Everybody in `room`.
-    #[must_use]
-    pub fn room(namespace: &'a Namespace, room: &'a str) -> Self {
-        Self { namespace, room, except: None, volatile: false }
-    }
-
-    /// Not to `socket`.
-    #[must_use]
-    pub fn except(self, socket: SocketId) -> Self {
-        Self { except: Some(socket), ..self }
-    }
-
-    /// Dropped for clients who cannot take it now.
-    #[must_use]
-    pub fn volatile(self) -> Self {
-        Self { volatile: true, ..self }
-    }
 }
 
 /// Rooms, members and delivery. Cheap to clone.
@@ -86,6 +66,22 @@ struct Inner {
     couriers: Box<[Arc<Courier>]>,
     next_courier: AtomicUsize,
     outboxes: Arc<OutboxShared>,
+    backplane: Backplane,
+    control: mpsc::Sender<Control>,
+    sequenced: mpsc::Sender<Sequenced>,
+}
+
+/// What carries broadcasts, and who knows of members.
+enum Backplane {
+    InProcess {
+        lingering: Lingering,
+        questions: Questions,
+    },
+    Redis {
+        cluster: Arc<Cluster>,
+        /// For the tasks of [`Fanout::run`], which take them once.
+        tasks: parking_lot::Mutex<Option<(mpsc::Receiver<Exchange>, mpsc::Receiver<GoneUser>)>>,
+    },
 }
 
 impl fmt::Debug for Fanout {
@@ -94,22 +90,56 @@ impl fmt::Debug for Fanout {
     }
 }
 
+/// Interest in a room: while it is held, this node hears what is published to the room.
+#[derive(Debug)]
+pub struct Follow<'a> {
+    fanout: &'a Fanout,
+    channel: Option<String>,
+}
+
+impl Drop for Follow<'_> {
+    fn drop(&mut self) {
+        if let (Some(channel), Backplane::Redis { cluster, .. }) = (&self.channel, &self.fanout.inner.backplane) {
+            cluster.subscriber.release(channel);
+        }
+    }
+}
+
 impl Fanout {
-    /// Makes the fan-out of a node, and the channel that names sessions whose outbox overflowed: whoever
-    /// owns sessions closes those. The couriers ([`Self::couriers`]) must be run.
+    /// Makes the fan-out of a node, and what it tells its owner. The couriers ([`Self::couriers`]) and
+    /// [`Self::run`] must be run.
     #[must_use]
-    pub fn new(options: FanoutOptions) -> (Self, mpsc::Receiver<SessionId>) {
-        let (overflowed, receiver) = mpsc::channel(OVERFLOWS_QUEUED);
+    pub fn new(options: FanoutOptions) -> (Self, Events) {
+        let (overflowed, overflows) = mpsc::channel(OVERFLOWS_QUEUED);
+        let (control, controls) = mpsc::channel(CONTROL_QUEUE_MAX);
+        let (sequenced, sequence) = mpsc::channel(SEQUENCED_QUEUE_MAX);
         let stats = Arc::new(Stats::new(options.distributions.clone()));
         let couriers: Box<[_]> = (0..options.couriers.max(1)).map(|_| Arc::default()).collect();
         let rooms_of = |name: &Namespace| {
             let rooms = NamespaceRooms::new(name.clone(), couriers.clone(), Arc::clone(&stats));
             (name.clone(), Arc::new(rooms))
         };
-        let namespaces = options.namespaces.iter().map(rooms_of).collect();
+        let namespaces: HashMap<_, _> = options.namespaces.iter().map(rooms_of).collect();
+        let backplane = match options.cluster.clone() {
+            None => Backplane::InProcess {
+                lingering: Lingering::new(LINGERING_MAX),
+                questions: Questions::default(),
+            },
+            Some(cluster) => {
+                let (gone, left) = mpsc::channel(CONTROL_QUEUE_MAX);
+                let outlets = Outlets { gone, sequenced: sequenced.clone() };
+                let this = (options.node, options.holdback);
+                let (cluster, exchanges) =
+                    Cluster::new(cluster, this, namespaces.clone(), outlets, Arc::clone(&stats));
+                let tasks = parking_lot::Mutex::new(Some((exchanges, left)));
+                Backplane::Redis { cluster: Arc::new(cluster), tasks }
+            }
+        };
         let outboxes = Arc::new(OutboxShared { limits: options.outbox, overflowed, stats });
         let next_courier = AtomicUsize::new(0);
-        (Self { inner: Arc::new(Inner { options, namespaces, couriers, next_courier, outboxes }) }, receiver)
+        let inner = Inner { options, namespaces, couriers, next_courier, outboxes, backplane, control, sequenced };
+        let events = Events { overflowed: overflows, control: controls, sequenced: sequence };
+        (Self { inner: Arc::new(inner) }, events)
     }
 
     /// The couriers, each to be run by a task of its own ([`Courier::run`]).
@@ -118,16 +148,101 @@ impl Fanout {
         &self.inner.couriers
     }
 
+    /// Tells who is gone, keeps the connections to Redis, the lease and all else that runs until the node stops.
+    pub async fn run(&self) {
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => loop {
+                let Waiting { room, user, info, .. } = lingering.due().await;
+                self.tell_gone(GoneUser { room, user, info }).await;
+            },
+            Backplane::Redis { cluster, tasks } => {
+                let Some((exchanges, gone)) = tasks.lock().take() else { return };
+                tokio::join!(cluster.run(), self.serve(exchanges), self.forward_gone(gone), self.watch(cluster));
+            }
+        }
+    }
+
+    async fn forward_gone(&self, mut gone: mpsc::Receiver<GoneUser>) {
+        while let Some(gone) = gone.recv().await {
+            self.tell_gone(gone).await;
+        }
+    }
+
+    async fn watch(&self, cluster: &Cluster) {
+        let mut connections = cluster.subscriber.connections();
+        while connections.changed().await.is_ok() {
+            let _ = self.inner.control.send(Control::Resubscribed).await;
+            if *connections.borrow() > 1 {
+                cluster.check_places().await;
+            }
+        }
+    }
+
+    async fn tell_gone(&self, gone: GoneUser) {
+        let parsed = gone.room.split_once('#').and_then(|(namespace, room)| {
+            let namespace = self.inner.namespaces.get(namespace)?.name.clone();
+            let user = UserId::parse(&gone.user).ok()?;
+            let email = info_field(&gone.info, "e");
+            Some(Gone { namespace, room: Room::of_cluster(room)?, user, email })
+        });
+        if let Some(gone) = parsed {
+            let _ = self.inner.control.send(Control::Gone(gone)).await;
+        }
+    }
+
+    /// Gives the lease up; nothing is told to the store any more. To be called when every socket is detached.
+    pub async fn close(&self) {
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            cluster.presence.close().await;
+        }
+    }
+
     /// This node.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.inner.options.node
     }
 
+    /// Whether there are other nodes, or may be.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        matches!(self.inner.backplane, Backplane::Redis { .. })
+    }
+
+    /// Whether this node takes part in everything: alone always, in a cluster when commands and subscriptions
+    /// work and its lease is held.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => true,
+            Backplane::Redis { cluster, .. } => cluster.is_ready(),
+        }
+    }
+
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> StatsSnapshot {
-        self.inner.outboxes.stats.snapshot()
+        let stats = self.inner.outboxes.stats.snapshot();
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => stats,
+            Backplane::Redis { cluster, .. } => StatsSnapshot {
+                clustered: true,
+                redis_up: cluster.is_ready(),
+                channels: cluster.subscriber.channels(),
+                ..stats
+            },
+        }
+    }
+
+    /// How another living node is reached, by the id that its sessions begin with.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn peer(&self, node: NodeId) -> Result<Option<String>, FanoutError> {
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => Ok(None),
+            Backplane::Redis { cluster, .. } => cluster.presence.info_of(node).await,
+        }
     }
 
     /// An outbox for a new session.
@@ -138,47 +253,185 @@ impl Fanout {
         Arc::new(Outbox::new(session, Arc::clone(&self.inner.outboxes), Arc::clone(courier)))
     }
 
-    /// Makes a socket known on this node.
+    fn rooms(&self, namespace: &str) -> Result<&Arc<NamespaceRooms>, FanoutError> {
+        self.inner.namespaces.get(namespace).ok_or(FanoutError::UnknownNamespace)
+    }
+
+    /// Makes a socket known on this node: from then on it gets what is sent to its user, to its own id and to
+    /// the namespace.
     ///
     /// # Errors
     /// [`FanoutError::TooManySockets`], [`FanoutError::UnknownNamespace`].
-    pub fn attach(
+    pub async fn attach(
         &self,
         namespace: &str,
         info: SocketInfo,
         outbox: Arc<Outbox>,
     ) -> Result<Arc<LocalSocket>, FanoutError> {
-        let rooms = self.inner.namespaces.get(namespace).ok_or(FanoutError::UnknownNamespace)?;
-        rooms.attach(info, outbox, self.inner.options.sockets_per_user)
+        let rooms = self.rooms(namespace)?;
+        let user = info.user.clone();
+        let socket = rooms.attach(info, outbox, self.inner.options.sockets_per_user)?;
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            cluster.subscriber.acquire(&cluster.channels.room(namespace, Room::of_user(&user).as_str())).await;
+        }
+        Ok(socket)
     }
 
-    /// Forgets a socket: it leaves all of its rooms, which are answered. Safe to call twice: the second
-    /// call finds nothing.
-    pub fn detach(&self, socket: &Arc<LocalSocket>) -> Ready<Vec<(Room, Left)>> {
-        ready(socket.namespace.detach(socket))
+    /// Forgets a socket: it leaves all of its rooms, which are answered. Where it was its user's last, that is
+    /// told after the hold-back as [`Gone`], unless the user is back. Safe to call twice: the second call finds
+    /// nothing.
+    pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
+        let namespace = socket.namespace();
+        if !socket.namespace.knows(socket) {
+            return Vec::new();
+        }
+        let left = socket.namespace.detach(socket);
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => {
+                for (room, left) in &left {
+                    if left.last_of_user {
+                        let Kept { user, info, .. } = kept(&socket.info);
+                        let room = room_key(namespace.as_str(), room.as_str());
+                        let waiting = Waiting { room, user, info, incarnation: String::new() };
+                        lingering.add(waiting, self.inner.options.holdback);
+                    }
+                }
+            }
+            Backplane::Redis { cluster, .. } => {
+                let user_room = Room::of_user(socket.user());
+                cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), user_room.as_str()));
+                let member = kept(&socket.info);
+                for (room, _) in &left {
+                    let key = room_key(namespace.as_str(), room.as_str());
+                    let _changing = cluster.presence.changing(&key).await;
+                    cluster.presence.left(&key, &member, true).await;
+                    cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), room.as_str()));
+                }
+            }
+        }
+        left.into_iter().map(|(room, _)| room).collect()
+    }
+
+    /// Wants to hear what is published to a room, before anybody enters it.
+    pub async fn follow<'a>(&'a self, namespace: &str, room: &str) -> Follow<'a> {
+        let channel = match &self.inner.backplane {
+            Backplane::InProcess { .. } => None,
+            Backplane::Redis { cluster, .. } => {
+                let channel = cluster.channels.room(namespace, room);
+                cluster.subscriber.acquire(&channel).await;
+                Some(channel)
+            }
+        };
+        Follow { fanout: self, channel }
     }
 
     /// Puts a socket into a room: it gets every broadcast made after this answers, and none made before
-    /// it was called.
-    pub fn enter(&self, socket: &Arc<LocalSocket>, room: &Room) -> Ready<Result<Entered, FanoutError>> {
-        ready(socket.namespace.enter(socket, room, self.inner.options.rooms_per_socket))
+    /// it was called. While Redis is away it is in the room for this node alone, until Redis is back.
+    ///
+    /// # Errors
+    /// [`FanoutError::TooManyRooms`], [`FanoutError::Gone`].
+    pub async fn enter(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<Entered, FanoutError> {
+        let namespace = socket.namespace().as_str();
+        let limit = self.inner.options.rooms_per_socket;
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => {
+                let entered = socket.namespace.enter(socket, room, limit)?;
+                let key = room_key(namespace, room.as_str());
+                let waited = entered.first_of_user && lingering.cancel(&key, socket.user().as_str());
+                if waited && !socket.is_in(room.as_str()) {
+                    // The connection was lost while it entered, and its leave has just been taken back.
+                    let Kept { user, info, .. } = kept(&socket.info);
+                    let waiting = Waiting { room: key, user, info, incarnation: String::new() };
+                    lingering.add(waiting, self.inner.options.holdback);
+                }
+                Ok(Entered { first_of_user: entered.first_of_user && !waited, ..entered })
+            }
+            Backplane::Redis { cluster, .. } => {
+                let channel = cluster.channels.room(namespace, room.as_str());
+                cluster.subscriber.acquire(&channel).await;
+                let key = room_key(namespace, room.as_str());
+                let _changing = cluster.presence.changing(&key).await;
+                let entered = socket.namespace.enter(socket, room, limit);
+                if !matches!(entered, Ok(Entered { new: true, .. })) {
+                    cluster.subscriber.release(&channel);
+                    return entered;
+                }
+                let entered = entered?;
+                let member = kept(&socket.info);
+                let first = cluster.presence.entered(&key, &member).await;
+                if !socket.is_in(room.as_str()) {
+                    // Detached meanwhile, and the store was told of the leave before the entry.
+                    cluster.presence.left(&key, &member, true).await;
+                }
+                Ok(Entered { new: true, first_of_user: first.unwrap_or(entered.first_of_user) })
+            }
+        }
     }
 
     /// Takes a socket out of a room: nothing broadcast after this answers reaches it. Safe to call twice.
-    pub fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Ready<Left> {
-        ready(socket.namespace.leave(socket, room))
+    pub async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
+        let left = socket.namespace.leave(socket, room);
+        if !left.was_member {
+            return left;
+        }
+        let namespace = socket.namespace().as_str();
+        let key = room_key(namespace, room);
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => {
+                if left.last_of_user {
+                    lingering.cancel(&key, socket.user().as_str());
+                }
+                left
+            }
+            Backplane::Redis { cluster, .. } => {
+                let _changing = cluster.presence.changing(&key).await;
+                let last_of_user = cluster.presence.left(&key, &kept(&socket.info), false).await;
+                cluster.subscriber.release(&cluster.channels.room(namespace, room));
+                Left { last_of_user, ..left }
+            }
+        }
     }
 
-    /// Sends one packet to a room. Answers when it has its place in the room's order, not when it is
-    /// written.
-    pub fn broadcast(&self, target: Target<'_>, packet: Encoded) -> Ready<Result<(), FanoutError>> {
-        let Some(rooms) = self.inner.namespaces.get(target.namespace) else {
-            return ready(Err(FanoutError::UnknownNamespace));
-        };
-        if let Some(room) = rooms.find(target.room) {
-            room.broadcast(packet, target.except, target.volatile);
+    /// Writes an event once, as sending it to `target` needs it.
+    #[must_use]
+    pub fn packet(&self, target: &Target<'_>, event: &Event<'_>) -> Packet {
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => Packet::ready(event),
+            Backplane::Redis { cluster, .. } => {
+                Packet(cluster.message(target, event).map_or(Form::Bad, Form::Message))
+            }
         }
-        ready(Ok(()))
+    }
+
+    /// Sends a packet that was written for `target`. Answers when it has its place in the order, not when it is
+    /// written.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`] within a second when Redis is away; it may have been sent all the same.
+    pub async fn broadcast(&self, target: Target<'_>, packet: Packet) -> Result<Receipt, FanoutError> {
+        match (&self.inner.backplane, packet.0) {
+            (Backplane::Redis { cluster, .. }, Form::Message(message)) => cluster.broadcast(&target, &message).await,
+            (Backplane::InProcess { .. }, Form::Ready(packet)) => {
+                let rooms = self.rooms(target.namespace.as_str())?;
+                if let (Some(sequence), To::Room(room)) = (target.sequence, target.to) {
+                    let place =
+                        Sequenced { namespace: target.namespace.clone(), room: room.to_owned(), sequence, packet };
+                    self.inner.sequenced.send(place).await.map_err(|_| FanoutError::Unavailable)?;
+                } else {
+                    deliver(rooms, &target, &packet);
+                }
+                Ok(Receipt { nodes: 1, ..Receipt::default() })
+            }
+            _ => Err(FanoutError::BadPacket),
+        }
+    }
+
+    /// Delivers to the members of a room on this node, and tells nobody else: what an app makes of a
+    /// [`Sequenced`] broadcast.
+    pub fn deliver(&self, namespace: &str, room: &str, packet: Encoded) {
+        if let Some(room) = self.rooms(namespace).ok().and_then(|rooms| rooms.find(room)) {
+            room.broadcast(packet, None, false);
+        }
     }
 
     /// Sends one packet to one socket of this node, behind what was broadcast to its rooms before.
@@ -186,38 +439,177 @@ impl Fanout {
         socket.emit(packet);
     }
 
-    /// Who is in a room.
-    pub fn members(&self, namespace: &str, room: &str) -> Ready<Result<Vec<Member>, FanoutError>> {
-        let Some(rooms) = self.inner.namespaces.get(namespace) else {
-            return ready(Err(FanoutError::UnknownNamespace));
+    /// Sends an event whose receivers are asked for acks, and waits for them, `at_most` so long.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`].
+    pub async fn ask(
+        &self,
+        target: Target<'_>,
+        event: &Event<'_>,
+        at_most: Duration,
+    ) -> Result<Answers, FanoutError> {
+        let namespace = target.namespace;
+        let user = match target.to {
+            To::User(user) => Some(Room::of_user(user)),
+            To::Room(_) | To::All => None,
         };
-        let node = self.inner.options.node;
+        let room = match target.to {
+            To::Room(room) => Some(room),
+            To::User(_) => user.as_ref().map(Room::as_str),
+            To::All => None,
+        };
+        let except = target.except.as_ref().map(SocketId::as_str);
+        match &self.inner.backplane {
+            Backplane::InProcess { questions, .. } => {
+                let question = questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
+                let sockets = self.rooms(namespace.as_str())?.select(room.as_slice(), except.as_slice());
+                let args: Vec<&str> = event.args.to_vec();
+                let name = serde_json::Value::from(event.name).to_string();
+                let json = std::iter::once(&*name).chain(args).collect::<Vec<_>>().join(",");
+                let body = Body { json, attachments: event.attachments.to_vec() };
+                let (fanout, id) = (self.clone(), question.id.clone());
+                let reply = Reply { fanout, namespace: namespace.clone(), id };
+                let ask = Control::Ask { sockets, body, timeout: at_most, reply };
+                self.inner.control.send(ask).await.map_err(|_| FanoutError::Unavailable)?;
+                Ok(question.answers(at_most).await)
+            }
+            Backplane::Redis { cluster, .. } => {
+                let nodes = cluster.servers(namespace.as_str()).await?;
+                let question =
+                    cluster.questions.open(self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+                let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
+                let node = self.node();
+                let from = (node.as_str(), &*question.id);
+                let message =
+                    shared::adapter::encode_ack_broadcast(from, event, room.as_slice(), except.as_slice(), ms)
+                        .map_err(|_| FanoutError::BadPacket)?;
+                let channel = cluster.channels.request(namespace.as_str());
+                cluster.publish_plain(&channel, &message).await?;
+                Ok(question.answers(at_most).await)
+            }
+        }
+    }
+
+    /// Who is in a room, on all nodes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
+    pub async fn members(&self, namespace: &str, room: &str) -> Result<Vec<Member>, FanoutError> {
+        let rooms = self.rooms(namespace)?;
         let member = |info: &SocketInfo| Member {
             socket: info.id,
             user: info.user.clone(),
             display_name: info.display_name.clone(),
-            node,
+            node: self.inner.options.node,
             connected_at_ms: info.connected_at_ms,
+            role: info.role.clone(),
         };
-        ready(Ok(rooms.find(room).map(|room| room.map_members(member)).unwrap_or_default()))
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => {
+                if room.starts_with(USER_ROOM_PREFIX) {
+                    return Ok(rooms.sockets_in(room).iter().map(|socket| member(&socket.info)).collect());
+                }
+                Ok(rooms.find(room).map(|room| room.map_members(member)).unwrap_or_default())
+            }
+            Backplane::Redis { cluster, .. } => {
+                let members = cluster.presence.members(&room_key(namespace, room)).await?;
+                Ok(members.iter().filter_map(listed).collect())
+            }
+        }
     }
 
-    /// How many are in a room.
-    pub fn count(&self, namespace: &str, room: &str) -> Ready<Result<RoomCount, FanoutError>> {
-        let Some(rooms) = self.inner.namespaces.get(namespace) else {
-            return ready(Err(FanoutError::UnknownNamespace));
-        };
-        let users = rooms.find(room).map(|room| room.map_members(|info| info.user.clone()));
-        let users = users.unwrap_or_default();
-        let sockets = users.len();
-        let users = users.into_iter().collect::<std::collections::HashSet<UserId>>().len();
-        ready(Ok(RoomCount { sockets, users }))
+    /// How many are in a room, on all nodes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
+    pub async fn count(&self, namespace: &str, room: &str) -> Result<Counted, FanoutError> {
+        let rooms = self.rooms(namespace)?;
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => {
+                let users = rooms.find(room).map(|room| room.map_members(|info| info.user.clone()));
+                let users = users.unwrap_or_default();
+                let sockets = users.len();
+                let users = users.into_iter().collect::<std::collections::HashSet<UserId>>().len();
+                Ok(Counted { count: RoomCount { sockets, users }, age: Duration::ZERO, stale: false })
+            }
+            Backplane::Redis { cluster, .. } => cluster.presence.count(&room_key(namespace, room)).await,
+        }
     }
 
-    /// Whether any socket of `user` is in `room`.
-    pub fn is_user_in(&self, namespace: &str, user: &UserId, room: &str) -> Ready<bool> {
-        let rooms = self.inner.namespaces.get(namespace);
-        let sockets = rooms.map(|rooms| rooms.sockets_of(user.as_str())).unwrap_or_default();
-        ready(sockets.iter().any(|socket| socket.is_in(room)))
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => None,
+            Backplane::Redis { cluster, .. } => Some(cluster),
+        }
     }
+
+    pub(crate) fn rooms_of(&self, namespace: &Namespace) -> Option<&Arc<NamespaceRooms>> {
+        self.inner.namespaces.get(namespace)
+    }
+
+    pub(crate) async fn control(&self, control: Control) {
+        // Without a receiver the node is stopping.
+        let _ = self.inner.control.send(control).await;
+    }
+
+    pub(crate) async fn tell_asked(&self, reply: &Reply, sockets: usize) {
+        match &self.inner.backplane {
+            Backplane::InProcess { questions, .. } => questions.told(&reply.id, sockets),
+            Backplane::Redis { cluster, .. } => {
+                let message = shared::adapter::encode_client_count(&reply.id, sockets);
+                let channel = cluster.channels.response(reply.namespace.as_str());
+                let _ = cluster.publish_plain(&channel, &message).await;
+            }
+        }
+    }
+
+    pub(crate) async fn tell_answer(&self, reply: &Reply, json: &str) {
+        match &self.inner.backplane {
+            Backplane::InProcess { questions, .. } => questions.answered(&reply.id, json),
+            Backplane::Redis { cluster, .. } => {
+                let Ok(message) = shared::adapter::encode_acked(&reply.id, json) else { return };
+                let channel = cluster.channels.response(reply.namespace.as_str());
+                let _ = cluster.publish_plain(&channel, &message).await;
+            }
+        }
+    }
+}
+
+/// Delivers on this node alone.
+fn deliver(rooms: &NamespaceRooms, target: &Target<'_>, packet: &Encoded) {
+    let sockets = match target.to {
+        To::Room(room) => match rooms.find(room) {
+            Some(room) => return room.broadcast(packet.clone(), target.except, target.volatile),
+            None => rooms.sockets_in(room),
+        },
+        To::User(user) => rooms.sockets_of(user.as_str()),
+        To::All => rooms.all_sockets(),
+    };
+    for socket in sockets.iter().filter(|socket| Some(socket.id()) != target.except) {
+        if target.volatile {
+            socket.emit_volatile(packet.clone());
+        } else {
+            socket.emit(packet.clone());
+        }
+    }
+}
+
+fn info_field(info: &str, field: &str) -> Option<Box<str>> {
+    let info: serde_json::Value = serde_json::from_str(info).ok()?;
+    info.get(field)?.as_str().map(Into::into)
+}
+
+fn listed(kept: &Kept) -> Option<Member> {
+    let info: serde_json::Value = serde_json::from_str(&kept.info).ok()?;
+    let text = |field: &str| info.get(field).and_then(serde_json::Value::as_str).map(Into::into);
+    let socket = SocketId::parse(&kept.socket)?;
+    Some(Member {
+        socket,
+        user: UserId::parse(&kept.user).ok()?,
+        display_name: text("d").unwrap_or_default(),
+        node: socket.node(),
+        connected_at_ms: info.get("c").and_then(serde_json::Value::as_u64).unwrap_or_default(),
+        role: text("r"),
+    })
 }

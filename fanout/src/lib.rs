@@ -16,18 +16,29 @@
 //!
 //! This crate knows no app, no HTTP, no token and no database.
 
+mod cluster;
+mod control;
 mod courier;
 mod error;
+mod exchange;
 mod facade;
 mod outbox;
+mod peers;
 mod presence;
+mod redis;
 mod registry;
+mod selection;
 mod stats;
+mod target;
 
+pub use cluster::ClusterOptions;
+pub use control::{Control, Events, Reply, Sequenced};
 pub use courier::Courier;
 pub use error::FanoutError;
-pub use facade::{Fanout, FanoutOptions, Target};
+pub use facade::{Fanout, FanoutOptions, Follow};
 pub use outbox::{Outbox, OutboxLimits, Polled, Status};
-pub use presence::{Entered, Left, Member, RoomCount};
+pub use peers::Answers;
+pub use presence::{Counted, Entered, Gone, Left, Member, RoomCount};
+pub use target::{Packet, Receipt, Target, To};
 pub use registry::{LocalSocket, SocketInfo};
 pub use stats::{Distributions, Stats, StatsSnapshot};

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use shared::adapter::Stamp;
 use shared::ids::SocketId;
 use shared::limits::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 use shared::names::{Namespace, Room as RoomName, UserId};
@@ -37,6 +38,10 @@ pub struct SocketInfo {
     pub display_name: Box<str>,
     /// Milliseconds since the epoch.
     pub connected_at_ms: u64,
+    /// The e-mail address in its token.
+    pub email: Option<Box<str>>,
+    /// The role in its token.
+    pub role: Option<Box<str>>,
 }
 
 /// A socket of this node.
@@ -91,6 +96,12 @@ impl LocalSocket {
         self.rooms.lock().rooms.iter().any(|joined| joined.name.as_str() == room)
     }
 
+    /// Whether it is still known here.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.namespace.knows(self)
+    }
+
     /// The names of its rooms.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomName> {
@@ -99,6 +110,19 @@ impl LocalSocket {
 
     /// Puts `packet` into the outbox, behind every broadcast that was made to the socket's rooms before.
     pub(crate) fn emit(&self, packet: Encoded) {
+        self.settle_rooms();
+        self.outbox.send(packet.into_wire(), 1);
+    }
+
+    /// Like [`Self::emit`], but dropped when the client cannot take it now.
+    pub(crate) fn emit_volatile(&self, packet: Encoded) {
+        self.settle_rooms();
+        if self.outbox.push_volatile(packet.into_wire(), 1) {
+            self.outbox.schedule();
+        }
+    }
+
+    fn settle_rooms(&self) {
         let dirty: SmallVec<[Arc<Room>; 2]> = {
             let joined = self.rooms.lock();
             joined.rooms.iter().filter(|room| room.is_dirty()).cloned().collect()
@@ -106,7 +130,6 @@ impl LocalSocket {
         for room in dirty {
             room.settle();
         }
-        self.outbox.send(packet.into_wire(), 1);
     }
 }
 
@@ -115,13 +138,15 @@ pub(crate) struct NamespaceRooms {
     pub(crate) name: Namespace,
     rooms: DashMap<RoomName, Arc<Room>, RandomState>,
     users: DashMap<UserId, SmallVec<[Arc<LocalSocket>; 1]>, RandomState>,
+    sockets: DashMap<SocketId, Arc<LocalSocket>, RandomState>,
     couriers: Box<[Arc<Courier>]>,
     stats: Arc<Stats>,
 }
 
 impl NamespaceRooms {
     pub(crate) fn new(name: Namespace, couriers: Box<[Arc<Courier>]>, stats: Arc<Stats>) -> Self {
-        Self { name, rooms: DashMap::default(), users: DashMap::default(), couriers, stats }
+        let (rooms, users, sockets) = (DashMap::default(), DashMap::default(), DashMap::default());
+        Self { name, rooms, users, sockets, couriers, stats }
     }
 
     /// Makes the socket known, unless its user has `per_user` already (0: no limit).
@@ -138,6 +163,7 @@ impl NamespaceRooms {
         let namespace = Arc::clone(self);
         let socket = Arc::new(LocalSocket { info, outbox, namespace, rooms: Mutex::default() });
         sockets.push(Arc::clone(&socket));
+        self.sockets.insert(socket.id(), Arc::clone(&socket));
         Ok(socket)
     }
 
@@ -158,6 +184,7 @@ impl NamespaceRooms {
                 (room.name.clone(), Left { was_member: true, last_of_user })
             })
             .collect();
+        self.sockets.remove(&socket.info.id);
         drop(sockets);
         self.users.remove_if(&socket.info.user, |_, sockets| sockets.is_empty());
         left
@@ -252,6 +279,26 @@ impl NamespaceRooms {
     pub(crate) fn sockets_of(&self, user: &str) -> Vec<Arc<LocalSocket>> {
         self.users.get(user).map(|sockets| sockets.to_vec()).unwrap_or_default()
     }
+
+    /// Whether the socket is attached.
+    pub(crate) fn knows(&self, socket: &LocalSocket) -> bool {
+        self.sockets.contains_key(&socket.info.id)
+    }
+
+    /// The socket of this id.
+    pub(crate) fn socket(&self, id: SocketId) -> Option<Arc<LocalSocket>> {
+        self.sockets.get(&id).map(|socket| Arc::clone(&socket))
+    }
+
+    /// All sockets.
+    pub(crate) fn all_sockets(&self) -> Vec<Arc<LocalSocket>> {
+        self.sockets.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// The names of all rooms with members.
+    pub(crate) fn names(&self) -> Vec<RoomName> {
+        self.rooms.iter().map(|entry| entry.key().clone()).collect()
+    }
 }
 
 fn key(socket: &Arc<LocalSocket>) -> usize {
@@ -294,6 +341,8 @@ pub(crate) struct Room {
     batch: Mutex<Batch>,
     /// Something waits or is being delivered. Written under `batch`.
     dirty: AtomicBool,
+    /// The place of the last tracked broadcast that was heard.
+    place: Mutex<Option<Stamp>>,
     courier: Arc<Courier>,
     stats: Arc<Stats>,
 }
@@ -307,7 +356,23 @@ impl fmt::Debug for Room {
 impl Room {
     fn new(name: RoomName, courier: Arc<Courier>, stats: Arc<Stats>) -> Self {
         let (members, batch) = (Mutex::default(), Mutex::default());
-        Self { name, members, batch, dirty: AtomicBool::new(false), courier, stats }
+        let (dirty, place) = (AtomicBool::new(false), Mutex::default());
+        Self { name, members, batch, dirty, place, courier, stats }
+    }
+
+    /// A tracked broadcast has been heard; answers whether something before it was missed.
+    pub(crate) fn arrived(&self, stamp: &Stamp) -> bool {
+        let mut place = self.place.lock();
+        let missed = place.as_ref().is_some_and(|last| {
+            last.epoch != stamp.epoch || last.offset.checked_add(1).is_none_or(|next| stamp.offset > next)
+        });
+        *place = Some(stamp.clone());
+        missed
+    }
+
+    /// The place of the last tracked broadcast that was heard.
+    pub(crate) fn place(&self) -> Option<Stamp> {
+        self.place.lock().clone()
     }
 
     fn is_dirty(&self) -> bool {
@@ -388,6 +453,11 @@ impl Room {
             }
         }
         Stats::add(&self.stats.deliveries, receivers * run.len());
+    }
+
+    /// The sockets of all members.
+    pub(crate) fn sockets(&self) -> Vec<Arc<LocalSocket>> {
+        self.members.lock().map.values().map(|member| Arc::clone(&member.socket)).collect()
     }
 
     /// Reads something of every member.

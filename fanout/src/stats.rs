@@ -17,6 +17,14 @@ pub struct Stats {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) packets_sent: AtomicU64,
     pub(crate) writes: AtomicU64,
+    pub(crate) published: AtomicU64,
+    pub(crate) heard: AtomicU64,
+    pub(crate) redis_errors: AtomicU64,
+    pub(crate) redis_reconnects: AtomicU64,
+    pub(crate) redis_malformed: AtomicU64,
+    pub(crate) lease_losses: AtomicU64,
+    pub(crate) resyncs: AtomicU64,
+    pub(crate) canary_lag_us: AtomicU64,
 }
 
 /// What is observed once for each batch of a room.
@@ -55,6 +63,28 @@ pub struct StatsSnapshot {
     pub packets_sent: u64,
     /// Writes to WebSockets.
     pub writes: u64,
+    /// Messages published on Redis.
+    pub published: u64,
+    /// Messages heard from Redis, the canary among them.
+    pub heard: u64,
+    /// Commands that Redis refused, failed or did not answer in time.
+    pub redis_errors: u64,
+    /// Connections to Redis that were lost.
+    pub redis_reconnects: u64,
+    /// Messages from Redis that could not be read or delivered.
+    pub redis_malformed: u64,
+    /// Leases found lost.
+    pub lease_losses: u64,
+    /// Rooms told that they may have missed something.
+    pub resyncs: u64,
+    /// Microseconds that the last canary took through Redis and back.
+    pub canary_lag_us: u64,
+    /// The node is in a cluster.
+    pub clustered: bool,
+    /// Commands and subscriptions work, and the lease is held.
+    pub redis_up: bool,
+    /// Channels subscribed.
+    pub channels: usize,
 }
 
 impl Stats {
@@ -69,6 +99,14 @@ impl Stats {
             bytes_sent: AtomicU64::default(),
             packets_sent: AtomicU64::default(),
             writes: AtomicU64::default(),
+            published: AtomicU64::default(),
+            heard: AtomicU64::default(),
+            redis_errors: AtomicU64::default(),
+            redis_reconnects: AtomicU64::default(),
+            redis_malformed: AtomicU64::default(),
+            lease_losses: AtomicU64::default(),
+            resyncs: AtomicU64::default(),
+            canary_lag_us: AtomicU64::default(),
         }
     }
 
@@ -88,6 +126,15 @@ impl Stats {
             bytes_sent: self.bytes_sent.load(Relaxed),
             packets_sent: self.packets_sent.load(Relaxed),
             writes: self.writes.load(Relaxed),
+            published: self.published.load(Relaxed),
+            heard: self.heard.load(Relaxed),
+            redis_errors: self.redis_errors.load(Relaxed),
+            redis_reconnects: self.redis_reconnects.load(Relaxed),
+            redis_malformed: self.redis_malformed.load(Relaxed),
+            lease_losses: self.lease_losses.load(Relaxed),
+            resyncs: self.resyncs.load(Relaxed),
+            canary_lag_us: self.canary_lag_us.load(Relaxed),
+            ..StatsSnapshot::default()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Acks that the gateway awaits from clients: one event to many sockets, one answer from each.
+//! Acks that this node awaits from its clients: one event to many sockets, one answer from each.
 //!
 //! All receivers of an event get the same ack id, so it is encoded once like any broadcast. An answer
 //! counts once, and only from a socket that was asked; unknown ids are ignored, as the reference does.
@@ -6,12 +6,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use shared::ids::SocketId;
-use shared::limits::{ACK_BYTES_MAX, PENDING_ACKS_MAX};
-use tokio::sync::oneshot;
+use shared::limits::{ACK_BYTES_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
+use tokio::sync::mpsc;
 
 /// What was asked and not answered in full. Cheap to share.
 #[derive(Debug, Default)]
@@ -23,18 +22,8 @@ pub(crate) struct Acks {
 #[derive(Debug)]
 struct Pending {
     asked: HashSet<SocketId>,
-    answers: Vec<String>,
     bytes: usize,
-    done: Option<oneshot::Sender<()>>,
-}
-
-/// The answers to one event.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answers {
-    /// Raw JSON of each answer's first argument, in the order they came.
-    pub(crate) answers: Vec<String>,
-    /// Sockets that did not answer in time.
-    pub(crate) missing: usize,
+    answers: mpsc::Sender<String>,
 }
 
 /// A question that has been put. Dropped, it is forgotten.
@@ -42,45 +31,40 @@ pub(crate) struct Answers {
 pub(crate) struct Question {
     acks: Arc<Acks>,
     id: u64,
-    done: oneshot::Receiver<()>,
+    answers: mpsc::Receiver<String>,
 }
 
 impl Acks {
-    /// Prepares to hear from `asked`; `None` when too many questions are open.
+    /// Prepares to hear from `asked`; `None` when too many questions are open, or too many are asked.
     pub(crate) fn ask(self: &Arc<Self>, asked: HashSet<SocketId>) -> Option<Question> {
-        if self.pending.len() >= PENDING_ACKS_MAX {
+        if self.pending.len() >= PENDING_ACKS_MAX || asked.len() > MEMBERS_MAX {
             return None;
         }
         // Far below what JavaScript keeps exact for as long as a node runs.
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, done) = oneshot::channel();
-        let mut pending = Pending { asked, answers: Vec::new(), bytes: 0, done: Some(sender) };
-        pending.finish_if_all();
-        self.pending.insert(id, pending);
-        Some(Question { acks: Arc::clone(self), id, done })
+        // Room for all, so that no answer is ever dropped.
+        let (sender, answers) = mpsc::channel(asked.len().max(1));
+        if !asked.is_empty() {
+            self.pending.insert(id, Pending { asked, bytes: 0, answers: sender });
+        }
+        Some(Question { acks: Arc::clone(self), id, answers })
     }
 
     /// A socket has answered `id`.
     pub(crate) fn answer(&self, id: u64, socket: SocketId, answer: &str) {
-        if let Some(mut pending) = self.pending.get_mut(&id)
-            && pending.asked.remove(&socket)
-        {
-            let fits = pending.bytes + answer.len() <= ACK_BYTES_MAX;
-            let answer = if fits { answer } else { "null" };
-            pending.bytes += answer.len();
-            pending.answers.push(answer.to_owned());
-            pending.finish_if_all();
+        let Some(mut pending) = self.pending.get_mut(&id) else { return };
+        if !pending.asked.remove(&socket) {
+            return;
         }
-    }
-}
-
-impl Pending {
-    fn finish_if_all(&mut self) {
-        if self.asked.is_empty()
-            && let Some(done) = self.done.take()
-        {
-            // Who asked may be gone.
-            let _ = done.send(());
+        let fits = pending.bytes + answer.len() <= ACK_BYTES_MAX;
+        let answer = if fits { answer } else { "null" };
+        pending.bytes += answer.len();
+        // Who asked may be gone.
+        let _ = pending.answers.try_send(answer.to_owned());
+        let all = pending.asked.is_empty();
+        drop(pending);
+        if all {
+            self.pending.remove(&id);
         }
     }
 }
@@ -91,15 +75,9 @@ impl Question {
         self.id
     }
 
-    /// Waits until all have answered, or for `at_most`.
-    pub(crate) async fn answers(mut self, at_most: Duration) -> Answers {
-        // Either way the answers are those that have come.
-        let _ = tokio::time::timeout(at_most, &mut self.done).await;
-        let taken = self.acks.pending.remove(&self.id);
-        taken.map_or(Answers { answers: Vec::new(), missing: 0 }, |(_, pending)| Answers {
-            answers: pending.answers,
-            missing: pending.asked.len(),
-        })
+    /// The next answer, raw JSON of its first argument; `None` when all have answered.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        self.answers.recv().await
     }
 }
 
@@ -122,24 +100,17 @@ mod tests {
     #[tokio::test]
     async fn an_answer_counts_once_and_only_from_who_was_asked() {
         let acks = Arc::new(Acks::default());
-        let question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
+        let mut question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
         acks.answer(question.id(), socket(1), "1");
         acks.answer(question.id(), socket(1), "2");
         acks.answer(question.id(), socket(3), "3");
         acks.answer(question.id() + 1, socket(2), "4");
+        assert_eq!(question.next().await.as_deref(), Some("1"));
         acks.answer(question.id(), socket(2), "5");
-        let answers = question.answers(Duration::from_secs(60)).await;
-        assert_eq!(answers, Answers { answers: vec!["1".into(), "5".into()], missing: 0 });
+        assert_eq!(question.next().await.as_deref(), Some("5"));
+        assert_eq!(question.next().await, None);
         assert!(acks.pending.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_does_not_answer_is_not_waited_for_longer() {
-        let acks = Arc::new(Acks::default());
-        let question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
-        acks.answer(question.id(), socket(2), "{}");
-        let answers = question.answers(Duration::from_secs(5)).await;
-        assert_eq!(answers, Answers { answers: vec!["{}".into()], missing: 1 });
+        assert_eq!(acks.ask(HashSet::new()).unwrap().next().await, None);
     }
 
     #[tokio::test]
@@ -149,11 +120,11 @@ mod tests {
         assert!(questions.iter().all(Option::is_some));
         assert!(acks.ask(HashSet::from([socket(1)])).is_none());
         drop(questions);
-        let question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
+        let mut question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));
         acks.answer(question.id(), socket(1), &long);
         acks.answer(question.id(), socket(2), "\"more\"");
-        let answers = question.answers(Duration::from_secs(60)).await;
-        assert_eq!(answers.answers, [long, "null".to_owned()]);
+        assert_eq!(question.next().await, Some(long));
+        assert_eq!(question.next().await.as_deref(), Some("null"));
     }
 }

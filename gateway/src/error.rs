@@ -31,6 +31,10 @@ pub(crate) enum AppError {
     NotFound(Say),
     /// 408: the request did not come in time.
     TooSlow,
+    /// 409: not in this state.
+    WrongState(Say),
+    /// 422: the same key was used for something else.
+    Conflict(Say),
     /// 413: more than is taken.
     TooLarge(Say),
     /// 414: the request's target is too long.
@@ -66,6 +70,8 @@ impl AppError {
             | Self::Unauthorized(say)
             | Self::Forbidden(say)
             | Self::NotFound(say)
+            | Self::WrongState(say)
+            | Self::Conflict(say)
             | Self::TooLarge(say)
             | Self::Limited(say, _) => say,
             Self::UriTooLong => "URI too long",
@@ -84,6 +90,8 @@ impl AppError {
             | Self::UriTooLong
             | Self::TooLarge(_)
             | Self::UnsupportedMedia
+            | Self::WrongState(_)
+            | Self::Conflict(_)
             | Self::NotFound(_) => metrics::Outcome::BadInput,
             Self::Unauthorized(_) | Self::Forbidden(_) => metrics::Outcome::Refused,
             Self::Limited(..) => metrics::Outcome::Limited,
@@ -97,6 +105,8 @@ impl AppError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::WrongState(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -150,6 +160,9 @@ impl From<FanoutError> for AppError {
             }
             FanoutError::TooManySockets => Self::Limited("Too many connections".into(), 1),
             FanoutError::Gone => Self::BadInput("Socket is disconnected".into()),
+            FanoutError::TooManyQuestions => Self::Limited("Too many open questions".into(), 1),
+            FanoutError::Unavailable => Self::Unavailable,
+            FanoutError::BadPacket => Self::internal(&error),
             FanoutError::UnknownNamespace => Self::NotFound("Namespace not found".into()),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanout::LocalSocket;
+use fanout::{FanoutError, LocalSocket, Receipt, Target};
 use parking_lot::Mutex;
 use serde::Serialize;
 use shared::auth::Claims;
@@ -117,6 +117,22 @@ impl Socket {
     pub(crate) fn emit(&self, context: &Context, name: &str, body: &impl Serialize) {
         context.fanout.emit(&self.local, self.event(name, body));
     }
+}
+
+/// Sends an event with one argument to whoever is meant.
+pub(crate) async fn broadcast(
+    context: &Context,
+    target: Target<'_>,
+    name: &str,
+    body: &impl Serialize,
+) -> Result<Receipt, FanoutError> {
+    let body = json(body);
+    let packet = {
+        let namespace = target.namespace.as_str();
+        let event = Event { namespace, name, args: &[&body], ack: None, attachments: &[] };
+        context.fanout.packet(&target, &event)
+    };
+    context.fanout.broadcast(target, packet).await
 }
 
 /// An event with one argument.

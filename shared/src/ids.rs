@@ -27,6 +27,11 @@ impl NodeId {
         Self(random.map(|b| ALPHABET[usize::from(b) % 62]))
     }
 
+    fn of(id: &[u8; ID_CHARS]) -> Self {
+        let [a, b, c, d, ..] = *id;
+        Self([a, b, c, d])
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -80,6 +85,12 @@ impl SessionId {
         parse(text).map(Self)
     }
 
+    /// The node that made it.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId::of(&self.0)
+    }
+
     /// The whole id: for the wire only.
     #[must_use]
     pub fn secret(&self) -> &str {
@@ -114,6 +125,12 @@ impl SocketId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse(text).map(Self)
+    }
+
+    /// The node that made it.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId::of(&self.0)
     }
 
     /// The id as text.

@@ -4,9 +4,10 @@
 //! each piece can be tested with plain functions and fuzzed as it is.
 //!
 //! Reading order: [`limits`] (every maximum), [`names`] and [`ids`] (what may be called how), [`ws`]
-//! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`auth`] (tokens), [`config`]
+//! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`adapter`] (what crosses Redis), [`auth`] (tokens), [`config`]
 //! (settings).
 
+pub mod adapter;
 pub mod auth;
 pub mod config;
 pub mod eio;

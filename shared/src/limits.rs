@@ -88,8 +88,6 @@ pub const INTERNAL_CONNECTIONS: usize = 250;
 /// Milliseconds that tasks and connections may take to end when a drain has closed every session.
 pub const LAST_WORDS_MS: u64 = 5_000;
 
-/// Users whose leave of a chat room is held back; past it a leave is told at once.
-pub const DEPARTURES_MAX: usize = 100_000;
 
 /// Milliseconds a closed polling session keeps its last packets for the next GET.
 pub const POLLING_LINGER_MS: u64 = 30_000;
@@ -175,3 +173,125 @@ pub const RESERVED_FILES: u64 = 1_000;
 const _: () = assert!(CONTROL_PAYLOAD_MAX < 126);
 const _: () = assert!(BATCH_BYTES_MAX <= 64 * 1024);
 const _: () = assert!(CHAT_HISTORY <= PAGE_MAX);
+
+/// Rooms that one broadcast or request may name, and that it may exclude.
+pub const BROADCAST_ROOMS_MAX: usize = 10_000;
+
+/// Milliseconds a command to Redis may take.
+pub const REDIS_COMMAND_MS: u64 = 900;
+
+/// Milliseconds connecting to Redis may take, for each of its steps.
+pub const REDIS_CONNECT_MS: u64 = 1_000;
+
+/// Commands under way to Redis at once; more are refused as if it were away.
+pub const REDIS_IN_FLIGHT_MAX: usize = 4_096;
+
+/// Connections of the pool for long answers.
+pub const REDIS_POOL: usize = 4;
+
+/// Milliseconds before the first new try to connect to Redis.
+pub const REDIS_RETRY_MIN_MS: u64 = 100;
+
+/// Milliseconds before any new try to connect to Redis.
+pub const REDIS_RETRY_MAX_MS: u64 = 1_000;
+
+/// Channels of one SUBSCRIBE.
+pub const SUBSCRIBE_BATCH: usize = 512;
+
+/// Milliseconds a channel stays subscribed after the last local member has left its room.
+pub const SUBSCRIBE_LINGER_MS: u64 = 3_000;
+
+/// Milliseconds that entering a room waits for the confirmation of its channel.
+pub const SUBSCRIBE_WAIT_MS: u64 = 2_000;
+
+/// Milliseconds between two messages of a node to itself through Redis.
+pub const CANARY_EVERY_MS: u64 = 1_000;
+
+/// Milliseconds without hearing them after which the subscriptions' connection is given up.
+pub const CANARY_LOST_MS: u64 = 3_000;
+
+/// Seconds that keys about members live without being renewed; only rubbish gets so old.
+pub const PRESENCE_KEPT_S: u64 = 900;
+
+/// Members of one node in one room that are read for a list.
+pub const MEMBERS_READ_MAX: usize = 50_000;
+
+/// Leaves of users that wait to be settled: held back, or not told while Redis was away. Past it the oldest is
+/// settled at once.
+pub const LINGERING_MAX: usize = 100_000;
+
+/// Milliseconds that a list of leases is used without asking again.
+pub const LEASES_FRESH_MS: u64 = 1_000;
+
+/// Milliseconds that the last known count of a room is answered while Redis is away.
+pub const STALE_MAX_MS: u64 = 30_000;
+
+/// Rooms whose last known count is kept.
+pub const COUNTS_KEPT_MAX: usize = 10_000;
+
+/// Rooms of an estate that are settled, or of a node that are registered, at once.
+pub const ROOMS_AT_ONCE: usize = 64;
+
+/// Requests and responses of other nodes that wait to be served; more are dropped and counted.
+pub const EXCHANGE_QUEUE_MAX: usize = 4_096;
+
+/// Broadcasts with a place in an app's order that wait for the app; more are found missing and read from the
+/// records.
+pub const SEQUENCED_QUEUE_MAX: usize = 16_384;
+
+/// Users gone for good, disconnects and questions that wait for the gateway.
+pub const CONTROL_QUEUE_MAX: usize = 4_096;
+
+/// Seconds in which a broadcast with a key is not repeated.
+pub const IDEMPOTENCY_S: u64 = 300;
+
+/// Tracked broadcasts kept for a room.
+pub const STREAM_ENTRIES: u64 = 512;
+
+/// Seconds they are kept after the last one.
+pub const STREAM_KEPT_S: u64 = 180;
+
+/// Seconds a room's epoch and offset are kept after the last one: much longer, lest a quiet room change its epoch.
+pub const STREAM_META_KEPT_S: u64 = 7 * 86_400;
+
+/// Messages of one room that a node delivers from the records when it finds that it missed them; the newest.
+pub const CHAT_GAP_MAX: u32 = 1_000;
+
+/// Rooms whose last message could not be broadcast and is tried again.
+pub const CHAT_UNTOLD_MAX: usize = 10_000;
+
+/// Milliseconds between two such tries.
+pub const CHAT_UNTOLD_RETRY_MS: u64 = 500;
+
+/// Milliseconds between two tries to find a socket's participations while the records are away.
+pub const AUTO_JOIN_RETRY_MS: u64 = 1_000;
+
+/// Characters of an incident's description.
+pub const SOS_TEXT_MAX: usize = 2_000;
+
+/// Active participants that are listed.
+pub const ACTIVE_PARTICIPANTS_MAX: u32 = 10_000;
+
+/// Incidents that a search nearby lists.
+pub const NEARBY_MAX: usize = 100;
+
+/// Incidents that a search nearby looks at; the newest.
+pub const NEARBY_SCANNED_MAX: u32 = 10_000;
+
+/// Metres around a place in which incidents are listed unless another radius is asked for.
+pub const NEARBY_RADIUS: f64 = 5_000.0;
+
+/// Metres around a place that may be asked for.
+pub const NEARBY_RADIUS_MAX: f64 = 100_000.0;
+
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_MAX: usize = 128;
+
+/// Idempotency keys that a node alone remembers.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
+/// Milliseconds that another node may take to answer a forwarded request, beyond the time a poll may wait.
+pub const PEER_CONNECT_MS: u64 = 1_000;
+
+/// Milliseconds that a join of a user's sockets waits for all nodes to have done it.
+pub const JOIN_WAIT_MS: u64 = 2_000;

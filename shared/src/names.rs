@@ -73,11 +73,26 @@ name! {
     UserId
 }
 
+/// How the room of all sockets of a user begins. Nobody enters such a room; every socket is in its user's.
+pub const USER_ROOM_PREFIX: &str = "user:";
+
 impl Room {
     /// The room of all sockets of a user.
     #[must_use]
     pub fn of_user(user: &UserId) -> Self {
-        Self(format!("user:{user}").into())
+        Self::prefixed(USER_ROOM_PREFIX, user.as_str())
+    }
+
+    /// A room as the cluster calls it, which a client may not have been able to write: an app's prefix may
+    /// make it longer than a name.
+    #[must_use]
+    pub fn of_cluster(text: &str) -> Option<Self> {
+        let name = match text.split_once(':') {
+            Some((_, rest)) if text.len() > NAME_MAX => rest,
+            _ => text,
+        };
+        let checked = is_name(name) && text.len() <= 2 * NAME_MAX && text.split(':').all(|part| part.is_empty() || is_name(part));
+        checked.then(|| Self(text.into()))
     }
 
     /// A room of an app: `prefix` (with its colon) and a checked `name`. Longer than [`NAME_MAX`] by the

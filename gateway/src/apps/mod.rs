@@ -6,17 +6,18 @@
 
 pub(crate) mod chat;
 pub(crate) mod relay;
+pub(crate) mod sos;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanout::Left;
+use fanout::{Gone, Sequenced};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::config::AppName;
-use shared::names::Room;
+use shared::names::{Namespace, Room, USER_ROOM_PREFIX};
 use shared::sio::Args;
 
 use crate::context::Context;
@@ -28,6 +29,7 @@ use crate::socket::{Socket, json};
 pub(crate) enum App {
     Chat(Arc<chat::Chat>),
     Relay(relay::Relay),
+    Sos(Arc<sos::Sos>),
 }
 
 /// An event for an app.
@@ -61,27 +63,31 @@ pub(crate) enum Handling {
 /// A socket has gone.
 #[derive(Debug)]
 pub(crate) struct Departure {
-    /// The rooms it was in, and what it left there.
-    pub(crate) rooms: Vec<(Room, Left)>,
+    /// The rooms it was in. Whose last socket it was is told later, by [`App::on_gone`].
+    pub(crate) rooms: Vec<Room>,
 }
 
 impl App {
     /// Makes an app that shares its namespace with `neighbours`.
-    pub(crate) fn new(name: AppName, context: &Context, neighbours: &[AppName]) -> Self {
+    pub(crate) fn new(name: AppName, context: &Context, namespace: &Namespace, neighbours: &[AppName]) -> Self {
         match name {
             AppName::Chat => Self::Chat(chat::Chat::start(context.clone())),
+            AppName::Sos => Self::Sos(Arc::new(sos::Sos::new(context.clone(), namespace.clone()))),
             AppName::Relay => {
                 let reserved = neighbours.iter().filter_map(|neighbour| match neighbour {
                     AppName::Chat => Some(chat::ROOM_PREFIX),
+                    AppName::Sos => Some(sos::ROOM_PREFIX),
                     AppName::Relay => None,
                 });
-                Self::Relay(relay::Relay::new(context.clone(), reserved.collect()))
+                let reserved = reserved.chain([USER_ROOM_PREFIX]).collect();
+                Self::Relay(relay::Relay::new(context.clone(), reserved))
             }
         }
     }
 
     pub(crate) fn name(&self) -> AppName {
         match self {
+            Self::Sos(_) => AppName::Sos,
             Self::Chat(_) => AppName::Chat,
             Self::Relay(_) => AppName::Relay,
         }
@@ -90,6 +96,7 @@ impl App {
     /// The names of its events, for routing and for telling collisions.
     pub(crate) fn events(&self) -> &'static [&'static str] {
         match self {
+            Self::Sos(_) => sos::EVENTS,
             Self::Chat(_) => chat::EVENTS,
             Self::Relay(_) => relay::EVENTS,
         }
@@ -97,15 +104,48 @@ impl App {
 
     pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         match self {
+            Self::Sos(sos) => sos::on_event(sos, socket, &event),
             Self::Chat(chat) => chat::on_event(chat, socket, &event),
             Self::Relay(relay) => relay.on_event(socket, event),
         }
     }
 
-    pub(crate) fn on_disconnect(&self, socket: &Arc<Socket>, departure: &Departure) {
+    /// A socket is connected, and its client has been told.
+    pub(crate) async fn on_connect(&self, socket: &Arc<Socket>) {
         match self {
-            Self::Chat(chat) => chat::on_disconnect(chat, socket, departure),
-            Self::Relay(_) => {}
+            Self::Sos(sos) => sos::on_connect(sos, socket).await,
+            Self::Chat(_) | Self::Relay(_) => {}
+        }
+    }
+
+    pub(crate) fn on_disconnect(&self, departure: &Departure) {
+        match self {
+            Self::Chat(chat) => chat::on_disconnect(chat, departure),
+            Self::Relay(_) | Self::Sos(_) => {}
+        }
+    }
+
+    /// A user's last socket in a room is gone for good.
+    pub(crate) async fn on_gone(&self, gone: &Gone) {
+        match self {
+            Self::Chat(chat) => chat::on_gone(chat, gone).await,
+            Self::Relay(_) | Self::Sos(_) => {}
+        }
+    }
+
+    /// A broadcast with a place in an order that this app keeps; false when it is none of its.
+    pub(crate) async fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
+        match self {
+            Self::Chat(chat) => chat::on_sequenced(chat, broadcast).await,
+            Self::Relay(_) | Self::Sos(_) => false,
+        }
+    }
+
+    /// Something may have been missed in any room.
+    pub(crate) async fn on_resubscribed(&self) {
+        match self {
+            Self::Chat(chat) => chat::on_resubscribed(chat).await,
+            Self::Relay(_) | Self::Sos(_) => {}
         }
     }
 }

@@ -76,17 +76,22 @@ impl Namespaces {
             user: claims.user.clone(),
             display_name: claims.display_name.clone(),
             connected_at_ms: now_ms(),
+            email: claims.email.clone(),
+            role: claims.role.clone(),
         };
-        let attached = self.context.fanout.attach(namespace, info, Arc::clone(outbox));
+        let attached = self.context.fanout.attach(namespace, info, Arc::clone(outbox)).await;
         let local = attached.map_err(|error| match error {
             FanoutError::TooManySockets => {
                 metrics::get().rate_limited(Limit::SocketsPerUser);
                 let data = serde_json::json!({"code": "too_many_sockets"});
                 encode_connect_error(namespace, "Too many connections", Some(&data))
             }
-            FanoutError::TooManyRooms | FanoutError::Gone | FanoutError::UnknownNamespace => {
-                encode_connect_error(namespace, "Invalid namespace", None)
-            }
+            FanoutError::TooManyRooms
+            | FanoutError::Gone
+            | FanoutError::Unavailable
+            | FanoutError::BadPacket
+            | FanoutError::TooManyQuestions
+            | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
         })?;
         tracing::debug!(socket = %id, user = %claims.user, namespace, "socket connected");
         let reply = encode_connect(namespace, id.as_str());

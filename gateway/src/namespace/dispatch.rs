@@ -16,7 +16,7 @@ use crate::apps::{Event, Handled, Handling, Reply};
 use crate::close::CloseReason;
 use crate::error::AppError;
 use crate::metrics::{self, Limit, Outcome};
-use crate::socket::{self, Admitted, Socket};
+use crate::socket::{Admitted, Socket};
 
 /// The event that extends a socket's life; no app's.
 pub(crate) const REFRESH: &str = "auth:refresh";
@@ -123,7 +123,7 @@ impl Caller {
                 let body = json!({"success": false, "error": error.say()}).to_string();
                 encode_ack(namespace.as_str(), id, &[&body], &[])
             }
-            None => socket::encode(namespace, "error", &json!({"message": error.say()})),
+            None => self.socket.event("error", &json!({"message": error.say()})),
         }
     }
 

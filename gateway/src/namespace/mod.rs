@@ -113,10 +113,29 @@ impl Namespaces {
             tracing::debug!(socket = %socket.id(), user = %socket.user(), reason = reason.as_str(), "socket left");
             let departure = Departure { rooms };
             for app in mounted.iter().flat_map(|mounted| &mounted.apps) {
-                app.on_disconnect(&socket, &departure);
+                app.on_disconnect(&departure);
             }
             None
         }
+    }
+
+    /// A socket is connected and its client knows: its apps do what they do then. The client's first event waits
+    /// for it.
+    pub(crate) async fn welcome(&self, socket: &Arc<Socket>) {
+        let Some(mounted) = self.by_name.get(socket.namespace()) else { return };
+        for app in &mounted.apps {
+            app.on_connect(socket).await;
+        }
+    }
+
+    /// Every app of a namespace, for what the cluster tells.
+    pub(crate) fn apps_of(&self, namespace: &str) -> &[App] {
+        self.by_name.get(namespace).map_or(&[], |mounted| &mounted.apps)
+    }
+
+    /// Every app of the node.
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &App> {
+        self.by_name.values().flat_map(|mounted| &mounted.apps)
     }
 }
 

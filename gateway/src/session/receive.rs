@@ -181,6 +181,7 @@ impl Session {
             if session.join(&socket) {
                 // Before anything else can be emitted to the socket by an app.
                 session.outbox.send(reply.into_wire(), 1);
+                namespaces.welcome(&socket).await;
             } else {
                 namespaces.leave(socket, CloseReason::TransportClose).await;
             }

@@ -5,6 +5,7 @@
 //! gateway then gets its own struct by value and never reads a setting again.
 
 mod parse;
+mod redis;
 mod settings;
 mod source;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::names::Namespace;
+pub use redis::{RedisAddress, Server, Topology};
 pub use settings::{SETTINGS, Setting, markdown_table};
 pub use source::{Layer, Layers, Problem};
 
@@ -29,6 +31,8 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
 /// An application that may be mounted on a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AppName {
+    /// Participants of an SOS incident (documents 000 and 001).
+    Sos,
     /// Discussion rooms (document 003).
     Chat,
     /// Generic rooms (contract, "relay").
@@ -37,12 +41,13 @@ pub enum AppName {
 
 impl AppName {
     /// Every app, in the order of the README.
-    pub const ALL: [Self; 2] = [Self::Chat, Self::Relay];
+    pub const ALL: [Self; 3] = [Self::Sos, Self::Chat, Self::Relay];
 
     /// The name in settings and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Sos => "sos",
             Self::Chat => "chat",
             Self::Relay => "relay",
         }
@@ -157,6 +162,21 @@ pub struct Limits {
     pub outbox_packets: usize,
 }
 
+/// How a node is one of many.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Where Redis is.
+    pub redis: RedisAddress,
+    /// How our keys begin.
+    pub key_prefix: String,
+    /// How channels begin.
+    pub channel_prefix: String,
+    /// How long a silent node still counts.
+    pub lease: Duration,
+    /// How others reach the internal listener; `None` means by its address.
+    pub advertise_url: Option<String>,
+}
+
 /// Everything that can be set, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -174,6 +194,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Records.
     pub database_url: Secret,
+    /// The cluster; `None` for a node alone.
+    pub cluster: Option<ClusterConfig>,
     /// Session times.
     pub times: SessionTimes,
     /// Limits.

@@ -80,7 +80,7 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 }
 
 pub(super) fn mounts(text: &str) -> Parsed<Vec<(AppName, Namespace)>> {
-    let expected = || Expected("app=/namespace separated by commas, with the apps chat and relay");
+    let expected = || Expected("app=/namespace separated by commas, with the apps sos, chat and relay");
     let mut found = Vec::new();
     for item in list(text) {
         let (app, namespace) = item.split_once('=').ok_or_else(expected)?;
@@ -121,6 +121,33 @@ pub(super) fn database_url(text: &str) -> Parsed<String> {
         Ok(text.to_owned())
     } else {
         Err(Expected("sqlite:FILE or postgres://user:password@host/database"))
+    }
+}
+
+/// A prefix of keys or channels: plain characters, so that no pattern and no cluster slot is changed by it.
+pub(super) fn prefix(text: &str) -> Parsed<String> {
+    if crate::names::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Expected("1 to 128 characters of A-Z a-z 0-9 . _ : -"))
+    }
+}
+
+/// How long a lease lasts: long enough to be renewed through a slow second, short enough to be noticed.
+pub(super) fn lease(text: &str) -> Parsed<Duration> {
+    let known = duration(text)?;
+    let fits = (Duration::from_millis(500)..=Duration::from_mins(1)).contains(&known);
+    if fits { Ok(known) } else { Err(Expected("a duration from 500ms to 1m")) }
+}
+
+pub(super) fn http_url(text: &str) -> Parsed<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let host = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['/', ' ', '@']) => Ok(Some(format!("http://{host}"))),
+        _ => Err(Expected("a URL such as http://10.0.0.5:9090, without a path")),
     }
 }
 

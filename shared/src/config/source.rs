@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::parse::{self, Expected};
 use super::settings::SETTINGS;
-use super::{AuthConfig, Config, Limits, Secret, SessionTimes, TokenKeys};
+use super::{AuthConfig, ClusterConfig, Config, Limits, RedisAddress, Secret, SessionTimes, TokenKeys};
 
 /// One setting that cannot be used, as the user is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,11 +171,6 @@ impl Reader<'_> {
     }
 
     fn config(&mut self) -> Option<Config> {
-        for key in ["redis_url", "redis_host", "redis_port", "advertise_url"] {
-            if self.text(key).is_some() {
-                self.problem(key, "nothing: this version runs embedded only");
-            }
-        }
         // Everything is read before the first `?`, so that every problem is found.
         let listen = match (self.text("listen"), self.text("port")) {
             (None, Some(_)) => self.read("port", parse::port),
@@ -187,6 +182,7 @@ impl Reader<'_> {
         let cors_origins = self.read("cors_origins", parse::origins);
         let trusted_proxies = self.read("trusted_proxies", parse::networks);
         let database_url = self.read("database_url", parse::database_url);
+        let cluster = self.cluster(auth.as_ref());
         let times = self.times();
         let limits = self.limits();
         let drain = self.read("drain", parse::duration);
@@ -208,6 +204,7 @@ impl Reader<'_> {
             cors_origins: cors_origins?,
             trusted_proxies: trusted_proxies?,
             database_url: Secret(database_url?),
+            cluster: cluster?,
             times: times?,
             limits: limits?,
             drain: drain?,
@@ -216,6 +213,36 @@ impl Reader<'_> {
             log_format: log_format?,
             workers: workers?,
         })
+    }
+
+    /// `None` for a problem, `Some(None)` for a node alone.
+    fn cluster(&mut self, auth: Option<&AuthConfig>) -> Option<Option<ClusterConfig>> {
+        let key_prefix = self.read("redis_prefix", parse::prefix);
+        let channel_prefix = self.read("redis_channel_prefix", parse::prefix);
+        let lease = self.read("lease", parse::lease);
+        let advertise_url = self.read("advertise_url", parse::http_url);
+        let redis = match (self.text("redis_url"), self.text("redis_host"), self.text("redis_port")) {
+            (None, None, None) => return Some(None),
+            (Some(_), _, _) => self.read("redis_url", RedisAddress::parse),
+            (None, host, port) => {
+                let port = match port {
+                    Some(_) => self.read("redis_port", parse::port).map(|address| address.port()),
+                    None => Some(6_379),
+                };
+                port.map(|port| RedisAddress::plain(host.as_deref().unwrap_or("127.0.0.1"), port))
+            }
+        };
+        if auth.is_some_and(|auth| auth.keys == TokenKeys::Random) {
+            self.problem("jwt_secret", "a secret, since the nodes of a cluster must believe the same tokens");
+            return None;
+        }
+        Some(Some(ClusterConfig {
+            redis: redis?,
+            key_prefix: key_prefix?,
+            channel_prefix: channel_prefix?,
+            lease: lease?,
+            advertise_url: advertise_url?,
+        }))
     }
 
     fn auth(&mut self) -> Option<AuthConfig> {
@@ -356,6 +383,27 @@ mod tests {
         layers.set(Layer::Environment, "internal_listen", "0.0.0.0:9090");
         layers.set(Layer::Environment, "internal_token", "t");
         assert!(layers.resolve().is_ok());
+    }
+
+    #[test]
+    fn a_cluster_needs_a_secret() {
+        let set = |values: &[(&str, &str)]| {
+            let mut layers = Layers::default();
+            for (key, value) in values {
+                layers.set(Layer::Environment, key, value);
+            }
+            layers.resolve()
+        };
+        let refused = set(&[("redis_host", "redis.example")]).unwrap_err();
+        assert!(refused.len() == 1 && refused[0].to_string().contains("JWT_SECRET"), "{refused:?}");
+        let config = set(&[("redis_host", "redis.example"), ("jwt_secret", "s")]).unwrap();
+        assert_eq!(config.cluster.unwrap().redis, RedisAddress::plain("redis.example", 6379));
+        let config = set(&[("redis_port", "7000"), ("jwt_secret", "s")]).unwrap();
+        assert_eq!(config.cluster.unwrap().redis, RedisAddress::plain("127.0.0.1", 7000));
+        let wrong = [("redis_url", "redis://:hush@h:0"), ("lease", "1ms"), ("advertise_url", "x"), ("jwt_secret", "s")];
+        let problems = set(&wrong).unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems.iter().all(|problem| !problem.to_string().contains("hush")));
     }
 
     #[test]

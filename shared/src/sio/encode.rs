@@ -48,6 +48,13 @@ impl Event<'_> {
     }
 }
 
+/// An event whose name and arguments are the inside of a JSON array already.
+#[must_use]
+pub fn encode_event_json(namespace: &str, ack: Option<u64>, json: &str, attachments: &[Bytes]) -> Encoded {
+    let kind = if attachments.is_empty() { b'2' } else { b'5' };
+    packet(kind, namespace, ack, None, &[json], attachments)
+}
+
 /// The answer to event `id`; `args` are raw JSON.
 #[must_use]
 pub fn encode_ack(namespace: &str, id: u64, args: &[&str], attachments: &[Bytes]) -> Encoded {

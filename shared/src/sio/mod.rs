@@ -8,7 +8,9 @@ mod encode;
 mod reassembly;
 
 pub use decode::{Args, DecodeError, Kind, Packet, decode};
-pub use encode::{Encoded, Event, encode_ack, encode_connect, encode_connect_error, encode_disconnect};
+pub use encode::{
+    Encoded, Event, encode_ack, encode_connect, encode_connect_error, encode_disconnect, encode_event_json,
+};
 pub use reassembly::{Reassembly, Whole};
 
 /// Names that the stock client and server keep for themselves; they close the session when they arrive

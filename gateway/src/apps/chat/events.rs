@@ -35,6 +35,11 @@ impl RoomId {
         room.as_str().strip_prefix(ROOM_PREFIX)
     }
 
+    /// A room of the cluster, if it is one of chat's.
+    pub(super) fn of_cluster(text: &str) -> Option<Self> {
+        Self::parse(text.strip_prefix(ROOM_PREFIX)?).ok()
+    }
+
     /// The room in the cluster.
     pub(super) fn room(&self) -> &Room {
         &self.room

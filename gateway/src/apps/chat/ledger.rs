@@ -1,17 +1,19 @@
 //! The task that stores messages and broadcasts what it has stored.
 //!
 //! One task for the node: messages that wait while a transaction commits go into the next one together, so
-//! the cost of making them durable is shared, and what is stored in order is broadcast in order.
+//! the cost of making them durable is shared, and what is stored in order is broadcast in order. What could
+//! not be broadcast is tried again: the rooms' members on other nodes would else hear of it with the next
+//! message only.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use fanout::Target;
-use shared::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX};
-use shared::names::Namespace;
+use shared::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX, CHAT_UNTOLD_MAX, CHAT_UNTOLD_RETRY_MS};
+use shared::names::{Namespace, Room};
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::Message;
-use super::order::Orders;
 use super::store::{self, Draft};
 use crate::context::Context;
 use crate::error::AppError;
@@ -23,18 +25,34 @@ pub(super) struct Ledger {
     queue: mpsc::Sender<Entry>,
 }
 
+/// A message that is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) message: Message,
+    /// It was broadcast as well.
+    pub(super) realtime: bool,
+}
+
 struct Entry {
     namespace: Namespace,
     draft: Draft,
-    stored: oneshot::Sender<Result<Message, AppError>>,
+    stored: oneshot::Sender<Result<Stored, AppError>>,
+}
+
+/// The last message of a room that could not be broadcast: when it arrives, the members' nodes read those
+/// before it from the records.
+#[derive(Default)]
+struct Untold {
+    last: HashMap<Room, (Namespace, Message)>,
+    order: VecDeque<Room>,
 }
 
 impl Ledger {
-    pub(super) fn start(context: Context, orders: Arc<Orders>) -> Self {
+    pub(super) fn start(context: Context) -> Self {
         let (queue, entries) = mpsc::channel(CHAT_QUEUE_MAX);
         let tasks = context.tasks.clone();
         // Not ended by the node's stop but by its last sender: what was accepted is stored.
-        drop(tasks.spawn(run(context, orders, entries)));
+        drop(tasks.spawn(run(context, entries)));
         Self { queue }
     }
 
@@ -43,7 +61,7 @@ impl Ledger {
     /// # Errors
     /// [`AppError::Limited`] when too many wait, [`AppError::Unavailable`] when it could not be stored; then
     /// nobody was told of it.
-    pub(super) async fn append(&self, namespace: &Namespace, draft: Draft) -> Result<Message, AppError> {
+    pub(super) async fn append(&self, namespace: &Namespace, draft: Draft) -> Result<Stored, AppError> {
         let (stored, answer) = oneshot::channel();
         let entry = Entry { namespace: namespace.clone(), draft, stored };
         if self.queue.try_send(entry).is_err() {
@@ -53,9 +71,27 @@ impl Ledger {
     }
 }
 
-async fn run(context: Context, orders: Arc<Orders>, mut entries: mpsc::Receiver<Entry>) {
+async fn run(context: Context, mut entries: mpsc::Receiver<Entry>) {
     let mut batch = Vec::with_capacity(CHAT_BATCH_MAX);
-    while entries.recv_many(&mut batch, CHAT_BATCH_MAX).await > 0 {
+    let mut untold = Untold::default();
+    loop {
+        let retry = async {
+            if untold.order.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_millis(CHAT_UNTOLD_RETRY_MS)).await;
+        };
+        tokio::select! {
+            count = entries.recv_many(&mut batch, CHAT_BATCH_MAX) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            () = retry => {
+                untold.retry(&context).await;
+                continue;
+            }
+        }
         let mut drafts = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for Entry { namespace, draft, stored } in batch.drain(..) {
@@ -73,34 +109,48 @@ async fn run(context: Context, orders: Arc<Orders>, mut entries: mpsc::Receiver<
             Ok(messages) => {
                 for ((message, draft), (namespace, sender)) in messages.into_iter().zip(&drafts).zip(waiting)
                 {
-                    broadcast(&context, &orders, &namespace, (draft, &message)).await;
-                    let _ = sender.send(Ok(message));
+                    let realtime = broadcast(&context, &namespace, (draft.room.room(), &message)).await;
+                    if !realtime {
+                        untold.add(&namespace, draft.room.room(), &message);
+                    }
+                    let _ = sender.send(Ok(Stored { message, realtime }));
                 }
             }
         }
     }
 }
 
-async fn broadcast(
-    context: &Context,
-    orders: &Orders,
-    namespace: &Namespace,
-    (draft, message): (&Draft, &Message),
-) {
-    let room = draft.room.room();
-    // Held also where nobody is in the room: whoever enters now must find what is being broadcast.
-    let hold = orders.hold(room);
-    let mut order = hold.order.lock().await;
-    if let Some(last) = order.last {
-        if message.seq <= last {
-            // The first joiner found it in the records before it could be broadcast.
-            return;
+impl Untold {
+    fn add(&mut self, namespace: &Namespace, room: &Room, message: &Message) {
+        if self.last.insert(room.clone(), (namespace.clone(), message.clone())).is_none() {
+            self.order.push_back(room.clone());
         }
-        order.last = Some(message.seq);
+        if self.order.len() > CHAT_UNTOLD_MAX
+            && let Some(room) = self.order.pop_front()
+        {
+            self.last.remove(&room);
+        }
     }
-    let packet = socket::encode(namespace, "new_message", message);
-    let target = Target::room(namespace, room.as_str());
-    if let Err(error) = context.fanout.broadcast(target, packet).await {
-        tracing::warn!(%error, room = %room, "a stored message was not broadcast");
+
+    /// Tells what it can, the longest waiting first.
+    async fn retry(&mut self, context: &Context) {
+        while let Some(room) = self.order.front() {
+            if let Some((namespace, message)) = self.last.get(room)
+                && !broadcast(context, namespace, (room, message)).await
+            {
+                return;
+            }
+            self.last.remove(room);
+            self.order.pop_front();
+        }
     }
+}
+
+async fn broadcast(context: &Context, namespace: &Namespace, (room, message): (&Room, &Message)) -> bool {
+    let target = Target::room(namespace, room.as_str()).sequenced(message.seq);
+    let outcome = socket::broadcast(context, target, "new_message", message).await;
+    if let Err(error) = &outcome {
+        tracing::debug!(%error, room = %room, "a stored message was not broadcast");
+    }
+    outcome.is_ok()
 }

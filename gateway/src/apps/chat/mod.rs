@@ -4,7 +4,6 @@
 //! joins gets the history and after it everything that came later: no message is missing between the two
 //! and none is in both ([`order`]).
 
-mod departures;
 mod events;
 mod ledger;
 mod order;
@@ -13,12 +12,12 @@ mod store;
 
 use std::sync::Arc;
 
-use shared::limits::DEPARTURES_MAX;
+use fanout::{Gone, Sequenced, Target};
 
 use super::{Departure, Event, Handling};
+use crate::clock::{iso, now_ms};
 use crate::context::Context;
-use crate::socket::Socket;
-use departures::Departures;
+use crate::socket::{self, Socket};
 use events::ChatEvent;
 pub(crate) use events::{EVENTS, ROOM_PREFIX};
 use ledger::Ledger;
@@ -30,18 +29,14 @@ pub(crate) struct Chat {
     context: Context,
     ledger: Ledger,
     orders: Arc<Orders>,
-    departures: Arc<Departures>,
 }
 
 impl Chat {
-    /// Makes the app and starts its tasks: the one that stores messages and the one that tells who has not
-    /// come back.
+    /// Makes the app and starts the task that stores messages.
     pub(crate) fn start(context: Context) -> Arc<Self> {
         let orders = Arc::new(Orders::default());
-        let departures = Arc::new(Departures::new(context.leave_holdback, DEPARTURES_MAX));
-        let ledger = Ledger::start(context.clone(), Arc::clone(&orders));
-        context.tasks.spawn_until_stop(Arc::clone(&departures).run(context.clone()));
-        Arc::new(Self { context, ledger, orders, departures })
+        let ledger = Ledger::start(context.clone());
+        Arc::new(Self { context, ledger, orders })
     }
 }
 
@@ -61,15 +56,36 @@ pub(crate) fn on_event(chat: &Arc<Chat>, socket: &Arc<Socket>, event: &Event<'_>
     }
 }
 
-pub(crate) fn on_disconnect(chat: &Chat, socket: &Socket, departure: &Departure) {
-    let claims = socket.claims();
-    for (room, left) in &departure.rooms {
-        if events::RoomId::of_room(room).is_none() {
-            continue;
-        }
+pub(crate) fn on_disconnect(chat: &Chat, departure: &Departure) {
+    for room in departure.rooms.iter().filter(|room| events::RoomId::of_room(room).is_some()) {
         chat.orders.release(room);
-        if left.last_of_user {
-            chat.departures.add(socket.namespace(), room, socket.user(), claims.email.clone());
-        }
     }
+}
+
+/// A user is gone from a room: the others are told.
+pub(crate) async fn on_gone(chat: &Chat, gone: &Gone) {
+    if events::RoomId::of_room(&gone.room).is_none() {
+        return;
+    }
+    let body = events::UserMoved {
+        user_id: gone.user.as_str(),
+        email: gone.email.as_deref(),
+        timestamp: iso(now_ms()),
+    };
+    let target = Target::room(&gone.namespace, gone.room.as_str());
+    if let Err(error) = socket::broadcast(&chat.context, target, "user_left", &body).await {
+        tracing::warn!(%error, room = %gone.room, "a leave was not told");
+    }
+}
+
+/// A message has been broadcast: it is delivered when its turn in the room has come.
+pub(crate) async fn on_sequenced(chat: &Chat, broadcast: &Sequenced) -> bool {
+    let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
+    order::arrived(&chat.context, &chat.orders, &room, broadcast).await;
+    true
+}
+
+/// Messages may have been missed: the records know them.
+pub(crate) async fn on_resubscribed(chat: &Chat) {
+    order::catch_up(&chat.context, &chat.orders).await;
 }

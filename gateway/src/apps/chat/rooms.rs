@@ -8,17 +8,20 @@ use shared::limits::CHAT_HISTORY;
 
 use super::Chat;
 use super::events::{
-    Author, Message, NewMessage, Page, RoomHistory, RoomId, UserMoved, UserStoppedTyping, UserTyping,
+    Author, NewMessage, Page, RoomHistory, RoomId, UserMoved, UserStoppedTyping, UserTyping,
 };
+use super::ledger::Stored;
 use super::store::{self, Draft};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
-use crate::socket::Socket;
+use crate::socket::{self, Socket};
 
 /// Enters the room, shows the joiner its history, and tells the others if the user was not there.
 pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
     let records = &chat.context.records;
+    // Heard before the records are read: what is broadcast from now on arrives, what was is in the records.
+    let _follow = chat.context.fanout.follow(socket.namespace().as_str(), room.room().as_str()).await;
     let hold = chat.orders.hold(room.room());
     {
         let mut order = hold.order.lock().await;
@@ -47,20 +50,14 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
     if entered.new {
         hold.keep();
     }
-    let returned = chat.departures.cancel(room.room(), socket.user());
-    if returned && !socket.local().is_in(room.room().as_str()) {
-        // The connection was lost while it joined, and its leave has just been taken back.
-        let email = socket.claims().email.clone();
-        chat.departures.add(socket.namespace(), room.room(), socket.user(), email);
-    }
-    if entered.first_of_user && !returned {
+    if entered.first_of_user {
         let claims = socket.claims();
         let body = UserMoved {
             user_id: socket.user().as_str(),
             email: claims.email.as_deref(),
             timestamp: iso(now_ms()),
         };
-        tell_others(&chat, &socket, &room, "user_joined", &body).await?;
+        told(tell_others(&chat, &socket, &room, "user_joined", &body).await);
     }
     Ok(Reply::success(&json!({"roomId": room.as_str()})))
 }
@@ -72,14 +69,13 @@ pub(super) async fn leave(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) ->
         chat.orders.release(room.room());
     }
     if left.last_of_user {
-        chat.departures.cancel(room.room(), socket.user());
         let claims = socket.claims();
         let body = UserMoved {
             user_id: socket.user().as_str(),
             email: claims.email.as_deref(),
             timestamp: iso(now_ms()),
         };
-        tell_others(&chat, &socket, &room, "user_left", &body).await?;
+        told(tell_others(&chat, &socket, &room, "user_left", &body).await);
     }
     Ok(Reply::success(&json!({"roomId": room.as_str()})))
 }
@@ -94,8 +90,12 @@ pub(super) async fn send_message(chat: Arc<Chat>, socket: Arc<Socket>, message: 
         avatar: claims.avatar.as_deref().map(str::to_owned),
     };
     let draft = Draft { room: message.room, content: message.content, author };
-    let message: Message = chat.ledger.append(socket.namespace(), draft).await?;
-    Ok(Reply::success(&json!({"message": message})))
+    let Stored { message, realtime } = chat.ledger.append(socket.namespace(), draft).await?;
+    if realtime {
+        return Ok(Reply::success(&json!({"message": message})));
+    }
+    // Stored, and told to the others as soon as that is possible.
+    Ok(Reply::success(&json!({"message": message, "realtime": false})))
 }
 
 /// Tells the others that the user types. Lost without harm.
@@ -104,7 +104,7 @@ pub(super) async fn typing_start(chat: Arc<Chat>, socket: Arc<Socket>, room: Roo
     let claims = socket.claims();
     let body = UserTyping { user_id: socket.user().as_str(), email: claims.email.as_deref() };
     let target = Target::room(socket.namespace(), room.room().as_str()).except(socket.id()).volatile();
-    chat.context.fanout.broadcast(target, socket.event("user_typing", &body)).await?;
+    socket::broadcast(&chat.context, target, "user_typing", &body).await?;
     Ok(Reply::ok())
 }
 
@@ -150,6 +150,13 @@ async fn tell_others(
     body: &(impl serde::Serialize + Sync),
 ) -> Result<(), AppError> {
     let target = Target::room(socket.namespace(), room.room().as_str()).except(socket.id());
-    chat.context.fanout.broadcast(target, socket.event(event, body)).await?;
+    socket::broadcast(&chat.context, target, event, body).await?;
     Ok(())
+}
+
+/// The user is in, or out, whether the others could be told or not.
+fn told(outcome: Result<(), AppError>) {
+    if let Err(error) = outcome {
+        tracing::warn!(?error, "the others of a room were not told");
+    }
 }

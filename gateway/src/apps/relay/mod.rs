@@ -4,12 +4,11 @@
 //! through as they came, binary and JSON alike. What a client may do stands in its token's claims `rooms`
 //! and `publish`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanout::{RoomCount, Target};
+use fanout::{Answers, RoomCount, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -136,25 +135,25 @@ impl Relay {
             return not_allowed();
         }
         let data = publish.data.map(RawValue::get);
-        let packet = sio::Event {
-            namespace: socket.namespace().as_str(),
-            name,
-            args: data.as_slice(),
-            ack: None,
-            attachments: &event.attachments,
-        };
         let to_self = publish.to_self != Some(false);
         if let Some(wait_ms) = publish.ack {
             let (name, data) = (name.to_owned(), data.map(str::to_owned));
             let asked = Asked { room: room.to_owned(), name, data, attachments: event.attachments };
             return self.ask(socket, asked, to_self, wait_ms);
         }
-        let packet = packet.encode();
+        let packet = {
+            let event = sio::Event {
+                namespace: socket.namespace().as_str(),
+                name,
+                args: data.as_slice(),
+                ack: None,
+                attachments: &event.attachments,
+            };
+            self.context.fanout.packet(&to_room(socket, room, to_self), &event)
+        };
         let (context, socket, room) = (self.context.clone(), Arc::clone(socket), room.to_owned());
         Handling::later(async move {
-            let target = Target::room(socket.namespace(), &room);
-            let target = if to_self { target } else { target.except(socket.id()) };
-            context.fanout.broadcast(target, packet).await?;
+            context.fanout.broadcast(to_room(&socket, &room, to_self), packet).await?;
             Ok(Reply::ok())
         })
     }
@@ -167,38 +166,26 @@ impl Relay {
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
         // Not in the publisher's turn: it may be among those asked, and answers with its next packet.
         Handling::Apart(Box::pin(async move {
-            let namespace = socket.namespace();
-            let members = context.fanout.members(namespace.as_str(), &asked.room).await?;
-            if members.len() > MEMBERS_MAX {
-                return Err(AppError::TooLarge(format!("More than {MEMBERS_MAX} receivers").into()));
-            }
-            let receivers: HashSet<_> = members
-                .iter()
-                .map(|member| member.socket)
-                .filter(|receiver| to_self || *receiver != socket.id())
-                .collect();
-            let count = receivers.len();
-            let question = context
-                .acks
-                .ask(receivers)
-                .ok_or_else(|| AppError::Limited("Too many open questions".into(), 1))?;
             let data = asked.data.as_deref();
-            let packet = sio::Event {
-                namespace: namespace.as_str(),
+            let event = sio::Event {
+                namespace: socket.namespace().as_str(),
                 name: &asked.name,
                 args: data.as_slice(),
-                ack: Some(question.id()),
+                ack: None,
                 attachments: &asked.attachments,
             };
-            let target = Target::room(namespace, &asked.room);
-            let target = if to_self { target } else { target.except(socket.id()) };
-            context.fanout.broadcast(target, packet.encode()).await?;
-            let answers = question.answers(Duration::from_millis(wait_ms)).await;
+            let count = context.fanout.count(socket.namespace().as_str(), &asked.room).await?.count;
+            if count.sockets > MEMBERS_MAX {
+                return Err(AppError::TooLarge(format!("More than {MEMBERS_MAX} receivers").into()));
+            }
+            let target = to_room(&socket, &asked.room, to_self);
+            let Answers { receivers, answers } =
+                context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
             // The answers are raw JSON already.
             let json = format!(
-                "{{\"success\":true,\"receivers\":{count},\"missing\":{},\"answers\":[{}]}}",
-                answers.missing,
-                answers.answers.join(",")
+                "{{\"success\":true,\"receivers\":{receivers},\"missing\":{},\"answers\":[{}]}}",
+                receivers.saturating_sub(answers.len()),
+                answers.join(",")
             );
             Ok(Reply { json, attachments: Vec::new() })
         }))
@@ -224,6 +211,11 @@ impl Relay {
             Ok(Reply::success(&body))
         })
     }
+}
+
+fn to_room<'a>(socket: &'a Socket, room: &'a str, to_self: bool) -> Target<'a> {
+    let target = Target::room(socket.namespace(), room);
+    if to_self { target } else { target.except(socket.id()) }
 }
 
 fn not_allowed() -> Handling {

@@ -2,10 +2,15 @@
 //!
 //! Nothing is counted up and down: every answer is read from the set of members, so it cannot drift.
 
+pub(crate) mod cluster;
+pub(crate) mod lingering;
+pub(crate) mod store;
+
 use std::collections::HashSet;
+use std::time::Duration;
 
 use shared::ids::{NodeId, SocketId};
-use shared::names::UserId;
+use shared::names::{Namespace, Room, UserId};
 
 /// What entering a room found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,33 @@ pub struct Member {
     pub node: NodeId,
     /// When the socket connected, milliseconds since the epoch.
     pub connected_at_ms: u64,
+    /// The role in its token.
+    pub role: Option<Box<str>>,
+}
+
+/// A count, and how good it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// How many.
+    pub count: RoomCount,
+    /// How long ago that was so.
+    pub age: Duration,
+    /// It may not be so any more: Redis is away, or this node has just come back to it.
+    pub stale: bool,
+}
+
+/// A user's last socket in a room is gone for good: whoever was told of the user must hear it. Told once in
+/// the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Where.
+    pub namespace: Namespace,
+    /// The room.
+    pub room: Room,
+    /// Who.
+    pub user: UserId,
+    /// The e-mail address in the token of the socket that was lost.
+    pub email: Option<Box<str>>,
 }
 
 impl RoomCount {

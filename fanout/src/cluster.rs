@@ -1,0 +1,425 @@
+//! This node among others: what it publishes, what it hears, and whom it answers.
+//!
+//! What crosses Redis is the wire of `@socket.io/redis-adapter`, so Node.js servers and emitters are members
+//! of the cluster like any other. A broadcast of this node comes back to it like to everybody else, so that
+//! all members on all nodes have one order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shared::adapter::{self, Broadcast, Channel, Channels, Outgoing, Request, Response, Stamp};
+use shared::config::RedisAddress;
+use shared::ids::{NodeId, SocketId};
+use shared::limits::{
+    CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, IDEMPOTENCY_S, STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S,
+};
+use shared::names::{Namespace, USER_ROOM_PREFIX};
+use shared::sio::Event;
+use tokio::sync::mpsc;
+
+use crate::control::Sequenced;
+use crate::error::FanoutError;
+use crate::peers::Questions;
+use crate::presence::cluster::{ClusterPresence, GoneUser, Local, Terms};
+use crate::presence::store::{Kept, Store};
+use crate::redis::{Commands, Link, Message, Script, Subscriber};
+use crate::registry::{NamespaceRooms, SocketInfo};
+use crate::stats::Stats;
+use crate::target::{Receipt, Target, To};
+
+/// How a node is one of many.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Where Redis is.
+    pub redis: RedisAddress,
+    /// How our keys begin.
+    pub key_prefix: String,
+    /// How channels begin.
+    pub channel_prefix: String,
+    /// How long a silent node counts.
+    pub lease: Duration,
+    /// How others reach this node.
+    pub advertise: String,
+    /// Bytes of one message for clients.
+    pub max_payload: usize,
+}
+
+/// Requests and responses that wait for the task that serves them.
+pub(crate) struct Exchange {
+    pub(crate) is_request: bool,
+    pub(crate) namespace: Namespace,
+    pub(crate) message: Vec<u8>,
+}
+
+/// The cluster, as one node sees it.
+pub(crate) struct Cluster {
+    pub(crate) node: NodeId,
+    pub(crate) commands: Arc<Commands>,
+    pub(crate) subscriber: Arc<Subscriber>,
+    pub(crate) presence: ClusterPresence,
+    pub(crate) channels: Channels,
+    pub(crate) questions: Questions,
+    namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
+    publish: Script,
+    prefix: String,
+    max_payload: usize,
+    sequenced: mpsc::Sender<Sequenced>,
+    exchanges: mpsc::Sender<Exchange>,
+    stats: Arc<Stats>,
+}
+
+/// A room of a namespace as presence and streams name it: `/ns#room`. No name has a `#`.
+pub(crate) fn room_key(namespace: &str, room: &str) -> String {
+    format!("{namespace}#{room}")
+}
+
+/// What is told of a member beside its user: short keys, since it is kept for each.
+pub(crate) fn member_info(info: &SocketInfo) -> String {
+    serde_json::json!({
+        "d": info.display_name, "c": info.connected_at_ms, "e": info.email, "r": info.role,
+    })
+    .to_string()
+}
+
+/// A socket as the store keeps it.
+pub(crate) fn kept(info: &SocketInfo) -> Kept {
+    Kept { socket: info.id.as_str().to_owned(), user: info.user.as_str().to_owned(), info: member_info(info) }
+}
+
+/// What this node knows of its own members.
+struct Registry(HashMap<Namespace, Arc<NamespaceRooms>>);
+
+impl Local for Registry {
+    fn rooms(&self) -> Vec<String> {
+        let rooms = self.0.values().flat_map(|rooms| {
+            let namespace = rooms.name.clone();
+            rooms.names().into_iter().map(move |room| room_key(namespace.as_str(), room.as_str()))
+        });
+        rooms.collect()
+    }
+
+    fn members(&self, room: &str) -> Vec<Kept> {
+        let found = room.split_once('#').and_then(|(namespace, room)| self.0.get(namespace)?.find(room));
+        found.map(|room| room.map_members(kept)).unwrap_or_default()
+    }
+}
+
+/// Where a cluster tells what it cannot do itself.
+pub(crate) struct Outlets {
+    pub(crate) gone: mpsc::Sender<GoneUser>,
+    pub(crate) sequenced: mpsc::Sender<Sequenced>,
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        options: ClusterOptions,
+        (node, holdback): (NodeId, Duration),
+        namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
+        outlets: Outlets,
+        stats: Arc<Stats>,
+    ) -> (Self, mpsc::Receiver<Exchange>) {
+        let link = Link::new(options.redis);
+        let channels = Channels::new(&options.channel_prefix);
+        let commands = Arc::new(Commands::new(link.clone(), Arc::clone(&stats)));
+        let mut standing = Vec::new();
+        let mut patterns = Vec::new();
+        for namespace in namespaces.keys().map(Namespace::as_str) {
+            standing.push(channels.namespace(namespace));
+            standing.push(channels.request(namespace));
+            standing.push(channels.response(namespace));
+            standing.push(channels.own_response(namespace, node.as_str()));
+            patterns.push(channels.sockets_of_node(namespace, node.as_str()));
+        }
+        let canary = format!("{}canary:{node}:{:016x}", options.key_prefix, rand::random::<u64>());
+        let subscriber = Arc::new(Subscriber::new(link, standing, patterns, canary, Arc::clone(&stats)));
+        let store = Store::redis(Arc::clone(&commands), &options.key_prefix);
+        let terms = Terms { node, lease: options.lease, holdback, info: options.advertise };
+        let local = Arc::new(Registry(namespaces.clone()));
+        let presence = ClusterPresence::new(terms, store, local, outlets.gone, Arc::clone(&stats));
+        let (exchanges, received) = mpsc::channel(EXCHANGE_QUEUE_MAX);
+        let cluster = Self {
+            node,
+            commands,
+            subscriber,
+            presence,
+            channels,
+            questions: Questions::default(),
+            namespaces,
+            publish: Script::new(include_str!("lua/publish.lua")),
+            prefix: options.key_prefix,
+            max_payload: options.max_payload,
+            sequenced: outlets.sequenced,
+            exchanges,
+            stats,
+        };
+        (cluster, received)
+    }
+
+    /// Whether this node takes part in everything.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.commands.is_up() && self.subscriber.is_up() && self.presence.is_ready()
+    }
+
+    /// Does everything that runs until the node stops.
+    pub(crate) async fn run(self: &Arc<Self>) {
+        let ears = Arc::clone(self);
+        let listener = Arc::new(move |message: Message<'_>| ears.hear(message));
+        tokio::join!(
+            self.commands.run(),
+            Arc::clone(&self.subscriber).run(listener),
+            self.presence.run(),
+            self.sing(),
+            self.watch_commands(),
+        );
+    }
+
+    /// Publishes the canary: what this node does not hear of itself it does not hear of others.
+    async fn sing(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(CANARY_EVERY_MS));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // A failure is seen by what does not come back.
+            let _ = self.publish_plain(self.subscriber.canary(), &now_us().to_string().into_bytes()).await;
+        }
+    }
+
+    /// A new connection may lead to another server, or to one that has lost what it knew.
+    async fn watch_commands(&self) {
+        let mut connections = self.commands.connections();
+        while connections.changed().await.is_ok() {
+            self.presence.reconnected();
+        }
+    }
+
+    /// Writes an event for its way through Redis.
+    pub(crate) fn message(&self, target: &Target<'_>, event: &Event<'_>) -> Option<Vec<u8>> {
+        let user = match target.to {
+            To::User(user) => Some(format!("{USER_ROOM_PREFIX}{user}")),
+            To::Room(_) | To::All => None,
+        };
+        let room = match target.to {
+            To::Room(room) => Some(room),
+            To::User(_) => user.as_deref(),
+            To::All => None,
+        };
+        let except = target.except.as_ref().map(SocketId::as_str);
+        let outgoing = Outgoing {
+            uid: self.node.as_str(),
+            event,
+            rooms: room.as_slice(),
+            except: except.as_slice(),
+            volatile: target.volatile,
+            sequence: target.sequence,
+        };
+        outgoing.encode(target.tracked).ok()
+    }
+
+    /// Publishes a message that was written for `target`.
+    pub(crate) async fn broadcast(&self, target: &Target<'_>, message: &[u8]) -> Result<Receipt, FanoutError> {
+        let namespace = target.namespace.as_str();
+        let user;
+        let room = match target.to {
+            To::Room(room) => Some(room),
+            To::User(id) => {
+                user = format!("{USER_ROOM_PREFIX}{id}");
+                Some(&*user)
+            }
+            To::All => None,
+        };
+        let channel = match room {
+            Some(room) => self.channels.room(namespace, room),
+            None => self.channels.namespace(namespace),
+        };
+        Stats::add(&self.stats.published, 1);
+        if !target.tracked {
+            let nodes = self.publish_plain(&channel, message).await?;
+            return Ok(Receipt { nodes, ..Receipt::default() });
+        }
+        self.publish_tracked(namespace, room.unwrap_or_default(), &channel, (message, target.idempotency)).await
+    }
+
+    pub(crate) async fn publish_plain(&self, channel: &str, message: &[u8]) -> Result<usize, FanoutError> {
+        self.commands.query(redis::cmd("PUBLISH").arg(channel).arg(message)).await
+    }
+
+    async fn publish_tracked(
+        &self,
+        namespace: &str,
+        room: &str,
+        channel: &str,
+        (message, key): (&[u8], Option<&str>),
+    ) -> Result<Receipt, FanoutError> {
+        let base = format!("{}{{{}}}:", self.prefix, room_key(namespace, room));
+        let (meta, stream) = (format!("{base}meta"), format!("{base}stream"));
+        let idempotency = key.map(|key| format!("{base}once:{key}"));
+        let kept = if key.is_some() { IDEMPOTENCY_S } else { 0 };
+        let id = format!("{:032x}", rand::random::<u128>());
+        let run = self.commands.run_id();
+        let numbers = [STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S, kept].map(|number| number.to_string());
+        let args = [
+            run.as_bytes(),
+            numbers[0].as_bytes(),
+            numbers[1].as_bytes(),
+            numbers[2].as_bytes(),
+            id.as_bytes(),
+            message,
+            channel.as_bytes(),
+            numbers[3].as_bytes(),
+            // Nobody else has it, since it is random; 64 bits keep the stamp short.
+            &id.as_bytes()[..16],
+        ];
+        let keys = [&*meta, &stream, idempotency.as_deref().unwrap_or(&meta)];
+        let (repeated, place, nodes): (bool, String, usize) = self.publish.run(&self.commands, &keys, &args).await?;
+        Ok(Receipt { nodes, place: Some(place), repeated })
+    }
+
+    /// Something was published. Called by the task that reads, so nothing here waits.
+    fn hear(&self, message: Message<'_>) {
+        Stats::add(&self.stats.heard, 1);
+        if message.channel == self.subscriber.canary() {
+            let sent = str::from_utf8(message.payload).ok().and_then(|text| text.parse::<u64>().ok());
+            self.stats.canary_lag_us.store(now_us().saturating_sub(sent.unwrap_or_default()), Ordering::Relaxed);
+            return;
+        }
+        let heard = match self.channels.parse(message.channel) {
+            Some(Channel::Broadcast { namespace, room }) => self.hear_broadcast(namespace, room, message),
+            Some(Channel::Request { namespace }) => self.hear_exchange(true, namespace, message.payload),
+            Some(Channel::Response { namespace }) => self.hear_exchange(false, namespace, message.payload),
+            None => false,
+        };
+        if !heard {
+            Stats::add(&self.stats.redis_malformed, 1);
+        }
+    }
+
+    fn hear_exchange(&self, is_request: bool, namespace: &str, payload: &[u8]) -> bool {
+        let Some(rooms) = self.namespaces.get(namespace) else { return true };
+        let exchange = Exchange { is_request, namespace: rooms.name.clone(), message: payload.to_vec() };
+        self.exchanges.try_send(exchange).is_ok()
+    }
+
+    fn hear_broadcast(&self, namespace: &str, room: Option<&str>, message: Message<'_>) -> bool {
+        let Some(rooms) = self.namespaces.get(namespace) else { return true };
+        if let Some(room) = room {
+            // One socket's own room is heard by the node's pattern alone, every other by its name alone.
+            let is_socket = room.starts_with(self.node.as_str()) && SocketId::parse(room).is_some();
+            if is_socket != message.by_pattern {
+                return true;
+            }
+            if !is_socket && !room.starts_with(USER_ROOM_PREFIX) && rooms.find(room).is_none() {
+                // It lingers: nobody here is in it any more.
+                return true;
+            }
+        }
+        let Ok(broadcast) = adapter::decode_broadcast(message.payload, self.max_payload) else { return false };
+        if broadcast.namespace != namespace {
+            return false;
+        }
+        self.deliver(rooms, &broadcast)
+    }
+
+    fn deliver(&self, rooms: &Arc<NamespaceRooms>, broadcast: &Broadcast<'_>) -> bool {
+        let packet = broadcast.body.encode(rooms.name.as_str(), None);
+        let only = match broadcast.rooms.as_slice() {
+            [room] => Some(&**room),
+            _ => None,
+        };
+        if let (Some(sequence), Some(room)) = (broadcast.sequence, only) {
+            let place = Sequenced { namespace: rooms.name.clone(), room: room.to_owned(), sequence, packet };
+            // What does not fit is found missing by the next, or when the connection is made anew.
+            return self.sequenced.try_send(place).is_ok();
+        }
+        let except = match broadcast.except.as_slice() {
+            [] => Some(None),
+            [one] => SocketId::parse(one).map(Some),
+            _ => None,
+        };
+        if let (Some(found), Some(except)) = (only.and_then(|room| rooms.find(room)), except) {
+            if let Some(stamp) = &broadcast.stamp
+                && found.arrived(stamp)
+            {
+                self.resync(rooms, found.name.as_str(), &stamp.epoch);
+            }
+            found.broadcast(packet, except, broadcast.volatile);
+            return true;
+        }
+        for socket in rooms.select(&broadcast.rooms, &broadcast.except) {
+            if broadcast.volatile {
+                socket.emit_volatile(packet.clone());
+            } else {
+                socket.emit(packet.clone());
+            }
+        }
+        true
+    }
+
+    /// Tells the members of a room that they may have missed something.
+    fn resync(&self, rooms: &Arc<NamespaceRooms>, room: &str, epoch: &str) {
+        Stats::add(&self.stats.resyncs, 1);
+        let body = serde_json::json!({"room": room, "epoch": epoch}).to_string();
+        let (namespace, name) = (rooms.name.as_str(), "muster:resync");
+        let event = Event { namespace, name, args: &[&body], ack: None, attachments: &[] };
+        if let Some(found) = rooms.find(room) {
+            found.broadcast(event.encode(), None, false);
+        }
+    }
+
+    /// Looks at the places of all rooms after a new connection: whatever was published while there was none is
+    /// told to the members as missed.
+    pub(crate) async fn check_places(&self) {
+        for rooms in self.namespaces.values() {
+            for name in rooms.names() {
+                let Some(last) = rooms.find(name.as_str()).and_then(|room| room.place()) else { continue };
+                let key = format!("{}{{{}}}:meta", self.prefix, room_key(rooms.name.as_str(), name.as_str()));
+                let asked = self.commands.query(redis::cmd("HMGET").arg(key).arg("e").arg("o")).await;
+                let Ok((epoch, offset)): Result<(Option<String>, Option<u64>), _> = asked else { return };
+                let Some(room) = rooms.find(name.as_str()) else { continue };
+                if room.place().as_ref() != Some(&last) {
+                    // Something arrived meanwhile, and was judged then.
+                    continue;
+                }
+                if epoch.as_deref() != Some(&*last.epoch) || offset != Some(last.offset) {
+                    let epoch = epoch.unwrap_or_default().into_boxed_str();
+                    self.resync(rooms, name.as_str(), &epoch);
+                    room.arrived(&Stamp { epoch, offset: offset.unwrap_or_default() });
+                }
+            }
+        }
+    }
+
+    /// Reads a request, or notes a response.
+    pub(crate) fn read<'a>(&self, exchange: &'a Exchange) -> Option<Request<'a>> {
+        if exchange.is_request {
+            let request = adapter::decode_request(&exchange.message, self.max_payload).ok();
+            if request.is_none() {
+                Stats::add(&self.stats.redis_malformed, 1);
+            }
+            return request;
+        }
+        match adapter::decode_response(&exchange.message) {
+            Ok(Response::ClientCount { id, count }) => self.questions.told(&id, count),
+            Ok(Response::Done { id }) => self.questions.told(&id, 0),
+            Ok(Response::Acked { id, json }) => self.questions.answered(&id, &json),
+            Ok(Response::Fetched { .. } | Response::Other) => {}
+            Err(_) => Stats::add(&self.stats.redis_malformed, 1),
+        }
+        None
+    }
+
+    /// How many nodes and Node.js servers serve a namespace.
+    pub(crate) async fn servers(&self, namespace: &str) -> Result<usize, FanoutError> {
+        let channel = self.channels.request(namespace);
+        let mut ask = redis::cmd("PUBSUB");
+        ask.arg("NUMSUB").arg(&channel);
+        let counts: Vec<(String, usize)> = self.commands.query(&ask).await?;
+        Ok(counts.into_iter().map(|(_, count)| count).sum::<usize>().max(1))
+    }
+}
+
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}

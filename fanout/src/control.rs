@@ -1,0 +1,85 @@
+//! What the fan-out cannot do itself and tells its owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::adapter::Body;
+use shared::ids::SessionId;
+use shared::names::Namespace;
+use shared::sio::Encoded;
+use tokio::sync::mpsc;
+
+use crate::facade::Fanout;
+use crate::presence::Gone;
+use crate::registry::LocalSocket;
+
+/// Something to be done by whoever owns sessions and apps.
+#[derive(Debug)]
+pub enum Control {
+    /// Sockets are to be disconnected.
+    Disconnect {
+        /// Which.
+        sockets: Vec<Arc<LocalSocket>>,
+        /// The whole connection, not the namespace alone.
+        close: bool,
+    },
+    /// Sockets are to be asked, and what they answer told.
+    Ask {
+        /// Which; all of one namespace.
+        sockets: Vec<Arc<LocalSocket>>,
+        /// What.
+        body: Body,
+        /// How long they may take.
+        timeout: Duration,
+        /// Whom to tell.
+        reply: Reply,
+    },
+    /// A user's last socket in a room is gone for good.
+    Gone(Gone),
+    /// The subscriptions were made anew: something may have been missed in any room.
+    Resubscribed,
+}
+
+/// A broadcast with a place in an order that an app keeps: the app delivers it ([`Fanout::deliver`]).
+#[derive(Debug, Clone)]
+pub struct Sequenced {
+    /// Where.
+    pub namespace: Namespace,
+    /// The room.
+    pub room: String,
+    /// The place.
+    pub sequence: i64,
+    /// What is to be delivered.
+    pub packet: Encoded,
+}
+
+/// Everything a fan-out tells its owner; each must be read.
+#[derive(Debug)]
+pub struct Events {
+    /// Sessions whose outbox overflowed, to be closed.
+    pub overflowed: mpsc::Receiver<SessionId>,
+    /// What is to be done.
+    pub control: mpsc::Receiver<Control>,
+    /// Broadcasts that apps deliver.
+    pub sequenced: mpsc::Receiver<Sequenced>,
+}
+
+/// The asker of a [`Control::Ask`].
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub(crate) fanout: Fanout,
+    pub(crate) namespace: Namespace,
+    pub(crate) id: String,
+}
+
+impl Reply {
+    /// Tells how many sockets were asked: once, before the first answer.
+    pub async fn asked(&self, sockets: usize) {
+        self.fanout.tell_asked(self, sockets).await;
+    }
+
+    /// Tells what a socket answered; `json` is the first argument of its ack.
+    pub async fn answered(&self, json: &str) {
+        self.fanout.tell_answer(self, json).await;
+    }
+}

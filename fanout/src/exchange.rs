@@ -1,0 +1,172 @@
+//! What other nodes, Node.js servers and emitters ask of this node: joins, leaves, disconnects, lists,
+//! questions to clients (protocol, 3.1).
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::adapter::{self, Request, Selection};
+use shared::ids::SocketId;
+use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS};
+use shared::names::{Namespace, Room, UserId};
+use tokio::sync::mpsc;
+
+use crate::cluster::{Cluster, Exchange};
+use crate::control::{Control, Reply};
+use crate::error::FanoutError;
+use crate::facade::Fanout;
+
+impl Fanout {
+    /// Serves requests in the order they came.
+    pub(crate) async fn serve(&self, mut exchanges: mpsc::Receiver<Exchange>) {
+        let Some(cluster) = self.cluster() else { return };
+        while let Some(exchange) = exchanges.recv().await {
+            if let Some(request) = cluster.read(&exchange) {
+                self.answer(cluster, &exchange.namespace, request).await;
+            }
+        }
+    }
+
+    async fn answer(&self, cluster: &Cluster, namespace: &Namespace, request: Request<'_>) {
+        let Some(rooms) = self.rooms_of(namespace) else { return };
+        let reply = match request {
+            Request::Rooms { id } => {
+                let names: Vec<String> = rooms.names().iter().map(|room| room.as_str().to_owned()).collect();
+                Some(adapter::encode_rooms(&id, &names))
+            }
+            Request::Sockets { id, selection } => {
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let ids: Vec<_> = sockets.iter().map(|socket| socket.id().as_str().to_owned()).collect();
+                Some(adapter::encode_fetched(&id, Some(&ids)))
+            }
+            Request::Fetch { id, selection } => {
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let told: Vec<_> = sockets.iter().map(|socket| describe(socket)).collect();
+                Some(adapter::encode_fetched(&id, Some(&told)))
+            }
+            Request::Join { id, selection, rooms: names } => {
+                for socket in rooms.select(&selection.rooms, &selection.except) {
+                    for room in names.iter().filter_map(|name| Room::of_cluster(name)) {
+                        // Past its limit of rooms a socket stays out.
+                        let _ = self.enter(&socket, &room).await;
+                    }
+                }
+                id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+            }
+            Request::Leave { id, selection, rooms: names } => {
+                for socket in rooms.select(&selection.rooms, &selection.except) {
+                    for name in &names {
+                        self.leave(&socket, name).await;
+                    }
+                }
+                id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+            }
+            Request::Disconnect { id, selection, close } => {
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                if !sockets.is_empty() {
+                    self.control(Control::Disconnect { sockets, close }).await;
+                }
+                id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+            }
+            Request::ServerSideEmit { uid, id, data } => {
+                tracing::info!(from = %uid.chars().take(64).collect::<String>(), bytes = data.len(), "an event for servers");
+                id.filter(|_| uid != self.node().as_str()).map(|id| adapter::encode_server_side_ack(&id))
+            }
+            Request::AckBroadcast { id, broadcast, timeout_ms } => {
+                let sockets = rooms.select(&broadcast.rooms, &broadcast.except);
+                let timeout = Duration::from_millis(timeout_ms.unwrap_or(ACK_MAX_MS).min(ACK_MAX_MS));
+                let reply = Reply { fanout: self.clone(), namespace: namespace.clone(), id };
+                self.control(Control::Ask { sockets, body: broadcast.body, timeout, reply }).await;
+                None
+            }
+        };
+        if let Some(reply) = reply {
+            // Who asked waits no longer than it would for a dead node.
+            let _ = cluster.publish_plain(&cluster.channels.response(namespace.as_str()), &reply).await;
+        }
+    }
+
+    async fn request(&self, namespace: &Namespace, message: &[u8]) -> Result<(), FanoutError> {
+        let Some(cluster) = self.cluster() else { return Ok(()) };
+        cluster.publish_plain(&cluster.channels.request(namespace.as_str()), message).await?;
+        Ok(())
+    }
+
+    /// Every socket of a user, on all nodes, enters a room. Answers when all nodes have done it, or when one takes
+    /// too long.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn join_user(&self, namespace: &Namespace, user: &UserId, room: &Room) -> Result<(), FanoutError> {
+        let of = selection(Room::of_user(user).as_str(), None);
+        if let Some(cluster) = self.cluster() {
+            let nodes = cluster.presence.living_nodes().await?;
+            let node = self.node();
+            let question = cluster.questions.open(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+            let message = adapter::encode_join_sockets(node.as_str(), &question.id, &of, &[room.as_str()]);
+            self.request(namespace, &message).await?;
+            question.answers(Duration::from_millis(JOIN_WAIT_MS)).await;
+            return Ok(());
+        }
+        let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
+        for socket in rooms.select(&of.rooms, &of.except) {
+            // Past its limit of rooms a socket stays out.
+            let _ = self.enter(&socket, room).await;
+        }
+        Ok(())
+    }
+
+    /// Those sockets of a user that are in `room` are disconnected from the namespace, on all nodes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn disconnect_user(&self, namespace: &Namespace, user: &UserId, room: &Room) -> Result<(), FanoutError> {
+        let members = self.members(namespace.as_str(), room.as_str()).await?;
+        let ids: Vec<String> = members
+            .iter()
+            .filter(|member| member.user == *user)
+            .map(|member| member.socket.as_str().to_owned())
+            .collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let of = Selection { rooms: ids, except: Vec::new() };
+        if self.is_clustered() {
+            let message = adapter::encode_disconnect_sockets(self.node().as_str(), &of, false);
+            return self.request(namespace, &message).await;
+        }
+        let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
+        let sockets = rooms.select(&of.rooms, &of.except);
+        self.control(Control::Disconnect { sockets, close: false }).await;
+        Ok(())
+    }
+
+    /// Tells other servers of the namespace an event; `args` are raw JSON. Alone there is none.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn server_side_emit(&self, namespace: &Namespace, name: &str, args: &[&str]) -> Result<(), FanoutError> {
+        self.request(namespace, &adapter::encode_server_side_emit(self.node().as_str(), name, args)).await
+    }
+}
+
+fn selection(room: &str, except: Option<SocketId>) -> Selection {
+    let except = except.map(|socket| socket.as_str().to_owned());
+    Selection { rooms: vec![room.to_owned()], except: except.into_iter().collect() }
+}
+
+/// A socket as `fetchSockets` of a Node.js server shows it. Headers, address and token stay here.
+fn describe(socket: &crate::registry::LocalSocket) -> serde_json::Value {
+    let info = &socket.info;
+    let mut rooms = vec![info.id.as_str().to_owned(), Room::of_user(&info.user).as_str().to_owned()];
+    rooms.extend(socket.rooms().iter().map(|room| room.as_str().to_owned()));
+    json!({
+        "id": info.id.as_str(),
+        "handshake": {
+            "headers": {}, "time": "", "address": "", "xdomain": false, "secure": false,
+            "issued": info.connected_at_ms, "url": "/socket.io/", "query": {}, "auth": {},
+        },
+        "rooms": rooms,
+        "data": {"userId": info.user.as_str(), "displayName": info.display_name, "role": info.role},
+    })
+}
+

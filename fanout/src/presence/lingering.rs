@@ -1,0 +1,140 @@
+//! Leaves that wait: users whose last socket in a room was lost and who may come back, and leaves that could
+//! not be told while Redis was away.
+//!
+//! All of a kind wait equally long, so they leave the queue about in the order they entered it, and one task
+//! serves them all. Past its bound the longest wait ends at once, so that the queue is bounded whatever
+//! strangers do.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A leave that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) room: String,
+    pub(crate) user: String,
+    pub(crate) info: String,
+    /// Whose entry lingers in the store; empty for a leave that the store was not told of.
+    pub(crate) incarnation: String,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Lingering {
+    max: usize,
+    state: Mutex<State>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<(u64, Instant, Waiting)>,
+    /// The entry that counts for a user in a room; older ones are void.
+    current: HashMap<(String, String), u64>,
+    next: u64,
+}
+
+impl Lingering {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, state: Mutex::default(), added: Notify::new() }
+    }
+
+    /// Waits for `holdback`; an earlier wait of the user in the room is void.
+    pub(crate) fn add(&self, waiting: Waiting, holdback: Duration) {
+        let mut state = self.state.lock();
+        let number = state.next;
+        state.next += 1;
+        state.current.insert((waiting.room.clone(), waiting.user.clone()), number);
+        state.queue.push_back((number, Instant::now() + holdback, waiting));
+        drop(state);
+        self.added.notify_one();
+    }
+
+    /// The user is back, or gone for good: nothing waits any more. Answers whether something did.
+    pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
+        self.state.lock().current.remove(&(room.to_owned(), user.to_owned())).is_some()
+    }
+
+    /// The next whose time is over and who is not back. Cancel safe.
+    pub(crate) async fn due(&self) -> Waiting {
+        loop {
+            let notified = self.added.notified();
+            if let Some(waiting) = self.take() {
+                return waiting;
+            }
+            let at = self.state.lock().queue.front().map(|(_, at, _)| *at);
+            match at {
+                None => notified.await,
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    // Something added may have made the queue too long.
+                    () = notified => {}
+                },
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Waiting> {
+        let mut state = self.state.lock();
+        loop {
+            let (now, full) = (Instant::now(), state.queue.len() > self.max);
+            let (number, _, waiting) = state.queue.pop_front_if(|(_, at, _)| full || *at <= now)?;
+            let key = (waiting.room.clone(), waiting.user.clone());
+            if state.current.get(&key) == Some(&number) {
+                state.current.remove(&key);
+                return Some(waiting);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDBACK: Duration = Duration::from_secs(3);
+
+    fn waiting(user: usize) -> Waiting {
+        let text = String::new;
+        Waiting { room: "/#r".into(), user: format!("u{user}"), info: text(), incarnation: text() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_back_in_time_is_not_told() {
+        let lingering = Lingering::new(10);
+        lingering.add(waiting(1), HOLDBACK);
+        lingering.add(waiting(2), HOLDBACK);
+        assert_eq!(lingering.take(), None);
+        assert!(lingering.cancel("/#r", "u1"));
+        assert!(!lingering.cancel("/#r", "u1"));
+        assert_eq!(lingering.due().await, waiting(2));
+        assert_eq!(lingering.take(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_again_is_told_once_and_later() {
+        let lingering = Lingering::new(10);
+        let start = Instant::now();
+        lingering.add(waiting(1), HOLDBACK);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        lingering.add(waiting(1), HOLDBACK);
+        assert_eq!(lingering.due().await, waiting(1));
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert!(lingering.state.lock().queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_are_bounded() {
+        let lingering = Lingering::new(3);
+        for user in 0..5 {
+            lingering.add(waiting(user), Duration::from_hours(24));
+        }
+        assert_eq!(lingering.take(), Some(waiting(0)));
+        assert_eq!(lingering.take(), Some(waiting(1)));
+        assert_eq!(lingering.take(), None);
+    }
+}

@@ -1,0 +1,369 @@
+//! Where membership is kept for the whole cluster, and the questions that are asked of it.
+//!
+//! Keys, all under the configured prefix (`P`):
+//!
+//! | key | what |
+//! | --- | --- |
+//! | `P{nodes}:leases` | sorted set: incarnation → when its lease lapses, on Redis' clock |
+//! | `P{nodes}:estates` | sorted set: dead incarnation → until when its claimer has time |
+//! | `P{nodes}:info` | hash: incarnation → how to reach the node |
+//! | `Prooms:INC` | set: rooms that the incarnation has had members in |
+//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC` | who is in a room (`lua/enter.lua`) |
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use shared::limits::{MEMBERS_READ_MAX, PRESENCE_KEPT_S};
+
+use crate::error::FanoutError;
+use crate::redis::{Commands, Script};
+
+/// A member as it is kept: socket, user, what else is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) socket: String,
+    pub(crate) user: String,
+    pub(crate) info: String,
+}
+
+/// What became of a leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftRoom {
+    /// The user is still there by another socket.
+    Remains,
+    /// The user is gone.
+    Gone,
+    /// The user may come back until the leave is settled.
+    Lingers,
+}
+
+/// All leases at one moment of Redis' clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Leases {
+    /// The asking node's own was renewed.
+    pub(crate) held: bool,
+    pub(crate) now_ms: u64,
+    /// Incarnations and when they lapse.
+    pub(crate) nodes: Vec<(String, u64)>,
+    /// Dead incarnations and until when they are claimed.
+    pub(crate) estates: Vec<(String, u64)>,
+}
+
+/// How many one incarnation has in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) incarnation: String,
+    pub(crate) sockets: usize,
+    pub(crate) users: usize,
+}
+
+type Answer<T> = Result<T, FanoutError>;
+
+/// The store: Redis, or what stands in for it where time and faults are simulated.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Redis(RedisStore),
+}
+
+/// The store in Redis.
+#[derive(Debug)]
+pub(crate) struct RedisStore {
+    commands: std::sync::Arc<Commands>,
+    prefix: String,
+    scripts: Scripts,
+}
+
+#[derive(Debug)]
+struct Scripts {
+    enter: Script,
+    leave: Script,
+    settle_user: Script,
+    settle_room: Script,
+    register: Script,
+    count: Script,
+    renew: Script,
+    open: Script,
+    claim: Script,
+}
+
+/// Runs `$call` on whichever store it is.
+macro_rules! on_store {
+    ($store:expr, $inner:ident => $call:expr) => {
+        match $store {
+            Store::Redis($inner) => $call.await,
+        }
+    };
+}
+
+impl Store {
+    pub(crate) fn redis(commands: std::sync::Arc<Commands>, prefix: &str) -> Self {
+        Self::Redis(RedisStore {
+            commands,
+            prefix: prefix.to_owned(),
+            scripts: Scripts {
+                enter: Script::new(include_str!("../lua/enter.lua")),
+                leave: Script::new(include_str!("../lua/leave.lua")),
+                settle_user: Script::new(include_str!("../lua/settle_user.lua")),
+                settle_room: Script::new(include_str!("../lua/settle_room.lua")),
+                register: Script::new(include_str!("../lua/register.lua")),
+                count: Script::new(include_str!("../lua/count.lua")),
+                renew: Script::new(include_str!("../lua/renew.lua")),
+                open: Script::new(include_str!("../lua/open_lease.lua")),
+                claim: Script::new(include_str!("../lua/claim.lua")),
+            },
+        })
+    }
+
+    /// Makes a lease; false when another living node has the id `unique`.
+    pub(crate) async fn open_lease(&self, inc: &str, ttl: Duration, info: &str, unique: &str) -> Answer<bool> {
+        on_store!(self, store => store.open_lease(inc, ttl, info, unique))
+    }
+
+    /// Renews a lease (with an empty `inc` only asks) and tells all.
+    pub(crate) async fn renew(&self, inc: &str, ttl: Duration) -> Answer<Leases> {
+        on_store!(self, store => store.renew(inc, ttl))
+    }
+
+    /// What living nodes tell of themselves.
+    pub(crate) async fn infos(&self) -> Answer<Vec<(String, String)>> {
+        on_store!(self, store => store.infos())
+    }
+
+    /// Claims an estate; `own` gives up one's own lease whether it has lapsed or not.
+    pub(crate) async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {
+        on_store!(self, store => store.claim(inc, during, own))
+    }
+
+    /// An estate is settled in every room.
+    pub(crate) async fn finish(&self, inc: &str) -> Answer<()> {
+        on_store!(self, store => store.finish(inc))
+    }
+
+    /// Remembers that an incarnation has had members in a room.
+    pub(crate) async fn index(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
+        on_store!(self, store => store.index(inc, rooms))
+    }
+
+    /// Forgets that.
+    pub(crate) async fn unindex(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
+        on_store!(self, store => store.unindex(inc, rooms))
+    }
+
+    /// Rooms that an incarnation has had members in.
+    pub(crate) async fn rooms_of(&self, inc: &str) -> Answer<Vec<String>> {
+        on_store!(self, store => store.rooms_of(inc))
+    }
+
+    /// A socket enters; answers whether it is the user's first.
+    pub(crate) async fn enter(&self, inc: &str, room: &str, member: &Kept) -> Answer<bool> {
+        on_store!(self, store => store.enter(inc, room, member))
+    }
+
+    /// A socket leaves.
+    pub(crate) async fn leave(&self, inc: &str, room: &str, member: &Kept, linger: bool) -> Answer<LeftRoom> {
+        on_store!(self, store => store.leave(inc, room, member, linger))
+    }
+
+    /// A lingering user's time is over; answers whether they are gone. `force` asks whether a user who never
+    /// lingered is.
+    pub(crate) async fn settle_user(&self, inc: &str, room: &str, user: &str, force: bool) -> Answer<bool> {
+        on_store!(self, store => store.settle_user(inc, room, user, force))
+    }
+
+    /// Takes a dead incarnation out of a room; answers the users who are gone, with what is told of them.
+    pub(crate) async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
+        on_store!(self, store => store.settle_room(dead, room))
+    }
+
+    /// Writes members that are in the room already.
+    pub(crate) async fn register(&self, inc: &str, room: &str, members: &[Kept]) -> Answer<()> {
+        on_store!(self, store => store.register(inc, room, members))
+    }
+
+    /// How many each incarnation has in a room.
+    pub(crate) async fn shares(&self, room: &str) -> Answer<Vec<Share>> {
+        on_store!(self, store => store.shares(room))
+    }
+
+    /// The users that an incarnation has in a room.
+    pub(crate) async fn users(&self, inc: &str, room: &str) -> Answer<HashSet<String>> {
+        on_store!(self, store => store.users(inc, room))
+    }
+
+    /// The members that an incarnation has in a room.
+    pub(crate) async fn members(&self, inc: &str, room: &str) -> Answer<Vec<Kept>> {
+        on_store!(self, store => store.members(inc, room))
+    }
+
+    /// Keeps an incarnation's keys in a room from expiring.
+    pub(crate) async fn touch(&self, inc: &str, room: &str) -> Answer<()> {
+        on_store!(self, store => store.touch(inc, room))
+    }
+}
+
+fn millis(time: Duration) -> String {
+    time.as_millis().to_string()
+}
+
+impl RedisStore {
+    fn nodes(&self, what: &str) -> String {
+        format!("{}{{nodes}}:{what}", self.prefix)
+    }
+
+    fn index_key(&self, inc: &str) -> String {
+        format!("{}rooms:{inc}", self.prefix)
+    }
+
+    /// The base of a room's keys. The names in it are checked ones: none has a brace.
+    fn base(&self, room: &str) -> String {
+        format!("{}{{{room}}}:", self.prefix)
+    }
+
+    async fn open_lease(&self, inc: &str, ttl: Duration, info: &str, unique: &str) -> Answer<bool> {
+        let (leases, infos, ttl) = (self.nodes("leases"), self.nodes("info"), millis(ttl));
+        let args = [inc.as_bytes(), ttl.as_bytes(), info.as_bytes(), unique.as_bytes()];
+        self.scripts.open.run(&self.commands, &[&leases, &infos], &args).await
+    }
+
+    async fn renew(&self, inc: &str, ttl: Duration) -> Answer<Leases> {
+        let (leases, estates, ttl) = (self.nodes("leases"), self.nodes("estates"), millis(ttl));
+        let args = [inc.as_bytes(), ttl.as_bytes()];
+        let (held, now_ms, nodes, estates): (bool, u64, redis::Value, redis::Value) =
+            self.scripts.renew.run(&self.commands, &[&leases, &estates], &args).await?;
+        Ok(Leases { held, now_ms, nodes: self.scores(nodes)?, estates: self.scores(estates)? })
+    }
+
+    /// Members and scores, flat or in pairs as the protocol's version has them.
+    fn scores(&self, value: redis::Value) -> Answer<Vec<(String, u64)>> {
+        let pairs: Vec<(String, f64)> = self.commands.read(value)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds of this age")]
+        Ok(pairs.into_iter().map(|(inc, score)| (inc, score.max(0.0) as u64)).collect())
+    }
+
+    async fn infos(&self) -> Answer<Vec<(String, String)>> {
+        self.commands.query(redis::cmd("HGETALL").arg(self.nodes("info"))).await
+    }
+
+    async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {
+        let (leases, estates, infos) = (self.nodes("leases"), self.nodes("estates"), self.nodes("info"));
+        let (during, own) = (millis(during), if own { "1" } else { "0" });
+        let args = [inc.as_bytes(), during.as_bytes(), own.as_bytes()];
+        self.scripts.claim.run(&self.commands, &[&leases, &estates, &infos], &args).await
+    }
+
+    async fn finish(&self, inc: &str) -> Answer<()> {
+        self.commands.query::<()>(redis::cmd("DEL").arg(self.index_key(inc))).await?;
+        self.commands.query(redis::cmd("ZREM").arg(self.nodes("estates")).arg(inc)).await
+    }
+
+    async fn index(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
+        let key = self.index_key(inc);
+        self.commands.query::<()>(redis::cmd("SADD").arg(&key).arg(rooms)).await?;
+        self.commands.query(redis::cmd("EXPIRE").arg(&key).arg(PRESENCE_KEPT_S)).await
+    }
+
+    async fn unindex(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
+        self.commands.query(redis::cmd("SREM").arg(self.index_key(inc)).arg(rooms)).await
+    }
+
+    async fn rooms_of(&self, inc: &str) -> Answer<Vec<String>> {
+        self.commands.query_long(redis::cmd("SMEMBERS").arg(self.index_key(inc))).await
+    }
+
+    async fn enter(&self, inc: &str, room: &str, member: &Kept) -> Answer<bool> {
+        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
+        let Kept { socket, user, info } = member;
+        let args = [&*base, inc, socket, user, info, &kept].map(str::as_bytes);
+        self.scripts.enter.run(&self.commands, &[&format!("{base}n")], &args).await
+    }
+
+    async fn leave(&self, inc: &str, room: &str, member: &Kept, linger: bool) -> Answer<LeftRoom> {
+        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
+        let Kept { socket, user, info } = member;
+        let linger = if linger { "1" } else { "0" };
+        let args = [&*base, inc, socket, user, info, &kept, linger].map(str::as_bytes);
+        let result: u8 = self.scripts.leave.run(&self.commands, &[&format!("{base}n")], &args).await?;
+        Ok(match result {
+            1 => LeftRoom::Gone,
+            2 => LeftRoom::Lingers,
+            _ => LeftRoom::Remains,
+        })
+    }
+
+    async fn settle_user(&self, inc: &str, room: &str, user: &str, force: bool) -> Answer<bool> {
+        let base = self.base(room);
+        let args = [&*base, inc, user, if force { "1" } else { "0" }].map(str::as_bytes);
+        self.scripts.settle_user.run(&self.commands, &[&format!("{base}n")], &args).await
+    }
+
+    async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
+        let base = self.base(room);
+        let args = [&*base, dead].map(str::as_bytes);
+        let flat: Vec<String> =
+            self.scripts.settle_room.run(&self.commands, &[&format!("{base}n")], &args).await?;
+        let (pairs, _) = flat.as_chunks::<2>();
+        Ok(pairs.iter().map(|[user, info]| (user.clone(), info.clone())).collect())
+    }
+
+    async fn register(&self, inc: &str, room: &str, members: &[Kept]) -> Answer<()> {
+        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
+        for some in members.chunks(500) {
+            let mut args = vec![base.as_bytes(), inc.as_bytes(), kept.as_bytes()];
+            for Kept { socket, user, info } in some {
+                args.extend([socket.as_bytes(), user.as_bytes(), info.as_bytes()]);
+            }
+            self.scripts.register.run::<()>(&self.commands, &[&format!("{base}n")], &args).await?;
+        }
+        Ok(())
+    }
+
+    async fn shares(&self, room: &str) -> Answer<Vec<Share>> {
+        let base = self.base(room);
+        let flat: Vec<String> =
+            self.scripts.count.run(&self.commands, &[&format!("{base}n")], &[base.as_bytes()]).await?;
+        let (shares, _) = flat.as_chunks::<3>();
+        let number = |text: &String| text.parse().unwrap_or_default();
+        let share = |[inc, sockets, users]: &[String; 3]| Share {
+            incarnation: inc.clone(),
+            sockets: number(sockets),
+            users: number(users),
+        };
+        Ok(shares.iter().map(share).collect())
+    }
+
+    async fn users(&self, inc: &str, room: &str) -> Answer<HashSet<String>> {
+        let key = format!("{}u:{inc}", self.base(room));
+        self.commands.query_long(redis::cmd("HKEYS").arg(key)).await
+    }
+
+    async fn members(&self, inc: &str, room: &str) -> Answer<Vec<Kept>> {
+        let key = format!("{}m:{inc}", self.base(room));
+        let (mut members, mut cursor) = (Vec::new(), 0_u64);
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(&key).arg(cursor).arg("COUNT").arg(1_000);
+            let (next, flat): (u64, Vec<String>) = self.commands.query_long(&scan).await?;
+            let (pairs, _) = flat.as_chunks::<2>();
+            members.extend(pairs.iter().filter_map(|[socket, value]| {
+                let (user, info) = value.split_once('\n')?;
+                Some(Kept { socket: socket.clone(), user: user.to_owned(), info: info.to_owned() })
+            }));
+            cursor = next;
+            if cursor == 0 || members.len() >= MEMBERS_READ_MAX {
+                break;
+            }
+        }
+        // A scan may tell one twice while the hash grows.
+        members.sort_by(|a, b| a.socket.cmp(&b.socket));
+        members.dedup_by(|a, b| a.socket == b.socket);
+        Ok(members)
+    }
+
+    async fn touch(&self, inc: &str, room: &str) -> Answer<()> {
+        let base = self.base(room);
+        for key in [format!("{base}n"), format!("{base}m:{inc}"), format!("{base}u:{inc}")] {
+            self.commands.query::<()>(redis::cmd("EXPIRE").arg(key).arg(PRESENCE_KEPT_S)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The connection for commands: multiplexed, with a deadline for each, and refusing at once while Redis is
+//! away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use shared::limits::{
+    REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
+};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use super::link::{Connection, Link, Pool};
+use crate::error::FanoutError;
+use crate::stats::Stats;
+
+const COMMAND: Duration = Duration::from_millis(REDIS_COMMAND_MS);
+const CONNECT: Duration = Duration::from_millis(REDIS_CONNECT_MS);
+
+/// Deadlines missed in a row after which the connection counts as lost.
+const MISSES_MAX: u32 = 3;
+
+/// The way to Redis for everything but subscriptions.
+pub(crate) struct Commands {
+    link: Link,
+    pool: Option<Pool>,
+    state: Mutex<State>,
+    misses: AtomicU32,
+    lost: Notify,
+    generation: watch::Sender<u64>,
+    in_flight: Semaphore,
+    stats: Arc<Stats>,
+}
+
+struct State {
+    connection: Option<Connection>,
+    /// The `run_id` of the server behind the connection; empty on a cluster.
+    run: Arc<str>,
+    since: Option<Instant>,
+}
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commands").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl Commands {
+    pub(crate) fn new(link: Link, stats: Arc<Stats>) -> Self {
+        let pool = link.pool().inspect_err(|error| tracing::error!(%error, "no pool for Redis")).ok();
+        Self {
+            link,
+            pool,
+            state: Mutex::new(State { connection: None, run: "".into(), since: None }),
+            misses: AtomicU32::new(0),
+            lost: Notify::new(),
+            generation: watch::Sender::new(0),
+            in_flight: Semaphore::new(REDIS_IN_FLIGHT_MAX),
+            stats,
+        }
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state.lock().connection.is_some()
+    }
+
+    /// For how long there has been this connection.
+    pub(crate) fn up_for(&self) -> Option<Duration> {
+        self.state.lock().since.map(|since| since.elapsed())
+    }
+
+    /// The server's `run_id`, which the epoch of rooms is bound to.
+    pub(crate) fn run_id(&self) -> Arc<str> {
+        Arc::clone(&self.state.lock().run)
+    }
+
+    /// Changes with every new connection.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Keeps a connection until the task is dropped.
+    pub(crate) async fn run(&self) {
+        let mut pause = REDIS_RETRY_MIN_MS;
+        let mut told = false;
+        loop {
+            match self.connect().await {
+                Ok((connection, run)) => {
+                    tracing::info!("connected to Redis");
+                    (pause, told) = (REDIS_RETRY_MIN_MS, false);
+                    self.misses.store(0, Ordering::Relaxed);
+                    *self.state.lock() = State { connection: Some(connection), run, since: Some(Instant::now()) };
+                    self.generation.send_modify(|generation| *generation += 1);
+                    self.lost.notified().await;
+                    self.forget();
+                    Stats::add(&self.stats.redis_reconnects, 1);
+                    tracing::warn!("the connection to Redis is lost");
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(error = %Brief(&error), "cannot connect to Redis; trying on");
+                    }
+                    tokio::time::sleep(jitter(pause)).await;
+                    pause = (pause * 2).min(REDIS_RETRY_MAX_MS);
+                }
+            }
+        }
+    }
+
+    fn forget(&self) {
+        let mut state = self.state.lock();
+        state.connection = None;
+        state.since = None;
+    }
+
+    async fn connect(&self) -> Result<(Connection, Arc<str>), RedisError> {
+        let late = |_| RedisError::from((ErrorKind::Io, "timed out"));
+        let mut connection = timeout(CONNECT * 3, self.link.connect()).await.map_err(late)??;
+        if self.link.is_cluster() {
+            // Each primary has its own; the scripts ask.
+            return Ok((connection, "".into()));
+        }
+        let mut info = redis::cmd("INFO");
+        info.arg("server");
+        let text: String = timeout(COMMAND, info.query_async(&mut connection)).await.map_err(late)??;
+        let mut role = redis::cmd("ROLE");
+        role.take();
+        let role: Value = timeout(COMMAND, redis::cmd("ROLE").query_async(&mut connection)).await.map_err(late)??;
+        let is_primary = matches!(&role, Value::Array(parts)
+            if parts.first().is_some_and(|kind| String::from_redis_value_ref(kind).is_ok_and(|kind| kind == "master")));
+        if !is_primary {
+            return Err(RedisError::from((ErrorKind::Client, "not a primary")));
+        }
+        let run = text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
+        Ok((connection, run.into()))
+    }
+
+    /// Sends a command and reads its answer.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`]: at once while Redis is away or too much is under way, else after the
+    /// deadline; it may have been carried out all the same.
+    pub(crate) async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, FanoutError> {
+        match self.ask(cmd).await? {
+            Ok(value) => self.read(value),
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    /// Like [`Self::query`] for answers that may be long, on a connection of their own.
+    pub(crate) async fn query_long<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, FanoutError> {
+        let Some(pool) = self.pool.as_ref().filter(|_| self.is_up()) else { return Err(FanoutError::Unavailable) };
+        match timeout(COMMAND, pool.query(cmd)).await {
+            Ok(Ok(value)) => self.read(value),
+            Ok(Err(error)) => {
+                Stats::add(&self.stats.redis_errors, 1);
+                tracing::debug!(%error, "a pooled command failed");
+                Err(FanoutError::Unavailable)
+            }
+            Err(_) => {
+                Stats::add(&self.stats.redis_errors, 1);
+                Err(FanoutError::Unavailable)
+            }
+        }
+    }
+
+    /// Sends a command; an error that the server answered is given to the caller.
+    pub(crate) async fn ask(&self, cmd: &Cmd) -> Result<Result<Value, RedisError>, FanoutError> {
+        let Ok(_place) = self.in_flight.try_acquire() else {
+            Stats::add(&self.stats.redis_errors, 1);
+            return Err(FanoutError::Unavailable);
+        };
+        let connection = self.state.lock().connection.clone();
+        let Some(mut connection) = connection else { return Err(FanoutError::Unavailable) };
+        let generation = *self.generation.borrow();
+        match timeout(COMMAND, cmd.query_async::<Value>(&mut connection)).await {
+            Ok(Ok(value)) => {
+                self.misses.store(0, Ordering::Relaxed);
+                Ok(Ok(value))
+            }
+            Ok(Err(error)) if is_lost(&error) => {
+                tracing::debug!(error = %Brief(&error), "a command failed with its connection");
+                self.lose(generation);
+                Err(FanoutError::Unavailable)
+            }
+            Ok(Err(error)) if error.is_timeout() => {
+                self.miss(generation);
+                Err(FanoutError::Unavailable)
+            }
+            Ok(Err(error)) => Ok(Err(error)),
+            Err(_) => {
+                self.miss(generation);
+                Err(FanoutError::Unavailable)
+            }
+        }
+    }
+
+    fn miss(&self, generation: u64) {
+        Stats::add(&self.stats.redis_errors, 1);
+        if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_MAX {
+            self.lose(generation);
+        }
+    }
+
+    fn lose(&self, generation: u64) {
+        Stats::add(&self.stats.redis_errors, 1);
+        // An older connection's failure says nothing of this one.
+        if *self.generation.borrow() == generation && self.is_up() {
+            self.forget();
+            self.lost.notify_one();
+        }
+    }
+
+    pub(crate) fn read<T: FromRedisValue>(&self, value: Value) -> Result<T, FanoutError> {
+        T::from_redis_value(value).map_err(|error| {
+            Stats::add(&self.stats.redis_errors, 1);
+            tracing::warn!(%error, "Redis answered what was not asked");
+            FanoutError::Unavailable
+        })
+    }
+
+    /// What the server would not do. Its words stay in the log.
+    pub(crate) fn refused(&self, error: &RedisError) -> FanoutError {
+        Stats::add(&self.stats.redis_errors, 1);
+        tracing::warn!(error = %Brief(error), "Redis refused a command");
+        FanoutError::Unavailable
+    }
+}
+
+/// Whether an error means that another connection is needed: the old one is broken, or leads to a server
+/// that takes no writes.
+fn is_lost(error: &RedisError) -> bool {
+    let by_state = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
+    );
+    by_state || (error.is_unrecoverable_error() && !error.is_timeout()) || error.is_connection_dropped()
+}
+
+fn jitter(ms: u64) -> Duration {
+    Duration::from_millis(ms / 2 + rand::random_range(0..=ms / 2))
+}
+
+/// An error in one short line.
+struct Brief<'a>(&'a RedisError);
+
+impl std::fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.lines().next().unwrap_or_default())
+    }
+}

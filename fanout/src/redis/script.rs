@@ -1,0 +1,49 @@
+//! Lua scripts, sent by their digest and whole where the server does not know them yet.
+
+use redis::Cmd;
+
+use super::Commands;
+use crate::error::FanoutError;
+
+/// A script of `lua/`. The head of each file lists its keys, arguments and answer.
+#[derive(Debug)]
+pub(crate) struct Script {
+    body: &'static str,
+    digest: String,
+}
+
+impl Script {
+    pub(crate) fn new(body: &'static str) -> Self {
+        Self { body, digest: redis::Script::new(body).get_hash().to_owned() }
+    }
+
+    /// Runs the script. `Unavailable` may mean that it has run: its answer is what is missing.
+    pub(crate) async fn run<T: redis::FromRedisValue>(
+        &self,
+        commands: &Commands,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<T, FanoutError> {
+        let by_digest = self.call("EVALSHA", &self.digest, keys, args);
+        match commands.ask(&by_digest).await? {
+            Ok(value) => commands.read(value),
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                let whole = self.call("EVAL", self.body, keys, args);
+                commands.query(&whole).await
+            }
+            Err(error) => Err(commands.refused(&error)),
+        }
+    }
+
+    fn call(&self, name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(script).arg(keys.len());
+        for key in keys {
+            cmd.arg(*key);
+        }
+        for arg in args {
+            cmd.arg(*arg);
+        }
+        cmd
+    }
+}

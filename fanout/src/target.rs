@@ -1,0 +1,124 @@
+//! What is sent, and where it goes.
+
+use shared::ids::SocketId;
+use shared::names::{Namespace, UserId};
+use shared::sio::{Encoded, Event};
+
+/// Who gets a broadcast.
+#[derive(Debug, Clone, Copy)]
+pub enum To<'a> {
+    /// Everybody in a room.
+    Room(&'a str),
+    /// Every socket of a user.
+    User(&'a UserId),
+    /// Everybody in the namespace.
+    All,
+}
+
+/// Where a broadcast goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The namespace.
+    pub namespace: &'a Namespace,
+    /// Who gets it.
+    pub to: To<'a>,
+    /// A socket that does not get it.
+    pub except: Option<SocketId>,
+    /// May be dropped for a client who cannot take it now.
+    pub volatile: bool,
+    /// Gets an offset in its room and is kept there for a while; members hear of it when one was missed.
+    pub tracked: bool,
+    /// Its place in an order that an app keeps: it is not delivered but given to the app on every node
+    /// ([`crate::Sequenced`]).
+    pub sequence: Option<i64>,
+    /// A second broadcast with this key is none, for five minutes. Implies `tracked`.
+    pub idempotency: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    fn to(namespace: &'a Namespace, to: To<'a>) -> Self {
+        let (except, volatile, tracked) = (None, false, false);
+        Self { namespace, to, except, volatile, tracked, sequence: None, idempotency: None }
+    }
+
+    /// Everybody in `room`.
+    #[must_use]
+    pub fn room(namespace: &'a Namespace, room: &'a str) -> Self {
+        Self::to(namespace, To::Room(room))
+    }
+
+    /// Every socket of `user`.
+    #[must_use]
+    pub fn user(namespace: &'a Namespace, user: &'a UserId) -> Self {
+        Self::to(namespace, To::User(user))
+    }
+
+    /// Everybody in the namespace.
+    #[must_use]
+    pub fn all(namespace: &'a Namespace) -> Self {
+        Self::to(namespace, To::All)
+    }
+
+    /// Not to `socket`.
+    #[must_use]
+    pub fn except(self, socket: SocketId) -> Self {
+        Self { except: Some(socket), ..self }
+    }
+
+    /// Dropped for clients who cannot take it now.
+    #[must_use]
+    pub fn volatile(self) -> Self {
+        Self { volatile: true, ..self }
+    }
+
+    /// With an offset in its room.
+    #[must_use]
+    pub fn tracked(self) -> Self {
+        Self { tracked: true, ..self }
+    }
+
+    /// At place `sequence` of an order that an app keeps.
+    #[must_use]
+    pub fn sequenced(self, sequence: i64) -> Self {
+        Self { sequence: Some(sequence), tracked: true, ..self }
+    }
+
+    /// Once, however often it is asked for under `key`.
+    #[must_use]
+    pub fn once(self, key: &'a str) -> Self {
+        Self { idempotency: Some(key), tracked: true, ..self }
+    }
+}
+
+/// An event, written once as this node needs it: made by [`crate::Fanout::packet`].
+#[derive(Debug, Clone)]
+pub struct Packet(pub(crate) Form);
+
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    /// For this node's own clients.
+    Ready(Encoded),
+    /// For Redis, through which it comes back to this node's clients too.
+    Message(Vec<u8>),
+    /// It cannot be written; sending it fails.
+    Bad,
+}
+
+impl Packet {
+    /// For clients of this node.
+    #[must_use]
+    pub fn ready(event: &Event<'_>) -> Self {
+        Self(Form::Ready(event.encode()))
+    }
+}
+
+/// What became of a broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// Nodes and Node.js servers that hear the channel, this one among them.
+    pub nodes: usize,
+    /// Its place: `epoch:offset`, when it was tracked.
+    pub place: Option<String>,
+    /// It had been sent before under its key, and was not again.
+    pub repeated: bool,
+}

@@ -1,0 +1,225 @@
+//! The statements of `sos`: nothing else knows its tables.
+
+use serde::Serialize;
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row as _};
+use uuid::Uuid;
+
+use crate::clock::iso;
+
+/// A participation, as the documents show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Participant {
+    pub(crate) id: String,
+    pub(crate) sos_id: String,
+    pub(crate) user_id: String,
+    pub(crate) user_type: String,
+    pub(crate) status: String,
+    pub(crate) joined_at: String,
+    pub(crate) left_at: Option<String>,
+    pub(crate) actor_type: String,
+    /// For events; the documents' record has none.
+    #[serde(skip)]
+    pub(crate) display_name: String,
+}
+
+/// Who begins to take part.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) sos_id: &'a str,
+    pub(crate) user_id: &'a str,
+    pub(crate) user_type: &'a str,
+    pub(crate) display_name: &'a str,
+    pub(crate) actor_type: &'a str,
+    pub(crate) joined_at_ms: u64,
+}
+
+/// An incident.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Incident {
+    pub(crate) id: String,
+    pub(crate) user_id: String,
+    pub(crate) latitude: Option<f64>,
+    pub(crate) longitude: Option<f64>,
+    pub(crate) description: Option<String>,
+    pub(crate) status: String,
+    pub(crate) created_at: String,
+}
+
+/// Where a page of a history ends: before this time and, within it, this id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Before {
+    pub(crate) joined_at_ms: i64,
+    pub(crate) id: String,
+}
+
+impl Before {
+    /// The first page.
+    pub(crate) fn everything() -> Self {
+        Self { joined_at_ms: i64::MAX, id: String::new() }
+    }
+}
+
+/// Whose history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of<'a> {
+    Incident(&'a str),
+    User(&'a str),
+}
+
+const ENTER: &str = "INSERT INTO sos_participants \
+    (id, sos_id, user_id, user_type, display_name, actor_type, status, joined_at, left_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, 'ACTIVE', $7, NULL) ON CONFLICT DO NOTHING";
+const LEAVE: &str = "UPDATE sos_participants SET status = 'INACTIVE', left_at = $3 \
+    WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'";
+const COLUMNS: &str = "SELECT id, sos_id, user_id, user_type, display_name, actor_type, status, joined_at, left_at \
+    FROM sos_participants ";
+const ACTIVE_OF: &str = "SELECT sos_id FROM sos_participants WHERE user_id = $1 AND status = 'ACTIVE' \
+    ORDER BY joined_at DESC LIMIT 1000";
+const HAS_TAKEN_PART: &str = "SELECT 1 FROM sos_participants WHERE sos_id = $1 AND user_id = $2 LIMIT 1";
+const PLACE_OF: &str = "SELECT joined_at FROM sos_participants WHERE id = $1";
+const INSERT_INCIDENT: &str = "INSERT INTO sos_incidents \
+    (id, user_id, latitude, longitude, description, status, created_at) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6)";
+const NEARBY: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at FROM sos_incidents \
+    WHERE status = 'ACTIVE' AND latitude BETWEEN $1 AND $2 ORDER BY created_at DESC LIMIT $3";
+
+fn bound(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// Records that a user takes part; answers the record, and whether it is new.
+pub(crate) async fn enter(pool: &AnyPool, entry: &Entry<'_>) -> Result<(Participant, bool), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query(ENTER)
+        .bind(Uuid::now_v7().to_string())
+        .bind(entry.sos_id)
+        .bind(entry.user_id)
+        .bind(entry.user_type)
+        .bind(entry.display_name)
+        .bind(entry.actor_type)
+        .bind(bound(entry.joined_at_ms))
+        .execute(&mut *transaction)
+        .await?;
+    let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'"));
+    let row = sqlx::query(sql).bind(entry.sos_id).bind(entry.user_id).fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok((participant(&row)?, done.rows_affected() > 0))
+}
+
+/// Records that a user takes part no more; false when they did not.
+pub(crate) async fn leave(pool: &AnyPool, sos_id: &str, user_id: &str, at_ms: u64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(bound(at_ms)).execute(pool).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Who takes part now, in the order they joined.
+pub(crate) async fn active(pool: &AnyPool, sos_id: &str, limit: u32) -> Result<Vec<Participant>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE sos_id = $1 AND status = 'ACTIVE' ORDER BY joined_at, id LIMIT $2");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(i64::from(limit)).fetch_all(pool).await?;
+    rows.iter().map(participant).collect()
+}
+
+/// A page of a history, newest first.
+pub(crate) async fn history(
+    pool: &AnyPool,
+    of: Of<'_>,
+    before: &Before,
+    limit: u32,
+) -> Result<Vec<Participant>, sqlx::Error> {
+    let (column, id) = match of {
+        Of::Incident(id) => ("sos_id", id),
+        Of::User(id) => ("user_id", id),
+    };
+    let sql = format!(
+        "{COLUMNS} WHERE {column} = $1 AND (joined_at < $2 OR (joined_at = $2 AND id < $3)) \
+         ORDER BY joined_at DESC, id DESC LIMIT $4"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(id)
+        .bind(before.joined_at_ms)
+        .bind(&before.id)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(participant).collect()
+}
+
+/// Where a record stands in a history.
+pub(crate) async fn place_of(pool: &AnyPool, id: &str) -> Result<Option<Before>, sqlx::Error> {
+    let row = sqlx::query(PLACE_OF).bind(id).fetch_optional(pool).await?;
+    row.map(|row| Ok(Before { joined_at_ms: row.try_get(0)?, id: id.to_owned() })).transpose()
+}
+
+/// The incidents that a user takes part in now, the latest first.
+pub(crate) async fn active_of(pool: &AnyPool, user_id: &str) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(ACTIVE_OF).bind(user_id).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Whether a user takes part, or has.
+pub(crate) async fn has_taken_part(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query(HAS_TAKEN_PART).bind(sos_id).bind(user_id).fetch_optional(pool).await?.is_some())
+}
+
+/// Whether a user takes part now.
+pub(crate) async fn is_active(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'");
+    Ok(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(user_id).fetch_optional(pool).await?.is_some())
+}
+
+/// Records an incident.
+pub(crate) async fn insert_incident(pool: &AnyPool, incident: &Incident, at_ms: u64) -> Result<(), sqlx::Error> {
+    sqlx::query(INSERT_INCIDENT)
+        .bind(&incident.id)
+        .bind(&incident.user_id)
+        .bind(incident.latitude)
+        .bind(incident.longitude)
+        .bind(&incident.description)
+        .bind(bound(at_ms))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Active incidents between two latitudes, the newest first.
+pub(crate) async fn incidents_between(
+    pool: &AnyPool,
+    (south, north): (f64, f64),
+    limit: u32,
+) -> Result<Vec<Incident>, sqlx::Error> {
+    let rows = sqlx::query(NEARBY).bind(south).bind(north).bind(i64::from(limit)).fetch_all(pool).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Incident {
+                id: row.try_get(0)?,
+                user_id: row.try_get(1)?,
+                latitude: row.try_get(2)?,
+                longitude: row.try_get(3)?,
+                description: row.try_get(4)?,
+                status: row.try_get(5)?,
+                created_at: time(row.try_get(6)?),
+            })
+        })
+        .collect()
+}
+
+fn time(ms: i64) -> String {
+    iso(u64::try_from(ms).unwrap_or(0))
+}
+
+fn participant(row: &AnyRow) -> Result<Participant, sqlx::Error> {
+    let left_at: Option<i64> = row.try_get(8)?;
+    Ok(Participant {
+        id: row.try_get(0)?,
+        sos_id: row.try_get(1)?,
+        user_id: row.try_get(2)?,
+        user_type: row.try_get(3)?,
+        display_name: row.try_get(4)?,
+        actor_type: row.try_get(5)?,
+        status: row.try_get(6)?,
+        joined_at: time(row.try_get(7)?),
+        left_at: left_at.map(time),
+    })
+}

@@ -1,0 +1,255 @@
+//! The stories: raising an incident, joining, leaving, asking who is or was there. REST and the internal API
+//! tell the same ones.
+
+use serde::Serialize;
+use shared::auth::Claims;
+use shared::limits::{ACTIVE_PARTICIPANTS_MAX, NEARBY_MAX, NEARBY_SCANNED_MAX, SOS_TEXT_MAX};
+use shared::names::UserId;
+use uuid::Uuid;
+
+use super::store::{self, Before, Entry, Incident, Of, Participant};
+use super::{Sos, room};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::socket;
+
+/// What a user may call themselves in an incident; it gives no rights.
+pub(crate) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
+
+/// Metres of a degree of latitude, a little less than the least there is.
+const METRES_A_DEGREE: f64 = 110_000.0;
+
+/// Mean radius of the earth, metres.
+const EARTH_RADIUS: f64 = 6_371_008.8;
+
+/// `participant:joined`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Joined<'a> {
+    sos_id: &'a str,
+    user_id: &'a str,
+    user_type: &'a str,
+    display_name: &'a str,
+    joined_at: &'a str,
+    timestamp: u64,
+}
+
+/// `participant:left`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Left<'a> {
+    sos_id: &'a str,
+    user_id: &'a str,
+    left_at: String,
+    timestamp: u64,
+}
+
+/// What an incident is raised with.
+#[derive(Debug, Default)]
+pub(crate) struct Raised {
+    pub(crate) latitude: Option<f64>,
+    pub(crate) longitude: Option<f64>,
+    pub(crate) description: Option<String>,
+}
+
+/// An incident and how far it is.
+#[derive(Debug, Serialize)]
+pub(crate) struct Near {
+    #[serde(flatten)]
+    incident: Incident,
+    /// Metres.
+    distance: f64,
+}
+
+/// Whether a role may see every incident.
+pub(crate) fn sees_all(claims: &Claims) -> bool {
+    matches!(claims.role.as_deref(), Some("rescuer" | "admin"))
+}
+
+/// What a user is in an incident when they do not say.
+pub(crate) fn default_type(claims: &Claims) -> &'static str {
+    let role = claims.role.as_deref().unwrap_or_default();
+    USER_TYPES.into_iter().find(|kind| *kind == role).unwrap_or("citizen")
+}
+
+impl Sos {
+    /// Raises an incident; who raises it takes part.
+    pub(crate) async fn raise(&self, claims: &Claims, raised: Raised) -> Result<Incident, AppError> {
+        if let Some(description) = &raised.description {
+            if description.chars().count() > SOS_TEXT_MAX {
+                let say = format!("Description too long (max {SOS_TEXT_MAX} characters)");
+                return Err(AppError::BadInput(say.into()));
+            }
+            if description.contains('\0') {
+                return Err(AppError::BadInput("Description contains a null character".into()));
+            }
+        }
+        match (raised.latitude, raised.longitude) {
+            (None, None) => {}
+            (Some(latitude), Some(longitude)) if super::events::is_place(latitude, longitude) => {}
+            _ => return Err(AppError::BadInput("Invalid latitude or longitude".into())),
+        }
+        let now = now_ms();
+        let incident = Incident {
+            id: Uuid::now_v7().to_string(),
+            user_id: claims.user.as_str().to_owned(),
+            latitude: raised.latitude,
+            longitude: raised.longitude,
+            description: raised.description,
+            status: "ACTIVE".to_owned(),
+            created_at: iso(now),
+        };
+        let records = &self.context.records;
+        records.run(store::insert_incident(records.pool(), &incident, now)).await?;
+        let entry = Entry {
+            sos_id: &incident.id,
+            user_id: claims.user.as_str(),
+            user_type: default_type(claims),
+            display_name: &claims.display_name,
+            actor_type: if claims.anonymous { "ANON" } else { "USER" },
+            joined_at_ms: now,
+        };
+        self.join(&entry).await?;
+        Ok(incident)
+    }
+
+    /// Active incidents within `radius` metres of a place, the nearest first.
+    pub(crate) async fn nearby(
+        &self,
+        (latitude, longitude): (f64, f64),
+        radius: f64,
+    ) -> Result<Vec<Near>, AppError> {
+        if !super::events::is_place(latitude, longitude) {
+            return Err(AppError::BadInput("Invalid latitude or longitude".into()));
+        }
+        let reach = radius / METRES_A_DEGREE;
+        let records = &self.context.records;
+        let band = (latitude - reach, latitude + reach);
+        let found = records.run(store::incidents_between(records.pool(), band, NEARBY_SCANNED_MAX)).await?;
+        let mut near: Vec<Near> = found
+            .into_iter()
+            .filter_map(|incident| {
+                let distance = distance((latitude, longitude), (incident.latitude?, incident.longitude?));
+                (distance <= radius).then_some(Near { incident, distance: distance.round() })
+            })
+            .collect();
+        near.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+        near.truncate(NEARBY_MAX);
+        Ok(near)
+    }
+
+    /// A user takes part: recorded, their sockets enter, the others and they are told. Who does already is not
+    /// told again. Answers the record, and whether it is new.
+    pub(crate) async fn join(&self, entry: &Entry<'_>) -> Result<(Participant, bool), AppError> {
+        let user = UserId::parse(entry.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
+        let records = &self.context.records;
+        let (record, is_new) = records.run(store::enter(records.pool(), entry)).await?;
+        if !is_new {
+            return Ok((record, false));
+        }
+        let room = room(entry.sos_id);
+        if let Err(error) = self.context.fanout.join_user(&self.namespace, &user, &room).await {
+            tracing::warn!(%error, room = %room, "not all sockets of a participant could enter");
+        }
+        let body = Joined {
+            sos_id: &record.sos_id,
+            user_id: &record.user_id,
+            user_type: &record.user_type,
+            display_name: &record.display_name,
+            joined_at: &record.joined_at,
+            timestamp: now_ms(),
+        };
+        self.tell(&room, "participant:joined", &body).await;
+        Ok((record, true))
+    }
+
+    /// A user takes part no more: recorded, told to the room, and then their sockets in it are disconnected.
+    ///
+    /// # Errors
+    /// 404 when the user does not take part.
+    pub(crate) async fn leave(&self, sos_id: &str, user: &UserId, at_ms: u64) -> Result<(), AppError> {
+        let records = &self.context.records;
+        if !records.run(store::leave(records.pool(), sos_id, user.as_str(), at_ms)).await? {
+            return Err(AppError::NotFound("Participant not found".into()));
+        }
+        let room = room(sos_id);
+        let body = Left { sos_id, user_id: user.as_str(), left_at: iso(at_ms), timestamp: now_ms() };
+        self.tell(&room, "participant:left", &body).await;
+        if let Err(error) = self.context.fanout.disconnect_user(&self.namespace, user, &room).await {
+            tracing::warn!(%error, room = %room, "the sockets of who left could not be disconnected");
+        }
+        Ok(())
+    }
+
+    /// The record holds whether the room could be told or not; what was missed is in the lists.
+    async fn tell(&self, room: &shared::names::Room, event: &str, body: &impl Serialize) {
+        let target = fanout::Target::room(&self.namespace, room.as_str()).tracked();
+        if let Err(error) = socket::broadcast(&self.context, target, event, body).await {
+            tracing::warn!(%error, room = %room, event, "a room was not told");
+        }
+    }
+
+    /// Who may see the lists of an incident: who takes part or has, and rescuers and admins.
+    pub(crate) async fn must_see(&self, claims: &Claims, sos_id: &str) -> Result<(), AppError> {
+        let records = &self.context.records;
+        let may = sees_all(claims)
+            || records.run(store::has_taken_part(records.pool(), sos_id, claims.user.as_str())).await?;
+        if may { Ok(()) } else { Err(AppError::Forbidden("Not a participant of this SOS".into())) }
+    }
+
+    /// Who takes part now.
+    pub(crate) async fn active(&self, sos_id: &str) -> Result<Vec<Participant>, AppError> {
+        let records = &self.context.records;
+        records.run(store::active(records.pool(), sos_id, ACTIVE_PARTICIPANTS_MAX)).await
+    }
+
+    /// Whether a user takes part now.
+    pub(crate) async fn is_active(&self, sos_id: &str, user_id: &str) -> Result<bool, AppError> {
+        let records = &self.context.records;
+        records.run(store::is_active(records.pool(), sos_id, user_id)).await
+    }
+
+    /// A page of a history. `before` is a record's id or a time.
+    pub(crate) async fn history(
+        &self,
+        of: Of<'_>,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Participant>, AppError> {
+        let records = &self.context.records;
+        let before = match before {
+            None => Before::everything(),
+            Some(text) => match text.parse::<jiff::Timestamp>() {
+                Ok(time) => Before { joined_at_ms: time.as_millisecond(), id: String::new() },
+                Err(_) => {
+                    let place = records.run(store::place_of(records.pool(), text)).await?;
+                    place.ok_or_else(|| AppError::BadInput("Invalid before".into()))?
+                }
+            },
+        };
+        records.run(store::history(records.pool(), of, &before, limit)).await
+    }
+}
+
+/// Metres between two places, along a great circle.
+fn distance((lat_a, lon_a): (f64, f64), (lat_b, lon_b): (f64, f64)) -> f64 {
+    let (half_lat, half_lon) = ((lat_b - lat_a).to_radians() / 2.0, (lon_b - lon_a).to_radians() / 2.0);
+    let cosines = lat_a.to_radians().cos() * lat_b.to_radians().cos();
+    let chord = half_lat.sin().powi(2) + cosines * half_lon.sin().powi(2);
+    2.0 * EARTH_RADIUS * chord.sqrt().min(1.0).asin()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_great_circles() {
+        let (paris, london) = ((48.8566, 2.3522), (51.5074, -0.1278));
+        assert!((distance(paris, london) - 343_556.0).abs() < 100.0, "{}", distance(paris, london));
+        assert!(distance(paris, paris) < 0.001);
+        let across = distance((0.0, 179.9), (0.0, -179.9));
+        assert!((across - 22_239.0).abs() < 10.0, "{across}");
+        assert!((distance((90.0, 0.0), (-90.0, 77.0)) - 20_015_115.0).abs() < 10.0);
+    }
+}

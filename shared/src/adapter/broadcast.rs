@@ -1,0 +1,407 @@
+//! Broadcasts as they cross Redis: msgpack `[uid, packet, opts]`.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use rmp::Marker;
+use rmp::decode::read_marker;
+use rmp::encode as write;
+use smallvec::SmallVec;
+
+use super::msgpack::{self, Fidelity, MsgpackError, json_to_msgpack, msgpack_to_json};
+use crate::limits::{BROADCAST_ROOMS_MAX, JSON_DEPTH_MAX};
+use crate::sio::{self, Encoded, RESERVED_EVENTS};
+
+/// The key of `opts` under which a tracked broadcast carries its [`Stamp`]; the last one, so that the publish
+/// script can append the value.
+const STAMP: &str = "muster";
+
+/// A broadcast that cannot be read or delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BroadcastError {
+    /// Not what the adapter writes.
+    #[error("malformed broadcast")]
+    Malformed,
+    /// More than one message may have.
+    #[error("broadcast too big")]
+    TooBig,
+    /// An event with a name that the client keeps for itself, or no event at all.
+    #[error("no event that may be emitted")]
+    BadEvent,
+    /// More than [`BROADCAST_ROOMS_MAX`] rooms.
+    #[error("too many rooms")]
+    TooManyRooms,
+}
+
+impl From<MsgpackError> for BroadcastError {
+    fn from(_: MsgpackError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// The place of a tracked broadcast in its room: offsets are contiguous within an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Changes whenever Redis may have lost something.
+    pub epoch: Box<str>,
+    /// From 1.
+    pub offset: u64,
+}
+
+/// What a broadcast says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Body {
+    /// The event's name and arguments, as the inside of a JSON array.
+    pub json: String,
+    /// What placeholders stand for.
+    pub attachments: Vec<Bytes>,
+}
+
+impl Body {
+    /// The packet for clients; `ack` asks for an answer.
+    #[must_use]
+    pub fn encode(&self, namespace: &str, ack: Option<u64>) -> Encoded {
+        sio::encode_event_json(namespace, ack, &self.json, &self.attachments)
+    }
+}
+
+/// Names of rooms.
+pub type Rooms<'a> = SmallVec<[Cow<'a, str>; 2]>;
+
+/// A broadcast that came.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Broadcast<'a> {
+    /// Who sent it.
+    pub uid: Cow<'a, str>,
+    /// Its namespace; `/` where none was written.
+    pub namespace: Cow<'a, str>,
+    /// What is to be emitted.
+    pub body: Body,
+    /// Rooms it goes to; none means the whole namespace.
+    pub rooms: Rooms<'a>,
+    /// Rooms whose members do not get it.
+    pub except: Rooms<'a>,
+    /// May be dropped for who cannot take it now.
+    pub volatile: bool,
+    /// Its place, when it was tracked.
+    pub stamp: Option<Stamp>,
+    /// Its place in an order that an app keeps.
+    pub sequence: Option<i64>,
+}
+
+/// A broadcast to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The sender.
+    pub uid: &'a str,
+    /// The event; its `ack` is not sent.
+    pub event: &'a sio::Event<'a>,
+    /// Rooms; none means the whole namespace.
+    pub rooms: &'a [&'a str],
+    /// Rooms whose members do not get it.
+    pub except: &'a [&'a str],
+    /// May be dropped.
+    pub volatile: bool,
+    /// Its place in an order that an app keeps.
+    pub sequence: Option<i64>,
+}
+
+impl Outgoing<'_> {
+    /// Writes the message. A `tracked` one ends where the publish script appends the [`Stamp`], as a msgpack
+    /// string `epoch:offset`.
+    ///
+    /// # Errors
+    /// [`MsgpackError`] when an argument is no JSON.
+    pub fn encode(&self, tracked: bool) -> Result<Vec<u8>, MsgpackError> {
+        let args_len: usize = self.event.args.iter().map(|arg| arg.len()).sum();
+        let binary_len: usize = self.event.attachments.iter().map(Bytes::len).sum();
+        let mut out = Vec::with_capacity(96 + args_len + binary_len);
+        out.push(0x93);
+        push_str(&mut out, self.uid);
+        let fidelity = push_packet(&mut out, self.event)?;
+        // With attachments the original's numbering would be needed as well; those go as they are.
+        let raw = (fidelity == Fidelity::Changed && self.event.attachments.is_empty()).then(|| {
+            let name = serde_json::Value::from(self.event.name).to_string();
+            std::iter::once(&*name).chain(self.event.args.iter().copied()).collect::<Vec<_>>().join(",")
+        });
+        let entries = 3 + u8::from(raw.is_some()) + u8::from(self.sequence.is_some()) + u8::from(tracked);
+        out.push(0x80 | entries);
+        push_options(&mut out, self.rooms, self.except, self.volatile, None);
+        if let Some(raw) = raw {
+            push_str(&mut out, "raw");
+            push_str(&mut out, &raw);
+        }
+        if let Some(sequence) = self.sequence {
+            push_str(&mut out, "seq");
+            // Writing to a Vec does not fail.
+            let _ = write::write_sint(&mut out, sequence);
+        }
+        if tracked {
+            push_str(&mut out, STAMP);
+        }
+        Ok(out)
+    }
+}
+
+pub(super) fn push_str(out: &mut Vec<u8>, text: &str) {
+    // Writing to a Vec does not fail.
+    let _ = write::write_str(out, text);
+}
+
+/// Writes `{type: 2, data: [name, …], nsp}`.
+pub(super) fn push_packet(out: &mut Vec<u8>, event: &sio::Event<'_>) -> Result<Fidelity, MsgpackError> {
+    out.push(0x83);
+    push_str(out, "type");
+    out.push(2);
+    push_str(out, "data");
+    let count = u32::try_from(event.args.len() + 1).map_err(|_| MsgpackError::Malformed)?;
+    // Writing to a Vec does not fail.
+    let _ = write::write_array_len(out, count);
+    push_str(out, event.name);
+    let mut fidelity = Fidelity::Exact;
+    for arg in event.args {
+        if json_to_msgpack(arg, event.attachments, out)? == Fidelity::Changed {
+            fidelity = Fidelity::Changed;
+        }
+    }
+    push_str(out, "nsp");
+    push_str(out, event.namespace);
+    Ok(fidelity)
+}
+
+/// Writes the entries `rooms`, `except` and `flags` of a map.
+pub(super) fn push_options(
+    out: &mut Vec<u8>,
+    rooms: &[&str],
+    except: &[&str],
+    volatile: bool,
+    timeout_ms: Option<u64>,
+) {
+    for (key, names) in [("rooms", rooms), ("except", except)] {
+        push_str(out, key);
+        // Writing to a Vec does not fail.
+        let _ = write::write_array_len(out, u32::try_from(names.len()).unwrap_or(u32::MAX));
+        for name in names {
+            push_str(out, name);
+        }
+    }
+    push_str(out, "flags");
+    out.push(0x80 | (u8::from(volatile) + u8::from(timeout_ms.is_some())));
+    if volatile {
+        push_str(out, "volatile");
+        out.push(0xc3);
+    }
+    if let Some(timeout) = timeout_ms {
+        push_str(out, "timeout");
+        let _ = write::write_uint(out, timeout);
+    }
+}
+
+/// Reads a broadcast of at most `max` bytes of text and attachments.
+///
+/// # Errors
+/// [`BroadcastError`]: drop it.
+pub fn decode_broadcast(message: &[u8], max: usize) -> Result<Broadcast<'_>, BroadcastError> {
+    let input = &mut &message[..];
+    if !matches!(read_marker(input), Ok(Marker::FixArray(3))) {
+        return Err(BroadcastError::Malformed);
+    }
+    let mut broadcast = Broadcast { uid: read_text(input)?, ..Broadcast::default() };
+    read_packet(input, &mut broadcast)?;
+    read_options(input, &mut broadcast)?;
+    let size: usize = broadcast.body.attachments.iter().map(Bytes::len).sum();
+    if size + broadcast.body.json.len() > max {
+        return Err(BroadcastError::TooBig);
+    }
+    Ok(broadcast)
+}
+
+pub(super) fn entries(input: &mut &[u8]) -> Result<usize, BroadcastError> {
+    match read_marker(input) {
+        Ok(marker @ (Marker::FixMap(_) | Marker::Map16 | Marker::Map32)) => {
+            Ok(msgpack::length(marker, input)?)
+        }
+        _ => Err(BroadcastError::Malformed),
+    }
+}
+
+/// A text, or a number as its text: JavaScript's rooms may be either.
+pub(super) fn read_text<'a>(input: &mut &'a [u8]) -> Result<Cow<'a, str>, BroadcastError> {
+    match read_marker(input) {
+        Ok(marker @ (Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32)) => {
+            Ok(msgpack::text(marker, input)?)
+        }
+        Ok(marker) => Ok(msgpack::integer(marker, input)?.into()),
+        Err(_) => Err(BroadcastError::Malformed),
+    }
+}
+
+/// Takes a value of no interest off the input.
+pub(super) fn skip(input: &mut &[u8]) -> Result<(), BroadcastError> {
+    let (mut ignored, mut none) = (String::new(), Vec::new());
+    msgpack_to_json(input, &mut ignored, &mut none, 0).map_err(BroadcastError::from)
+}
+
+pub(super) fn read_packet<'a>(input: &mut &'a [u8], into: &mut Broadcast<'a>) -> Result<(), BroadcastError> {
+    into.namespace = "/".into();
+    let (mut is_event, mut has_data) = (false, false);
+    for _ in 0..entries(input)? {
+        match &*read_text(input)? {
+            "type" => is_event = matches!(&*read_text(input)?, "2" | "5"),
+            "data" => {
+                read_data(input, &mut into.body)?;
+                has_data = true;
+            }
+            "nsp" => into.namespace = read_text(input)?,
+            _ => skip(input)?,
+        }
+    }
+    if is_event && has_data { Ok(()) } else { Err(BroadcastError::BadEvent) }
+}
+
+/// Reads `[name, …]` as the inside of a JSON array.
+fn read_data(input: &mut &[u8], body: &mut Body) -> Result<(), BroadcastError> {
+    let count = match read_marker(input) {
+        Ok(marker @ (Marker::FixArray(_) | Marker::Array16 | Marker::Array32)) => {
+            msgpack::length(marker, input)?
+        }
+        _ => return Err(BroadcastError::Malformed),
+    };
+    if count == 0 {
+        return Err(BroadcastError::BadEvent);
+    }
+    let mut probe = *input;
+    let name = read_text(&mut probe).map_err(|_| BroadcastError::BadEvent)?;
+    if RESERVED_EVENTS.contains(&&*name) {
+        return Err(BroadcastError::BadEvent);
+    }
+    body.json.reserve(input.len());
+    for index in 0..count {
+        if index > 0 {
+            body.json.push(',');
+        }
+        msgpack_to_json(input, &mut body.json, &mut body.attachments, 0)?;
+    }
+    Ok(())
+}
+
+pub(super) fn read_options<'a>(input: &mut &'a [u8], into: &mut Broadcast<'a>) -> Result<(), BroadcastError> {
+    for _ in 0..entries(input)? {
+        match &*read_text(input)? {
+            "rooms" => into.rooms = read_rooms(input)?,
+            "except" => into.except = read_rooms(input)?,
+            "flags" => {
+                let (mut flags, mut none) = (String::new(), Vec::new());
+                msgpack_to_json(input, &mut flags, &mut none, 0)?;
+                into.volatile = flags.contains("\"volatile\":true");
+            }
+            "raw" => {
+                let raw = read_text(input)?;
+                // Whoever writes here is trusted as far as Redis is, and no further.
+                if crate::json::nests_at_most(&raw, JSON_DEPTH_MAX) && is_json_list(&raw) {
+                    into.body = Body { json: raw.into_owned(), attachments: Vec::new() };
+                }
+            }
+            "seq" => into.sequence = read_text(input)?.parse().ok(),
+            STAMP => {
+                into.stamp = read_text(input)?.split_once(':').and_then(|(epoch, offset)| {
+                    Some(Stamp { epoch: epoch.into(), offset: offset.parse().ok()? })
+                });
+            }
+            _ => skip(input)?,
+        }
+    }
+    Ok(())
+}
+
+fn is_json_list(raw: &str) -> bool {
+    serde_json::from_str::<Vec<&serde_json::value::RawValue>>(&format!("[{raw}]")).is_ok_and(|list| {
+        let name = list.first().and_then(|name| serde_json::from_str::<Cow<'_, str>>(name.get()).ok());
+        name.is_some_and(|name| !RESERVED_EVENTS.contains(&&*name))
+    })
+}
+
+fn read_rooms<'a>(input: &mut &'a [u8]) -> Result<Rooms<'a>, BroadcastError> {
+    let count = match read_marker(input) {
+        Ok(Marker::Null) => 0,
+        Ok(marker @ (Marker::FixArray(_) | Marker::Array16 | Marker::Array32)) => {
+            msgpack::length(marker, input)?
+        }
+        _ => return Err(BroadcastError::Malformed),
+    };
+    if count > BROADCAST_ROOMS_MAX {
+        return Err(BroadcastError::TooManyRooms);
+    }
+    (0..count).map(|_| read_text(input)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1_000_000;
+
+    fn event<'a>(args: &'a [&'a str], attachments: &'a [Bytes]) -> sio::Event<'a> {
+        sio::Event { namespace: "/a", name: "hi", args, ack: None, attachments }
+    }
+
+    fn outgoing<'a>(event: &'a sio::Event<'a>) -> Outgoing<'a> {
+        Outgoing { uid: "AbC1", event, rooms: &["r"], except: &["s"], volatile: true, sequence: Some(7) }
+    }
+
+    #[test]
+    fn the_references_own_message_is_read() {
+        // Protocol, 3.1: what socket.io 4.8 with redis-adapter 8.3 published for io.emit("hi", 1, "a").
+        let mut wire = b"\x93\xa6RnwBcF\x83\xa4type\x02\xa4data\x93\xa2hi\x01\xa1a\xa3nsp\xa1/".to_vec();
+        wire.extend(b"\x83\xa5rooms\x90\xa6except\x90\xa5flags\x80");
+        let read = decode_broadcast(&wire, MAX).unwrap();
+        assert_eq!((&*read.uid, &*read.namespace, &*read.body.json), ("RnwBcF", "/", "\"hi\",1,\"a\""));
+        assert!(read.rooms.is_empty() && read.except.is_empty() && !read.volatile && read.stamp.is_none());
+        let expected =
+            sio::Event { namespace: "/", name: "hi", args: &["1", "\"a\""], ack: None, attachments: &[] };
+        assert_eq!(read.body.encode("/", None), expected.encode());
+    }
+
+    #[test]
+    fn ours_come_back_with_their_stamp() {
+        let attachments = [Bytes::from_static(b"\x01\x02")];
+        let event = event(&["{\"_placeholder\":true,\"num\":0}", "2"], &attachments);
+        let mut wire = outgoing(&event).encode(true).unwrap();
+        push_str(&mut wire, "e1:42");
+        let read = decode_broadcast(&wire, MAX).unwrap();
+        assert_eq!(read.body.encode("/a", None), event.encode());
+        assert_eq!(read.rooms.as_slice(), ["r"]);
+        assert_eq!(read.except.as_slice(), ["s"]);
+        assert!(read.volatile);
+        assert_eq!(read.stamp, Some(Stamp { epoch: "e1".into(), offset: 42 }));
+        assert_eq!(read.sequence, Some(7));
+        let plain = outgoing(&event).encode(false).unwrap();
+        assert_eq!(decode_broadcast(&plain, MAX).unwrap().stamp, None);
+    }
+
+    #[test]
+    fn what_msgpack_cannot_say_rides_beside_it() {
+        let event = event(&[r#""\ud83d""#, "1e400"], &[]);
+        let wire = outgoing(&event).encode(false).unwrap();
+        assert_eq!(decode_broadcast(&wire, MAX).unwrap().body.encode("/a", None), event.encode());
+    }
+
+    #[test]
+    fn what_may_not_be_emitted_is_refused() {
+        let reserved = sio::Event { name: "disconnect", ..event(&[], &[]) };
+        let wire = outgoing(&reserved).encode(false).unwrap();
+        assert_eq!(decode_broadcast(&wire, MAX), Err(BroadcastError::BadEvent));
+        let long = format!("\"{}\"", "x".repeat(100));
+        let args = [&*long];
+        let big = event(&args, &[]);
+        let wire = outgoing(&big).encode(false).unwrap();
+        assert_eq!(decode_broadcast(&wire, 50), Err(BroadcastError::TooBig));
+        let many = vec!["r"; BROADCAST_ROOMS_MAX + 1];
+        let small = event(&[], &[]);
+        let wire = Outgoing { rooms: &many, ..outgoing(&small) }.encode(false).unwrap();
+        assert_eq!(decode_broadcast(&wire, MAX), Err(BroadcastError::TooManyRooms));
+        for bad in [&b""[..], b"{}", b"\x93", b"\x93\xa1a\x80\x80", b"\x93\xa1a\x90\x80", b"\x92\xa1a\x80"] {
+            assert!(decode_broadcast(bad, MAX).is_err());
+        }
+    }
+}

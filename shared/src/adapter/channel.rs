@@ -1,0 +1,116 @@
+//! Names of Redis channels: made here, read here, spelled nowhere else.
+
+use std::sync::Arc;
+
+/// Makes and reads the channel names of one prefix (`socket.io` unless configured).
+#[derive(Debug, Clone)]
+pub struct Channels {
+    prefix: Arc<str>,
+}
+
+/// What a channel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel<'a> {
+    /// Broadcasts: to the one room named, or to what the message says.
+    Broadcast {
+        /// Where.
+        namespace: &'a str,
+        /// The only room addressed.
+        room: Option<&'a str>,
+    },
+    /// Requests to every node.
+    Request {
+        /// Where.
+        namespace: &'a str,
+    },
+    /// Responses, shared or to one node alone.
+    Response {
+        /// Where.
+        namespace: &'a str,
+    },
+}
+
+impl Channels {
+    /// Channel names that begin with `prefix`.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Broadcasts to no room or to several.
+    #[must_use]
+    pub fn namespace(&self, namespace: &str) -> String {
+        format!("{}#{namespace}#", self.prefix)
+    }
+
+    /// Broadcasts to exactly one room.
+    #[must_use]
+    pub fn room(&self, namespace: &str, room: &str) -> String {
+        format!("{}#{namespace}#{room}#", self.prefix)
+    }
+
+    /// A pattern for broadcasts to the own room of any socket of a node. A node's id is letters and digits, a
+    /// namespace has no glob characters, so nothing is to be escaped.
+    #[must_use]
+    pub fn sockets_of_node(&self, namespace: &str, node: &str) -> String {
+        format!("{}#{namespace}#{node}????????????????#", self.prefix)
+    }
+
+    /// Requests.
+    #[must_use]
+    pub fn request(&self, namespace: &str) -> String {
+        format!("{}-request#{namespace}#", self.prefix)
+    }
+
+    /// Responses that all nodes read.
+    #[must_use]
+    pub fn response(&self, namespace: &str) -> String {
+        format!("{}-response#{namespace}#", self.prefix)
+    }
+
+    /// Responses to one node.
+    #[must_use]
+    pub fn own_response(&self, namespace: &str, uid: &str) -> String {
+        format!("{}-response#{namespace}#{uid}#", self.prefix)
+    }
+
+    /// Reads a channel's name; `None` when it is none of ours.
+    #[must_use]
+    pub fn parse<'a>(&self, channel: &'a str) -> Option<Channel<'a>> {
+        let rest = channel.strip_prefix(&*self.prefix)?;
+        if let Some(rest) = rest.strip_prefix("-request#") {
+            return Some(Channel::Request { namespace: rest.strip_suffix('#')? });
+        }
+        if let Some(rest) = rest.strip_prefix("-response#") {
+            let (namespace, _) = rest.split_once('#')?;
+            return Some(Channel::Response { namespace });
+        }
+        let (namespace, room) = rest.strip_prefix('#')?.split_once('#')?;
+        let room = if room.is_empty() { None } else { Some(room.strip_suffix('#')?) };
+        Some(Channel::Broadcast { namespace, room })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_read() {
+        let channels = Channels::new("socket.io");
+        let broadcast = |namespace, room| Some(Channel::Broadcast { namespace, room });
+        assert_eq!(channels.parse(&channels.namespace("/")), broadcast("/", None));
+        assert_eq!(channels.parse(&channels.room("/a", "sos:1")), broadcast("/a", Some("sos:1")));
+        assert_eq!(channels.parse("socket.io#/#a#b#"), broadcast("/", Some("a#b")));
+        assert_eq!(channels.parse(&channels.request("/a")), Some(Channel::Request { namespace: "/a" }));
+        for response in [channels.response("/a"), channels.own_response("/a", "AbC1")] {
+            assert_eq!(channels.parse(&response), Some(Channel::Response { namespace: "/a" }));
+        }
+        for bad in
+            ["", "socket.io", "socket.io#", "socket.io#/", "socket.io#/#room", "other#/#", "socket.iox#/#"]
+        {
+            assert_eq!(channels.parse(bad), None, "{bad}");
+        }
+        assert_eq!(channels.sockets_of_node("/", "AbC1").len(), "socket.io#/##".len() + 20);
+    }
+}

@@ -1,0 +1,21 @@
+//! What `@socket.io/redis-adapter` (classic) and `@socket.io/redis-emitter` put on Redis, in both directions
+//! (protocol, 3.1 and 3.2).
+//!
+//! This is also what our nodes say to each other, so that Node.js servers and emitters are members of the
+//! cluster like any other. What we need beyond it rides as extra keys of a broadcast's `opts`, which others
+//! ignore.
+
+mod broadcast;
+mod channel;
+mod msgpack;
+mod request;
+
+pub use broadcast::{Body, Broadcast, BroadcastError, Outgoing, Rooms, Stamp, decode_broadcast};
+pub use channel::{Channel, Channels};
+pub use msgpack::{Fidelity, MsgpackError, json_to_msgpack, msgpack_to_json};
+pub use request::{
+    FetchedSocket, Request, RequestError, Response, Selection, decode_request, decode_response,
+    encode_ack_broadcast, encode_acked, encode_client_count, encode_disconnect_sockets, encode_fetch,
+    encode_fetched, encode_join_sockets, encode_leave_sockets, encode_rooms, encode_server_side_ack,
+    encode_server_side_emit,
+};
