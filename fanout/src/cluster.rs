@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::control::Sequenced;
 use crate::error::FanoutError;
 use crate::peers::Questions;
-use crate::presence::cluster::{ClusterPresence, GoneUser, Local, Terms};
+use crate::presence::cluster::{ClusterPresence, Local, Moved, Terms};
 use crate::presence::store::{Kept, Store};
 use crate::redis::{Commands, Link, Message, Script, Subscriber};
 use crate::registry::{NamespaceRooms, SocketInfo};
@@ -108,7 +108,7 @@ impl Local for Registry {
 
 /// Where a cluster tells what it cannot do itself.
 pub(crate) struct Outlets {
-    pub(crate) gone: mpsc::Sender<GoneUser>,
+    pub(crate) gone: mpsc::Sender<Moved>,
     pub(crate) sequenced: mpsc::Sender<Sequenced>,
 }
 
@@ -218,7 +218,11 @@ impl Cluster {
     }
 
     /// Publishes a message that was written for `target`.
-    pub(crate) async fn broadcast(&self, target: &Target<'_>, message: &[u8]) -> Result<Receipt, FanoutError> {
+    pub(crate) async fn broadcast(
+        &self,
+        target: &Target<'_>,
+        message: &[u8],
+    ) -> Result<Receipt, FanoutError> {
         let namespace = target.namespace.as_str();
         let user;
         let room = match target.to {
@@ -238,7 +242,8 @@ impl Cluster {
             let nodes = self.publish_plain(&channel, message).await?;
             return Ok(Receipt { nodes, ..Receipt::default() });
         }
-        self.publish_tracked(namespace, room.unwrap_or_default(), &channel, (message, target.idempotency)).await
+        self.publish_tracked(namespace, room.unwrap_or_default(), &channel, (message, target.idempotency))
+            .await
     }
 
     pub(crate) async fn publish_plain(&self, channel: &str, message: &[u8]) -> Result<usize, FanoutError> {
@@ -258,7 +263,8 @@ impl Cluster {
         let kept = if key.is_some() { IDEMPOTENCY_S } else { 0 };
         let id = format!("{:032x}", rand::random::<u128>());
         let run = self.commands.run_id();
-        let numbers = [STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S, kept].map(|number| number.to_string());
+        let numbers =
+            [STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S, kept].map(|number| number.to_string());
         let args = [
             run.as_bytes(),
             numbers[0].as_bytes(),
@@ -272,8 +278,18 @@ impl Cluster {
             &id.as_bytes()[..16],
         ];
         let keys = [&*meta, &stream, idempotency.as_deref().unwrap_or(&meta)];
-        let (repeated, place, nodes): (bool, String, usize) = self.publish.run(&self.commands, &keys, &args).await?;
+        let (repeated, place, nodes): (bool, String, usize) =
+            self.publish.run(&self.commands, &keys, &args).await?;
         Ok(Receipt { nodes, place: Some(place), repeated })
+    }
+
+    /// Whether a key stands for `print`, from its first use on.
+    pub(crate) async fn claim_key(&self, key: &str, print: &str) -> Result<bool, FanoutError> {
+        let key = format!("{}key:{key}", self.prefix);
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(print).arg("NX").arg("GET").arg("EX").arg(IDEMPOTENCY_S);
+        let before: Option<String> = self.commands.query(&set).await?;
+        Ok(before.is_none_or(|before| before == print))
     }
 
     /// Something was published. Called by the task that reads, so nothing here waits.
@@ -281,7 +297,9 @@ impl Cluster {
         Stats::add(&self.stats.heard, 1);
         if message.channel == self.subscriber.canary() {
             let sent = str::from_utf8(message.payload).ok().and_then(|text| text.parse::<u64>().ok());
-            self.stats.canary_lag_us.store(now_us().saturating_sub(sent.unwrap_or_default()), Ordering::Relaxed);
+            self.stats
+                .canary_lag_us
+                .store(now_us().saturating_sub(sent.unwrap_or_default()), Ordering::Relaxed);
             return;
         }
         let heard = match self.channels.parse(message.channel) {
@@ -314,7 +332,9 @@ impl Cluster {
                 return true;
             }
         }
-        let Ok(broadcast) = adapter::decode_broadcast(message.payload, self.max_payload) else { return false };
+        let Ok(broadcast) = adapter::decode_broadcast(message.payload, self.max_payload) else {
+            return false;
+        };
         if broadcast.namespace != namespace {
             return false;
         }

@@ -36,6 +36,8 @@ pub enum Control {
     },
     /// A user's last socket in a room is gone for good.
     Gone(Gone),
+    /// A user who was told to be gone is there: their node had been taken for dead.
+    Back(Gone),
     /// The subscriptions were made anew: something may have been missed in any room.
     Resubscribed,
 }

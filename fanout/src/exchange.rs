@@ -96,12 +96,18 @@ impl Fanout {
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
-    pub async fn join_user(&self, namespace: &Namespace, user: &UserId, room: &Room) -> Result<(), FanoutError> {
+    pub async fn join_user(
+        &self,
+        namespace: &Namespace,
+        user: &UserId,
+        room: &Room,
+    ) -> Result<(), FanoutError> {
         let of = selection(Room::of_user(user).as_str(), None);
         if let Some(cluster) = self.cluster() {
             let nodes = cluster.presence.living_nodes().await?;
             let node = self.node();
-            let question = cluster.questions.open(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+            let question =
+                cluster.questions.open(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
             let message = adapter::encode_join_sockets(node.as_str(), &question.id, &of, &[room.as_str()]);
             self.request(namespace, &message).await?;
             question.answers(Duration::from_millis(JOIN_WAIT_MS)).await;
@@ -119,7 +125,12 @@ impl Fanout {
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
-    pub async fn disconnect_user(&self, namespace: &Namespace, user: &UserId, room: &Room) -> Result<(), FanoutError> {
+    pub async fn disconnect_user(
+        &self,
+        namespace: &Namespace,
+        user: &UserId,
+        room: &Room,
+    ) -> Result<(), FanoutError> {
         let members = self.members(namespace.as_str(), room.as_str()).await?;
         let ids: Vec<String> = members
             .iter()
@@ -140,11 +151,27 @@ impl Fanout {
         Ok(())
     }
 
+    /// Whether `key` stands for `print`, on all nodes: it does from its first use on, for five minutes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn claim_key(&self, key: &str, print: &str) -> Result<bool, FanoutError> {
+        match self.cluster() {
+            Some(cluster) => cluster.claim_key(key, print).await,
+            None => Ok(true),
+        }
+    }
+
     /// Tells other servers of the namespace an event; `args` are raw JSON. Alone there is none.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
-    pub async fn server_side_emit(&self, namespace: &Namespace, name: &str, args: &[&str]) -> Result<(), FanoutError> {
+    pub async fn server_side_emit(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        args: &[&str],
+    ) -> Result<(), FanoutError> {
         self.request(namespace, &adapter::encode_server_side_emit(self.node().as_str(), name, args)).await
     }
 }
@@ -169,4 +196,3 @@ fn describe(socket: &crate::registry::LocalSocket) -> serde_json::Value {
         "data": {"userId": info.user.as_str(), "displayName": info.display_name, "role": info.role},
     })
 }
-

@@ -23,7 +23,7 @@ use crate::courier::Courier;
 use crate::error::FanoutError;
 use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
 use crate::peers::{Answers, Questions};
-use crate::presence::cluster::GoneUser;
+use crate::presence::cluster::Moved;
 use crate::presence::lingering::{Lingering, Waiting};
 use crate::presence::store::Kept;
 use crate::presence::{Counted, Entered, Gone, Left, Member, RoomCount};
@@ -80,7 +80,7 @@ enum Backplane {
     Redis {
         cluster: Arc<Cluster>,
         /// For the tasks of [`Fanout::run`], which take them once.
-        tasks: parking_lot::Mutex<Option<(mpsc::Receiver<Exchange>, mpsc::Receiver<GoneUser>)>>,
+        tasks: parking_lot::Mutex<Option<(mpsc::Receiver<Exchange>, mpsc::Receiver<Moved>)>>,
     },
 }
 
@@ -99,7 +99,9 @@ pub struct Follow<'a> {
 
 impl Drop for Follow<'_> {
     fn drop(&mut self) {
-        if let (Some(channel), Backplane::Redis { cluster, .. }) = (&self.channel, &self.fanout.inner.backplane) {
+        if let (Some(channel), Backplane::Redis { cluster, .. }) =
+            (&self.channel, &self.fanout.inner.backplane)
+        {
             cluster.subscriber.release(channel);
         }
     }
@@ -137,7 +139,8 @@ impl Fanout {
         };
         let outboxes = Arc::new(OutboxShared { limits: options.outbox, overflowed, stats });
         let next_courier = AtomicUsize::new(0);
-        let inner = Inner { options, namespaces, couriers, next_courier, outboxes, backplane, control, sequenced };
+        let inner =
+            Inner { options, namespaces, couriers, next_courier, outboxes, backplane, control, sequenced };
         let events = Events { overflowed: overflows, control: controls, sequenced: sequence };
         (Self { inner: Arc::new(inner) }, events)
     }
@@ -153,18 +156,23 @@ impl Fanout {
         match &self.inner.backplane {
             Backplane::InProcess { lingering, .. } => loop {
                 let Waiting { room, user, info, .. } = lingering.due().await;
-                self.tell_gone(GoneUser { room, user, info }).await;
+                self.tell_moved(Moved { room, user, info, is_back: false }).await;
             },
             Backplane::Redis { cluster, tasks } => {
                 let Some((exchanges, gone)) = tasks.lock().take() else { return };
-                tokio::join!(cluster.run(), self.serve(exchanges), self.forward_gone(gone), self.watch(cluster));
+                tokio::join!(
+                    cluster.run(),
+                    self.serve(exchanges),
+                    self.forward_gone(gone),
+                    self.watch(cluster)
+                );
             }
         }
     }
 
-    async fn forward_gone(&self, mut gone: mpsc::Receiver<GoneUser>) {
+    async fn forward_gone(&self, mut gone: mpsc::Receiver<Moved>) {
         while let Some(gone) = gone.recv().await {
-            self.tell_gone(gone).await;
+            self.tell_moved(gone).await;
         }
     }
 
@@ -178,7 +186,8 @@ impl Fanout {
         }
     }
 
-    async fn tell_gone(&self, gone: GoneUser) {
+    async fn tell_moved(&self, gone: Moved) {
+        let is_back = gone.is_back;
         let parsed = gone.room.split_once('#').and_then(|(namespace, room)| {
             let namespace = self.inner.namespaces.get(namespace)?.name.clone();
             let user = UserId::parse(&gone.user).ok()?;
@@ -186,7 +195,8 @@ impl Fanout {
             Some(Gone { namespace, room: Room::of_cluster(room)?, user, email })
         });
         if let Some(gone) = parsed {
-            let _ = self.inner.control.send(Control::Gone(gone)).await;
+            let control = if is_back { Control::Back(gone) } else { Control::Gone(gone) };
+            let _ = self.inner.control.send(control).await;
         }
     }
 
@@ -272,7 +282,10 @@ impl Fanout {
         let user = info.user.clone();
         let socket = rooms.attach(info, outbox, self.inner.options.sockets_per_user)?;
         if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
-            cluster.subscriber.acquire(&cluster.channels.room(namespace, Room::of_user(&user).as_str())).await;
+            cluster
+                .subscriber
+                .acquire(&cluster.channels.room(namespace, Room::of_user(&user).as_str()))
+                .await;
         }
         Ok(socket)
     }
@@ -292,7 +305,7 @@ impl Fanout {
                     if left.last_of_user {
                         let Kept { user, info, .. } = kept(&socket.info);
                         let room = room_key(namespace.as_str(), room.as_str());
-                        let waiting = Waiting { room, user, info, incarnation: String::new() };
+                        let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
                         lingering.add(waiting, self.inner.options.holdback);
                     }
                 }
@@ -341,7 +354,7 @@ impl Fanout {
                 if waited && !socket.is_in(room.as_str()) {
                     // The connection was lost while it entered, and its leave has just been taken back.
                     let Kept { user, info, .. } = kept(&socket.info);
-                    let waiting = Waiting { room: key, user, info, incarnation: String::new() };
+                    let waiting = Waiting { room: key, user, info, incarnation: String::new(), told: false };
                     lingering.add(waiting, self.inner.options.holdback);
                 }
                 Ok(Entered { first_of_user: entered.first_of_user && !waited, ..entered })
@@ -410,12 +423,18 @@ impl Fanout {
     /// [`FanoutError::Unavailable`] within a second when Redis is away; it may have been sent all the same.
     pub async fn broadcast(&self, target: Target<'_>, packet: Packet) -> Result<Receipt, FanoutError> {
         match (&self.inner.backplane, packet.0) {
-            (Backplane::Redis { cluster, .. }, Form::Message(message)) => cluster.broadcast(&target, &message).await,
+            (Backplane::Redis { cluster, .. }, Form::Message(message)) => {
+                cluster.broadcast(&target, &message).await
+            }
             (Backplane::InProcess { .. }, Form::Ready(packet)) => {
                 let rooms = self.rooms(target.namespace.as_str())?;
                 if let (Some(sequence), To::Room(room)) = (target.sequence, target.to) {
-                    let place =
-                        Sequenced { namespace: target.namespace.clone(), room: room.to_owned(), sequence, packet };
+                    let place = Sequenced {
+                        namespace: target.namespace.clone(),
+                        room: room.to_owned(),
+                        sequence,
+                        packet,
+                    };
                     self.inner.sequenced.send(place).await.map_err(|_| FanoutError::Unavailable)?;
                 } else {
                     deliver(rooms, &target, &packet);
@@ -462,7 +481,8 @@ impl Fanout {
         let except = target.except.as_ref().map(SocketId::as_str);
         match &self.inner.backplane {
             Backplane::InProcess { questions, .. } => {
-                let question = questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
+                let question =
+                    questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
                 let sockets = self.rooms(namespace.as_str())?.select(room.as_slice(), except.as_slice());
                 let args: Vec<&str> = event.args.to_vec();
                 let name = serde_json::Value::from(event.name).to_string();
@@ -476,14 +496,21 @@ impl Fanout {
             }
             Backplane::Redis { cluster, .. } => {
                 let nodes = cluster.servers(namespace.as_str()).await?;
-                let question =
-                    cluster.questions.open(self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+                let question = cluster
+                    .questions
+                    .open(self.node().as_str(), nodes)
+                    .ok_or(FanoutError::TooManyQuestions)?;
                 let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
                 let node = self.node();
                 let from = (node.as_str(), &*question.id);
-                let message =
-                    shared::adapter::encode_ack_broadcast(from, event, room.as_slice(), except.as_slice(), ms)
-                        .map_err(|_| FanoutError::BadPacket)?;
+                let message = shared::adapter::encode_ack_broadcast(
+                    from,
+                    event,
+                    room.as_slice(),
+                    except.as_slice(),
+                    ms,
+                )
+                .map_err(|_| FanoutError::BadPacket)?;
                 let channel = cluster.channels.request(namespace.as_str());
                 cluster.publish_plain(&channel, &message).await?;
                 Ok(question.answers(at_most).await)

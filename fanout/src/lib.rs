@@ -39,6 +39,6 @@ pub use facade::{Fanout, FanoutOptions, Follow};
 pub use outbox::{Outbox, OutboxLimits, Polled, Status};
 pub use peers::Answers;
 pub use presence::{Counted, Entered, Gone, Left, Member, RoomCount};
-pub use target::{Packet, Receipt, Target, To};
 pub use registry::{LocalSocket, SocketInfo};
 pub use stats::{Distributions, Stats, StatsSnapshot};
+pub use target::{Packet, Receipt, Target, To};

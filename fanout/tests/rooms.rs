@@ -4,17 +4,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanout::{
-    Distributions, Entered, Fanout, FanoutError, FanoutOptions, Left, LocalSocket, Outbox, OutboxLimits,
-    Polled, RoomCount, SocketInfo, Target,
+    Control, Distributions, Entered, Fanout, FanoutError, FanoutOptions, Left, LocalSocket, Outbox,
+    OutboxLimits, Packet, Polled, RoomCount, SocketInfo, Target,
 };
 use proptest::prelude::*;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::names::{Namespace, Room, UserId};
-use shared::sio::{Encoded, Event};
+use shared::sio::Event;
 use shared::ws;
+
+const HOLDBACK: Duration = Duration::from_secs(3);
 
 const UNBOUNDED: OutboxLimits = OutboxLimits { bytes: 0, packets: 0 };
 
@@ -34,6 +37,8 @@ fn options(outbox: OutboxLimits) -> FanoutOptions {
         outbox,
         rooms_per_socket: 3,
         sockets_per_user: 2,
+        holdback: HOLDBACK,
+        cluster: None,
         distributions: Distributions::ignored(),
     }
 }
@@ -45,7 +50,7 @@ struct Client {
 }
 
 impl Client {
-    fn attach(fanout: &Fanout, user: &str) -> Result<Self, FanoutError> {
+    async fn attach(fanout: &Fanout, user: &str) -> Result<Self, FanoutError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut random = [0; 16];
         random[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
@@ -57,8 +62,10 @@ impl Client {
             user: UserId::parse(user).unwrap(),
             display_name: user.into(),
             connected_at_ms: 0,
+            email: Some(format!("{user}@example.org").into()),
+            role: None,
         };
-        let socket = fanout.attach("/", info, Arc::clone(&outbox))?;
+        let socket = fanout.attach("/", info, Arc::clone(&outbox)).await?;
         Ok(Self { socket, outbox })
     }
 
@@ -78,8 +85,8 @@ fn names(wire: &Bytes) -> Vec<String> {
         .collect()
 }
 
-fn packet(name: &str) -> Encoded {
-    Event { namespace: "/", name, args: &[], ack: None, attachments: &[] }.encode()
+fn packet(name: &str) -> Packet {
+    Packet::ready(&Event { namespace: "/", name, args: &[], ack: None, attachments: &[] })
 }
 
 /// Runs the couriers until they have nothing left to carry.
@@ -99,9 +106,12 @@ async fn carry(fanout: &Fanout) {
 
 #[tokio::test]
 async fn members_get_a_rooms_broadcasts_in_order_and_others_get_none() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
-    let clients: Vec<_> = ["a", "b", "c"].iter().map(|user| Client::attach(&fanout, user).unwrap()).collect();
+    let mut clients = Vec::new();
+    for user in ["a", "b", "c"] {
+        clients.push(Client::attach(&fanout, user).await.unwrap());
+    }
     for client in &clients[..2] {
         fanout.enter(&client.socket, &room("r")).await.unwrap();
     }
@@ -118,9 +128,9 @@ async fn members_get_a_rooms_broadcasts_in_order_and_others_get_none() {
 
 #[tokio::test]
 async fn who_is_excepted_gets_the_rest_in_its_place() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
-    let (a, b) = (Client::attach(&fanout, "a").unwrap(), Client::attach(&fanout, "b").unwrap());
+    let (a, b) = (Client::attach(&fanout, "a").await.unwrap(), Client::attach(&fanout, "b").await.unwrap());
     fanout.enter(&a.socket, &room("r")).await.unwrap();
     fanout.enter(&b.socket, &room("r")).await.unwrap();
     let target = Target::room(&namespace, "r");
@@ -134,9 +144,9 @@ async fn who_is_excepted_gets_the_rest_in_its_place() {
 
 #[tokio::test]
 async fn entering_and_leaving_cut_a_batch_cleanly() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
-    let (a, b) = (Client::attach(&fanout, "a").unwrap(), Client::attach(&fanout, "b").unwrap());
+    let (a, b) = (Client::attach(&fanout, "a").await.unwrap(), Client::attach(&fanout, "b").await.unwrap());
     let target = Target::room(&namespace, "r");
     fanout.enter(&a.socket, &room("r")).await.unwrap();
     fanout.broadcast(target, packet("before")).await.unwrap();
@@ -151,12 +161,13 @@ async fn entering_and_leaving_cut_a_batch_cleanly() {
 
 #[tokio::test]
 async fn what_is_emitted_to_a_socket_comes_after_what_was_broadcast_before() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
-    let a = Client::attach(&fanout, "a").unwrap();
+    let a = Client::attach(&fanout, "a").await.unwrap();
     fanout.enter(&a.socket, &room("r")).await.unwrap();
     fanout.broadcast(Target::room(&namespace, "r"), packet("1")).await.unwrap();
-    fanout.emit(&a.socket, packet("2"));
+    let emitted = Event { namespace: "/", name: "2", args: &[], ack: None, attachments: &[] };
+    fanout.emit(&a.socket, emitted.encode());
     fanout.broadcast(Target::room(&namespace, "r"), packet("3")).await.unwrap();
     carry(&fanout).await;
     assert_eq!(a.events(), ["1", "2", "3"]);
@@ -164,9 +175,9 @@ async fn what_is_emitted_to_a_socket_comes_after_what_was_broadcast_before() {
 
 #[tokio::test]
 async fn a_full_batch_is_delivered_without_its_courier() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
-    let a = Client::attach(&fanout, "a").unwrap();
+    let a = Client::attach(&fanout, "a").await.unwrap();
     fanout.enter(&a.socket, &room("r")).await.unwrap();
     for _ in 0..shared::limits::BATCH_FRAMES_MAX {
         fanout.broadcast(Target::room(&namespace, "r"), packet("x")).await.unwrap();
@@ -176,9 +187,9 @@ async fn a_full_batch_is_delivered_without_its_courier() {
 
 #[tokio::test]
 async fn a_batch_of_large_packets_is_full_by_its_bytes() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
-    let a = Client::attach(&fanout, "a").unwrap();
+    let a = Client::attach(&fanout, "a").await.unwrap();
     fanout.enter(&a.socket, &room("r")).await.unwrap();
     let large = "x".repeat(shared::limits::BATCH_BYTES_MAX / 2);
     fanout.broadcast(Target::room(&namespace, "r"), packet(&large)).await.unwrap();
@@ -189,42 +200,42 @@ async fn a_batch_of_large_packets_is_full_by_its_bytes() {
 
 #[tokio::test]
 async fn first_and_last_are_said_once_for_a_user() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
-    let (one, two) = (Client::attach(&fanout, "u").unwrap(), Client::attach(&fanout, "u").unwrap());
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
+    let (one, two) =
+        (Client::attach(&fanout, "u").await.unwrap(), Client::attach(&fanout, "u").await.unwrap());
     let r = room("r");
-    let enter = |client: &Client| fanout.enter(&client.socket, &r);
-    assert_eq!(enter(&one).await, Ok(Entered { new: true, first_of_user: true }));
-    assert_eq!(enter(&one).await, Ok(Entered { new: false, first_of_user: false }));
-    assert_eq!(enter(&two).await, Ok(Entered { new: true, first_of_user: false }));
-    assert_eq!(fanout.count("/", "r").await, Ok(RoomCount { sockets: 2, users: 1 }));
+    assert_eq!(fanout.enter(&one.socket, &r).await, Ok(Entered { new: true, first_of_user: true }));
+    assert_eq!(fanout.enter(&one.socket, &r).await, Ok(Entered { new: false, first_of_user: false }));
+    assert_eq!(fanout.enter(&two.socket, &r).await, Ok(Entered { new: true, first_of_user: false }));
+    assert_eq!(fanout.count("/", "r").await.unwrap().count, RoomCount { sockets: 2, users: 1 });
     assert_eq!(fanout.leave(&one.socket, "r").await, Left { was_member: true, last_of_user: false });
     assert_eq!(fanout.leave(&one.socket, "r").await, Left { was_member: false, last_of_user: false });
-    let left = fanout.detach(&two.socket).await;
-    assert_eq!(left, [(r.clone(), Left { was_member: true, last_of_user: true })]);
+    assert_eq!(fanout.detach(&two.socket).await, std::slice::from_ref(&r));
     assert_eq!(fanout.detach(&two.socket).await, []);
-    assert_eq!(fanout.count("/", "r").await, Ok(RoomCount::default()));
+    assert_eq!(fanout.count("/", "r").await.unwrap().count, RoomCount::default());
     assert_eq!(fanout.enter(&two.socket, &r).await, Err(FanoutError::Gone));
 }
 
 #[tokio::test]
 async fn rooms_and_sockets_are_bounded() {
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
-    let one = Client::attach(&fanout, "u").unwrap();
-    let two = Client::attach(&fanout, "u").unwrap();
-    assert_eq!(Client::attach(&fanout, "u").err(), Some(FanoutError::TooManySockets));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
+    let one = Client::attach(&fanout, "u").await.unwrap();
+    let two = Client::attach(&fanout, "u").await.unwrap();
+    assert_eq!(Client::attach(&fanout, "u").await.err(), Some(FanoutError::TooManySockets));
     for name in ["a", "b", "c"] {
         fanout.enter(&one.socket, &room(name)).await.unwrap();
     }
     assert_eq!(fanout.enter(&one.socket, &room("d")).await, Err(FanoutError::TooManyRooms));
     fanout.detach(&two.socket).await;
-    assert!(Client::attach(&fanout, "u").is_ok());
+    assert!(Client::attach(&fanout, "u").await.is_ok());
 }
 
 #[tokio::test]
 async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
-    let (fanout, mut overflowed) = Fanout::new(options(OutboxLimits { bytes: 0, packets: 10 }));
+    let (fanout, mut events) = Fanout::new(options(OutboxLimits { bytes: 0, packets: 10 }));
     let namespace = namespace();
-    let (slow, quick) = (Client::attach(&fanout, "a").unwrap(), Client::attach(&fanout, "b").unwrap());
+    let (slow, quick) =
+        (Client::attach(&fanout, "a").await.unwrap(), Client::attach(&fanout, "b").await.unwrap());
     fanout.enter(&slow.socket, &room("r")).await.unwrap();
     fanout.enter(&quick.socket, &room("r")).await.unwrap();
     let mut seen = 0;
@@ -234,8 +245,8 @@ async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
         seen += quick.events().len();
     }
     assert_eq!(seen, 20);
-    assert_eq!(overflowed.try_recv(), Ok(slow.outbox.session()));
-    assert!(overflowed.try_recv().is_err());
+    assert_eq!(events.overflowed.try_recv(), Ok(slow.outbox.session()));
+    assert!(events.overflowed.try_recv().is_err());
 }
 
 /// Publishers, members who come and go, and couriers on several threads: in what each stay of each member
@@ -244,13 +255,16 @@ async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_do_not_break_the_order_of_a_room() {
     const PUBLISHED: usize = 2_000;
-    let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let mut couriers = tokio::task::JoinSet::new();
     for courier in fanout.couriers() {
         let courier = Arc::clone(courier);
         couriers.spawn(async move { courier.run().await });
     }
-    let stayers: Vec<_> = (0..2).map(|n| Client::attach(&fanout, &format!("stayer{n}")).unwrap()).collect();
+    let mut stayers = Vec::new();
+    for n in 0..2 {
+        stayers.push(Client::attach(&fanout, &format!("stayer{n}")).await.unwrap());
+    }
     for stayer in &stayers {
         fanout.enter(&stayer.socket, &room("r")).await.unwrap();
     }
@@ -270,7 +284,7 @@ async fn threads_do_not_break_the_order_of_a_room() {
             running.fetch_sub(1, Ordering::AcqRel);
         });
     }
-    let comer = Client::attach(&fanout, "comer").unwrap();
+    let comer = Client::attach(&fanout, "comer").await.unwrap();
     while running.load(Ordering::Acquire) > 0 {
         fanout.enter(&comer.socket, &room("r")).await.unwrap();
         tokio::task::yield_now().await;
@@ -297,6 +311,38 @@ fn contiguous(events: &[String]) {
     }
 }
 
+/// The answer of a node alone, which waits for nobody.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("a node alone waits for nobody"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_lost_is_told_after_the_hold_back_unless_they_are_back() {
+    let (fanout, mut events) = Fanout::new(options(UNBOUNDED));
+    let r = room("r");
+    for user in ["stays", "returns"] {
+        let client = Client::attach(&fanout, user).await.unwrap();
+        fanout.enter(&client.socket, &r).await.unwrap();
+        fanout.detach(&client.socket).await;
+    }
+    let back = Client::attach(&fanout, "returns").await.unwrap();
+    let entered = fanout.enter(&back.socket, &r).await;
+    assert_eq!(entered, Ok(Entered { new: true, first_of_user: false }));
+    let start = tokio::time::Instant::now();
+    let told = tokio::select! {
+        () = fanout.run() => unreachable!("it runs until it is dropped"),
+        told = events.control.recv() => told,
+    };
+    let Some(Control::Gone(gone)) = told else { panic!("{told:?}") };
+    assert_eq!((gone.user.as_str(), gone.email.as_deref()), ("stays", Some("stays@example.org")));
+    assert_eq!(start.elapsed(), HOLDBACK);
+    assert!(events.control.try_recv().is_err());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Enter(usize, usize),
@@ -318,44 +364,55 @@ proptest! {
     /// Counts, members and first/last against sets of pairs.
     #[test]
     fn presence_is_the_set_of_members(steps in prop::collection::vec(step(), 1..60)) {
-        let (fanout, _overflowed) = Fanout::new(options(UNBOUNDED));
+        let (fanout, _events) = Fanout::new(options(UNBOUNDED));
         // Three users with two sockets each.
         let clients: Vec<_> =
-            (0..6).map(|n| Client::attach(&fanout, &format!("u{}", n / 2)).unwrap()).collect();
+            (0..6).map(|n| now(Client::attach(&fanout, &format!("u{}", n / 2))).unwrap()).collect();
         let rooms = ["x", "y", "z"];
         let mut members = std::collections::BTreeSet::new();
+        let mut lingering = std::collections::BTreeSet::new();
         let mut gone = [false; 6];
         for step in steps {
             match step {
                 Step::Enter(client, at) => {
-                    let entered = fanout.enter(&clients[client].socket, &room(rooms[at])).into_inner();
+                    let entered = now(fanout.enter(&clients[client].socket, &room(rooms[at])));
                     if gone[client] {
                         prop_assert_eq!(entered, Err(FanoutError::Gone));
                         continue;
                     }
                     let first = !members.contains(&(at, client ^ 1));
                     let new = members.insert((at, client));
+                    // Who is lost may come back for a while, and is then not new.
+                    let first = first && !(new && lingering.remove(&(at, client / 2)));
                     prop_assert_eq!(entered, Ok(Entered { new, first_of_user: new && first }));
                 }
                 Step::Leave(client, at) => {
-                    let left = fanout.leave(&clients[client].socket, rooms[at]).into_inner();
+                    let left = now(fanout.leave(&clients[client].socket, rooms[at]));
                     let was_member = members.remove(&(at, client));
                     let last_of_user = was_member && !members.contains(&(at, client ^ 1));
+                    if last_of_user {
+                        lingering.remove(&(at, client / 2));
+                    }
                     prop_assert_eq!(left, Left { was_member, last_of_user });
                 }
                 Step::Detach(client) => {
-                    let left = fanout.detach(&clients[client].socket).into_inner();
+                    let left = now(fanout.detach(&clients[client].socket));
                     let expected: Vec<usize> = (0..3).filter(|at| members.remove(&(*at, client))).collect();
                     prop_assert_eq!(left.len(), expected.len());
+                    for at in expected {
+                        if !members.contains(&(at, client ^ 1)) {
+                            lingering.insert((at, client / 2));
+                        }
+                    }
                     gone[client] = true;
                 }
             }
             for (at, name) in rooms.iter().enumerate() {
                 let inside: Vec<usize> = members.iter().filter(|m| m.0 == at).map(|m| m.1).collect();
                 let users: std::collections::BTreeSet<usize> = inside.iter().map(|client| client / 2).collect();
-                let count = fanout.count("/", name).into_inner().unwrap();
+                let count = now(fanout.count("/", name)).unwrap().count;
                 prop_assert_eq!(count, RoomCount { sockets: inside.len(), users: users.len() });
-                prop_assert_eq!(fanout.members("/", name).into_inner().unwrap().len(), inside.len());
+                prop_assert_eq!(now(fanout.members("/", name)).unwrap().len(), inside.len());
             }
         }
     }

@@ -1,7 +1,6 @@
 //! [`Context`]: what an app may use.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use fanout::Fanout;
 
@@ -18,6 +17,4 @@ pub(crate) struct Context {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) tasks: Tasks,
     pub(crate) acks: Arc<Acks>,
-    /// How long a lost connection may come back before others are told.
-    pub(crate) leave_holdback: Duration,
 }

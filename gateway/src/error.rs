@@ -31,8 +31,6 @@ pub(crate) enum AppError {
     NotFound(Say),
     /// 408: the request did not come in time.
     TooSlow,
-    /// 409: not in this state.
-    WrongState(Say),
     /// 422: the same key was used for something else.
     Conflict(Say),
     /// 413: more than is taken.
@@ -70,7 +68,6 @@ impl AppError {
             | Self::Unauthorized(say)
             | Self::Forbidden(say)
             | Self::NotFound(say)
-            | Self::WrongState(say)
             | Self::Conflict(say)
             | Self::TooLarge(say)
             | Self::Limited(say, _) => say,
@@ -90,7 +87,6 @@ impl AppError {
             | Self::UriTooLong
             | Self::TooLarge(_)
             | Self::UnsupportedMedia
-            | Self::WrongState(_)
             | Self::Conflict(_)
             | Self::NotFound(_) => metrics::Outcome::BadInput,
             Self::Unauthorized(_) | Self::Forbidden(_) => metrics::Outcome::Refused,
@@ -105,7 +101,6 @@ impl AppError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::WrongState(_) => StatusCode::CONFLICT,
             Self::Conflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,

@@ -19,6 +19,7 @@ mod cli;
 mod clock;
 mod close;
 mod context;
+mod control;
 mod error;
 mod http;
 mod ids;

@@ -114,6 +114,16 @@ struct FanoutMetrics {
     bytes_sent: Counter,
     packets_sent: Counter,
     writes: Counter,
+    published: Counter,
+    heard: Counter,
+    redis_errors: Counter,
+    redis_reconnects: Counter,
+    redis_malformed: Counter,
+    lease_losses: Counter,
+    resyncs: Counter,
+    canary_lag: Gauge,
+    redis_up: Gauge,
+    channels: Gauge,
 }
 
 static METRICS: OnceLock<Metrics> = OnceLock::new();
@@ -175,6 +185,19 @@ fn describe() {
         "Time from a batch's first broadcast to its being in every member's outbox."
     );
     describe_histogram!("muster_fanout_size", "Members of this node that a batch of broadcasts went to.");
+    describe_counter!("muster_redis_published_total", "Broadcasts published on Redis.");
+    describe_counter!("muster_redis_heard_total", "Messages heard from Redis.");
+    describe_counter!(
+        "muster_redis_errors_total",
+        "Commands that Redis refused, failed or did not answer in time."
+    );
+    describe_counter!("muster_redis_reconnects_total", "Connections to Redis that were lost.");
+    describe_counter!("muster_redis_malformed_total", "Messages from Redis that could not be used.");
+    describe_counter!("muster_lease_losses_total", "Times this node found its lease lost.");
+    describe_counter!("muster_resyncs_total", "Rooms told that they may have missed something.");
+    describe_gauge!("muster_canary_lag_seconds", "Time the last canary took through Redis and back.");
+    describe_gauge!("muster_redis_up", "1 when Redis can be used and the lease is held; also without Redis.");
+    describe_gauge!("muster_redis_channels", "Channels subscribed.");
     describe_gauge!("muster_drain_remaining", "Sessions that a drain has still to close.");
 }
 
@@ -217,6 +240,16 @@ impl Metrics {
                 bytes_sent: counter!("muster_bytes_sent_total"),
                 packets_sent: counter!("muster_packets_sent_total"),
                 writes: counter!("muster_writes_total"),
+                published: counter!("muster_redis_published_total"),
+                heard: counter!("muster_redis_heard_total"),
+                redis_errors: counter!("muster_redis_errors_total"),
+                redis_reconnects: counter!("muster_redis_reconnects_total"),
+                redis_malformed: counter!("muster_redis_malformed_total"),
+                lease_losses: counter!("muster_lease_losses_total"),
+                resyncs: counter!("muster_resyncs_total"),
+                canary_lag: gauge!("muster_canary_lag_seconds"),
+                redis_up: gauge!("muster_redis_up"),
+                channels: gauge!("muster_redis_channels"),
             },
         }
     }
@@ -266,6 +299,19 @@ impl Metrics {
         self.fanout.bytes_sent.absolute(stats.bytes_sent);
         self.fanout.packets_sent.absolute(stats.packets_sent);
         self.fanout.writes.absolute(stats.writes);
+        self.fanout.published.absolute(stats.published);
+        self.fanout.heard.absolute(stats.heard);
+        self.fanout.redis_errors.absolute(stats.redis_errors);
+        self.fanout.redis_reconnects.absolute(stats.redis_reconnects);
+        self.fanout.redis_malformed.absolute(stats.redis_malformed);
+        self.fanout.lease_losses.absolute(stats.lease_losses);
+        self.fanout.resyncs.absolute(stats.resyncs);
+        self.fanout.redis_up.set(if stats.redis_up || !stats.clustered { 1.0 } else { 0.0 });
+        #[expect(clippy::cast_precision_loss, reason = "gauges")]
+        {
+            self.fanout.canary_lag.set(stats.canary_lag_us as f64 / 1e6);
+            self.fanout.channels.set(stats.channels as f64);
+        }
     }
 }
 

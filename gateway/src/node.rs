@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanout::{Fanout, FanoutOptions, OutboxLimits};
+use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
 use shared::config::{Config, TokenKeys};
-use shared::ids::{NodeId, SessionId};
+use shared::ids::NodeId;
 use shared::limits::{INTERNAL_CONNECTIONS, LAST_WORDS_MS, RESERVED_FILES};
 use shared::names::Namespace;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::apps::App;
 use crate::auth::{Tokens, TokensError};
 use crate::close::CloseReason;
 use crate::context::Context;
+use crate::control;
 use crate::http::listener::{self, Door};
 use crate::http::login::Login;
 use crate::http::{Site, internal_router, public_router};
@@ -24,7 +24,7 @@ use crate::namespace::{Collision, Namespaces};
 use crate::records::{OpenError, Records};
 use crate::session::{Engine, Session, SessionTable, TICK};
 use crate::tasks::Tasks;
-use crate::transport::{Gate, Transports};
+use crate::transport::{Gate, Peers, Transports};
 
 /// How long tasks and connections may take to end when every session is closed.
 const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
@@ -77,16 +77,11 @@ impl Node {
         let (internal_listener, internal) = listen(config.internal_listen)?;
         let records = Records::open(&config.database_url.0).await?;
         let id = NodeId::from_random(rand::random());
-        let (fanout, overflowed) = Fanout::new(fanout_options(&config, id));
+        let (fanout, events) = Fanout::new(fanout_options(&config, id, internal));
         let tasks = Tasks::default();
-        let context = Context {
-            fanout,
-            records,
-            tokens,
-            tasks,
-            acks: Arc::default(),
-            leave_holdback: config.leave_holdback,
-        };
+        let context = Context { fanout, records, tokens, tasks, acks: Arc::default() };
+        let internal_token: Option<Arc<str>> =
+            config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
         let transports = Arc::new(Transports {
             engine: Arc::new(engine(&config, &context)?),
             gate: Gate::new(
@@ -94,30 +89,28 @@ impl Node {
                 config.trusted_proxies.clone(),
                 config.limits.handshakes_per_address,
             ),
+            peers: Peers { context: context.clone(), token: internal_token.clone() },
         });
         let login = Login::new(context.clone()).map_err(StartError::Randomness)?;
-        let internal_token = config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
-        let site = Site {
-            context: context.clone(),
-            transports: Arc::clone(&transports),
-            login,
-            metrics,
-            internal_token,
-        };
+        let site =
+            Site::new(context.clone(), Arc::clone(&transports), login, metrics, internal_token.clone());
         let stopping = CancellationToken::new();
         let door = |router, is_public| Door {
             router,
+            internal_token: internal_token.clone(),
             transports: Arc::clone(&transports),
             is_public,
             tasks: context.tasks.clone(),
             stopping: stopping.clone(),
         };
-        run_parts(&context, &transports, overflowed);
+        run_parts(&context, &transports, events);
         let places = usize::try_from(file_limit().saturating_sub(RESERVED_FILES / 2)).unwrap_or(usize::MAX);
         let public_door = door(public_router(site.clone()), true);
         drop(context.tasks.spawn(listener::run(public_listener, public_door, places.max(64))));
         let internal_door = door(internal_router(site), false);
-        drop(context.tasks.spawn(listener::run(internal_listener, internal_door, INTERNAL_CONNECTIONS)));
+        // Other nodes' clients come in there too.
+        let internal_places = if config.cluster.is_some() { places.max(64) } else { INTERNAL_CONNECTIONS };
+        drop(context.tasks.spawn(listener::run(internal_listener, internal_door, internal_places)));
         let drain_window = config.drain;
         Ok(Self { public, internal, id, context, transports, stopping, drain_window })
     }
@@ -131,6 +124,10 @@ impl Node {
                 tracing::warn!("stopping at once");
                 return;
             }
+        }
+        // Whatever is not told yet is told by a survivor.
+        if tokio::time::timeout(LAST_WORDS, self.context.fanout.close()).await.is_err() {
+            tracing::warn!("the lease could not be given up in time");
         }
         self.stopping.cancel();
         // The apps' queues end when the last who could fill them has gone.
@@ -168,7 +165,7 @@ impl Node {
     }
 }
 
-fn fanout_options(config: &Config, node: NodeId) -> FanoutOptions {
+fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> FanoutOptions {
     let mut namespaces: Vec<Namespace> =
         config.mounts.iter().map(|(_, namespace)| namespace.clone()).collect();
     namespaces.sort();
@@ -180,6 +177,15 @@ fn fanout_options(config: &Config, node: NodeId) -> FanoutOptions {
         outbox: OutboxLimits { bytes: config.limits.outbox_bytes, packets: config.limits.outbox_packets },
         rooms_per_socket: config.limits.rooms_per_socket,
         sockets_per_user: config.limits.sockets_per_user,
+        holdback: config.leave_holdback,
+        cluster: config.cluster.as_ref().map(|cluster| ClusterOptions {
+            redis: cluster.redis.clone(),
+            key_prefix: cluster.key_prefix.clone(),
+            channel_prefix: cluster.channel_prefix.clone(),
+            lease: cluster.lease,
+            advertise: cluster.advertise_url.clone().unwrap_or_else(|| format!("http://{internal}")),
+            max_payload: config.limits.max_payload,
+        }),
         distributions: metrics::distributions(),
     }
 }
@@ -191,7 +197,7 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
         .map(|(app, namespace)| {
             let shares = config.mounts.iter().filter(|(_, other)| other == namespace);
             let neighbours: Vec<_> = shares.map(|(other, _)| *other).collect();
-            (App::new(*app, context, &neighbours), namespace.clone())
+            (App::new(*app, context, namespace, &neighbours), namespace.clone())
         })
         .collect();
     let limits = config.limits;
@@ -203,7 +209,12 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
 }
 
 /// The tasks that run until the node stops.
-fn run_parts(context: &Context, transports: &Arc<Transports>, mut overflowed: mpsc::Receiver<SessionId>) {
+fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
+    let Events { mut overflowed, control, sequenced } = events;
+    let fanout = context.fanout.clone();
+    context.tasks.spawn_until_stop(async move { fanout.run().await });
+    context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), control));
+    context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
     for courier in context.fanout.couriers() {
         let courier = Arc::clone(courier);
         context.tasks.spawn_until_stop(async move { courier.run().await });

@@ -88,7 +88,6 @@ pub const INTERNAL_CONNECTIONS: usize = 250;
 /// Milliseconds that tasks and connections may take to end when a drain has closed every session.
 pub const LAST_WORDS_MS: u64 = 5_000;
 
-
 /// Milliseconds a closed polling session keeps its last packets for the next GET.
 pub const POLLING_LINGER_MS: u64 = 30_000;
 

@@ -91,7 +91,9 @@ impl Room {
             Some((_, rest)) if text.len() > NAME_MAX => rest,
             _ => text,
         };
-        let checked = is_name(name) && text.len() <= 2 * NAME_MAX && text.split(':').all(|part| part.is_empty() || is_name(part));
+        let checked = is_name(name)
+            && text.len() <= 2 * NAME_MAX
+            && text.split(':').all(|part| part.is_empty() || is_name(part));
         checked.then(|| Self(text.into()))
     }
 

@@ -5,12 +5,13 @@
 -- Returns 1 if no socket of the user was in the room and none lingered, else 0
 --
 -- Keys of an incarnation in the room: base m: socket -> user \n info; base u: user -> sockets; base l: lingering
--- user -> info. All have the room's hash tag. Incarnations whose lease has lapsed still count here, until a
+-- user -> info; base t: user who is gone and about to be told -> info. All have the room's hash tag. Incarnations whose lease has lapsed still count here, until a
 -- survivor has settled their estate: that is what makes first and last right across a crash.
 local base, inc, user = ARGV[1], ARGV[2], ARGV[4]
 local first = 1
 for _, other in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if redis.call('HDEL', base .. 'l:' .. other, user) == 1 then first = 0 end
+  redis.call('HDEL', base .. 't:' .. other, user)
   if redis.call('HEXISTS', base .. 'u:' .. other, user) == 1 then first = 0 end
 end
 if redis.call('HSET', base .. 'm:' .. inc, ARGV[3], user .. '\n' .. ARGV[5]) == 1 then

@@ -19,5 +19,13 @@ if result == 1 and ARGV[7] == '1' then
   redis.call('EXPIRE', KEYS[1], ARGV[6])
   result = 2
 end
-if redis.call('EXISTS', base .. 'm:' .. inc, base .. 'l:' .. inc) == 0 then redis.call('SREM', KEYS[1], inc) end
+if result == 1 then
+  -- Kept until it has been told: if the answer is lost, or who asked, somebody else tells.
+  redis.call('HSET', base .. 't:' .. inc, user, ARGV[5])
+  redis.call('EXPIRE', base .. 't:' .. inc, ARGV[6])
+  redis.call('SADD', KEYS[1], inc)
+  redis.call('EXPIRE', KEYS[1], ARGV[6])
+elseif redis.call('EXISTS', base .. 'm:' .. inc, base .. 'l:' .. inc, base .. 't:' .. inc) == 0 then
+  redis.call('SREM', KEYS[1], inc)
+end
 return result

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
 use shared::ids::NodeId;
 use shared::limits::{COUNTS_KEPT_MAX, LEASES_FRESH_MS, LINGERING_MAX, ROOMS_AT_ONCE, STALE_MAX_MS};
@@ -28,10 +29,13 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard, mpsc};
 use tokio::time::Instant;
 
 use super::lingering::{Lingering, Waiting};
-use super::store::{Kept, LeftRoom, Store};
+use super::store::{Kept, LeftRoom, Share, Store};
 use super::{Counted, RoomCount};
 use crate::error::FanoutError;
 use crate::stats::Stats;
+
+/// Incarnations of this node that are looked up when it registers anew.
+const FORERUNNERS_MAX: usize = 32;
 
 /// What the node itself knows: the truth that the store is told.
 pub(crate) trait Local: Send + Sync + 'static {
@@ -41,12 +45,14 @@ pub(crate) trait Local: Send + Sync + 'static {
     fn members(&self, room: &str) -> Vec<Kept>;
 }
 
-/// A user is in a room no more, and whoever was told of them must hear it.
+/// A user is in a room no more, or again, and whoever was told otherwise must hear it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GoneUser {
+pub(crate) struct Moved {
     pub(crate) room: String,
     pub(crate) user: String,
     pub(crate) info: String,
+    /// This node had been taken for dead, and its users with it; they are here.
+    pub(crate) is_back: bool,
 }
 
 /// How presence is kept.
@@ -69,17 +75,22 @@ pub(crate) struct ClusterPresence {
     incarnation: Mutex<Arc<str>>,
     stripes: Box<[RwLock<()>]>,
     hasher: RandomState,
-    indexed: DashMap<String, ()>,
+    /// Rooms in the store's index, and of which incarnation.
+    indexed: DashMap<String, Arc<str>>,
     table: tokio::sync::Mutex<()>,
     leases: Mutex<Table>,
+    /// Incarnations since all members were last registered under one.
+    forerunners: Mutex<Vec<String>>,
     /// The store may not say what is true here.
     unsaid: AtomicBool,
+    /// A lease was made: the node's id is its own.
+    opened: AtomicBool,
     registered: AtomicBool,
     wake: Notify,
     lingering: Lingering,
     estates: Mutex<HashMap<String, Instant>>,
     estate_added: Notify,
-    gone: mpsc::Sender<GoneUser>,
+    gone: mpsc::Sender<Moved>,
     counts: DashMap<String, (Instant, Counted)>,
     stats: Arc<Stats>,
 }
@@ -106,7 +117,7 @@ impl ClusterPresence {
         terms: Terms,
         store: Store,
         local: Arc<dyn Local>,
-        gone: mpsc::Sender<GoneUser>,
+        gone: mpsc::Sender<Moved>,
         stats: Arc<Stats>,
     ) -> Self {
         let incarnation = Mutex::new(new_incarnation(terms.node));
@@ -120,7 +131,9 @@ impl ClusterPresence {
             indexed: DashMap::new(),
             table: tokio::sync::Mutex::default(),
             leases: Mutex::default(),
+            forerunners: Mutex::default(),
             unsaid: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             wake: Notify::new(),
             lingering: Lingering::new(LINGERING_MAX),
@@ -156,6 +169,20 @@ impl ClusterPresence {
         self.leases.lock().renewed.is_some_and(|at| at.elapsed() < self.terms.lease)
     }
 
+    /// To be asked before anything is written about a room: what is written under an incarnation without a lease
+    /// is nobody's to settle, under one that has lapsed it may be settled already, and in a room that is not in
+    /// its index nobody looks.
+    async fn may_write(&self, incarnation: &Arc<str>, room: &str) -> Result<(), FanoutError> {
+        if !self.opened.load(Ordering::Acquire) || !self.is_fresh() {
+            return Err(FanoutError::Unavailable);
+        }
+        if self.indexed.get(room).is_none_or(|under| **under != **incarnation) {
+            self.store.index(incarnation, &[room]).await?;
+            self.indexed.insert(room.to_owned(), Arc::clone(incarnation));
+        }
+        Ok(())
+    }
+
     /// Has the lease looked at now: the connection is new, or something went wrong.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
@@ -178,10 +205,7 @@ impl ClusterPresence {
     pub(crate) async fn entered(&self, room: &str, member: &Kept) -> Option<bool> {
         let incarnation = self.incarnation();
         let told = async {
-            if !self.indexed.contains_key(room) {
-                self.store.index(&incarnation, &[room]).await?;
-                self.indexed.insert(room.to_owned(), ());
-            }
+            self.may_write(&incarnation, room).await?;
             self.store.enter(&incarnation, room, member).await
         };
         match told.await {
@@ -197,7 +221,7 @@ impl ClusterPresence {
     }
 
     /// A member has left here; answers whether that was the user's last socket in the cluster. With `linger`
-    /// the answer comes later, as [`GoneUser`], unless the user is back.
+    /// the answer comes later, as [`Moved`], unless the user is back.
     pub(crate) async fn left(&self, room: &str, member: &Kept, linger: bool) -> bool {
         let incarnation = self.incarnation();
         let waiting = |incarnation: &str| Waiting {
@@ -205,11 +229,17 @@ impl ClusterPresence {
             user: member.user.clone(),
             info: member.info.clone(),
             incarnation: incarnation.to_owned(),
+            told: false,
         };
-        match self.store.leave(&incarnation, room, member, linger).await {
+        let told = async {
+            self.may_write(&incarnation, room).await?;
+            self.store.leave(&incarnation, room, member, linger).await
+        };
+        match told.await {
             Ok(LeftRoom::Remains) => false,
             Ok(LeftRoom::Gone) => {
-                self.lingering.cancel(room, &member.user);
+                // Told by who asked; a survivor tells again if this node dies before it is forgotten.
+                self.lingering.add(Waiting { told: true, ..waiting(&incarnation) }, self.terms.holdback);
                 true
             }
             Ok(LeftRoom::Lingers) => {
@@ -222,21 +252,6 @@ impl ClusterPresence {
                 false
             }
         }
-    }
-
-    /// Makes the lease; the node's id must be nobody else's.
-    ///
-    /// # Errors
-    /// [`FanoutError::Unavailable`]. `Ok(false)`: another node has the id.
-    pub(crate) async fn open(&self) -> Result<bool, FanoutError> {
-        let unique = self.terms.node.as_str();
-        let opened =
-            self.store.open_lease(&self.incarnation(), self.terms.lease, &self.terms.info, unique).await?;
-        if opened {
-            self.leases.lock().renewed = Some(Instant::now());
-            self.registered.store(true, Ordering::Release);
-        }
-        Ok(opened)
     }
 
     /// Does a node's duties until the task is dropped.
@@ -306,39 +321,78 @@ impl ClusterPresence {
     async fn register(&self, old: &str) -> Result<(), FanoutError> {
         let new = new_incarnation(self.terms.node);
         tracing::info!(incarnation = %new, "registering the members of this node");
-        self.store.open_lease(&new, self.terms.lease, &self.terms.info, "").await?;
+        // At the start the node's id must be nobody else's; later it is this one's own.
+        let unique = if self.opened.load(Ordering::Acquire) { "" } else { self.terms.node.as_str() };
+        if !self.store.open_lease(&new, self.terms.lease, &self.terms.info, unique).await? {
+            tracing::error!(node = unique, "another node has this id; waiting for it to go");
+            return Err(FanoutError::Unavailable);
+        }
+        self.opened.store(true, Ordering::Release);
         self.unsaid.store(false, Ordering::Release);
         *self.incarnation.lock() = Arc::clone(&new);
         self.leases.lock().renewed = Some(Instant::now());
+        let told = self.register_rooms(old, &new).await;
+        if told.is_err() {
+            // Whatever is said is said under `new`, which the next try gives up.
+            self.unsaid.store(true, Ordering::Release);
+            return told;
+        }
+        self.registered.store(true, Ordering::Release);
+        self.leases.lock().read = None;
+        // Who left while nothing could be told is gone now, or has come back somewhere. A claim that fails here
+        // is a survivor's when the lease has lapsed.
+        let forerunners = std::mem::take(&mut *self.forerunners.lock());
+        for forerunner in forerunners {
+            if self.store.claim(&forerunner, self.claim_time(), true).await == Ok(true) {
+                self.add_estate(&forerunner, self.terms.holdback);
+            }
+        }
+        Ok(())
+    }
+
+    async fn register_rooms(&self, old: &str, new: &Arc<str>) -> Result<(), FanoutError> {
         self.indexed.clear();
         let rooms = self.local.rooms();
         for some in rooms.chunks(512) {
             let names: Vec<&str> = some.iter().map(String::as_str).collect();
-            if let Err(error) = self.store.index(&new, &names).await {
-                self.unsaid.store(true, Ordering::Release);
-                return Err(error);
-            }
+            self.store.index(new, &names).await?;
         }
-        let registering = rooms.iter().map(|room| async {
-            let _alone = self.stripe(room).write().await;
-            let members = self.local.members(room);
-            if !members.is_empty() {
-                self.store.register(&new, room, &members).await?;
-                self.indexed.insert(room.clone(), ());
+        // Whoever settled what this node left has told that its users are gone.
+        let forerunners = {
+            let mut forerunners = self.forerunners.lock();
+            if forerunners.len() < FORERUNNERS_MAX {
+                forerunners.push(old.to_owned());
             }
-            Ok::<_, FanoutError>(())
-        });
+            forerunners.clone()
+        };
+        let mut tell = false;
+        for forerunner in &forerunners {
+            tell |= self.store.was_settled(forerunner).await?;
+        }
+        let registering: Vec<BoxFuture<'_, _>> =
+            rooms.into_iter().map(|room| self.register_room(Arc::clone(new), room, tell).boxed()).collect();
         let mut registering = stream::iter(registering).buffer_unordered(ROOMS_AT_ONCE);
         while let Some(done) = registering.next().await {
-            if let Err(error) = done {
-                self.unsaid.store(true, Ordering::Release);
-                return Err(error);
-            }
+            done?;
         }
-        self.registered.store(true, Ordering::Release);
-        // Who left while nothing could be told is gone now, or has come back somewhere.
-        if self.store.claim(old, self.claim_time(), true).await == Ok(true) {
-            self.add_estate(old, self.terms.holdback);
+        Ok(())
+    }
+
+    async fn register_room(
+        &self,
+        incarnation: Arc<str>,
+        room: String,
+        tell: bool,
+    ) -> Result<(), FanoutError> {
+        let _alone = self.stripe(&room).write().await;
+        let members = self.local.members(&room);
+        if members.is_empty() {
+            return Ok(());
+        }
+        let firsts = self.store.register(&incarnation, &room, &members).await?;
+        self.indexed.insert(room.clone(), incarnation);
+        for (user, info) in firsts.into_iter().filter(|_| tell) {
+            self.tell(Moved { room: room.clone(), user, info, is_back: true }).await;
         }
         Ok(())
     }
@@ -346,7 +400,8 @@ impl ClusterPresence {
     async fn settle_estates(&self) {
         loop {
             let added = self.estate_added.notified();
-            let next = self.estates.lock().iter().min_by_key(|(_, at)| **at).map(|(dead, at)| (dead.clone(), *at));
+            let next =
+                self.estates.lock().iter().min_by_key(|(_, at)| **at).map(|(dead, at)| (dead.clone(), *at));
             match next {
                 None => added.await,
                 Some((_, at)) if at > Instant::now() => tokio::select! {
@@ -369,22 +424,25 @@ impl ClusterPresence {
 
     async fn settle_estate(&self, dead: &str) -> Result<(), FanoutError> {
         let rooms = self.store.rooms_of(dead).await?;
-        let settling = rooms.iter().map(|room| async move {
-            let users = self.store.settle_room(dead, room).await?;
-            for (user, info) in users {
-                // What the store was not told of has been told now.
-                self.lingering.cancel(room, &user);
-                self.tell(GoneUser { room: room.clone(), user, info }).await;
-            }
-            Ok::<_, FanoutError>(())
-        });
+        let count = rooms.len();
+        let settling: Vec<BoxFuture<'_, _>> =
+            rooms.into_iter().map(|room| self.settle_room(dead.to_owned(), room).boxed()).collect();
         let mut settling = stream::iter(settling).buffer_unordered(ROOMS_AT_ONCE);
         while let Some(done) = settling.next().await {
             done?;
         }
         self.store.finish(dead).await?;
-        tracing::info!(incarnation = %dead, rooms = rooms.len(), "an estate is settled");
+        tracing::info!(incarnation = %dead, rooms = count, "an estate is settled");
         Ok(())
+    }
+
+    async fn settle_room(&self, dead: String, room: String) -> Result<(), FanoutError> {
+        for (user, info) in self.store.settle_room(&dead, &room).await? {
+            // What the store was not told of has been told now.
+            self.lingering.cancel(&room, &user);
+            self.tell(Moved { room: room.clone(), user, info, is_back: false }).await;
+        }
+        self.store.forget(&dead, &room, None).await
     }
 
     async fn settle_lingering(&self) {
@@ -395,21 +453,31 @@ impl ClusterPresence {
                 // It is settled with the old incarnation's estate.
                 continue;
             }
-            let Waiting { room, user, info, .. } = waiting.clone();
-            let settled = if self.registered.load(Ordering::Acquire) && !self.unsaid.load(Ordering::Acquire) {
-                self.store.settle_user(&self.incarnation(), &room, &user, unsaid).await
+            let Waiting { room, user, info, told, .. } = waiting.clone();
+            let incarnation = self.incarnation();
+            let settled = if told {
+                self.store.forget(&incarnation, &room, Some(&user)).await.map(|()| false)
+            } else if self.registered.load(Ordering::Acquire) && !self.unsaid.load(Ordering::Acquire) {
+                match self.may_write(&incarnation, &room).await {
+                    Ok(()) => self.store.settle_user(&incarnation, &room, (&user, &info), unsaid).await,
+                    Err(error) => Err(error),
+                }
             } else {
                 Err(FanoutError::Unavailable)
             };
             match settled {
-                Ok(true) => self.tell(GoneUser { room, user, info }).await,
+                Ok(true) => {
+                    self.tell(Moved { room, user, info, is_back: false }).await;
+                    let incarnation = incarnation.to_string();
+                    self.lingering.add(Waiting { told: true, incarnation, ..waiting }, self.terms.holdback);
+                }
                 Ok(false) => {}
                 Err(_) => self.lingering.add(waiting, self.terms.lease / 6),
             }
         }
     }
 
-    async fn tell(&self, gone: GoneUser) {
+    async fn tell(&self, gone: Moved) {
         // Without a receiver the node is stopping.
         let _ = self.gone.send(gone).await;
     }
@@ -472,7 +540,10 @@ impl ClusterPresence {
             return Ok(None);
         }
         let infos = self.store.infos().await?;
-        Ok(infos.into_iter().find(|(inc, _)| inc.starts_with(&prefix) && living.contains(inc)).map(|(_, info)| info))
+        Ok(infos
+            .into_iter()
+            .find(|(inc, _)| inc.starts_with(&prefix) && living.contains(inc))
+            .map(|(_, info)| info))
     }
 
     /// How many are in a room, on all nodes.
@@ -500,10 +571,7 @@ impl ClusterPresence {
     }
 
     async fn count_now(&self, room: &str) -> Result<RoomCount, FanoutError> {
-        self.must_be_fresh().await?;
-        let living = self.living().await?;
-        let shares = self.store.shares(room).await?;
-        let shares: Vec<_> = shares.into_iter().filter(|share| living.contains(&share.incarnation)).collect();
+        let shares = self.living_shares(room).await?;
         let sockets = shares.iter().map(|share| share.sockets).sum();
         let with_users: Vec<_> = shares.iter().filter(|share| share.users > 0).collect();
         let users = match &*with_users {
@@ -522,15 +590,32 @@ impl ClusterPresence {
 
     /// Who is in a room, on all nodes.
     pub(crate) async fn members(&self, room: &str) -> Result<Vec<Kept>, FanoutError> {
-        self.must_be_fresh().await?;
-        let living = self.living().await?;
         let mut members = Vec::new();
-        for share in self.store.shares(room).await? {
-            if living.contains(&share.incarnation) && share.sockets > 0 {
+        for share in self.living_shares(room).await? {
+            if share.sockets > 0 {
                 members.extend(self.store.members(&share.incarnation, room).await?);
             }
         }
         Ok(members)
+    }
+
+    /// What each incarnation with a lease has in a room.
+    async fn living_shares(&self, room: &str) -> Result<Vec<Share>, FanoutError> {
+        self.must_be_fresh().await?;
+        let mut shares = self.store.shares(room).await?;
+        let mut living = self.living().await?;
+        let is_known = |table: &Table, share: &Share| table.nodes.contains_key(&share.incarnation);
+        let unknown = {
+            let table = self.leases.lock();
+            shares.iter().any(|share| !is_known(&table, share))
+        };
+        if unknown {
+            // Newer than the list, or long dead: a look tells.
+            self.leases.lock().read = None;
+            living = self.living().await?;
+        }
+        shares.retain(|share| living.contains(&share.incarnation));
+        Ok(shares)
     }
 
     /// A node that slept through its lease registers anew before it answers.
@@ -551,11 +636,6 @@ impl ClusterPresence {
     /// Gives the lease up: what is still in the store is settled by a survivor.
     pub(crate) async fn close(&self) {
         let _ = self.store.claim(&self.incarnation(), Duration::from_millis(1), true).await;
-    }
-
-    #[cfg(test)]
-    pub(super) fn current(&self) -> Arc<str> {
-        self.incarnation()
     }
 }
 

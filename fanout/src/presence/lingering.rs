@@ -20,6 +20,8 @@ pub(crate) struct Waiting {
     pub(crate) info: String,
     /// Whose entry lingers in the store; empty for a leave that the store was not told of.
     pub(crate) incarnation: String,
+    /// It has been told, and what is kept of it is to be forgotten.
+    pub(crate) told: bool,
 }
 
 /// The queue.
@@ -100,7 +102,13 @@ mod tests {
 
     fn waiting(user: usize) -> Waiting {
         let text = String::new;
-        Waiting { room: "/#r".into(), user: format!("u{user}"), info: text(), incarnation: text() }
+        Waiting {
+            room: "/#r".into(),
+            user: format!("u{user}"),
+            info: text(),
+            incarnation: text(),
+            told: false,
+        }
     }
 
     #[tokio::test(start_paused = true)]

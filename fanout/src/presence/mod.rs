@@ -4,6 +4,10 @@
 
 pub(crate) mod cluster;
 pub(crate) mod lingering;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod store;
 
 use std::collections::HashSet;
@@ -58,8 +62,8 @@ pub struct Counted {
     pub stale: bool,
 }
 
-/// A user's last socket in a room is gone for good: whoever was told of the user must hear it. Told once in
-/// the cluster.
+/// A user whose last socket in a room is gone for good ([`crate::Control::Gone`]), or who is there again
+/// ([`crate::Control::Back`]): whoever was told otherwise must hear it. Told by one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
     /// Where.

@@ -7,8 +7,9 @@
 //! | `P{nodes}:leases` | sorted set: incarnation → when its lease lapses, on Redis' clock |
 //! | `P{nodes}:estates` | sorted set: dead incarnation → until when its claimer has time |
 //! | `P{nodes}:info` | hash: incarnation → how to reach the node |
+//! | `Psettled:INC` | set for a while when an estate is settled |
 //! | `Prooms:INC` | set: rooms that the incarnation has had members in |
-//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC` | who is in a room (`lua/enter.lua`) |
+//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | who is in a room (`lua/enter.lua`) |
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -63,6 +64,8 @@ type Answer<T> = Result<T, FanoutError>;
 #[derive(Debug)]
 pub(crate) enum Store {
     Redis(RedisStore),
+    #[cfg(test)]
+    Model(super::model::Handle),
 }
 
 /// The store in Redis.
@@ -80,6 +83,7 @@ struct Scripts {
     settle_user: Script,
     settle_room: Script,
     register: Script,
+    forget: Script,
     count: Script,
     renew: Script,
     open: Script,
@@ -91,6 +95,8 @@ macro_rules! on_store {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
             Store::Redis($inner) => $call.await,
+            #[cfg(test)]
+            Store::Model($inner) => $call.await,
         }
     };
 }
@@ -106,6 +112,7 @@ impl Store {
                 settle_user: Script::new(include_str!("../lua/settle_user.lua")),
                 settle_room: Script::new(include_str!("../lua/settle_room.lua")),
                 register: Script::new(include_str!("../lua/register.lua")),
+                forget: Script::new(include_str!("../lua/forget.lua")),
                 count: Script::new(include_str!("../lua/count.lua")),
                 renew: Script::new(include_str!("../lua/renew.lua")),
                 open: Script::new(include_str!("../lua/open_lease.lua")),
@@ -115,7 +122,13 @@ impl Store {
     }
 
     /// Makes a lease; false when another living node has the id `unique`.
-    pub(crate) async fn open_lease(&self, inc: &str, ttl: Duration, info: &str, unique: &str) -> Answer<bool> {
+    pub(crate) async fn open_lease(
+        &self,
+        inc: &str,
+        ttl: Duration,
+        info: &str,
+        unique: &str,
+    ) -> Answer<bool> {
         on_store!(self, store => store.open_lease(inc, ttl, info, unique))
     }
 
@@ -166,8 +179,19 @@ impl Store {
 
     /// A lingering user's time is over; answers whether they are gone. `force` asks whether a user who never
     /// lingered is.
-    pub(crate) async fn settle_user(&self, inc: &str, room: &str, user: &str, force: bool) -> Answer<bool> {
-        on_store!(self, store => store.settle_user(inc, room, user, force))
+    pub(crate) async fn settle_user(
+        &self,
+        inc: &str,
+        room: &str,
+        (user, info): (&str, &str),
+        force: bool,
+    ) -> Answer<bool> {
+        on_store!(self, store => store.settle_user(inc, room, (user, info), force))
+    }
+
+    /// Who was answered to be gone has been told; with no user, all of the incarnation in the room.
+    pub(crate) async fn forget(&self, inc: &str, room: &str, user: Option<&str>) -> Answer<()> {
+        on_store!(self, store => store.forget(inc, room, user))
     }
 
     /// Takes a dead incarnation out of a room; answers the users who are gone, with what is told of them.
@@ -175,8 +199,18 @@ impl Store {
         on_store!(self, store => store.settle_room(dead, room))
     }
 
-    /// Writes members that are in the room already.
-    pub(crate) async fn register(&self, inc: &str, room: &str, members: &[Kept]) -> Answer<()> {
+    /// Whether somebody settles an incarnation's estate, or has lately.
+    pub(crate) async fn was_settled(&self, inc: &str) -> Answer<bool> {
+        on_store!(self, store => store.was_settled(inc))
+    }
+
+    /// Writes members that are in the room already; answers the users who are the first of theirs.
+    pub(crate) async fn register(
+        &self,
+        inc: &str,
+        room: &str,
+        members: &[Kept],
+    ) -> Answer<Vec<(String, String)>> {
         on_store!(self, store => store.register(inc, room, members))
     }
 
@@ -214,6 +248,10 @@ impl RedisStore {
         format!("{}rooms:{inc}", self.prefix)
     }
 
+    fn settled_key(&self, inc: &str) -> String {
+        format!("{}settled:{inc}", self.prefix)
+    }
+
     /// The base of a room's keys. The names in it are checked ones: none has a brace.
     fn base(&self, room: &str) -> String {
         format!("{}{{{room}}}:", self.prefix)
@@ -236,7 +274,11 @@ impl RedisStore {
     /// Members and scores, flat or in pairs as the protocol's version has them.
     fn scores(&self, value: redis::Value) -> Answer<Vec<(String, u64)>> {
         let pairs: Vec<(String, f64)> = self.commands.read(value)?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds of this age")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "milliseconds of this age"
+        )]
         Ok(pairs.into_iter().map(|(inc, score)| (inc, score.max(0.0) as u64)).collect())
     }
 
@@ -253,7 +295,18 @@ impl RedisStore {
 
     async fn finish(&self, inc: &str) -> Answer<()> {
         self.commands.query::<()>(redis::cmd("DEL").arg(self.index_key(inc))).await?;
+        let mut mark = redis::cmd("SET");
+        mark.arg(self.settled_key(inc)).arg("1").arg("EX").arg(PRESENCE_KEPT_S);
+        self.commands.query::<()>(&mark).await?;
         self.commands.query(redis::cmd("ZREM").arg(self.nodes("estates")).arg(inc)).await
+    }
+
+    async fn was_settled(&self, inc: &str) -> Answer<bool> {
+        let claimed = redis::cmd("ZSCORE").arg(self.nodes("estates")).arg(inc).to_owned();
+        if self.commands.query::<Option<f64>>(&claimed).await?.is_some() {
+            return Ok(true);
+        }
+        self.commands.query(redis::cmd("EXISTS").arg(self.settled_key(inc))).await
     }
 
     async fn index(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
@@ -290,31 +343,47 @@ impl RedisStore {
         })
     }
 
-    async fn settle_user(&self, inc: &str, room: &str, user: &str, force: bool) -> Answer<bool> {
-        let base = self.base(room);
-        let args = [&*base, inc, user, if force { "1" } else { "0" }].map(str::as_bytes);
+    async fn settle_user(
+        &self,
+        inc: &str,
+        room: &str,
+        (user, info): (&str, &str),
+        force: bool,
+    ) -> Answer<bool> {
+        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
+        let args = [&*base, inc, user, info, &kept, if force { "1" } else { "0" }].map(str::as_bytes);
         self.scripts.settle_user.run(&self.commands, &[&format!("{base}n")], &args).await
     }
 
-    async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
+    async fn forget(&self, inc: &str, room: &str, user: Option<&str>) -> Answer<()> {
         let base = self.base(room);
-        let args = [&*base, dead].map(str::as_bytes);
+        let args = [&*base, inc, user.unwrap_or_default()].map(str::as_bytes);
+        self.scripts.forget.run(&self.commands, &[&format!("{base}n")], &args).await
+    }
+
+    async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
+        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
+        let args = [&*base, dead, &kept].map(str::as_bytes);
         let flat: Vec<String> =
             self.scripts.settle_room.run(&self.commands, &[&format!("{base}n")], &args).await?;
         let (pairs, _) = flat.as_chunks::<2>();
         Ok(pairs.iter().map(|[user, info]| (user.clone(), info.clone())).collect())
     }
 
-    async fn register(&self, inc: &str, room: &str, members: &[Kept]) -> Answer<()> {
+    async fn register(&self, inc: &str, room: &str, members: &[Kept]) -> Answer<Vec<(String, String)>> {
+        let mut firsts = Vec::new();
         let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
         for some in members.chunks(500) {
             let mut args = vec![base.as_bytes(), inc.as_bytes(), kept.as_bytes()];
             for Kept { socket, user, info } in some {
                 args.extend([socket.as_bytes(), user.as_bytes(), info.as_bytes()]);
             }
-            self.scripts.register.run::<()>(&self.commands, &[&format!("{base}n")], &args).await?;
+            let flat: Vec<String> =
+                self.scripts.register.run(&self.commands, &[&format!("{base}n")], &args).await?;
+            let (pairs, _) = flat.as_chunks::<2>();
+            firsts.extend(pairs.iter().map(|[user, info]| (user.clone(), info.clone())));
         }
-        Ok(())
+        Ok(firsts)
     }
 
     async fn shares(&self, room: &str) -> Answer<Vec<Share>> {

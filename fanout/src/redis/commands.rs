@@ -11,7 +11,7 @@ use shared::limits::{
     REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
 };
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::link::{Connection, Link, Pool};
 use crate::error::FanoutError;
@@ -39,7 +39,6 @@ struct State {
     connection: Option<Connection>,
     /// The `run_id` of the server behind the connection; empty on a cluster.
     run: Arc<str>,
-    since: Option<Instant>,
 }
 
 impl std::fmt::Debug for Commands {
@@ -54,7 +53,7 @@ impl Commands {
         Self {
             link,
             pool,
-            state: Mutex::new(State { connection: None, run: "".into(), since: None }),
+            state: Mutex::new(State { connection: None, run: "".into() }),
             misses: AtomicU32::new(0),
             lost: Notify::new(),
             generation: watch::Sender::new(0),
@@ -66,11 +65,6 @@ impl Commands {
     /// Whether there is a connection.
     pub(crate) fn is_up(&self) -> bool {
         self.state.lock().connection.is_some()
-    }
-
-    /// For how long there has been this connection.
-    pub(crate) fn up_for(&self) -> Option<Duration> {
-        self.state.lock().since.map(|since| since.elapsed())
     }
 
     /// The server's `run_id`, which the epoch of rooms is bound to.
@@ -93,7 +87,7 @@ impl Commands {
                     tracing::info!("connected to Redis");
                     (pause, told) = (REDIS_RETRY_MIN_MS, false);
                     self.misses.store(0, Ordering::Relaxed);
-                    *self.state.lock() = State { connection: Some(connection), run, since: Some(Instant::now()) };
+                    *self.state.lock() = State { connection: Some(connection), run };
                     self.generation.send_modify(|generation| *generation += 1);
                     self.lost.notified().await;
                     self.forget();
@@ -112,9 +106,7 @@ impl Commands {
     }
 
     fn forget(&self) {
-        let mut state = self.state.lock();
-        state.connection = None;
-        state.since = None;
+        self.state.lock().connection = None;
     }
 
     async fn connect(&self) -> Result<(Connection, Arc<str>), RedisError> {
@@ -127,9 +119,8 @@ impl Commands {
         let mut info = redis::cmd("INFO");
         info.arg("server");
         let text: String = timeout(COMMAND, info.query_async(&mut connection)).await.map_err(late)??;
-        let mut role = redis::cmd("ROLE");
-        role.take();
-        let role: Value = timeout(COMMAND, redis::cmd("ROLE").query_async(&mut connection)).await.map_err(late)??;
+        let role: Value =
+            timeout(COMMAND, redis::cmd("ROLE").query_async(&mut connection)).await.map_err(late)??;
         let is_primary = matches!(&role, Value::Array(parts)
             if parts.first().is_some_and(|kind| String::from_redis_value_ref(kind).is_ok_and(|kind| kind == "master")));
         if !is_primary {
@@ -153,7 +144,9 @@ impl Commands {
 
     /// Like [`Self::query`] for answers that may be long, on a connection of their own.
     pub(crate) async fn query_long<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, FanoutError> {
-        let Some(pool) = self.pool.as_ref().filter(|_| self.is_up()) else { return Err(FanoutError::Unavailable) };
+        let Some(pool) = self.pool.as_ref().filter(|_| self.is_up()) else {
+            return Err(FanoutError::Unavailable);
+        };
         match timeout(COMMAND, pool.query(cmd)).await {
             Ok(Ok(value)) => self.read(value),
             Ok(Err(error)) => {
@@ -236,7 +229,9 @@ impl Commands {
 fn is_lost(error: &RedisError) -> bool {
     let by_state = matches!(
         error.kind(),
-        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
+        ErrorKind::Server(
+            ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading
+        )
     );
     by_state || (error.is_unrecoverable_error() && !error.is_timeout()) || error.is_connection_dropped()
 }

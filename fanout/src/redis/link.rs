@@ -165,7 +165,8 @@ impl Link {
                     redis_connection_info: Some(self.settings().into()),
                 };
                 let kind = deadpool_redis::sentinel::SentinelServerType::Master;
-                let manager = deadpool_redis::sentinel::Manager::new(infos, primary.clone(), Some(node), kind)?;
+                let manager =
+                    deadpool_redis::sentinel::Manager::new(infos, primary.clone(), Some(node), kind)?;
                 let builder = deadpool_redis::sentinel::Pool::builder(manager).config(config);
                 Pool::Sentinel(builder.runtime(deadpool_redis::Runtime::Tokio1).build()?)
             }

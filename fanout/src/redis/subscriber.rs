@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use shared::limits::{
-    CANARY_LOST_MS, REDIS_CONNECT_MS, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS, SUBSCRIBE_BATCH, SUBSCRIBE_LINGER_MS,
-    SUBSCRIBE_WAIT_MS,
+    CANARY_LOST_MS, REDIS_CONNECT_MS, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS, SUBSCRIBE_BATCH,
+    SUBSCRIBE_LINGER_MS, SUBSCRIBE_WAIT_MS,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -154,7 +154,8 @@ impl Subscriber {
                 let notified = self.confirmed.notified();
                 let mut notified = std::pin::pin!(notified);
                 notified.as_mut().enable();
-                if !self.is_up() || self.wanted.lock().channels.get(channel).is_none_or(|want| want.confirmed) {
+                if !self.is_up() || self.wanted.lock().channels.get(channel).is_none_or(|want| want.confirmed)
+                {
                     return;
                 }
                 notified.await;
@@ -212,7 +213,9 @@ impl Subscriber {
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
             match info.kind {
                 PushKind::Message => subscriber.forward(&*listener, &info.data, false),
-                PushKind::PMessage => subscriber.forward(&*listener, &info.data[1.min(info.data.len())..], true),
+                PushKind::PMessage => {
+                    subscriber.forward(&*listener, &info.data[1.min(info.data.len())..], true)
+                }
                 PushKind::Disconnection => ended.notify_one(),
                 _ => {}
             }
@@ -248,7 +251,11 @@ impl Subscriber {
         Ok((connection, lost))
     }
 
-    async fn subscribe(&self, connection: &mut MultiplexedConnection, batch: &[Box<str>]) -> redis::RedisResult<()> {
+    async fn subscribe(
+        &self,
+        connection: &mut MultiplexedConnection,
+        batch: &[Box<str>],
+    ) -> redis::RedisResult<()> {
         let names: Vec<&str> = batch.iter().map(|channel| &**channel).collect();
         connection.subscribe(names).await?;
         let mut wanted = self.wanted.lock();

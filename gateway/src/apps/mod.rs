@@ -69,7 +69,12 @@ pub(crate) struct Departure {
 
 impl App {
     /// Makes an app that shares its namespace with `neighbours`.
-    pub(crate) fn new(name: AppName, context: &Context, namespace: &Namespace, neighbours: &[AppName]) -> Self {
+    pub(crate) fn new(
+        name: AppName,
+        context: &Context,
+        namespace: &Namespace,
+        neighbours: &[AppName],
+    ) -> Self {
         match name {
             AppName::Chat => Self::Chat(chat::Chat::start(context.clone())),
             AppName::Sos => Self::Sos(Arc::new(sos::Sos::new(context.clone(), namespace.clone()))),
@@ -129,6 +134,14 @@ impl App {
     pub(crate) async fn on_gone(&self, gone: &Gone) {
         match self {
             Self::Chat(chat) => chat::on_gone(chat, gone).await,
+            Self::Relay(_) | Self::Sos(_) => {}
+        }
+    }
+
+    /// A user who was told to be gone is there: their node had been cut off.
+    pub(crate) async fn on_back(&self, back: &Gone) {
+        match self {
+            Self::Chat(chat) => chat::on_back(chat, back).await,
             Self::Relay(_) | Self::Sos(_) => {}
         }
     }

@@ -39,8 +39,9 @@ pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
     }))
 }
 
-async fn checks(site: &Site) -> [(&'static str, bool); 3] {
+async fn checks(site: &Site) -> [(&'static str, bool); 4] {
     [
+        ("redis", site.context.fanout.is_ready()),
         ("records", site.context.records.is_ready().await),
         ("tokens", site.context.tokens.is_ready()),
         ("accepting", !site.transports.gate.is_draining()),

@@ -41,6 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) router: Router,
+    pub(crate) internal_token: Option<Arc<str>>,
     /// The public door serves the engine.
     pub(crate) transports: Arc<Transports>,
     pub(crate) is_public: bool,
@@ -150,6 +151,12 @@ async fn answer(
     let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
     if door.is_public && is_engine && !assets::is_client_file(path) {
         return Ok(door.transports.serve(request, peer, slot).await);
+    }
+    if !door.is_public && path == transport::PEER_PATH {
+        if !super::caller::is_internal(request.headers(), door.internal_token.as_deref()) {
+            return Ok(AppError::Forbidden("Internal requests only".into()).into_response());
+        }
+        return Ok(door.transports.serve_peer(request, slot).await);
     }
     let cross = match door.transports.gate.judge(&request) {
         Ok(cross) if door.is_public && path.starts_with(API) => cross,

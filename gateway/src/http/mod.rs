@@ -4,10 +4,14 @@
 
 mod assets;
 mod body;
+mod caller;
+mod emit;
 mod health;
 pub(crate) mod listener;
 pub(crate) mod login;
+mod participants;
 mod rooms;
+mod sos;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::apps::App;
+use crate::apps::sos::Sos;
 use crate::context::Context;
 use crate::error::AppError;
 use crate::metrics::{self, BadInput};
@@ -37,6 +43,25 @@ pub(crate) struct Site {
     pub(crate) login: Login,
     pub(crate) metrics: Arc<PrometheusHandle>,
     pub(crate) internal_token: Option<Arc<str>>,
+    /// The app, where it is mounted.
+    pub(crate) sos: Option<Arc<Sos>>,
+    sent: Arc<emit::Sent>,
+}
+
+impl Site {
+    pub(crate) fn new(
+        context: Context,
+        transports: Arc<Transports>,
+        login: Login,
+        metrics: Arc<PrometheusHandle>,
+        internal_token: Option<Arc<str>>,
+    ) -> Self {
+        let sos = transports.engine.namespaces.apps().find_map(|app| match app {
+            App::Sos(sos) => Some(Arc::clone(sos)),
+            App::Chat(_) | App::Relay(_) => None,
+        });
+        Self { context, transports, login, metrics, internal_token, sos, sent: Arc::default() }
+    }
 }
 
 /// The address of a request's client, by way of trusted proxies.
@@ -51,6 +76,7 @@ pub(crate) fn public_router(site: Site) -> Router {
         .route("/favicon.ico", get(assets::favicon))
         .route("/socket.io/{file}", get(assets::client))
         .route("/api/v1/auth/login", post(log_in))
+        .merge(sos::routes())
         .route("/health", get(health::health))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready));
@@ -65,7 +91,9 @@ pub(crate) fn internal_router(site: Site) -> Router {
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
         .route("/internal/rooms/{room}/active", get(rooms::active))
-        .route("/internal/rooms/{room}/count", get(rooms::count));
+        .route("/internal/rooms/{room}/count", get(rooms::count))
+        .route("/internal/emit", post(emit::emit))
+        .merge(participants::routes());
     finish(router.fallback(not_found), site)
 }
 

@@ -1,43 +1,20 @@
 //! `GET /internal/rooms/:room/active` and `/count`: who is in a room of any app (contract, "sos").
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use fanout::RoomCount;
+use fanout::{Counted, RoomCount};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::MEMBERS_MAX;
+use shared::names::Room;
 
 use super::Site;
+use super::caller::InternalCaller;
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
-use crate::transport::bearer;
-
-/// A backend or an operator: whoever sends `X-Internal-Request: true`, and the internal token where one is
-/// set.
-pub(super) struct InternalCaller;
-
-impl FromRequestParts<Site> for InternalCaller {
-    type Rejection = AppError;
-
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
-        let marked = parts.headers.get("x-internal-request").is_some_and(|value| value == "true");
-        if marked && is_token(&parts.headers, site.internal_token.as_deref()) {
-            Ok(Self)
-        } else {
-            Err(AppError::Forbidden("Internal requests only".into()))
-        }
-    }
-}
-
-fn is_token(headers: &HeaderMap, token: Option<&str>) -> bool {
-    let Some(token) = token else { return true };
-    let given = bearer(headers).unwrap_or_default();
-    // Every byte is compared, so the time tells nothing of where a guess went wrong.
-    let same = given.bytes().zip(token.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b));
-    given.len() == token.len() && same == 0
-}
 
 /// A room of the cluster in the path. An app's prefix may make it longer than a name.
 pub(super) struct RoomPath(String);
@@ -48,11 +25,9 @@ impl FromRequestParts<Site> for RoomPath {
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
         let path = Path::<String>::from_request_parts(parts, site).await;
         let Path(room) = path.map_err(|_| AppError::BadInput("Invalid room".into()))?;
-        let name = room.strip_prefix("room:").unwrap_or(&room);
-        if shared::names::is_name(name) {
-            Ok(Self(room))
-        } else {
-            Err(AppError::BadInput("Invalid room".into()))
+        match Room::of_cluster(&room) {
+            Some(_) => Ok(Self(room)),
+            None => Err(AppError::BadInput("Invalid room".into())),
         }
     }
 }
@@ -115,14 +90,21 @@ pub(super) async fn count(
     InNamespace(namespace): InNamespace,
 ) -> Result<Json<Value>, AppError> {
     let (namespace, room) = (namespace.as_str(), room.as_str());
-    let count = site.context.fanout.count(namespace, room).await?;
+    let counted = site.context.fanout.count(namespace, room).await?;
+    let count = counted.count;
+    let mut data =
+        json!({"room": room, "namespace": namespace, "count": count.sockets, "users": count.users});
+    freshness(&mut data, &counted);
+    Ok(Json(json!({"success": true, "data": data})))
+}
+
+/// Says of what moment a count is, and where it may not be so any more.
+pub(super) fn freshness(data: &mut Value, counted: &Counted) {
     let now = now_ms();
-    Ok(Json(json!({"success": true, "data": {
-        "room": room,
-        "namespace": namespace,
-        "count": count.sockets,
-        "users": count.users,
-        "asOf": iso(now),
-        "timestamp": now,
-    }})))
+    let age = u64::try_from(counted.age.max(Duration::ZERO).as_millis()).unwrap_or_default();
+    data["asOf"] = iso(now.saturating_sub(age)).into();
+    data["timestamp"] = now.into();
+    if counted.stale {
+        data["stale"] = true.into();
+    }
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use fanout::Outbox;
 use parking_lot::Mutex;
 use shared::eio::TransportName;
-use shared::ids::SessionId;
+use shared::ids::{SessionId, SocketId};
 use shared::limits::{OUTBOX_AGE_MAX_MS, POLLING_LINGER_MS};
 use shared::sio::Reassembly;
 use shared::ws;
@@ -178,6 +178,23 @@ impl Session {
     /// Something has an earlier deadline now: the socket took less than everything, or a token was renewed.
     pub(crate) fn rearm(&self) {
         self.arm(&mut self.inner.lock());
+    }
+
+    /// Takes a socket out of the session, which stays for others: the server ends it.
+    pub(crate) fn release(&self, id: SocketId) -> Option<Arc<Socket>> {
+        let mut inner = self.inner.lock();
+        let at = inner.sockets.iter().position(|socket| socket.id() == id)?;
+        let socket = inner.sockets.remove(at);
+        if inner.sockets.is_empty() {
+            inner.state.disconnected(Instant::now());
+            self.arm(&mut inner);
+        }
+        Some(socket)
+    }
+
+    /// Ids of its sockets.
+    pub(crate) fn sockets(&self) -> Vec<SocketId> {
+        self.inner.lock().sockets.iter().map(|socket| socket.id()).collect()
     }
 
     /// A handler is under way, or has ended.

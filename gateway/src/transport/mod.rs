@@ -3,6 +3,7 @@
 //! [`gate`] decides who may come in, [`polling`] and [`websocket`] carry sessions, [`probe`] moves one from
 //! the first to the second.
 
+mod forward;
 mod gate;
 mod heads;
 mod polling;
@@ -27,6 +28,7 @@ use crate::close::CloseReason;
 use crate::metrics;
 use crate::namespace::Handshake;
 use crate::session::{Engine, ProbeSeat, Session};
+pub(crate) use forward::{PEER_PATH, Peers};
 use gate::Origin;
 pub(crate) use gate::{Cross, Gate};
 pub(crate) use heads::Heads;
@@ -40,11 +42,16 @@ pub(crate) type UpgradeSlot = Mutex<Option<Upgrade>>;
 
 /// A connection that becomes a WebSocket.
 #[derive(Debug)]
-pub(crate) struct Upgrade {
-    on: OnUpgrade,
-    session: Arc<Session>,
-    /// The session is on polling, and this WebSocket wants to take it over.
-    seat: Option<ProbeSeat>,
+pub(crate) enum Upgrade {
+    /// For a session of this node.
+    Session {
+        on: OnUpgrade,
+        session: Arc<Session>,
+        /// The session is on polling, and this WebSocket wants to take it over.
+        seat: Option<ProbeSeat>,
+    },
+    /// For a session of another node, which has switched protocols too.
+    Tunnel { client: OnUpgrade, server: OnUpgrade },
 }
 
 /// The engine over HTTP.
@@ -52,6 +59,7 @@ pub(crate) struct Upgrade {
 pub(crate) struct Transports {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gate: Gate,
+    pub(crate) peers: Peers,
 }
 
 impl Transports {
@@ -73,8 +81,36 @@ impl Transports {
         if request.method() == Method::OPTIONS && origin.is_cross() {
             return gate::preflight(&origin, request.headers());
         }
-        let outcome = self.route(&mut request, peer, slot);
-        let mut response = match outcome {
+        let mut response = match self.owner(&request).await {
+            Some(owner) => {
+                let head = request.headers().clone();
+                let mut response = self.forward(request, &owner, slot).await;
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    close_if_upgrade(&head, &mut response);
+                }
+                response
+            }
+            None => {
+                let routed = self.route(&mut request, peer, slot);
+                self.finish(routed, request).await
+            }
+        };
+        origin.apply(response.headers_mut());
+        response
+    }
+
+    /// The other node whose session a request is about.
+    async fn owner(&self, request: &Request<Incoming>) -> Option<String> {
+        let query = Query::parse(request.uri().query().unwrap_or_default()).ok()?;
+        self.peers.owner(SessionId::parse(&query.sid?)?).await
+    }
+
+    async fn finish(
+        &self,
+        routed: Result<Route, HandshakeError>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        match routed {
             Ok(Route::Done(response)) => response,
             Ok(Route::Get(session)) => polling::get(&session, request.headers()).await,
             Ok(Route::Post(session)) => polling::post(&session, request).await,
@@ -83,9 +119,7 @@ impl Transports {
                 close_if_upgrade(request.headers(), &mut response);
                 response
             }
-        };
-        origin.apply(response.headers_mut());
-        response
+        }
     }
 
     fn route(
@@ -214,13 +248,16 @@ fn accept(
     if let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    *slot.lock() = Some(Upgrade { on: hyper::upgrade::on(request), session, seat });
+    *slot.lock() = Some(Upgrade::Session { on: hyper::upgrade::on(request), session, seat });
     response
 }
 
 /// Goes on with a connection whose HTTP part is over: as a session's WebSocket, or as a probe.
 pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
-    let Upgrade { on, session, seat } = upgrade;
+    let (on, session, seat) = match upgrade {
+        Upgrade::Session { on, session, seat } => (on, session, seat),
+        Upgrade::Tunnel { client, server } => return tunnel(client, server, place).await,
+    };
     let stream = match on.await {
         Ok(upgraded) => upgraded.downcast::<TokioIo<Heads>>().ok(),
         Err(_) => None,
@@ -239,6 +276,15 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
     } else {
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
+}
+
+/// Carries bytes both ways until one side ends.
+async fn tunnel(client: OnUpgrade, server: OnUpgrade, place: OwnedSemaphorePermit) {
+    let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
+    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+    // Either end may break: the sessions' own node sees to the rest.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    drop(place);
 }
 
 /// An Engine.IO refusal.

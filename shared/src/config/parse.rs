@@ -146,7 +146,9 @@ pub(super) fn http_url(text: &str) -> Parsed<Option<String>> {
     }
     let host = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
     match host {
-        Some(host) if !host.is_empty() && !host.contains(['/', ' ', '@']) => Ok(Some(format!("http://{host}"))),
+        Some(host) if !host.is_empty() && !host.contains(['/', ' ', '@']) => {
+            Ok(Some(format!("http://{host}")))
+        }
         _ => Err(Expected("a URL such as http://10.0.0.5:9090, without a path")),
     }
 }

@@ -62,7 +62,8 @@ impl RedisAddress {
 
     fn read(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
-        let (transport, kind) = scheme.split_once('+').map_or((scheme, ""), |(transport, kind)| (transport, kind));
+        let (transport, kind) =
+            scheme.split_once('+').map_or((scheme, ""), |(transport, kind)| (transport, kind));
         let tls = match transport {
             "redis" => false,
             "rediss" => true,
@@ -88,7 +89,9 @@ impl RedisAddress {
                 }
                 Topology::Single(servers.pop()?)
             }
-            "sentinel" if !path.is_empty() => Topology::Sentinel { sentinels: servers, primary: decode(path)? },
+            "sentinel" if !path.is_empty() => {
+                Topology::Sentinel { sentinels: servers, primary: decode(path)? }
+            }
             "cluster" if path.is_empty() => Topology::Cluster(servers),
             _ => return None,
         };
@@ -141,7 +144,9 @@ fn decode(text: &str) -> Option<String> {
     while let Some(byte) = rest.next() {
         if byte == b'%' {
             let digits = [rest.next()?, rest.next()?];
-            let digits = str::from_utf8(&digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            let digits = str::from_utf8(&digits)
+                .ok()
+                .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
             bytes.push(u8::from_str_radix(digits, 16).ok()?);
         } else {
             bytes.push(byte);
@@ -170,8 +175,19 @@ mod tests {
         let cluster = RedisAddress::read("redis+cluster://a:1,b:2").unwrap();
         assert_eq!(cluster.topology, Topology::Cluster(vec![server("a", 1), server("b", 2)]));
         for bad in [
-            "", "localhost:6379", "http://a", "redis://", "redis://a,b", "redis://a:0", "redis://a:x", "redis://a/x",
-            "redis+sentinel://a", "redis+cluster://a/1", "redis+ring://a", "redis://u:%zz@a", "redis://a b",
+            "",
+            "localhost:6379",
+            "http://a",
+            "redis://",
+            "redis://a,b",
+            "redis://a:0",
+            "redis://a:x",
+            "redis://a/x",
+            "redis+sentinel://a",
+            "redis+cluster://a/1",
+            "redis+ring://a",
+            "redis://u:%zz@a",
+            "redis://a b",
         ] {
             assert_eq!(RedisAddress::read(bad), None, "{bad}");
         }

@@ -74,7 +74,11 @@ pub const SETTINGS: &[Setting] = &[
         "socket.io",
         "How channels begin: the `key` of Node.js servers' `@socket.io/redis-adapter` and of `@socket.io/redis-emitter`.",
     ),
-    setting("lease", "6s", "How long a node that does not answer still counts; it renews three times as often."),
+    setting(
+        "lease",
+        "6s",
+        "How long a node that does not answer still counts; it renews three times as often.",
+    ),
     setting(
         "advertise_url",
         "",

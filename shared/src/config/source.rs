@@ -400,7 +400,12 @@ mod tests {
         assert_eq!(config.cluster.unwrap().redis, RedisAddress::plain("redis.example", 6379));
         let config = set(&[("redis_port", "7000"), ("jwt_secret", "s")]).unwrap();
         assert_eq!(config.cluster.unwrap().redis, RedisAddress::plain("127.0.0.1", 7000));
-        let wrong = [("redis_url", "redis://:hush@h:0"), ("lease", "1ms"), ("advertise_url", "x"), ("jwt_secret", "s")];
+        let wrong = [
+            ("redis_url", "redis://:hush@h:0"),
+            ("lease", "1ms"),
+            ("advertise_url", "x"),
+            ("jwt_secret", "s"),
+        ];
         let problems = set(&wrong).unwrap_err();
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems.iter().all(|problem| !problem.to_string().contains("hush")));

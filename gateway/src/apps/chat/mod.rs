@@ -64,6 +64,15 @@ pub(crate) fn on_disconnect(chat: &Chat, departure: &Departure) {
 
 /// A user is gone from a room: the others are told.
 pub(crate) async fn on_gone(chat: &Chat, gone: &Gone) {
+    tell_moved(chat, gone, "user_left").await;
+}
+
+/// A user who was told to have left is there.
+pub(crate) async fn on_back(chat: &Chat, back: &Gone) {
+    tell_moved(chat, back, "user_joined").await;
+}
+
+async fn tell_moved(chat: &Chat, gone: &Gone, event: &str) {
     if events::RoomId::of_room(&gone.room).is_none() {
         return;
     }
@@ -73,8 +82,8 @@ pub(crate) async fn on_gone(chat: &Chat, gone: &Gone) {
         timestamp: iso(now_ms()),
     };
     let target = Target::room(&gone.namespace, gone.room.as_str());
-    if let Err(error) = socket::broadcast(&chat.context, target, "user_left", &body).await {
-        tracing::warn!(%error, room = %gone.room, "a leave was not told");
+    if let Err(error) = socket::broadcast(&chat.context, target, event, &body).await {
+        tracing::warn!(%error, room = %gone.room, event, "a room was not told");
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Order {
     /// The last place delivered; `None` until the first joiner has asked the records.
     pub(super) last: Option<i64>,
     /// Where; chat is mounted on one namespace.
-    namespace: Option<Namespace>,
+    pub(super) namespace: Option<Namespace>,
 }
 
 /// The orders of rooms with members on this node.
@@ -112,7 +112,12 @@ pub(super) async fn arrived(context: &Context, orders: &Orders, room: &RoomId, b
 }
 
 /// Delivers what is in the records between two places.
-async fn fill(context: &Context, namespace: &Namespace, room: &RoomId, (after, before): (i64, i64)) -> Option<i64> {
+async fn fill(
+    context: &Context,
+    namespace: &Namespace,
+    room: &RoomId,
+    (after, before): (i64, i64),
+) -> Option<i64> {
     let between = store::between(context.records.pool(), room, (after, before), CHAT_GAP_MAX);
     let missing = match context.records.run(between).await {
         Ok(missing) => missing,

@@ -27,6 +27,7 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
         let mut order = hold.order.lock().await;
         if order.last.is_none() {
             order.last = Some(records.run(store::last_seq(records.pool(), &room)).await?);
+            order.namespace = Some(socket.namespace().clone());
         }
     }
     let mut messages = records.run(store::newest(records.pool(), &room)).await?;

@@ -102,22 +102,33 @@ pub(crate) async fn enter(pool: &AnyPool, entry: &Entry<'_>) -> Result<(Particip
         .bind(bound(entry.joined_at_ms))
         .execute(&mut *transaction)
         .await?;
-    let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'"));
+    let sql =
+        sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'"));
     let row = sqlx::query(sql).bind(entry.sos_id).bind(entry.user_id).fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok((participant(&row)?, done.rows_affected() > 0))
 }
 
 /// Records that a user takes part no more; false when they did not.
-pub(crate) async fn leave(pool: &AnyPool, sos_id: &str, user_id: &str, at_ms: u64) -> Result<bool, sqlx::Error> {
+pub(crate) async fn leave(
+    pool: &AnyPool,
+    sos_id: &str,
+    user_id: &str,
+    at_ms: u64,
+) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(bound(at_ms)).execute(pool).await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// Who takes part now, in the order they joined.
-pub(crate) async fn active(pool: &AnyPool, sos_id: &str, limit: u32) -> Result<Vec<Participant>, sqlx::Error> {
+pub(crate) async fn active(
+    pool: &AnyPool,
+    sos_id: &str,
+    limit: u32,
+) -> Result<Vec<Participant>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE sos_id = $1 AND status = 'ACTIVE' ORDER BY joined_at, id LIMIT $2");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(i64::from(limit)).fetch_all(pool).await?;
+    let rows =
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(i64::from(limit)).fetch_all(pool).await?;
     rows.iter().map(participant).collect()
 }
 
@@ -170,7 +181,11 @@ pub(crate) async fn is_active(pool: &AnyPool, sos_id: &str, user_id: &str) -> Re
 }
 
 /// Records an incident.
-pub(crate) async fn insert_incident(pool: &AnyPool, incident: &Incident, at_ms: u64) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert_incident(
+    pool: &AnyPool,
+    incident: &Incident,
+    at_ms: u64,
+) -> Result<(), sqlx::Error> {
     sqlx::query(INSERT_INCIDENT)
         .bind(&incident.id)
         .bind(&incident.user_id)

@@ -1,0 +1,195 @@
+//! `POST /internal/emit`: what the documents call `emitToUser`, `emitToRoom` and `broadcast` (contract, "sos").
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use dashmap::DashMap;
+use fanout::Target;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use shared::limits::{IDEMPOTENCY_KEY_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S};
+use shared::names::{Namespace, Room, UserId, is_name};
+use shared::sio::{Event, RESERVED_EVENTS};
+
+use super::Site;
+use super::body::LargeJsonBody;
+use super::caller::InternalCaller;
+use crate::error::AppError;
+
+/// Whom an event is for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum To {
+    User(String),
+    Room(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Whom {
+    Named(To),
+    Word(String),
+}
+
+/// The body.
+#[derive(Deserialize)]
+pub(super) struct Emit {
+    namespace: Option<String>,
+    to: Whom,
+    event: String,
+    data: Option<Box<RawValue>>,
+}
+
+/// What was sent under which key lately, where no Redis knows it.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    keys: DashMap<String, (Instant, u64)>,
+}
+
+/// What a key says about a request.
+enum Seen {
+    New,
+    Same,
+    Other,
+}
+
+impl Sent {
+    fn see(&self, key: &str, fingerprint: u64) -> Seen {
+        let (now, kept) = (Instant::now(), Duration::from_secs(IDEMPOTENCY_S));
+        if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
+            self.keys.retain(|_, (at, _)| now.saturating_duration_since(*at) < kept);
+        }
+        match self.keys.get(key).map(|seen| *seen) {
+            Some((at, before)) if now.saturating_duration_since(at) < kept => {
+                if before == fingerprint {
+                    Seen::Same
+                } else {
+                    Seen::Other
+                }
+            }
+            _ if self.keys.len() < IDEMPOTENCY_KEYS_MAX => {
+                self.keys.insert(key.to_owned(), (now, fingerprint));
+                Seen::New
+            }
+            _ => Seen::New,
+        }
+    }
+}
+
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, AppError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let invalid =
+        || AppError::BadInput("Invalid Idempotency-Key: expected 1 to 128 visible characters".into());
+    let key = value.to_str().map_err(|_| invalid())?;
+    let visible =
+        !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_MAX && key.bytes().all(|b| b.is_ascii_graphic());
+    if visible { Ok(Some(key.to_owned())) } else { Err(invalid()) }
+}
+
+pub(super) async fn emit(
+    _: InternalCaller,
+    State(site): State<Site>,
+    headers: HeaderMap,
+    LargeJsonBody(body): LargeJsonBody<Emit>,
+) -> Result<Json<Value>, AppError> {
+    let Emit { namespace, to, event, data } = body;
+    let namespace = namespace.as_deref().unwrap_or("/");
+    let namespace =
+        Namespace::parse(namespace).map_err(|_| AppError::BadInput("Invalid namespace".into()))?;
+    if !is_name(&event) || RESERVED_EVENTS.contains(&&*event) {
+        return Err(AppError::BadInput("Invalid event".into()));
+    }
+    let (user, room);
+    let target = match &to {
+        Whom::Named(To::User(id)) => {
+            user = UserId::parse(id).map_err(|_| AppError::BadInput("Invalid user".into()))?;
+            Target::user(&namespace, &user)
+        }
+        Whom::Named(To::Room(name)) => {
+            room = Room::of_cluster(name).ok_or_else(|| AppError::BadInput("Invalid room".into()))?;
+            Target::room(&namespace, room.as_str())
+        }
+        Whom::Word(word) if word == "all" => Target::all(&namespace),
+        Whom::Word(word) if word == "servers" => {
+            let args: Vec<&str> = data.as_deref().map(RawValue::get).into_iter().collect();
+            site.context.fanout.server_side_emit(&namespace, &event, &args).await?;
+            return Ok(Json(json!({"success": true})));
+        }
+        Whom::Word(_) => {
+            return Err(AppError::BadInput("Invalid to: expected {user}, {room} or \"all\"".into()));
+        }
+    };
+    let key = key_of(&headers)?;
+    let keyed = key.as_ref().map(|key| (key, fingerprint(&namespace, &target, &event, data.as_deref())));
+    let once;
+    let target = match &keyed {
+        None => target.tracked(),
+        Some((key, print)) if site.context.fanout.is_clustered() => {
+            // The key holds for what it was first used for; anything else under it is told apart by Redis.
+            once = format!("{print:016x}:{key}");
+            must_be_same(&site, key, *print).await?;
+            target.once(&once)
+        }
+        Some((key, print)) => match site.sent.see(key, *print) {
+            Seen::New => target,
+            Seen::Same => return Ok(Json(json!({"success": true, "repeated": true}))),
+            Seen::Other => return Err(conflict()),
+        },
+    };
+    let args: Vec<&str> = data.as_deref().map(RawValue::get).into_iter().collect();
+    let packet = {
+        let event =
+            Event { namespace: namespace.as_str(), name: &event, args: &args, ack: None, attachments: &[] };
+        site.context.fanout.packet(&target, &event)
+    };
+    let receipt = site.context.fanout.broadcast(target, packet).await?;
+    Ok(Json(json!({
+        "success": true,
+        "nodes": receipt.nodes,
+        "place": receipt.place,
+        "repeated": receipt.repeated,
+    })))
+}
+
+async fn must_be_same(site: &Site, key: &str, print: u64) -> Result<(), AppError> {
+    let same = site.context.fanout.claim_key(key, &format!("{print:016x}")).await?;
+    if same { Ok(()) } else { Err(conflict()) }
+}
+
+fn conflict() -> AppError {
+    AppError::Conflict("Idempotency-Key was used for something else".into())
+}
+
+/// What a request asks for, in short; the same on every node.
+fn fingerprint(namespace: &Namespace, target: &Target<'_>, event: &str, data: Option<&RawValue>) -> u64 {
+    use sha1::Digest as _;
+    let mut digest = sha1::Sha1::new();
+    let to = match target.to {
+        fanout::To::Room(room) => ("room", room),
+        fanout::To::User(user) => ("user", user.as_str()),
+        fanout::To::All => ("all", ""),
+    };
+    for part in [namespace.as_str(), to.0, to.1, event, data.map(RawValue::get).unwrap_or_default()] {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    let bytes = digest.finalize();
+    bytes.iter().take(8).fold(0, |print, byte| print << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_for_one_request() {
+        let sent = Sent::default();
+        assert!(matches!(sent.see("k", 1), Seen::New));
+        assert!(matches!(sent.see("k", 1), Seen::Same));
+        assert!(matches!(sent.see("k", 2), Seen::Other));
+        assert!(matches!(sent.see("other", 2), Seen::New));
+    }
+}

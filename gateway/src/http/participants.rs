@@ -1,0 +1,151 @@
+//! The internal API of `sos` (document 000; contract, "sos"), under `/internal/participants`.
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::limits::MEMBERS_MAX;
+use shared::names::{UserId, is_name};
+
+use super::Site;
+use super::body::JsonBody;
+use super::caller::InternalCaller;
+use super::rooms::freshness;
+use super::sos::{Names, checked_type};
+use crate::apps::sos::store::Entry;
+use crate::apps::sos::{Sos, room};
+use crate::clock::now_ms;
+use crate::error::AppError;
+
+/// Its routes.
+pub(super) fn routes() -> Router<Site> {
+    Router::new()
+        .route("/internal/participants/joined", post(joined))
+        .route("/internal/participants/left", post(left))
+        .route("/internal/participants/{sosId}/active", get(active))
+        .route("/internal/participants/{sosId}/count", get(count))
+}
+
+fn app(site: &Site) -> Result<&Sos, AppError> {
+    site.sos.as_deref().ok_or_else(|| AppError::NotFound("Not found".into()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Joined {
+    sos_id: String,
+    user_id: String,
+    user_type: String,
+    display_name: Option<String>,
+    joined_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Left {
+    sos_id: String,
+    user_id: String,
+    left_at: Option<String>,
+}
+
+/// Milliseconds of an ISO 8601 time; now where there is none.
+fn time(text: Option<&str>, what: &'static str) -> Result<u64, AppError> {
+    let Some(text) = text else { return Ok(now_ms()) };
+    let time: jiff::Timestamp = text.parse().map_err(|_| AppError::BadInput(what.into()))?;
+    u64::try_from(time.as_millisecond()).map_err(|_| AppError::BadInput(what.into()))
+}
+
+fn checked<'a>(name: &'a str, what: &'static str) -> Result<&'a str, AppError> {
+    if is_name(name) { Ok(name) } else { Err(AppError::BadInput(what.into())) }
+}
+
+async fn joined(
+    _: InternalCaller,
+    State(site): State<Site>,
+    JsonBody(body): JsonBody<Joined>,
+) -> Result<Json<Value>, AppError> {
+    let sos_id = checked(&body.sos_id, "Invalid sosId")?;
+    let user_id = checked(&body.user_id, "Invalid userId")?;
+    let user_type = checked_type(&body.user_type)?;
+    let display_name = body.display_name.as_deref().unwrap_or(user_id);
+    if display_name.chars().count() > 256 || display_name.contains('\0') {
+        return Err(AppError::BadInput("Invalid displayName".into()));
+    }
+    let entry = Entry {
+        sos_id,
+        user_id,
+        user_type,
+        display_name,
+        actor_type: "USER",
+        joined_at_ms: time(body.joined_at.as_deref(), "Invalid joinedAt")?,
+    };
+    app(&site)?.join(&entry).await?;
+    Ok(Json(json!({
+        "success": true,
+        "message": "Participant joined event broadcasted",
+        "data": {"sosId": sos_id, "userId": user_id, "userType": user_type, "roomName": room(sos_id).as_str()},
+    })))
+}
+
+async fn left(
+    _: InternalCaller,
+    State(site): State<Site>,
+    JsonBody(body): JsonBody<Left>,
+) -> Result<Json<Value>, AppError> {
+    let sos_id = checked(&body.sos_id, "Invalid sosId")?;
+    let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
+    app(&site)?.leave(sos_id, &user, time(body.left_at.as_deref(), "Invalid leftAt")?).await?;
+    Ok(Json(json!({
+        "success": true,
+        "message": "Participant left event broadcasted",
+        "data": {"sosId": sos_id, "userId": user.as_str(), "roomName": room(sos_id).as_str()},
+    })))
+}
+
+/// Who is in the room now, socket by socket; what they are there stands in their participation, else in their
+/// token.
+async fn active(
+    _: InternalCaller,
+    State(site): State<Site>,
+    Names([sos_id]): Names<1>,
+) -> Result<Json<Value>, AppError> {
+    let sos = app(&site)?;
+    let members = site.context.fanout.members(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
+    let recorded = sos.active(&sos_id).await.unwrap_or_default();
+    let user_type = |user: &str, role: Option<&str>| {
+        let record = recorded.iter().find(|record| record.user_id == user);
+        record.map_or_else(|| role.unwrap_or("citizen").to_owned(), |record| record.user_type.clone())
+    };
+    let listed: Vec<Value> = members
+        .iter()
+        .take(MEMBERS_MAX)
+        .map(|member| {
+            json!({
+                "userId": member.user.as_str(),
+                "displayName": member.display_name,
+                "userType": user_type(member.user.as_str(), member.role.as_deref()),
+                "socketId": member.socket.as_str(),
+                "connectedAt": member.connected_at_ms,
+            })
+        })
+        .collect();
+    Ok(Json(json!({"success": true, "data": {
+        "sosId": sos_id,
+        "participants": listed,
+        "count": members.len(),
+        "timestamp": now_ms(),
+    }})))
+}
+
+async fn count(
+    _: InternalCaller,
+    State(site): State<Site>,
+    Names([sos_id]): Names<1>,
+) -> Result<Json<Value>, AppError> {
+    let sos = app(&site)?;
+    let counted = site.context.fanout.count(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
+    let mut data = json!({"sosId": sos_id, "count": counted.count.sockets, "users": counted.count.users});
+    freshness(&mut data, &counted);
+    Ok(Json(json!({"success": true, "data": data})))
+}

@@ -1,0 +1,236 @@
+//! The citizens' API of `sos` (document 001; contract, "sos"), under `/api/sos`.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::{get, patch, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::limits::{NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
+use shared::names::{UserId, is_name};
+
+use super::Site;
+use super::body::MaybeJsonBody;
+use super::caller::User;
+use crate::apps::sos::Sos;
+use crate::apps::sos::store::{Entry, Of};
+use crate::apps::sos::stories::{self, Raised, USER_TYPES};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+
+/// Its routes; none where the app is not mounted.
+pub(super) fn routes() -> Router<Site> {
+    Router::new()
+        .route("/api/sos", post(raise))
+        .route("/api/sos/nearby", get(nearby))
+        .route("/api/sos/{sosId}/participants/join", post(join))
+        .route("/api/sos/{sosId}/participants/active", get(active))
+        .route("/api/sos/{sosId}/participants/history", get(history))
+        .route("/api/sos/{sosId}/participants/{userId}/leave", patch(leave))
+        .route("/api/sos/{sosId}/participants/{userId}/check", get(check))
+        .route("/api/sos/{sosId}/participants/user/{userId}/history", get(user_history))
+}
+
+/// The names in a path, checked.
+pub(super) struct Names<const N: usize>(pub(super) [String; N]);
+
+impl<const N: usize> FromRequestParts<Site> for Names<N> {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
+        let invalid = || AppError::BadInput("Invalid sosId or userId".into());
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, site).await;
+        let Path(named) = path.map_err(|_| invalid())?;
+        for (key, value) in &named {
+            if !is_name(value) {
+                return Err(AppError::BadInput(format!("Invalid {key}").into()));
+            }
+        }
+        let values: Vec<String> = named.into_iter().map(|(_, value)| value).collect();
+        values.try_into().map(Self).map_err(|_| invalid())
+    }
+}
+
+fn app(site: &Site) -> Result<&Sos, AppError> {
+    site.sos.as_deref().ok_or_else(|| AppError::NotFound("Not found".into()))
+}
+
+fn user_id(text: &str) -> Result<UserId, AppError> {
+    UserId::parse(text).map_err(|_| AppError::BadInput("Invalid userId".into()))
+}
+
+fn listed(data: &impl serde::Serialize, count: usize) -> Json<Value> {
+    Json(json!({"success": true, "data": data, "count": count, "timestamp": iso(now_ms())}))
+}
+
+#[derive(Deserialize, Default)]
+struct Raise {
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+    description: Option<String>,
+}
+
+async fn raise(
+    State(site): State<Site>,
+    User(claims): User,
+    MaybeJsonBody(body): MaybeJsonBody<Raise>,
+) -> Result<(StatusCode, Json<Value>), AppError> {
+    let Raise { latitude, longitude, description } = body;
+    let incident = app(&site)?.raise(&claims, Raised { latitude, longitude, description }).await?;
+    let body = json!({"success": true, "data": incident, "timestamp": iso(now_ms())});
+    Ok((StatusCode::CREATED, Json(body)))
+}
+
+#[derive(Deserialize)]
+struct Around {
+    latitude: f64,
+    longitude: f64,
+    radius: Option<f64>,
+}
+
+async fn nearby(
+    State(site): State<Site>,
+    User(_): User,
+    query: Result<Query<Around>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Value>, AppError> {
+    let Query(around) =
+        query.map_err(|_| AppError::BadInput("Expected latitude, longitude and radius?".into()))?;
+    let radius = around.radius.unwrap_or(NEARBY_RADIUS);
+    if !(0.0..=NEARBY_RADIUS_MAX).contains(&radius) {
+        let say = format!("Invalid radius: expected 0 to {NEARBY_RADIUS_MAX} metres");
+        return Err(AppError::BadInput(say.into()));
+    }
+    let near = app(&site)?.nearby((around.latitude, around.longitude), radius).await?;
+    Ok(listed(&near, near.len()))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Join {
+    user_type: Option<String>,
+}
+
+async fn join(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id]): Names<1>,
+    MaybeJsonBody(Join { user_type }): MaybeJsonBody<Join>,
+) -> Result<(StatusCode, Json<Value>), AppError> {
+    let user_type = match &user_type {
+        None => stories::default_type(&claims),
+        Some(asked) => checked_type(asked)?,
+    };
+    let entry = Entry {
+        sos_id: &sos_id,
+        user_id: claims.user.as_str(),
+        user_type,
+        display_name: &claims.display_name,
+        actor_type: if claims.anonymous { "ANON" } else { "USER" },
+        joined_at_ms: now_ms(),
+    };
+    let (record, is_new) = app(&site)?.join(&entry).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(json!({"success": true, "data": record, "timestamp": iso(now_ms())}))))
+}
+
+/// One of the user types there are.
+pub(super) fn checked_type(text: &str) -> Result<&'static str, AppError> {
+    USER_TYPES
+        .into_iter()
+        .find(|kind| *kind == text)
+        .ok_or_else(|| AppError::BadInput("Invalid userType: expected citizen, rescuer or admin".into()))
+}
+
+async fn leave(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id, user]): Names<2>,
+) -> Result<Json<Value>, AppError> {
+    let user = user_id(&user)?;
+    if claims.user != user && claims.role.as_deref() != Some("admin") {
+        return Err(AppError::Forbidden("Only the user or an admin may do this".into()));
+    }
+    let now = now_ms();
+    app(&site)?.leave(&sos_id, &user, now).await?;
+    Ok(Json(json!({"success": true, "message": "Participant left SOS", "timestamp": iso(now)})))
+}
+
+async fn active(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id]): Names<1>,
+) -> Result<Json<Value>, AppError> {
+    let sos = app(&site)?;
+    sos.must_see(&claims, &sos_id).await?;
+    let participants = sos.active(&sos_id).await?;
+    Ok(listed(&participants, participants.len()))
+}
+
+/// `?limit=&before=`: a number is clamped, anything else refused.
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<i64>,
+    before: Option<String>,
+}
+
+/// A page that was asked for.
+struct Paged {
+    limit: u32,
+    before: Option<String>,
+}
+
+impl FromRequestParts<Site> for Paged {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
+        let query = Query::<Page>::from_request_parts(parts, site).await;
+        let Query(Page { limit, before }) =
+            query.map_err(|_| AppError::BadInput("Invalid limit or before".into()))?;
+        if before.as_ref().is_some_and(|before| before.len() > 128 || before.contains('\0')) {
+            return Err(AppError::BadInput("Invalid before".into()));
+        }
+        let limit = limit.unwrap_or(i64::from(PAGE_MAX)).clamp(1, i64::from(PAGE_MAX));
+        Ok(Self { limit: u32::try_from(limit).unwrap_or(PAGE_MAX), before })
+    }
+}
+
+async fn history(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id]): Names<1>,
+    Paged { limit, before }: Paged,
+) -> Result<Json<Value>, AppError> {
+    let sos = app(&site)?;
+    sos.must_see(&claims, &sos_id).await?;
+    let records = sos.history(Of::Incident(&sos_id), before.as_deref(), limit).await?;
+    Ok(listed(&records, records.len()))
+}
+
+async fn check(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id, user]): Names<2>,
+) -> Result<Json<Value>, AppError> {
+    let sos = app(&site)?;
+    // Whether one takes part oneself is no secret from oneself.
+    if claims.user.as_str() != user {
+        sos.must_see(&claims, &sos_id).await?;
+    }
+    let is_active = sos.is_active(&sos_id, &user).await?;
+    Ok(Json(json!({"success": true, "data": {"isActive": is_active}, "timestamp": iso(now_ms())})))
+}
+
+async fn user_history(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([_, user]): Names<2>,
+    Paged { limit, before }: Paged,
+) -> Result<Json<Value>, AppError> {
+    if claims.user.as_str() != user && !stories::sees_all(&claims) {
+        return Err(AppError::Forbidden("Only the user, a rescuer or an admin may see this".into()));
+    }
+    let records = app(&site)?.history(Of::User(&user), before.as_deref(), limit).await?;
+    Ok(listed(&records, records.len()))
+}
