@@ -170,7 +170,7 @@ describe('a secret', () => {
 
     ['B77 refuses exp an hour ago', hs({ exp: now() - 3600 }), EXPIRED],
     ['B77 refuses exp 7 s ago', () => token('HS256', SECRET, { exp: now() - 7 }), EXPIRED],
-    ['B77 forgives a clock that is 3 s behind', () => token('HS256', SECRET, { exp: now() - 3 }), 'accepted'],
+    ['B77 forgives a clock that is 1 s behind', () => token('HS256', SECRET, { exp: now() - 1 }), 'accepted'],
     ['B77 refuses a token without exp', hs({ exp: undefined }), INVALID],
     ...['9999999999', null, true, [], {}, '', 'never'].map((exp) => [`B77 refuses exp ${JSON.stringify(exp)}`, hs({ exp }), INVALID]),
     ['B77 refuses exp 0', hs({ exp: 0 }), EXPIRED],

@@ -417,7 +417,10 @@ describe('HANDSHAKES_PER_ADDRESS', () => {
     const counted = await meter(gateway, 'muster_rate_limited_total', 'limit="handshakes_per_address"');
     const passed = await letIn(gateway, 30, '127.0.0.2');
     assert.ok(passed >= 3 && passed < 20, `${passed} of 30 were let in`);
-    refusedForNow(await upgradeFrom(t, '127.0.0.2', gateway.port), 429, ENGINE_ERROR.requests);
+    // On a slow machine the address may have been forgiven one or two meanwhile.
+    let upgrade = await upgradeFrom(t, '127.0.0.2', gateway.port);
+    for (let tries = 0; tries < 30 && upgrade.status === 101; tries += 1) upgrade = await upgradeFrom(t, '127.0.0.2', gateway.port);
+    refusedForNow(upgrade, 429, ENGINE_ERROR.requests);
     await counted.grows(11);
     assert.equal((await upgradeFrom(t, '127.0.0.3', gateway.port)).status, 101, 'another address');
     await eventually(async () => (await handshakeFrom('127.0.0.2', gateway.port)).status === 200, {
@@ -623,14 +626,14 @@ describe('OUTBOX_BYTES and OUTBOX_PACKETS', () => {
     const sender = await stock(t, gateway, '/relay', EVERYTHING);
     for (let at = 0; at < 50; at += 1) await publish(sender, room, at);
     assert.deepEqual(
-      (await session.get()).packets,
+      await session.pollUntil((seen) => seen.length >= 50),
       Array.from({ length: 50 }, (_, at) => `42/relay,["m",${at}]`),
     );
     assert.equal(await overflows.total(), overflows.start);
     for (let at = 0; at < 52; at += 1) await publish(sender, room, at);
     await overflows.grows();
     await forgotten(session);
-    assert.equal((await sender.emitWithAck('members', { room })).count, 0);
+    await eventually(async () => (await sender.emitWithAck('members', { room })).count === 0);
   });
 
   row(usual, 'are 1 MiB and 1,024 packets by default', async (gateway, t) => {
