@@ -216,6 +216,7 @@ describe('a secret', () => {
       hs({ sub }),
       'accepted',
     ]),
+    ...['displayName', 'name', 'email', 'avatar', 'role'].map((key) => [`B97 refuses a NUL in ${key}, which no database keeps`, hs({ [key]: 'a\u0000b' }), INVALID]),
     [
       'B97 believes odd names and tells them to no log raw',
       hs({ name: 'a\r\n{"level":"ERROR"}\u001b[31m\u202e', email: 'x'.repeat(2_000), displayName: '\ud83d' }),

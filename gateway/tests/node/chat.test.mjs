@@ -101,6 +101,14 @@ const SCENARIOS = {
     assert.deepEqual(unasked.messages.map(({ content }) => content), ['m59'], 'without an ack the event alone');
   },
 
+  'a page before what is no message is refused': async ({ member, room }) => {
+    const ann = await member('ann');
+    await joined(room, ann);
+    for (const before of ['nobody', '', 'a\u0000b']) {
+      assert.deepEqual(await ask(ann.socket, 'room_history', { roomId: room, before }), { success: false, error: 'Message not found' });
+    }
+  },
+
   'a user with two sockets joins once and leaves once': async ({ member, room }) => {
     const watcher = await member('watcher');
     await joined(room, watcher);
