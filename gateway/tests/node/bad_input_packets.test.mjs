@@ -470,6 +470,21 @@ describe('a Socket.IO packet', () => {
     },
   );
 
+  rows(
+    site,
+    RAW.map((raw) => ({ name: `B60 ${JSON.stringify(raw)} beside an attachment reaches a peer byte for byte`, raw })),
+    async (gateway, { raw }, t) => {
+      const room = fresh('room');
+      const [sender, listener] = [await joined(t, gateway), await joined(t, gateway)];
+      await ask(listener, 'join', { room });
+      sender.send(`451-/relay,1["publish",{"room":"${room}","event":"m","data":[${raw},${PLACE}]}]`);
+      sender.sendBinary(Buffer.from('x'));
+      assert.equal(await sender.nextText(), '43/relay,1[{"success":true}]');
+      assert.equal(await listener.nextText(), `451-/relay,["m",[${raw},${PLACE}]]`);
+      assert.equal((await listener.next()).payload.toString(), 'x');
+    },
+  );
+
   row(site, 'B60 the payload of a stranger does not make a binary packet of a text one', async (gateway, t) => {
     const ws = await joined(t, gateway);
     ws.send(`42/relay,3["echo",${PLACE}]`);
