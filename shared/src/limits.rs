@@ -67,7 +67,8 @@ pub const BODY_MAX_MS: u64 = 15_000;
 /// Bytes of a REST request's body.
 pub const REST_BODY_MAX_BYTES: usize = 64 * 1024;
 
-/// Milliseconds that packets may wait for a client that does not read, before its transport is closed.
+/// Milliseconds that packets or an HTTP answer may wait for a client that does not read, before its
+/// connection is closed.
 pub const OUTBOX_AGE_MAX_MS: u64 = 10_000;
 
 /// Milliseconds of silence after which a client that was refused for its rate has stopped flooding.

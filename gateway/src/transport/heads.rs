@@ -1,17 +1,25 @@
-//! Line ends of requests, before hyper sees them.
+//! What hyper leaves to the connection: line ends of requests, before it sees them, and an end for clients
+//! that do not read.
 //!
 //! hyper takes a bare line feed for the end of a line, as it may. A proxy in front that does not would see
 //! another request in the same bytes, so a head with one must be refused: [`Heads`] puts a byte in its place
 //! that no head may have, and hyper answers 400 and closes.
+//!
+//! hyper waits for ever until a client takes an answer. Such a client would keep its place on the listener
+//! with a closed window, so a write that makes no progress for [`OUTBOX_AGE_MAX_MS`] fails.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use shared::limits::OUTBOX_AGE_MAX_MS;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 /// A connection whose heads are looked at as they come in.
 #[derive(Debug)]
@@ -20,6 +28,8 @@ pub(crate) struct Heads {
     /// Set when a request has been answered: what is read next is a head.
     next_head: Arc<AtomicBool>,
     scan: Scan,
+    /// Since the client takes nothing of what is to be written: when it is given up.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// How far the current head has come.
@@ -52,12 +62,23 @@ impl Scan {
 
 impl Heads {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, next_head: Arc::default(), scan: Scan::default() }
+        Self { stream, next_head: Arc::default(), scan: Scan::default(), stalled: None }
     }
 
     /// To be set when a request has been answered.
     pub(crate) fn next_head(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.next_head)
+    }
+
+    /// What a write has come to, or an error when too many have come to nothing.
+    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let given_up = || Box::pin(sleep(Duration::from_millis(OUTBOX_AGE_MAX_MS)));
+        let stalled = self.stalled.get_or_insert_with(given_up);
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The connection, for what is not HTTP any more.
@@ -86,7 +107,8 @@ impl AsyncRead for Heads {
 
 impl AsyncWrite for Heads {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.judge(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -106,7 +128,8 @@ impl AsyncWrite for Heads {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.judge(cx, written)
     }
 }
 

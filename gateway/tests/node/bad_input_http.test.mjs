@@ -16,6 +16,7 @@ import {
   fresh,
   joined,
   meter,
+  openFiles,
   parse,
   refusal,
   requestFrom,
@@ -27,7 +28,7 @@ import {
   untilServerCloses,
 } from './support/hostile.mjs';
 import { pollingSession, rawConnection, rawHttp, request, requestText } from './support/raw.mjs';
-import { within } from './support/wait.mjs';
+import { eventually, within } from './support/wait.mjs';
 
 const LOGIN = '/api/v1/auth/login';
 const site = underAttack();
@@ -631,4 +632,38 @@ describe('metrics', () => {
     },
     { timeout: 120_000 },
   );
+});
+
+describe('an HTTP client that reads nothing', () => {
+  const quiet = underAttack();
+
+  row(
+    quiet,
+    'is cut off when it has taken nothing of an answer for 10 s',
+    async (gateway, t) => {
+      const before = openFiles(gateway.pid);
+      const socket = connect({ port: gateway.port, host: '127.0.0.1' });
+      t.after(() => socket.destroy());
+      socket.on('error', () => {});
+      await onceEvent(socket, 'connect');
+      socket.pause();
+      const begun = performance.now();
+      // More than both kernels keep: 60 MiB of answers.
+      for (let at = 0; at < 200; at += 1) socket.write(requestText(gateway.port, 'GET', '/socket.io/socket.io.js.map'));
+      await eventually(() => openFiles(gateway.pid) > before, { what: 'the connection to be accepted' });
+      await eventually(() => openFiles(gateway.pid) <= before, { timeout: 40_000, what: 'the connection to be closed' });
+      assert.ok(performance.now() - begun > 9_000, 'closed too early');
+    },
+    { timeout: 60_000 },
+  );
+
+  row(quiet, 'has the whole of it when it reads in the end', async (gateway, t) => {
+    const connection = await rawConnection(gateway.port);
+    t.after(() => connection.destroy());
+    for (let at = 0; at < 40; at += 1) connection.write(requestText(gateway.port, 'GET', '/socket.io/socket.io.js.map'));
+    connection.socket.pause();
+    await request(gateway.port, 'GET', '/live');
+    connection.socket.resume();
+    for (let at = 0; at < 40; at += 1) assert.equal((await connection.response()).status, 200);
+  });
 });
