@@ -89,6 +89,9 @@ pub const INTERNAL_CONNECTIONS: usize = 250;
 /// Milliseconds that tasks and connections may take to end when a drain has closed every session.
 pub const LAST_WORDS_MS: u64 = 5_000;
 
+/// Milliseconds that a drain, every session closed, waits for the last GETs of polling clients.
+pub const DRAIN_LAST_GETS_MS: u64 = 1_000;
+
 /// Users whose leave of a chat room is held back; past it a leave is told at once.
 pub const DEPARTURES_MAX: usize = 100_000;
 

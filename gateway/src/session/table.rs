@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use shared::ids::SessionId;
+use tokio::sync::Notify;
 
 use super::Session;
 
@@ -22,6 +23,8 @@ pub(crate) struct SessionTable {
     sessions: DashMap<SessionId, Arc<Session>, ahash::RandomState>,
     by_address: DashMap<IpAddr, usize, ahash::RandomState>,
     open: AtomicUsize,
+    /// A session was removed.
+    removed: Notify,
     max: usize,
     max_per_address: usize,
 }
@@ -33,6 +36,7 @@ impl SessionTable {
             sessions: DashMap::default(),
             by_address: DashMap::default(),
             open: AtomicUsize::new(0),
+            removed: Notify::new(),
             max,
             max_per_address,
         }
@@ -74,11 +78,23 @@ impl SessionTable {
 
     pub(crate) fn remove(&self, id: SessionId) {
         self.sessions.remove(&id);
+        self.removed.notify_waiters();
     }
 
     /// Sessions that are open.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Returns when no session is in the table, open or waiting for its last GET.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let removed = self.removed.notified();
+            if self.sessions.is_empty() {
+                return;
+            }
+            removed.await;
+        }
     }
 
     /// Every session now in the table.

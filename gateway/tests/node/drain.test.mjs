@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 
 import { EVERYTHING, TRANSPORTS, bounded, keeper } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
-import { pollingSession, rawSocketIo } from './support/raw.mjs';
+import { pollingSession, rawConnection, rawSocketIo, requestText } from './support/raw.mjs';
 import { eventually, within } from './support/wait.mjs';
 
 const CLIENTS = 1_000;
@@ -90,6 +90,23 @@ describe('a drain', () => {
       assert.ok(took < 11_000, `it took ${took} ms`);
       for (const ws of deaf) ws.destroy();
     } finally {
+      await gateway.kill();
+    }
+  });
+
+  test('a polling client between two GETs is told by the next', { timeout: 60_000 }, async () => {
+    const gateway = await startGateway({ env: { DRAIN: '1s', LOG: 'debug' } });
+    const connection = await rawConnection(gateway.port);
+    try {
+      const session = await pollingSession(gateway.port);
+      const stopped = gateway.stop();
+      await gateway.waitLog((entry) => entry.message === 'session closed');
+      connection.write(requestText(gateway.port, 'GET', session.path));
+      const answer = await connection.response();
+      assert.deepEqual([answer.status, answer.body], [200, '1']);
+      assert.deepEqual(await stopped, { code: 0, signal: null });
+    } finally {
+      connection.destroy();
       await gateway.kill();
     }
   });
