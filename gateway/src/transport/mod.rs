@@ -103,6 +103,9 @@ impl Transports {
             if !query.version_4 || (query.transport == TransportName::WebSocket) != upgrade {
                 return Err(HandshakeError::BadRequest);
             }
+            if upgrade && request.method() != Method::GET {
+                return Err(HandshakeError::BadMethod);
+            }
             if upgrade {
                 let seat = session.seat_probe().ok_or(HandshakeError::BadRequest)?;
                 return Ok(Route::Done(accept(request, slot, session, Some(seat))));

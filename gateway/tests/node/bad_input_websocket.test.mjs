@@ -512,6 +512,22 @@ describe('an upgrade', () => {
   });
 });
 
+describe('an upgrade that is no GET', () => {
+  rows(
+    site,
+    ['POST', 'PUT', 'OPTIONS', 'HEAD'].map((method) => ({ name: `B21 but a ${method} is refused, and polling goes on`, method })),
+    async (gateway, { method }) => {
+      const session = await pollingJoined(gateway);
+      const path = `${WEBSOCKET}&sid=${session.sid}`;
+      const answer = await rawHttp(gateway.port, handshake(gateway.port, {}, path).replace(/^GET/, method), { untilClosed: true });
+      assert.equal(answer.status, 400);
+      if (method !== 'HEAD') assert.deepEqual(JSON.parse(answer.body), { code: 2, message: 'Bad handshake method' });
+      assert.equal((await session.post(`42${session.prefix}1["echo","on"]`)).status, 200);
+      assert.deepEqual(await session.pollUntil((seen) => seen.length > 0), [`43${session.prefix}1["on"]`]);
+    },
+  );
+});
+
 describe('a connection that does not go on', () => {
   row(hasty, 'B35 upgraded and then silent is closed at CONNECT_TIMEOUT', async (gateway, t) => {
     const ended = await meter(gateway, 'muster_sessions_closed_total', 'reason="connect_timeout"');
