@@ -192,6 +192,8 @@ describe('login', { concurrency: 4 }, () => {
     const given = await runGateway(['user', 'add', '--email', 'flag@example.com', '--name', 'F', '--role', 'citizen', '--password', 'by the flag'], { env });
     assert.equal(given.code, 0, given.stderr);
     assert.equal((await login({ email: 'flag@example.com', password: 'by the flag' })).status, 200);
+    const typed = await runGateway(['user', 'add', '--email', 'typed@example.com', '--name', 'T'], { env, input: 'by the line\n', open: true });
+    assert.equal(typed.code, 0, `one line is enough: ${typed.stderr}`);
     const none = await runGateway(['user', 'add', '--email', 'none@example.com', '--name', 'N', '--role', 'citizen'], { env, input: '' });
     assert.notEqual(none.code, 0);
     assert.match(none.stderr, /password/i);
