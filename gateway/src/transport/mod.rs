@@ -64,11 +64,7 @@ impl Transports {
     ) -> Response<Body> {
         let origin = match self.gate.origin(request.headers()) {
             Ok(origin) => origin,
-            Err(refusal) => {
-                let mut response = refusal.into_response();
-                close_if_upgrade(request.headers(), &mut response);
-                return response;
-            }
+            Err(refusal) => return refusal.into_response(),
         };
         if request.method() == Method::OPTIONS && origin.is_cross() {
             return gate::preflight(&origin, request.headers());
@@ -78,11 +74,7 @@ impl Transports {
             Ok(Route::Done(response)) => response,
             Ok(Route::Get(session)) => polling::get(&session, request.headers()).await,
             Ok(Route::Post(session)) => polling::post(&session, request).await,
-            Err(error) => {
-                let mut response = refuse(error);
-                close_if_upgrade(request.headers(), &mut response);
-                response
-            }
+            Err(error) => refuse(error),
         };
         origin.apply(response.headers_mut());
         response
@@ -170,27 +162,18 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// A refused upgrade ends the connection: bytes that a client sends after it must never be read as HTTP.
-fn close_if_upgrade(request: &HeaderMap, response: &mut Response<Body>) {
-    if request.contains_key(header::UPGRADE) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
 /// Why an upgrade request is none of RFC 6455's, if it is not.
 fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
-    let mut response = if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED);
         let version = HeaderValue::from_static("13");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
-        response
+        Some(response)
     } else if !has_one_key(headers) {
-        refuse(HandshakeError::BadRequest)
+        Some(refuse(HandshakeError::BadRequest))
     } else {
-        return None;
-    };
-    close_if_upgrade(headers, &mut response);
-    Some(response)
+        None
+    }
 }
 
 fn has_one_key(headers: &HeaderMap) -> bool {
