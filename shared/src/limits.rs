@@ -173,9 +173,13 @@ pub const CLOCK_SKEW_S: u64 = 5;
 /// Addresses that the per-address limits keep apart at once; past it new ones share one counter.
 pub const ADDRESSES_MAX: usize = 200_000;
 
+/// Leading bits of an IPv6 address that the per-address limits tell apart: a subscriber has the others.
+pub const IPV6_PREFIX_BITS: u32 = 64;
+
 /// File descriptors kept free of connections: database, logs, backplane, HTTP.
 pub const RESERVED_FILES: u64 = 1_000;
 
+const _: () = assert!(IPV6_PREFIX_BITS > 0 && IPV6_PREFIX_BITS <= 128);
 const _: () = assert!(CONTROL_PAYLOAD_MAX < 126);
 const _: () = assert!(BATCH_BYTES_MAX <= 64 * 1024);
 const _: () = assert!(CHAT_HISTORY <= PAGE_MAX);

@@ -9,6 +9,7 @@ use shared::ids::SessionId;
 use tokio::sync::Notify;
 
 use super::Session;
+use crate::limiter::source;
 
 /// Why a session is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl SessionTable {
             return Err(Full::Node);
         }
         if self.max_per_address != 0 {
-            let mut count = self.by_address.entry(address).or_default();
+            let mut count = self.by_address.entry(source(address)).or_default();
             if *count >= self.max_per_address {
                 self.open.fetch_sub(1, Ordering::AcqRel);
                 return Err(Full::Address);
@@ -63,8 +64,9 @@ impl SessionTable {
     pub(crate) fn release(&self, address: IpAddr) {
         self.open.fetch_sub(1, Ordering::AcqRel);
         if self.max_per_address != 0 {
-            self.by_address.alter(&address, |_, count| count.saturating_sub(1));
-            self.by_address.remove_if(&address, |_, count| *count == 0);
+            let source = source(address);
+            self.by_address.alter(&source, |_, count| count.saturating_sub(1));
+            self.by_address.remove_if(&source, |_, count| *count == 0);
         }
     }
 
@@ -121,5 +123,17 @@ mod tests {
         assert_eq!(table.open(), 3);
         table.release(a);
         assert_eq!(table.admit(a), Ok(()));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let table = SessionTable::new(0, 1);
+        let [a, b, other] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        assert_eq!(table.admit(a), Ok(()));
+        assert_eq!(table.admit(b), Err(Full::Address));
+        assert_eq!(table.admit(other), Ok(()));
+        table.release(a);
+        assert_eq!(table.admit(b), Ok(()));
     }
 }

@@ -13,7 +13,7 @@ use shared::limits::{ADDRESSES_MAX, ORIGIN_MAX_BYTES};
 
 use super::{plain, refuse};
 use crate::error::AppError;
-use crate::limiter::{Meters, Rate};
+use crate::limiter::{Meters, Rate, source};
 use crate::metrics::{self, Limit};
 use crate::session::{Engine, Full};
 
@@ -160,7 +160,7 @@ impl Gate {
         let limit = |limit| {
             metrics::get().rate_limited(limit);
         };
-        if !self.handshakes.take(address, Instant::now()) {
+        if !self.handshakes.take(source(address), Instant::now()) {
             limit(Limit::HandshakesPerAddress);
             return Err(HandshakeError::TooManyRequests);
         }

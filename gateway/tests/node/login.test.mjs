@@ -137,6 +137,16 @@ describe('login', { concurrency: 4 }, () => {
     assert.ok(Number(blocked.headers['retry-after']) >= 1);
   }));
 
+  test('addresses of one IPv6 network are one', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    for (let attempt = 1; attempt <= 5; attempt += 1) {
+      const answer = await login({ email: `nobody${attempt}@example.com`, password: 'wrong' }, { 'X-Forwarded-For': `2001:db8:0:7:${attempt}::1` });
+      assert.equal(answer.status, 401, `attempt ${attempt}`);
+    }
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '2001:db8:0:7::9' })).status, 429);
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '2001:db8:0:8::9' })).status, 200);
+  }));
+
   test('behind a trusted proxy the address is the client\'s', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
     await addUser({ email: 'ann@example.com', password: 'right one' });
     for (let attempt = 1; attempt <= 5; attempt += 1) {
