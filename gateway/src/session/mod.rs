@@ -384,7 +384,7 @@ mod tests {
         let sessions = SessionTable::new(0, 0);
         let engine = Arc::new(Engine::new(config.times, 1_000, sessions, namespaces));
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let session = engine.open(TransportName::Polling, Handshake { address, token: None });
+        let session = engine.open(TransportName::Polling, Handshake::new(address, None, None));
         assert!(matches!(poll(&session), Polled::Packets(_)), "the open packet");
         session
     }

@@ -24,7 +24,7 @@ use shared::ws;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::close::CloseReason;
-use crate::metrics;
+use crate::metrics::{self, BadInput};
 use crate::namespace::Handshake;
 use crate::session::{Engine, ProbeSeat, Session};
 use gate::Origin;
@@ -87,7 +87,9 @@ impl Transports {
         slot: &UpgradeSlot,
     ) -> Result<Route, HandshakeError> {
         let uri = request.uri().clone();
-        let query = Query::parse(uri.query().unwrap_or_default())?;
+        let query = Query::parse(uri.query().unwrap_or_default()).inspect_err(|_| {
+            metrics::get().bad_input(BadInput::Handshake);
+        })?;
         let upgrade = is_upgrade(request.headers());
         if let Some(sid) = &query.sid {
             let session = SessionId::parse(sid).and_then(|id| self.engine.sessions.get(id));
@@ -117,22 +119,17 @@ impl Transports {
                 }
             };
         }
-        if request.method() != Method::GET {
-            return Err(HandshakeError::BadMethod);
-        }
-        if (query.transport == TransportName::WebSocket) != upgrade {
-            return Err(HandshakeError::BadRequest);
-        }
-        if !query.version_4 {
-            return Err(HandshakeError::UnsupportedVersion);
+        if let Some(malformed) = malformed(request, &query, upgrade) {
+            metrics::get().bad_input(BadInput::Handshake);
+            return Err(malformed);
         }
         if upgrade && let Some(refusal) = upgrade_refusal(request.headers()) {
             return Ok(Route::Done(refusal));
         }
         let address = self.gate.client_address(peer.ip(), request.headers());
         self.gate.admit(&self.engine, address)?;
-        let token = query.token.map(Into::into).or_else(|| bearer(request.headers()).map(Into::into));
-        let session = self.engine.open(query.transport, Handshake { address, token });
+        let handshake = Handshake::new(address, query.token.as_deref(), bearer(request.headers()));
+        let session = self.engine.open(query.transport, handshake);
         Ok(match query.transport {
             TransportName::Polling => Route::Done(polling::opened(&session)),
             TransportName::WebSocket => Route::Done(accept(request, slot, session, None)),
@@ -162,18 +159,33 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// Why an upgrade request is none of RFC 6455's, if it is not.
-fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
-        let mut response = plain(StatusCode::UPGRADE_REQUIRED);
-        let version = HeaderValue::from_static("13");
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
-        Some(response)
-    } else if !has_one_key(headers) {
-        Some(refuse(HandshakeError::BadRequest))
+/// What is wrong with a request for a session, if it can be for none.
+fn malformed(request: &Request<Incoming>, query: &Query<'_>, upgrade: bool) -> Option<HandshakeError> {
+    if request.method() != Method::GET {
+        Some(HandshakeError::BadMethod)
+    } else if (query.transport == TransportName::WebSocket) != upgrade {
+        Some(HandshakeError::BadRequest)
+    } else if !query.version_4 {
+        Some(HandshakeError::UnsupportedVersion)
     } else {
         None
     }
+}
+
+/// Why an upgrade request is none of RFC 6455's, if it is not.
+fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
+    let response = if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED);
+        let version = HeaderValue::from_static("13");
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+        response
+    } else if !has_one_key(headers) {
+        refuse(HandshakeError::BadRequest)
+    } else {
+        return None;
+    };
+    metrics::get().bad_input(BadInput::Handshake);
+    Some(response)
 }
 
 fn has_one_key(headers: &HeaderMap) -> bool {

@@ -246,6 +246,10 @@ describe('a secret', () => {
     assert.deepEqual(await connect(gateway, t, undefined, { headers: bearer, query: '&token=a.b.c' }), INVALID);
     assert.deepEqual(await connect(gateway, t, undefined, { headers: { Authorization: 'Bearer a.b.c' } }), INVALID);
     assert.equal(await connect(gateway, t, { token: good }, { headers: { Authorization: 'Bearer a.b.c' }, query: '&token=a.b.c' }), 'accepted');
+    assert.equal(await connect(gateway, t, { token: '' }, { headers: bearer, query: '&token=' }), 'accepted', 'empty ones hide none');
+    assert.equal(await connect(gateway, t, { token: '' }, { query: `&token=${good}` }), 'accepted');
+    assert.deepEqual(await connect(gateway, t, { token: '' }, { query: '&token=' }), MISSING);
+    assert.deepEqual(await connect(gateway, t, undefined, { headers: { Authorization: `Bearer ${'x'.repeat(9_000)}` } }), INVALID, 'too long');
   });
 });
 

@@ -512,6 +512,26 @@ describe('an upgrade', () => {
   });
 });
 
+describe('a malformed handshake', () => {
+  row(site, 'B21 is counted', async (gateway) => {
+    const counted = await meter(gateway, 'muster_bad_input_total', 'kind="handshake"');
+    const bad = [
+      handshake(gateway.port, { 'Sec-WebSocket-Version': '8' }),
+      handshake(gateway.port, { 'Sec-WebSocket-Key': null }),
+      handshake(gateway.port, {}, '/socket.io/?EIO=3&transport=websocket'),
+      handshake(gateway.port, {}, '/socket.io/?EIO=4&transport=polling'),
+      handshake(gateway.port, {}, '/socket.io/?EIO=4&transport=carrier-pigeon'),
+      requestText(gateway.port, 'PUT', '/socket.io/?EIO=4&transport=polling'),
+    ];
+    for (const text of bad) assert.ok((await rawHttp(gateway.port, text)).status >= 400);
+    await counted.grows(bad.length);
+    const session = await pollingSession(gateway.port);
+    assert.equal((await session.post('1')).status, 200);
+    await forgotten(session);
+    assert.equal(await counted.total(), counted.start + bad.length, 'and nothing else is');
+  });
+});
+
 describe('an upgrade that is no GET', () => {
   rows(
     site,
