@@ -126,9 +126,12 @@ impl Gate {
     /// Judges a request to the REST API by where its page comes from: what to tell the browser, or the
     /// answer to a refused request or a preflight.
     pub(crate) fn judge<B>(&self, request: &Request<B>) -> Result<Cross, Box<Response<Body>>> {
-        let origin = self
-            .origin(request.headers())
-            .map_err(|_| Box::new(AppError::Forbidden("Origin not allowed".into()).into_response()))?;
+        let origin = self.origin(request.headers()).map_err(|refused| {
+            Box::new(match refused {
+                OriginRefused::TooLong => refused.into_response(),
+                OriginRefused::Because(_) => AppError::Forbidden("Origin not allowed".into()).into_response(),
+            })
+        })?;
         if request.method() == Method::OPTIONS && origin.is_cross() {
             return Err(Box::new(preflight(&origin, request.headers())));
         }

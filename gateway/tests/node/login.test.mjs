@@ -58,7 +58,8 @@ async function wholeStory(context) {
   assert.deepEqual({ ...user, id: '' }, { id: '', email, name: 'Ann Ä', role: 'rescuer', avatar: null });
   const claims = jwt.verify(token, gateway.secret, { algorithms: ['HS256'] });
   assert.equal(claims.userId ?? claims.id ?? claims.sub, user.id);
-  assert.ok(claims.exp > Date.now() / 1000 + 60, 'the token expires, and not at once');
+  assert.equal(claims.exp - claims.iat, 3_600, 'the token is good for an hour');
+  assert.ok(Math.abs(claims.iat - Date.now() / 1000) < 60, 'from now on');
 
   for (const transport of TRANSPORTS) {
     const room = unique('room');
@@ -135,6 +136,19 @@ describe('login', { concurrency: 4 }, () => {
     const blocked = await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.99' });
     assert.equal(blocked.status, 429);
     assert.ok(Number(blocked.headers['retry-after']) >= 1);
+  }));
+
+  test('an e-mail and a password have 256 bytes at most', () => withGateway({}, async ({ addUser, login }) => {
+    const password = 'é'.repeat(128);
+    assert.equal((await addUser({ email: 'ann@example.com', password })).code, 0);
+    assert.notEqual((await addUser({ email: 'bob@example.com', password: `${password}x` })).code, 0);
+    assert.equal((await login({ email: 'ann@example.com', password })).status, 200);
+    const tooLong = { success: false, error: 'Email or password too long' };
+    for (const body of [{ email: 'ann@example.com', password: `${password}x` }, { email: 'a'.padEnd(257, 'x'), password }]) {
+      const answer = await login(body);
+      assert.deepEqual([answer.status, answer.json], [400, tooLong]);
+    }
+    assert.equal((await login({ email: 'a'.padEnd(256, 'x'), password })).status, 401);
   }));
 
   test('addresses of one IPv6 network are one', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
