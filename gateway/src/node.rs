@@ -171,7 +171,7 @@ impl Node {
     }
 }
 
-pub(crate) fn fanout_options(config: &Config, node: NodeId) -> FanoutOptions {
+fn fanout_options(config: &Config, node: NodeId) -> FanoutOptions {
     let mut namespaces: Vec<Namespace> =
         config.mounts.iter().map(|(_, namespace)| namespace.clone()).collect();
     namespaces.sort();

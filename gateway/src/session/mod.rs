@@ -357,7 +357,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::task::Waker;
 
-    use fanout::{Fanout, Polled};
+    use fanout::{Fanout, FanoutOptions, OutboxLimits, Polled};
     use shared::config::{Config, Layers};
     use shared::ids::NodeId;
 
@@ -365,13 +365,20 @@ mod tests {
     use crate::auth::Tokens;
     use crate::context::Context;
     use crate::namespace::Namespaces;
-    use crate::node::fanout_options;
     use crate::records::Records;
     use crate::tasks::Tasks;
 
     async fn polling_session() -> Arc<Session> {
         let config: Config = Layers::default().resolve().unwrap();
-        let (fanout, _overflowed) = Fanout::new(fanout_options(&config, NodeId::from_random([0; 4])));
+        let (fanout, _overflowed) = Fanout::new(FanoutOptions {
+            node: NodeId::from_random([0; 4]),
+            namespaces: Vec::new(),
+            couriers: 1,
+            outbox: OutboxLimits { bytes: 0, packets: 0 },
+            rooms_per_socket: 0,
+            sockets_per_user: 0,
+            distributions: metrics::distributions(),
+        });
         let context = Context {
             fanout,
             records: Records::open("sqlite::memory:").await.unwrap(),
