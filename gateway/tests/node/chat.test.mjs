@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { startPostgres } from './support/postgres.mjs';
-import { delay, eventually, record } from './support/wait.mjs';
+import { delay, eventually, once, record } from './support/wait.mjs';
 
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
@@ -578,8 +578,10 @@ describe('chat without its database', () => {
         await said(ann, room, 'before', bob);
         postgres.freeze();
         const frozen = performance.now();
-        // Longer than a heartbeat may take in all.
+        // Longer than a heartbeat may take in all, a round from each ping to the next.
         for (let round = 0; performance.now() - frozen < 6_000; round += 1) {
+          const pinged = once(ann.socket.io, 'ping', { timeout: 15_000 });
+          pinged.catch(() => {});
           const answers = Promise.all(Array.from({ length: 3 }, (_, at) => ann.socket.timeout(30_000).emitWithAck('send_message', { roomId: room, content: `m${round}.${at}` })));
           answers.catch(() => {});
           bob.socket.emit('typing_start', room);
@@ -589,6 +591,7 @@ describe('chat without its database', () => {
             assert.equal(success, false);
             publicText(error);
           }
+          await pinged;
         }
         assert.equal(ann.lost(), undefined, 'the sender');
         assert.equal(bob.lost(), undefined, 'the other');
