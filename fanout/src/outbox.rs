@@ -517,6 +517,27 @@ mod tests {
     }
 
     #[test]
+    fn an_overflow_that_cannot_be_reported_is_still_found() {
+        let (overflowed, _receiver) = mpsc::channel(shared::limits::OVERFLOWS_QUEUED);
+        let stats = Arc::new(Stats::new(crate::stats::Distributions::ignored()));
+        let limits = OutboxLimits { bytes: 0, packets: 1 };
+        let shared = Arc::new(OutboxShared { limits, overflowed, stats: Arc::clone(&stats) });
+        let node = shared::ids::NodeId::from_random([0; 4]);
+        let count = shared::limits::OVERFLOWS_QUEUED + 1;
+        for at in 0..count {
+            let mut entropy = [0; 16];
+            entropy[..8].copy_from_slice(&at.to_le_bytes());
+            let session = SessionId::new(node, entropy);
+            let outbox = Outbox::new(session, Arc::clone(&shared), Arc::new(Courier::default()));
+            outbox.push(Bytes::from_static(b"x"), 1);
+            outbox.push(Bytes::from_static(b"x"), 1);
+            assert!(outbox.has_overflowed(), "{at}");
+        }
+        assert_eq!(shared.overflowed.capacity(), 0);
+        assert_eq!(stats.snapshot().overflows, count as u64);
+    }
+
+    #[test]
     fn a_bound_in_bytes_does_not_refuse_a_single_item() {
         let (outbox, _overflowed, _) = outbox(4, 0);
         outbox.push(Bytes::from_static(b"123456"), 1);

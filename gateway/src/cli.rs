@@ -2,7 +2,7 @@
 //! `version`.
 
 use std::fmt::Display;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -62,7 +62,11 @@ fn command() -> Command {
         .arg(text("ttl", "How long it is good for").default_value("1h"))
         .arg(text("claims", "Further claims, as a JSON object"));
     let add = Command::new("add")
-        .about("Add a user who logs in with e-mail and password; the password is read from standard input")
+        .about("Add a user who logs in with e-mail and password")
+        .long_about(
+            "Add a user who logs in with e-mail and password. The password is one line of standard input; a \
+             terminal shows it as it is typed, so better pipe it in: `gateway user add … < password-file`.",
+        )
         .arg(text("email", "E-mail").required(true))
         .arg(text("name", "Name to show").required(true))
         .arg(text("role", "Role"))
@@ -222,8 +226,8 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
     }
     let password = match args.get_one::<String>("password") {
         Some(password) => password.clone(),
-        None => match read_line() {
-            Ok(line) => line,
+        None => match ask_password() {
+            Ok(password) => password,
             Err(error) => return fail(&error),
         },
     };
@@ -259,11 +263,21 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
     }
 }
 
-fn read_line() -> std::io::Result<String> {
+fn ask_password() -> std::io::Result<String> {
+    let input = std::io::stdin();
+    if input.is_terminal() {
+        // With standard error closed there is nobody to ask; the line is read all the same.
+        let _ = write!(std::io::stderr(), "Password (shown as you type): ");
+    }
+    read_line(input.lock())
+}
+
+/// One line without its end, and no more of it than is needed to tell that it is too long.
+fn read_line(input: impl BufRead) -> std::io::Result<String> {
     let mut line = String::new();
-    let limit = CREDENTIAL_MAX_BYTES as u64 + 2;
-    std::io::stdin().take(limit).read_to_string(&mut line)?;
-    Ok(line.lines().next().unwrap_or_default().to_owned())
+    input.take(CREDENTIAL_MAX_BYTES as u64 + 2).read_line(&mut line)?;
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
@@ -352,5 +366,22 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_one_line_and_bounded() {
+        let read = |input: &str| read_line(input.as_bytes()).unwrap();
+        assert_eq!(read("secret\nmore"), "secret");
+        assert_eq!(read("a b \r\n"), "a b ");
+        assert_eq!(read(""), "");
+        let longest = "x".repeat(CREDENTIAL_MAX_BYTES);
+        assert_eq!(read(&format!("{longest}\r\n")), longest);
+        assert!(read(&"x".repeat(1 << 20)).len() > CREDENTIAL_MAX_BYTES);
+        assert!(read(&"x".repeat(1 << 20)).len() <= CREDENTIAL_MAX_BYTES + 2);
     }
 }

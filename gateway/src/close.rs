@@ -89,10 +89,10 @@ impl CloseReason {
         !matches!(self, Self::TransportClose | Self::TransportError | Self::SlowConsumer)
     }
 
-    /// Whether a polling client that has no GET parked is kept what waits for it, and told. Not one that
-    /// has left, or that cannot be understood.
+    /// Whether a polling client is kept what waits for it until its next GET, and told. Not one that has
+    /// left, that cannot be understood, or whose packets are gone.
     pub(crate) fn lingers(self) -> bool {
-        !matches!(self, Self::Client | Self::ParseError)
+        self.is_orderly() && !matches!(self, Self::Client | Self::ParseError)
     }
 
     /// For counting: the reason without its particulars.

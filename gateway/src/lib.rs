@@ -10,7 +10,7 @@
 //! cli → node → http → transport → session → namespace → apps → socket → context → auth, records, acks, tasks
 //! ```
 //!
-//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`] and [`ids`] are used by all and use none of the above.
+//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`] and [`ids`] are used by all and use none of the above.
 
 mod acks;
 mod apps;
@@ -24,6 +24,7 @@ mod error;
 mod http;
 mod ids;
 mod limiter;
+mod members;
 mod metrics;
 mod namespace;
 mod node;

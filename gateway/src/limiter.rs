@@ -5,10 +5,24 @@
 
 use std::collections::VecDeque;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use shared::limits::IPV6_PREFIX_BITS;
+
+/// What the per-address limits count as one address: of IPv6 the network, since who has one address of it
+/// has all.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let mask = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
+}
 
 /// A rate with a burst (the generic cell rate algorithm).
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +171,15 @@ mod tests {
         let later = start + Duration::from_secs(1);
         assert_eq!((0..100).filter(|_| meter.take(rate, later)).count(), 10);
         assert!(Rate::new(0, 0).is_none());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source() {
+        let source = |text: &str| source(text.parse().unwrap()).to_string();
+        assert_eq!(source("2001:db8:1:2:ffff::1"), "2001:db8:1:2::");
+        assert_eq!(source("2001:db8:1:2::"), "2001:db8:1:2::");
+        assert_eq!(source("2001:db8:1:3::1"), "2001:db8:1:3::");
+        assert_eq!(source("192.0.2.7"), "192.0.2.7");
     }
 
     #[test]

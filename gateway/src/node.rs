@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
 use shared::config::{Config, TokenKeys};
 use shared::ids::NodeId;
-use shared::limits::{INTERNAL_CONNECTIONS, LAST_WORDS_MS, RESERVED_FILES};
+use shared::limits::{DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, RESERVED_FILES};
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
 
@@ -157,10 +157,13 @@ impl Node {
             #[expect(clippy::cast_precision_loss, reason = "a gauge")]
             metrics::get().drain_remaining.set(left as f64);
         }
-        // Whoever came in by a handshake that was under way; and nobody will come for a last GET any more.
-        for session in self.transports.engine.sessions.all() {
-            session.close(CloseReason::Shutdown);
-            session.forget();
+        let sessions = &self.transports.engine.sessions;
+        // Whoever came in by a handshake that was under way.
+        sessions.all().iter().for_each(|session| session.close(CloseReason::Shutdown));
+        // Who polls is told by the next GET, if that comes soon.
+        let last_gets = Duration::from_millis(DRAIN_LAST_GETS_MS);
+        if tokio::time::timeout(last_gets, sessions.emptied()).await.is_err() {
+            sessions.all().iter().for_each(|session| session.forget());
         }
     }
 }

@@ -85,7 +85,7 @@ const ORDER: &[&[&str]] = &[
     &["auth", "records", "acks", "tasks"],
     &["error"],
     &["metrics"],
-    &["limiter", "close", "clock", "ids", "telemetry"],
+    &["limiter", "close", "clock", "members", "ids", "telemetry"],
 ];
 
 #[test]

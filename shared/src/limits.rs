@@ -67,7 +67,8 @@ pub const BODY_MAX_MS: u64 = 15_000;
 /// Bytes of a REST request's body.
 pub const REST_BODY_MAX_BYTES: usize = 64 * 1024;
 
-/// Milliseconds that packets may wait for a client that does not read, before its transport is closed.
+/// Milliseconds that packets or an HTTP answer may wait for a client that does not read, before its
+/// connection is closed.
 pub const OUTBOX_AGE_MAX_MS: u64 = 10_000;
 
 /// Milliseconds of silence after which a client that was refused for its rate has stopped flooding.
@@ -87,6 +88,9 @@ pub const INTERNAL_CONNECTIONS: usize = 250;
 
 /// Milliseconds that tasks and connections may take to end when a drain has closed every session.
 pub const LAST_WORDS_MS: u64 = 5_000;
+
+/// Milliseconds that a drain, every session closed, waits for the last GETs of polling clients.
+pub const DRAIN_LAST_GETS_MS: u64 = 1_000;
 
 /// Milliseconds a closed polling session keeps its last packets for the next GET.
 pub const POLLING_LINGER_MS: u64 = 30_000;
@@ -166,9 +170,13 @@ pub const CLOCK_SKEW_S: u64 = 5;
 /// Addresses that the per-address limits keep apart at once; past it new ones share one counter.
 pub const ADDRESSES_MAX: usize = 200_000;
 
+/// Leading bits of an IPv6 address that the per-address limits tell apart: a subscriber has the others.
+pub const IPV6_PREFIX_BITS: u32 = 64;
+
 /// File descriptors kept free of connections: database, logs, backplane, HTTP.
 pub const RESERVED_FILES: u64 = 1_000;
 
+const _: () = assert!(IPV6_PREFIX_BITS > 0 && IPV6_PREFIX_BITS <= 128);
 const _: () = assert!(CONTROL_PAYLOAD_MAX < 126);
 const _: () = assert!(BATCH_BYTES_MAX <= 64 * 1024);
 const _: () = assert!(CHAT_HISTORY <= PAGE_MAX);

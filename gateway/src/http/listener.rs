@@ -8,13 +8,12 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -101,15 +100,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
     let slot = UpgradeSlot::default();
     {
         let heads = Heads::new(stream);
-        let next_head = heads.next_head();
-        let service = service_fn(|request| {
-            let (slot, next_head) = (&slot, Arc::clone(&next_head));
-            async move {
-                let response = answer(request, peer, door, slot).await;
-                next_head.store(true, Ordering::Release);
-                response
-            }
-        });
+        let service = service_fn(|request| answer(request, peer, door, &slot));
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -137,7 +128,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
 }
 
 async fn answer(
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: SocketAddr,
     door: &Door,
     slot: &UpgradeSlot,
@@ -147,6 +138,22 @@ async fn answer(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return Ok(response);
     }
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+    let mut response = dispatch(request, peer, door, slot).await?;
+    if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // What comes next may not be HTTP.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Hands a request to who answers it.
+async fn dispatch(
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    door: &Door,
+    slot: &UpgradeSlot,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path();
     let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
     if door.is_public && is_engine && !assets::is_client_file(path) {
@@ -166,13 +173,8 @@ async fn answer(
     };
     let address = door.transports.gate.client_address(peer.ip(), request.headers());
     request.extensions_mut().insert(ClientAddress(address));
-    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
     cross.apply(response.headers_mut());
-    if wants_upgrade {
-        // Nothing here is upgraded; what comes next may not be HTTP.
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     Ok(response)
 }
 

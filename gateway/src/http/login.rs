@@ -16,7 +16,7 @@ use crate::auth::password;
 use crate::clock::now_s;
 use crate::context::Context;
 use crate::error::AppError;
-use crate::limiter::Failures;
+use crate::limiter::{Failures, source};
 use crate::metrics::{self, Limit};
 use crate::records::users::{self, User};
 
@@ -90,7 +90,7 @@ impl Login {
         if email.contains('\0') {
             return Err(AppError::BadInput("Email contains a null character".into()));
         }
-        let keys = [format!("e {email}"), format!("a {address}")];
+        let keys = [format!("e {email}"), format!("a {}", source(address))];
         self.must_not_be_blocked(&keys)?;
         // Waiting for a place to hash, others may have failed.
         let place = Arc::clone(&self.hashing).acquire_owned().await.map_err(|e| AppError::internal(&e))?;

@@ -8,13 +8,13 @@ use axum::http::request::Parts;
 use fanout::{Counted, RoomCount};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::limits::MEMBERS_MAX;
 use shared::names::Room;
 
 use super::Site;
 use super::caller::InternalCaller;
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
+use crate::members::listed;
 
 /// A room of the cluster in the path. An app's prefix may make it longer than a name.
 pub(super) struct RoomPath(String);
@@ -59,23 +59,11 @@ pub(super) async fn active(
     let (namespace, room) = (namespace.as_str(), room.as_str());
     let members = site.context.fanout.members(namespace, room).await?;
     let count = RoomCount::of(&members);
-    let listed: Vec<_> = members
-        .iter()
-        .take(MEMBERS_MAX)
-        .map(|member| {
-            json!({
-                "userId": member.user.as_str(),
-                "displayName": member.display_name,
-                "socketId": member.socket.as_str(),
-                "connectedAt": member.connected_at_ms,
-            })
-        })
-        .collect();
     let now = now_ms();
     Ok(Json(json!({"success": true, "data": {
         "room": room,
         "namespace": namespace,
-        "members": listed,
+        "members": listed(&members),
         "count": count.sockets,
         "users": count.users,
         "asOf": iso(now),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use shared::auth::AuthError;
 use shared::config::AuthErrors;
 use shared::ids::SocketId;
+use shared::limits::TOKEN_MAX_BYTES;
 use shared::sio::{Encoded, encode_connect, encode_connect_error};
 
 use super::{Mounted, Namespaces};
@@ -22,16 +23,35 @@ pub(crate) struct Handshake {
     /// The client's address, by way of trusted proxies.
     pub(crate) address: IpAddr,
     /// A token in the query, else in the `Authorization` header.
-    pub(crate) token: Option<Box<str>>,
+    token: Token,
 }
 
 /// A token on its way to be verified.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
     Missing,
-    /// There is one, and it is no text.
-    NotText,
+    /// There is one, and it is no text or longer than any may be.
+    Unreadable,
     Text(Box<str>),
+}
+
+impl Handshake {
+    /// A handshake from `address`, with what may be a token in its query and its `Authorization` header.
+    pub(crate) fn new(address: IpAddr, query: Option<&str>, bearer: Option<&str>) -> Self {
+        Self { address, token: Token::of_handshake(query, bearer) }
+    }
+}
+
+impl Token {
+    /// The token of a handshake: the first of these that is not empty. It is kept as long as its session, so
+    /// of one that is too long only that is kept.
+    fn of_handshake(query: Option<&str>, bearer: Option<&str>) -> Self {
+        match [query, bearer].into_iter().flatten().find(|token| !token.is_empty()) {
+            None => Self::Missing,
+            Some(token) if token.len() > TOKEN_MAX_BYTES => Self::Unreadable,
+            Some(token) => Self::Text(token.into()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -40,14 +60,12 @@ struct Auth {
 }
 
 impl Namespaces {
-    /// The token of a CONNECT: in its auth payload, else what the handshake had.
+    /// The token of a CONNECT: in its auth payload, unless that is empty, else what the handshake had.
     pub(crate) fn token_of(&self, auth: Option<&str>, handshake: &Handshake) -> Token {
-        let in_auth = auth.and_then(|auth| serde_json::from_str::<Auth>(auth).ok()?.token);
-        match (in_auth, &handshake.token) {
-            (Some(serde_json::Value::String(token)), _) => Token::Text(token.into()),
-            (Some(serde_json::Value::Null) | None, Some(token)) => Token::Text(token.clone()),
-            (Some(serde_json::Value::Null) | None, None) => Token::Missing,
-            (Some(_), _) => Token::NotText,
+        match auth.and_then(|auth| serde_json::from_str::<Auth>(auth).ok()?.token) {
+            Some(serde_json::Value::String(token)) if !token.is_empty() => Token::Text(token.into()),
+            Some(serde_json::Value::Null | serde_json::Value::String(_)) | None => handshake.token.clone(),
+            Some(_) => Token::Unreadable,
         }
     }
 
@@ -62,7 +80,7 @@ impl Namespaces {
         let namespace = mounted.name.as_str();
         let verified = match token {
             Token::Missing => Err(AuthError::Missing),
-            Token::NotText => Err(AuthError::Invalid),
+            Token::Unreadable => Err(AuthError::Invalid),
             Token::Text(token) => self.context.tokens.verify(&token).await,
         };
         let claims = verified.map_err(|error| {
@@ -106,4 +124,20 @@ fn refusal(mounted: &Mounted, error: &AuthError) -> Encoded {
     };
     let data = serde_json::json!({"code": error.code()});
     encode_connect_error(mounted.name.as_str(), &message, Some(&data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_handshake_the_first_token_that_is_there_is_kept() {
+        let text = |token: &str| Token::Text(token.into());
+        assert_eq!(Token::of_handshake(Some("a"), Some("b")), text("a"));
+        assert_eq!(Token::of_handshake(Some(""), Some("b")), text("b"));
+        assert_eq!(Token::of_handshake(None, Some("")), Token::Missing);
+        let longest = "x".repeat(TOKEN_MAX_BYTES);
+        assert_eq!(Token::of_handshake(None, Some(&longest)), text(&longest));
+        assert_eq!(Token::of_handshake(None, Some(&format!("{longest}x"))), Token::Unreadable);
+    }
 }

@@ -15,6 +15,7 @@ use shared::limits::{RECORDS_CONNECT_MS, RECORDS_CONNECTIONS, RECORDS_RETRY_MS, 
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
 use sqlx::{AnyPool, Executor as _};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use crate::error::AppError;
@@ -27,8 +28,16 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     pool: AnyPool,
-    /// When the database could not be reached: until then nobody tries.
-    retry_at: Arc<Mutex<Option<Instant>>>,
+    reach: Arc<Mutex<Reach>>,
+}
+
+/// What is known of whether the database can be reached.
+#[derive(Debug, Default)]
+struct Reach {
+    /// When it could not be reached: until then nobody tries.
+    retry_at: Option<Instant>,
+    /// When it last answered anybody.
+    answered_at: Option<Instant>,
 }
 
 /// After the database could not be reached, one caller in this time finds out whether it can be again; the
@@ -54,9 +63,13 @@ impl Records {
         let sqlite = url.starts_with("sqlite:");
         // The file is made when it is not there.
         let url = if sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
-        let in_memory = url.contains(":memory:");
-        let pool = AnyPoolOptions::new()
-            .max_connections(if in_memory { 1 } else { RECORDS_CONNECTIONS })
+        let options = if url.contains(":memory:") || url.contains("mode=memory") {
+            // The records are gone with their connection: there is one, for ever.
+            AnyPoolOptions::new().max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None)
+        } else {
+            AnyPoolOptions::new().max_connections(RECORDS_CONNECTIONS)
+        };
+        let pool = options
             .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
@@ -73,7 +86,7 @@ impl Records {
             .await?;
         let migrator = if sqlite { &SQLITE } else { &POSTGRES };
         migrator.run(&pool).await?;
-        Ok(Self { pool, retry_at: Arc::default() })
+        Ok(Self { pool, reach: Arc::default() })
     }
 
     /// The pool, for statements of an app.
@@ -92,22 +105,17 @@ impl Records {
     ) -> Result<T, AppError> {
         let start = Instant::now();
         {
-            let mut retry_at = self.retry_at.lock();
-            if retry_at.is_some_and(|at| start < at) {
+            let mut reach = self.reach.lock();
+            if reach.retry_at.is_some_and(|at| start < at) {
                 return Err(AppError::Unavailable);
             }
-            if retry_at.is_some() {
-                *retry_at = Some(start + RETRY);
+            if reach.retry_at.is_some() {
+                reach.retry_at = Some(start + RETRY);
             }
         }
         let outcome = timeout(Duration::from_millis(RECORDS_TIMEOUT_MS), work).await;
         metrics::get().records_seconds.record(start.elapsed());
-        let unreachable = match &outcome {
-            Ok(Ok(_)) => false,
-            Ok(Err(error)) => is_unreachable(error),
-            Err(_) => true,
-        };
-        *self.retry_at.lock() = unreachable.then(|| Instant::now() + RETRY);
+        self.reach.lock().learn(&outcome, start);
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(AppError::records(&error)),
@@ -127,12 +135,21 @@ impl Records {
     }
 }
 
-/// Whether the database could not be asked at all; an answer that is an error is something else.
-fn is_unreachable(error: &sqlx::Error) -> bool {
-    matches!(
-        error,
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed
-    )
+impl Reach {
+    /// Takes note of how work that began at `start` has ended. An answer that is an error is an answer; and
+    /// who got no connection while others were answered has met a crowd, not a lost database.
+    fn learn<T>(&mut self, outcome: &Result<Result<T, sqlx::Error>, Elapsed>, start: Instant) {
+        let now = Instant::now();
+        let unreachable = match outcome {
+            Ok(Err(sqlx::Error::PoolTimedOut)) => self.answered_at.is_none_or(|at| at < start),
+            Ok(Err(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed)) | Err(_) => true,
+            Ok(Ok(_) | Err(_)) => {
+                self.answered_at = Some(now);
+                false
+            }
+        };
+        self.retry_at = unreachable.then(|| now + RETRY);
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +162,41 @@ mod tests {
             migrator.iter().map(|m| (m.version, m.description.clone())).collect::<Vec<_>>()
         };
         assert_eq!(names(&SQLITE), names(&POSTGRES));
+    }
+
+    async fn ask(records: &Records) -> Result<(), AppError> {
+        records.run(async { sqlx::query("SELECT 1").execute(records.pool()).await }).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn records_in_memory_keep_their_connection() {
+        for url in ["sqlite::memory:", "sqlite:any?mode=memory"] {
+            let records = Records::open(url).await.unwrap();
+            let options = records.pool().options();
+            assert_eq!((options.get_idle_timeout(), options.get_max_lifetime()), (None, None), "{url}");
+            assert_eq!((options.get_min_connections(), options.get_max_connections()), (1, 1), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_no_lost_database() {
+        let records = Records::open("sqlite::memory:").await.unwrap();
+        let mut only = records.pool().acquire().await.unwrap();
+        let ((), refused) = tokio::join!(
+            async {
+                // The other waits for a connection by now; somebody is answered meanwhile.
+                tokio::task::yield_now().await;
+                records.run(async { sqlx::query("SELECT 1").execute(&mut *only).await }).await.unwrap();
+            },
+            ask(&records)
+        );
+        assert!(refused.is_err());
+        drop(only);
+        assert!(ask(&records).await.is_ok(), "the next is served");
+
+        let only = records.pool().acquire().await.unwrap();
+        assert!(ask(&records).await.is_err());
+        drop(only);
+        assert!(ask(&records).await.is_err(), "nobody was answered: refused at once");
     }
 }

@@ -212,7 +212,13 @@ impl Session {
             }
             inner.closed = Some(reason);
             inner.watchers = SmallVec::new();
-            (inner.state.transport(), std::mem::take(&mut inner.sockets), inner.state.is_getting())
+            let transport = inner.state.transport();
+            if transport == TransportName::Polling && reason.lingers() {
+                let linger = Instant::now() + Duration::from_millis(POLLING_LINGER_MS);
+                inner.linger_until = Some(linger);
+                inner.armed = Some(self.engine.deadlines.add(self.id, linger));
+            }
+            (transport, std::mem::take(&mut inner.sockets), inner.state.is_getting())
         };
         metrics::get().closed(reason.plain());
         metrics::get().connections(transport).decrement(1);
@@ -233,30 +239,37 @@ impl Session {
                     }
                 }
             }
-            TransportName::Polling if reason.is_orderly() => {
-                // The client's own `1` releases its GET with a noop; ours is a `1`.
-                let last = if reason == CloseReason::Client { NOOP } else { CLOSE };
-                self.outbox.finish(Some(last));
-                if reason == CloseReason::Shutdown {
-                    self.outbox.flush();
-                }
-                if getting || !reason.lingers() {
-                    self.engine.sessions.remove(self.id);
-                } else {
-                    let linger = Instant::now() + Duration::from_millis(POLLING_LINGER_MS);
-                    let mut inner = self.inner.lock();
-                    inner.linger_until = Some(linger);
-                    inner.armed = Some(self.engine.deadlines.add(self.id, linger));
-                }
-            }
-            TransportName::Polling => {
-                self.outbox.finish(getting.then_some(CLOSE));
-                self.engine.sessions.remove(self.id);
-            }
+            TransportName::Polling => self.end_polling(reason, getting),
         }
         for socket in sockets {
             let context = self.engine.namespaces.context();
             drop(context.tasks.spawn(self.engine.namespaces.leave(socket, reason)));
+        }
+    }
+
+    /// Queues the last packet of a closed polling session. Who is to be told stays in the table until a GET
+    /// has taken it: whether one that is under way will take it, or has just taken what was there before,
+    /// cannot be known here.
+    fn end_polling(&self, reason: CloseReason, getting: bool) {
+        if !reason.is_orderly() {
+            self.outbox.finish(getting.then_some(CLOSE));
+        } else {
+            // The client's own `1` releases its GET with a noop; ours is a `1`.
+            self.outbox.finish(Some(if reason == CloseReason::Client { NOOP } else { CLOSE }));
+        }
+        if reason == CloseReason::Shutdown {
+            self.outbox.flush();
+        }
+        if !reason.lingers() {
+            self.engine.sessions.remove(self.id);
+        }
+    }
+
+    /// What a GET has found: it waits no longer. With the end of the session in it nobody has to come again.
+    pub(crate) fn taken(&self, packets: &[Bytes]) {
+        self.end_get();
+        if packets.last() == Some(&CLOSE) {
+            self.forget();
         }
     }
 
@@ -355,3 +368,94 @@ impl Inner {
 }
 
 const OUTBOX_AGE: Duration = Duration::from_millis(OUTBOX_AGE_MAX_MS);
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::task::Waker;
+
+    use fanout::{Fanout, FanoutOptions, OutboxLimits, Polled};
+    use shared::config::{Config, Layers};
+    use shared::ids::NodeId;
+
+    use super::*;
+    use crate::auth::Tokens;
+    use crate::context::Context;
+    use crate::namespace::Namespaces;
+    use crate::records::Records;
+    use crate::tasks::Tasks;
+
+    async fn polling_session() -> Arc<Session> {
+        let config: Config = Layers::default().resolve().unwrap();
+        let (fanout, _events) = Fanout::new(FanoutOptions {
+            node: NodeId::from_random([0; 4]),
+            namespaces: Vec::new(),
+            couriers: 1,
+            outbox: OutboxLimits { bytes: 0, packets: 0 },
+            rooms_per_socket: 0,
+            sockets_per_user: 0,
+            holdback: Duration::ZERO,
+            cluster: None,
+            distributions: metrics::distributions(),
+        });
+        let context = Context {
+            fanout,
+            records: Records::open("sqlite::memory:").await.unwrap(),
+            tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
+            tasks: Tasks::default(),
+            acks: Arc::default(),
+        };
+        let namespaces = Namespaces::new(context, Vec::new(), &config.auth, 0).unwrap();
+        let sessions = SessionTable::new(0, 0);
+        let engine = Arc::new(Engine::new(config.times, 1_000, sessions, namespaces));
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let session = engine.open(TransportName::Polling, Handshake::new(address, None, None));
+        assert!(matches!(poll(&session), Polled::Packets(_)), "the open packet");
+        session
+    }
+
+    fn poll(session: &Session) -> Polled {
+        session.outbox().poll_packets(Waker::noop())
+    }
+
+    fn is_known(session: &Session) -> bool {
+        session.engine().sessions.get(session.id()).is_some()
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_is_not_lost_behind_a_get_that_has_its_packets() {
+        let session = polling_session().await;
+        session.begin_get().unwrap();
+        session.outbox().push(text_frame("4x"), 1);
+        let Polled::Packets(packets) = poll(&session) else { panic!("a packet") };
+        // This GET has what it will answer, and its task has not come to say so.
+        session.close(CloseReason::PingTimeout);
+        session.taken(&packets);
+        assert!(is_known(&session), "the next GET is still to be told");
+        session.begin_get().unwrap();
+        assert_eq!(poll(&session), Polled::Packets(vec![CLOSE]));
+        session.taken(&[CLOSE]);
+        assert!(!is_known(&session));
+    }
+
+    #[tokio::test]
+    async fn the_last_packets_wait_for_a_get_so_long_and_no_longer() {
+        let session = polling_session().await;
+        session.close(CloseReason::Shutdown);
+        let linger = Duration::from_millis(POLLING_LINGER_MS);
+        session.engine().tick(Instant::now() + linger - Duration::from_secs(1));
+        assert!(is_known(&session));
+        session.engine().tick(Instant::now() + linger + 3 * TICK);
+        assert!(!is_known(&session));
+        assert_eq!(poll(&session), Polled::Ended);
+    }
+
+    #[tokio::test]
+    async fn who_has_left_is_not_waited_for() {
+        for reason in [CloseReason::Client, CloseReason::ParseError, CloseReason::TransportError] {
+            let session = polling_session().await;
+            session.close(reason);
+            assert!(!is_known(&session), "{reason:?}");
+        }
+    }
+}

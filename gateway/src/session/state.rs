@@ -275,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_excused_is_pinged_again_and_has_the_whole_time() {
+        let (mut state, start) = connected(TransportName::WebSocket);
+        assert_eq!(state.due(after(start, 25)), Some(Due::Ping));
+        assert_eq!(state.due(after(start, 45)), Some(Due::Close(CloseReason::PingTimeout)));
+        state.excuse(after(start, 45));
+        assert_eq!(state.due(after(start, 45)), Some(Due::Ping));
+        assert_eq!(state.next_deadline(), after(start, 65));
+    }
+
+    #[test]
     fn an_unasked_pong_moves_nothing() {
         let (mut state, start) = connected(TransportName::WebSocket);
         assert_eq!(state.receive(Packet::Pong, after(start, 20)), Step::Unsolicited);

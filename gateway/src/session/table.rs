@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use shared::ids::SessionId;
+use tokio::sync::Notify;
 
 use super::Session;
+use crate::limiter::source;
 
 /// Why a session is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub(crate) struct SessionTable {
     sessions: DashMap<SessionId, Arc<Session>, ahash::RandomState>,
     by_address: DashMap<IpAddr, usize, ahash::RandomState>,
     open: AtomicUsize,
+    /// A session was removed.
+    removed: Notify,
     max: usize,
     max_per_address: usize,
 }
@@ -33,6 +37,7 @@ impl SessionTable {
             sessions: DashMap::default(),
             by_address: DashMap::default(),
             open: AtomicUsize::new(0),
+            removed: Notify::new(),
             max,
             max_per_address,
         }
@@ -45,7 +50,7 @@ impl SessionTable {
             return Err(Full::Node);
         }
         if self.max_per_address != 0 {
-            let mut count = self.by_address.entry(address).or_default();
+            let mut count = self.by_address.entry(source(address)).or_default();
             if *count >= self.max_per_address {
                 self.open.fetch_sub(1, Ordering::AcqRel);
                 return Err(Full::Address);
@@ -59,8 +64,9 @@ impl SessionTable {
     pub(crate) fn release(&self, address: IpAddr) {
         self.open.fetch_sub(1, Ordering::AcqRel);
         if self.max_per_address != 0 {
-            self.by_address.alter(&address, |_, count| count.saturating_sub(1));
-            self.by_address.remove_if(&address, |_, count| *count == 0);
+            let source = source(address);
+            self.by_address.alter(&source, |_, count| count.saturating_sub(1));
+            self.by_address.remove_if(&source, |_, count| *count == 0);
         }
     }
 
@@ -74,11 +80,23 @@ impl SessionTable {
 
     pub(crate) fn remove(&self, id: SessionId) {
         self.sessions.remove(&id);
+        self.removed.notify_waiters();
     }
 
     /// Sessions that are open.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Returns when no session is in the table, open or waiting for its last GET.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let removed = self.removed.notified();
+            if self.sessions.is_empty() {
+                return;
+            }
+            removed.await;
+        }
     }
 
     /// Every session now in the table.
@@ -105,5 +123,17 @@ mod tests {
         assert_eq!(table.open(), 3);
         table.release(a);
         assert_eq!(table.admit(a), Ok(()));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let table = SessionTable::new(0, 1);
+        let [a, b, other] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        assert_eq!(table.admit(a), Ok(()));
+        assert_eq!(table.admit(b), Err(Full::Address));
+        assert_eq!(table.admit(other), Ok(()));
+        table.release(a);
+        assert_eq!(table.admit(b), Ok(()));
     }
 }

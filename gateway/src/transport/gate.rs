@@ -13,7 +13,7 @@ use shared::limits::{ADDRESSES_MAX, ORIGIN_MAX_BYTES};
 
 use super::{plain, refuse};
 use crate::error::AppError;
-use crate::limiter::{Meters, Rate};
+use crate::limiter::{Meters, Rate, source};
 use crate::metrics::{self, Limit};
 use crate::session::{Engine, Full};
 
@@ -126,9 +126,12 @@ impl Gate {
     /// Judges a request to the REST API by where its page comes from: what to tell the browser, or the
     /// answer to a refused request or a preflight.
     pub(crate) fn judge<B>(&self, request: &Request<B>) -> Result<Cross, Box<Response<Body>>> {
-        let origin = self
-            .origin(request.headers())
-            .map_err(|_| Box::new(AppError::Forbidden("Origin not allowed".into()).into_response()))?;
+        let origin = self.origin(request.headers()).map_err(|refused| {
+            Box::new(match refused {
+                OriginRefused::TooLong => refused.into_response(),
+                OriginRefused::Because(_) => AppError::Forbidden("Origin not allowed".into()).into_response(),
+            })
+        })?;
         if request.method() == Method::OPTIONS && origin.is_cross() {
             return Err(Box::new(preflight(&origin, request.headers())));
         }
@@ -160,7 +163,7 @@ impl Gate {
         let limit = |limit| {
             metrics::get().rate_limited(limit);
         };
-        if !self.handshakes.take(address, Instant::now()) {
+        if !self.handshakes.take(source(address), Instant::now()) {
             limit(Limit::HandshakesPerAddress);
             return Err(HandshakeError::TooManyRequests);
         }

@@ -1,63 +1,186 @@
-//! Line ends of requests, before hyper sees them.
+//! What hyper leaves to the connection: line ends of requests, before it sees them, and an end for clients
+//! that do not read.
 //!
 //! hyper takes a bare line feed for the end of a line, as it may. A proxy in front that does not would see
 //! another request in the same bytes, so a head with one must be refused: [`Heads`] puts a byte in its place
 //! that no head may have, and hyper answers 400 and closes.
+//!
+//! hyper waits for ever until a client takes an answer. Such a client would keep its place on the listener
+//! with a closed window, so a write that makes no progress for [`OUTBOX_AGE_MAX_MS`] fails.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use shared::limits::{HEAD_MAX_BYTES, OUTBOX_AGE_MAX_MS};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 /// A connection whose heads are looked at as they come in.
 #[derive(Debug)]
 pub(crate) struct Heads {
     stream: TcpStream,
-    /// Set when a request has been answered: what is read next is a head.
-    next_head: Arc<AtomicBool>,
     scan: Scan,
+    /// Since the client takes nothing of what is to be written: when it is given up.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
-/// How far the current head has come.
+/// Where in the requests of a connection the next byte is. Bodies are framed as hyper frames them; where it
+/// refuses a framing it closes, and what is made of the rest does not matter.
 #[derive(Debug, Default)]
 struct Scan {
+    part: Part,
     last: u8,
-    /// Bytes of the line that is being read, its end not counted.
-    line: usize,
-    done: bool,
+    /// The line that is being read, its end not counted; no more of it than hyper takes.
+    line: Vec<u8>,
+    /// A line of the head was seen: empty ones before it are no end.
+    begun: bool,
+    body: Body,
+}
+
+/// A part of a request.
+#[derive(Debug, Default, Clone, Copy)]
+enum Part {
+    #[default]
+    Head,
+    /// Bytes that are left of a body.
+    Counted(u64),
+    /// The line with the size of a chunk.
+    ChunkSize,
+    /// Bytes that are left of a chunk and the line end behind it.
+    Chunk(u64),
+    /// Lines behind the last chunk, to an empty one.
+    Trailers,
+    /// Not HTTP: an upgrade, or nonsense. hyper closes after either.
+    Other,
+}
+
+/// What a head says of what follows it.
+#[derive(Debug, Default, Clone, Copy)]
+enum Body {
+    #[default]
+    None,
+    Counted(u64),
+    Chunked,
+    Other,
 }
 
 impl Scan {
-    /// Looks at the next bytes of a connection; those after the head are let pass.
-    fn look(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            if self.done {
-                return;
-            }
-            match *byte {
-                b'\n' if self.last != b'\r' => *byte = 0,
-                b'\n' if self.line == 0 => self.done = true,
-                b'\n' => self.line = 0,
-                b'\r' => {}
-                _ => self.line += 1,
-            }
-            self.last = *byte;
+    /// Looks at the next bytes of a connection; those that are in no head are let pass.
+    fn look(&mut self, mut bytes: &mut [u8]) {
+        while let Some((first, _)) = bytes.split_first_mut() {
+            let length = match self.part {
+                Part::Other => return,
+                Part::Counted(left) | Part::Chunk(left) => {
+                    let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    self.pass(left - length as u64);
+                    length
+                }
+                Part::Head => {
+                    if *first == b'\n' && self.last != b'\r' {
+                        *first = 0;
+                    }
+                    self.byte(*first);
+                    1
+                }
+                Part::ChunkSize | Part::Trailers => {
+                    self.byte(*first);
+                    1
+                }
+            };
+            bytes = bytes.split_at_mut(length).1;
         }
+    }
+
+    /// So many bytes of a body or chunk are still to come.
+    fn pass(&mut self, left: u64) {
+        self.part = match self.part {
+            Part::Counted(_) if left == 0 => Part::Head,
+            Part::Counted(_) => Part::Counted(left),
+            _ if left == 0 => Part::ChunkSize,
+            _ => Part::Chunk(left),
+        };
+    }
+
+    /// Takes a byte of a part that is made of lines.
+    fn byte(&mut self, byte: u8) {
+        self.last = byte;
+        match byte {
+            b'\n' => {
+                let line = std::mem::take(&mut self.line);
+                self.end_line(&line);
+            }
+            b'\r' => {}
+            _ if self.line.len() < HEAD_MAX_BYTES => self.line.push(byte),
+            _ => {}
+        }
+    }
+
+    fn end_line(&mut self, line: &[u8]) {
+        match self.part {
+            Part::Head if !line.is_empty() => {
+                self.begun = true;
+                self.body = header(line, self.body);
+            }
+            Part::Head if self.begun => {
+                self.begun = false;
+                self.part = match std::mem::take(&mut self.body) {
+                    Body::None | Body::Counted(0) => Part::Head,
+                    Body::Counted(length) => Part::Counted(length),
+                    Body::Chunked => Part::ChunkSize,
+                    Body::Other => Part::Other,
+                };
+            }
+            Part::ChunkSize => {
+                let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+                let size = line.get(..digits).and_then(|digits| str::from_utf8(digits).ok());
+                self.part = match size.and_then(|size| u64::from_str_radix(size, 16).ok()) {
+                    Some(0) => Part::Trailers,
+                    Some(size) => Part::Chunk(size.saturating_add(2)),
+                    None => Part::Other,
+                };
+            }
+            Part::Trailers if line.is_empty() => self.part = Part::Head,
+            Part::Head | Part::Trailers | Part::Counted(_) | Part::Chunk(_) | Part::Other => {}
+        }
+    }
+}
+
+/// What is known of a request's body after another line of its head. Chunks win over a length (RFC 9112,
+/// 6.3), and an upgrade over both.
+fn header(line: &[u8], known: Body) -> Body {
+    let mut parts = line.splitn(2, |byte| *byte == b':');
+    let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return known };
+    if name.eq_ignore_ascii_case(b"upgrade") {
+        return Body::Other;
+    }
+    match known {
+        Body::None | Body::Counted(_) if name.eq_ignore_ascii_case(b"transfer-encoding") => Body::Chunked,
+        Body::None | Body::Counted(_) if name.eq_ignore_ascii_case(b"content-length") => {
+            let length = str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok());
+            length.map_or(Body::Other, Body::Counted)
+        }
+        _ => known,
     }
 }
 
 impl Heads {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, next_head: Arc::default(), scan: Scan::default() }
+        Self { stream, scan: Scan::default(), stalled: None }
     }
 
-    /// To be set when a request has been answered.
-    pub(crate) fn next_head(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.next_head)
+    /// What a write has come to, or an error when too many have come to nothing.
+    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let given_up = || Box::pin(sleep(Duration::from_millis(OUTBOX_AGE_MAX_MS)));
+        let stalled = self.stalled.get_or_insert_with(given_up);
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The connection, for what is not HTTP any more.
@@ -75,9 +198,6 @@ impl AsyncRead for Heads {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            if self.next_head.swap(false, Ordering::AcqRel) {
-                self.scan = Scan::default();
-            }
             self.scan.look(buf.filled_mut().get_mut(before..).unwrap_or_default());
         }
         read
@@ -86,7 +206,8 @@ impl AsyncRead for Heads {
 
 impl AsyncWrite for Heads {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.judge(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -106,7 +227,8 @@ impl AsyncWrite for Heads {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.judge(cx, written)
     }
 }
 
@@ -131,11 +253,40 @@ mod tests {
         assert_eq!(look(&["GET / HTTP/1.1\r\n\n"]), "GET / HTTP/1.1\r\n\0");
     }
 
+    /// Looked at whole, in two pieces wherever it is cut, and byte by byte, a text is left as it is.
+    fn passes(text: &str) {
+        assert_eq!(look(&[text]), text);
+        for at in 1..text.len() {
+            let (a, b) = text.split_at(at);
+            assert_eq!(look(&[a, b]), text, "cut at {at}");
+        }
+    }
+
     #[test]
-    fn a_good_head_and_its_body_are_left_alone() {
-        let request = "POST / HTTP/1.1\r\nHost: a\r\n\r\nbody\nwith\nlines";
-        assert_eq!(look(&[request]), request);
-        let (a, b) = request.split_at(16);
-        assert_eq!(look(&[a, b]), request);
+    fn good_heads_and_their_bodies_are_left_alone() {
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let counted = "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:  9\r\n\r\na\nb\r\n\r\n\nc";
+        let empty = "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n\
+                       3;x=y\r\n\n\n\n\r\nA\r\n0123\r\n\n\n\r\n\r\n0\r\nX: y\r\n\r\n";
+        let upgrade = "GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\n\n\n";
+        passes(&[get, counted, empty, chunked, get, counted, upgrade].concat());
+    }
+
+    #[test]
+    fn heads_behind_others_are_looked_at_too() {
+        let good = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\n\nPOST / HTTP/1.1\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\n\r\n";
+        let text = format!("{good}GET / HTTP/1.1\nHost: a\r\n\r\n");
+        let expected = format!("{good}GET / HTTP/1.1\0Host: a\r\n\r\n");
+        for at in 1..text.len() {
+            let (a, b) = text.split_at(at);
+            assert_eq!(look(&[a, b]), expected, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_do_not_hide_it() {
+        assert_eq!(look(&["\r\nGET / HTTP/1.1\nHost: a\r\n"]), "\r\nGET / HTTP/1.1\0Host: a\r\n");
     }
 }

@@ -25,7 +25,7 @@ use shared::ws;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::close::CloseReason;
-use crate::metrics;
+use crate::metrics::{self, BadInput};
 use crate::namespace::Handshake;
 use crate::session::{Engine, ProbeSeat, Session};
 pub(crate) use forward::{PEER_PATH, Peers};
@@ -72,24 +72,13 @@ impl Transports {
     ) -> Response<Body> {
         let origin = match self.gate.origin(request.headers()) {
             Ok(origin) => origin,
-            Err(refusal) => {
-                let mut response = refusal.into_response();
-                close_if_upgrade(request.headers(), &mut response);
-                return response;
-            }
+            Err(refusal) => return refusal.into_response(),
         };
         if request.method() == Method::OPTIONS && origin.is_cross() {
             return gate::preflight(&origin, request.headers());
         }
         let mut response = match self.owner(&request).await {
-            Some(owner) => {
-                let head = request.headers().clone();
-                let mut response = self.forward(request, &owner, slot).await;
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    close_if_upgrade(&head, &mut response);
-                }
-                response
-            }
+            Some(owner) => self.forward(request, &owner, slot).await,
             None => {
                 let routed = self.route(&mut request, peer, slot);
                 self.finish(routed, request).await
@@ -114,11 +103,7 @@ impl Transports {
             Ok(Route::Done(response)) => response,
             Ok(Route::Get(session)) => polling::get(&session, request.headers()).await,
             Ok(Route::Post(session)) => polling::post(&session, request).await,
-            Err(error) => {
-                let mut response = refuse(error);
-                close_if_upgrade(request.headers(), &mut response);
-                response
-            }
+            Err(error) => refuse(error),
         }
     }
 
@@ -129,13 +114,18 @@ impl Transports {
         slot: &UpgradeSlot,
     ) -> Result<Route, HandshakeError> {
         let uri = request.uri().clone();
-        let query = Query::parse(uri.query().unwrap_or_default())?;
+        let query = Query::parse(uri.query().unwrap_or_default()).inspect_err(|_| {
+            metrics::get().bad_input(BadInput::Handshake);
+        })?;
         let upgrade = is_upgrade(request.headers());
         if let Some(sid) = &query.sid {
             let session = SessionId::parse(sid).and_then(|id| self.engine.sessions.get(id));
             let session = session.ok_or(HandshakeError::UnknownSession)?;
             if !query.version_4 || (query.transport == TransportName::WebSocket) != upgrade {
                 return Err(HandshakeError::BadRequest);
+            }
+            if upgrade && request.method() != Method::GET {
+                return Err(HandshakeError::BadMethod);
             }
             if upgrade {
                 let seat = session.seat_probe().ok_or(HandshakeError::BadRequest)?;
@@ -156,22 +146,17 @@ impl Transports {
                 }
             };
         }
-        if request.method() != Method::GET {
-            return Err(HandshakeError::BadMethod);
-        }
-        if (query.transport == TransportName::WebSocket) != upgrade {
-            return Err(HandshakeError::BadRequest);
-        }
-        if !query.version_4 {
-            return Err(HandshakeError::UnsupportedVersion);
+        if let Some(malformed) = malformed(request, &query, upgrade) {
+            metrics::get().bad_input(BadInput::Handshake);
+            return Err(malformed);
         }
         if upgrade && let Some(refusal) = upgrade_refusal(request.headers()) {
             return Ok(Route::Done(refusal));
         }
         let address = self.gate.client_address(peer.ip(), request.headers());
         self.gate.admit(&self.engine, address)?;
-        let token = query.token.map(Into::into).or_else(|| bearer(request.headers()).map(Into::into));
-        let session = self.engine.open(query.transport, Handshake { address, token });
+        let handshake = Handshake::new(address, query.token.as_deref(), bearer(request.headers()));
+        let session = self.engine.open(query.transport, handshake);
         Ok(match query.transport {
             TransportName::Polling => Route::Done(polling::opened(&session)),
             TransportName::WebSocket => Route::Done(accept(request, slot, session, None)),
@@ -201,16 +186,22 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// A refused upgrade ends the connection: bytes that a client sends after it must never be read as HTTP.
-fn close_if_upgrade(request: &HeaderMap, response: &mut Response<Body>) {
-    if request.contains_key(header::UPGRADE) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// What is wrong with a request for a session, if it can be for none.
+fn malformed(request: &Request<Incoming>, query: &Query<'_>, upgrade: bool) -> Option<HandshakeError> {
+    if request.method() != Method::GET {
+        Some(HandshakeError::BadMethod)
+    } else if (query.transport == TransportName::WebSocket) != upgrade {
+        Some(HandshakeError::BadRequest)
+    } else if !query.version_4 {
+        Some(HandshakeError::UnsupportedVersion)
+    } else {
+        None
     }
 }
 
 /// Why an upgrade request is none of RFC 6455's, if it is not.
 fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
-    let mut response = if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+    let response = if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED);
         let version = HeaderValue::from_static("13");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
@@ -220,7 +211,7 @@ fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
     } else {
         return None;
     };
-    close_if_upgrade(headers, &mut response);
+    metrics::get().bad_input(BadInput::Handshake);
     Some(response)
 }
 

@@ -44,8 +44,8 @@ impl Drop for Get<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.session.close(CloseReason::TransportError);
+            self.session.end_get();
         }
-        self.session.end_get();
     }
 }
 
@@ -74,9 +74,7 @@ pub(super) async fn get(session: &Arc<Session>, request: &HeaderMap) -> Response
     })
     .await;
     get.answered = true;
-    if session.is_closed() {
-        session.forget();
-    }
+    session.taken(&packets);
     if packets.is_empty() {
         return refuse(HandshakeError::UnknownSession);
     }

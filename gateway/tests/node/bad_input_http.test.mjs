@@ -16,7 +16,9 @@ import {
   fresh,
   joined,
   meter,
+  openFiles,
   parse,
+  pollingJoined,
   refusal,
   requestFrom,
   responses,
@@ -27,7 +29,7 @@ import {
   untilServerCloses,
 } from './support/hostile.mjs';
 import { pollingSession, rawConnection, rawHttp, request, requestText } from './support/raw.mjs';
-import { within } from './support/wait.mjs';
+import { eventually, within } from './support/wait.mjs';
 
 const LOGIN = '/api/v1/auth/login';
 const site = underAttack();
@@ -631,4 +633,71 @@ describe('metrics', () => {
     },
     { timeout: 120_000 },
   );
+});
+
+describe('an HTTP client that reads nothing', () => {
+  const quiet = underAttack();
+
+  row(
+    quiet,
+    'is cut off when it has taken nothing of an answer for 10 s',
+    async (gateway, t) => {
+      const before = openFiles(gateway.pid);
+      const socket = connect({ port: gateway.port, host: '127.0.0.1' });
+      t.after(() => socket.destroy());
+      socket.on('error', () => {});
+      await onceEvent(socket, 'connect');
+      socket.pause();
+      const begun = performance.now();
+      // More than both kernels keep: 60 MiB of answers.
+      for (let at = 0; at < 200; at += 1) socket.write(requestText(gateway.port, 'GET', '/socket.io/socket.io.js.map'));
+      await eventually(() => openFiles(gateway.pid) > before, { what: 'the connection to be accepted' });
+      await eventually(() => openFiles(gateway.pid) <= before, { timeout: 40_000, what: 'the connection to be closed' });
+      assert.ok(performance.now() - begun > 9_000, 'closed too early');
+    },
+    { timeout: 60_000 },
+  );
+
+  row(quiet, 'has the whole of it when it reads in the end', async (gateway, t) => {
+    const connection = await rawConnection(gateway.port);
+    t.after(() => connection.destroy());
+    for (let at = 0; at < 40; at += 1) connection.write(requestText(gateway.port, 'GET', '/socket.io/socket.io.js.map'));
+    connection.socket.pause();
+    await request(gateway.port, 'GET', '/live');
+    connection.socket.resume();
+    for (let at = 0; at < 40; at += 1) assert.equal((await connection.response()).status, 200);
+  });
+});
+
+describe('pipelined requests', () => {
+  const live = 'GET /live HTTP/1.1\r\nHost: a\r\n';
+
+  row(site, 'B84 a bare line feed in a later head of the same packet is refused', async (gateway) => {
+    const received = await untilServerCloses(gateway.port, `${live}\r\n${live}X-A: b\nX-B: c\r\n\r\n${live}\r\n`);
+    assert.equal(responses(received), 2);
+    assert.match(received.toString('latin1'), /^HTTP\/1\.1 200 [^]*HTTP\/1\.1 400 /);
+  });
+
+  row(site, 'B84 an empty line before a head does not hide a bare line feed in it', async (gateway) => {
+    const received = await untilServerCloses(gateway.port, `\r\n${live}X-A: b\nX-B: c\r\n\r\n`);
+    assert.match(received.toString('latin1'), /^HTTP\/1\.1 400 /);
+    assert.equal(responses(received), 1);
+  });
+
+  row(site, 'B84 line feeds in a later body are left alone, however it comes', async (gateway, t) => {
+    const session = await pollingJoined(gateway);
+    const text = 'a\n\r\n\r\nb\n';
+    // JSON takes line feeds between its parts only.
+    const event = (id) => `42${session.prefix}${id}["echo",\n\n\r\n${JSON.stringify(text)}\n]`;
+    const whole = (id) => requestText(gateway.port, 'POST', session.path, { headers: { 'Content-Type': 'text/plain' }, body: event(id) });
+    const connection = await rawConnection(gateway.port);
+    t.after(() => connection.destroy());
+    const [first, second] = [whole(1), whole(2)].map(String);
+    connection.write(`${live}\r\n${first}${second.slice(0, -9)}`);
+    for (let at = 0; at < 2; at += 1) assert.equal((await connection.response()).status, 200);
+    connection.write(second.slice(-9));
+    assert.equal((await connection.response()).status, 200);
+    const packets = await session.pollUntil((seen) => seen.length >= 2);
+    assert.deepEqual(packets, [1, 2].map((id) => `43${session.prefix}${id}[${JSON.stringify(text)}]`));
+  });
 });

@@ -6,11 +6,13 @@ import { after, before, describe, test } from 'node:test';
 import { TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { startPostgres } from './support/postgres.mjs';
-import { delay, eventually, record } from './support/wait.mjs';
+import { delay, eventually, once, record } from './support/wait.mjs';
 
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const HOLDBACK = 600;
+/** For what must happen within the hold-back, however busy the machine is. */
+const LONG_HOLDBACK = 5_000;
 
 /** Each scenario gets `member(user, options)`: a connected user with `socket` and recorded `events`; and a fresh `room`. */
 const SCENARIOS = {
@@ -99,6 +101,14 @@ const SCENARIOS = {
     assert.deepEqual(unasked.messages.map(({ content }) => content), ['m59'], 'without an ack the event alone');
   },
 
+  'a page before what is no message is refused': async ({ member, room }) => {
+    const ann = await member('ann');
+    await joined(room, ann);
+    for (const before of ['nobody', '', 'a\u0000b']) {
+      assert.deepEqual(await ask(ann.socket, 'room_history', { roomId: room, before }), { success: false, error: 'Message not found' });
+    }
+  },
+
   'a user with two sockets joins once and leaves once': async ({ member, room }) => {
     const watcher = await member('watcher');
     await joined(room, watcher);
@@ -137,7 +147,7 @@ const SCENARIOS = {
     const start = performance.now();
     assert.equal((await ask(bob.socket, 'leave_room', room)).success, true);
     await ann.events.take('user_left', ({ userId }) => userId === bob.user);
-    assert.ok(performance.now() - start < HOLDBACK, 'no hold-back');
+    assert.ok(performance.now() - start < LONG_HOLDBACK, 'no hold-back');
     assert.equal((await ask(bob.socket, 'leave_room', room)).success, true);
     assert.equal((await ask(bob.socket, 'leave_room', `${room}-never`)).success, true);
     await said(ann, room, 'after', ann);
@@ -154,12 +164,12 @@ const SCENARIOS = {
     await joined(room, watcher, ann);
     const start = performance.now();
     ann.socket.io.engine.close();
-    const departure = await watcher.events.take('user_left');
+    const departure = await watcher.events.take('user_left', () => true, { timeout: 15_000 });
     const took = performance.now() - start;
     assert.equal(departure.userId, ann.user);
     assert.equal(departure.email, 'ann@example.com');
     assert.match(departure.timestamp, ISO);
-    assert.ok(took > HOLDBACK - 50 && took < HOLDBACK + 2_000, `after ${took} ms`);
+    assert.ok(took > HOLDBACK - 50, `after ${took} ms`);
   },
 
   'a client that disconnects is told about, too': async ({ member, room }) => {
@@ -176,7 +186,7 @@ const SCENARIOS = {
     ann.socket.io.engine.close();
     const back = await member('ann', { user: ann.user });
     await joined(room, back);
-    await delay(HOLDBACK * 2);
+    await delay(LONG_HOLDBACK + 1_000);
     await said(back, room, 'still here', watcher);
     assert.deepEqual(watcher.events.seen('user_left'), []);
     assert.deepEqual(watcher.events.seen('user_joined'), []);
@@ -436,11 +446,24 @@ function byNumber(a, b) {
   return Number(a.slice(1)) - Number(b.slice(1));
 }
 
-/** Defines all scenarios for one gateway and one transport. */
+/** The scenarios that need a long hold-back. */
+const PATIENT = new Set([
+  'leaving by leave_room is told at once and ends the messages; leaving twice is harmless',
+  'a user who is back within the hold-back has never left',
+]);
+
+/** A gateway with a short hold-back and a `patient` one. */
+async function startBoth(env = {}) {
+  const [gateway, patient] = await Promise.all([HOLDBACK, LONG_HOLDBACK].map((holdback) => startGateway({ env: { ...env, LEAVE_HOLDBACK: `${holdback}ms` } })));
+  return { gateway, patient };
+}
+
+/** Defines all scenarios for the gateways of a context and one transport. */
 function scenarios(context, transport) {
   for (const [name, run] of Object.entries(SCENARIOS)) {
     test(name, { timeout: 30_000 }, async () => {
-      const clients = keeper(context.gateway);
+      const gateway = PATIENT.has(name) ? context.patient : context.gateway;
+      const clients = keeper(gateway);
       const member = async (name, { user = unique(name), ...claims } = {}) => {
         const socket = clients.socket({ transport, claims: { sub: user, name, email: `${name}@example.com`, ...claims } });
         const events = record(socket);
@@ -448,7 +471,7 @@ function scenarios(context, transport) {
         return { socket, events, user };
       };
       try {
-        await run({ member, room: unique('room'), gateway: context.gateway });
+        await run({ member, room: unique('room'), gateway });
       } finally {
         clients.closeAll();
       }
@@ -459,8 +482,8 @@ function scenarios(context, transport) {
 for (const transport of TRANSPORTS) {
   describe(`chat on SQLite over ${transport.name}`, { concurrency: 4 }, () => {
     const context = {};
-    before(async () => { context.gateway = await startGateway({ env: { LEAVE_HOLDBACK: `${HOLDBACK}ms` } }); });
-    after(() => context.gateway?.kill());
+    before(async () => { Object.assign(context, await startBoth()); });
+    after(() => Promise.all([context.gateway?.kill(), context.patient?.kill()]));
     scenarios(context, transport);
   });
 }
@@ -469,10 +492,10 @@ describe('chat on PostgreSQL', () => {
   const context = {};
   before(async () => {
     context.postgres = await startPostgres();
-    context.gateway = await startGateway({ env: { LEAVE_HOLDBACK: `${HOLDBACK}ms`, DATABASE_URL: context.postgres.url } });
+    Object.assign(context, await startBoth({ DATABASE_URL: context.postgres.url }));
   });
   after(async () => {
-    await context.gateway?.kill();
+    await Promise.all([context.gateway?.kill(), context.patient?.kill()]);
     await context.postgres?.kill();
   });
   for (const transport of TRANSPORTS) {
@@ -495,6 +518,7 @@ describe('chat without its database', () => {
       };
       const [ann, bob] = [await open('ann'), await open('bob')];
       await said(ann, room, 'before', bob);
+      await ann.events.take('new_message');
       ann.events.clear();
       await postgres.kill();
 
@@ -538,7 +562,7 @@ describe('chat without its database', () => {
   for (const transport of TRANSPORTS) {
     test(`a database that hangs stops nobody's heartbeat and nobody's typing, over ${transport.name}`, { timeout: 60_000 }, async () => {
       const postgres = await startPostgres();
-      const gateway = await startGateway({ env: { DATABASE_URL: postgres.url, PING_INTERVAL: '500ms', PING_TIMEOUT: '700ms' } });
+      const gateway = await startGateway({ env: { DATABASE_URL: postgres.url, PING_INTERVAL: '1s', PING_TIMEOUT: '3s' } });
       const clients = keeper(gateway);
       const room = unique('room');
       try {
@@ -553,14 +577,21 @@ describe('chat without its database', () => {
         const [ann, bob] = [await open('ann'), await open('bob')];
         await said(ann, room, 'before', bob);
         postgres.freeze();
-        const answers = Promise.all(Array.from({ length: 3 }, (_, at) => ann.socket.timeout(30_000).emitWithAck('send_message', { roomId: room, content: `m${at}` })));
-        answers.catch(() => {});
-        bob.socket.emit('typing_start', room);
-        await ann.events.take('user_typing', () => true, { timeout: 1_000 });
-        const refused = await answers.catch((error) => assert.fail(`${error.message}; ann: ${ann.lost()}`));
-        for (const { success, error } of refused) {
-          assert.equal(success, false);
-          publicText(error);
+        const frozen = performance.now();
+        // Longer than a heartbeat may take in all, a round from each ping to the next.
+        for (let round = 0; performance.now() - frozen < 6_000; round += 1) {
+          const pinged = once(ann.socket.io, 'ping', { timeout: 15_000 });
+          pinged.catch(() => {});
+          const answers = Promise.all(Array.from({ length: 3 }, (_, at) => ann.socket.timeout(30_000).emitWithAck('send_message', { roomId: room, content: `m${round}.${at}` })));
+          answers.catch(() => {});
+          bob.socket.emit('typing_start', room);
+          await ann.events.take('user_typing', () => true, { timeout: 4_000 });
+          const refused = await answers.catch((error) => assert.fail(`${error.message}; ann: ${ann.lost()}`));
+          for (const { success, error } of refused) {
+            assert.equal(success, false);
+            publicText(error);
+          }
+          await pinged;
         }
         assert.equal(ann.lost(), undefined, 'the sender');
         assert.equal(bob.lost(), undefined, 'the other');

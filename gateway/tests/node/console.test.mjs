@@ -94,11 +94,11 @@ async function enter(who, { rooms = [], ...options } = {}) {
 }
 
 /** Waits until `condition(element of selector, argument)` holds; else says what the element holds instead. */
-async function holds(page, selector, condition, argument) {
+async function holds(page, selector, condition, argument, timeout = DEADLINE) {
   const source = `(${condition})`;
   try {
     await page.locator(selector).first().waitFor({ state: 'attached' });
-    await page.waitForFunction(condition, argument, { timeout: DEADLINE });
+    await page.waitForFunction(condition, argument, { timeout });
   } catch (cause) {
     const text = await page.locator(selector).allTextContents();
     throw new Error(`${selector}: never ${source} with ${JSON.stringify(argument)}; it reads ${JSON.stringify(text)}`, { cause });
@@ -109,8 +109,8 @@ function reads(page, selector, text) {
   return holds(page, selector, ([where, wanted]) => document.querySelector(where)?.textContent === wanted, [selector, text]);
 }
 
-function includes(page, selector, text) {
-  return holds(page, selector, ([where, wanted]) => document.querySelector(where)?.textContent.includes(wanted), [selector, text]);
+function includes(page, selector, text, timeout) {
+  return holds(page, selector, ([where, wanted]) => document.querySelector(where)?.textContent.includes(wanted), [selector, text], timeout);
 }
 
 function connected(page) {
@@ -270,8 +270,8 @@ describe('signing in', () => {
   test('a token that expires while connected leads back to the sign-in, and a fresh one to the room', async () => {
     const room = unique('room');
     const userId = unique('brief');
-    const { page } = await enter({ token: gateway.token({ userId, exp: Math.floor(Date.now() / 1000) + 5 }) }, { rooms: [room], expected: HANGS_UP });
-    await includes(page, '#sign-in-alert', 'This token has expired');
+    const { page } = await enter({ token: gateway.token({ userId, exp: Math.floor(Date.now() / 1000) + 15 }) }, { rooms: [room], expected: HANGS_UP });
+    await includes(page, '#sign-in-alert', 'This token has expired', 30_000);
     await page.fill('#token', gateway.token({ userId }));
     await page.press('#token', 'Enter');
     await connected(page);

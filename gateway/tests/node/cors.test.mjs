@@ -65,6 +65,16 @@ describe('CORS_ORIGINS with two origins', () => {
     });
   }
 
+  test('an Origin longer than 4 KiB is answered 431', async () => {
+    const origin = (length) => 'https://'.padEnd(length, 'x');
+    for (const path of [HANDSHAKE, '/api/v1/auth/login']) {
+      assert.equal((await context.get(path, { Origin: origin(4_096) })).status, 403, path);
+      assert.equal((await context.get(path, { Origin: origin(4_097) })).status, 431, path);
+    }
+    assert.equal((await context.upgrade({ Origin: origin(4_096) })).status, 403);
+    assert.equal((await context.upgrade({ Origin: origin(4_097) })).status, 431);
+  });
+
   test('a preflight is answered 204 with methods, the asked headers and credentials', async () => {
     const answer = await context.get(`${HANDSHAKE}&sid=whatever`, {
       Origin: GOOD,

@@ -417,7 +417,10 @@ describe('HANDSHAKES_PER_ADDRESS', () => {
     const counted = await meter(gateway, 'muster_rate_limited_total', 'limit="handshakes_per_address"');
     const passed = await letIn(gateway, 30, '127.0.0.2');
     assert.ok(passed >= 3 && passed < 20, `${passed} of 30 were let in`);
-    refusedForNow(await upgradeFrom(t, '127.0.0.2', gateway.port), 429, ENGINE_ERROR.requests);
+    // On a slow machine the address may have been forgiven one or two meanwhile.
+    let upgrade = await upgradeFrom(t, '127.0.0.2', gateway.port);
+    for (let tries = 0; tries < 30 && upgrade.status === 101; tries += 1) upgrade = await upgradeFrom(t, '127.0.0.2', gateway.port);
+    refusedForNow(upgrade, 429, ENGINE_ERROR.requests);
     await counted.grows(11);
     assert.equal((await upgradeFrom(t, '127.0.0.3', gateway.port)).status, 101, 'another address');
     await eventually(async () => (await handshakeFrom('127.0.0.2', gateway.port)).status === 200, {
@@ -446,7 +449,9 @@ describe('TRUSTED_PROXIES', () => {
   const all = 24;
   const table = [
     ['an address for each', true, (at) => `198.51.100.${at}`],
-    ['an IPv6 address for each', true, (at) => `2001:db8::${at + 1}`],
+    ['an IPv6 network for each', true, (at) => `2001:db8:1:${at + 1}::1`],
+    ['an IPv6 address of one network for each', false, (at) => `2001:db8:2:2::${at + 1}`],
+    ['an IPv6 address of one network for each, far apart', false, (at) => `2001:db8:2:3:${at + 1}::1`],
     ['an address for each, before a trusted hop', true, (at) => `198.51.101.${at}, 127.0.9.9`],
     ['an address for each, before an IPv6 hop that is trusted', true, (at) => `198.51.102.${at}, 2001:db8:ffff::5`],
     ['an address for each, the last of two headers', true, (at) => ['203.0.113.1', `198.51.103.${at}`]],
@@ -623,14 +628,14 @@ describe('OUTBOX_BYTES and OUTBOX_PACKETS', () => {
     const sender = await stock(t, gateway, '/relay', EVERYTHING);
     for (let at = 0; at < 50; at += 1) await publish(sender, room, at);
     assert.deepEqual(
-      (await session.get()).packets,
+      await session.pollUntil((seen) => seen.length >= 50),
       Array.from({ length: 50 }, (_, at) => `42/relay,["m",${at}]`),
     );
     assert.equal(await overflows.total(), overflows.start);
     for (let at = 0; at < 52; at += 1) await publish(sender, room, at);
     await overflows.grows();
     await forgotten(session);
-    assert.equal((await sender.emitWithAck('members', { room })).count, 0);
+    await eventually(async () => (await sender.emitWithAck('members', { room })).count === 0);
   });
 
   row(usual, 'are 1 MiB and 1,024 packets by default', async (gateway, t) => {

@@ -58,7 +58,8 @@ async function wholeStory(context) {
   assert.deepEqual({ ...user, id: '' }, { id: '', email, name: 'Ann Ä', role: 'rescuer', avatar: null });
   const claims = jwt.verify(token, gateway.secret, { algorithms: ['HS256'] });
   assert.equal(claims.userId ?? claims.id ?? claims.sub, user.id);
-  assert.ok(claims.exp > Date.now() / 1000 + 60, 'the token expires, and not at once');
+  assert.equal(claims.exp - claims.iat, 3_600, 'the token is good for an hour');
+  assert.ok(Math.abs(claims.iat - Date.now() / 1000) < 60, 'from now on');
 
   for (const transport of TRANSPORTS) {
     const room = unique('room');
@@ -137,6 +138,29 @@ describe('login', { concurrency: 4 }, () => {
     assert.ok(Number(blocked.headers['retry-after']) >= 1);
   }));
 
+  test('an e-mail and a password have 256 bytes at most', () => withGateway({}, async ({ addUser, login }) => {
+    const password = 'é'.repeat(128);
+    assert.equal((await addUser({ email: 'ann@example.com', password })).code, 0);
+    assert.notEqual((await addUser({ email: 'bob@example.com', password: `${password}x` })).code, 0);
+    assert.equal((await login({ email: 'ann@example.com', password })).status, 200);
+    const tooLong = { success: false, error: 'Email or password too long' };
+    for (const body of [{ email: 'ann@example.com', password: `${password}x` }, { email: 'a'.padEnd(257, 'x'), password }]) {
+      const answer = await login(body);
+      assert.deepEqual([answer.status, answer.json], [400, tooLong]);
+    }
+    assert.equal((await login({ email: 'a'.padEnd(256, 'x'), password })).status, 401);
+  }));
+
+  test('addresses of one IPv6 network are one', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+    await addUser({ email: 'ann@example.com', password: 'right one' });
+    for (let attempt = 1; attempt <= 5; attempt += 1) {
+      const answer = await login({ email: `nobody${attempt}@example.com`, password: 'wrong' }, { 'X-Forwarded-For': `2001:db8:0:7:${attempt}::1` });
+      assert.equal(answer.status, 401, `attempt ${attempt}`);
+    }
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '2001:db8:0:7::9' })).status, 429);
+    assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '2001:db8:0:8::9' })).status, 200);
+  }));
+
   test('behind a trusted proxy the address is the client\'s', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
     await addUser({ email: 'ann@example.com', password: 'right one' });
     for (let attempt = 1; attempt <= 5; attempt += 1) {
@@ -192,6 +216,8 @@ describe('login', { concurrency: 4 }, () => {
     const given = await runGateway(['user', 'add', '--email', 'flag@example.com', '--name', 'F', '--role', 'citizen', '--password', 'by the flag'], { env });
     assert.equal(given.code, 0, given.stderr);
     assert.equal((await login({ email: 'flag@example.com', password: 'by the flag' })).status, 200);
+    const typed = await runGateway(['user', 'add', '--email', 'typed@example.com', '--name', 'T'], { env, input: 'by the line\n', open: true });
+    assert.equal(typed.code, 0, `one line is enough: ${typed.stderr}`);
     const none = await runGateway(['user', 'add', '--email', 'none@example.com', '--name', 'N', '--role', 'citizen'], { env, input: '' });
     assert.notEqual(none.code, 0);
     assert.match(none.stderr, /password/i);

@@ -161,7 +161,7 @@ for (const transport of TRANSPORTS) {
     test('who does not answer is missing when the time is over, and the publisher goes on meanwhile', async () => {
       const { room, members: [ann, bob, cid] } = await roomOf(3);
       bob.socket.on('who', (answer) => answer('bob'));
-      const asked = ask(ann.socket, 'publish', { room, event: 'who', self: false, ack: 400 });
+      const asked = ask(ann.socket, 'publish', { room, event: 'who', self: false, ack: 3_000 });
       assert.equal(await ask(ann.socket, 'echo', 'meanwhile'), 'meanwhile');
       assert.deepEqual(await asked, { success: true, receivers: 2, missing: 1, answers: ['bob'] });
       assert.ok(cid.socket.connected);

@@ -80,13 +80,16 @@ fn present<'a>(claims: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     claims.get(key).filter(|value| !value.is_null())
 }
 
-/// An optional text; `None` when it is there and no text, or too long to be carried in every event.
+/// An optional text; `None` when it is there and no text, too long to be carried in every event, or with a
+/// NUL, which PostgreSQL does not store.
 #[expect(clippy::option_option, reason = "absent and wrong are two answers")]
 fn text(claims: &Map<String, Value>, key: &str) -> Option<Option<Box<str>>> {
     match present(claims, key) {
         None => Some(None),
         Some(Value::String(text)) if text.is_empty() => Some(None),
-        Some(Value::String(text)) if text.len() <= CLAIM_TEXT_MAX_BYTES => Some(Some(text.as_str().into())),
+        Some(Value::String(text)) if text.len() <= CLAIM_TEXT_MAX_BYTES && !text.contains('\0') => {
+            Some(Some(text.as_str().into()))
+        }
         Some(_) => None,
     }
 }
@@ -157,6 +160,13 @@ mod tests {
         assert!(rooms(CLAIM_ROOMS_MAX).is_some() && rooms(CLAIM_ROOMS_MAX + 1).is_none());
         let name = |len: usize| claims(json!({"sub": "u", "exp": 1, "name": "n".repeat(len)}));
         assert!(name(CLAIM_TEXT_MAX_BYTES).is_some() && name(CLAIM_TEXT_MAX_BYTES + 1).is_none());
+    }
+
+    #[test]
+    fn no_text_of_a_token_has_a_nul() {
+        for key in ["displayName", "name", "email", "avatar", "role"] {
+            assert_eq!(claims(json!({"sub": "u", "exp": 1, key: "a\0b"})), None, "{key}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod placeholders;
 mod reassembly;
 
 pub use decode::{Args, DecodeError, Kind, Packet, decode};

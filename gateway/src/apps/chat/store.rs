@@ -67,8 +67,11 @@ pub(super) async fn last_seq(pool: &AnyPool, room: &RoomId) -> Result<i64, sqlx:
     row.map_or(Ok(0), |row| row.try_get(0))
 }
 
-/// The place of a message in a room.
+/// The place of a message in a room. A text with a NUL is no message's id, and PostgreSQL would not take it.
 pub(super) async fn seq_of(pool: &AnyPool, room: &RoomId, id: &str) -> Result<Option<i64>, sqlx::Error> {
+    if id.contains('\0') {
+        return Ok(None);
+    }
     let row = sqlx::query(SEQ_OF).bind(id).bind(room.as_str()).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0)).transpose()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanout::{Answers, RoomCount, Target};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
@@ -19,6 +19,7 @@ use shared::sio::{self, RESERVED_EVENTS};
 use super::{Event, Handling, Reply, first};
 use crate::context::Context;
 use crate::error::AppError;
+use crate::members::listed;
 use crate::socket::Socket;
 
 /// Events of clients.
@@ -57,16 +58,6 @@ struct Asked {
     name: String,
     data: Option<String>,
     attachments: Vec<Bytes>,
-}
-
-/// A member as `members` lists it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed<'a> {
-    user_id: &'a str,
-    display_name: &'a str,
-    socket_id: &'a str,
-    connected_at: u64,
 }
 
 impl Relay {
@@ -197,16 +188,7 @@ impl Relay {
             let namespace = socket.namespace().as_str();
             let members = context.fanout.members(namespace, room.as_str()).await?;
             let RoomCount { sockets: count, users } = RoomCount::of(&members);
-            let listed: Vec<_> = members
-                .iter()
-                .take(MEMBERS_MAX)
-                .map(|member| Listed {
-                    user_id: member.user.as_str(),
-                    display_name: &member.display_name,
-                    socket_id: member.socket.as_str(),
-                    connected_at: member.connected_at_ms,
-                })
-                .collect();
+            let listed = listed(&members);
             let body = json!({"room": room.as_str(), "members": listed, "count": count, "users": users});
             Ok(Reply::success(&body))
         })

@@ -72,8 +72,11 @@ export function signToken(claims, secret) {
   return jwt.sign(payload, secret, { algorithm: 'HS256' });
 }
 
-/** Runs `gateway <args>` to its end: `{code, signal, stdout, stderr}`. `input` goes to its standard input. */
-export async function runGateway(args, { env = {}, input = '', cwd = temporaryDirectory(), timeout = 20_000 } = {}) {
+/**
+ * Runs `gateway <args>` to its end: `{code, signal, stdout, stderr}`. `input` goes to its standard input, which
+ * ends then unless it is left `open`, as a terminal's is.
+ */
+export async function runGateway(args, { env = {}, input = '', open = false, cwd = temporaryDirectory(), timeout = 20_000 } = {}) {
   const child = spawn(gatewayBinary(), args, { cwd, env: environment(env), stdio: ['pipe', 'pipe', 'pipe'] });
   children.add(child);
   let stdout = '';
@@ -81,7 +84,8 @@ export async function runGateway(args, { env = {}, input = '', cwd = temporaryDi
   child.stdout.setEncoding('utf8').on('data', (text) => { stdout += text; });
   child.stderr.setEncoding('utf8').on('data', (text) => { stderr += text; });
   child.stdin.on('error', () => {});
-  child.stdin.end(input);
+  child.stdin.write(input);
+  if (!open) child.stdin.end();
   const closed = onceEvent(child, 'close');
   try {
     const [code, signal] = await within(closed, timeout, `the end of \`gateway ${args.join(' ')}\``);

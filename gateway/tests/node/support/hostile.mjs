@@ -12,7 +12,7 @@ import { OPCODE, encodeFrame, pollingSession, rawConnection, rawEngine, rawSocke
 import { delay, eventually, once, preview, within } from './wait.mjs';
 
 /** How long a harmless request, or the bystander's next event, may take while the machine is shared. */
-const PATIENCE = 2_000;
+const PATIENCE = 10_000;
 
 /** The bystander comes from an address of its own, so that no per-address limit of a test meets it. */
 const BYSTANDER_ADDRESS = '127.0.0.77';

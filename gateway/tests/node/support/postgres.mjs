@@ -1,9 +1,10 @@
 // A private PostgreSQL server on a free port, for tests that need one, or that take it away.
 
-import { execFileSync, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 
 import { temporaryDirectory } from './gateway.mjs';
 import { within } from './wait.mjs';
@@ -31,7 +32,8 @@ export async function startPostgres() {
     chmodSync(parent, 0o755);
     chownSync(data, account.uid, account.gid);
   }
-  execFileSync(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C'], { ...account, cwd: data, stdio: 'pipe' });
+  // It takes a second or more: the clients of other tests of this process must be served meanwhile.
+  await promisify(execFile)(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C'], { ...account, cwd: data });
 
   const server = { url: `postgres://postgres@127.0.0.1:${port}/postgres`, port };
   let child;

@@ -1,0 +1,155 @@
+//! Placeholders of attachments in the JSON of a packet, found without reading its texts and numbers into
+//! anything: what a client sent is handed on as it is, also what Rust has no value for (`"\ud83d"`, `1e400`).
+
+use smallvec::SmallVec;
+
+use super::DecodeError;
+
+/// Whether every placeholder, however deep, names one of `count` attachments. `json` is good JSON whose
+/// depth is bounded (the decoder's checks); for anything else any answer will do.
+pub(super) fn check(json: &str, count: usize) -> Result<(), DecodeError> {
+    let mut open: SmallVec<[Container; 8]> = SmallVec::new();
+    let mut rest = json;
+    while let Some(&first) = rest.as_bytes().first() {
+        let length = token_length(rest);
+        let (token, after) = rest.split_at_checked(length).ok_or(DecodeError::Malformed)?;
+        rest = after;
+        match first {
+            b'{' | b'[' => {
+                if let Some(parent) = open.last_mut() {
+                    parent.take_value("");
+                }
+                open.push(Container {
+                    is_object: first == b'{',
+                    is_key_next: first == b'{',
+                    ..Container::default()
+                });
+            }
+            b'}' | b']' => {
+                let closed = open.pop().ok_or(DecodeError::Malformed)?;
+                if closed.is_placeholder && closed.num.is_none_or(|num| num >= count) {
+                    return Err(DecodeError::Placeholder);
+                }
+            }
+            b',' | b':' => {
+                if let Some(container) = open.last_mut() {
+                    container.is_key_next = first == b',' && container.is_object;
+                }
+            }
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            _ => match open.last_mut() {
+                Some(container) if container.is_key_next => container.key = Key::of(token),
+                Some(container) => container.take_value(token),
+                None => {}
+            },
+        }
+    }
+    Ok(())
+}
+
+/// An array or object that is not closed yet.
+#[derive(Debug, Default)]
+struct Container {
+    is_object: bool,
+    is_key_next: bool,
+    /// The key of the value that comes next.
+    key: Key,
+    is_placeholder: bool,
+    /// The attachment it names.
+    num: Option<usize>,
+}
+
+impl Container {
+    /// Of a doubled key the last value counts, as in JavaScript.
+    fn take_value(&mut self, raw: &str) {
+        match self.key {
+            Key::Placeholder => self.is_placeholder = raw == "true",
+            Key::Num => self.num = raw.parse().ok(),
+            Key::Other => {}
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+enum Key {
+    Placeholder,
+    Num,
+    #[default]
+    Other,
+}
+
+impl Key {
+    fn of(raw: &str) -> Self {
+        let unescaped;
+        let raw = if raw.contains('\\') {
+            unescaped = serde_json::from_str::<String>(raw)
+                .map_or_else(|_| String::new(), |key| format!("\"{key}\""));
+            &unescaped
+        } else {
+            raw
+        };
+        match raw {
+            "\"_placeholder\"" => Self::Placeholder,
+            "\"num\"" => Self::Num,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Bytes of the token that `json` begins with: a text with its quotes, a number or word, or one character.
+fn token_length(json: &str) -> usize {
+    let bytes = json.as_bytes();
+    match bytes.first() {
+        Some(b'"') => {
+            let mut escaped = true;
+            let end = bytes.iter().position(|&byte| {
+                let ends = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                ends
+            });
+            end.map_or(bytes.len(), |end| end + 1)
+        }
+        Some(b'{' | b'}' | b'[' | b']' | b',' | b':' | b' ' | b'\t' | b'\r' | b'\n') => 1,
+        _ => {
+            let is_end = |byte: &u8| matches!(byte, b',' | b':' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
+            bytes.iter().position(is_end).unwrap_or(bytes.len())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_is_an_object_that_says_so() {
+        for good in [
+            "[]",
+            r#"["e",{"_placeholder":true,"num":0},{"num":1,"_placeholder":true}]"#,
+            r#"["e",[{"a":{"_placeholder" : true , "num" : 1 }}]]"#,
+            // Marked by anything but `true`, or only in a text: none.
+            r#"["e",{"_placeholder":false,"num":7},{"_placeholder":"true"},{"_placeholder":{},"num":9}]"#,
+            r#"["e","{\"_placeholder\":true,\"num\":7}","\\",["_placeholder",true]]"#,
+            r#"["e",{"_placeholder":true,"num":9,"num":0}]"#,
+            r#"["e",{"_placeholder":true,"_placeholder":null}]"#,
+        ] {
+            assert_eq!(check(good, 2), Ok(()), "{good}");
+        }
+        for bad in [
+            r#"["e",{"_placeholder":true}]"#,
+            r#"["e",{"_placeholder":true,"num":2}]"#,
+            r#"["e",{"\u005fplaceholder":true,"n\u0075m":2}]"#,
+            r#"["e",[[{"a":{"num":2,"_placeholder":true},"b":0}]]]"#,
+            r#"["e",{"_placeholder":true,"num":[0]}]"#,
+            r#"["e",{"_placeholder":true,"num":0,"num":"0"}]"#,
+            r#"["e",{"a":{"num":0},"_placeholder":true}]"#,
+        ] {
+            assert_eq!(check(bad, 2), Err(DecodeError::Placeholder), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_rust_has_no_value_for_is_passed_over() {
+        assert_eq!(check(r#"["e","\ud83d",1e400,{"\ud83d":-0.0,"_placeholder":true,"num":0}]"#, 1), Ok(()));
+    }
+}
