@@ -50,7 +50,7 @@ pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Contro
 pub(crate) async fn run_sequenced(engine: Arc<Engine>, mut sequenced: mpsc::Receiver<Sequenced>) {
     'next: while let Some(broadcast) = sequenced.recv().await {
         for app in engine.namespaces.apps_of(broadcast.namespace.as_str()) {
-            if app.on_sequenced(&broadcast).await {
+            if app.on_sequenced(&broadcast) {
                 continue 'next;
             }
         }

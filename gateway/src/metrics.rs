@@ -50,10 +50,11 @@ pub(crate) enum Limit {
     HandshakesPerAddress,
     MaxConnections,
     Logins,
+    Questions,
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::EventsPerSecond, "events_per_second"),
         (Self::ControlFrames, "control_frames"),
         (Self::RoomsPerSocket, "rooms_per_socket"),
@@ -62,6 +63,7 @@ impl Limit {
         (Self::HandshakesPerAddress, "handshakes_per_address"),
         (Self::MaxConnections, "max_connections"),
         (Self::Logins, "logins"),
+        (Self::Questions, "questions"),
     ];
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fanout::{FanoutError, LocalSocket, Receipt, Target};
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::ids::SocketId;
-use shared::limits::FLOOD_PAUSE_MS;
+use shared::limits::{FLOOD_PAUSE_MS, QUESTIONS_PER_SOCKET};
 use shared::names::{Namespace, UserId};
 use shared::sio::{Encoded, Event};
 
@@ -34,6 +35,17 @@ pub(crate) struct Socket {
     local: Arc<LocalSocket>,
     bearer: Mutex<Bearer>,
     events: Mutex<Events>,
+    questions: AtomicU32,
+}
+
+/// A question's place among those of its socket; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Asking(Arc<Socket>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.questions.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 struct Bearer {
@@ -58,7 +70,7 @@ impl fmt::Debug for Socket {
 impl Socket {
     pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims) -> Self {
         let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
-        Self { local, bearer: Mutex::new(bearer), events: Mutex::default() }
+        Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions: AtomicU32::new(0) }
     }
 
     pub(crate) fn id(&self) -> SocketId {
@@ -106,6 +118,13 @@ impl Socket {
         }
         events.refused += 1;
         if events.refused > burst { Admitted::Flood } else { Admitted::No }
+    }
+
+    /// Takes the place of one more open question; `None` when there is none.
+    pub(crate) fn ask(self: &Arc<Self>) -> Option<Asking> {
+        let asking = Asking(Arc::clone(self));
+        let before = self.questions.fetch_add(1, Ordering::AcqRel);
+        (before < QUESTIONS_PER_SOCKET).then_some(asking)
     }
 
     /// An event of this namespace with one argument.

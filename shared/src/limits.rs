@@ -302,3 +302,9 @@ pub const PEER_CONNECT_MS: u64 = 1_000;
 
 /// Milliseconds that a join of a user's sockets waits for all nodes to have done it.
 pub const JOIN_WAIT_MS: u64 = 2_000;
+
+/// Messages of one room that wait while somebody enters it; what is more is read from the records.
+pub const CHAT_ARRIVED_MAX: usize = 1_024;
+
+/// Open questions (events whose receivers are asked for acks) of one socket.
+pub const QUESTIONS_PER_SOCKET: u32 = 32;

@@ -147,9 +147,9 @@ impl App {
     }
 
     /// A broadcast with a place in an order that this app keeps; false when it is none of its.
-    pub(crate) async fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
+    pub(crate) fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
         match self {
-            Self::Chat(chat) => chat::on_sequenced(chat, broadcast).await,
+            Self::Chat(chat) => chat::on_sequenced(chat, broadcast),
             Self::Relay(_) | Self::Sos(_) => false,
         }
     }

@@ -123,6 +123,11 @@ impl Records {
         }
     }
 
+    /// Whether the last that was asked of it was answered, be it by a refusal.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.reach.lock().retry_at.is_none()
+    }
+
     /// Whether the database answers.
     pub(crate) async fn is_ready(&self) -> bool {
         let ping = sqlx::query("SELECT 1").execute(&self.pool);

@@ -98,26 +98,42 @@ async fn run(context: Context, mut entries: mpsc::Receiver<Entry>) {
             drafts.push(draft);
             waiting.push((namespace, stored));
         }
-        let stored = context.records.run(store::append(context.records.pool(), &drafts)).await;
-        match stored {
-            Err(error) => {
-                for (_, sender) in waiting {
-                    // A sender that has gone needs no answer.
-                    let _ = sender.send(Err(error.clone()));
-                }
-            }
-            Ok(messages) => {
-                for ((message, draft), (namespace, sender)) in messages.into_iter().zip(&drafts).zip(waiting)
-                {
+        let stored = store_all(&context, &drafts).await;
+        for ((stored, draft), (namespace, sender)) in stored.into_iter().zip(&drafts).zip(waiting) {
+            let answer = match stored {
+                Err(error) => Err(error),
+                Ok(message) => {
                     let realtime = broadcast(&context, &namespace, (draft.room.room(), &message)).await;
                     if !realtime {
                         untold.add(&namespace, draft.room.room(), &message);
                     }
-                    let _ = sender.send(Ok(Stored { message, realtime }));
+                    Ok(Stored { message, realtime })
                 }
-            }
+            };
+            // A sender that has gone needs no answer.
+            let _ = sender.send(answer);
         }
     }
+}
+
+/// Stores messages in one transaction. When the database answers that it will not, each is tried alone: one
+/// that it refuses must not fail the others.
+async fn store_all(context: &Context, drafts: &[Draft]) -> Vec<Result<Message, AppError>> {
+    let records = &context.records;
+    let together = records.run(store::append(records.pool(), drafts)).await;
+    let error = match together {
+        Ok(messages) => return messages.into_iter().map(Ok).collect(),
+        Err(error) => error,
+    };
+    if drafts.len() == 1 || !records.is_reachable() {
+        return drafts.iter().map(|_| Err(error.clone())).collect();
+    }
+    let mut stored = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let alone = records.run(store::append(records.pool(), std::slice::from_ref(draft))).await;
+        stored.push(alone.and_then(|mut messages| messages.pop().ok_or(AppError::Internal)));
+    }
+    stored
 }
 
 impl Untold {

@@ -88,9 +88,9 @@ async fn tell_moved(chat: &Chat, gone: &Gone, event: &str) {
 }
 
 /// A message has been broadcast: it is delivered when its turn in the room has come.
-pub(crate) async fn on_sequenced(chat: &Chat, broadcast: &Sequenced) -> bool {
+pub(crate) fn on_sequenced(chat: &Chat, broadcast: &Sequenced) -> bool {
     let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
-    order::arrived(&chat.context, &chat.orders, &room, broadcast).await;
+    order::arrived(&chat.context, &chat.orders, room, broadcast.clone());
     true
 }
 

@@ -14,13 +14,15 @@
 //! stores the message, under the room's lock, so when one has arrived all before it are in the records: what
 //! is missing is read there and delivered first.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use fanout::Sequenced;
-use shared::limits::CHAT_GAP_MAX;
+use parking_lot::Mutex as SyncMutex;
+use shared::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX};
 use shared::names::{Namespace, Room};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::events::RoomId;
 use super::store;
@@ -42,9 +44,14 @@ pub(super) struct Orders {
     rooms: DashMap<Room, Kept>,
 }
 
+/// What has arrived in a room and is not delivered yet.
+type Arrived = Arc<SyncMutex<VecDeque<Sequenced>>>;
+
 #[derive(Debug, Default)]
 struct Kept {
     order: Arc<Mutex<Order>>,
+    /// While somebody holds the order, messages wait here: one room's join holds up no other room.
+    arrived: Arrived,
     /// Sockets in the room, and those about to enter it. While there is one, the order must stay: a new one
     /// would take stored messages for broadcast ones.
     holders: usize,
@@ -56,6 +63,7 @@ pub(super) struct Hold<'a> {
     orders: &'a Orders,
     room: &'a Room,
     pub(super) order: Arc<Mutex<Order>>,
+    arrived: Arrived,
     kept: bool,
 }
 
@@ -79,8 +87,8 @@ impl Orders {
     pub(super) fn hold<'a>(&'a self, room: &'a Room) -> Hold<'a> {
         let mut kept = self.rooms.entry(room.clone()).or_default();
         kept.holders += 1;
-        let order = Arc::clone(&kept.order);
-        Hold { orders: self, room, order, kept: false }
+        let (order, arrived) = (Arc::clone(&kept.order), Arc::clone(&kept.arrived));
+        Hold { orders: self, room, order, arrived, kept: false }
     }
 
     /// A socket has left the room.
@@ -92,23 +100,98 @@ impl Orders {
     }
 }
 
-/// A message has arrived: it is delivered, those that are missing before it first.
-pub(super) async fn arrived(context: &Context, orders: &Orders, room: &RoomId, broadcast: &Sequenced) {
+/// A message has arrived. It is delivered at once, unless the room's order is held or messages before it are
+/// missing: then by whoever holds the order, or by a task of its own. Never waits.
+pub(super) fn arrived(context: &Context, orders: &Arc<Orders>, room: RoomId, broadcast: Sequenced) {
     // Held also where nobody is in the room: whoever enters now must find what is being delivered.
     let hold = orders.hold(room.room());
-    let mut order = hold.order.lock().await;
-    order.namespace = Some(broadcast.namespace.clone());
-    if let Some(last) = order.last {
-        if broadcast.sequence <= last {
-            // Delivered already, or in the history that the first joiner has read.
+    {
+        let mut arrived = hold.arrived.lock();
+        if arrived.len() >= CHAT_ARRIVED_MAX {
+            // The next that is delivered finds it missing and reads it from the records.
+            arrived.pop_front();
+        }
+        arrived.push_back(broadcast);
+    }
+    let mut waiting = false;
+    while let Ok(mut order) = Arc::clone(&hold.order).try_lock_owned() {
+        match deliver_next(context, &hold.arrived, &mut order) {
+            Next::Nothing if hold.arrived.lock().is_empty() => return,
+            Next::Nothing => {}
+            Next::Missing => {
+                waiting = true;
+                break;
+            }
+        }
+    }
+    if waiting {
+        let (context, orders, room) = (context.clone(), Arc::clone(orders), room.clone());
+        let tasks = context.tasks.clone();
+        drop(tasks.spawn(async move {
+            let hold = orders.hold(room.room());
+            let order = Arc::clone(&hold.order).lock_owned().await;
+            release(&context, &hold, &room, order).await;
+        }));
+    }
+}
+
+/// What stands between a room and its next message.
+enum Next {
+    Nothing,
+    Missing,
+}
+
+/// Delivers what has arrived as far as nothing is missing before it.
+fn deliver_next(context: &Context, arrived: &Arrived, order: &mut Order) -> Next {
+    loop {
+        let mut waiting = arrived.lock();
+        let Some(next) = waiting.front() else { return Next::Nothing };
+        let is_missing = order.last.is_some_and(|last| next.sequence > last + 1);
+        if is_missing {
+            return Next::Missing;
+        }
+        let Some(next) = waiting.pop_front() else { return Next::Nothing };
+        drop(waiting);
+        order.namespace.get_or_insert_with(|| next.namespace.clone());
+        // What is delivered already, or in the history that the first joiner has read, is not again.
+        if order.last.is_none_or(|last| next.sequence > last) {
+            if let Some(last) = &mut order.last {
+                *last = next.sequence;
+            }
+            context.fanout.deliver(next.namespace.as_str(), &next.room, next.packet);
+        }
+    }
+}
+
+/// Gives a room's order back, when everything that has arrived meanwhile is delivered, what was missing
+/// before it first.
+pub(super) async fn release(
+    context: &Context,
+    hold: &Hold<'_>,
+    room: &RoomId,
+    mut order: OwnedMutexGuard<Order>,
+) {
+    loop {
+        if let Next::Missing = deliver_next(context, &hold.arrived, &mut order) {
+            let next = hold.arrived.lock().front().map(|next| (next.namespace.clone(), next.sequence));
+            if let (Some((namespace, sequence)), Some(last)) = (next, order.last) {
+                fill(context, &namespace, room, (last, sequence)).await;
+                // Whether they could be read or not: those that come after must not wait for ever.
+                order.last = Some(sequence - 1);
+            }
+            continue;
+        }
+        drop(order);
+        // Something may have come between the look and the release.
+        if hold.arrived.lock().is_empty() {
             return;
         }
-        if broadcast.sequence > last + 1 {
-            fill(context, &broadcast.namespace, room, (last, broadcast.sequence)).await;
+        match Arc::clone(&hold.order).try_lock_owned() {
+            Ok(again) => order = again,
+            // Whoever has it delivers.
+            Err(_) => return,
         }
-        order.last = Some(broadcast.sequence);
     }
-    context.fanout.deliver(broadcast.namespace.as_str(), &broadcast.room, broadcast.packet.clone());
 }
 
 /// Delivers what is in the records between two places.
@@ -140,11 +223,12 @@ pub(super) async fn catch_up(context: &Context, orders: &Orders) {
     for room in rooms {
         let Some(id) = RoomId::of_cluster(room.as_str()) else { continue };
         let hold = orders.hold(&room);
-        let mut order = hold.order.lock().await;
+        let mut order = Arc::clone(&hold.order).lock_owned().await;
         if let (Some(last), Some(namespace)) = (order.last, order.namespace.clone())
             && let Some(now) = fill(context, &namespace, &id, (last, i64::MAX)).await
         {
             order.last = Some(now);
         }
+        release(context, &hold, &id, order).await;
     }
 }

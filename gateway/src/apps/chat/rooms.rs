@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use fanout::Target;
+use fanout::{Entered, Target};
 use serde_json::json;
 use shared::limits::CHAT_HISTORY;
 
-use super::Chat;
 use super::events::{
-    Author, NewMessage, Page, RoomHistory, RoomId, UserMoved, UserStoppedTyping, UserTyping,
+    Author, Message, NewMessage, Page, RoomHistory, RoomId, UserMoved, UserStoppedTyping, UserTyping,
 };
 use super::ledger::Stored;
 use super::store::{self, Draft};
+use super::{Chat, order};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
@@ -23,31 +23,15 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
     // Heard before the records are read: what is broadcast from now on arrives, what was is in the records.
     let _follow = chat.context.fanout.follow(socket.namespace().as_str(), room.room().as_str()).await;
     let hold = chat.orders.hold(room.room());
-    {
-        let mut order = hold.order.lock().await;
-        if order.last.is_none() {
-            order.last = Some(records.run(store::last_seq(records.pool(), &room)).await?);
-            order.namespace = Some(socket.namespace().clone());
-        }
-    }
+    let known = records.run(store::last_seq(records.pool(), &room)).await?;
     let mut messages = records.run(store::newest(records.pool(), &room)).await?;
-    let entered = {
-        let order = hold.order.lock().await;
-        let last = order.last.unwrap_or_default();
-        let shown = messages.last().map_or(0, |message| message.seq);
-        if last > shown {
-            let newer = store::between(records.pool(), &room, (shown, last + 1), CHAT_HISTORY);
-            messages.extend(records.run(newer).await?);
-        }
-        // What is stored and not broadcast yet comes live.
-        messages.retain(|message| message.seq <= last);
-        // Nothing can fail any more once the socket is in the room.
-        let entered = chat.context.fanout.enter(socket.local(), room.room()).await?;
-        let first = messages.len().saturating_sub(CHAT_HISTORY as usize);
-        let body = RoomHistory { room_id: room.as_str(), messages: &messages[first..] };
-        socket.emit(&chat.context, "room_history", &body);
-        entered
-    };
+    let mut order = Arc::clone(&hold.order).lock_owned().await;
+    let last = *order.last.get_or_insert(known);
+    order.namespace.get_or_insert_with(|| socket.namespace().clone());
+    let outcome = enter_at(&chat, &socket, &room, (&mut messages, last)).await;
+    // Whatever became of it, what has arrived meanwhile is delivered.
+    order::release(&chat.context, &hold, &room, order).await;
+    let entered = outcome?;
     if entered.new {
         hold.keep();
     }
@@ -61,6 +45,30 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
         told(tell_others(&chat, &socket, &room, "user_joined", &body).await);
     }
     Ok(Reply::success(&json!({"roomId": room.as_str()})))
+}
+
+/// Enters the room at place `last` of its order, which is held: the history up to it is shown, what comes
+/// after it comes live.
+async fn enter_at(
+    chat: &Chat,
+    socket: &Socket,
+    room: &RoomId,
+    (messages, last): (&mut Vec<Message>, i64),
+) -> Result<Entered, AppError> {
+    let records = &chat.context.records;
+    let shown = messages.last().map_or(0, |message| message.seq);
+    if last > shown {
+        let newer = store::between(records.pool(), room, (shown, last + 1), CHAT_HISTORY);
+        messages.extend(records.run(newer).await?);
+    }
+    // What is stored and not delivered yet comes live.
+    messages.retain(|message| message.seq <= last);
+    // Nothing can fail any more once the socket is in the room.
+    let entered = chat.context.fanout.enter(socket.local(), room.room()).await?;
+    let first = messages.len().saturating_sub(CHAT_HISTORY as usize);
+    let body = RoomHistory { room_id: room.as_str(), messages: &messages[first..] };
+    socket.emit(&chat.context, "room_history", &body);
+    Ok(entered)
 }
 
 /// Leaves the room; the others hear of it at once if it was the user's last socket there.

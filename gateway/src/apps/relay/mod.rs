@@ -20,6 +20,7 @@ use super::{Event, Handling, Reply, first};
 use crate::context::Context;
 use crate::error::AppError;
 use crate::members::listed;
+use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 
 /// Events of clients.
@@ -154,6 +155,10 @@ impl Relay {
         if !(1..=ACK_MAX_MS).contains(&wait_ms) {
             return Handling::refuse(format!("Invalid ack: expected 1 to {ACK_MAX_MS} milliseconds"));
         }
+        let Some(asking) = socket.ask() else {
+            metrics::get().rate_limited(Limit::Questions);
+            return Handling::Done(Err(AppError::Limited("Too many open questions".into(), 1)));
+        };
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
         // Not in the publisher's turn: it may be among those asked, and answers with its next packet.
         Handling::Apart(Box::pin(async move {
@@ -172,6 +177,7 @@ impl Relay {
             let target = to_room(&socket, &asked.room, to_self);
             let Answers { receivers, answers } =
                 context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
+            drop(asking);
             // The answers are raw JSON already.
             let json = format!(
                 "{{\"success\":true,\"receivers\":{receivers},\"missing\":{},\"answers\":[{}]}}",
