@@ -71,7 +71,7 @@ export async function startRedis({ args = [], port } = {}) {
   };
   /** Ends the server and every client of it. */
   server.stop = async () => {
-    for (const client of clients) await client.disconnect().catch(() => {});
+    for (const client of clients) await within(client.quit(), 2_000, 'a client to quit').catch(() => {});
     clients.clear();
     await server.kill();
   };
