@@ -69,7 +69,7 @@ pub struct StatsSnapshot {
     pub heard: u64,
     /// Commands that Redis refused, failed or did not answer in time.
     pub redis_errors: u64,
-    /// Connections to Redis that were lost.
+    /// Connections to Redis that were lost or could not be made.
     pub redis_reconnects: u64,
     /// Messages from Redis that could not be read or delivered.
     pub redis_malformed: u64,

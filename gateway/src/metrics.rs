@@ -193,7 +193,10 @@ fn describe() {
         "muster_redis_errors_total",
         "Commands that Redis refused, failed or did not answer in time."
     );
-    describe_counter!("muster_redis_reconnects_total", "Connections to Redis that were lost.");
+    describe_counter!(
+        "muster_redis_reconnects_total",
+        "Connections to Redis that were lost or could not be made."
+    );
     describe_counter!("muster_redis_malformed_total", "Messages from Redis that could not be used.");
     describe_counter!("muster_lease_losses_total", "Times this node found its lease lost.");
     describe_counter!("muster_resyncs_total", "Rooms told that they may have missed something.");

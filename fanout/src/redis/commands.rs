@@ -95,6 +95,7 @@ impl Commands {
                     tracing::warn!("the connection to Redis is lost");
                 }
                 Err(error) => {
+                    Stats::add(&self.stats.redis_reconnects, 1);
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(error = %Brief(&error), "cannot connect to Redis; trying on");
                     }

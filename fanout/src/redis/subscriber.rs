@@ -194,6 +194,7 @@ impl Subscriber {
                     }
                 }
                 Err(error) => {
+                    Stats::add(&self.stats.redis_reconnects, 1);
                     tracing::debug!(%error, "cannot subscribe");
                     let spread = pause / 2 + rand::random_range(0..=pause / 2);
                     tokio::time::sleep(Duration::from_millis(spread)).await;
