@@ -215,7 +215,7 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
 fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     let Events { mut overflowed, control, sequenced } = events;
     let fanout = context.fanout.clone();
-    context.tasks.spawn_until_stop(async move { fanout.run().await });
+    context.tasks.spawn_until_stop(async move { Box::pin(fanout.run()).await });
     context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), control));
     context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
     for courier in context.fanout.couriers() {

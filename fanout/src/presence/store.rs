@@ -63,7 +63,7 @@ type Answer<T> = Result<T, FanoutError>;
 /// The store: Redis, or what stands in for it where time and faults are simulated.
 #[derive(Debug)]
 pub(crate) enum Store {
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
     #[cfg(test)]
     Model(super::model::Handle),
 }
@@ -103,7 +103,7 @@ macro_rules! on_store {
 
 impl Store {
     pub(crate) fn redis(commands: std::sync::Arc<Commands>, prefix: &str) -> Self {
-        Self::Redis(RedisStore {
+        Self::Redis(Box::new(RedisStore {
             commands,
             prefix: prefix.to_owned(),
             scripts: Scripts {
@@ -118,7 +118,7 @@ impl Store {
                 open: Script::new(include_str!("../lua/open_lease.lua")),
                 claim: Script::new(include_str!("../lua/claim.lua")),
             },
-        })
+        }))
     }
 
     /// Makes a lease; false when another living node has the id `unique`.

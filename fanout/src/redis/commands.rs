@@ -148,7 +148,7 @@ impl Commands {
         let Some(pool) = self.pool.as_ref().filter(|_| self.is_up()) else {
             return Err(FanoutError::Unavailable);
         };
-        match timeout(COMMAND, pool.query(cmd)).await {
+        match timeout(COMMAND, Box::pin(pool.query(cmd))).await {
             Ok(Ok(value)) => self.read(value),
             Ok(Err(error)) => {
                 Stats::add(&self.stats.redis_errors, 1);

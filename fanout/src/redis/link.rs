@@ -180,7 +180,7 @@ impl Pool {
         match self {
             Self::One(pool) => Ok(cmd.query_async(&mut pool.get().await?).await?),
             Self::Cluster(pool) => Ok(cmd.query_async(&mut pool.get().await?).await?),
-            Self::Sentinel(pool) => Ok(cmd.query_async(&mut pool.get().await?).await?),
+            Self::Sentinel(pool) => Ok(cmd.query_async(&mut Box::pin(pool.get()).await?).await?),
         }
     }
 }

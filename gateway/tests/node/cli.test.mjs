@@ -154,10 +154,16 @@ describe('settings', { concurrency: 4 }, () => {
     for (const secret of [SECRET, 'hush hush', 'pass-word']) assert.ok(!`${stdout}${stderr}`.includes(secret), 'no secret is shown');
   });
 
-  test('Redis settings are refused in words: this version runs alone', async () => {
-    const { code, stderr } = await runGateway(['check-config'], { env: { REDIS_URL: 'redis://127.0.0.1:6379' } });
-    assert.notEqual(code, 0);
-    assert.match(stderr, /REDIS_URL/i);
+  test('with a Redis a secret is needed, and wrong Redis settings are told in words', async () => {
+    const alone = await runGateway(['check-config'], { env: { REDIS_URL: 'redis://127.0.0.1:6379' } });
+    assert.notEqual(alone.code, 0);
+    assert.match(alone.stderr, /JWT_SECRET/);
+    const wrong = await runGateway(['check-config'], { env: { REDIS_URL: 'http://:hush-hush@x', LEASE: '1ms', JWT_SECRET: 's' } });
+    assert.notEqual(wrong.code, 0);
+    assert.match(wrong.stderr, /REDIS_URL[^]*redis:\/\/[^]*LEASE/);
+    assert.ok(!wrong.stderr.includes('hush-hush'));
+    const right = await runGateway(['check-config'], { env: { REDIS_HOST: 'r.example', REDIS_PORT: '7000', JWT_SECRET: 's' } });
+    assert.equal(right.code, 0, right.stderr);
   });
 
   test('PORT is the public port on loopback', async () => {

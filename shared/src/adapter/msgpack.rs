@@ -549,7 +549,7 @@ mod tests {
             let (mut input, mut out) = (bad, String::new());
             assert!(msgpack_to_json(&mut input, &mut out, &mut Vec::new(), 0).is_err(), "{bad:x?}");
         }
-        let deep = vec![0x91; 200];
+        let deep = [0x91; 200];
         let (mut input, mut out) = (&deep[..], String::new());
         assert_eq!(msgpack_to_json(&mut input, &mut out, &mut Vec::new(), 0), Err(MsgpackError::Depth));
         for bad in

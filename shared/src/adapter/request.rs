@@ -92,7 +92,7 @@ pub enum Request<'a> {
         /// To answer with.
         id: String,
         /// The event and where it goes.
-        broadcast: Broadcast<'a>,
+        broadcast: Box<Broadcast<'a>>,
         /// How long receivers may take, milliseconds.
         timeout_ms: Option<u64>,
     },
@@ -251,7 +251,7 @@ fn decode_ack_broadcast(message: &[u8], max: usize) -> Result<Request<'_>, Reque
     if kind.as_deref() != Some("7") || broadcast.body.json.is_empty() || broadcast.body.json.len() > max {
         return Err(RequestError);
     }
-    Ok(Request::AckBroadcast { id, broadcast, timeout_ms })
+    Ok(Request::AckBroadcast { id, broadcast: Box::new(broadcast), timeout_ms })
 }
 
 /// `flags.timeout` of the options that begin here; nothing is taken off the input.

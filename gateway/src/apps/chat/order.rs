@@ -202,12 +202,9 @@ async fn fill(
     (after, before): (i64, i64),
 ) -> Option<i64> {
     let between = store::between(context.records.pool(), room, (after, before), CHAT_GAP_MAX);
-    let missing = match context.records.run(between).await {
-        Ok(missing) => missing,
-        Err(_) => {
-            tracing::warn!(room = room.as_str(), "missed messages could not be read from the records");
-            return None;
-        }
+    let Ok(missing) = context.records.run(between).await else {
+        tracing::warn!(room = room.as_str(), "missed messages could not be read from the records");
+        return None;
     };
     tracing::debug!(room = room.as_str(), messages = missing.len(), "missed messages are delivered");
     for message in &missing {

@@ -1,8 +1,8 @@
 //! `sos`: participants of an SOS incident (documents 000 and 001; contract, "sos").
 //!
 //! A participation is a record first; the user's sockets, wherever they are, follow it into the incident's
-//! room, and those who are there are told. The REST API of citizens ([`crate::http`]) and the internal one of
-//! backends run the same [`stories`].
+//! room, and those who are there are told. The REST API of citizens and the internal one of backends run the
+//! same [`stories`].
 
 mod events;
 pub(crate) mod store;
