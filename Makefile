@@ -1,22 +1,29 @@
 # make run    the gateway, embedded
 # make test   everything that tests: installs what it needs on Debian, then runs every test
 # make check  format, lints, documentation, dependencies
+# make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
 # make bench  the gateway against the bare-kernel floor
 # make fuzz   every decoder for FUZZ_SECONDS (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run test check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node
+.PHONY: run cluster test check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
-FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings
+FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message
 DEBIAN := postgresql redis-server chromium fonts-dejavu-core
 
 run:
 	cargo run --release
 
 test: setup test-rust test-node
+
+# Natively, on loopback ports.
+cluster:
+	@$(MAKE) --no-print-directory setup-debian DEBIAN='postgresql redis-server haproxy prometheus curl'
+	cargo build --release
+	gateway/deploy/cluster.sh
 
 setup: setup-debian setup-npm
 

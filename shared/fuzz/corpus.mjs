@@ -47,3 +47,7 @@ save('token', '{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"},{"kty":"OK
 save('query', 'EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAAAAAA&t=x');
 save('query', 'EIO=4&transport=websocket&token=a.b.c');
 save('settings', 'ping_interval = "25s"\ncors_origins = ["https://a.example"]\nmounts = "chat=/"\n');
+save('redis_message', '{"uid":"a","requestId":"r","type":5,"opts":{"rooms":["x",7],"except":[]}}');
+save('redis_message', '{"type":8,"requestId":"r","clientCount":1}');
+save('redis_message', '{"a":[1,-2,3.25,"x\\n",{"_placeholder":true,"num":0}]}');
+save('redis_message', 'socket.io#/a#room#');

@@ -9,6 +9,8 @@
 
 pub mod adapter;
 pub mod auth;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod eio;
 pub mod ids;

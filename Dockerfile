@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+# The gateway in a small image, as a user without rights. Dependencies are a layer of their own, built again only
+# when a manifest changes.
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY shared/Cargo.toml shared/
+COPY fanout/Cargo.toml fanout/
+COPY gateway/Cargo.toml gateway/
+COPY loadtest/Cargo.toml loadtest/
+RUN mkdir -p shared/src fanout/src gateway/src loadtest/src \
+ && touch shared/src/lib.rs fanout/src/lib.rs gateway/src/lib.rs loadtest/src/lib.rs \
+ && echo 'fn main() {}' | tee gateway/src/main.rs loadtest/src/main.rs > /dev/null \
+ && cargo build --release --locked -p gateway \
+ && rm -r shared/src fanout/src gateway/src loadtest/src
+COPY shared shared
+COPY fanout fanout
+COPY gateway gateway
+COPY loadtest loadtest
+# Newer than what the step above has built.
+RUN find shared/src fanout/src gateway/src -name '*.rs' -exec touch {} + \
+ && cargo build --release --locked -p gateway
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --home-dir /var/lib/muster --create-home muster
+COPY --from=build /src/target/release/gateway /usr/local/bin/gateway
+USER 10001
+WORKDIR /var/lib/muster
+ENV LISTEN=0.0.0.0:8080 INTERNAL_LISTEN=127.0.0.1:9090 LOG_FORMAT=json
+EXPOSE 8080 9090
+ENTRYPOINT ["/usr/local/bin/gateway"]

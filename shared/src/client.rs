@@ -1,0 +1,239 @@
+//! A client of the internal API of `sos` (document 000), for backends in Rust. Feature `client`.
+//!
+//! Each call is bounded in time and tries, so it holds its caller up for [`ClientOptions::timeout`] times the
+//! tries at the most; what fails is logged and returned, and a backend goes on without it, as the document
+//! says.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::names::is_name;
+
+/// How the client behaves.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The internal listener of any node, such as `http://127.0.0.1:9090`.
+    pub base_url: String,
+    /// The bearer that the nodes' `INTERNAL_TOKEN` asks for.
+    pub token: Option<String>,
+    /// Time of one try.
+    pub timeout: Duration,
+    /// Tries after the first where a node is away or overloaded. What a node refuses is not tried again.
+    pub retries: u32,
+    /// Pause before the first of them, doubled before each other.
+    pub pause: Duration,
+}
+
+impl ClientOptions {
+    /// Two seconds a try, two more tries.
+    #[must_use]
+    pub fn new(base_url: &str) -> Self {
+        let (timeout, pause) = (Duration::from_secs(2), Duration::from_millis(100));
+        Self { base_url: base_url.trim_end_matches('/').to_owned(), token: None, timeout, retries: 2, pause }
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not a name that may stand in a path; nothing was sent.
+    #[error("invalid sosId")]
+    BadId,
+    /// No node could be asked, or none answered in time.
+    #[error("the realtime service cannot be reached: {0}")]
+    Unreachable(#[from] reqwest::Error),
+    /// The node's refusal.
+    #[error("the realtime service answered {status}: {error}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// What the node said.
+        error: String,
+    },
+    /// Not the answer of such a node.
+    #[error("the realtime service's answer cannot be read")]
+    BadAnswer,
+}
+
+/// Who has joined.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantJoined {
+    /// The incident.
+    pub sos_id: String,
+    /// Who.
+    pub user_id: String,
+    /// `citizen`, `rescuer` or `admin`.
+    pub user_type: String,
+    /// The name to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// ISO 8601; now, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joined_at: Option<String>,
+}
+
+/// Who has left.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantLeft {
+    /// The incident.
+    pub sos_id: String,
+    /// Who.
+    pub user_id: String,
+    /// ISO 8601; now, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<String>,
+}
+
+/// A socket in an incident's room.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActiveParticipant {
+    /// Whose.
+    pub user_id: String,
+    /// The name to show.
+    pub display_name: String,
+    /// What the user is there.
+    pub user_type: String,
+    /// The socket.
+    pub socket_id: String,
+    /// Milliseconds since the epoch.
+    pub connected_at: u64,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Active {
+    participants: Vec<ActiveParticipant>,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
+}
+
+/// The client. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RealtimeServiceClient {
+    http: reqwest::Client,
+    options: ClientOptions,
+}
+
+impl RealtimeServiceClient {
+    /// Makes a client; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when the system's TLS cannot be set up.
+    pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder().timeout(options.timeout).build()?;
+        Ok(Self { http, options })
+    }
+
+    /// `POST /internal/participants/joined`.
+    ///
+    /// # Errors
+    /// [`ClientError`], logged.
+    pub async fn broadcast_participant_joined(&self, joined: &ParticipantJoined) -> Result<(), ClientError> {
+        self.call::<Value>(Method::POST, "joined", Some(joined)).await.map(drop)
+    }
+
+    /// `POST /internal/participants/left`.
+    ///
+    /// # Errors
+    /// [`ClientError`], logged.
+    pub async fn broadcast_participant_left(&self, left: &ParticipantLeft) -> Result<(), ClientError> {
+        self.call::<Value>(Method::POST, "left", Some(left)).await.map(drop)
+    }
+
+    /// `GET /internal/participants/:sosId/active`: sockets in the room now, on all nodes.
+    ///
+    /// # Errors
+    /// [`ClientError`], logged.
+    pub async fn active_participants(&self, sos_id: &str) -> Result<Vec<ActiveParticipant>, ClientError> {
+        let path = path(sos_id, "active")?;
+        let answer: Answer<Active> = self.call(Method::GET, &path, None::<&()>).await?;
+        Ok(answer.data.participants)
+    }
+
+    /// `GET /internal/participants/:sosId/count`.
+    ///
+    /// # Errors
+    /// [`ClientError`], logged.
+    pub async fn participant_count(&self, sos_id: &str) -> Result<u64, ClientError> {
+        let path = path(sos_id, "count")?;
+        let answer: Answer<Count> = self.call(Method::GET, &path, None::<&()>).await?;
+        Ok(answer.data.count)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, ClientError> {
+        let mut pause = self.options.pause;
+        for attempt in 0.. {
+            let error = match self.attempt(method.clone(), path, body).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if attempt >= self.options.retries || !is_worth_another_try(&error) {
+                tracing::warn!(%error, path, "a call of the realtime service failed");
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Err(ClientError::BadAnswer)
+    }
+
+    async fn attempt<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, ClientError> {
+        let url = format!("{}/internal/participants/{path}", self.options.base_url);
+        let mut request = self.http.request(method, url).header("X-Internal-Request", "true");
+        if let Some(token) = &self.options.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            let json = serde_json::to_string(body).map_err(|_| ClientError::BadAnswer)?;
+            request = request.header("Content-Type", "application/json").body(json);
+        }
+        let response = request.send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        if status.is_success() {
+            return serde_json::from_str(&text).map_err(|_| ClientError::BadAnswer);
+        }
+        let said = serde_json::from_str::<Value>(&text).ok();
+        let error = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or("no reason given");
+        Err(ClientError::Refused { status, error: error.to_owned() })
+    }
+}
+
+fn path(sos_id: &str, what: &str) -> Result<String, ClientError> {
+    if is_name(sos_id) { Ok(format!("{sos_id}/{what}")) } else { Err(ClientError::BadId) }
+}
+
+/// A join or leave that is done twice is done once, so whatever may pass is tried again.
+fn is_worth_another_try(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable(_) => true,
+        ClientError::Refused { status, .. } => {
+            status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+        }
+        ClientError::BadId | ClientError::BadAnswer => false,
+    }
+}
