@@ -21,7 +21,7 @@ test: setup test-rust test-node
 
 # Natively, on loopback ports.
 cluster:
-	@$(MAKE) --no-print-directory setup-debian DEBIAN='postgresql redis-server haproxy prometheus curl'
+	@$(MAKE) --no-print-directory setup-debian DEBIAN='postgresql redis-server haproxy prometheus curl python3'
 	cargo build --release
 	gateway/deploy/cluster.sh
 

@@ -50,7 +50,7 @@ wait_for() {
 as_postgres() { if [[ $(id -u) = 0 ]]; then runuser -u postgres -- "$@"; else "$@"; fi; }
 
 redis=$(free_port) postgres=$(free_port) one=$(free_port) two=$(free_port)
-one_internal=$(free_port) two_internal=$(free_port) prometheus=$(free_port)
+one_internal=$(free_port) two_internal=$(free_port)
 secret=$(head -c 32 /dev/urandom | base64)
 
 start redis redis-server --port "$redis" --bind 127.0.0.1 --save '' --appendonly no --dir "$work"
@@ -71,6 +71,7 @@ done
 FRONT="127.0.0.1:$front" NODE_ONE="127.0.0.1:$one" NODE_TWO="127.0.0.1:$two" \
   start balancer haproxy -f "$root/gateway/deploy/haproxy.cfg" -db
 sed "s/one:9090/127.0.0.1:$one_internal/; s/two:9090/127.0.0.1:$two_internal/" "$root/gateway/deploy/prometheus.yml" >"$work/prometheus.yml"
+prometheus=$(free_port)
 start prometheus prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/metrics" --web.listen-address="127.0.0.1:$prometheus"
 wait_for curl -fsS "http://127.0.0.1:$front/ready"
 

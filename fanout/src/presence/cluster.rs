@@ -322,7 +322,8 @@ impl ClusterPresence {
         let new = new_incarnation(self.terms.node);
         tracing::info!(incarnation = %new, "registering the members of this node");
         // At the start the node's id must be nobody else's; later it is this one's own.
-        let unique = if self.opened.load(Ordering::Acquire) { "" } else { self.terms.node.as_str() };
+        let had_lease = self.opened.load(Ordering::Acquire);
+        let unique = if had_lease { "" } else { self.terms.node.as_str() };
         if !self.store.open_lease(&new, self.terms.lease, &self.terms.info, unique).await? {
             tracing::error!(node = unique, "another node has this id; waiting for it to go");
             return Err(FanoutError::Unavailable);
@@ -331,7 +332,13 @@ impl ClusterPresence {
         self.unsaid.store(false, Ordering::Release);
         *self.incarnation.lock() = Arc::clone(&new);
         self.leases.lock().renewed = Some(Instant::now());
-        let told = self.register_rooms(old, &new).await;
+        if had_lease {
+            let mut forerunners = self.forerunners.lock();
+            if forerunners.len() < FORERUNNERS_MAX {
+                forerunners.push(old.to_owned());
+            }
+        }
+        let told = self.register_rooms(&new).await;
         if told.is_err() {
             // Whatever is said is said under `new`, which the next try gives up.
             self.unsaid.store(true, Ordering::Release);
@@ -350,7 +357,7 @@ impl ClusterPresence {
         Ok(())
     }
 
-    async fn register_rooms(&self, old: &str, new: &Arc<str>) -> Result<(), FanoutError> {
+    async fn register_rooms(&self, new: &Arc<str>) -> Result<(), FanoutError> {
         self.indexed.clear();
         let rooms = self.local.rooms();
         for some in rooms.chunks(512) {
@@ -358,13 +365,7 @@ impl ClusterPresence {
             self.store.index(new, &names).await?;
         }
         // Whoever settled what this node left has told that its users are gone.
-        let forerunners = {
-            let mut forerunners = self.forerunners.lock();
-            if forerunners.len() < FORERUNNERS_MAX {
-                forerunners.push(old.to_owned());
-            }
-            forerunners.clone()
-        };
+        let forerunners = self.forerunners.lock().clone();
         let mut tell = false;
         for forerunner in &forerunners {
             tell |= self.store.was_settled(forerunner).await?;
