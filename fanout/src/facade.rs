@@ -13,21 +13,20 @@ use std::time::Duration;
 use shared::adapter::Body;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::limits::{CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, SEQUENCED_QUEUE_MAX};
-use shared::names::{Namespace, Room, USER_ROOM_PREFIX, UserId};
+use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Encoded, Event};
 use tokio::sync::mpsc;
 
-use crate::cluster::{Cluster, ClusterOptions, Exchange, Outlets, kept, room_key};
+use crate::cluster::{Cluster, ClusterOptions, Exchange, Outlets};
 use crate::control::{Control, Events, Reply, Sequenced};
 use crate::courier::Courier;
 use crate::error::FanoutError;
 use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
 use crate::peers::{Answers, Questions};
+use crate::presence::Gone;
 use crate::presence::cluster::Moved;
 use crate::presence::lingering::{Lingering, Waiting};
-use crate::presence::store::Kept;
-use crate::presence::{Counted, Entered, Gone, Left, Member, RoomCount};
-use crate::registry::{LocalSocket, NamespaceRooms, SocketInfo};
+use crate::registry::{LocalSocket, NamespaceRooms};
 use crate::stats::{Distributions, Stats, StatsSnapshot};
 use crate::target::{Form, Packet, Receipt, Target, To};
 
@@ -57,22 +56,22 @@ pub struct FanoutOptions {
 /// Rooms, members and delivery. Cheap to clone.
 #[derive(Clone)]
 pub struct Fanout {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    options: FanoutOptions,
+pub(crate) struct Inner {
+    pub(crate) options: FanoutOptions,
     namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
     couriers: Box<[Arc<Courier>]>,
     next_courier: AtomicUsize,
     outboxes: Arc<OutboxShared>,
-    backplane: Backplane,
+    pub(crate) backplane: Backplane,
     control: mpsc::Sender<Control>,
     sequenced: mpsc::Sender<Sequenced>,
 }
 
 /// What carries broadcasts, and who knows of members.
-enum Backplane {
+pub(crate) enum Backplane {
     InProcess {
         lingering: Lingering,
         questions: Questions,
@@ -87,23 +86,6 @@ enum Backplane {
 impl fmt::Debug for Fanout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fanout").field("options", &self.inner.options).finish_non_exhaustive()
-    }
-}
-
-/// Interest in a room: while it is held, this node hears what is published to the room.
-#[derive(Debug)]
-pub struct Follow<'a> {
-    fanout: &'a Fanout,
-    channel: Option<String>,
-}
-
-impl Drop for Follow<'_> {
-    fn drop(&mut self) {
-        if let (Some(channel), Backplane::Redis { cluster, .. }) =
-            (&self.channel, &self.fanout.inner.backplane)
-        {
-            cluster.subscriber.release(channel);
-        }
     }
 }
 
@@ -263,146 +245,8 @@ impl Fanout {
         Arc::new(Outbox::new(session, Arc::clone(&self.inner.outboxes), Arc::clone(courier)))
     }
 
-    fn rooms(&self, namespace: &str) -> Result<&Arc<NamespaceRooms>, FanoutError> {
+    pub(crate) fn rooms(&self, namespace: &str) -> Result<&Arc<NamespaceRooms>, FanoutError> {
         self.inner.namespaces.get(namespace).ok_or(FanoutError::UnknownNamespace)
-    }
-
-    /// Makes a socket known on this node: from then on it gets what is sent to its user, to its own id and to
-    /// the namespace.
-    ///
-    /// # Errors
-    /// [`FanoutError::TooManySockets`], [`FanoutError::UnknownNamespace`].
-    pub async fn attach(
-        &self,
-        namespace: &str,
-        info: SocketInfo,
-        outbox: Arc<Outbox>,
-    ) -> Result<Arc<LocalSocket>, FanoutError> {
-        let rooms = self.rooms(namespace)?;
-        let user = info.user.clone();
-        let socket = rooms.attach(info, outbox, self.inner.options.sockets_per_user)?;
-        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
-            cluster
-                .subscriber
-                .acquire(&cluster.channels.room(namespace, Room::of_user(&user).as_str()))
-                .await;
-        }
-        Ok(socket)
-    }
-
-    /// Forgets a socket: it leaves all of its rooms, which are answered. Where it was its user's last, that is
-    /// told after the hold-back as [`Gone`], unless the user is back. Safe to call twice: the second call finds
-    /// nothing.
-    pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
-        let namespace = socket.namespace();
-        if !socket.namespace.knows(socket) {
-            return Vec::new();
-        }
-        let left = socket.namespace.detach(socket);
-        match &self.inner.backplane {
-            Backplane::InProcess { lingering, .. } => {
-                for (room, left) in &left {
-                    if left.last_of_user {
-                        let Kept { user, info, .. } = kept(&socket.info);
-                        let room = room_key(namespace.as_str(), room.as_str());
-                        let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
-                        lingering.add(waiting, self.inner.options.holdback);
-                    }
-                }
-            }
-            Backplane::Redis { cluster, .. } => {
-                let user_room = Room::of_user(socket.user());
-                cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), user_room.as_str()));
-                let member = kept(&socket.info);
-                for (room, _) in &left {
-                    let key = room_key(namespace.as_str(), room.as_str());
-                    let _changing = cluster.presence.changing(&key).await;
-                    cluster.presence.left(&key, &member, true).await;
-                    cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), room.as_str()));
-                }
-            }
-        }
-        left.into_iter().map(|(room, _)| room).collect()
-    }
-
-    /// Wants to hear what is published to a room, before anybody enters it.
-    pub async fn follow<'a>(&'a self, namespace: &str, room: &str) -> Follow<'a> {
-        let channel = match &self.inner.backplane {
-            Backplane::InProcess { .. } => None,
-            Backplane::Redis { cluster, .. } => {
-                let channel = cluster.channels.room(namespace, room);
-                cluster.subscriber.acquire(&channel).await;
-                Some(channel)
-            }
-        };
-        Follow { fanout: self, channel }
-    }
-
-    /// Puts a socket into a room: it gets every broadcast made after this answers, and none made before
-    /// it was called. While Redis is away it is in the room for this node alone, until Redis is back.
-    ///
-    /// # Errors
-    /// [`FanoutError::TooManyRooms`], [`FanoutError::Gone`].
-    pub async fn enter(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<Entered, FanoutError> {
-        let namespace = socket.namespace().as_str();
-        let limit = self.inner.options.rooms_per_socket;
-        match &self.inner.backplane {
-            Backplane::InProcess { lingering, .. } => {
-                let entered = socket.namespace.enter(socket, room, limit)?;
-                let key = room_key(namespace, room.as_str());
-                let waited = entered.first_of_user && lingering.cancel(&key, socket.user().as_str());
-                if waited && !socket.is_in(room.as_str()) {
-                    // The connection was lost while it entered, and its leave has just been taken back.
-                    let Kept { user, info, .. } = kept(&socket.info);
-                    let waiting = Waiting { room: key, user, info, incarnation: String::new(), told: false };
-                    lingering.add(waiting, self.inner.options.holdback);
-                }
-                Ok(Entered { first_of_user: entered.first_of_user && !waited, ..entered })
-            }
-            Backplane::Redis { cluster, .. } => {
-                let channel = cluster.channels.room(namespace, room.as_str());
-                cluster.subscriber.acquire(&channel).await;
-                let key = room_key(namespace, room.as_str());
-                let _changing = cluster.presence.changing(&key).await;
-                let entered = socket.namespace.enter(socket, room, limit);
-                if !matches!(entered, Ok(Entered { new: true, .. })) {
-                    cluster.subscriber.release(&channel);
-                    return entered;
-                }
-                let entered = entered?;
-                let member = kept(&socket.info);
-                let first = cluster.presence.entered(&key, &member).await;
-                if !socket.is_in(room.as_str()) {
-                    // Detached meanwhile, and the store was told of the leave before the entry.
-                    cluster.presence.left(&key, &member, true).await;
-                }
-                Ok(Entered { new: true, first_of_user: first.unwrap_or(entered.first_of_user) })
-            }
-        }
-    }
-
-    /// Takes a socket out of a room: nothing broadcast after this answers reaches it. Safe to call twice.
-    pub async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
-        let left = socket.namespace.leave(socket, room);
-        if !left.was_member {
-            return left;
-        }
-        let namespace = socket.namespace().as_str();
-        let key = room_key(namespace, room);
-        match &self.inner.backplane {
-            Backplane::InProcess { lingering, .. } => {
-                if left.last_of_user {
-                    lingering.cancel(&key, socket.user().as_str());
-                }
-                left
-            }
-            Backplane::Redis { cluster, .. } => {
-                let _changing = cluster.presence.changing(&key).await;
-                let last_of_user = cluster.presence.left(&key, &kept(&socket.info), false).await;
-                cluster.subscriber.release(&cluster.channels.room(namespace, room));
-                Left { last_of_user, ..left }
-            }
-        }
     }
 
     /// Writes an event once, as sending it to `target` needs it.
@@ -424,7 +268,8 @@ impl Fanout {
     pub async fn broadcast(&self, target: Target<'_>, packet: Packet) -> Result<Receipt, FanoutError> {
         match (&self.inner.backplane, packet.0) {
             (Backplane::Redis { cluster, .. }, Form::Message(message)) => {
-                cluster.broadcast(&target, &message).await
+                // Boxed: a node alone does not carry the room for it with every event.
+                Box::pin(cluster.broadcast(&target, &message)).await
             }
             (Backplane::InProcess { .. }, Form::Ready(packet)) => {
                 let rooms = self.rooms(target.namespace.as_str())?;
@@ -518,52 +363,6 @@ impl Fanout {
         }
     }
 
-    /// Who is in a room, on all nodes.
-    ///
-    /// # Errors
-    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
-    pub async fn members(&self, namespace: &str, room: &str) -> Result<Vec<Member>, FanoutError> {
-        let rooms = self.rooms(namespace)?;
-        let member = |info: &SocketInfo| Member {
-            socket: info.id,
-            user: info.user.clone(),
-            display_name: info.display_name.clone(),
-            node: self.inner.options.node,
-            connected_at_ms: info.connected_at_ms,
-            role: info.role.clone(),
-        };
-        match &self.inner.backplane {
-            Backplane::InProcess { .. } => {
-                if room.starts_with(USER_ROOM_PREFIX) {
-                    return Ok(rooms.sockets_in(room).iter().map(|socket| member(&socket.info)).collect());
-                }
-                Ok(rooms.find(room).map(|room| room.map_members(member)).unwrap_or_default())
-            }
-            Backplane::Redis { cluster, .. } => {
-                let members = cluster.presence.members(&room_key(namespace, room)).await?;
-                Ok(members.iter().filter_map(listed).collect())
-            }
-        }
-    }
-
-    /// How many are in a room, on all nodes.
-    ///
-    /// # Errors
-    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
-    pub async fn count(&self, namespace: &str, room: &str) -> Result<Counted, FanoutError> {
-        let rooms = self.rooms(namespace)?;
-        match &self.inner.backplane {
-            Backplane::InProcess { .. } => {
-                let users = rooms.find(room).map(|room| room.map_members(|info| info.user.clone()));
-                let users = users.unwrap_or_default();
-                let sockets = users.len();
-                let users = users.into_iter().collect::<std::collections::HashSet<UserId>>().len();
-                Ok(Counted { count: RoomCount { sockets, users }, age: Duration::ZERO, stale: false })
-            }
-            Backplane::Redis { cluster, .. } => cluster.presence.count(&room_key(namespace, room)).await,
-        }
-    }
-
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
         match &self.inner.backplane {
             Backplane::InProcess { .. } => None,
@@ -625,18 +424,4 @@ fn deliver(rooms: &NamespaceRooms, target: &Target<'_>, packet: &Encoded) {
 fn info_field(info: &str, field: &str) -> Option<Box<str>> {
     let info: serde_json::Value = serde_json::from_str(info).ok()?;
     info.get(field)?.as_str().map(Into::into)
-}
-
-fn listed(kept: &Kept) -> Option<Member> {
-    let info: serde_json::Value = serde_json::from_str(&kept.info).ok()?;
-    let text = |field: &str| info.get(field).and_then(serde_json::Value::as_str).map(Into::into);
-    let socket = SocketId::parse(&kept.socket)?;
-    Some(Member {
-        socket,
-        user: UserId::parse(&kept.user).ok()?,
-        display_name: text("d").unwrap_or_default(),
-        node: socket.node(),
-        connected_at_ms: info.get("c").and_then(serde_json::Value::as_u64).unwrap_or_default(),
-        role: text("r"),
-    })
 }

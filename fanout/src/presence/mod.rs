@@ -2,7 +2,10 @@
 //!
 //! Nothing is counted up and down: every answer is read from the set of members, so it cannot drift.
 
+mod census;
 pub(crate) mod cluster;
+mod estate;
+mod lease;
 pub(crate) mod lingering;
 #[cfg(test)]
 mod model;

@@ -1,0 +1,233 @@
+//! Sockets that come and go, the rooms that they are in, and who is there: on this node at once, in a cluster
+//! with the store's word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::ids::SocketId;
+use shared::names::{Room, USER_ROOM_PREFIX, UserId};
+
+use crate::cluster::{kept, room_key};
+use crate::error::FanoutError;
+use crate::facade::{Backplane, Fanout};
+use crate::outbox::Outbox;
+use crate::presence::lingering::Waiting;
+use crate::presence::store::Kept;
+use crate::presence::{Counted, Entered, Left, Member, RoomCount};
+use crate::registry::{LocalSocket, SocketInfo};
+
+/// Interest in a room: while it is held, this node hears what is published to the room.
+#[derive(Debug)]
+pub struct Follow<'a> {
+    fanout: &'a Fanout,
+    channel: Option<String>,
+}
+
+impl Drop for Follow<'_> {
+    fn drop(&mut self) {
+        if let (Some(channel), Backplane::Redis { cluster, .. }) =
+            (&self.channel, &self.fanout.inner.backplane)
+        {
+            cluster.subscriber.release(channel);
+        }
+    }
+}
+impl Fanout {
+    /// Makes a socket known on this node: from then on it gets what is sent to its user, to its own id and to
+    /// the namespace.
+    ///
+    /// # Errors
+    /// [`FanoutError::TooManySockets`], [`FanoutError::UnknownNamespace`].
+    pub async fn attach(
+        &self,
+        namespace: &str,
+        info: SocketInfo,
+        outbox: Arc<Outbox>,
+    ) -> Result<Arc<LocalSocket>, FanoutError> {
+        let rooms = self.rooms(namespace)?;
+        let user = info.user.clone();
+        let socket = rooms.attach(info, outbox, self.inner.options.sockets_per_user)?;
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            cluster
+                .subscriber
+                .acquire(&cluster.channels.room(namespace, Room::of_user(&user).as_str()))
+                .await;
+        }
+        Ok(socket)
+    }
+
+    /// Forgets a socket: it leaves all of its rooms, which are answered. Where it was its user's last, that is
+    /// told after the hold-back as [`Gone`], unless the user is back. Safe to call twice: the second call finds
+    /// nothing.
+    pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
+        let namespace = socket.namespace();
+        if !socket.namespace.knows(socket) {
+            return Vec::new();
+        }
+        let left = socket.namespace.detach(socket);
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => {
+                for (room, left) in &left {
+                    if left.last_of_user {
+                        let Kept { user, info, .. } = kept(&socket.info);
+                        let room = room_key(namespace.as_str(), room.as_str());
+                        let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
+                        lingering.add(waiting, self.inner.options.holdback);
+                    }
+                }
+            }
+            Backplane::Redis { cluster, .. } => {
+                let user_room = Room::of_user(socket.user());
+                cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), user_room.as_str()));
+                let member = kept(&socket.info);
+                for (room, _) in &left {
+                    let key = room_key(namespace.as_str(), room.as_str());
+                    let _changing = Box::pin(cluster.presence.changing(&key)).await;
+                    Box::pin(cluster.presence.left(&key, &member, true)).await;
+                    cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), room.as_str()));
+                }
+            }
+        }
+        left.into_iter().map(|(room, _)| room).collect()
+    }
+
+    /// Wants to hear what is published to a room, before anybody enters it.
+    pub async fn follow<'a>(&'a self, namespace: &str, room: &str) -> Follow<'a> {
+        let channel = match &self.inner.backplane {
+            Backplane::InProcess { .. } => None,
+            Backplane::Redis { cluster, .. } => {
+                let channel = cluster.channels.room(namespace, room);
+                Box::pin(cluster.subscriber.acquire(&channel)).await;
+                Some(channel)
+            }
+        };
+        Follow { fanout: self, channel }
+    }
+
+    /// Puts a socket into a room: it gets every broadcast made after this answers, and none made before
+    /// it was called. While Redis is away it is in the room for this node alone, until Redis is back.
+    ///
+    /// # Errors
+    /// [`FanoutError::TooManyRooms`], [`FanoutError::Gone`].
+    pub async fn enter(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<Entered, FanoutError> {
+        let namespace = socket.namespace().as_str();
+        let limit = self.inner.options.rooms_per_socket;
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => {
+                let entered = socket.namespace.enter(socket, room, limit)?;
+                let key = room_key(namespace, room.as_str());
+                let waited = entered.first_of_user && lingering.cancel(&key, socket.user().as_str());
+                if waited && !socket.is_in(room.as_str()) {
+                    // The connection was lost while it entered, and its leave has just been taken back.
+                    let Kept { user, info, .. } = kept(&socket.info);
+                    let waiting = Waiting { room: key, user, info, incarnation: String::new(), told: false };
+                    lingering.add(waiting, self.inner.options.holdback);
+                }
+                Ok(Entered { first_of_user: entered.first_of_user && !waited, ..entered })
+            }
+            Backplane::Redis { cluster, .. } => {
+                let channel = cluster.channels.room(namespace, room.as_str());
+                Box::pin(cluster.subscriber.acquire(&channel)).await;
+                let key = room_key(namespace, room.as_str());
+                let _changing = Box::pin(cluster.presence.changing(&key)).await;
+                let entered = socket.namespace.enter(socket, room, limit);
+                if !matches!(entered, Ok(Entered { new: true, .. })) {
+                    cluster.subscriber.release(&channel);
+                    return entered;
+                }
+                let entered = entered?;
+                let member = kept(&socket.info);
+                let first = Box::pin(cluster.presence.entered(&key, &member)).await;
+                if !socket.is_in(room.as_str()) {
+                    // Detached meanwhile, and the store was told of the leave before the entry.
+                    Box::pin(cluster.presence.left(&key, &member, true)).await;
+                }
+                Ok(Entered { new: true, first_of_user: first.unwrap_or(entered.first_of_user) })
+            }
+        }
+    }
+
+    /// Takes a socket out of a room: nothing broadcast after this answers reaches it. Safe to call twice.
+    pub async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
+        let left = socket.namespace.leave(socket, room);
+        if !left.was_member {
+            return left;
+        }
+        let namespace = socket.namespace().as_str();
+        let key = room_key(namespace, room);
+        match &self.inner.backplane {
+            Backplane::InProcess { lingering, .. } => {
+                if left.last_of_user {
+                    lingering.cancel(&key, socket.user().as_str());
+                }
+                left
+            }
+            Backplane::Redis { cluster, .. } => {
+                let _changing = Box::pin(cluster.presence.changing(&key)).await;
+                let last_of_user = Box::pin(cluster.presence.left(&key, &kept(&socket.info), false)).await;
+                cluster.subscriber.release(&cluster.channels.room(namespace, room));
+                Left { last_of_user, ..left }
+            }
+        }
+    }
+
+    /// Who is in a room, on all nodes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
+    pub async fn members(&self, namespace: &str, room: &str) -> Result<Vec<Member>, FanoutError> {
+        let rooms = self.rooms(namespace)?;
+        let member = |info: &SocketInfo| Member {
+            socket: info.id,
+            user: info.user.clone(),
+            display_name: info.display_name.clone(),
+            node: self.inner.options.node,
+            connected_at_ms: info.connected_at_ms,
+            role: info.role.clone(),
+        };
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => {
+                if room.starts_with(USER_ROOM_PREFIX) {
+                    return Ok(rooms.sockets_in(room).iter().map(|socket| member(&socket.info)).collect());
+                }
+                Ok(rooms.find(room).map(|room| room.map_members(member)).unwrap_or_default())
+            }
+            Backplane::Redis { cluster, .. } => {
+                let members = cluster.presence.members(&room_key(namespace, room)).await?;
+                Ok(members.iter().filter_map(listed).collect())
+            }
+        }
+    }
+
+    /// How many are in a room, on all nodes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
+    pub async fn count(&self, namespace: &str, room: &str) -> Result<Counted, FanoutError> {
+        let rooms = self.rooms(namespace)?;
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => {
+                let users = rooms.find(room).map(|room| room.map_members(|info| info.user.clone()));
+                let users = users.unwrap_or_default();
+                let sockets = users.len();
+                let users = users.into_iter().collect::<std::collections::HashSet<UserId>>().len();
+                Ok(Counted { count: RoomCount { sockets, users }, age: Duration::ZERO, stale: false })
+            }
+            Backplane::Redis { cluster, .. } => cluster.presence.count(&room_key(namespace, room)).await,
+        }
+    }
+}
+
+fn listed(kept: &Kept) -> Option<Member> {
+    let info: serde_json::Value = serde_json::from_str(&kept.info).ok()?;
+    let text = |field: &str| info.get(field).and_then(serde_json::Value::as_str).map(Into::into);
+    let socket = SocketId::parse(&kept.socket)?;
+    Some(Member {
+        socket,
+        user: UserId::parse(&kept.user).ok()?,
+        display_name: text("d").unwrap_or_default(),
+        node: socket.node(),
+        connected_at_ms: info.get("c").and_then(serde_json::Value::as_u64).unwrap_or_default(),
+        role: text("r"),
+    })
+}

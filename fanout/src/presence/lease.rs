@@ -1,0 +1,156 @@
+//! A node's lease: renewed while it lasts, and everything registered anew under another incarnation when it was
+//! lost or the store may not have heard something.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use shared::limits::ROOMS_AT_ONCE;
+use tokio::time::Instant;
+
+use super::cluster::{ClusterPresence, FORERUNNERS_MAX, Moved, new_incarnation};
+use crate::error::FanoutError;
+use crate::stats::Stats;
+
+impl ClusterPresence {
+    pub(super) async fn keep_lease(&self) {
+        loop {
+            self.keep_lease_once().await;
+            tokio::select! {
+                () = tokio::time::sleep(self.terms.lease / 3) => {}
+                () = self.wake.notified() => {
+                    // Many may have found the same fault.
+                    tokio::time::sleep(self.terms.lease / 60).await;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn keep_lease_once(&self) {
+        let before = Instant::now();
+        let incarnation = self.incarnation();
+        let Ok(leases) = self.store.renew(&incarnation, self.terms.lease).await else { return };
+        let held = leases.held && self.registered.load(Ordering::Acquire);
+        {
+            let mut table = self.leases.lock();
+            table.read = Some((before, leases.now_ms));
+            table.nodes = leases.nodes.iter().cloned().collect();
+            if held {
+                table.renewed = Some(before);
+            }
+        }
+        if !held || self.unsaid.load(Ordering::Acquire) {
+            if !held {
+                Stats::add(&self.stats.lease_losses, 1);
+            }
+            if let Err(error) = self.register(&incarnation).await {
+                tracing::warn!(%error, "the members of this node could not be registered; trying on");
+                return;
+            }
+        }
+        if self.leases.lock().trusted_from.is_some_and(|from| Instant::now() < from) {
+            return;
+        }
+        let own = self.incarnation();
+        let lapsed = leases.nodes.iter().filter(|(inc, at)| *at <= leases.now_ms && **inc != *own);
+        let left_over = leases.estates.iter().filter(|(_, until)| *until <= leases.now_ms);
+        for (dead, _) in lapsed.chain(left_over) {
+            if self.store.claim(dead, self.claim_time(), false).await == Ok(true) {
+                tracing::warn!(incarnation = %dead, "a node is gone; this one settles what it left");
+                self.add_estate(dead, self.terms.holdback);
+            }
+        }
+    }
+
+    pub(super) fn claim_time(&self) -> Duration {
+        self.terms.holdback + self.terms.lease * 10
+    }
+
+    pub(super) fn add_estate(&self, dead: &str, after: Duration) {
+        self.estates.lock().insert(dead.to_owned(), Instant::now() + after);
+        self.estate_added.notify_one();
+    }
+
+    /// Tells the store everything under a new incarnation, and gives the old one up.
+    pub(super) async fn register(&self, old: &str) -> Result<(), FanoutError> {
+        let new = new_incarnation(self.terms.node);
+        tracing::info!(incarnation = %new, "registering the members of this node");
+        // At the start the node's id must be nobody else's; later it is this one's own.
+        let had_lease = self.opened.load(Ordering::Acquire);
+        let unique = if had_lease { "" } else { self.terms.node.as_str() };
+        if !self.store.open_lease(&new, self.terms.lease, &self.terms.info, unique).await? {
+            tracing::error!(node = unique, "another node has this id; waiting for it to go");
+            return Err(FanoutError::Unavailable);
+        }
+        self.opened.store(true, Ordering::Release);
+        self.unsaid.store(false, Ordering::Release);
+        *self.incarnation.lock() = Arc::clone(&new);
+        self.leases.lock().renewed = Some(Instant::now());
+        if had_lease {
+            let mut forerunners = self.forerunners.lock();
+            if forerunners.len() < FORERUNNERS_MAX {
+                forerunners.push(old.to_owned());
+            }
+        }
+        let told = self.register_rooms(&new).await;
+        if told.is_err() {
+            // Whatever is said is said under `new`, which the next try gives up.
+            self.unsaid.store(true, Ordering::Release);
+            return told;
+        }
+        self.registered.store(true, Ordering::Release);
+        self.leases.lock().read = None;
+        // Who left while nothing could be told is gone now, or has come back somewhere. A claim that fails here
+        // is a survivor's when the lease has lapsed.
+        let forerunners = std::mem::take(&mut *self.forerunners.lock());
+        for forerunner in forerunners {
+            if self.store.claim(&forerunner, self.claim_time(), true).await == Ok(true) {
+                self.add_estate(&forerunner, self.terms.holdback);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn register_rooms(&self, new: &Arc<str>) -> Result<(), FanoutError> {
+        self.indexed.clear();
+        let rooms = self.local.rooms();
+        for some in rooms.chunks(512) {
+            let names: Vec<&str> = some.iter().map(String::as_str).collect();
+            self.store.index(new, &names).await?;
+        }
+        // Whoever settled what this node left has told that its users are gone.
+        let forerunners = self.forerunners.lock().clone();
+        let mut tell = false;
+        for forerunner in &forerunners {
+            tell |= self.store.was_settled(forerunner).await?;
+        }
+        let registering: Vec<BoxFuture<'_, _>> =
+            rooms.into_iter().map(|room| self.register_room(Arc::clone(new), room, tell).boxed()).collect();
+        let mut registering = stream::iter(registering).buffer_unordered(ROOMS_AT_ONCE);
+        while let Some(done) = registering.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn register_room(
+        &self,
+        incarnation: Arc<str>,
+        room: String,
+        tell: bool,
+    ) -> Result<(), FanoutError> {
+        let _alone = self.stripe(&room).write().await;
+        let members = self.local.members(&room);
+        if members.is_empty() {
+            return Ok(());
+        }
+        let firsts = self.store.register(&incarnation, &room, &members).await?;
+        self.indexed.insert(room.clone(), incarnation);
+        for (user, info) in firsts.into_iter().filter(|_| tell) {
+            self.tell(Moved { room: room.clone(), user, info, is_back: true }).await;
+        }
+        Ok(())
+    }
+}
