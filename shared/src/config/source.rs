@@ -217,21 +217,22 @@ impl Reader<'_> {
 
     /// `None` for a problem, `Some(None)` for a node alone.
     fn cluster(&mut self, auth: Option<&AuthConfig>) -> Option<Option<ClusterConfig>> {
-        let key_prefix = self.read("redis_prefix", parse::prefix);
-        let channel_prefix = self.read("redis_channel_prefix", parse::prefix);
-        let lease = self.read("lease", parse::lease);
-        let advertise_url = self.read("advertise_url", parse::http_url);
         let redis = match (self.text("redis_url"), self.text("redis_host"), self.text("redis_port")) {
-            (None, None, None) => return Some(None),
-            (Some(_), _, _) => self.read("redis_url", RedisAddress::parse),
+            (None, None, None) => None,
+            (Some(_), _, _) => Some(self.read("redis_url", RedisAddress::parse)),
             (None, host, port) => {
                 let port = match port {
                     Some(_) => self.read("redis_port", parse::port).map(|address| address.port()),
                     None => Some(6_379),
                 };
-                port.map(|port| RedisAddress::plain(host.as_deref().unwrap_or("127.0.0.1"), port))
+                Some(port.map(|port| RedisAddress::plain(host.as_deref().unwrap_or("127.0.0.1"), port)))
             }
         };
+        let key_prefix = self.read("redis_prefix", parse::prefix);
+        let channel_prefix = self.read("redis_channel_prefix", parse::prefix);
+        let lease = self.read("lease", parse::lease);
+        let advertise_url = self.read("advertise_url", parse::http_url);
+        let Some(redis) = redis else { return Some(None) };
         if auth.is_some_and(|auth| auth.keys == TokenKeys::Random) {
             self.problem("jwt_secret", "a secret, since the nodes of a cluster must believe the same tokens");
             return None;
