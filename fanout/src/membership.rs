@@ -57,8 +57,8 @@ impl Fanout {
     }
 
     /// Forgets a socket: it leaves all of its rooms, which are answered. Where it was its user's last, that is
-    /// told after the hold-back as [`Gone`], unless the user is back. Safe to call twice: the second call finds
-    /// nothing.
+    /// told after the hold-back as [`Gone`](crate::presence::Gone), unless the user is back. Safe to call twice: the
+    /// second call finds nothing.
     pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
         let namespace = socket.namespace();
         if !socket.namespace.knows(socket) {
