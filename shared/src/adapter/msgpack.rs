@@ -182,6 +182,9 @@ impl Scanner<'_> {
             length += 2 + memchr::memchr2(b'"', b'\\', rest).ok_or(MsgpackError::Malformed)?;
         }
         let raw = &self.text[self.at + 1..self.at + 1 + length];
+        if raw.bytes().any(|byte| byte < 0x20) {
+            return Err(MsgpackError::Malformed);
+        }
         self.at += length + 2;
         let text = if escaped { self.unescape(raw)? } else { Cow::Borrowed(raw) };
         write::write_str(self.out, &text).map_err(|_| MsgpackError::Malformed)
@@ -209,6 +212,11 @@ impl Scanner<'_> {
             .unwrap_or(rest.len());
         let text = &rest[..end];
         self.at += end;
+        // Rust reads more as a number than JSON does.
+        let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+        if !matches!(digits, [b'1'..=b'9', ..] | [b'0'] | [b'0', b'.' | b'e' | b'E', ..]) {
+            return Err(MsgpackError::Malformed);
+        }
         if let Ok(number) = text.parse::<i64>()
             && text != "-0"
         {
@@ -552,9 +560,27 @@ mod tests {
         let deep = [0x91; 200];
         let (mut input, mut out) = (&deep[..], String::new());
         assert_eq!(msgpack_to_json(&mut input, &mut out, &mut Vec::new(), 0), Err(MsgpackError::Depth));
-        for bad in
-            ["", "[", "{\"a\"}", "{1:2}", "[1,]", "\"", "\"\\", "tru", "+", "1 2", "[1]]", "{\"a\":1,}"]
-        {
+        for bad in [
+            "",
+            "[",
+            "{\"a\"}",
+            "{1:2}",
+            "[1,]",
+            "\"",
+            "\"\\",
+            "tru",
+            "+",
+            "1 2",
+            "[1]]",
+            "{\"a\":1,}",
+            "+1",
+            "01",
+            "-01",
+            "-",
+            ".5",
+            "\"\0\"",
+            "{\"a\nb\":1}",
+        ] {
             assert!(json_to_msgpack(bad, &[], &mut Vec::new()).is_err(), "{bad}");
         }
     }
