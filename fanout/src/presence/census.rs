@@ -12,6 +12,9 @@ use super::store::{Kept, Share};
 use super::{Counted, RoomCount};
 use crate::error::FanoutError;
 
+/// How often a room is read before its count is given up, when each time a lease was lost meanwhile.
+const READS_MAX: usize = 3;
+
 impl ClusterPresence {
     /// Incarnations whose lease holds, by a list that is no older than `LEASES_FRESH_MS`.
     pub(super) async fn living(&self) -> Result<HashSet<String>, FanoutError> {
@@ -58,30 +61,36 @@ impl ClusterPresence {
     /// # Errors
     /// [`FanoutError::Unavailable`] when Redis has been away for longer than the last known count is good.
     pub(crate) async fn count(&self, room: &str) -> Result<Counted, FanoutError> {
+        let asked = Instant::now();
         match self.count_now(room).await {
-            Ok(count) => {
-                let counted = Counted { count, age: Duration::ZERO, stale: !self.is_ready() };
+            Ok((count, stale)) => {
                 if self.counts.len() < COUNTS_KEPT_MAX || self.counts.contains_key(room) {
-                    self.counts.insert(room.to_owned(), (Instant::now(), counted));
+                    self.counts.insert(room.to_owned(), (asked, count));
                 }
-                Ok(counted)
+                Ok(Counted { count, age: asked.elapsed(), stale })
             }
             Err(error) => {
-                let known = self.counts.get(room).map(|known| *known).ok_or(error)?;
-                let age = known.0.elapsed();
+                let (at, count) = self.counts.get(room).map(|known| *known).ok_or(error)?;
+                let age = at.elapsed();
                 if age > Duration::from_millis(STALE_MAX_MS) {
                     return Err(error);
                 }
-                Ok(Counted { age, stale: true, ..known.1 })
+                Ok(Counted { count, age, stale: true })
             }
         }
     }
 
-    pub(super) async fn count_now(&self, room: &str) -> Result<RoomCount, FanoutError> {
+    /// The count, and whether it may be wrong: a node that registers anew is under two incarnations, and what
+    /// leaves it just then is still there under the old one.
+    async fn count_now(&self, room: &str) -> Result<(RoomCount, bool), FanoutError> {
         let shares = self.living_shares(room).await?;
+        if has_twins(&shares) {
+            let members = self.members_of(&shares, room).await?;
+            let users: HashSet<&str> = members.iter().map(|member| &*member.user).collect();
+            return Ok((RoomCount { sockets: members.len(), users: users.len() }, true));
+        }
         let sockets = shares.iter().map(|share| share.sockets).sum();
-        let with_users: Vec<_> = shares.iter().filter(|share| share.users > 0).collect();
-        let users = match &*with_users {
+        let users = match &*shares {
             [] => 0,
             [only] => only.users,
             several => {
@@ -92,51 +101,85 @@ impl ClusterPresence {
                 users.len()
             }
         };
-        Ok(RoomCount { sockets, users })
+        Ok((RoomCount { sockets, users }, false))
     }
 
     /// Who is in a room, on all nodes.
     pub(crate) async fn members(&self, room: &str) -> Result<Vec<Kept>, FanoutError> {
+        let shares = self.living_shares(room).await?;
+        self.members_of(&shares, room).await
+    }
+
+    async fn members_of(&self, shares: &[Share], room: &str) -> Result<Vec<Kept>, FanoutError> {
         let mut members = Vec::new();
-        for share in self.living_shares(room).await? {
-            if share.sockets > 0 {
-                members.extend(self.store.members(&share.incarnation, room).await?);
-            }
+        for share in shares {
+            members.extend(self.store.members(&share.incarnation, room).await?);
+        }
+        if has_twins(shares) {
+            members.sort_by(|a, b| a.socket.cmp(&b.socket));
+            members.dedup_by(|a, b| a.socket == b.socket);
         }
         Ok(members)
     }
 
-    /// What each incarnation with a lease has in a room.
-    pub(super) async fn living_shares(&self, room: &str) -> Result<Vec<Share>, FanoutError> {
-        self.must_be_fresh().await?;
-        let mut shares = self.store.shares(room).await?;
-        let mut living = self.living().await?;
-        let is_known = |table: &Table, share: &Share| table.nodes.contains_key(&share.incarnation);
-        let unknown = {
-            let table = self.leases.lock();
-            shares.iter().any(|share| !is_known(&table, share))
-        };
-        if unknown {
-            // Newer than the list, or long dead: a look tells.
-            self.leases.lock().read = None;
-            living = self.living().await?;
+    /// What each incarnation with a lease has in a room, where it has anything.
+    async fn living_shares(&self, room: &str) -> Result<Vec<Share>, FanoutError> {
+        for _ in 0..READS_MAX {
+            self.must_be_ready().await?;
+            let before = self.living().await?;
+            let mut shares = self.store.shares(room).await?;
+            shares.retain(|share| share.sockets > 0);
+            let is_known = |table: &Table, share: &Share| table.nodes.contains_key(&share.incarnation);
+            let unknown = {
+                let table = self.leases.lock();
+                shares.iter().any(|share| !is_known(&table, share))
+            };
+            let living = if unknown {
+                // Newer than the list, or long dead: a look tells.
+                self.leases.lock().read = None;
+                self.living().await?
+            } else {
+                before.clone()
+            };
+            // Who has lapsed meanwhile may be in the room under another incarnation by now.
+            let lapsed = |share: &Share| {
+                before.contains(&share.incarnation) && !living.contains(&share.incarnation)
+            };
+            if shares.iter().any(lapsed) {
+                continue;
+            }
+            shares.retain(|share| living.contains(&share.incarnation));
+            // Between two questions the process may have slept for as long as its lease.
+            if self.is_ready() {
+                return Ok(shares);
+            }
         }
-        shares.retain(|share| living.contains(&share.incarnation));
-        Ok(shares)
+        Err(FanoutError::Unavailable)
     }
 
-    /// A node that slept through its lease registers anew before it answers.
-    pub(super) async fn must_be_fresh(&self) -> Result<(), FanoutError> {
-        if self.is_fresh() {
+    /// A node that slept through its lease, or that has something to say which the store has not heard,
+    /// registers anew before it answers.
+    async fn must_be_ready(&self) -> Result<(), FanoutError> {
+        if self.is_ready() {
             return Ok(());
         }
         self.wake();
-        tokio::time::timeout(self.terms.lease / 3, async {
+        let told = tokio::time::timeout(self.terms.lease / 3, async {
             while !self.is_ready() {
+                if !self.store.is_up() {
+                    return Err(FanoutError::Unavailable);
+                }
                 tokio::time::sleep(self.terms.lease / 120).await;
             }
-        })
-        .await
-        .map_err(|_| FanoutError::Unavailable)
+            Ok(())
+        });
+        told.await.unwrap_or(Err(FanoutError::Unavailable))
     }
+}
+
+/// Whether a node has members under two incarnations: it is registering anew.
+fn has_twins(shares: &[Share]) -> bool {
+    let node = |share: &Share| share.incarnation.split('-').next().map(str::to_owned);
+    let nodes: HashSet<_> = shares.iter().map(node).collect();
+    nodes.len() < shares.len()
 }

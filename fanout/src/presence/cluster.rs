@@ -26,7 +26,7 @@ use shared::limits::LINGERING_MAX;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, mpsc};
 use tokio::time::Instant;
 
-use super::Counted;
+use super::RoomCount;
 use super::lingering::{Lingering, Waiting};
 use super::store::{Kept, LeftRoom, Store};
 use crate::error::FanoutError;
@@ -83,13 +83,15 @@ pub(crate) struct ClusterPresence {
     pub(super) unsaid: AtomicBool,
     /// A lease was made: the node's id is its own.
     pub(super) opened: AtomicBool,
+    /// All members were registered under the current incarnation.
     pub(super) registered: AtomicBool,
     pub(super) wake: Notify,
     pub(super) lingering: Lingering,
     pub(super) estates: Mutex<HashMap<String, Instant>>,
     pub(super) estate_added: Notify,
     pub(super) gone: mpsc::Sender<Moved>,
-    pub(super) counts: DashMap<String, (Instant, Counted)>,
+    /// What rooms counted last, and when that was asked.
+    pub(super) counts: DashMap<String, (Instant, RoomCount)>,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -159,7 +161,7 @@ impl ClusterPresence {
 
     /// Whether the lease is held and the store was told everything.
     pub(crate) fn is_ready(&self) -> bool {
-        self.registered.load(Ordering::Acquire) && self.is_fresh()
+        self.registered.load(Ordering::Acquire) && !self.unsaid.load(Ordering::Acquire) && self.is_fresh()
     }
 
     /// A process that slept through its lease must not believe that it still has it.

@@ -32,17 +32,17 @@ impl ClusterPresence {
         let before = Instant::now();
         let incarnation = self.incarnation();
         let Ok(leases) = self.store.renew(&incarnation, self.terms.lease).await else { return };
-        let held = leases.held && self.registered.load(Ordering::Acquire);
         {
             let mut table = self.leases.lock();
             table.read = Some((before, leases.now_ms));
             table.nodes = leases.nodes.iter().cloned().collect();
-            if held {
+            if leases.held {
                 table.renewed = Some(before);
             }
         }
-        if !held || self.unsaid.load(Ordering::Acquire) {
-            if !held {
+        let all_said = self.registered.load(Ordering::Acquire) && !self.unsaid.load(Ordering::Acquire);
+        if !leases.held || !all_said {
+            if !leases.held && self.opened.load(Ordering::Acquire) {
                 Stats::add(&self.stats.lease_losses, 1);
             }
             if let Err(error) = self.register(&incarnation).await {
@@ -85,6 +85,8 @@ impl ClusterPresence {
             return Err(FanoutError::Unavailable);
         }
         self.opened.store(true, Ordering::Release);
+        // Nothing is counted here until every room has been registered.
+        self.registered.store(false, Ordering::Release);
         self.unsaid.store(false, Ordering::Release);
         *self.incarnation.lock() = Arc::clone(&new);
         self.leases.lock().renewed = Some(Instant::now());
@@ -94,12 +96,8 @@ impl ClusterPresence {
                 forerunners.push(old.to_owned());
             }
         }
-        let told = self.register_rooms(&new).await;
-        if told.is_err() {
-            // Whatever is said is said under `new`, which the next try gives up.
-            self.unsaid.store(true, Ordering::Release);
-            return told;
-        }
+        // Where this fails, what has been said is said under `new`, which the next try gives up.
+        self.register_rooms(&new).await?;
         self.registered.store(true, Ordering::Release);
         self.leases.lock().read = None;
         // Who left while nothing could be told is gone now, or has come back somewhere. A claim that fails here

@@ -118,9 +118,7 @@ impl World {
         let stats = Arc::new(Stats::new(Distributions::ignored()));
         let local: Arc<dyn Local> = sockets.clone();
         let presence = Arc::new(ClusterPresence::new(terms, store, local, self.gone.clone(), stats));
-        let running = Arc::clone(&presence);
-        #[expect(clippy::disallowed_methods, reason = "aborted when its node dies")]
-        let task = tokio::spawn(async move { running.run().await });
+        let task = run_node(&presence);
         self.nodes.push(Node { presence, sockets, faults, task, flaky: false });
     }
 
@@ -200,6 +198,13 @@ impl World {
     }
 }
 
+/// What a node does by itself, as long as it is not frozen or dead.
+fn run_node(presence: &Arc<ClusterPresence>) -> JoinHandle<()> {
+    let running = Arc::clone(presence);
+    #[expect(clippy::disallowed_methods, reason = "aborted when its node dies")]
+    tokio::spawn(async move { running.run().await })
+}
+
 async fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut world = World::new(seed);
@@ -252,6 +257,63 @@ fn when_it_is_quiet_again_everybody_is_right() {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(run(seed));
     }
+}
+
+/// Runs a scene once for each seed, on a clock of its own.
+fn on_many_seeds<F: Future<Output = ()>>(scene: impl Fn(u64) -> F) {
+    for seed in 0..50 {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(scene(seed));
+    }
+}
+
+#[test]
+fn a_node_that_was_frozen_is_there_again_before_it_counts() {
+    on_many_seeds(async |seed| {
+        let mut world = World::new(seed);
+        world.start_node();
+        world.start_node();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Many rooms, and the one that is asked for is the last of them to be registered.
+        for room in 0..1_000 {
+            world.enter(1, &format!("/#r{room}"), "u1").await;
+        }
+        for at in [0, 1] {
+            world.enter(at, "/#z", &format!("u{at}")).await;
+        }
+        world.nodes[1].task.abort();
+        tokio::time::sleep(LEASE * 3).await;
+        assert_eq!(world.nodes[0].presence.count("/#z").await.unwrap().count.sockets, 1, "seed {seed}");
+        world.nodes[1].task = run_node(&world.nodes[1].presence);
+        for at in [1, 0] {
+            let counted = world.nodes[at].presence.count("/#z").await.unwrap();
+            assert_eq!((counted.count.sockets, counted.count.users), (2, 2), "seed {seed}: node {at}");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_registers_anew_is_counted_once_all_the_while() {
+    on_many_seeds(async |seed| {
+        let mut world = World::new(seed);
+        world.start_node();
+        world.start_node();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for user in ["u", "u", "v"] {
+            world.enter(0, "/#a", user).await;
+        }
+        world.nodes[0].presence.unsaid();
+        let until = Instant::now() + LEASE / 10;
+        let (mut whole, mut stale) = (0, 0);
+        while Instant::now() < until {
+            let counted = world.nodes[1].presence.count("/#a").await.unwrap();
+            assert_eq!((counted.count.sockets, counted.count.users), (3, 2), "seed {seed}");
+            assert_eq!(world.nodes[1].presence.members("/#a").await.unwrap().len(), 3, "seed {seed}");
+            if counted.stale { stale += 1 } else { whole += 1 }
+        }
+        assert!(whole > 0, "seed {seed}: {whole} sure counts, {stale} others");
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,6 +121,15 @@ impl Store {
         }))
     }
 
+    /// Whether there is a connection to ask it by.
+    pub(crate) fn is_up(&self) -> bool {
+        match self {
+            Self::Redis(store) => store.commands.is_up(),
+            #[cfg(test)]
+            Self::Model(store) => !store.faults.lock().cut,
+        }
+    }
+
     /// Makes a lease; false when another living node has the id `unique`.
     pub(crate) async fn open_lease(
         &self,
