@@ -142,9 +142,8 @@ impl ClusterPresence {
                 before.clone()
             };
             // Who has lapsed meanwhile may be in the room under another incarnation by now.
-            let lapsed = |share: &Share| {
-                before.contains(&share.incarnation) && !living.contains(&share.incarnation)
-            };
+            let lapsed =
+                |share: &Share| before.contains(&share.incarnation) && !living.contains(&share.incarnation);
             if shares.iter().any(lapsed) {
                 continue;
             }
