@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Idle(scenario::idle::IdleArgs),
     /// Rooms, one publisher in each: rate, cost and latency of deliveries, and whether all arrive.
     Fanout(scenario::fanout::FanoutArgs),
+    /// Rooms whose members are on all of several nodes: as `fanout`, with the latency of the publisher's node and
+    /// of the others told apart.
+    Cross(scenario::fanout::FanoutArgs),
     /// The bare-kernel server to compare with.
     Floor(floor::FloorArgs),
 }
@@ -30,9 +33,10 @@ pub(crate) enum Command {
 /// Which server, and how it wants to be spoken to. The defaults are those of the `relay` app.
 #[derive(Args, Debug)]
 pub(crate) struct TargetArgs {
-    /// Server under test; the path defaults to /socket.io/.
+    /// Server under test; the path defaults to /socket.io/. Repeat it for the nodes of a cluster: connections
+    /// are dealt out to them in turn.
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
-    pub(crate) url: Url,
+    pub(crate) url: Vec<Url>,
 
     /// Namespace to connect.
     #[arg(long, default_value = "/relay")]

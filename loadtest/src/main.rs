@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Idle(args) => scenario::idle::run(args),
         Command::Fanout(args) => scenario::fanout::run(args),
+        Command::Cross(args) => scenario::fanout::run_across(args),
         Command::Floor(args) => floor::run(args),
     };
     match outcome {

@@ -52,7 +52,12 @@ pub(crate) struct Traffic {
     pub(crate) refill: bool,
     /// Latencies count for messages sent, or due, in this span of the monotonic clock.
     pub(crate) window: Range<u64>,
+    /// Latencies on the publisher's own server.
     pub(crate) latency: Histogram<u64>,
+    /// How many servers the connections are dealt out to.
+    servers: usize,
+    /// Latencies of what crossed from the publisher's server to another; empty with one server.
+    pub(crate) crossing: Histogram<u64>,
     /// Deliveries, the faulty ones included.
     pub(crate) received: u64,
     /// Deliveries that were expected and had not come before.
@@ -100,6 +105,8 @@ impl Traffic {
             refill: false,
             window: 0..u64::MAX,
             latency: Histogram::new_with_bounds(LATENCY_NS.start, LATENCY_NS.end, 3)?,
+            servers: target.url.len(),
+            crossing: Histogram::new_with_bounds(LATENCY_NS.start, LATENCY_NS.end, 3)?,
             received: 0,
             delivered: 0,
             other: 0,
@@ -199,7 +206,12 @@ impl Driver for Traffic {
         }
         self.delivered += 1;
         if self.window.contains(&stamp.sent_ns) {
-            self.latency.saturating_record(at_ns.saturating_sub(stamp.sent_ns));
+            let latency = at_ns.saturating_sub(stamp.sent_ns);
+            if conn % self.servers == room.publisher % self.servers {
+                self.latency.saturating_record(latency);
+            } else {
+                self.crossing.saturating_record(latency);
+            }
         }
         if conn == room.publisher && self.refill {
             self.publish(index, at_ns, out);
@@ -354,6 +366,18 @@ mod tests {
         }
         assert_eq!(traffic.latency.len(), 2);
         assert!(traffic.latency.max().abs_diff(4_000_000) < 8_000);
+    }
+
+    #[test]
+    fn what_crosses_servers_is_timed_apart() {
+        let nodes = ["--url", "ws://127.0.0.1:1", "--url", "ws://127.0.0.1:2"];
+        let cli = Cli::parse_from(["loadtest", "cross"].into_iter().chain(nodes));
+        let Command::Cross(args) = cli.command else { panic!("not cross") };
+        let mut traffic = Traffic::new(&args.target, &Rooms::new("r", 4), 4, 1).unwrap();
+        let array = publish(&mut traffic, 0, 1_000_000);
+        deliver(&mut traffic, &[0, 1, 2, 3], &array);
+        assert_eq!((traffic.latency.len(), traffic.crossing.len()), (2, 2));
+        assert!(traffic.faults(0).none());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `P{nodes}:info` | hash: incarnation → how to reach the node |
 //! | `Psettled:INC` | set for a while when an estate is settled |
 //! | `Prooms:INC` | set: rooms that the incarnation has had members in |
-//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | who is in a room (`lua/enter.lua`) |
+//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | who is in a room (`lua/room.lua`) |
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -90,6 +90,13 @@ struct Scripts {
     claim: Script,
 }
 
+/// A script about a room, with what all of them share before it.
+macro_rules! room_script {
+    ($name:literal) => {
+        Script::new(concat!(include_str!("../lua/room.lua"), include_str!(concat!("../lua/", $name, ".lua"))))
+    };
+}
+
 /// Runs `$call` on whichever store it is.
 macro_rules! on_store {
     ($store:expr, $inner:ident => $call:expr) => {
@@ -107,13 +114,13 @@ impl Store {
             commands,
             prefix: prefix.to_owned(),
             scripts: Scripts {
-                enter: Script::new(include_str!("../lua/enter.lua")),
-                leave: Script::new(include_str!("../lua/leave.lua")),
-                settle_user: Script::new(include_str!("../lua/settle_user.lua")),
-                settle_room: Script::new(include_str!("../lua/settle_room.lua")),
-                register: Script::new(include_str!("../lua/register.lua")),
-                forget: Script::new(include_str!("../lua/forget.lua")),
-                count: Script::new(include_str!("../lua/count.lua")),
+                enter: room_script!("enter"),
+                leave: room_script!("leave"),
+                settle_user: room_script!("settle_user"),
+                settle_room: room_script!("settle_room"),
+                register: room_script!("register"),
+                forget: room_script!("forget"),
+                count: room_script!("count"),
                 renew: Script::new(include_str!("../lua/renew.lua")),
                 open: Script::new(include_str!("../lua/open_lease.lua")),
                 claim: Script::new(include_str!("../lua/claim.lua")),
@@ -248,6 +255,17 @@ fn millis(time: Duration) -> String {
     time.as_millis().to_string()
 }
 
+/// A yes or no, as scripts read it.
+fn flag(on: bool) -> &'static str {
+    if on { "1" } else { "0" }
+}
+
+/// A flat list of users and what is told of them, in pairs.
+fn pairs(flat: Vec<String>) -> Vec<(String, String)> {
+    let mut flat = flat.into_iter();
+    std::iter::from_fn(|| flat.next().zip(flat.next())).collect()
+}
+
 impl RedisStore {
     fn nodes(&self, what: &str) -> String {
         format!("{}{{nodes}}:{what}", self.prefix)
@@ -297,8 +315,8 @@ impl RedisStore {
 
     async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {
         let (leases, estates, infos) = (self.nodes("leases"), self.nodes("estates"), self.nodes("info"));
-        let (during, own) = (millis(during), if own { "1" } else { "0" });
-        let args = [inc.as_bytes(), during.as_bytes(), own.as_bytes()];
+        let during = millis(during);
+        let args = [inc.as_bytes(), during.as_bytes(), flag(own).as_bytes()];
         self.scripts.claim.run(&self.commands, &[&leases, &estates, &infos], &args).await
     }
 
@@ -332,19 +350,28 @@ impl RedisStore {
         self.commands.query_long(redis::cmd("SMEMBERS").arg(self.index_key(inc))).await
     }
 
+    /// Runs a script about `room`.
+    async fn on_room<T: redis::FromRedisValue>(
+        &self,
+        script: &Script,
+        room: &str,
+        args: &[&str],
+    ) -> Answer<T> {
+        let base = self.base(room);
+        let args: Vec<&[u8]> =
+            std::iter::once(&*base).chain(args.iter().copied()).map(str::as_bytes).collect();
+        script.run(&self.commands, &[&format!("{base}n")], &args).await
+    }
+
     async fn enter(&self, inc: &str, room: &str, member: &Kept) -> Answer<bool> {
-        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
-        let Kept { socket, user, info } = member;
-        let args = [&*base, inc, socket, user, info, &kept].map(str::as_bytes);
-        self.scripts.enter.run(&self.commands, &[&format!("{base}n")], &args).await
+        let (kept, Kept { socket, user, info }) = (PRESENCE_KEPT_S.to_string(), member);
+        self.on_room(&self.scripts.enter, room, &[inc, socket, user, info, &kept]).await
     }
 
     async fn leave(&self, inc: &str, room: &str, member: &Kept, linger: bool) -> Answer<LeftRoom> {
-        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
-        let Kept { socket, user, info } = member;
-        let linger = if linger { "1" } else { "0" };
-        let args = [&*base, inc, socket, user, info, &kept, linger].map(str::as_bytes);
-        let result: u8 = self.scripts.leave.run(&self.commands, &[&format!("{base}n")], &args).await?;
+        let (kept, Kept { socket, user, info }) = (PRESENCE_KEPT_S.to_string(), member);
+        let args = [inc, socket, user, info, &kept, flag(linger)];
+        let result: u8 = self.on_room(&self.scripts.leave, room, &args).await?;
         Ok(match result {
             1 => LeftRoom::Gone,
             2 => LeftRoom::Lingers,
@@ -359,46 +386,31 @@ impl RedisStore {
         (user, info): (&str, &str),
         force: bool,
     ) -> Answer<bool> {
-        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
-        let args = [&*base, inc, user, info, &kept, if force { "1" } else { "0" }].map(str::as_bytes);
-        self.scripts.settle_user.run(&self.commands, &[&format!("{base}n")], &args).await
+        let kept = PRESENCE_KEPT_S.to_string();
+        self.on_room(&self.scripts.settle_user, room, &[inc, user, info, &kept, flag(force)]).await
     }
 
     async fn forget(&self, inc: &str, room: &str, user: Option<&str>) -> Answer<()> {
-        let base = self.base(room);
-        let args = [&*base, inc, user.unwrap_or_default()].map(str::as_bytes);
-        self.scripts.forget.run(&self.commands, &[&format!("{base}n")], &args).await
+        self.on_room(&self.scripts.forget, room, &[inc, user.unwrap_or_default()]).await
     }
 
     async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
-        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
-        let args = [&*base, dead, &kept].map(str::as_bytes);
-        let flat: Vec<String> =
-            self.scripts.settle_room.run(&self.commands, &[&format!("{base}n")], &args).await?;
-        let (pairs, _) = flat.as_chunks::<2>();
-        Ok(pairs.iter().map(|[user, info]| (user.clone(), info.clone())).collect())
+        let kept = PRESENCE_KEPT_S.to_string();
+        Ok(pairs(self.on_room(&self.scripts.settle_room, room, &[dead, &kept]).await?))
     }
 
     async fn register(&self, inc: &str, room: &str, members: &[Kept]) -> Answer<Vec<(String, String)>> {
-        let mut firsts = Vec::new();
-        let (base, kept) = (self.base(room), PRESENCE_KEPT_S.to_string());
+        let (mut firsts, kept) = (Vec::new(), PRESENCE_KEPT_S.to_string());
         for some in members.chunks(500) {
-            let mut args = vec![base.as_bytes(), inc.as_bytes(), kept.as_bytes()];
-            for Kept { socket, user, info } in some {
-                args.extend([socket.as_bytes(), user.as_bytes(), info.as_bytes()]);
-            }
-            let flat: Vec<String> =
-                self.scripts.register.run(&self.commands, &[&format!("{base}n")], &args).await?;
-            let (pairs, _) = flat.as_chunks::<2>();
-            firsts.extend(pairs.iter().map(|[user, info]| (user.clone(), info.clone())));
+            let mut args = vec![inc, &kept];
+            args.extend(some.iter().flat_map(|Kept { socket, user, info }| [&**socket, user, info]));
+            firsts.extend(pairs(self.on_room(&self.scripts.register, room, &args).await?));
         }
         Ok(firsts)
     }
 
     async fn shares(&self, room: &str) -> Answer<Vec<Share>> {
-        let base = self.base(room);
-        let flat: Vec<String> =
-            self.scripts.count.run(&self.commands, &[&format!("{base}n")], &[base.as_bytes()]).await?;
+        let flat: Vec<String> = self.on_room(&self.scripts.count, room, &[]).await?;
         let (shares, _) = flat.as_chunks::<3>();
         let number = |text: &String| text.parse().unwrap_or_default();
         let share = |[inc, sockets, users]: &[String; 3]| Share {

@@ -60,7 +60,8 @@ impl Swarm {
             if i >= count || i as u64 >= allowed || under_way >= UNDER_WAY {
                 return Ok(());
             }
-            let mut stream = dial(self.to, i).with_context(|| format!("dialling connection {i}"))?;
+            let mut stream =
+                dial(self.to[i % self.to.len()], i).with_context(|| format!("dialling connection {i}"))?;
             self.poll.registry().register(&mut stream, Token(i), Interest::READABLE | Interest::WRITABLE)?;
             self.party.conns.push(Conn::new(stream));
         }
@@ -81,7 +82,7 @@ impl Party {
             return Ok(false);
         }
         conn.phase = Phase::Upgrading;
-        conn.write(&self.script.upgrade.request).with_context(|| format!("connection {i}"))?;
+        conn.write(&self.script.upgrade(i).request).with_context(|| format!("connection {i}"))?;
         Ok(true)
     }
 

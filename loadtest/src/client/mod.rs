@@ -103,7 +103,8 @@ pub(crate) struct Swarm {
     alarm: Alarm,
     /// What the alarm is set to: most rounds wait for the same instant as the one before.
     alarm_ns: u64,
-    to: SocketAddr,
+    /// The servers; connection `i` is with number `i` modulo their count.
+    to: Vec<SocketAddr>,
     party: Party,
 }
 
@@ -119,7 +120,7 @@ struct Party {
 
 impl Swarm {
     /// A swarm without connections yet.
-    pub(crate) fn new(to: SocketAddr, script: Script, seed: u64) -> Result<Self> {
+    pub(crate) fn new(to: Vec<SocketAddr>, script: Script, seed: u64) -> Result<Self> {
         let poll = Poll::new()?;
         let alarm = Alarm::new()?;
         poll.registry().register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
@@ -238,7 +239,7 @@ impl Party {
     fn frames(&mut self, i: usize, received: &[u8], at_ns: u64, driver: &mut impl Driver) -> Result<usize> {
         let mut used = 0;
         if self.conns[i].phase == Phase::Upgrading {
-            let Some(head) = self.script.upgrade.check(received)? else {
+            let Some(head) = self.script.upgrade(i).check(received)? else {
                 return Ok(0);
             };
             used = head;

@@ -47,7 +47,8 @@ impl Rooms {
 /// The lines of the dialogue, and how to tell that it went well.
 #[derive(Debug)]
 pub(crate) struct Script {
-    pub(crate) upgrade: Upgrade,
+    /// One for each server.
+    upgrades: Vec<Upgrade>,
     pub(crate) namespace: Namespace,
     /// The event that confirms a join; `None` where the ack does.
     pub(crate) joined_on: Option<String>,
@@ -61,7 +62,7 @@ impl Script {
     /// The dialogue that the command line asks for.
     pub(crate) fn new(target: &TargetArgs, rooms: Rooms, key: [u8; 16]) -> Result<Self> {
         Ok(Self {
-            upgrade: Upgrade::new(&target.url, key),
+            upgrades: target.url.iter().map(|url| Upgrade::new(url, key)).collect(),
             namespace: Namespace::new(&target.namespace)?,
             joined_on: target.joined_on.clone(),
             tokens: Tokens::new(target.token.as_deref(), target.jwt_secret.as_deref()),
@@ -69,6 +70,11 @@ impl Script {
             join_event: target.join_event.clone(),
             join_payload: target.join_payload.clone(),
         })
+    }
+
+    /// The WebSocket handshake of a connection.
+    pub(crate) fn upgrade(&self, conn: usize) -> &Upgrade {
+        &self.upgrades[conn % self.upgrades.len()]
     }
 
     /// The CONNECT packet of a connection.

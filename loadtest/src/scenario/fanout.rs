@@ -1,4 +1,4 @@
-//! `fanout`: one publisher per room, and every delivery checked.
+//! `fanout`: one publisher per room, and every delivery checked. `cross`: the same over several nodes.
 //!
 //! Closed loop (`--in-flight`): each publisher keeps so many broadcasts outstanding; this finds the
 //! highest rate, and its latencies are those of a saturated server. Open loop (`--rate`): broadcasts
@@ -23,7 +23,7 @@ use crate::traffic::Traffic;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// The flags of `loadtest fanout`.
+/// The flags of `loadtest fanout` and `loadtest cross`.
 #[derive(Args, Debug)]
 pub(crate) struct FanoutArgs {
     #[command(flatten)]
@@ -85,6 +85,7 @@ struct FanoutReport {
     scenario: &'static str,
     rooms: usize,
     members: usize,
+    nodes: usize,
     payload: usize,
     /// `None` at a fixed rate.
     in_flight: Option<usize>,
@@ -92,10 +93,14 @@ struct FanoutReport {
     connects_per_s: f64,
     /// Over the whole run, warm-up included, as the faults are.
     broadcasts_sent: u64,
+    broadcasts_per_s: f64,
     deliveries_per_s: f64,
     server_cpu_us_per_delivery: Option<f64>,
     own_cpu_us_per_frame: f64,
+    /// On the publisher's node.
     latency_ms: Percentiles,
+    /// On the other nodes; `None` where there is one.
+    crossing_ms: Option<Percentiles>,
     /// How far behind its schedule a broadcast was written; part of the latencies. Fixed rate only.
     lateness_ms: Option<Percentiles>,
     other_events: u64,
@@ -108,18 +113,20 @@ struct FanoutReport {
 
 impl Report for FanoutReport {
     fn title(&self) -> String {
-        let Self { rooms, members, payload, .. } = self;
+        let Self { scenario, rooms, members, payload, .. } = self;
         let load = match (self.rate, self.in_flight) {
             (Some(rate), _) => format!("{rate} broadcasts/s"),
             (None, in_flight) => format!("{} in flight per room", in_flight.unwrap_or_default()),
         };
-        format!("fanout: {rooms} rooms x {members} members, {payload} bytes, {load}")
+        let nodes = if self.nodes > 1 { format!(" on {} nodes", self.nodes) } else { String::new() };
+        format!("{scenario}: {rooms} rooms x {members} members{nodes}, {payload} bytes, {load}")
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         let span = &self.span;
         let count = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |n| n.to_string());
         let mut rows = vec![
+            ("broadcasts/s", short(self.broadcasts_per_s)),
             ("deliveries/s", short(self.deliveries_per_s)),
             ("measured", format!("{} deliveries in {:.2} s", span.deliveries, span.seconds)),
             ("server CPU µs/delivery", short_or_dash(self.server_cpu_us_per_delivery)),
@@ -130,6 +137,9 @@ impl Report for FanoutReport {
             ),
             ("latency p50/90/99/99.9/max", self.latency_ms.in_words()),
         ];
+        if let Some(crossing) = &self.crossing_ms {
+            rows.push(("latency on other nodes", crossing.in_words()));
+        }
         if let Some(lateness) = &self.lateness_ms {
             rows.push(("written late by", lateness.in_words()));
         }
@@ -154,6 +164,19 @@ impl Report for FanoutReport {
 
 /// Runs the scenario; whether the server delivered everything as it must.
 pub(crate) fn run(args: &FanoutArgs) -> Result<bool> {
+    measure("fanout", args)
+}
+
+/// Runs it over several nodes, each of which must have members of every room.
+pub(crate) fn run_across(args: &FanoutArgs) -> Result<bool> {
+    let nodes = args.target.url.len();
+    if nodes < 2 || args.members < nodes {
+        bail!("cross needs two nodes or more (repeat --url), and a member of each room on each of them");
+    }
+    measure("cross", args)
+}
+
+fn measure(scenario: &'static str, args: &FanoutArgs) -> Result<bool> {
     if args.rooms == 0 || args.members == 0 || args.in_flight == 0 || args.rate == Some(0) {
         bail!("--rooms, --members, --in-flight and --rate must be at least 1");
     }
@@ -182,18 +205,21 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<bool> {
     let tally = swarm.tally();
     warnings.extend(tally.first_disconnect.iter().map(|reason| format!("disconnected: {reason}")));
     let report = FanoutReport {
-        scenario: "fanout",
+        scenario,
         rooms: args.rooms,
         members: args.members,
+        nodes: args.target.url.len(),
         payload: args.target.payload,
         in_flight: args.rate.is_none().then_some(args.in_flight),
         rate: args.rate,
         connects_per_s: connections as f64 / connecting.as_secs_f64(),
         broadcasts_sent: traffic.sent(),
+        broadcasts_per_s: (after.broadcasts - before.broadcasts) as f64 / span.seconds,
         deliveries_per_s: span.deliveries as f64 / span.seconds,
         server_cpu_us_per_delivery: span.server_cpu_us.map(|cpu| cpu / span.deliveries.max(1) as f64),
         own_cpu_us_per_frame: span.own_cpu_us / span.frames.max(1) as f64,
         latency_ms: Percentiles::of(&traffic.latency),
+        crossing_ms: (args.target.url.len() > 1).then(|| Percentiles::of(&traffic.crossing)),
         lateness_ms: load.lateness().map(Percentiles::of),
         other_events: traffic.other,
         faults: traffic.faults(tally.disconnected),

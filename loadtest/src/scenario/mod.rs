@@ -31,7 +31,8 @@ fn prepare(target: &TargetArgs, connections: usize, room_size: usize) -> Result<
     let run = u32::try_from(random() >> 32)?;
     let traffic = Traffic::new(target, &rooms, connections, run)?;
     let script = Script::new(target, rooms, key)?;
-    let swarm = Swarm::new(target.url.address, script, seed)?;
+    let addresses = target.url.iter().map(|url| url.address).collect();
+    let swarm = Swarm::new(addresses, script, seed)?;
     Ok((swarm, traffic))
 }
 
@@ -81,6 +82,8 @@ struct Reading {
     machine: Machine,
     frames: u64,
     received: u64,
+    /// Messages published so far.
+    broadcasts: u64,
 }
 
 impl Reading {
@@ -90,6 +93,7 @@ impl Reading {
             machine: procfs::machine()?,
             frames: swarm.tally().frames,
             received: traffic.received,
+            broadcasts: traffic.sent(),
             own_cpu_ns: sys::own_cpu_ns()?,
             server_cpu_ns: server.cpu_ns()?,
             at_ns: sys::now_ns(),
@@ -183,6 +187,7 @@ mod tests {
             machine: Machine { busy_ns: busy_s * NS, steal_ns: 0 },
             frames: 10 * at_s,
             received: 5 * at_s,
+            broadcasts: at_s,
         }
     }
 
