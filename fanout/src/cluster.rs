@@ -24,10 +24,10 @@ use crate::error::FanoutError;
 use crate::peers::Questions;
 use crate::presence::cluster::{ClusterPresence, Local, Moved, Terms};
 use crate::presence::store::{Kept, Store};
-use crate::redis::{Commands, Link, Message, Script, Subscriber};
+use crate::redis::{Commands, Link, Message, Posts, Script, Subscriber};
 use crate::registry::{NamespaceRooms, SocketInfo};
 use crate::stats::Stats;
-use crate::target::{Receipt, Target, To};
+use crate::target::{Posted, Receipt, Target, To};
 
 /// How a node is one of many.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub(crate) struct Cluster {
     pub(crate) channels: Channels,
     pub(crate) questions: Questions,
     namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
-    publish: Script,
+    posts: Posts,
     prefix: String,
     max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
@@ -147,7 +147,7 @@ impl Cluster {
             channels,
             questions: Questions::default(),
             namespaces,
-            publish: Script::new(include_str!("lua/publish.lua")),
+            posts: Posts::new(Script::new(include_str!("lua/publish.lua"))),
             prefix: options.key_prefix,
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,
@@ -168,6 +168,7 @@ impl Cluster {
         let listener = Arc::new(move |message: Message<'_>| ears.hear(message));
         tokio::join!(
             self.commands.run(),
+            self.posts.run(&self.commands),
             Arc::clone(&self.subscriber).run(listener),
             self.presence.run(),
             self.sing(),
@@ -217,12 +218,9 @@ impl Cluster {
         outgoing.encode(target.tracked).ok()
     }
 
-    /// Publishes a message that was written for `target`.
-    pub(crate) async fn broadcast(
-        &self,
-        target: &Target<'_>,
-        message: &[u8],
-    ) -> Result<Receipt, FanoutError> {
+    /// Gives a message that was written for `target` its place among all that this node publishes; what became of
+    /// it comes later.
+    pub(crate) fn post(self: &Arc<Self>, target: &Target<'_>, message: &[u8]) -> Posted {
         let namespace = target.namespace.as_str();
         let user;
         let room = match target.to {
@@ -238,26 +236,31 @@ impl Cluster {
             None => self.channels.namespace(namespace),
         };
         Stats::add(&self.stats.published, 1);
-        if !target.tracked {
-            let nodes = self.publish_plain(&channel, message).await?;
-            return Ok(Receipt { nodes, ..Receipt::default() });
+        let cmd = if target.tracked {
+            let key = room_key(namespace, room.unwrap_or_default());
+            self.tracked(&key, &channel, message, target.idempotency)
+        } else {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(channel).arg(message);
+            publish
+        };
+        let (cluster, tracked) = (Arc::clone(self), target.tracked);
+        match self.posts.post(&self.commands, cmd) {
+            Err(error) => Posted::Done(Err(error)),
+            Ok(answered) => Posted::Waits(Box::pin(async move {
+                let answer = answered.await?.map_err(|error| cluster.commands.refused(&error))?;
+                if tracked {
+                    let (repeated, place, nodes) = cluster.commands.read(answer)?;
+                    return Ok(Receipt { nodes, place: Some(place), repeated });
+                }
+                Ok(Receipt { nodes: cluster.commands.read(answer)?, ..Receipt::default() })
+            })),
         }
-        self.publish_tracked(namespace, room.unwrap_or_default(), &channel, (message, target.idempotency))
-            .await
     }
 
-    pub(crate) async fn publish_plain(&self, channel: &str, message: &[u8]) -> Result<usize, FanoutError> {
-        self.commands.query(redis::cmd("PUBLISH").arg(channel).arg(message)).await
-    }
-
-    async fn publish_tracked(
-        &self,
-        namespace: &str,
-        room: &str,
-        channel: &str,
-        (message, key): (&[u8], Option<&str>),
-    ) -> Result<Receipt, FanoutError> {
-        let base = format!("{}{{{}}}:", self.prefix, room_key(namespace, room));
+    /// The command that gives a message its place in its room, keeps it and publishes it (`lua/publish.lua`).
+    fn tracked(&self, room: &str, channel: &str, message: &[u8], key: Option<&str>) -> redis::Cmd {
+        let base = format!("{}{{{room}}}:", self.prefix);
         let (meta, stream) = (format!("{base}meta"), format!("{base}stream"));
         let idempotency = key.map(|key| format!("{base}once:{key}"));
         let kept = if key.is_some() { IDEMPOTENCY_S } else { 0 };
@@ -278,9 +281,11 @@ impl Cluster {
             &id.as_bytes()[..16],
         ];
         let keys = [&*meta, &stream, idempotency.as_deref().unwrap_or(&meta)];
-        let (repeated, place, nodes): (bool, String, usize) =
-            self.publish.run(&self.commands, &keys, &args).await?;
-        Ok(Receipt { nodes, place: Some(place), repeated })
+        self.posts.script().posted(&keys, &args)
+    }
+
+    pub(crate) async fn publish_plain(&self, channel: &str, message: &[u8]) -> Result<usize, FanoutError> {
+        self.commands.query(redis::cmd("PUBLISH").arg(channel).arg(message)).await
     }
 
     /// Whether a key stands for `print`, from its first use on.

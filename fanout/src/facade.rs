@@ -28,7 +28,7 @@ use crate::presence::cluster::Moved;
 use crate::presence::lingering::{Lingering, Waiting};
 use crate::registry::{LocalSocket, NamespaceRooms};
 use crate::stats::{Distributions, Stats, StatsSnapshot};
-use crate::target::{Form, Packet, Receipt, Target, To};
+use crate::target::{Form, Packet, Posted, Receipt, Target, To};
 
 /// What a [`Fanout`] is made with.
 #[derive(Debug, Clone)]
@@ -266,13 +266,23 @@ impl Fanout {
     /// # Errors
     /// [`FanoutError::Unavailable`] within a second when Redis is away; it may have been sent all the same.
     pub async fn broadcast(&self, target: Target<'_>, packet: Packet) -> Result<Receipt, FanoutError> {
+        match self.post(target, packet) {
+            Posted::Done(done) => done,
+            Posted::Waits(waiting) => waiting.await,
+        }
+    }
+
+    /// As [`Self::broadcast`], for who has more to do meanwhile: what is posted later comes later.
+    #[must_use]
+    pub fn post(&self, target: Target<'_>, packet: Packet) -> Posted {
         match (&self.inner.backplane, packet.0) {
-            (Backplane::Redis { cluster, .. }, Form::Message(message)) => {
-                // Boxed: a node alone does not carry the room for it with every event.
-                Box::pin(cluster.broadcast(&target, &message)).await
-            }
+            (Backplane::Redis { cluster, .. }, Form::Message(message)) => cluster.post(&target, &message),
             (Backplane::InProcess { .. }, Form::Ready(packet)) => {
-                let rooms = self.rooms(target.namespace.as_str())?;
+                let rooms = match self.rooms(target.namespace.as_str()) {
+                    Ok(rooms) => rooms,
+                    Err(error) => return Posted::Done(Err(error)),
+                };
+                let receipt = Receipt { nodes: 1, ..Receipt::default() };
                 if let (Some(sequence), To::Room(room)) = (target.sequence, target.to) {
                     let place = Sequenced {
                         namespace: target.namespace.clone(),
@@ -280,13 +290,16 @@ impl Fanout {
                         sequence,
                         packet,
                     };
-                    self.inner.sequenced.send(place).await.map_err(|_| FanoutError::Unavailable)?;
-                } else {
-                    deliver(rooms, &target, &packet);
+                    let sequenced = self.inner.sequenced.clone();
+                    return Posted::Waits(Box::pin(async move {
+                        sequenced.send(place).await.map_err(|_| FanoutError::Unavailable)?;
+                        Ok(receipt)
+                    }));
                 }
-                Ok(Receipt { nodes: 1, ..Receipt::default() })
+                deliver(rooms, &target, &packet);
+                Posted::Done(Ok(receipt))
             }
-            _ => Err(FanoutError::BadPacket),
+            _ => Posted::Done(Err(FanoutError::BadPacket)),
         }
     }
 

@@ -43,4 +43,4 @@ pub use peers::Answers;
 pub use presence::{Counted, Entered, Gone, Left, Member, RoomCount};
 pub use registry::{LocalSocket, SocketInfo};
 pub use stats::{Distributions, Stats, StatsSnapshot};
-pub use target::{Packet, Receipt, Target, To};
+pub use target::{Packet, Posted, Receipt, Target, To};

@@ -5,8 +5,8 @@
 //! drains everything that waits into one vectored write, without waking the session's task. The task is
 //! woken only when the socket would not take more, or when a parked poll has something to take.
 //!
-//! Bounded in bytes and packets ([`OutboxLimits`]); over a bound the session is reported once on the
-//! overflow channel, what waited is dropped, and nothing is queued any more.
+//! Bounded in bytes and packets ([`OutboxLimits`]); over a bound that writing does not help with, the session is
+//! reported once on the overflow channel, what waited is dropped, and nothing is queued any more.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -193,22 +193,30 @@ impl Outbox {
         if matches!(state.sink, Sink::Closed) || state.overflowed || state.finishing {
             return false;
         }
-        let limits = self.shared.limits;
-        let (bytes, count) = (state.bytes + wire.len(), state.packets + packets as usize);
-        let over =
-            (limits.bytes != 0 && bytes > limits.bytes) || (limits.packets != 0 && count > limits.packets);
+        let added = (wire.len(), packets as usize);
+        if self.is_over(state, added) && matches!(state.sink, Sink::Stream(_)) && !state.blocked {
+            // Much has come in one turn of the node: the client is slow only if it does not take that now.
+            state.write_out(&self.shared.stats);
+        }
         // A single item is as large as its maker allows; only what piles up is the client's fault.
-        if over && state.first.is_some() {
+        if self.is_over(state, added) && state.first.is_some() {
             state.overflow();
             Stats::add(&self.shared.stats.overflows, 1);
             // When the channel is full the session is found by its next deadline.
             let _ = self.shared.overflowed.try_send(self.session);
             return false;
         }
-        state.bytes = bytes;
-        state.packets = count;
+        state.bytes += added.0;
+        state.packets += added.1;
         state.insert_last(Queued { wire, packets });
         !state.blocked
+    }
+
+    /// Whether so many bytes and packets more are too many.
+    fn is_over(&self, state: &State, (bytes, packets): (usize, usize)) -> bool {
+        let limits = self.shared.limits;
+        (limits.bytes != 0 && state.bytes + bytes > limits.bytes)
+            || (limits.packets != 0 && state.packets + packets > limits.packets)
     }
 
     /// Puts the outbox on its courier's list.
@@ -514,6 +522,30 @@ mod tests {
         assert!(overflowed.try_recv().is_err());
         assert_eq!(stats.snapshot().overflows, 1);
         assert_eq!(polled(&outbox), Polled::Ended);
+    }
+
+    #[tokio::test]
+    async fn more_at_once_than_may_wait_is_written_to_a_client_who_takes_it() {
+        use tokio::io::AsyncReadExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, server) =
+            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (mut client, (_, write)) = (client.unwrap(), server.unwrap().0.into_split());
+        let (outbox, mut overflowed, _) = outbox(0, 2);
+        outbox.attach_stream(write, Waker::noop().clone());
+        for _ in 0..100 {
+            outbox.push(Bytes::from_static(b"x"), 1);
+        }
+        outbox.flush();
+        assert!(overflowed.try_recv().is_err());
+        let mut received = [0; 100];
+        client.read_exact(&mut received).await.unwrap();
+        // One who takes nothing is found out all the same.
+        let much = Bytes::from(vec![b'x'; 1 << 20]);
+        for _ in 0..100 {
+            outbox.push(much.clone(), 1);
+        }
+        assert_eq!(overflowed.try_recv(), Ok(outbox.session()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! This node's sockets and rooms.
 //!
 //! Locks, in the order they may be taken: a user's entry, a room's `members`, then a socket's `rooms`, a
-//! room's `batch` or an outbox. None is held across an await, and none while anything is written: settling
-//! a room only pushes references into outboxes.
+//! room's `batch` or an outbox. None is held across an await. Settling a room only pushes references into
+//! outboxes; nothing is written meanwhile, but by an outbox that would be too full.
 
 use std::fmt;
 use std::sync::Arc;

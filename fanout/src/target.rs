@@ -1,8 +1,11 @@
 //! What is sent, and where it goes.
 
+use futures_util::future::BoxFuture;
 use shared::ids::SocketId;
 use shared::names::{Namespace, UserId};
 use shared::sio::{Encoded, Event};
+
+use crate::error::FanoutError;
 
 /// Who gets a broadcast.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +112,23 @@ impl Packet {
     #[must_use]
     pub fn ready(event: &Event<'_>) -> Self {
         Self(Form::Ready(event.encode()))
+    }
+}
+
+/// A broadcast that has its place in the order.
+pub enum Posted {
+    /// All is known of it.
+    Done(Result<Receipt, FanoutError>),
+    /// What became of it comes later. It goes on its way whether or not that is waited for.
+    Waits(BoxFuture<'static, Result<Receipt, FanoutError>>),
+}
+
+impl std::fmt::Debug for Posted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done(done) => f.debug_tuple("Done").field(done).finish(),
+            Self::Waits(_) => f.write_str("Waits"),
+        }
     }
 }
 

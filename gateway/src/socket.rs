@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use fanout::{FanoutError, LocalSocket, Receipt, Target};
+use fanout::{FanoutError, LocalSocket, Posted, Receipt, Target};
 use parking_lot::Mutex;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::ids::SocketId;
-use shared::limits::{FLOOD_PAUSE_MS, QUESTIONS_PER_SOCKET};
+use shared::limits::{FLOOD_PAUSE_MS, POSTS_PER_SOCKET, QUESTIONS_PER_SOCKET};
 use shared::names::{Namespace, UserId};
 use shared::sio::{Encoded, Event};
 
@@ -36,6 +36,7 @@ pub(crate) struct Socket {
     bearer: Mutex<Bearer>,
     events: Mutex<Events>,
     questions: AtomicU32,
+    posts: AtomicU32,
 }
 
 /// A question's place among those of its socket; given back when it is dropped.
@@ -45,6 +46,16 @@ pub(crate) struct Asking(Arc<Socket>);
 impl Drop for Asking {
     fn drop(&mut self) {
         self.0.questions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A broadcast's place among those that its socket has on their way; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Posting(Arc<Socket>);
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.0.posts.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -70,7 +81,8 @@ impl fmt::Debug for Socket {
 impl Socket {
     pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims) -> Self {
         let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
-        Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions: AtomicU32::new(0) }
+        let (questions, posts) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions, posts }
     }
 
     pub(crate) fn id(&self) -> SocketId {
@@ -127,6 +139,14 @@ impl Socket {
         (before < QUESTIONS_PER_SOCKET).then_some(asking)
     }
 
+    /// Takes the place of one more broadcast whose outcome the next events do not wait for; `None` when there is
+    /// none, and they do.
+    pub(crate) fn post(self: &Arc<Self>) -> Option<Posting> {
+        let posting = Posting(Arc::clone(self));
+        let before = self.posts.fetch_add(1, Ordering::AcqRel);
+        (before < POSTS_PER_SOCKET).then_some(posting)
+    }
+
     /// An event of this namespace with one argument.
     pub(crate) fn event(&self, name: &str, body: &impl Serialize) -> Encoded {
         encode(self.namespace(), name, body)
@@ -145,13 +165,21 @@ pub(crate) async fn broadcast(
     name: &str,
     body: &impl Serialize,
 ) -> Result<Receipt, FanoutError> {
+    match post(context, target, name, body) {
+        Posted::Done(done) => done,
+        Posted::Waits(waiting) => waiting.await,
+    }
+}
+
+/// As [`broadcast`], for who has more to send meanwhile.
+pub(crate) fn post(context: &Context, target: Target<'_>, name: &str, body: &impl Serialize) -> Posted {
     let body = json(body);
     let packet = {
         let namespace = target.namespace.as_str();
         let event = Event { namespace, name, args: &[&body], ack: None, attachments: &[] };
         context.fanout.packet(&target, &event)
     };
-    context.fanout.broadcast(target, packet).await
+    context.fanout.post(target, packet)
 }
 
 /// An event with one argument.

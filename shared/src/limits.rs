@@ -190,6 +190,15 @@ pub const REDIS_COMMAND_MS: u64 = 900;
 /// Milliseconds connecting to Redis may take, for each of its steps.
 pub const REDIS_CONNECT_MS: u64 = 1_000;
 
+/// Broadcasts that wait to be sent to Redis; more are refused as if it were away.
+pub const REDIS_POSTS_MAX: usize = 4_096;
+
+/// Broadcasts that are sent to Redis in one go.
+pub const REDIS_PIPELINE_MAX: usize = 256;
+
+/// Broadcasts of one socket that are on their way to Redis while its next events are handled.
+pub const POSTS_PER_SOCKET: u32 = 64;
+
 /// Commands under way to Redis at once; more are refused as if it were away.
 pub const REDIS_IN_FLIGHT_MAX: usize = 4_096;
 

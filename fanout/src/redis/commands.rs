@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use shared::limits::{
     REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
 };
@@ -70,6 +70,11 @@ impl Commands {
     /// The server's `run_id`, which the epoch of rooms is bound to.
     pub(crate) fn run_id(&self) -> Arc<str> {
         Arc::clone(&self.state.lock().run)
+    }
+
+    /// The counters.
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// Changes with every new connection.
@@ -187,6 +192,50 @@ impl Commands {
             }
             Ok(Err(error)) => Ok(Err(error)),
             Err(_) => {
+                self.miss(generation);
+                Err(FanoutError::Unavailable)
+            }
+        }
+    }
+
+    /// Sends commands in one go, in their order; the answers are those of the server, an error for each that it
+    /// refused. On a cluster they go to the servers of their keys, in order for each of them.
+    pub(crate) async fn ask_all(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, RedisError>>, FanoutError> {
+        let connection = self.state.lock().connection.clone();
+        let generation = *self.generation.borrow();
+        let asked = async {
+            match connection {
+                None => Err(RedisError::from((ErrorKind::Io, "not connected"))),
+                Some(Connection::One(mut one)) => {
+                    let answers = one.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+                    Ok(answers.into_iter().map(Value::extract_error).collect())
+                }
+                Some(Connection::Cluster(cluster)) => {
+                    let each = pipeline.cmd_iter().map(|cmd| {
+                        let mut cluster = cluster.clone();
+                        async move { cmd.query_async::<Value>(&mut cluster).await }
+                    });
+                    Ok(futures_util::future::join_all(each).await)
+                }
+            }
+        };
+        match timeout(COMMAND, asked).await {
+            Ok(Ok(answers)) => {
+                self.misses.store(0, Ordering::Relaxed);
+                if answers.iter().any(|answer| answer.as_ref().is_err_and(is_lost)) {
+                    self.lose(generation);
+                }
+                Ok(answers)
+            }
+            Ok(Err(error)) if !error.is_timeout() => {
+                tracing::debug!(error = %Brief(&error), "a pipeline failed with its connection");
+                self.lose(generation);
+                Err(FanoutError::Unavailable)
+            }
+            Ok(Err(_)) | Err(_) => {
                 self.miss(generation);
                 Err(FanoutError::Unavailable)
             }

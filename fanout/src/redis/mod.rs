@@ -1,15 +1,17 @@
-//! Connections to Redis: one for commands ([`Commands`]), one for subscriptions ([`Subscriber`]), and a
-//! pool for answers so long that nothing else should wait behind them.
+//! Connections to Redis: one for commands ([`Commands`], and [`Posts`] for those that keep an order),
+//! one for subscriptions ([`Subscriber`]), and a pool for answers so long that nothing else should wait behind them.
 //!
 //! Every command has a deadline, nothing is queued for a Redis that is away, and what is subscribed is known
 //! here, not in a library: after each connect all of it is subscribed anew and confirmed.
 
 mod commands;
 mod link;
+mod posts;
 mod script;
 mod subscriber;
 
 pub(crate) use commands::Commands;
 pub(crate) use link::Link;
+pub(crate) use posts::Posts;
 pub(crate) use script::Script;
 pub(crate) use subscriber::{Message, Subscriber};

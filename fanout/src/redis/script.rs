@@ -24,7 +24,7 @@ impl Script {
         keys: &[&str],
         args: &[&[u8]],
     ) -> Result<T, FanoutError> {
-        let by_digest = self.call("EVALSHA", &self.digest, keys, args);
+        let by_digest = self.posted(keys, args);
         match commands.ask(&by_digest).await? {
             Ok(value) => commands.read(value),
             Err(error) if error.code() == Some("NOSCRIPT") => {
@@ -33,6 +33,16 @@ impl Script {
             }
             Err(error) => Err(commands.refused(&error)),
         }
+    }
+
+    /// The command that runs the script where the server knows it.
+    pub(crate) fn posted(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        self.call("EVALSHA", &self.digest, keys, args)
+    }
+
+    /// Makes the server know the script.
+    pub(super) async fn load(&self, commands: &Commands) -> Result<(), FanoutError> {
+        commands.query::<redis::Value>(redis::cmd("SCRIPT").arg("LOAD").arg(self.body)).await.map(|_| ())
     }
 
     fn call(&self, name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {

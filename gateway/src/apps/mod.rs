@@ -56,7 +56,8 @@ pub(crate) enum Handling {
     Done(Handled),
     /// It waits; the client's next event waits for it.
     Later(BoxFuture<'static, Handled>),
-    /// It waits for clients, perhaps for this one: its next events are handled meanwhile.
+    /// It waits for clients, perhaps for this one, or it has its place in the order already: the client's next
+    /// events are handled meanwhile.
     Apart(BoxFuture<'static, Handled>),
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use fanout::Target;
+use fanout::{Posted, Target};
 use shared::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX, CHAT_UNTOLD_MAX, CHAT_UNTOLD_RETRY_MS};
 use shared::names::{Namespace, Room};
 use tokio::sync::{mpsc, oneshot};
@@ -99,11 +99,24 @@ async fn run(context: Context, mut entries: mpsc::Receiver<Entry>) {
             waiting.push((namespace, stored));
         }
         let stored = store_all(&context, &drafts).await;
-        for ((stored, draft), (namespace, sender)) in stored.into_iter().zip(&drafts).zip(waiting) {
+        // All have their places before the first is waited for.
+        let posted: Vec<_> = stored
+            .into_iter()
+            .zip(&drafts)
+            .zip(waiting)
+            .map(|((stored, draft), (namespace, sender))| {
+                let stored = stored.map(|message| {
+                    let posted = post(&context, &namespace, (draft.room.room(), &message));
+                    (message, posted)
+                });
+                (stored, draft, namespace, sender)
+            })
+            .collect();
+        for (stored, draft, namespace, sender) in posted {
             let answer = match stored {
                 Err(error) => Err(error),
-                Ok(message) => {
-                    let realtime = broadcast(&context, &namespace, (draft.room.room(), &message)).await;
+                Ok((message, posted)) => {
+                    let realtime = was_told(posted, draft.room.room()).await;
                     if !realtime {
                         untold.add(&namespace, draft.room.room(), &message);
                     }
@@ -152,7 +165,7 @@ impl Untold {
     async fn retry(&mut self, context: &Context) {
         while let Some(room) = self.order.front() {
             if let Some((namespace, message)) = self.last.get(room)
-                && !broadcast(context, namespace, (room, message)).await
+                && !was_told(post(context, namespace, (room, message)), room).await
             {
                 return;
             }
@@ -162,9 +175,16 @@ impl Untold {
     }
 }
 
-async fn broadcast(context: &Context, namespace: &Namespace, (room, message): (&Room, &Message)) -> bool {
+fn post(context: &Context, namespace: &Namespace, (room, message): (&Room, &Message)) -> Posted {
     let target = Target::room(namespace, room.as_str()).sequenced(message.seq);
-    let outcome = socket::broadcast(context, target, "new_message", message).await;
+    socket::post(context, target, "new_message", message)
+}
+
+async fn was_told(posted: Posted, room: &Room) -> bool {
+    let outcome = match posted {
+        Posted::Done(done) => done,
+        Posted::Waits(waiting) => waiting.await,
+    };
     if let Err(error) = &outcome {
         tracing::debug!(%error, room = %room, "a stored message was not broadcast");
     }

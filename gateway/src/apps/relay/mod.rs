@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanout::{Answers, RoomCount, Target};
+use fanout::{Answers, Posted, RoomCount, Target};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -143,11 +143,23 @@ impl Relay {
             };
             self.context.fanout.packet(&to_room(socket, room, to_self), &event)
         };
-        let (context, socket, room) = (self.context.clone(), Arc::clone(socket), room.to_owned());
-        Handling::later(async move {
-            context.fanout.broadcast(to_room(&socket, &room, to_self), packet).await?;
-            Ok(Reply::ok())
-        })
+        let waiting = match self.context.fanout.post(to_room(socket, room, to_self), packet) {
+            Posted::Done(done) => return Handling::Done(done.map(|_| Reply::ok()).map_err(AppError::from)),
+            Posted::Waits(waiting) => waiting,
+        };
+        // It has its place: what the client publishes next comes after it, and need not wait for its answer.
+        match socket.post() {
+            Some(place) => Handling::Apart(Box::pin(async move {
+                let outcome = waiting.await;
+                drop(place);
+                outcome?;
+                Ok(Reply::ok())
+            })),
+            None => Handling::later(async move {
+                waiting.await?;
+                Ok(Reply::ok())
+            }),
+        }
     }
 
     /// Publishes and answers with what the receivers answered.
