@@ -1,13 +1,14 @@
 # make run    the gateway, embedded
 # make test   everything that tests: installs what it needs on Debian, then runs every test
 # make check  format, lints, documentation, dependencies
+# make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
-# make bench  the gateway against the bare-kernel floor
+# make bench  the gateway against the bare-kernel floor, and two nodes against Node.js through Redis
 # make fuzz   every decoder for FUZZ_SECONDS (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run cluster test check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node
+.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
@@ -50,6 +51,11 @@ test-node: setup-npm
 	cargo build --workspace
 	cd $(NODE_TESTS) && node --test --test-concurrency=2 --test-timeout=300000 *.test.mjs
 
+# One after the other: each has the machine for itself, and says what it measured.
+chaos: setup
+	cargo build --release -p gateway
+	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway node --test --test-concurrency=1 chaos/*.test.mjs
+
 check: lint deny
 
 lint:
@@ -61,9 +67,10 @@ deny:
 	@command -v cargo-deny >/dev/null || { echo 'no cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; }
 	cargo deny --config .cargo/deny.toml check bans licenses sources
 
-bench:
+bench: setup-npm
 	cargo build --release --workspace
 	loadtest/bench.sh
+	loadtest/cross.sh
 
 fuzz:
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

@@ -16,16 +16,11 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-gateway=${GATEWAY:-$target/release/gateway}
-loadtest=${LOADTEST:-$target/release/loadtest}
+# shellcheck source=lib/servers.sh
+source "$root/loadtest/lib/servers.sh"
 rounds=${1:-3}
-server_core=${SERVER_CORE:-0}
-test_core=${TEST_CORE:-1}
 idle=${IDLE:-15000}
-duration=${DURATION:-3s}
 coalesce=${COALESCE:-room}
-only=${ONLY:-.}
 
 # name | floor's flags | the tester's scenario and flags
 scenarios=$(
@@ -39,12 +34,8 @@ idle-$idle||idle --connections $idle
 LIST
 )
 
-out=${OUT:-}
 metrics="server_cpu_us_per_delivery deliveries_per_s p50 p99 p999 own_core_percent
   server_cpu_us_per_connect connects_per_s bytes_per_connection_fresh bytes_per_connection_warmed"
-# shellcheck source=lib/servers.sh
-source "$root/loadtest/lib/servers.sh"
-need "$gateway" "$loadtest"
 
 for ((round = 1; round <= rounds; round++)); do
   while IFS='|' read -r name floor_flags flags; do

@@ -13,19 +13,10 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-gateway=${GATEWAY:-$target/release/gateway}
-loadtest=${LOADTEST:-$target/release/loadtest}
-rounds=${1:-3}
-server_core=${SERVER_CORE:-0}
-test_core=${TEST_CORE:-1}
-duration=${DURATION:-3s}
-only=${ONLY:-.}
-out=${OUT:-}
-metrics="server_cpu_us_per_delivery broadcasts_per_s deliveries_per_s p50 p99 own_core_percent"
 # shellcheck source=lib/servers.sh
 source "$root/loadtest/lib/servers.sh"
-need "$gateway" "$loadtest"
+rounds=${1:-3}
+metrics="server_cpu_us_per_delivery broadcasts_per_s deliveries_per_s p50 p99 own_core_percent"
 for tool in redis-server redis-benchmark node; do
   command -v "$tool" >/dev/null || { echo "no $tool: apt-get install redis-server nodejs" >&2; exit 2; }
 done

@@ -13,7 +13,8 @@ use shared::adapter::{self, Broadcast, Channel, Channels, Outgoing, Request, Res
 use shared::config::RedisAddress;
 use shared::ids::{NodeId, SocketId};
 use shared::limits::{
-    CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, IDEMPOTENCY_S, STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S,
+    CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, IDEMPOTENCY_S, REDIS_PIPELINE_MAX, STREAM_ENTRIES, STREAM_KEPT_S,
+    STREAM_META_KEPT_S,
 };
 use shared::names::{Namespace, USER_ROOM_PREFIX};
 use shared::sio::Event;
@@ -353,6 +354,9 @@ impl Cluster {
             _ => None,
         };
         if let (Some(sequence), Some(room)) = (broadcast.sequence, only) {
+            if let Some(found) = rooms.find(room) {
+                found.set_sequenced();
+            }
             let place = Sequenced { namespace: rooms.name.clone(), room: room.to_owned(), sequence, packet };
             // What does not fit is found missing by the next, or when the connection is made anew.
             return self.sequenced.try_send(place).is_ok();
@@ -394,25 +398,54 @@ impl Cluster {
 
     /// Looks at the places of all rooms after a new connection: whatever was published while there was none is
     /// told to the members as missed.
-    pub(crate) async fn check_places(&self) {
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`] when not all places could be read.
+    pub(crate) async fn check_places(&self) -> Result<(), FanoutError> {
         for rooms in self.namespaces.values() {
-            for name in rooms.names() {
-                let Some(last) = rooms.find(name.as_str()).and_then(|room| room.place()) else { continue };
-                let key = format!("{}{{{}}}:meta", self.prefix, room_key(rooms.name.as_str(), name.as_str()));
-                let asked = self.commands.query(redis::cmd("HMGET").arg(key).arg("e").arg("o")).await;
-                let Ok((epoch, offset)): Result<(Option<String>, Option<u64>), _> = asked else { return };
-                let Some(room) = rooms.find(name.as_str()) else { continue };
-                if room.place().as_ref() != Some(&last) {
-                    // Something arrived meanwhile, and was judged then.
-                    continue;
+            for names in rooms.names().chunks(REDIS_PIPELINE_MAX) {
+                let mut pipeline = redis::Pipeline::with_capacity(names.len());
+                let mut before = Vec::with_capacity(names.len());
+                for name in names {
+                    let key = room_key(rooms.name.as_str(), name.as_str());
+                    pipeline.cmd("HMGET").arg(format!("{}{{{key}}}:meta", self.prefix)).arg("e").arg("o");
+                    before.push(rooms.find(name.as_str()).and_then(|room| room.place()));
                 }
-                if epoch.as_deref() != Some(&*last.epoch) || offset != Some(last.offset) {
-                    let epoch = epoch.unwrap_or_default().into_boxed_str();
-                    self.resync(rooms, name.as_str(), &epoch);
-                    room.arrived(&Stamp { epoch, offset: offset.unwrap_or_default() });
+                let answers = self.commands.ask_all(&pipeline).await?;
+                for ((name, last), answer) in names.iter().zip(before).zip(answers) {
+                    let answer = answer.map_err(|error| self.commands.refused(&error))?;
+                    let (epoch, offset): (Option<String>, Option<u64>) = self.commands.read(answer)?;
+                    self.check_place(rooms, name.as_str(), last, (epoch, offset));
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Compares the place that a room had here with the one that Redis has.
+    fn check_place(
+        &self,
+        rooms: &Arc<NamespaceRooms>,
+        name: &str,
+        last: Option<Stamp>,
+        (epoch, offset): (Option<String>, Option<u64>),
+    ) {
+        let Some(room) = rooms.find(name).filter(|room| !room.is_sequenced()) else { return };
+        if room.place() != last {
+            // Something arrived meanwhile, and was judged then.
+            return;
+        }
+        let is_tracked = epoch.is_some();
+        let now = Stamp { epoch: epoch.unwrap_or_default().into(), offset: offset.unwrap_or_default() };
+        if last.as_ref() == Some(&now) {
+            return;
+        }
+        // Of a room that had no place here nobody knows what it missed. If there is none in Redis either, that may
+        // have been lost, too: the next broadcast is then taken for one of another epoch.
+        if is_tracked || last.is_some() {
+            self.resync(rooms, name, &now.epoch);
+        }
+        room.arrived(&now);
     }
 
     /// Reads a request, or notes a response.

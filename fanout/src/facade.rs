@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use shared::adapter::Body;
 use shared::ids::{NodeId, SessionId, SocketId};
-use shared::limits::{CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, SEQUENCED_QUEUE_MAX};
+use shared::limits::{
+    CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_RETRY_MIN_MS, SEQUENCED_QUEUE_MAX,
+};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Encoded, Event};
 use tokio::sync::mpsc;
@@ -162,8 +164,9 @@ impl Fanout {
         let mut connections = cluster.subscriber.connections();
         while connections.changed().await.is_ok() {
             let _ = self.inner.control.send(Control::Resubscribed).await;
-            if *connections.borrow() > 1 {
-                cluster.check_places().await;
+            while *connections.borrow() > 1 && cluster.check_places().await.is_err() {
+                // The commands' connection may come later than the subscriptions'.
+                tokio::time::sleep(Duration::from_millis(REDIS_RETRY_MIN_MS)).await;
             }
         }
     }

@@ -343,6 +343,8 @@ pub(crate) struct Room {
     dirty: AtomicBool,
     /// The place of the last tracked broadcast that was heard.
     place: Mutex<Option<Stamp>>,
+    /// An app keeps its order, and finds by itself what is missing.
+    sequenced: AtomicBool,
     courier: Arc<Courier>,
     stats: Arc<Stats>,
 }
@@ -356,8 +358,8 @@ impl fmt::Debug for Room {
 impl Room {
     fn new(name: RoomName, courier: Arc<Courier>, stats: Arc<Stats>) -> Self {
         let (members, batch) = (Mutex::default(), Mutex::default());
-        let (dirty, place) = (AtomicBool::new(false), Mutex::default());
-        Self { name, members, batch, dirty, place, courier, stats }
+        let (dirty, sequenced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { name, members, batch, dirty, place: Mutex::default(), sequenced, courier, stats }
     }
 
     /// A tracked broadcast has been heard; answers whether something before it was missed.
@@ -368,6 +370,16 @@ impl Room {
         });
         *place = Some(stamp.clone());
         missed
+    }
+
+    /// What is broadcast here has its place in an order that an app keeps.
+    pub(crate) fn set_sequenced(&self) {
+        self.sequenced.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has been seen.
+    pub(crate) fn is_sequenced(&self) -> bool {
+        self.sequenced.load(Ordering::Relaxed)
     }
 
     /// The place of the last tracked broadcast that was heard.

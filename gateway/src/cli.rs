@@ -289,9 +289,10 @@ fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn serve(config: Config) -> ExitCode {
-    if let Err(error) = telemetry::start(&config.log, config.log_format) {
-        return fail(&error);
-    }
+    let _log = match telemetry::start(&config.log, config.log_format) {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
     match runtime(config.workers) {
         Ok(runtime) => runtime.block_on(run_node(config)),
         Err(error) => fail(&error),

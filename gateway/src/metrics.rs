@@ -98,6 +98,7 @@ pub(crate) struct Metrics {
     pub(crate) records_seconds: Histogram,
     pub(crate) drain_remaining: Gauge,
     pub(crate) tokens_refused: Counter,
+    log_lines_dropped: Counter,
     connections: [Gauge; 2],
     closed: Vec<Counter>,
     events: Vec<Counter>,
@@ -175,6 +176,7 @@ fn describe() {
         "Requests, events and connections over a limit, by limit."
     );
     describe_counter!("muster_tokens_refused_total", "Tokens refused on CONNECT, refresh and REST.");
+    describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
     describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");
     describe_counter!(
         "muster_volatile_dropped_total",
@@ -230,6 +232,7 @@ impl Metrics {
             records_seconds: histogram!("muster_records_seconds"),
             drain_remaining: gauge!("muster_drain_remaining"),
             tokens_refused: counter!("muster_tokens_refused_total"),
+            log_lines_dropped: counter!("muster_log_lines_dropped_total"),
             connections,
             closed: labelled("muster_sessions_closed_total", "reason", &reasons),
             events,
@@ -296,6 +299,7 @@ impl Metrics {
 
     /// Takes over what the fan-out counted.
     pub(crate) fn refresh(&self, stats: fanout::StatsSnapshot) {
+        self.log_lines_dropped.absolute(crate::telemetry::dropped_lines());
         self.fanout.broadcasts.absolute(stats.broadcasts);
         self.fanout.deliveries.absolute(stats.deliveries);
         self.fanout.batches.absolute(stats.batches);

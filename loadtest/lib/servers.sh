@@ -1,7 +1,16 @@
 # What the measuring scripts share: processes of theirs on ports of their own, and figures out of reports.
-# To be sourced. Sets `work`, a directory that goes with the script, and `secret`, the tokens' key.
+# To be sourced with `root` set. Reads the environment that the scripts document, and sets `work`, a directory that goes
+# with the script, and `secret`, the tokens' key.
 # shellcheck shell=bash
 
+target=${CARGO_TARGET_DIR:-$root/target}
+gateway=${GATEWAY:-$target/release/gateway}
+loadtest=${LOADTEST:-$target/release/loadtest}
+server_core=${SERVER_CORE:-0}
+test_core=${TEST_CORE:-1}
+duration=${DURATION:-3s}
+only=${ONLY:-.}
+out=${OUT:-}
 work=$(mktemp -d)
 secret=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 servers=()
@@ -16,12 +25,9 @@ trap 'exit 130' INT TERM
 # Every connection needs a descriptor on each side.
 ulimit -n "$(ulimit -Hn)"
 
-need() {
-  local binary
-  for binary in "$@"; do
-    [[ -x $binary ]] || { echo "no $binary: cargo build --release -p gateway -p loadtest" >&2; exit 2; }
-  done
-}
+for binary in "$gateway" "$loadtest"; do
+  [[ -x $binary ]] || { echo "no $binary: cargo build --release -p gateway -p loadtest" >&2; exit 2; }
+done
 
 # Ends the servers that this script started, the last first.
 stop() {

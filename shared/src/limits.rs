@@ -190,6 +190,9 @@ pub const REDIS_COMMAND_MS: u64 = 900;
 /// Milliseconds connecting to Redis may take, for each of its steps.
 pub const REDIS_CONNECT_MS: u64 = 1_000;
 
+/// Log lines that wait for whoever reads them; more are dropped.
+pub const LOG_LINES_MAX: usize = 8_192;
+
 /// Broadcasts that wait to be sent to Redis; more are refused as if it were away.
 pub const REDIS_POSTS_MAX: usize = 4_096;
 

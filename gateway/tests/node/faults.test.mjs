@@ -6,9 +6,10 @@ import { after, before, describe, test } from 'node:test';
 import { EVERYTHING, ask, bounded, unique } from './support/clients.mjs';
 import { HOLDBACK_MS, LEASE_MS, count, internal, ready, startCluster } from './support/cluster.mjs';
 import { startGateway } from './support/gateway.mjs';
+import { freePort } from './support/ports.mjs';
 import { isSubscriber, startProxy } from './support/proxy.mjs';
 import { request } from './support/raw.mjs';
-import { freePort, startRedis } from './support/redis.mjs';
+import { startRedis } from './support/redis.mjs';
 import { eventually, once, within } from './support/wait.mjs';
 
 /** How long a cluster may take to be whole again, on a loaded machine. */

@@ -2,11 +2,11 @@
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { temporaryDirectory } from './gateway.mjs';
+import { freePort } from './ports.mjs';
 import { within } from './wait.mjs';
 
 const INSTALL = 'PostgreSQL is not installed: run `apt-get install postgresql` (or put initdb and postgres on the PATH)';
@@ -92,15 +92,4 @@ function packageAccount() {
     }
   };
   return { uid: id('-u'), gid: id('-g') };
-}
-
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.on('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
 }

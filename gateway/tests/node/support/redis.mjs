@@ -3,11 +3,11 @@
 import { spawn } from 'node:child_process';
 import { once as onceEvent } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 
 import { temporaryDirectory } from './gateway.mjs';
 import { load } from './packages.mjs';
+import { freePort } from './ports.mjs';
 import { eventually, within } from './wait.mjs';
 
 const INSTALL = 'Redis is not installed: run `apt-get install redis-server`';
@@ -167,16 +167,4 @@ export async function startRedisCluster({ nodeTimeout = 2_000 } = {}) {
     await stop();
     throw error;
   }
-}
-
-/** A port that nobody listens on now. */
-export function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.on('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
 }
