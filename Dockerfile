@@ -10,7 +10,7 @@ COPY gateway/Cargo.toml gateway/
 COPY loadtest/Cargo.toml loadtest/
 RUN mkdir -p shared/src fanout/src gateway/src loadtest/src \
  && touch shared/src/lib.rs fanout/src/lib.rs gateway/src/lib.rs loadtest/src/lib.rs \
- && echo 'fn main() {}' | tee gateway/src/main.rs loadtest/src/main.rs > /dev/null \
+ && echo 'fn main() {}' > gateway/src/main.rs && cp gateway/src/main.rs loadtest/src/main.rs \
  && cargo build --release --locked -p gateway \
  && rm -r shared/src fanout/src gateway/src loadtest/src
 COPY shared shared

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::outbox::Outbox;
-use crate::registry::Room;
+use crate::room::Room;
 
 /// Writes between two looks at what else the worker has to do: a big room must not hold up reads and
 /// heartbeats. At some 2 µs a write this is a quarter of a millisecond.

@@ -28,6 +28,7 @@ mod peers;
 mod presence;
 mod redis;
 mod registry;
+mod room;
 mod selection;
 mod stats;
 mod target;

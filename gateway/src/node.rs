@@ -75,7 +75,7 @@ impl Node {
         };
         let (public_listener, public) = listen(config.listen)?;
         let (internal_listener, internal) = listen(config.internal_listen)?;
-        let records = Records::open(&config.database_url.0).await?;
+        let records = Records::start(&config.database_url.0).await?;
         let id = NodeId::from_random(rand::random());
         let (fanout, events) = Fanout::new(fanout_options(&config, id, internal));
         let tasks = Tasks::default();
@@ -239,6 +239,8 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     });
     let tokens = Arc::clone(&context.tokens);
     context.tasks.spawn_until_stop(async move { tokens.run().await });
+    let records = context.records.clone();
+    context.tasks.spawn_until_stop(async move { records.come_up().await });
 }
 
 /// How many files the process may have open.

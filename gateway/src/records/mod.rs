@@ -8,6 +8,7 @@ pub(crate) mod users;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,6 +30,9 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 pub(crate) struct Records {
     pool: AnyPool,
     reach: Arc<Mutex<Reach>>,
+    migrator: &'static Migrator,
+    /// The tables are up to date; nothing is asked of them before.
+    migrated: Arc<AtomicBool>,
 }
 
 /// What is known of whether the database can be reached.
@@ -53,12 +57,67 @@ pub(crate) enum OpenError {
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
+impl OpenError {
+    /// Whether it may be otherwise in a while without anybody changing this node's settings: the server is not there,
+    /// still starting, full, or does not know the user or the database yet.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(sqlx::Error::Database(error)) => error.code().is_some_and(|state| {
+                ["08", "28", "3D", "53", "57"].iter().any(|class| state.starts_with(class))
+            }),
+            Self::Connect(error) => !matches!(error, sqlx::Error::Configuration(_)),
+            Self::Migrate(_) => false,
+        }
+    }
+}
+
 impl Records {
     /// Opens the database and brings its tables up to date.
     ///
     /// # Errors
     /// [`OpenError`], for the operator.
     pub(crate) async fn open(url: &str) -> Result<Self, OpenError> {
+        let records = Self::prepare(url)?;
+        records.migrate().await?;
+        Ok(records)
+    }
+
+    /// As [`Self::open`], but a database server that is not there yet, or lets nobody in yet, is no error:
+    /// [`Self::come_up`] must be run then.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the URL, a file that cannot be opened, tables that are of another version.
+    pub(crate) async fn start(url: &str) -> Result<Self, OpenError> {
+        let records = Self::prepare(url)?;
+        match records.migrate().await {
+            Err(error) if !url.starts_with("sqlite:") && error.may_pass() => {
+                tracing::error!(%error, "the database is not there; trying on");
+            }
+            outcome => outcome?,
+        }
+        Ok(records)
+    }
+
+    /// Tries until the tables are up to date. Ends at once when they are.
+    pub(crate) async fn come_up(&self) {
+        while !self.migrated.load(Ordering::Acquire) {
+            tokio::time::sleep(RETRY).await;
+            match self.migrate().await {
+                Ok(()) => tracing::info!("the database is there"),
+                Err(error) => tracing::debug!(%error, "the database is not there yet"),
+            }
+        }
+    }
+
+    async fn migrate(&self) -> Result<(), OpenError> {
+        // A connection first, so that what fails there is no failure of a migration.
+        drop(self.pool.acquire().await?);
+        self.migrator.run(&self.pool).await?;
+        self.migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn prepare(url: &str) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
         let sqlite = url.starts_with("sqlite:");
         // The file is made when it is not there.
@@ -82,11 +141,9 @@ impl Records {
                     Ok(())
                 })
             })
-            .connect(&url)
-            .await?;
+            .connect_lazy(&url)?;
         let migrator = if sqlite { &SQLITE } else { &POSTGRES };
-        migrator.run(&pool).await?;
-        Ok(Self { pool, reach: Arc::default() })
+        Ok(Self { pool, reach: Arc::default(), migrator, migrated: Arc::default() })
     }
 
     /// The pool, for statements of an app.
@@ -103,6 +160,9 @@ impl Records {
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, AppError> {
+        if !self.migrated.load(Ordering::Acquire) {
+            return Err(AppError::Unavailable);
+        }
         let start = Instant::now();
         {
             let mut reach = self.reach.lock();
@@ -131,7 +191,8 @@ impl Records {
     /// Whether the database answers.
     pub(crate) async fn is_ready(&self) -> bool {
         let ping = sqlx::query("SELECT 1").execute(&self.pool);
-        timeout(Duration::from_secs(1), ping).await.is_ok_and(|done| done.is_ok())
+        let migrated = self.migrated.load(Ordering::Acquire);
+        migrated && timeout(Duration::from_secs(1), ping).await.is_ok_and(|done| done.is_ok())
     }
 
     /// Closes the pool; what is under way ends first.

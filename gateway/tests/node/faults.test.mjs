@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { EVERYTHING, ask, bounded, unique } from './support/clients.mjs';
+import { EVERYTHING, ask, bounded, keeper, unique } from './support/clients.mjs';
 import { HOLDBACK_MS, LEASE_MS, count, internal, ready, startCluster } from './support/cluster.mjs';
-import { startGateway } from './support/gateway.mjs';
+import { runGateway, startGateway } from './support/gateway.mjs';
 import { freePort } from './support/ports.mjs';
+import { startPostgres } from './support/postgres.mjs';
 import { isSubscriber, startProxy } from './support/proxy.mjs';
 import { request } from './support/raw.mjs';
 import { startRedis } from './support/redis.mjs';
@@ -205,6 +206,37 @@ describe('a node that starts without Redis', () => {
       await node.kill();
       await redis?.stop();
     }
+  });
+});
+
+describe('a node that starts without its database', () => {
+  test('is up, says what is missing, refuses what it would have to store, and is ready by itself when it comes', { timeout: 120_000 }, async () => {
+    const port = await freePort();
+    const node = await startGateway({ env: { DATABASE_URL: `postgres://postgres@127.0.0.1:${port}/postgres` } });
+    const clients = keeper(node);
+    let postgres;
+    try {
+      assert.equal((await request(node.port, 'GET', '/live')).status, 200);
+      const answer = await request(node.port, 'GET', '/ready');
+      assert.deepEqual([answer.status, JSON.parse(answer.body).failed], [503, ['records']]);
+      const [early, relay] = await Promise.all([clients.connect(), clients.connect({ namespace: '/relay', claims: EVERYTHING })]);
+      assert.deepEqual(await ask(early, 'join_room', 'r'), { success: false, error: 'Service temporarily unavailable' });
+      assert.equal(await ask(relay, 'echo', 'here'), 'here');
+      postgres = await startPostgres({ port });
+      await ready(node, { timeout: HEALED });
+      assert.equal((await ask(early, 'join_room', 'r')).success, true);
+      assert.equal((await ask(early, 'send_message', { roomId: 'r', content: 'stored' })).success, true);
+    } finally {
+      clients.closeAll();
+      await node.kill();
+      await postgres?.kill();
+    }
+  });
+
+  test('but with one that will never do, it ends and says why', async () => {
+    const { code, stderr } = await runGateway([], { env: { LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', DATABASE_URL: 'postgres://127.0.0.1:port/x' } });
+    assert.notEqual(code, 0);
+    assert.match(stderr, /database/i);
   });
 });
 

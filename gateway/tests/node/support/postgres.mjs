@@ -20,9 +20,9 @@ process.on('exit', () => {
  * Starts a server: `{url, port, kill(), restart(), freeze(), thaw()}`. `kill` ends it at once, the data stay; `restart`
  * starts it again on them. A frozen server keeps its connections and answers nothing.
  */
-export async function startPostgres() {
+export async function startPostgres({ port: wanted } = {}) {
   const { initdb, postgres } = binaries();
-  const port = await freePort();
+  const port = wanted ?? (await freePort());
   const parent = temporaryDirectory();
   const data = join(parent, 'postgres');
   mkdirSync(data, { mode: 0o700 });

@@ -8,9 +8,9 @@
 //! Bounded in bytes and packets ([`OutboxLimits`]); over a bound that writing does not help with, the session is
 //! reported once on the overflow channel, what waited is dropped, and nothing is queued any more.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::fmt;
-use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
@@ -22,11 +22,9 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::state::{Queued, Sink, State};
 use crate::courier::Courier;
 use crate::stats::Stats;
-
-/// Slices of one vectored write; what is more waits for the next turn of the loop.
-const SLICES_MAX: usize = 64;
 
 /// Bounds of every outbox of a node; 0 means none.
 #[derive(Debug, Clone, Copy)]
@@ -52,38 +50,6 @@ pub(crate) struct OutboxShared {
     pub(crate) limits: OutboxLimits,
     pub(crate) overflowed: mpsc::Sender<SessionId>,
     pub(crate) stats: Arc<Stats>,
-}
-
-struct Queued {
-    wire: Bytes,
-    packets: u32,
-}
-
-enum Sink {
-    /// Long-polling: bytes wait until a GET takes them.
-    Poll,
-    /// A WebSocket's write half; dropping it ends our direction.
-    Stream(OwnedWriteHalf),
-    /// Nothing can be written any more.
-    Closed,
-}
-
-struct State {
-    sink: Sink,
-    /// The socket took less than everything; the session's task waits until it takes more.
-    blocked: bool,
-    overflowed: bool,
-    /// Close our direction once everything is written.
-    finishing: bool,
-    /// Bytes of the first item that are written.
-    written: usize,
-    bytes: usize,
-    packets: usize,
-    /// The first item lives here, so that an outbox that never holds two needs no allocation.
-    first: Option<Queued>,
-    rest: VecDeque<Queued>,
-    task: Option<Waker>,
-    blocked_since: Option<Instant>,
 }
 
 /// What the task of a session has to wait for.
@@ -118,20 +84,7 @@ impl fmt::Debug for Outbox {
 
 impl Outbox {
     pub(crate) fn new(session: SessionId, shared: Arc<OutboxShared>, courier: Arc<Courier>) -> Self {
-        let state = State {
-            sink: Sink::Poll,
-            blocked: false,
-            overflowed: false,
-            finishing: false,
-            written: 0,
-            bytes: 0,
-            packets: 0,
-            first: None,
-            rest: VecDeque::new(),
-            task: None,
-            blocked_since: None,
-        };
-        Self { state: Mutex::new(state), scheduled: AtomicBool::new(false), shared, courier, session }
+        Self { state: Mutex::new(State::new()), scheduled: AtomicBool::new(false), shared, courier, session }
     }
 
     /// The session it belongs to.
@@ -337,146 +290,6 @@ impl Outbox {
     pub fn abort(&self) {
         let mut state = self.state.lock();
         state.close();
-    }
-}
-
-impl State {
-    fn insert_first(&mut self, item: Queued) {
-        match self.first.take() {
-            None => self.first = Some(item),
-            Some(first) if self.written == 0 => {
-                self.first = Some(item);
-                self.rest.push_front(first);
-            }
-            Some(first) => {
-                self.first = Some(first);
-                self.rest.push_front(item);
-            }
-        }
-    }
-
-    fn insert_last(&mut self, item: Queued) {
-        if self.first.is_none() {
-            self.first = Some(item);
-        } else {
-            self.rest.push_back(item);
-        }
-    }
-
-    fn take_all(&mut self) -> Vec<Bytes> {
-        self.bytes = 0;
-        self.packets = 0;
-        self.written = 0;
-        let first = self.first.take();
-        let rest = std::mem::take(&mut self.rest);
-        first.into_iter().chain(rest).map(|item| item.wire).collect()
-    }
-
-    /// Drops what waits, but for an item that the client has a part of: a close frame can only follow whole
-    /// frames.
-    fn overflow(&mut self) {
-        self.overflowed = true;
-        self.rest = VecDeque::new();
-        if self.written == 0 {
-            self.first = None;
-        }
-        self.bytes = self.first.as_ref().map_or(0, |first| first.wire.len() - self.written);
-        self.packets = self.first.as_ref().map_or(0, |first| first.packets as usize);
-        self.wake();
-    }
-
-    fn close(&mut self) {
-        self.sink = Sink::Closed;
-        self.blocked = false;
-        self.blocked_since = None;
-        drop(self.take_all());
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        match self.sink {
-            // A parked poll is answered once.
-            Sink::Poll => {
-                if let Some(task) = self.task.take() {
-                    task.wake();
-                }
-            }
-            Sink::Stream(_) | Sink::Closed => {
-                if let Some(task) = &self.task {
-                    task.wake_by_ref();
-                }
-            }
-        }
-    }
-
-    fn write_out(&mut self, stats: &Stats) {
-        if matches!(self.sink, Sink::Poll) {
-            if self.first.is_some() || self.finishing {
-                self.wake();
-            }
-            return;
-        }
-        while self.first.is_some() {
-            match self.write_some() {
-                Ok(count) => {
-                    Stats::add(&stats.writes, 1);
-                    Stats::add(&stats.bytes_sent, count);
-                    self.blocked_since = None;
-                    Stats::add(&stats.packets_sent, self.advance(count));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    self.blocked_since.get_or_insert_with(Instant::now);
-                    self.wake();
-                    return;
-                }
-                // The reader learns the same from its own half.
-                Err(_) => return self.close(),
-            }
-        }
-        if self.finishing {
-            self.close();
-        }
-    }
-
-    fn write_some(&self) -> io::Result<usize> {
-        let (Sink::Stream(stream), Some(first)) = (&self.sink, &self.first) else {
-            return Err(io::ErrorKind::NotConnected.into());
-        };
-        let head = first.wire.get(self.written..).unwrap_or_default();
-        if self.rest.is_empty() {
-            return stream.try_write(head);
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let items = std::iter::once(head).chain(self.rest.iter().map(|item| &*item.wire));
-        let mut used = 0;
-        for (slot, bytes) in slices.iter_mut().zip(items) {
-            *slot = IoSlice::new(bytes);
-            used += 1;
-        }
-        stream.try_write_vectored(slices.get(..used).unwrap_or_default())
-    }
-
-    /// Takes `count` written bytes off the queue; answers how many packets that completed.
-    fn advance(&mut self, count: usize) -> usize {
-        self.bytes -= count;
-        let mut left = self.written + count;
-        let mut packets = 0;
-        while let Some(first) = &self.first {
-            if left < first.wire.len() {
-                break;
-            }
-            left -= first.wire.len();
-            packets += first.packets as usize;
-            self.first = self.rest.pop_front();
-        }
-        self.written = left;
-        self.packets -= packets;
-        if self.first.is_none() && self.rest.capacity() > SLICES_MAX {
-            // A backlog is over; its room is given back.
-            self.rest = VecDeque::new();
-        }
-        packets
     }
 }
 
