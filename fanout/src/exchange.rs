@@ -91,11 +91,10 @@ impl Fanout {
         Ok(())
     }
 
-    /// Every socket of a user, on all nodes, enters a room. Answers when all nodes have done it, or when one takes
-    /// too long.
+    /// Every socket of a user, on all nodes, enters a room. May be repeated.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`].
+    /// [`FanoutError::Unavailable`]: not all nodes have said within `JOIN_WAIT_MS` that it is done.
     pub async fn join_user(
         &self,
         namespace: &Namespace,
@@ -104,14 +103,16 @@ impl Fanout {
     ) -> Result<(), FanoutError> {
         let of = selection(Room::of_user(user).as_str(), None);
         if let Some(cluster) = self.cluster() {
-            let nodes = cluster.presence.living_nodes().await?;
+            // Node.js servers do not answer; a node that has just died holds its lease but does not listen.
+            let listening = cluster.servers(namespace.as_str()).await?;
+            let nodes = cluster.presence.living_nodes().await?.min(listening);
             let node = self.node();
             let question =
                 cluster.questions.open(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
             let message = adapter::encode_join_sockets(node.as_str(), &question.id, &of, &[room.as_str()]);
             self.request(namespace, &message).await?;
-            question.answers(Duration::from_millis(JOIN_WAIT_MS)).await;
-            return Ok(());
+            let done = question.all_done(Duration::from_millis(JOIN_WAIT_MS)).await;
+            return if done { Ok(()) } else { Err(FanoutError::Unavailable) };
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         for socket in rooms.select(&of.rooms, &of.except) {

@@ -240,6 +240,12 @@ impl Fanout {
         }
     }
 
+    /// The sockets of a namespace that this node holds.
+    #[must_use]
+    pub fn sockets(&self, namespace: &Namespace) -> Vec<Arc<LocalSocket>> {
+        self.rooms_of(namespace).map(|rooms| rooms.all_sockets()).unwrap_or_default()
+    }
+
     /// An outbox for a new session.
     #[must_use]
     pub fn outbox(&self, session: SessionId) -> Arc<Outbox> {

@@ -97,6 +97,13 @@ impl Question<'_> {
     }
 }
 
+impl Question<'_> {
+    /// Waits until all nodes have told that they did what was asked, or for `at_most`; answers whether all have.
+    pub(crate) async fn all_done(self, at_most: Duration) -> bool {
+        tokio::time::timeout(at_most, self.done.notified()).await.is_ok()
+    }
+}
+
 impl Drop for Question<'_> {
     fn drop(&mut self) {
         self.questions.open.remove(&self.id);

@@ -313,7 +313,13 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 pub const PEER_CONNECT_MS: u64 = 1_000;
 
 /// Milliseconds that a join of a user's sockets waits for all nodes to have done it.
-pub const JOIN_WAIT_MS: u64 = 2_000;
+pub const JOIN_WAIT_MS: u64 = 1_000;
+
+/// Participants of `sos` whose sockets are still to be brought into, or out of, an incident's room.
+pub const SOS_OWED_MAX: usize = 10_000;
+
+/// How far ahead of the node's clock a backend's `joinedAt` or `leftAt` may be, in milliseconds.
+pub const TIME_AHEAD_MAX_MS: u64 = 300_000;
 
 /// Messages of one room that wait while somebody enters it; what is more is read from the records.
 pub const CHAT_ARRIVED_MAX: usize = 1_024;

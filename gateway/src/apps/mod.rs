@@ -78,7 +78,7 @@ impl App {
     ) -> Self {
         match name {
             AppName::Chat => Self::Chat(chat::Chat::start(context.clone())),
-            AppName::Sos => Self::Sos(Arc::new(sos::Sos::new(context.clone(), namespace.clone()))),
+            AppName::Sos => Self::Sos(sos::Sos::start(context.clone(), namespace.clone())),
             AppName::Relay => {
                 let reserved = neighbours.iter().filter_map(|neighbour| match neighbour {
                     AppName::Chat => Some(chat::ROOM_PREFIX),
@@ -159,7 +159,8 @@ impl App {
     pub(crate) async fn on_resubscribed(&self) {
         match self {
             Self::Chat(chat) => chat::on_resubscribed(chat).await,
-            Self::Relay(_) | Self::Sos(_) => {}
+            Self::Sos(sos) => sos::on_resubscribed(sos).await,
+            Self::Relay(_) => {}
         }
     }
 }

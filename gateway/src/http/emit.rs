@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use fanout::Target;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -62,20 +62,30 @@ impl Sent {
         if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
             self.keys.retain(|_, (at, _)| now.saturating_duration_since(*at) < kept);
         }
-        match self.keys.get(key).map(|seen| *seen) {
-            Some((at, before)) if now.saturating_duration_since(at) < kept => {
-                if before == fingerprint {
+        let is_full = self.keys.len() >= IDEMPOTENCY_KEYS_MAX;
+        match self.keys.entry(key.to_owned()) {
+            Entry::Occupied(mut seen) => {
+                let (at, before) = *seen.get();
+                if now.saturating_duration_since(at) >= kept {
+                    seen.insert((now, fingerprint));
+                    Seen::New
+                } else if before == fingerprint {
                     Seen::Same
                 } else {
                     Seen::Other
                 }
             }
-            _ if self.keys.len() < IDEMPOTENCY_KEYS_MAX => {
-                self.keys.insert(key.to_owned(), (now, fingerprint));
+            Entry::Vacant(place) if !is_full => {
+                place.insert((now, fingerprint));
                 Seen::New
             }
-            _ => Seen::New,
+            Entry::Vacant(_) => Seen::New,
         }
+    }
+
+    /// What was to be done under a key has not been done.
+    fn forget(&self, key: &str) {
+        self.keys.remove(key);
     }
 }
 
@@ -145,7 +155,15 @@ pub(super) async fn emit(
             Event { namespace: namespace.as_str(), name: &event, args: &args, ack: None, attachments: &[] };
         site.context.fanout.packet(&target, &event)
     };
-    let receipt = site.context.fanout.broadcast(target, packet).await?;
+    let receipt = match site.context.fanout.broadcast(target, packet).await {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            if let Some((key, _)) = &keyed {
+                site.sent.forget(key);
+            }
+            return Err(error.into());
+        }
+    };
     Ok(Json(json!({
         "success": true,
         "nodes": receipt.nodes,

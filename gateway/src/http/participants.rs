@@ -1,11 +1,15 @@
 //! The internal API of `sos` (document 000; contract, "sos"), under `/internal/participants`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use fanout::RoomCount;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::limits::MEMBERS_MAX;
+use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::names::{UserId, is_name};
 
 use super::Site;
@@ -14,6 +18,7 @@ use super::caller::InternalCaller;
 use super::rooms::freshness;
 use super::sos::{Names, checked_type};
 use crate::apps::sos::store::Entry;
+use crate::apps::sos::stories::type_of;
 use crate::apps::sos::{Sos, room};
 use crate::clock::now_ms;
 use crate::error::AppError;
@@ -27,8 +32,8 @@ pub(super) fn routes() -> Router<Site> {
         .route("/internal/participants/{sosId}/count", get(count))
 }
 
-fn app(site: &Site) -> Result<&Sos, AppError> {
-    site.sos.as_deref().ok_or_else(|| AppError::NotFound("Not found".into()))
+fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
+    site.sos.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
 }
 
 #[derive(Deserialize)]
@@ -49,11 +54,13 @@ struct Left {
     left_at: Option<String>,
 }
 
-/// Milliseconds of an ISO 8601 time; now where there is none.
+/// Milliseconds of an ISO 8601 time that is not to come; now where there is none.
 fn time(text: Option<&str>, what: &'static str) -> Result<u64, AppError> {
-    let Some(text) = text else { return Ok(now_ms()) };
-    let time: jiff::Timestamp = text.parse().map_err(|_| AppError::BadInput(what.into()))?;
-    u64::try_from(time.as_millisecond()).map_err(|_| AppError::BadInput(what.into()))
+    let now = now_ms();
+    let Some(text) = text else { return Ok(now) };
+    let time =
+        text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
+    time.filter(|time| *time <= now + TIME_AHEAD_MAX_MS).ok_or(AppError::BadInput(what.into()))
 }
 
 fn checked<'a>(name: &'a str, what: &'static str) -> Result<&'a str, AppError> {
@@ -66,25 +73,28 @@ async fn joined(
     JsonBody(body): JsonBody<Joined>,
 ) -> Result<Json<Value>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
-    let user_id = checked(&body.user_id, "Invalid userId")?;
+    let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let user_type = checked_type(&body.user_type)?;
-    let display_name = body.display_name.as_deref().unwrap_or(user_id);
+    let display_name = body.display_name.as_deref().unwrap_or(user.as_str());
     if display_name.chars().count() > 256 || display_name.contains('\0') {
         return Err(AppError::BadInput("Invalid displayName".into()));
     }
     let entry = Entry {
-        sos_id,
-        user_id,
+        sos_id: sos_id.to_owned(),
+        user_id: user.clone(),
         user_type,
-        display_name,
+        display_name: display_name.to_owned(),
         actor_type: "USER",
         joined_at_ms: time(body.joined_at.as_deref(), "Invalid joinedAt")?,
     };
-    app(&site)?.join(&entry).await?;
+    let (record, _) = app(&site)?.join(entry).await?;
+    let room = room(sos_id);
     Ok(Json(json!({
         "success": true,
         "message": "Participant joined event broadcasted",
-        "data": {"sosId": sos_id, "userId": user_id, "userType": user_type, "roomName": room(sos_id).as_str()},
+        "data": {
+            "sosId": sos_id, "userId": record.user_id, "userType": record.user_type, "roomName": room.as_str(),
+        },
     })))
 }
 
@@ -95,7 +105,8 @@ async fn left(
 ) -> Result<Json<Value>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
-    app(&site)?.leave(sos_id, &user, time(body.left_at.as_deref(), "Invalid leftAt")?).await?;
+    let left_at = time(body.left_at.as_deref(), "Invalid leftAt")?;
+    app(&site)?.leave(sos_id.to_owned(), user.clone(), left_at).await?;
     Ok(Json(json!({
         "success": true,
         "message": "Participant left event broadcasted",
@@ -113,10 +124,9 @@ async fn active(
     let sos = app(&site)?;
     let members = site.context.fanout.members(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
     let recorded = sos.active(&sos_id).await.unwrap_or_default();
-    let user_type = |user: &str, role: Option<&str>| {
-        let record = recorded.iter().find(|record| record.user_id == user);
-        record.map_or_else(|| role.unwrap_or("citizen").to_owned(), |record| record.user_type.clone())
-    };
+    let recorded: HashMap<&str, &str> =
+        recorded.iter().map(|record| (&*record.user_id, &*record.user_type)).collect();
+    let RoomCount { sockets, users } = RoomCount::of(&members);
     let listed: Vec<Value> = members
         .iter()
         .take(MEMBERS_MAX)
@@ -124,7 +134,10 @@ async fn active(
             json!({
                 "userId": member.user.as_str(),
                 "displayName": member.display_name,
-                "userType": user_type(member.user.as_str(), member.role.as_deref()),
+                "userType": recorded
+                    .get(member.user.as_str())
+                    .copied()
+                    .unwrap_or_else(|| type_of(member.role.as_deref())),
                 "socketId": member.socket.as_str(),
                 "connectedAt": member.connected_at_ms,
             })
@@ -133,7 +146,8 @@ async fn active(
     Ok(Json(json!({"success": true, "data": {
         "sosId": sos_id,
         "participants": listed,
-        "count": members.len(),
+        "count": sockets,
+        "users": users,
         "timestamp": now_ms(),
     }})))
 }

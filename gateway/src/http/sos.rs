@@ -1,5 +1,7 @@
 //! The citizens' API of `sos` (document 001; contract, "sos"), under `/api/sos`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -53,8 +55,8 @@ impl<const N: usize> FromRequestParts<Site> for Names<N> {
     }
 }
 
-fn app(site: &Site) -> Result<&Sos, AppError> {
-    site.sos.as_deref().ok_or_else(|| AppError::NotFound("Not found".into()))
+fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
+    site.sos.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
 }
 
 fn user_id(text: &str) -> Result<UserId, AppError> {
@@ -123,14 +125,14 @@ async fn join(
         Some(asked) => checked_type(asked)?,
     };
     let entry = Entry {
-        sos_id: &sos_id,
-        user_id: claims.user.as_str(),
+        sos_id,
+        user_id: claims.user.clone(),
         user_type,
-        display_name: &claims.display_name,
-        actor_type: if claims.anonymous { "ANON" } else { "USER" },
+        display_name: claims.display_name.to_string(),
+        actor_type: stories::actor_type(&claims),
         joined_at_ms: now_ms(),
     };
-    let (record, is_new) = app(&site)?.join(&entry).await?;
+    let (record, is_new) = app(&site)?.join(entry).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(json!({"success": true, "data": record, "timestamp": iso(now_ms())}))))
 }
@@ -153,7 +155,7 @@ async fn leave(
         return Err(AppError::Forbidden("Only the user or an admin may do this".into()));
     }
     let now = now_ms();
-    app(&site)?.leave(&sos_id, &user, now).await?;
+    app(&site)?.leave(sos_id, user, now).await?;
     Ok(Json(json!({"success": true, "message": "Participant left SOS", "timestamp": iso(now)})))
 }
 

@@ -196,3 +196,55 @@ for (const site of SITES) {
     });
   });
 }
+
+describe('sos while Redis is away', () => {
+  let cluster;
+  before(async () => { cluster = await startCluster(2); });
+  after(() => cluster?.stop());
+
+  test('who joins or leaves meanwhile is brought to where they belong when it is back', { timeout: 120_000 }, async () => {
+    const sosId = unique('sos');
+    const [stays, leaves, joins] = ['stays', 'leaves', 'joins'].map(unique);
+    const call = (what, userId) => internal(cluster.nodes[0], 'POST', `/internal/participants/${what}`, { sosId, userId, userType: 'citizen' });
+    const sockets = await Promise.all([stays, leaves, joins].map((sub) => cluster.nodes[1].clients.connect({ claims: { sub } })));
+    for (const user of [stays, leaves]) assert.equal((await call('joined', user)).status, 200);
+    const here = async () => (await internal(cluster.nodes[1], 'GET', `/internal/participants/${sosId}/active`)).body.data?.participants.map(({ userId }) => userId).sort();
+    assert.deepEqual(await here(), [stays, leaves].sort());
+    await cluster.redis.kill();
+    assert.equal((await call('joined', joins)).status, 200);
+    assert.equal((await call('left', leaves)).status, 200);
+    const gone = once(sockets[1], 'disconnect', { timeout: 30_000 });
+    await cluster.redis.restart();
+    assert.equal((await gone)[0], 'io server disconnect');
+    await eventually(async () => JSON.stringify(await here()) === JSON.stringify([stays, joins].sort()), { timeout: 30_000, what: 'the new participant in the room' });
+    const told = once(sockets[2], 'participant:joined', { timeout: 10_000 });
+    assert.equal((await call('joined', unique('another'))).status, 200);
+    assert.equal((await told)[0].sosId, sosId);
+    assert.ok(sockets[0].connected && sockets[2].connected);
+  });
+
+  test('a join and a leave of one user at once, on two nodes, many times: the sockets are where the record says', { timeout: 120_000 }, async () => {
+    for (let round = 0; round < 25; round += 1) {
+      const [sosId, sub] = [unique('sos'), unique('restless')];
+      const socket = await cluster.nodes[round % 2].clients.connect({ claims: { sub } });
+      const body = { sosId, userId: sub, userType: 'citizen' };
+      await internal(cluster.nodes[0], 'POST', '/internal/participants/joined', body);
+      const answers = await Promise.all([
+        internal(cluster.nodes[1], 'POST', '/internal/participants/left', body),
+        internal(cluster.nodes[0], 'POST', '/internal/participants/joined', body),
+      ]);
+      assert.deepEqual(answers.map(({ status }) => status), [200, 200]);
+      const admin = { Authorization: `Bearer ${cluster.nodes[0].token({ sub: 'boss', role: 'admin' })}` };
+      const check = async () => (await (await fetch(`${cluster.nodes[0].url}/api/sos/${sosId}/participants/${sub}/check`, { headers: admin })).json()).data.isActive;
+      const count = async () => (await internal(cluster.nodes[1], 'GET', `/internal/participants/${sosId}/count`)).body.data.count;
+      // Who takes part is in the room, unless the leave has disconnected the socket in between; nobody else is.
+      await eventually(async () => (await count()) === ((await check()) && socket.connected ? 1 : 0), { what: 'room and record to agree' });
+    }
+  });
+
+  test('times that have not come yet are refused', async () => {
+    const body = { sosId: unique('sos'), userId: 'u', userType: 'citizen', joinedAt: '9999-12-31T23:59:59Z', leftAt: '9999-12-31T23:59:59Z' };
+    assert.deepEqual((await internal(cluster.nodes[0], 'POST', '/internal/participants/joined', body)).body, { success: false, error: 'Invalid joinedAt' });
+    assert.deepEqual((await internal(cluster.nodes[0], 'POST', '/internal/participants/left', body)).body, { success: false, error: 'Invalid leftAt' });
+  });
+});

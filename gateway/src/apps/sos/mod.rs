@@ -5,17 +5,20 @@
 //! same [`stories`].
 
 mod events;
+mod owed;
 pub(crate) mod store;
 pub(crate) mod stories;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanout::FanoutError;
 use shared::limits::AUTO_JOIN_RETRY_MS;
 use shared::names::{Namespace, Room};
 
 use super::{Event, Handling};
 use crate::context::Context;
+use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 pub(crate) use events::EVENTS;
 
@@ -27,11 +30,15 @@ pub(crate) const ROOM_PREFIX: &str = "sos:";
 pub(crate) struct Sos {
     context: Context,
     namespace: Namespace,
+    owed: owed::Owed,
 }
 
 impl Sos {
-    pub(crate) fn new(context: Context, namespace: Namespace) -> Self {
-        Self { context, namespace }
+    /// Makes the app and starts the task that does later what could not be done at once.
+    pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+        let sos = Arc::new(Self { context, namespace, owed: owed::Owed::default() });
+        sos.context.tasks.spawn_until_stop(owed::settle(Arc::clone(&sos)));
+        sos
     }
 
     /// Where the app's events happen.
@@ -43,6 +50,16 @@ impl Sos {
 /// The room of an incident.
 pub(crate) fn room(sos_id: &str) -> Room {
     Room::prefixed(ROOM_PREFIX, sos_id)
+}
+
+/// The incident of a room.
+fn id_of(room: &Room) -> Option<String> {
+    room.as_str().strip_prefix(ROOM_PREFIX).map(str::to_owned)
+}
+
+/// Requests of other nodes may have been missed.
+pub(crate) async fn on_resubscribed(sos: &Sos) {
+    owed::look_at_all(sos).await;
 }
 
 pub(crate) fn on_event(sos: &Arc<Sos>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
@@ -78,9 +95,27 @@ async fn enter_active(sos: &Sos, socket: &Socket) -> bool {
     let Ok(active) = records.run(store::active_of(records.pool(), socket.user().as_str())).await else {
         return false;
     };
+    for sos_id in &active {
+        match sos.context.fanout.enter(socket.local(), &room(sos_id)).await {
+            Ok(_) => {}
+            Err(FanoutError::TooManyRooms) => {
+                metrics::get().rate_limited(Limit::RoomsPerSocket);
+                tracing::warn!(user = %socket.user(), "a socket is in too many rooms for all participations");
+                break;
+            }
+            // It has gone.
+            Err(_) => return true,
+        }
+    }
+    if active.is_empty() {
+        return true;
+    }
+    // Who left meanwhile was disconnected before the socket was there to be.
+    let still = records.run(store::active_of(records.pool(), socket.user().as_str())).await;
     for sos_id in active {
-        // Past its limit of rooms a socket stays out; one that has gone needs none.
-        let _ = sos.context.fanout.enter(socket.local(), &room(&sos_id)).await;
+        if !still.as_ref().is_ok_and(|still| still.contains(&sos_id)) {
+            sos.owed.add(&sos_id, socket.user());
+        }
     }
     true
 }

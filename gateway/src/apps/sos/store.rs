@@ -1,8 +1,9 @@
 //! The statements of `sos`: nothing else knows its tables.
 
 use serde::Serialize;
+use shared::names::UserId;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
+use sqlx::{AnyConnection, AnyPool, Row as _};
 use uuid::Uuid;
 
 use crate::clock::iso;
@@ -26,13 +27,24 @@ pub(crate) struct Participant {
 
 /// Who begins to take part.
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
-    pub(crate) sos_id: &'a str,
-    pub(crate) user_id: &'a str,
-    pub(crate) user_type: &'a str,
-    pub(crate) display_name: &'a str,
-    pub(crate) actor_type: &'a str,
+pub(crate) struct Entry {
+    pub(crate) sos_id: String,
+    pub(crate) user_id: UserId,
+    pub(crate) user_type: &'static str,
+    pub(crate) display_name: String,
+    pub(crate) actor_type: &'static str,
     pub(crate) joined_at_ms: u64,
+}
+
+/// Where incidents are looked for: degrees, of longitude two ranges where the date line lies between.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Area {
+    pub(crate) latitudes: (f64, f64),
+    pub(crate) longitudes: [(f64, f64); 2],
+    /// The nearest to it come first.
+    pub(crate) centre: (f64, f64),
+    /// What a degree of longitude is to one of latitude there, squared.
+    pub(crate) squeeze: f64,
 }
 
 /// An incident.
@@ -72,7 +84,8 @@ pub(crate) enum Of<'a> {
 const ENTER: &str = "INSERT INTO sos_participants \
     (id, sos_id, user_id, user_type, display_name, actor_type, status, joined_at, left_at) \
     VALUES ($1, $2, $3, $4, $5, $6, 'ACTIVE', $7, NULL) ON CONFLICT DO NOTHING";
-const LEAVE: &str = "UPDATE sos_participants SET status = 'INACTIVE', left_at = $3 \
+const LEAVE: &str = "UPDATE sos_participants SET status = 'INACTIVE', \
+    left_at = CASE WHEN joined_at > $3 THEN joined_at ELSE $3 END \
     WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'";
 const COLUMNS: &str = "SELECT id, sos_id, user_id, user_type, display_name, actor_type, status, joined_at, left_at \
     FROM sos_participants ";
@@ -83,30 +96,50 @@ const PLACE_OF: &str = "SELECT joined_at FROM sos_participants WHERE id = $1";
 const INSERT_INCIDENT: &str = "INSERT INTO sos_incidents \
     (id, user_id, latitude, longitude, description, status, created_at) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6)";
 const NEARBY: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at FROM sos_incidents \
-    WHERE status = 'ACTIVE' AND latitude BETWEEN $1 AND $2 ORDER BY created_at DESC LIMIT $3";
+    WHERE status = 'ACTIVE' AND latitude BETWEEN $1 AND $2 \
+    AND (longitude BETWEEN $3 AND $4 OR longitude BETWEEN $5 AND $6) \
+    ORDER BY (latitude - $7) * (latitude - $7) + (longitude - $8) * (longitude - $8) * $9 LIMIT $10";
+
+/// How often an entry is tried that meets a leave of the same user.
+const ENTRIES_TRIED: usize = 3;
 
 fn bound(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
 /// Records that a user takes part; answers the record, and whether it is new.
-pub(crate) async fn enter(pool: &AnyPool, entry: &Entry<'_>) -> Result<(Participant, bool), sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<(Participant, bool), sqlx::Error> {
+    for _ in 0..ENTRIES_TRIED {
+        let mut transaction = pool.begin().await?;
+        let entered = enter_in(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        // Else a record was there and has ended since.
+        if let Some(entered) = entered {
+            return Ok(entered);
+        }
+    }
+    Err(sqlx::Error::RowNotFound)
+}
+
+async fn enter_in(
+    transaction: &mut AnyConnection,
+    entry: &Entry,
+) -> Result<Option<(Participant, bool)>, sqlx::Error> {
     let done = sqlx::query(ENTER)
         .bind(Uuid::now_v7().to_string())
-        .bind(entry.sos_id)
-        .bind(entry.user_id)
+        .bind(&entry.sos_id)
+        .bind(entry.user_id.as_str())
         .bind(entry.user_type)
-        .bind(entry.display_name)
+        .bind(&entry.display_name)
         .bind(entry.actor_type)
         .bind(bound(entry.joined_at_ms))
         .execute(&mut *transaction)
         .await?;
     let sql =
         sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'"));
-    let row = sqlx::query(sql).bind(entry.sos_id).bind(entry.user_id).fetch_one(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok((participant(&row)?, done.rows_affected() > 0))
+    let found = sqlx::query(sql).bind(&entry.sos_id).bind(entry.user_id.as_str());
+    let row = found.fetch_optional(&mut *transaction).await?;
+    row.map(|row| Ok((participant(&row)?, done.rows_affected() > 0))).transpose()
 }
 
 /// Records that a user takes part no more; false when they did not.
@@ -180,31 +213,41 @@ pub(crate) async fn is_active(pool: &AnyPool, sos_id: &str, user_id: &str) -> Re
     Ok(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(user_id).fetch_optional(pool).await?.is_some())
 }
 
-/// Records an incident.
-pub(crate) async fn insert_incident(
+/// Records an incident and that `entry` takes part in it: both or neither.
+pub(crate) async fn raise(
     pool: &AnyPool,
     incident: &Incident,
-    at_ms: u64,
-) -> Result<(), sqlx::Error> {
+    entry: &Entry,
+) -> Result<Participant, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     sqlx::query(INSERT_INCIDENT)
         .bind(&incident.id)
         .bind(&incident.user_id)
         .bind(incident.latitude)
         .bind(incident.longitude)
         .bind(&incident.description)
-        .bind(bound(at_ms))
-        .execute(pool)
+        .bind(bound(entry.joined_at_ms))
+        .execute(&mut *transaction)
         .await?;
-    Ok(())
+    let (participant, _) = enter_in(&mut transaction, entry).await?.ok_or(sqlx::Error::RowNotFound)?;
+    transaction.commit().await?;
+    Ok(participant)
 }
 
-/// Active incidents between two latitudes, the newest first.
-pub(crate) async fn incidents_between(
+/// Active incidents in an area, about the nearest first.
+pub(crate) async fn incidents_in(
     pool: &AnyPool,
-    (south, north): (f64, f64),
+    area: &Area,
     limit: u32,
 ) -> Result<Vec<Incident>, sqlx::Error> {
-    let rows = sqlx::query(NEARBY).bind(south).bind(north).bind(i64::from(limit)).fetch_all(pool).await?;
+    let Area { latitudes, longitudes: [first, second], centre, squeeze } = *area;
+    let degrees =
+        [latitudes.0, latitudes.1, first.0, first.1, second.0, second.1, centre.0, centre.1, squeeze];
+    let mut query = sqlx::query(NEARBY);
+    for degree in degrees {
+        query = query.bind(degree);
+    }
+    let rows = query.bind(i64::from(limit)).fetch_all(pool).await?;
     rows.iter()
         .map(|row| {
             Ok(Incident {

@@ -1,13 +1,15 @@
 //! The stories: raising an incident, joining, leaving, asking who is or was there. REST and the internal API
 //! tell the same ones.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::{ACTIVE_PARTICIPANTS_MAX, NEARBY_MAX, NEARBY_SCANNED_MAX, SOS_TEXT_MAX};
 use shared::names::UserId;
 use uuid::Uuid;
 
-use super::store::{self, Before, Entry, Incident, Of, Participant};
+use super::store::{self, Area, Before, Entry, Incident, Of, Participant};
 use super::{Sos, room};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
@@ -68,13 +70,21 @@ pub(crate) fn sees_all(claims: &Claims) -> bool {
 
 /// What a user is in an incident when they do not say.
 pub(crate) fn default_type(claims: &Claims) -> &'static str {
-    let role = claims.role.as_deref().unwrap_or_default();
-    USER_TYPES.into_iter().find(|kind| *kind == role).unwrap_or("citizen")
+    type_of(claims.role.as_deref())
+}
+
+/// What a role makes of its bearer in an incident.
+pub(crate) fn type_of(role: Option<&str>) -> &'static str {
+    USER_TYPES.into_iter().find(|kind| Some(*kind) == role).unwrap_or("citizen")
 }
 
 impl Sos {
     /// Raises an incident; who raises it takes part.
-    pub(crate) async fn raise(&self, claims: &Claims, raised: Raised) -> Result<Incident, AppError> {
+    pub(crate) async fn raise(
+        self: &Arc<Self>,
+        claims: &Claims,
+        raised: Raised,
+    ) -> Result<Incident, AppError> {
         if let Some(description) = &raised.description {
             if description.chars().count() > SOS_TEXT_MAX {
                 let say = format!("Description too long (max {SOS_TEXT_MAX} characters)");
@@ -99,18 +109,30 @@ impl Sos {
             status: "ACTIVE".to_owned(),
             created_at: iso(now),
         };
-        let records = &self.context.records;
-        records.run(store::insert_incident(records.pool(), &incident, now)).await?;
         let entry = Entry {
-            sos_id: &incident.id,
-            user_id: claims.user.as_str(),
+            sos_id: incident.id.clone(),
+            user_id: claims.user.clone(),
             user_type: default_type(claims),
-            display_name: &claims.display_name,
-            actor_type: if claims.anonymous { "ANON" } else { "USER" },
+            display_name: claims.display_name.to_string(),
+            actor_type: actor_type(claims),
             joined_at_ms: now,
         };
-        self.join(&entry).await?;
-        Ok(incident)
+        let sos = Arc::clone(self);
+        self.to_the_end(async move {
+            let records = &sos.context.records;
+            let record = records.run(store::raise(records.pool(), &incident, &entry)).await?;
+            sos.entered(&record, &entry.user_id, true).await;
+            Ok(incident)
+        })
+        .await
+    }
+
+    /// Runs a story to its end, though whoever asked for it may go.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        story: impl Future<Output = Result<T, AppError>> + Send + 'static,
+    ) -> Result<T, AppError> {
+        self.context.tasks.spawn(story).await.unwrap_or_else(|error| Err(AppError::internal(&error)))
     }
 
     /// Active incidents within `radius` metres of a place, the nearest first.
@@ -122,10 +144,9 @@ impl Sos {
         if !super::events::is_place(latitude, longitude) {
             return Err(AppError::BadInput("Invalid latitude or longitude".into()));
         }
-        let reach = radius / METRES_A_DEGREE;
         let records = &self.context.records;
-        let band = (latitude - reach, latitude + reach);
-        let found = records.run(store::incidents_between(records.pool(), band, NEARBY_SCANNED_MAX)).await?;
+        let area = area((latitude, longitude), radius);
+        let found = records.run(store::incidents_in(records.pool(), &area, NEARBY_SCANNED_MAX)).await?;
         let mut near: Vec<Near> = found
             .into_iter()
             .filter_map(|incident| {
@@ -140,16 +161,24 @@ impl Sos {
 
     /// A user takes part: recorded, their sockets enter, the others and they are told. Who does already is not
     /// told again. Answers the record, and whether it is new.
-    pub(crate) async fn join(&self, entry: &Entry<'_>) -> Result<(Participant, bool), AppError> {
-        let user = UserId::parse(entry.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
-        let records = &self.context.records;
-        let (record, is_new) = records.run(store::enter(records.pool(), entry)).await?;
-        if !is_new {
-            return Ok((record, false));
-        }
-        let room = room(entry.sos_id);
-        if let Err(error) = self.context.fanout.join_user(&self.namespace, &user, &room).await {
-            tracing::warn!(%error, room = %room, "not all sockets of a participant could enter");
+    pub(crate) async fn join(self: &Arc<Self>, entry: Entry) -> Result<(Participant, bool), AppError> {
+        let sos = Arc::clone(self);
+        self.to_the_end(async move {
+            let records = &sos.context.records;
+            let (record, is_new) = records.run(store::enter(records.pool(), &entry)).await?;
+            // Also where it is not new: whoever asks again may do so because not all sockets have entered.
+            sos.entered(&record, &entry.user_id, is_new).await;
+            Ok((record, is_new))
+        })
+        .await
+    }
+
+    /// What follows a record of who takes part.
+    async fn entered(&self, record: &Participant, user: &UserId, is_new: bool) {
+        let is_active = self.bring(&record.sos_id, user).await;
+        if !is_new || matches!(is_active, Ok(false)) {
+            // They have left meanwhile, and that was told.
+            return;
         }
         let body = Joined {
             sos_id: &record.sos_id,
@@ -159,26 +188,61 @@ impl Sos {
             joined_at: &record.joined_at,
             timestamp: now_ms(),
         };
-        self.tell(&room, "participant:joined", &body).await;
-        Ok((record, true))
+        self.tell(&room(&record.sos_id), "participant:joined", &body).await;
     }
 
     /// A user takes part no more: recorded, told to the room, and then their sockets in it are disconnected.
     ///
     /// # Errors
     /// 404 when the user does not take part.
-    pub(crate) async fn leave(&self, sos_id: &str, user: &UserId, at_ms: u64) -> Result<(), AppError> {
-        let records = &self.context.records;
-        if !records.run(store::leave(records.pool(), sos_id, user.as_str(), at_ms)).await? {
-            return Err(AppError::NotFound("Participant not found".into()));
+    pub(crate) async fn leave(
+        self: &Arc<Self>,
+        sos_id: String,
+        user: UserId,
+        at_ms: u64,
+    ) -> Result<(), AppError> {
+        let sos = Arc::clone(self);
+        self.to_the_end(async move {
+            let records = &sos.context.records;
+            let was_active = records.run(store::leave(records.pool(), &sos_id, user.as_str(), at_ms)).await?;
+            if was_active {
+                let (left_at, timestamp) = (iso(at_ms), now_ms());
+                let body = Left { sos_id: &sos_id, user_id: user.as_str(), left_at, timestamp };
+                sos.tell(&room(&sos_id), "participant:left", &body).await;
+            }
+            // Also where they had left before: a socket may have stayed.
+            let _ = sos.bring(&sos_id, &user).await;
+            if was_active { Ok(()) } else { Err(AppError::NotFound("Participant not found".into())) }
+        })
+        .await
+    }
+
+    /// Brings the sockets of a user to where the record says they belong, on all nodes: into the incident's room, or out
+    /// of it and disconnected. What cannot be done now is owed ([`super::owed`]). Answers whether the user takes part.
+    pub(super) async fn bring(&self, sos_id: &str, user: &UserId) -> Result<bool, AppError> {
+        let brought = self.try_bring(sos_id, user).await;
+        if let Err(error) = &brought {
+            tracing::warn!(
+                error = error.say(),
+                sos = sos_id,
+                "the sockets of a participant could not be brought; trying on"
+            );
+            self.owed.add(sos_id, user);
         }
-        let room = room(sos_id);
-        let body = Left { sos_id, user_id: user.as_str(), left_at: iso(at_ms), timestamp: now_ms() };
-        self.tell(&room, "participant:left", &body).await;
-        if let Err(error) = self.context.fanout.disconnect_user(&self.namespace, user, &room).await {
-            tracing::warn!(%error, room = %room, "the sockets of who left could not be disconnected");
+        brought
+    }
+
+    pub(super) async fn try_bring(&self, sos_id: &str, user: &UserId) -> Result<bool, AppError> {
+        let (room, fanout) = (room(sos_id), &self.context.fanout);
+        if self.is_active(sos_id, user.as_str()).await? {
+            fanout.join_user(&self.namespace, user, &room).await?;
+            // Who left while their sockets entered has been disconnected too early.
+            if self.is_active(sos_id, user.as_str()).await? {
+                return Ok(true);
+            }
         }
-        Ok(())
+        fanout.disconnect_user(&self.namespace, user, &room).await?;
+        Ok(false)
     }
 
     /// The record holds whether the room could be told or not; what was missed is in the lists.
@@ -231,6 +295,33 @@ impl Sos {
     }
 }
 
+/// What a user is called in records.
+pub(crate) fn actor_type(claims: &Claims) -> &'static str {
+    if claims.anonymous { "ANON" } else { "USER" }
+}
+
+/// What holds every place within `radius` metres, and a little more.
+fn area((latitude, longitude): (f64, f64), radius: f64) -> Area {
+    let reach = radius / METRES_A_DEGREE;
+    let latitudes = (latitude - reach, latitude + reach);
+    // The meridians are nearest to each other at the end that is nearest to a pole.
+    let narrowest = (latitude.abs() + reach).min(90.0).to_radians().cos();
+    let across = reach / narrowest.max(1e-9);
+    let (west, east) = (longitude - across, longitude + across);
+    let whole = (-180.0, 180.0);
+    let longitudes = if across >= 180.0 {
+        [whole, whole]
+    } else if west < -180.0 {
+        [(-180.0, east), (west + 360.0, 180.0)]
+    } else if east > 180.0 {
+        [(west, 180.0), (-180.0, east - 360.0)]
+    } else {
+        [(west, east), (west, east)]
+    };
+    let squeeze = latitude.to_radians().cos().powi(2);
+    Area { latitudes, longitudes, centre: (latitude, longitude), squeeze }
+}
+
 /// Metres between two places, along a great circle.
 fn distance((lat_a, lon_a): (f64, f64), (lat_b, lon_b): (f64, f64)) -> f64 {
     let (half_lat, half_lon) = ((lat_b - lat_a).to_radians() / 2.0, (lon_b - lon_a).to_radians() / 2.0);
@@ -242,6 +333,30 @@ fn distance((lat_a, lon_a): (f64, f64), (lat_b, lon_b): (f64, f64)) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_area_holds_every_place_that_is_near_enough() {
+        let inside = |area: &Area, (latitude, longitude): (f64, f64)| {
+            let between = |(from, to): (f64, f64), degree: f64| (from..=to).contains(&degree);
+            between(area.latitudes, latitude)
+                && area.longitudes.iter().any(|range| between(*range, longitude))
+        };
+        for centre in [(0.0, 0.0), (48.9, 2.4), (0.0, 179.9), (-60.0, -179.99), (89.9, 10.0), (-90.0, 0.0)] {
+            let area = area(centre, 50_000.0);
+            for step in 0..3_600 {
+                let (north, east) = (f64::from(step % 60) / 60.0 - 0.5, f64::from(step / 60) * 6.0 - 180.0);
+                let place = ((centre.0 + north).clamp(-90.0, 90.0), east);
+                let near = [place, (place.0, (centre.1 + north + 540.0) % 360.0 - 180.0)];
+                for place in near {
+                    assert!(
+                        distance(centre, place) > 50_000.0 || inside(&area, place),
+                        "{centre:?} {place:?}"
+                    );
+                }
+            }
+        }
+        assert!(!inside(&area((48.9, 2.4), 50_000.0), (48.9, 4.0)));
+    }
 
     #[test]
     fn distances_are_great_circles() {

@@ -1,11 +1,10 @@
 // An hour (CHAOS_STORM_MINUTES) of people who come, join, leave and vanish on nodes that are killed and replaced: at every
 // pause no ghost is left and nobody is missing. `make chaos`.
 
-import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { EVERYTHING, ask, bounded, unique } from '../support/clients.mjs';
-import { count, internal, startCluster } from '../support/cluster.mjs';
+import { count, startCluster } from '../support/cluster.mjs';
 import { resident } from '../support/hostile.mjs';
 import { stopwatch } from '../support/measure.mjs';
 import { delay, eventually } from '../support/wait.mjs';
@@ -32,11 +31,9 @@ test(`no ghost after ${MINUTES} minutes of joins, leaves and kills (seed ${SEED}
   const rooms = Array.from({ length: 12 }, () => unique('storm'));
   /** socket → {user, rooms}: what is true. */
   const truth = new Map();
-  const seen = { joins: 0, leaves: 0, lost: 0, kills: 0, pauses: 0, stale: 0 };
+  const seen = { joins: 0, leaves: 0, lost: 0, unknown: 0, kills: 0, pauses: 0, stale: 0 };
   const alive = () => cluster.nodes.filter((node) => node.child.exitCode === null && node.child.signalCode === null);
   try {
-    // What the watcher is told of who is in a chat room must be true in the end as well.
-    const chatRoom = unique('chat');
     const storm = stopwatch();
     while (storm() < MINUTES * 60_000) {
       const round = stopwatch();
@@ -54,24 +51,33 @@ test(`no ghost after ${MINUTES} minutes of joins, leaves and kills (seed ${SEED}
           }
           const socket = sockets[pick(sockets.length)];
           const one = truth.get(socket);
-          if (!one) return;
+          // What two say of one socket at once has no order that this could know.
+          if (!one || one.busy) return;
+          one.busy = true;
           const room = rooms[pick(rooms.length)];
-          if (dice < 55) {
-            const { success } = await ask(socket, 'join', { room }).catch(() => ({}));
-            if (success && truth.has(socket)) one.rooms.add(room);
-            seen.joins += 1;
-          } else if (dice < 90) {
-            one.rooms.delete(room);
-            await ask(socket, 'leave', { room }).catch(() => {});
-            seen.leaves += 1;
-          } else {
-            truth.delete(socket);
-            // Some say goodbye, some do not.
-            if (dice < 95) socket.disconnect();
-            else socket.io.engine.transport.ws?.terminate?.();
-            seen.lost += 1;
+          if (dice < 90) {
+            const event = dice < 55 ? 'join' : 'leave';
+            seen[`${event}s`] += 1;
+            const { success } = await ask(socket, event, { room }).catch(() => ({}));
+            if (success && event === 'join') one.rooms.add(room);
+            else if (success) one.rooms.delete(room);
+            else {
+              // It is unknown what became of it.
+              truth.delete(socket);
+              socket.disconnect();
+              seen.unknown += 1;
+            }
+            one.busy = false;
+            return;
           }
+          truth.delete(socket);
+          // Some say goodbye, some do not.
+          if (dice < 95) socket.disconnect();
+          else socket.io.engine.transport.ws?.terminate?.();
+          seen.lost += 1;
         });
+        // An hour of it is enough; the machine is for others, too.
+        await delay(50);
       }
       if (pick(2) === 0) {
         const nodes = alive();
@@ -96,11 +102,16 @@ test(`no ghost after ${MINUTES} minutes of joins, leaves and kills (seed ${SEED}
         }
         return true;
       };
-      await eventually(isRight, { timeout: SETTLED_MS, interval: 250, what: `the counts to be true (seed ${SEED}, ${JSON.stringify(seen)})` });
+      await eventually(isRight, { timeout: SETTLED_MS, interval: 250, what: `the counts to be true (seed ${SEED}, ${JSON.stringify(seen)})` }).catch(async (error) => {
+        const wrong = [];
+        for (const room of rooms) {
+          const inside = [...truth.values()].filter((one) => one.rooms.has(room));
+          for (const node of alive()) wrong.push([room, node.node, inside.length, (await count(node, room, '/relay')).count]);
+        }
+        throw new Error(`${error.message}: ${JSON.stringify(wrong.filter(([, , expected, found]) => expected !== found))}`);
+      });
       seen.pauses += 1;
     }
-    const { body } = await internal(alive()[0], 'GET', `/internal/rooms/${chatRoom}/count`);
-    assert.equal(body.data.count, 0);
     // Everybody goes: nothing is left in Redis but leases.
     for (const [socket] of truth) socket.disconnect();
     truth.clear();
@@ -110,6 +121,5 @@ test(`no ghost after ${MINUTES} minutes of joins, leaves and kills (seed ${SEED}
     t.diagnostic(`seed ${SEED}: ${JSON.stringify(seen)}; ${alive().map(({ pid }) => (resident(pid) / 2 ** 20).toFixed(0)).join(', ')} MiB resident; no ghost at any of ${seen.pauses} pauses`);
   } finally {
     await cluster.stop();
-    await delay(0);
   }
 });
