@@ -9,13 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::adapter::{self, Broadcast, Channel, Channels, Outgoing, Request, Response, Stamp};
+use shared::adapter::{self, Broadcast, Channel, Channels, Request, Response, Stamp};
 use shared::config::RedisAddress;
 use shared::ids::{NodeId, SocketId};
-use shared::limits::{
-    CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, IDEMPOTENCY_S, REDIS_PIPELINE_MAX, STREAM_ENTRIES, STREAM_KEPT_S,
-    STREAM_META_KEPT_S,
-};
+use shared::limits::{CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, REDIS_PIPELINE_MAX};
 use shared::names::{Namespace, USER_ROOM_PREFIX};
 use shared::sio::Event;
 use tokio::sync::mpsc;
@@ -25,10 +22,10 @@ use crate::error::FanoutError;
 use crate::peers::Questions;
 use crate::presence::cluster::{ClusterPresence, Local, Moved, Terms};
 use crate::presence::store::{Kept, Store};
-use crate::redis::{Commands, Link, Message, Posts, Script, Subscriber};
+use crate::redis::{Commands, Link, Listener, Message, Posts, Script, Subscriber};
 use crate::registry::{NamespaceRooms, SocketInfo};
+use crate::room::Room;
 use crate::stats::Stats;
-use crate::target::{Posted, Receipt, Target, To};
 
 /// How a node is one of many.
 #[derive(Debug, Clone)]
@@ -47,9 +44,8 @@ pub struct ClusterOptions {
     pub max_payload: usize,
 }
 
-/// Requests and responses that wait for the task that serves them.
+/// A request that waits for the task that serves them.
 pub(crate) struct Exchange {
-    pub(crate) is_request: bool,
     pub(crate) namespace: Namespace,
     pub(crate) message: Vec<u8>,
 }
@@ -63,12 +59,12 @@ pub(crate) struct Cluster {
     pub(crate) channels: Channels,
     pub(crate) questions: Questions,
     namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
-    posts: Posts,
-    prefix: String,
-    max_payload: usize,
+    pub(crate) posts: Posts,
+    pub(crate) prefix: String,
+    pub(crate) max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
     exchanges: mpsc::Sender<Exchange>,
-    stats: Arc<Stats>,
+    pub(crate) stats: Arc<Stats>,
 }
 
 /// A room of a namespace as presence and streams name it: `/ns#room`. No name has a `#`.
@@ -104,6 +100,21 @@ impl Local for Registry {
     fn members(&self, room: &str) -> Vec<Kept> {
         let found = room.split_once('#').and_then(|(namespace, room)| self.0.get(namespace)?.find(room));
         found.map(|room| room.map_members(kept)).unwrap_or_default()
+    }
+}
+
+/// What the subscriptions' connection is read for.
+struct Ears(Arc<Cluster>);
+
+impl Listener for Ears {
+    fn hear(&self, message: Message<'_>) {
+        self.0.hear(message);
+    }
+
+    fn deaf(&self) {
+        for rooms in self.0.namespaces.values() {
+            rooms.each(Room::lose_place);
+        }
     }
 }
 
@@ -165,8 +176,7 @@ impl Cluster {
 
     /// Does everything that runs until the node stops.
     pub(crate) async fn run(self: &Arc<Self>) {
-        let ears = Arc::clone(self);
-        let listener = Arc::new(move |message: Message<'_>| ears.hear(message));
+        let listener = Arc::new(Ears(Arc::clone(self)));
         tokio::join!(
             self.commands.run(),
             self.posts.run(&self.commands),
@@ -196,108 +206,6 @@ impl Cluster {
         }
     }
 
-    /// Writes an event for its way through Redis.
-    pub(crate) fn message(&self, target: &Target<'_>, event: &Event<'_>) -> Option<Vec<u8>> {
-        let user = match target.to {
-            To::User(user) => Some(format!("{USER_ROOM_PREFIX}{user}")),
-            To::Room(_) | To::All => None,
-        };
-        let room = match target.to {
-            To::Room(room) => Some(room),
-            To::User(_) => user.as_deref(),
-            To::All => None,
-        };
-        let except = target.except.as_ref().map(SocketId::as_str);
-        let outgoing = Outgoing {
-            uid: self.node.as_str(),
-            event,
-            rooms: room.as_slice(),
-            except: except.as_slice(),
-            volatile: target.volatile,
-            sequence: target.sequence,
-        };
-        outgoing.encode(target.tracked).ok()
-    }
-
-    /// Gives a message that was written for `target` its place among all that this node publishes; what became of
-    /// it comes later.
-    pub(crate) fn post(self: &Arc<Self>, target: &Target<'_>, message: &[u8]) -> Posted {
-        let namespace = target.namespace.as_str();
-        let user;
-        let room = match target.to {
-            To::Room(room) => Some(room),
-            To::User(id) => {
-                user = format!("{USER_ROOM_PREFIX}{id}");
-                Some(&*user)
-            }
-            To::All => None,
-        };
-        let channel = match room {
-            Some(room) => self.channels.room(namespace, room),
-            None => self.channels.namespace(namespace),
-        };
-        Stats::add(&self.stats.published, 1);
-        let cmd = if target.tracked {
-            let key = room_key(namespace, room.unwrap_or_default());
-            self.tracked(&key, &channel, message, target.idempotency)
-        } else {
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg(channel).arg(message);
-            publish
-        };
-        let (cluster, tracked) = (Arc::clone(self), target.tracked);
-        match self.posts.post(&self.commands, cmd) {
-            Err(error) => Posted::Done(Err(error)),
-            Ok(answered) => Posted::Waits(Box::pin(async move {
-                let answer = answered.await?.map_err(|error| cluster.commands.refused(&error))?;
-                if tracked {
-                    let (repeated, place, nodes) = cluster.commands.read(answer)?;
-                    return Ok(Receipt { nodes, place: Some(place), repeated });
-                }
-                Ok(Receipt { nodes: cluster.commands.read(answer)?, ..Receipt::default() })
-            })),
-        }
-    }
-
-    /// The command that gives a message its place in its room, keeps it and publishes it (`lua/publish.lua`).
-    fn tracked(&self, room: &str, channel: &str, message: &[u8], key: Option<&str>) -> redis::Cmd {
-        let base = format!("{}{{{room}}}:", self.prefix);
-        let (meta, stream) = (format!("{base}meta"), format!("{base}stream"));
-        let idempotency = key.map(|key| format!("{base}once:{key}"));
-        let kept = if key.is_some() { IDEMPOTENCY_S } else { 0 };
-        let id = format!("{:032x}", rand::random::<u128>());
-        let run = self.commands.run_id();
-        let numbers =
-            [STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S, kept].map(|number| number.to_string());
-        let args = [
-            run.as_bytes(),
-            numbers[0].as_bytes(),
-            numbers[1].as_bytes(),
-            numbers[2].as_bytes(),
-            id.as_bytes(),
-            message,
-            channel.as_bytes(),
-            numbers[3].as_bytes(),
-            // Nobody else has it, since it is random; 64 bits keep the stamp short.
-            &id.as_bytes()[..16],
-        ];
-        let keys = [&*meta, &stream, idempotency.as_deref().unwrap_or(&meta)];
-        self.posts.script().posted(&keys, &args)
-    }
-
-    pub(crate) async fn publish_plain(&self, channel: &str, message: &[u8]) -> Result<usize, FanoutError> {
-        self.commands.query(redis::cmd("PUBLISH").arg(channel).arg(message)).await
-    }
-
-    /// Whether a key stands for `print`, from its first use on.
-    pub(crate) async fn claim_key(&self, key: &str, print: &str) -> Result<bool, FanoutError> {
-        let key = format!("{}key:{key}", self.prefix);
-        let mut set = redis::cmd("SET");
-        set.arg(&key).arg(print).arg("NX").arg("GET").arg("EX").arg(IDEMPOTENCY_S);
-        let before: Option<String> = self.commands.query(&set).await?;
-        Ok(before.is_none_or(|before| before == print))
-    }
-
     /// Something was published. Called by the task that reads, so nothing here waits.
     fn hear(&self, message: Message<'_>) {
         Stats::add(&self.stats.heard, 1);
@@ -321,7 +229,10 @@ impl Cluster {
 
     fn hear_exchange(&self, is_request: bool, namespace: &str, payload: &[u8]) -> bool {
         let Some(rooms) = self.namespaces.get(namespace) else { return true };
-        let exchange = Exchange { is_request, namespace: rooms.name.clone(), message: payload.to_vec() };
+        if !is_request {
+            return self.note(payload);
+        }
+        let exchange = Exchange { namespace: rooms.name.clone(), message: payload.to_vec() };
         self.exchanges.try_send(exchange).is_ok()
     }
 
@@ -356,6 +267,9 @@ impl Cluster {
         if let (Some(sequence), Some(room)) = (broadcast.sequence, only) {
             if let Some(found) = rooms.find(room) {
                 found.set_sequenced();
+                if let Some(stamp) = &broadcast.stamp {
+                    found.arrived(stamp);
+                }
             }
             let place = Sequenced { namespace: rooms.name.clone(), room: room.to_owned(), sequence, packet };
             // What does not fit is found missing by the next, or when the connection is made anew.
@@ -400,8 +314,9 @@ impl Cluster {
     /// told to the members as missed.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`] when not all places could be read.
+    /// [`FanoutError::Unavailable`] when not all places could be read; those that could are checked.
     pub(crate) async fn check_places(&self) -> Result<(), FanoutError> {
+        let mut outcome = Ok(());
         for rooms in self.namespaces.values() {
             for names in rooms.names().chunks(REDIS_PIPELINE_MAX) {
                 let mut pipeline = redis::Pipeline::with_capacity(names.len());
@@ -413,13 +328,16 @@ impl Cluster {
                 }
                 let answers = self.commands.ask_all(&pipeline).await?;
                 for ((name, last), answer) in names.iter().zip(before).zip(answers) {
-                    let answer = answer.map_err(|error| self.commands.refused(&error))?;
+                    let Ok(answer) = answer else {
+                        outcome = Err(FanoutError::Unavailable);
+                        continue;
+                    };
                     let (epoch, offset): (Option<String>, Option<u64>) = self.commands.read(answer)?;
                     self.check_place(rooms, name.as_str(), last, (epoch, offset));
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Compares the place that a room had here with the one that Redis has.
@@ -435,36 +353,34 @@ impl Cluster {
             // Something arrived meanwhile, and was judged then.
             return;
         }
-        let is_tracked = epoch.is_some();
         let now = Stamp { epoch: epoch.unwrap_or_default().into(), offset: offset.unwrap_or_default() };
         if last.as_ref() == Some(&now) {
             return;
         }
-        // Of a room that had no place here nobody knows what it missed. If there is none in Redis either, that may
-        // have been lost, too: the next broadcast is then taken for one of another epoch.
-        if is_tracked || last.is_some() {
-            self.resync(rooms, name, &now.epoch);
-        }
+        // A room that came while nothing was heard has no place in Redis' eyes, if there is none yet.
+        self.resync(rooms, name, &now.epoch);
         room.arrived(&now);
     }
 
-    /// Reads a request, or notes a response.
+    /// Reads a request.
     pub(crate) fn read<'a>(&self, exchange: &'a Exchange) -> Option<Request<'a>> {
-        if exchange.is_request {
-            let request = adapter::decode_request(&exchange.message, self.max_payload).ok();
-            if request.is_none() {
-                Stats::add(&self.stats.redis_malformed, 1);
-            }
-            return request;
+        let request = adapter::decode_request(&exchange.message, self.max_payload).ok();
+        if request.is_none() {
+            Stats::add(&self.stats.redis_malformed, 1);
         }
-        match adapter::decode_response(&exchange.message) {
+        request
+    }
+
+    /// Notes a response; false when it is none.
+    fn note(&self, message: &[u8]) -> bool {
+        match adapter::decode_response(message) {
             Ok(Response::ClientCount { id, count }) => self.questions.told(&id, count),
             Ok(Response::Done { id }) => self.questions.told(&id, 0),
             Ok(Response::Acked { id, json }) => self.questions.answered(&id, &json),
             Ok(Response::Fetched { .. } | Response::Other) => {}
-            Err(_) => Stats::add(&self.stats.redis_malformed, 1),
+            Err(_) => return false,
         }
-        None
+        true
     }
 
     /// How many nodes and Node.js servers serve a namespace.

@@ -60,8 +60,10 @@ pub struct Sequenced {
 pub struct Events {
     /// Sessions whose outbox overflowed, to be closed.
     pub overflowed: mpsc::Receiver<SessionId>,
-    /// What is to be done.
+    /// What is to be done at once.
     pub control: mpsc::Receiver<Control>,
+    /// Who is gone or back, in order; it may take its time.
+    pub moved: mpsc::Receiver<Control>,
     /// Broadcasts that apps deliver.
     pub sequenced: mpsc::Receiver<Sequenced>,
 }
@@ -81,7 +83,7 @@ impl Reply {
     }
 
     /// Tells what a socket answered; `json` is the first argument of its ack.
-    pub async fn answered(&self, json: &str) {
-        self.fanout.tell_answer(self, json).await;
+    pub fn answered(&self, json: &str) {
+        self.fanout.tell_answer(self, json);
     }
 }

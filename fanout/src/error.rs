@@ -15,9 +15,13 @@ pub enum FanoutError {
     /// Redis is away, slow or will not: what was asked may have been done all the same.
     #[error("Redis is not available")]
     Unavailable,
-    /// The packet is none that may cross Redis: a bug of who made it.
+    /// The packet is none that may cross Redis: it has no namespace of this node, or its attachments are not each named
+    /// once.
     #[error("packet cannot be published")]
     BadPacket,
+    /// The packet is larger than any node would take.
+    #[error("packet is too large")]
+    TooLarge,
     /// Too many questions to clients are open.
     #[error("too many open questions")]
     TooManyQuestions,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use shared::adapter::Body;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::limits::{
-    CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_RETRY_MIN_MS, SEQUENCED_QUEUE_MAX,
+    CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_CONNECT_MS, SEQUENCED_QUEUE_MAX,
 };
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Encoded, Event};
@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     outboxes: Arc<OutboxShared>,
     pub(crate) backplane: Backplane,
     control: mpsc::Sender<Control>,
+    moved: mpsc::Sender<Control>,
     sequenced: mpsc::Sender<Sequenced>,
 }
 
@@ -98,6 +99,7 @@ impl Fanout {
     pub fn new(options: FanoutOptions) -> (Self, Events) {
         let (overflowed, overflows) = mpsc::channel(OVERFLOWS_QUEUED);
         let (control, controls) = mpsc::channel(CONTROL_QUEUE_MAX);
+        let (moved, moves) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (sequenced, sequence) = mpsc::channel(SEQUENCED_QUEUE_MAX);
         let stats = Arc::new(Stats::new(options.distributions.clone()));
         let couriers: Box<[_]> = (0..options.couriers.max(1)).map(|_| Arc::default()).collect();
@@ -123,9 +125,18 @@ impl Fanout {
         };
         let outboxes = Arc::new(OutboxShared { limits: options.outbox, overflowed, stats });
         let next_courier = AtomicUsize::new(0);
-        let inner =
-            Inner { options, namespaces, couriers, next_courier, outboxes, backplane, control, sequenced };
-        let events = Events { overflowed: overflows, control: controls, sequenced: sequence };
+        let inner = Inner {
+            options,
+            namespaces,
+            couriers,
+            next_courier,
+            outboxes,
+            backplane,
+            control,
+            moved,
+            sequenced,
+        };
+        let events = Events { overflowed: overflows, control: controls, moved: moves, sequenced: sequence };
         (Self { inner: Arc::new(inner) }, events)
     }
 
@@ -164,9 +175,9 @@ impl Fanout {
         let mut connections = cluster.subscriber.connections();
         while connections.changed().await.is_ok() {
             let _ = self.inner.control.send(Control::Resubscribed).await;
-            while *connections.borrow() > 1 && cluster.check_places().await.is_err() {
-                // The commands' connection may come later than the subscriptions'.
-                tokio::time::sleep(Duration::from_millis(REDIS_RETRY_MIN_MS)).await;
+            // The commands' connection may come later than the subscriptions', and a cluster's server late.
+            while cluster.check_places().await.is_err() && !connections.has_changed().unwrap_or(true) {
+                tokio::time::sleep(Duration::from_millis(REDIS_CONNECT_MS)).await;
             }
         }
     }
@@ -181,7 +192,7 @@ impl Fanout {
         });
         if let Some(gone) = parsed {
             let control = if is_back { Control::Back(gone) } else { Control::Gone(gone) };
-            let _ = self.inner.control.send(control).await;
+            let _ = self.inner.moved.send(control).await;
         }
     }
 
@@ -264,7 +275,7 @@ impl Fanout {
         match &self.inner.backplane {
             Backplane::InProcess { .. } => Packet::ready(event),
             Backplane::Redis { cluster, .. } => {
-                Packet(cluster.message(target, event).map_or(Form::Bad, Form::Message))
+                Packet(cluster.message(target, event).map_or_else(Form::Bad, Form::Message))
             }
         }
     }
@@ -308,7 +319,8 @@ impl Fanout {
                 deliver(rooms, &target, &packet);
                 Posted::Done(Ok(receipt))
             }
-            _ => Posted::Done(Err(FanoutError::BadPacket)),
+            (_, Form::Bad(error)) => Posted::Done(Err(error)),
+            (_, Form::Ready(_) | Form::Message(_)) => Posted::Done(Err(FanoutError::BadPacket)),
         }
     }
 
@@ -412,13 +424,13 @@ impl Fanout {
         }
     }
 
-    pub(crate) async fn tell_answer(&self, reply: &Reply, json: &str) {
+    pub(crate) fn tell_answer(&self, reply: &Reply, json: &str) {
         match &self.inner.backplane {
             Backplane::InProcess { questions, .. } => questions.answered(&reply.id, json),
             Backplane::Redis { cluster, .. } => {
                 let Ok(message) = shared::adapter::encode_acked(&reply.id, json) else { return };
-                let channel = cluster.channels.response(reply.namespace.as_str());
-                let _ = cluster.publish_plain(&channel, &message).await;
+                // Behind how many there are, and without a round trip for each.
+                cluster.publish_soon(&cluster.channels.response(reply.namespace.as_str()), &message);
             }
         }
     }

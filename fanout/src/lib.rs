@@ -26,6 +26,7 @@ mod membership;
 mod outbox;
 mod peers;
 mod presence;
+mod publish;
 mod redis;
 mod registry;
 mod room;

@@ -127,7 +127,7 @@ impl Fanout {
             }
             Backplane::Redis { cluster, .. } => {
                 let channel = cluster.channels.room(namespace, room.as_str());
-                Box::pin(cluster.subscriber.acquire(&channel)).await;
+                let hears = Box::pin(cluster.subscriber.acquire(&channel)).await;
                 let key = room_key(namespace, room.as_str());
                 let _changing = Box::pin(cluster.presence.changing(&key)).await;
                 let entered = socket.namespace.enter(socket, room, limit);
@@ -136,6 +136,9 @@ impl Fanout {
                     return entered;
                 }
                 let entered = entered?;
+                if !hears && let Some(found) = socket.namespace.find(room.as_str()) {
+                    found.lose_place();
+                }
                 let member = kept(&socket.info);
                 let first = Box::pin(cluster.presence.entered(&key, &member)).await;
                 if !socket.is_in(room.as_str()) {

@@ -278,6 +278,11 @@ impl NamespaceRooms {
         self.sockets.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
+    /// Does something to every room with members.
+    pub(crate) fn each(&self, act: impl Fn(&Room)) {
+        self.rooms.iter().for_each(|entry| act(entry.value()));
+    }
+
     /// The names of all rooms with members.
     pub(crate) fn names(&self) -> Vec<RoomName> {
         self.rooms.iter().map(|entry| entry.key().clone()).collect()

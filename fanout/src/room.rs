@@ -114,10 +114,15 @@ impl Room {
     pub(crate) fn arrived(&self, stamp: &Stamp) -> bool {
         let mut place = self.place.lock();
         let missed = place.as_ref().is_some_and(|last| {
-            last.epoch != stamp.epoch || last.offset.checked_add(1).is_none_or(|next| stamp.offset > next)
+            last.epoch != stamp.epoch || last.offset.checked_add(1).is_none_or(|next| stamp.offset != next)
         });
         *place = Some(stamp.clone());
         missed
+    }
+
+    /// Nothing is heard any more: what comes next is not the first that there is, if nothing was heard before.
+    pub(crate) fn lose_place(&self) {
+        self.place.lock().get_or_insert_with(|| Stamp { epoch: "".into(), offset: 0 });
     }
 
     /// What is broadcast here has its place in an order that an app keeps.

@@ -103,8 +103,8 @@ pub(crate) enum Form {
     Ready(Encoded),
     /// For Redis, through which it comes back to this node's clients too.
     Message(Vec<u8>),
-    /// It cannot be written; sending it fails.
-    Bad,
+    /// It cannot be written; sending it fails so.
+    Bad(FanoutError),
 }
 
 impl Packet {

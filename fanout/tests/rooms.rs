@@ -335,12 +335,12 @@ async fn who_is_lost_is_told_after_the_hold_back_unless_they_are_back() {
     let start = tokio::time::Instant::now();
     let told = tokio::select! {
         () = fanout.run() => unreachable!("it runs until it is dropped"),
-        told = events.control.recv() => told,
+        told = events.moved.recv() => told,
     };
     let Some(Control::Gone(gone)) = told else { panic!("{told:?}") };
     assert_eq!((gone.user.as_str(), gone.email.as_deref()), ("stays", Some("stays@example.org")));
     assert_eq!(start.elapsed(), HOLDBACK);
-    assert!(events.control.try_recv().is_err());
+    assert!(events.moved.try_recv().is_err());
 }
 
 #[derive(Debug, Clone)]

@@ -93,7 +93,7 @@ async fn ask(
     // Who has not answered by then is missing; the asker counts.
     let _ = tokio::time::timeout(timeout, async {
         while let Some(answer) = question.next().await {
-            reply.answered(&answer).await;
+            reply.answered(&answer);
         }
     })
     .await;

@@ -157,7 +157,8 @@ impl From<FanoutError> for AppError {
             FanoutError::Gone => Self::BadInput("Socket is disconnected".into()),
             FanoutError::TooManyQuestions => Self::Limited("Too many open questions".into(), 1),
             FanoutError::Unavailable => Self::Unavailable,
-            FanoutError::BadPacket => Self::internal(&error),
+            FanoutError::BadPacket => Self::BadInput("Attachments must be named once each".into()),
+            FanoutError::TooLarge => Self::TooLarge("Message too large".into()),
             FanoutError::UnknownNamespace => Self::NotFound("Namespace not found".into()),
         }
     }

@@ -213,10 +213,11 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
 
 /// The tasks that run until the node stops.
 fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
-    let Events { mut overflowed, control, sequenced } = events;
+    let Events { mut overflowed, control, moved, sequenced } = events;
     let fanout = context.fanout.clone();
     context.tasks.spawn_until_stop(async move { Box::pin(fanout.run()).await });
     context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), control));
+    context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), moved));
     context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
     for courier in context.fanout.couriers() {
         let courier = Arc::clone(courier);

@@ -196,8 +196,14 @@ pub const LOG_LINES_MAX: usize = 8_192;
 /// Broadcasts that wait to be sent to Redis; more are refused as if it were away.
 pub const REDIS_POSTS_MAX: usize = 4_096;
 
+/// Bytes of them; more are refused in the same way.
+pub const REDIS_POSTS_BYTES: usize = 64 << 20;
+
 /// Broadcasts that are sent to Redis in one go.
 pub const REDIS_PIPELINE_MAX: usize = 256;
+
+/// Bytes from which on no more broadcasts are added to what is sent in one go.
+pub const REDIS_PIPELINE_BYTES: usize = 1 << 20;
 
 /// Broadcasts of one socket that are on their way to Redis while its next events are handled.
 pub const POSTS_PER_SOCKET: u32 = 64;
@@ -275,6 +281,9 @@ pub const STREAM_META_KEPT_S: u64 = 7 * 86_400;
 
 /// Messages of one room that a node delivers from the records when it finds that it missed them; the newest.
 pub const CHAT_GAP_MAX: u32 = 1_000;
+
+/// Chat rooms whose missed messages are read from the records at once.
+pub const CHAT_ROOMS_AT_ONCE: usize = 4;
 
 /// Rooms whose last message could not be broadcast and is tried again.
 pub const CHAT_UNTOLD_MAX: usize = 10_000;

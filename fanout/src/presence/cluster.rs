@@ -13,7 +13,7 @@
 //! Locks: a stripe of `stripes` is held (shared) while a member's place changes here and in the store, and
 //! (alone) while its room is registered anew, so that a snapshot never brings back who has left.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -90,6 +90,9 @@ pub(crate) struct ClusterPresence {
     pub(super) estates: Mutex<HashMap<String, Instant>>,
     pub(super) estate_added: Notify,
     pub(super) gone: mpsc::Sender<Moved>,
+    /// Found while nobody could be told; no more than this node has members.
+    to_tell: Mutex<VecDeque<Moved>>,
+    to_tell_added: Notify,
     /// What rooms counted last, and when that was asked.
     pub(super) counts: DashMap<String, (Instant, RoomCount)>,
     pub(super) stats: Arc<Stats>,
@@ -140,6 +143,8 @@ impl ClusterPresence {
             estates: Mutex::default(),
             estate_added: Notify::new(),
             gone,
+            to_tell: Mutex::default(),
+            to_tell_added: Notify::new(),
             counts: DashMap::new(),
             stats,
         }
@@ -256,7 +261,31 @@ impl ClusterPresence {
 
     /// Does a node's duties until the task is dropped.
     pub(crate) async fn run(&self) {
-        tokio::join!(self.keep_lease(), self.settle_estates(), self.settle_lingering(), self.sweep());
+        tokio::join!(
+            self.keep_lease(),
+            self.settle_estates(),
+            self.settle_lingering(),
+            self.sweep(),
+            self.tell_waiting()
+        );
+    }
+
+    /// Has these told by and by.
+    pub(super) fn tell_later(&self, moved: Vec<Moved>) {
+        if !moved.is_empty() {
+            self.to_tell.lock().extend(moved);
+            self.to_tell_added.notify_one();
+        }
+    }
+
+    async fn tell_waiting(&self) {
+        loop {
+            let next = self.to_tell.lock().pop_front();
+            match next {
+                Some(moved) => self.tell(moved).await,
+                None => self.to_tell_added.notified().await,
+            }
+        }
     }
 
     pub(super) async fn tell(&self, gone: Moved) {

@@ -90,7 +90,11 @@ impl ClusterPresence {
                     self.lingering.add(Waiting { told: true, incarnation, ..waiting }, self.terms.holdback);
                 }
                 Ok(false) => {}
-                Err(_) => self.lingering.add(waiting, self.terms.lease / 6),
+                Err(_) => {
+                    // Whatever else this task does goes on meanwhile, also where nothing else here waits.
+                    tokio::time::sleep(self.terms.lease / 600).await;
+                    self.lingering.retry(waiting, self.terms.lease / 6);
+                }
             }
         }
     }

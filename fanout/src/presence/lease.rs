@@ -121,14 +121,18 @@ impl ClusterPresence {
         // Whoever settled what this node left has told that its users are gone.
         let forerunners = self.forerunners.lock().clone();
         let mut tell = false;
+        // Told by a task of its own: whoever hears of it may want what is locked here, and the lease must be kept.
         for forerunner in &forerunners {
             tell |= self.store.was_settled(forerunner).await?;
         }
         let registering: Vec<BoxFuture<'_, _>> =
-            rooms.into_iter().map(|room| self.register_room(Arc::clone(new), room, tell).boxed()).collect();
+            rooms.into_iter().map(|room| self.register_room(Arc::clone(new), room).boxed()).collect();
         let mut registering = stream::iter(registering).buffer_unordered(ROOMS_AT_ONCE);
-        while let Some(done) = registering.next().await {
-            done?;
+        while let Some(back) = registering.next().await {
+            let back = back?;
+            if tell {
+                self.tell_later(back);
+            }
         }
         Ok(())
     }
@@ -137,18 +141,15 @@ impl ClusterPresence {
         &self,
         incarnation: Arc<str>,
         room: String,
-        tell: bool,
-    ) -> Result<(), FanoutError> {
+    ) -> Result<Vec<Moved>, FanoutError> {
         let _alone = self.stripe(&room).write().await;
         let members = self.local.members(&room);
         if members.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let firsts = self.store.register(&incarnation, &room, &members).await?;
         self.indexed.insert(room.clone(), incarnation);
-        for (user, info) in firsts.into_iter().filter(|_| tell) {
-            self.tell(Moved { room: room.clone(), user, info, is_back: true }).await;
-        }
-        Ok(())
+        let back = |(user, info)| Moved { room: room.clone(), user, info, is_back: true };
+        Ok(firsts.into_iter().map(back).collect())
     }
 }

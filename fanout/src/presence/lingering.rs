@@ -56,6 +56,20 @@ impl Lingering {
         self.added.notify_one();
     }
 
+    /// Waits once more, for what could not be settled; over the bound it is forgotten, and what the store keeps of it is
+    /// settled with this node's estate.
+    pub(crate) fn retry(&self, waiting: Waiting, holdback: Duration) {
+        let (is_full, is_void) = {
+            let state = self.state.lock();
+            let key = (waiting.room.clone(), waiting.user.clone());
+            (state.queue.len() >= self.max, state.current.contains_key(&key))
+        };
+        // A later wait of the user in the room stands for this one.
+        if !is_full && !is_void {
+            self.add(waiting, holdback);
+        }
+    }
+
     /// The user is back, or gone for good: nothing waits any more. Answers whether something did.
     pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
         self.state.lock().current.remove(&(room.to_owned(), user.to_owned())).is_some()
@@ -133,6 +147,21 @@ mod tests {
         assert_eq!(lingering.due().await, waiting(1));
         assert_eq!(start.elapsed().as_secs(), 5);
         assert!(lingering.state.lock().queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_settled_does_not_come_back_where_there_is_no_room() {
+        let lingering = Lingering::new(2);
+        for user in 0..3 {
+            lingering.add(waiting(user), HOLDBACK);
+        }
+        let first = lingering.due().await;
+        lingering.retry(first, HOLDBACK);
+        assert_eq!(lingering.take(), None);
+        assert_eq!(lingering.due().await, waiting(1));
+        lingering.retry(waiting(1), HOLDBACK);
+        assert_eq!(lingering.due().await, waiting(2));
+        assert_eq!(lingering.due().await, waiting(1));
     }
 
     #[tokio::test(start_paused = true)]

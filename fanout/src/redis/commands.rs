@@ -11,7 +11,7 @@ use shared::limits::{
     REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
 };
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::link::{Connection, Link, Pool};
 use crate::error::FanoutError;
@@ -19,6 +19,8 @@ use crate::stats::Stats;
 
 const COMMAND: Duration = Duration::from_millis(REDIS_COMMAND_MS);
 const CONNECT: Duration = Duration::from_millis(REDIS_CONNECT_MS);
+/// By so much the deadline of one command of many ends before that of all.
+const MARGIN: Duration = Duration::from_millis(50);
 
 /// Deadlines missed in a row after which the connection counts as lost.
 const MISSES_MAX: u32 = 3;
@@ -72,6 +74,11 @@ impl Commands {
         Arc::clone(&self.state.lock().run)
     }
 
+    /// Grows with every new connection.
+    pub(super) fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
     /// The counters.
     pub(super) fn stats(&self) -> &Stats {
         &self.stats
@@ -90,7 +97,8 @@ impl Commands {
             match self.connect().await {
                 Ok((connection, run)) => {
                     tracing::info!("connected to Redis");
-                    (pause, told) = (REDIS_RETRY_MIN_MS, false);
+                    told = false;
+                    let connected = Instant::now();
                     self.misses.store(0, Ordering::Relaxed);
                     *self.state.lock() = State { connection: Some(connection), run };
                     self.generation.send_modify(|generation| *generation += 1);
@@ -98,6 +106,13 @@ impl Commands {
                     self.forget();
                     Stats::add(&self.stats.redis_reconnects, 1);
                     tracing::warn!("the connection to Redis is lost");
+                    if connected.elapsed() > CONNECT {
+                        pause = REDIS_RETRY_MIN_MS;
+                    } else {
+                        // It leads to a server that takes connections and no commands.
+                        tokio::time::sleep(jitter(pause)).await;
+                        pause = (pause * 2).min(REDIS_RETRY_MAX_MS);
+                    }
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
@@ -122,9 +137,11 @@ impl Commands {
             // Each primary has its own; the scripts ask.
             return Ok((connection, "".into()));
         }
-        let mut info = redis::cmd("INFO");
-        info.arg("server");
-        let text: String = timeout(COMMAND, info.query_async(&mut connection)).await.map_err(late)??;
+        let text: String =
+            timeout(COMMAND, redis::cmd("INFO").query_async(&mut connection)).await.map_err(late)??;
+        if text.contains("\nloading:1") {
+            return Err(RedisError::from((ErrorKind::Client, "still loading")));
+        }
         let role: Value =
             timeout(COMMAND, redis::cmd("ROLE").query_async(&mut connection)).await.map_err(late)??;
         let is_primary = matches!(&role, Value::Array(parts)
@@ -214,9 +231,15 @@ impl Commands {
                     Ok(answers.into_iter().map(Value::extract_error).collect())
                 }
                 Some(Connection::Cluster(cluster)) => {
+                    // One of the servers may be away: the others' answers count.
                     let each = pipeline.cmd_iter().map(|cmd| {
                         let mut cluster = cluster.clone();
-                        async move { cmd.query_async::<Value>(&mut cluster).await }
+                        async move {
+                            let late = |_| RedisError::from((ErrorKind::Io, "timed out"));
+                            timeout(COMMAND - MARGIN, cmd.query_async::<Value>(&mut cluster))
+                                .await
+                                .map_err(late)?
+                        }
                     });
                     Ok(futures_util::future::join_all(each).await)
                 }
@@ -225,7 +248,11 @@ impl Commands {
         match timeout(COMMAND, asked).await {
             Ok(Ok(answers)) => {
                 self.misses.store(0, Ordering::Relaxed);
-                if answers.iter().any(|answer| answer.as_ref().is_err_and(is_lost)) {
+                // Of a cluster, one server that is away is the library's to replace.
+                let mut lost = answers.iter().map(|answer| answer.as_ref().is_err_and(is_lost));
+                let is_lost =
+                    if self.link.is_cluster() { lost.all(|lost| lost) } else { lost.any(|lost| lost) };
+                if is_lost {
                     self.lose(generation);
                 }
                 Ok(answers)

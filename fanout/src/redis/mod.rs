@@ -14,4 +14,4 @@ pub(crate) use commands::Commands;
 pub(crate) use link::Link;
 pub(crate) use posts::Posts;
 pub(crate) use script::Script;
-pub(crate) use subscriber::{Message, Subscriber};
+pub(crate) use subscriber::{Listener, Message, Subscriber};

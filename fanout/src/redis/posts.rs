@@ -2,10 +2,13 @@
 //! so that a post costs its share of a system call and waits for no other's answer.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, RedisError, Value};
-use shared::limits::{REDIS_COMMAND_MS, REDIS_PIPELINE_MAX, REDIS_POSTS_MAX};
+use shared::limits::{
+    REDIS_COMMAND_MS, REDIS_PIPELINE_BYTES, REDIS_PIPELINE_MAX, REDIS_POSTS_BYTES, REDIS_POSTS_MAX,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,6 +22,9 @@ type Answered = Result<Value, RedisError>;
 /// A command that has its place in the order.
 struct Post {
     cmd: Cmd,
+    bytes: usize,
+    /// The connection that was there; what was written for it is not for another server.
+    generation: u64,
     /// After it whoever posted has been told that it failed, and it is not sent any more.
     deadline: Instant,
     answer: oneshot::Sender<Answered>,
@@ -28,6 +34,8 @@ struct Post {
 pub(crate) struct Posts {
     sender: mpsc::Sender<Post>,
     receiver: parking_lot::Mutex<Option<mpsc::Receiver<Post>>>,
+    /// Bytes of what waits and of what is being sent.
+    bytes: AtomicUsize,
     script: Script,
 }
 
@@ -35,7 +43,8 @@ impl Posts {
     /// `script` is what [`Script::posted`] commands of it run.
     pub(crate) fn new(script: Script) -> Self {
         let (sender, receiver) = mpsc::channel(REDIS_POSTS_MAX);
-        Self { sender, receiver: parking_lot::Mutex::new(Some(receiver)), script }
+        let receiver = parking_lot::Mutex::new(Some(receiver));
+        Self { sender, receiver, bytes: AtomicUsize::new(0), script }
     }
 
     pub(crate) fn script(&self) -> &Script {
@@ -57,7 +66,11 @@ impl Posts {
         }
         let deadline = Instant::now() + Duration::from_millis(REDIS_COMMAND_MS);
         let (answer, answered) = oneshot::channel();
-        if self.sender.try_send(Post { cmd, deadline, answer }).is_err() {
+        let bytes = cmd.args_iter().map(size_of_arg).sum::<usize>();
+        let post = Post { cmd, bytes, generation: commands.generation(), deadline, answer };
+        let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if waiting > REDIS_POSTS_BYTES || self.sender.try_send(post).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             Stats::add(&commands.stats().redis_errors, 1);
             return Err(FanoutError::Unavailable);
         }
@@ -72,45 +85,65 @@ impl Posts {
     /// Sends what is posted, until the task is dropped. To be run once.
     pub(crate) async fn run(&self, commands: &Commands) {
         let Some(mut posts) = self.receiver.lock().take() else { return };
-        let mut batch = Vec::new();
-        while posts.recv_many(&mut batch, REDIS_PIPELINE_MAX).await > 0 {
-            let (now, mut pipeline) = (Instant::now(), Pipeline::with_capacity(batch.len()));
-            let mut waiting = Vec::with_capacity(batch.len());
-            for post in batch.drain(..).filter(|post| post.deadline > now) {
-                pipeline.add_command(post.cmd);
-                waiting.push(post.answer);
+        while let Some(first) = posts.recv().await {
+            let (mut pipeline, mut waiting) = (Pipeline::new(), Vec::new());
+            let mut bytes = 0;
+            let mut next = Some(first);
+            while let Some(post) = next {
+                bytes += post.bytes;
+                if post.deadline > Instant::now() && post.generation == commands.generation() {
+                    pipeline.add_command(post.cmd);
+                    waiting.push((post.deadline, post.answer));
+                }
+                let is_full = pipeline.len() >= REDIS_PIPELINE_MAX || bytes >= REDIS_PIPELINE_BYTES;
+                next = if is_full { None } else { posts.try_recv().ok() };
             }
-            if pipeline.is_empty() {
-                continue;
+            if !pipeline.is_empty() {
+                let deadlines: Vec<Instant> = waiting.iter().map(|(deadline, _)| *deadline).collect();
+                // Without answers, whoever waits is told that it is unknown what became of the post.
+                let answers = self.send(commands, &pipeline, &deadlines).await.unwrap_or_default();
+                for ((_, waiting), answer) in waiting.into_iter().zip(answers) {
+                    // Whoever posted may have gone.
+                    let _ = waiting.send(answer);
+                }
             }
-            // Without answers, whoever waits is told that it is unknown what became of the post.
-            let answers = self.send(commands, &pipeline).await.unwrap_or_default();
-            for (waiting, answer) in waiting.into_iter().zip(answers) {
-                // Whoever posted may have gone.
-                let _ = waiting.send(answer);
-            }
+            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         }
     }
 
-    /// Sends commands, and those that run a script which the server does not know once more.
-    async fn send(&self, commands: &Commands, pipeline: &Pipeline) -> Result<Vec<Answered>, FanoutError> {
+    /// Sends commands, and those that run a script which the server does not know once more, if there is time.
+    async fn send(
+        &self,
+        commands: &Commands,
+        pipeline: &Pipeline,
+        deadlines: &[Instant],
+    ) -> Result<Vec<Answered>, FanoutError> {
         let mut answers = commands.ask_all(pipeline).await?;
         let unknown =
             |answer: &Answered| answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"));
-        if !answers.iter().any(unknown) {
+        if !answers.iter().any(unknown) || self.script.load(commands).await.is_err() {
             return Ok(answers);
         }
-        self.script.load(commands).await?;
+        let now = Instant::now();
         let mut again = Pipeline::new();
-        for (cmd, _) in pipeline.cmd_iter().zip(&answers).filter(|(_, answer)| unknown(answer)) {
-            again.add_command(cmd.clone());
-        }
-        let mut later = commands.ask_all(&again).await?.into_iter();
-        for answer in answers.iter_mut().filter(|answer| unknown(answer)) {
-            if let Some(told) = later.next() {
-                *answer = told;
+        let mut places = Vec::new();
+        for (place, (cmd, deadline)) in pipeline.cmd_iter().zip(deadlines).enumerate() {
+            if *deadline > now && answers.get(place).is_some_and(unknown) {
+                again.add_command(cmd.clone());
+                places.push(place);
             }
         }
+        let later = commands.ask_all(&again).await.unwrap_or_default();
+        for (place, answer) in places.into_iter().zip(later) {
+            answers[place] = answer;
+        }
         Ok(answers)
+    }
+}
+
+fn size_of_arg(arg: redis::Arg<&[u8]>) -> usize {
+    match arg {
+        redis::Arg::Simple(bytes) => bytes.len(),
+        _ => 0,
     }
 }

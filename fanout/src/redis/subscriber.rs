@@ -34,12 +34,8 @@ pub(crate) struct Message<'a> {
 /// Hears what is published. Called by the task that reads the connection: it must be quick and never wait.
 pub(crate) trait Listener: Send + Sync + 'static {
     fn hear(&self, message: Message<'_>);
-}
-
-impl<F: Fn(Message<'_>) + Send + Sync + 'static> Listener for F {
-    fn hear(&self, message: Message<'_>) {
-        self(message);
-    }
+    /// There is no connection, and whatever is published is not heard. Called before each try to connect.
+    fn deaf(&self);
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +53,13 @@ struct Wanted {
     pending: Vec<Box<str>>,
     /// In the order of their time.
     idle: std::collections::VecDeque<(Instant, Box<str>)>,
+}
+
+impl Wanted {
+    fn next_batch(&mut self) -> Vec<Box<str>> {
+        let from = self.pending.len().saturating_sub(SUBSCRIBE_BATCH);
+        self.pending.split_off(from)
+    }
 }
 
 /// The subscriptions of a node.
@@ -129,10 +132,10 @@ impl Subscriber {
 
     /// Wants a channel, and waits until it is confirmed: what is published after that is heard. Gives up
     /// waiting after `SUBSCRIBE_WAIT_MS`, or at once while there is no connection; it is subscribed as soon as
-    /// there is one. Each call is undone by a [`Self::release`].
+    /// there is one. Answers whether it is confirmed. Each call is undone by a [`Self::release`].
     ///
     /// Cancel safe: the channel stays wanted.
-    pub(crate) async fn acquire(&self, channel: &str) {
+    pub(crate) async fn acquire(&self, channel: &str) -> bool {
         {
             let mut wanted = self.wanted.lock();
             let want = match wanted.channels.get_mut(channel) {
@@ -146,7 +149,7 @@ impl Subscriber {
             want.holders += 1;
             want.idle_since = None;
             if want.confirmed {
-                return;
+                return true;
             }
         }
         let confirmation = async {
@@ -163,6 +166,7 @@ impl Subscriber {
         };
         // Without a connection everybody is a member in their own node's eyes, and nothing is published.
         let _ = timeout(Duration::from_millis(SUBSCRIBE_WAIT_MS), confirmation).await;
+        self.wanted.lock().channels.get(channel).is_some_and(|want| want.confirmed)
     }
 
     /// Wants a channel once less.
@@ -170,7 +174,14 @@ impl Subscriber {
         let mut wanted = self.wanted.lock();
         let Some(want) = wanted.channels.get_mut(channel) else { return };
         want.holders = want.holders.saturating_sub(1);
-        if want.holders == 0 {
+        if want.holders > 0 {
+            return;
+        }
+        if !self.is_up() && !want.confirmed {
+            // Nothing is to be unsubscribed, and without a connection nobody would clear it away.
+            wanted.channels.remove(channel);
+            wanted.pending.retain(|pending| **pending != *channel);
+        } else {
             let now = Instant::now();
             want.idle_since = Some(now);
             wanted.idle.push_back((now, channel.into()));
@@ -186,6 +197,7 @@ impl Subscriber {
                     pause = REDIS_RETRY_MIN_MS;
                     let end = self.serve(connection, &lost).await;
                     self.up.store(false, Ordering::Release);
+                    self.start_over();
                     self.confirmed.notify_waiters();
                     Stats::add(&self.stats.redis_reconnects, 1);
                     match end {
@@ -210,6 +222,7 @@ impl Subscriber {
         listener: &Arc<dyn Listener>,
     ) -> redis::RedisResult<(MultiplexedConnection, Arc<Notify>)> {
         let lost = Arc::new(Notify::new());
+        let deafened = listener;
         let (listener, subscriber, ended) = (Arc::clone(listener), Arc::clone(self), Arc::clone(&lost));
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
             match info.kind {
@@ -222,34 +235,47 @@ impl Subscriber {
             }
             Ok(())
         };
+        self.start_over();
+        deafened.deaf();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let limit = Duration::from_millis(REDIS_CONNECT_MS * 3);
         let late = |_| redis::RedisError::from((redis::ErrorKind::Io, "timed out"));
         let mut connection = timeout(limit, self.link.subscribe(turn, push)).await.map_err(late)??;
-        let all: Vec<Box<str>> = {
-            let mut wanted = self.wanted.lock();
-            wanted.channels.retain(|_, want| want.holders > 0);
-            wanted.idle.clear();
-            wanted.pending.clear();
-            for want in wanted.channels.values_mut() {
-                want.confirmed = false;
-            }
-            wanted.channels.keys().cloned().collect()
-        };
         for pattern in &self.patterns {
             connection.psubscribe(pattern).await?;
         }
         connection.subscribe(&self.standing).await?;
         connection.subscribe(&self.canary).await?;
-        for batch in all.chunks(SUBSCRIBE_BATCH) {
-            self.subscribe(&mut connection, batch).await?;
+        loop {
+            let batch = {
+                let mut wanted = self.wanted.lock();
+                let batch = wanted.next_batch();
+                if batch.is_empty() {
+                    // Under the lock: whoever wants a channel from here on waits for its confirmation.
+                    *self.heard_canary.lock() = Some(Instant::now());
+                    self.up.store(true, Ordering::Release);
+                    break;
+                }
+                batch
+            };
+            self.subscribe(&mut connection, &batch).await?;
         }
-        *self.heard_canary.lock() = Some(Instant::now());
-        self.up.store(true, Ordering::Release);
         self.generation.send_modify(|generation| *generation += 1);
         self.work.notify_one();
         tracing::info!(channels = self.channels(), "subscribed");
         Ok((connection, lost))
+    }
+
+    /// Everything is wanted, and nothing subscribed.
+    fn start_over(&self) {
+        let mut wanted = self.wanted.lock();
+        let wanted = &mut *wanted;
+        wanted.channels.retain(|_, want| want.holders > 0);
+        wanted.idle.clear();
+        for want in wanted.channels.values_mut() {
+            want.confirmed = false;
+        }
+        wanted.pending = wanted.channels.keys().cloned().collect();
     }
 
     async fn subscribe(
@@ -286,11 +312,7 @@ impl Subscriber {
                 }
             }
             loop {
-                let batch: Vec<Box<str>> = {
-                    let mut wanted = self.wanted.lock();
-                    let from = wanted.pending.len().saturating_sub(SUBSCRIBE_BATCH);
-                    wanted.pending.split_off(from)
-                };
+                let batch = self.wanted.lock().next_batch();
                 if batch.is_empty() {
                     break;
                 }

@@ -158,7 +158,7 @@ impl App {
     /// Something may have been missed in any room.
     pub(crate) async fn on_resubscribed(&self) {
         match self {
-            Self::Chat(chat) => chat::on_resubscribed(chat).await,
+            Self::Chat(chat) => chat::on_resubscribed(chat),
             Self::Sos(sos) => sos::on_resubscribed(sos).await,
             Self::Relay(_) => {}
         }

@@ -108,6 +108,7 @@ impl Namespaces {
             | FanoutError::Gone
             | FanoutError::Unavailable
             | FanoutError::BadPacket
+            | FanoutError::TooLarge
             | FanoutError::TooManyQuestions
             | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
         })?;

@@ -4,14 +4,14 @@
 //! of the text.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 
+use crate::limits::{ATTACHMENTS_MAX, JSON_DEPTH_MAX};
+use crate::sio::placeholders::{self, Found};
 use bytes::Bytes;
 use rmp::Marker;
 use rmp::decode::{RmpRead as _, read_marker};
 use rmp::encode as write;
-use serde::Deserialize;
-
-use crate::limits::{ATTACHMENTS_MAX, JSON_DEPTH_MAX};
 
 /// Whether what was written says exactly what the JSON said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum MsgpackError {
     /// Nested deeper than [`JSON_DEPTH_MAX`].
     #[error("nested too deep")]
     Depth,
-    /// More than [`ATTACHMENTS_MAX`] binary values, or a placeholder that names none.
+    /// More than [`ATTACHMENTS_MAX`] binary values, a placeholder that names none, or two that name one.
     #[error("bad binary values")]
     Attachments,
 }
@@ -45,7 +45,15 @@ pub fn json_to_msgpack(
     attachments: &[Bytes],
     out: &mut Vec<u8>,
 ) -> Result<Fidelity, MsgpackError> {
-    let mut scanner = Scanner { text: json, at: 0, attachments, out, exact: true };
+    let mut placeholders = if attachments.is_empty() {
+        Vec::new()
+    } else {
+        placeholders::find(json, attachments.len()).map_err(|_| MsgpackError::Attachments)?
+    };
+    // The next is the last; of one within another only the outer is met.
+    placeholders.sort_by_key(|found| Reverse(found.at.start));
+    let mut scanner =
+        Scanner { text: json, at: 0, attachments, placeholders, used: Vec::new(), out, exact: true };
     scanner.value(0)?;
     scanner.space();
     if scanner.at == json.len() {
@@ -59,15 +67,12 @@ struct Scanner<'a> {
     text: &'a str,
     at: usize,
     attachments: &'a [Bytes],
+    /// Those not met yet, the next one last.
+    placeholders: Vec<Found>,
+    /// Attachments that have been written.
+    used: Vec<usize>,
     out: &'a mut Vec<u8>,
     exact: bool,
-}
-
-#[derive(Deserialize)]
-struct Placeholder {
-    #[serde(rename = "_placeholder")]
-    placeholder: bool,
-    num: usize,
 }
 
 impl Scanner<'_> {
@@ -114,21 +119,19 @@ impl Scanner<'_> {
 
     /// Writes a placeholder as what it stands for; false when the object is none.
     fn binary(&mut self) -> Result<bool, MsgpackError> {
-        let rest = &self.text[self.at..];
-        // A placeholder is short and flat.
-        let Some(end) = rest.bytes().take(64).position(|b| b == b'}') else { return Ok(false) };
-        if self.attachments.is_empty() || !rest[..end].contains("_placeholder") {
+        while self.placeholders.pop_if(|found| found.at.start < self.at).is_some() {}
+        let Some(found) = self.placeholders.pop_if(|found| found.at.start == self.at) else {
             return Ok(false);
+        };
+        // Named once each: what a text of one size may grow to has a bound.
+        if self.used.contains(&found.num) {
+            return Err(MsgpackError::Attachments);
         }
-        match serde_json::from_str::<Placeholder>(&rest[..=end]) {
-            Ok(Placeholder { placeholder: true, num }) => {
-                let data = self.attachments.get(num).ok_or(MsgpackError::Attachments)?;
-                write::write_bin(self.out, data).map_err(|_| MsgpackError::Malformed)?;
-                self.at += end + 1;
-                Ok(true)
-            }
-            Ok(_) | Err(_) => Ok(false),
-        }
+        self.used.push(found.num);
+        let data = self.attachments.get(found.num).ok_or(MsgpackError::Attachments)?;
+        write::write_bin(self.out, data).map_err(|_| MsgpackError::Malformed)?;
+        self.at = found.at.end;
+        Ok(true)
     }
 
     /// Writes an array or object; its length is known at its end only, so the header is put in afterwards.
@@ -478,6 +481,22 @@ mod tests {
         msgpack_to_json(&mut input, &mut out, &mut attachments, 0).unwrap();
         assert!(input.is_empty());
         (out, attachments)
+    }
+
+    #[test]
+    fn placeholders_are_known_however_they_are_written_and_name_each_attachment_once() {
+        let data = [Bytes::from_static(b"zero"), Bytes::from_static(b"one")];
+        let padding = "x".repeat(200);
+        let json = format!(
+            r#"[{{"\u005fplaceholder":true,"num":1}},{{"pad":"{padding}","num":0,"_placeholder":true}}]"#
+        );
+        let mut out = Vec::new();
+        json_to_msgpack(&json, &data, &mut out).unwrap();
+        let (text, attachments) = back(&out);
+        assert_eq!(attachments, [data[1].clone(), data[0].clone()]);
+        assert_eq!(text, r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+        let twice = r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#;
+        assert_eq!(json_to_msgpack(twice, &data, &mut Vec::new()), Err(MsgpackError::Attachments));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod decode;
 mod encode;
-mod placeholders;
+pub(crate) mod placeholders;
 mod reassembly;
 
 pub use decode::{Args, DecodeError, Kind, Packet, decode};

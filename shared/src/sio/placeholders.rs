@@ -1,13 +1,30 @@
 //! Placeholders of attachments in the JSON of a packet, found without reading its texts and numbers into
 //! anything: what a client sent is handed on as it is, also what Rust has no value for (`"\ud83d"`, `1e400`).
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::DecodeError;
 
-/// Whether every placeholder, however deep, names one of `count` attachments. `json` is good JSON whose
-/// depth is bounded (the decoder's checks); for anything else any answer will do.
+/// A placeholder in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The object, from brace to brace.
+    pub(crate) at: Range<usize>,
+    /// The attachment it names.
+    pub(crate) num: usize,
+}
+
+/// Whether every placeholder, however deep, names one of `count` attachments.
 pub(super) fn check(json: &str, count: usize) -> Result<(), DecodeError> {
+    find(json, count).map(drop)
+}
+
+/// The placeholders in `json`, each naming one of `count` attachments, in the order of their ends. `json` is good JSON
+/// whose depth is bounded (the decoder's checks); for anything else any answer will do.
+pub(crate) fn find(json: &str, count: usize) -> Result<Vec<Found>, DecodeError> {
+    let mut found = Vec::new();
     let mut open: SmallVec<[Container; 8]> = SmallVec::new();
     let mut rest = json;
     while let Some(&first) = rest.as_bytes().first() {
@@ -20,6 +37,7 @@ pub(super) fn check(json: &str, count: usize) -> Result<(), DecodeError> {
                     parent.take_value("");
                 }
                 open.push(Container {
+                    start: json.len() - rest.len() - 1,
                     is_object: first == b'{',
                     is_key_next: first == b'{',
                     ..Container::default()
@@ -27,8 +45,9 @@ pub(super) fn check(json: &str, count: usize) -> Result<(), DecodeError> {
             }
             b'}' | b']' => {
                 let closed = open.pop().ok_or(DecodeError::Malformed)?;
-                if closed.is_placeholder && closed.num.is_none_or(|num| num >= count) {
-                    return Err(DecodeError::Placeholder);
+                if closed.is_placeholder {
+                    let num = closed.num.filter(|num| *num < count).ok_or(DecodeError::Placeholder)?;
+                    found.push(Found { at: closed.start..json.len() - rest.len(), num });
                 }
             }
             b',' | b':' => {
@@ -44,12 +63,14 @@ pub(super) fn check(json: &str, count: usize) -> Result<(), DecodeError> {
             },
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// An array or object that is not closed yet.
 #[derive(Debug, Default)]
 struct Container {
+    /// Where its brace stands.
+    start: usize,
     is_object: bool,
     is_key_next: bool,
     /// The key of the value that comes next.
@@ -146,6 +167,21 @@ mod tests {
         ] {
             assert_eq!(check(bad, 2), Err(DecodeError::Placeholder), "{bad}");
         }
+    }
+
+    #[test]
+    fn placeholders_are_found_where_they_stand() {
+        let json =
+            r#"["e",{"a":{"\u005fplaceholder":true,"num":1}},{"_placeholder" : true,"pad":"}{","num":0}]"#;
+        let found = find(json, 2).unwrap();
+        let texts: Vec<_> = found.iter().map(|found| (&json[found.at.clone()], found.num)).collect();
+        assert_eq!(
+            texts,
+            [
+                (r#"{"\u005fplaceholder":true,"num":1}"#, 1),
+                (r#"{"_placeholder" : true,"pad":"}{","num":0}"#, 0)
+            ]
+        );
     }
 
     #[test]

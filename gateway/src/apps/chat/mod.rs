@@ -11,8 +11,11 @@ mod rooms;
 mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use fanout::{Gone, Sequenced, Target};
+use fanout::{FanoutError, Gone, Sequenced, Target};
+use shared::limits::CHAT_UNTOLD_RETRY_MS;
+use tokio::sync::Notify;
 
 use super::{Departure, Event, Handling};
 use crate::clock::{iso, now_ms};
@@ -29,14 +32,19 @@ pub(crate) struct Chat {
     context: Context,
     ledger: Ledger,
     orders: Arc<Orders>,
+    /// Messages may have been missed.
+    missed: Arc<Notify>,
 }
 
 impl Chat {
-    /// Makes the app and starts the task that stores messages.
+    /// Makes the app and starts the tasks that store messages and find what was missed.
     pub(crate) fn start(context: Context) -> Arc<Self> {
         let orders = Arc::new(Orders::default());
         let ledger = Ledger::start(context.clone());
-        Arc::new(Self { context, ledger, orders })
+        let missed = Arc::<Notify>::default();
+        let keeping_up = order::keep_up(context.clone(), Arc::clone(&orders), Arc::clone(&missed));
+        context.tasks.spawn_until_stop(keeping_up);
+        Arc::new(Self { context, ledger, orders, missed })
     }
 }
 
@@ -64,26 +72,42 @@ pub(crate) fn on_disconnect(chat: &Chat, departure: &Departure) {
 
 /// A user is gone from a room: the others are told.
 pub(crate) async fn on_gone(chat: &Chat, gone: &Gone) {
-    tell_moved(chat, gone, "user_left").await;
+    tell_moved(chat, gone, false).await;
 }
 
 /// A user who was told to have left is there.
 pub(crate) async fn on_back(chat: &Chat, back: &Gone) {
-    tell_moved(chat, back, "user_joined").await;
+    tell_moved(chat, back, true).await;
 }
 
-async fn tell_moved(chat: &Chat, gone: &Gone, event: &str) {
+/// While Redis is away that waits, and then only what is still true is told.
+async fn tell_moved(chat: &Chat, gone: &Gone, is_there: bool) {
     if events::RoomId::of_room(&gone.room).is_none() {
         return;
     }
+    let event = if is_there { "user_joined" } else { "user_left" };
     let body = events::UserMoved {
         user_id: gone.user.as_str(),
         email: gone.email.as_deref(),
         timestamp: iso(now_ms()),
     };
     let target = Target::room(&gone.namespace, gone.room.as_str());
-    if let Err(error) = socket::broadcast(&chat.context, target, event, &body).await {
-        tracing::warn!(%error, room = %gone.room, event, "a room was not told");
+    while let Err(error) = socket::broadcast(&chat.context, target, event, &body).await {
+        if error != FanoutError::Unavailable {
+            tracing::warn!(%error, room = %gone.room, event, "a room was not told");
+            return;
+        }
+        let members = loop {
+            tokio::time::sleep(Duration::from_millis(CHAT_UNTOLD_RETRY_MS)).await;
+            if let Ok(members) =
+                chat.context.fanout.members(gone.namespace.as_str(), gone.room.as_str()).await
+            {
+                break members;
+            }
+        };
+        if members.iter().any(|member| member.user == gone.user) != is_there {
+            return;
+        }
     }
 }
 
@@ -95,6 +119,6 @@ pub(crate) fn on_sequenced(chat: &Chat, broadcast: &Sequenced) -> bool {
 }
 
 /// Messages may have been missed: the records know them.
-pub(crate) async fn on_resubscribed(chat: &Chat) {
-    order::catch_up(&chat.context, &chat.orders).await;
+pub(crate) fn on_resubscribed(chat: &Chat) {
+    chat.missed.notify_one();
 }

@@ -16,17 +16,21 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use fanout::Sequenced;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex as SyncMutex;
-use shared::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX};
+use shared::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_ROOMS_AT_ONCE, CHAT_UNTOLD_RETRY_MS};
 use shared::names::{Namespace, Room};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::events::RoomId;
 use super::store;
 use crate::context::Context;
+use crate::error::AppError;
 use crate::socket;
 
 /// How far a room's messages have been broadcast.
@@ -175,8 +179,8 @@ pub(super) async fn release(
         if let Next::Missing = deliver_next(context, &hold.arrived, &mut order) {
             let next = hold.arrived.lock().front().map(|next| (next.namespace.clone(), next.sequence));
             if let (Some((namespace, sequence)), Some(last)) = (next, order.last) {
-                fill(context, &namespace, room, (last, sequence)).await;
                 // Whether they could be read or not: those that come after must not wait for ever.
+                let _ = fill(context, &namespace, room, (last, sequence)).await;
                 order.last = Some(sequence - 1);
             }
             continue;
@@ -194,38 +198,69 @@ pub(super) async fn release(
     }
 }
 
-/// Delivers what is in the records between two places.
+/// Delivers what is in the records between two places; answers the last, if there was one. Where not everything can be
+/// read, the members are told that something is missing.
 async fn fill(
     context: &Context,
     namespace: &Namespace,
     room: &RoomId,
     (after, before): (i64, i64),
-) -> Option<i64> {
+) -> Result<Option<i64>, AppError> {
     let between = store::between(context.records.pool(), room, (after, before), CHAT_GAP_MAX);
-    let Ok(missing) = context.records.run(between).await else {
+    let missing = context.records.run(between).await.inspect_err(|_| {
         tracing::warn!(room = room.as_str(), "missed messages could not be read from the records");
-        return None;
-    };
+        resync(context, namespace, room);
+    })?;
     tracing::debug!(room = room.as_str(), messages = missing.len(), "missed messages are delivered");
+    if missing.len() >= usize::try_from(CHAT_GAP_MAX).unwrap_or(usize::MAX) {
+        resync(context, namespace, room);
+    }
     for message in &missing {
         let packet = socket::encode(namespace, "new_message", message);
         context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
     }
-    missing.last().map(|message| message.seq)
+    Ok(missing.last().map(|message| message.seq))
 }
 
-/// Delivers to every room with members here what its records have and its members do not.
-pub(super) async fn catch_up(context: &Context, orders: &Orders) {
-    let rooms: Vec<Room> = orders.rooms.iter().map(|kept| kept.key().clone()).collect();
-    for room in rooms {
-        let Some(id) = RoomId::of_cluster(room.as_str()) else { continue };
-        let hold = orders.hold(&room);
-        let mut order = Arc::clone(&hold.order).lock_owned().await;
-        if let (Some(last), Some(namespace)) = (order.last, order.namespace.clone())
-            && let Some(now) = fill(context, &namespace, &id, (last, i64::MAX)).await
-        {
-            order.last = Some(now);
+/// Tells the members here that the history has more than they have heard.
+fn resync(context: &Context, namespace: &Namespace, room: &RoomId) {
+    let body = serde_json::json!({"room": room.room().as_str(), "epoch": ""});
+    let packet = socket::encode(namespace, "muster:resync", &body);
+    context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
+}
+
+/// Whenever it is asked for, delivers to every room with members here what its records have and its members do not;
+/// rooms whose records cannot be read are tried again.
+pub(super) async fn keep_up(context: Context, orders: Arc<Orders>, wanted: Arc<Notify>) {
+    loop {
+        wanted.notified().await;
+        let mut rooms: Vec<Room> = orders.rooms.iter().map(|kept| kept.key().clone()).collect();
+        while !rooms.is_empty() {
+            let tried: Vec<BoxFuture<'_, Option<Room>>> =
+                rooms.into_iter().map(|room| catch_up(&context, &orders, room).boxed()).collect();
+            let tried = stream::iter(tried).buffer_unordered(CHAT_ROOMS_AT_ONCE);
+            rooms = tried.filter_map(std::future::ready).collect().await;
+            if !rooms.is_empty() {
+                tokio::time::sleep(Duration::from_millis(CHAT_UNTOLD_RETRY_MS)).await;
+            }
         }
-        release(context, &hold, &id, order).await;
     }
+}
+
+/// Answers the room if its records could not be read.
+async fn catch_up(context: &Context, orders: &Orders, room: Room) -> Option<Room> {
+    let id = RoomId::of_cluster(room.as_str())?;
+    let hold = orders.hold(&room);
+    let mut order = Arc::clone(&hold.order).lock_owned().await;
+    let mut is_done = true;
+    if let (Some(last), Some(namespace)) = (order.last, order.namespace.clone()) {
+        match fill(context, &namespace, &id, (last, i64::MAX)).await {
+            Ok(Some(now)) => order.last = Some(now),
+            Ok(None) => {}
+            Err(_) => is_done = false,
+        }
+    }
+    release(context, &hold, &id, order).await;
+    drop(hold);
+    (!is_done).then_some(room)
 }

@@ -1,0 +1,3 @@
+curl -X PATCH http://bff-citizen:3000/api/sos/507f1f77bcf86cd799439011/participants/507f1f77bcf86cd799439012/leave \
+  -H "Authorization: Bearer eyJhbGc..." \
+  -H "Content-Type: application/json"
