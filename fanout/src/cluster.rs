@@ -299,6 +299,19 @@ impl Cluster {
         true
     }
 
+    /// Tells every socket that what was sent to it alone, or without a place, may have been missed.
+    pub(crate) fn resync_all(&self) {
+        for rooms in self.namespaces.values() {
+            let namespace = rooms.name.as_str();
+            let args = &[r#"{"room":null,"epoch":""}"#];
+            let event = Event { namespace, name: "muster:resync", args, ack: None, attachments: &[] };
+            let packet = event.encode();
+            for socket in rooms.all_sockets() {
+                socket.emit(packet.clone());
+            }
+        }
+    }
+
     /// Tells the members of a room that they may have missed something.
     fn resync(&self, rooms: &Arc<NamespaceRooms>, room: &str, epoch: &str) {
         Stats::add(&self.stats.resyncs, 1);

@@ -174,6 +174,9 @@ impl Fanout {
     async fn watch(&self, cluster: &Cluster) {
         let mut connections = cluster.subscriber.connections();
         while connections.changed().await.is_ok() {
+            if *connections.borrow() > 1 {
+                cluster.resync_all();
+            }
             let _ = self.inner.control.send(Control::Resubscribed).await;
             // The commands' connection may come later than the subscriptions', and a cluster's server late.
             while cluster.check_places().await.is_err() && !connections.has_changed().unwrap_or(true) {

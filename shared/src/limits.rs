@@ -327,6 +327,9 @@ pub const JOIN_WAIT_MS: u64 = 1_000;
 /// Participants of `sos` whose sockets are still to be brought into, or out of, an incident's room.
 pub const SOS_OWED_MAX: usize = 10_000;
 
+/// How far ahead of Redis' clock a lease may lapse to count, in milliseconds.
+pub const LEASE_AHEAD_MAX_MS: u64 = 3_600_000;
+
 /// How far ahead of the node's clock a backend's `joinedAt` or `leftAt` may be, in milliseconds.
 pub const TIME_AHEAD_MAX_MS: u64 = 300_000;
 

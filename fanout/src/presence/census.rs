@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use shared::ids::NodeId;
-use shared::limits::{COUNTS_KEPT_MAX, LEASES_FRESH_MS, STALE_MAX_MS};
+use shared::limits::{COUNTS_KEPT_MAX, LEASE_AHEAD_MAX_MS, LEASES_FRESH_MS, STALE_MAX_MS};
 use tokio::time::Instant;
 
 use super::cluster::{ClusterPresence, Table};
@@ -32,7 +32,9 @@ impl ClusterPresence {
         let table = self.leases.lock();
         let (at, then) = table.read.ok_or(FanoutError::Unavailable)?;
         let now = then + u64::try_from(at.elapsed().as_millis()).unwrap_or_default();
-        Ok(table.nodes.iter().filter(|(_, lapses)| **lapses > now).map(|(inc, _)| inc.clone()).collect())
+        // No node writes what lies further ahead: whoever did wants members counted that are nobody's.
+        let holds = |lapses: u64| lapses > now && lapses <= now + LEASE_AHEAD_MAX_MS;
+        Ok(table.nodes.iter().filter(|(_, lapses)| holds(**lapses)).map(|(inc, _)| inc.clone()).collect())
     }
 
     /// How many nodes live.

@@ -31,6 +31,8 @@ describe('Redis is killed and comes back empty', () => {
     chatters.forEach((socket, at) => socket.on('new_message', ({ content }) => messages[at].push(content)));
     const lost = [];
     for (const socket of [...sockets, ...chatters]) socket.on('disconnect', (reason) => lost.push(reason));
+    const resynced = [...sockets.slice(2), ...chatters].map((socket) => once(socket, 'muster:resync', { timeout: 60_000, filter: (told) => told.room === null }));
+    for (const each of resynced) each.catch(() => {});
     await ask(chatters[0], 'send_message', { roomId: chatRoom, content: 'before' });
     assert.equal((await count(cluster.nodes[1], room, '/relay')).count, 40);
 
@@ -62,6 +64,8 @@ describe('Redis is killed and comes back empty', () => {
     await ask(chatters[1], 'send_message', { roomId: chatRoom, content: 'after' });
     await eventually(() => messages.every((list) => list.length === 3), { timeout: HEALED, what: 'every message at both' });
     for (const list of messages) assert.deepEqual(list, ['before', 'meanwhile', 'after']);
+    // Nobody knows what was sent to them meanwhile, and they are told so.
+    await Promise.all(resynced);
     assert.deepEqual(lost, []);
   });
 });
@@ -237,6 +241,28 @@ describe('a node that starts without its database', () => {
     const { code, stderr } = await runGateway([], { env: { LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', DATABASE_URL: 'postgres://127.0.0.1:port/x' } });
     assert.notEqual(code, 0);
     assert.match(stderr, /database/i);
+  });
+});
+
+describe('what somebody wrote into Redis by hand', () => {
+  let cluster;
+  before(async () => { cluster = await startCluster(1); });
+  after(() => cluster?.stop());
+
+  test('members without a lease, and with one that no node writes, are nobody\'s: they are not counted', async () => {
+    const room = unique('forged');
+    const socket = await cluster.nodes[0].clients.connect({ namespace: '/relay', claims: EVERYTHING });
+    await ask(socket, 'join', { room });
+    const client = await cluster.redis.connect();
+    for (const [name, lapses] of [['ghost-1'], ['ghost-2', Date.UTC(9999, 0)]]) {
+      await client.sAdd(`muster:{/relay#${room}}:n`, name);
+      await client.hSet(`muster:{/relay#${room}}:m:${name}`, 'ghostsocket', 'ghost\n{}');
+      await client.hSet(`muster:{/relay#${room}}:u:${name}`, 'ghost', '1');
+      if (lapses) await client.zAdd('muster:{nodes}:leases', { score: lapses, value: name });
+    }
+    const counted = await count(cluster.nodes[0], room, '/relay');
+    assert.deepEqual([counted.count, counted.users], [1, 1]);
+    assert.equal((await ask(socket, 'members', { room })).count, 1);
   });
 });
 

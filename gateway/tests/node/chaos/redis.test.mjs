@@ -2,10 +2,14 @@
 // release build: `make chaos`. Each test says what it measured.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { openSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
 import { EVERYTHING, ask, bounded, unique } from '../support/clients.mjs';
 import { count, internal, ready, startCluster } from '../support/cluster.mjs';
+import { temporaryDirectory } from '../support/gateway.mjs';
 import { resident } from '../support/hostile.mjs';
 import { stopwatch } from '../support/measure.mjs';
 import { isSubscriber, startProxy } from '../support/proxy.mjs';
@@ -300,7 +304,7 @@ describe('a node sleeps while more is published than Redis keeps for it', () => 
       let heard = 0;
       let resynced = 0;
       member.on('big', () => { heard += 1; });
-      member.on('muster:resync', () => { resynced += 1; });
+      member.on('muster:resync', (told) => { if (told.room === room) resynced += 1; });
       await emit('big', 'first');
       await eventually(() => heard === 1, { what: 'the first' });
       const before = resident(cluster.nodes[1].pid);
@@ -322,4 +326,49 @@ describe('a node sleeps while more is published than Redis keeps for it', () => 
       await redis.stop();
     }
   });
+});
+
+describe('100,000 messages a second on the channel of one room', () => {
+  for (const [name, message] of [['of nonsense', 'x'.repeat(100)], ['that can be read', undefined]]) {
+    test(`${name}: they cost the other rooms little`, { timeout: 120_000 }, async (t) => {
+      const redis = await startRedis();
+      const cluster = await startCluster(1, { redis, env: DEFAULTS });
+      try {
+        const [flooded, other] = [unique('flooded'), unique('other')];
+        const [victim, sender, reader] = await Promise.all(['v', 's', 'r'].map((sub) => cluster.nodes[0].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub } })));
+        await ask(victim, 'join', { room: flooded });
+        for (const socket of [sender, reader]) await ask(socket, 'join', { room: other });
+        // `[uid, {type: 2, data: ["e"], nsp: "/relay"}, {rooms: [room], except: [], flags: {}}]`
+        const str = (value) => String.fromCharCode(0xa0 | value.length) + value;
+        const good = `\x93${str('flood')}\x83${str('type')}\x02${str('data')}\x91${str('e')}${str('nsp')}${str('/relay')}\x83${str('rooms')}\x91${str(flooded)}${str('except')}\x90${str('flags')}\x80`;
+        const file = join(temporaryDirectory(), 'message');
+        writeFileSync(file, Buffer.from(message ?? good, 'latin1'));
+        const flood = spawn('redis-benchmark', ['-p', String(redis.port), '-c', '4', '-P', '64', '-n', '600000', '-q', '-x', 'PUBLISH', `socket.io#/relay#${flooded}#`], { stdio: [openSync(file, 'r'), 'ignore', 'inherit'] });
+        const ended = once(flood, 'exit', { timeout: 60_000 });
+        const running = stopwatch();
+        const waits = [];
+        let over = false;
+        ended.then(() => { over = true; });
+        while (!over) {
+          const each = stopwatch();
+          const heard = once(reader, 'tick', { timeout: 10_000 });
+          await ask(sender, 'publish', { room: other, event: 'tick', data: 1 });
+          await heard;
+          waits.push(each());
+        }
+        await ended;
+        const rate = 600_000 / (running() / 1000);
+        waits.sort((a, b) => a - b);
+        const p99 = waits[Math.floor(waits.length * 0.99)];
+        await ready(cluster.nodes[0], { timeout: 15_000 });
+        const metrics = await cluster.nodes[0].metrics();
+        t.diagnostic(`${rate.toFixed(0)} messages/s; the other room's p50 ${waits[Math.floor(waits.length / 2)].toFixed(1)} ms, p99 ${p99.toFixed(1)} ms over ${waits.length} broadcasts; ${metrics.get('muster_redis_malformed_total')} counted as malformed, ${metrics.get('muster_redis_reconnects_total')} reconnects`);
+        assert.ok(p99 <= 250, `${p99} ms`);
+        if (message) assert.ok(metrics.get('muster_redis_malformed_total') >= 500_000);
+      } finally {
+        await cluster.stop();
+        await redis.stop();
+      }
+    });
+  }
 });
