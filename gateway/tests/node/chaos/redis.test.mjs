@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { describe, test } from 'node:test';
 
 import { EVERYTHING, ask, bounded, unique } from '../support/clients.mjs';
@@ -335,15 +336,17 @@ describe('100,000 messages a second on the channel of one room', () => {
       const cluster = await startCluster(1, { redis, env: DEFAULTS });
       try {
         const [flooded, other] = [unique('flooded'), unique('other')];
-        const [victim, sender, reader] = await Promise.all(['v', 's', 'r'].map((sub) => cluster.nodes[0].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub } })));
-        await ask(victim, 'join', { room: flooded });
+        const [sender, reader] = await Promise.all(['s', 'r'].map((sub) => cluster.nodes[0].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub } })));
+        // The member who gets the flood reads it on a thread of its own, so that the others' time is not its.
+        const victim = new Worker(new URL('./flooded.mjs', import.meta.url), { workerData: { url: `${cluster.nodes[0].url}/relay`, token: cluster.nodes[0].token({ ...EVERYTHING, sub: 'v' }), room: flooded } });
+        await once(victim, 'message', { timeout: 10_000, filter: (what) => what === 'joined' });
         for (const socket of [sender, reader]) await ask(socket, 'join', { room: other });
         // `[uid, {type: 2, data: ["e"], nsp: "/relay"}, {rooms: [room], except: [], flags: {}}]`
         const str = (value) => String.fromCharCode(0xa0 | value.length) + value;
         const good = `\x93${str('flood')}\x83${str('type')}\x02${str('data')}\x91${str('e')}${str('nsp')}${str('/relay')}\x83${str('rooms')}\x91${str(flooded)}${str('except')}\x90${str('flags')}\x80`;
         const file = join(temporaryDirectory(), 'message');
         writeFileSync(file, Buffer.from(message ?? good, 'latin1'));
-        const flood = spawn('redis-benchmark', ['-p', String(redis.port), '-c', '4', '-P', '64', '-n', '600000', '-q', '-x', 'PUBLISH', `socket.io#/relay#${flooded}#`], { stdio: [openSync(file, 'r'), 'ignore', 'inherit'] });
+        const flood = spawn('redis-benchmark', ['-p', String(redis.port), '-c', '1', '-P', '16', '-n', '600000', '-q', '-x', 'PUBLISH', `socket.io#/relay#${flooded}#`], { stdio: [openSync(file, 'r'), 'ignore', 'inherit'] });
         const ended = once(flood, 'exit', { timeout: 60_000 });
         const running = stopwatch();
         const waits = [];
@@ -357,6 +360,7 @@ describe('100,000 messages a second on the channel of one room', () => {
           waits.push(each());
         }
         await ended;
+        await victim.terminate();
         const rate = 600_000 / (running() / 1000);
         waits.sort((a, b) => a - b);
         const p99 = waits[Math.floor(waits.length * 0.99)];
