@@ -11,7 +11,7 @@ use shared::limits::{
     REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
 };
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::link::{Connection, Link, Pool};
 use crate::error::FanoutError;
@@ -97,8 +97,7 @@ impl Commands {
             match self.connect().await {
                 Ok((connection, run)) => {
                     tracing::info!("connected to Redis");
-                    told = false;
-                    let connected = Instant::now();
+                    (pause, told) = (REDIS_RETRY_MIN_MS, false);
                     self.misses.store(0, Ordering::Relaxed);
                     *self.state.lock() = State { connection: Some(connection), run };
                     self.generation.send_modify(|generation| *generation += 1);
@@ -106,13 +105,6 @@ impl Commands {
                     self.forget();
                     Stats::add(&self.stats.redis_reconnects, 1);
                     tracing::warn!("the connection to Redis is lost");
-                    if connected.elapsed() > CONNECT {
-                        pause = REDIS_RETRY_MIN_MS;
-                    } else {
-                        // It leads to a server that takes connections and no commands.
-                        tokio::time::sleep(jitter(pause)).await;
-                        pause = (pause * 2).min(REDIS_RETRY_MAX_MS);
-                    }
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
@@ -139,6 +131,7 @@ impl Commands {
         }
         let text: String =
             timeout(COMMAND, redis::cmd("INFO").query_async(&mut connection)).await.map_err(late)??;
+        // Such a server takes connections and refuses commands: it would be tried again and again.
         if text.contains("\nloading:1") {
             return Err(RedisError::from((ErrorKind::Client, "still loading")));
         }
