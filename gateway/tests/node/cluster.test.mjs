@@ -50,6 +50,20 @@ describe('three nodes', () => {
     assert.deepEqual(page.messages.map((message) => message.content), seen[0].slice(20));
   });
 
+  test('who types is seen on every node, and not by themselves', async () => {
+    const room = unique('typing');
+    const sockets = await Promise.all([0, 1, 2].map((at) => cluster.nodes[at].clients.connect({ claims: { sub: `t${at}`, name: `T${at}` } })));
+    for (const socket of sockets) await ask(socket, 'join_room', room);
+    const own = [];
+    sockets[1].on('user_typing', (event) => own.push(event));
+    for (const [event, told] of [['typing_start', 'user_typing'], ['typing_stop', 'user_stopped_typing']]) {
+      const seen = [0, 2].map((at) => once(sockets[at], told));
+      sockets[1].emit(event, room);
+      for (const each of seen) assert.equal((await each)[0].userId, 't1');
+    }
+    assert.deepEqual(own, []);
+  });
+
   test('counts and lists are the same on all nodes', async () => {
     const room = unique('counted');
     const sockets = await Promise.all([0, 1, 2, 0].map((at, index) => relay(at, { sub: index === 3 ? 'c0' : `c${at}`, name: `N${at}` })));

@@ -289,6 +289,50 @@ describe('more is published than can be delivered', () => {
   });
 });
 
+describe('300 of 500 members stop reading at once', () => {
+  test('they are closed as slow, memory stays bounded and comes back, and the others hear everything', { timeout: 120_000 }, async (t) => {
+    const node = await startGateway({ env: { ...DEFAULTS, LEASE: undefined } });
+    const clients = keeper(node);
+    try {
+      const room = unique('room');
+      const crowd = await bounded(500, 50, (n) => clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: `r${n}` } }));
+      await bounded(500, 50, (n) => ask(crowd[n], 'join', { room }));
+      const reading = crowd.slice(300);
+      const heard = reading.map(() => 0);
+      reading.forEach((socket, at) => socket.on('m', (n) => { assert.equal(n[0], heard[at]); heard[at] += 1; }));
+      const before = resident(node.pid);
+      for (const socket of crowd.slice(0, 300)) socket.io.engine.transport.ws._socket.pause();
+      let most = 0;
+      const load = stopwatch();
+      const data = 'x'.repeat(1_024);
+      let sent = 0;
+      const lags = [];
+      const slow = async () => (await node.metrics()).get('muster_sessions_closed_total{reason="slow_consumer"}') ?? 0;
+      let closed;
+      while (load() < 15_000) {
+        const each = stopwatch();
+        await ask(reading[0], 'publish', { room, event: 'm', data: [sent, data] });
+        sent += 1;
+        lags.push(each());
+        if (sent % 20 === 0) {
+          most = Math.max(most, resident(node.pid) - before);
+          if (closed === undefined && (await slow()) === 300) closed = load();
+        }
+        await delay(Math.max(0, sent * 5 - load()));
+      }
+      await eventually(async () => (await slow()) === 300, { timeout: 20_000, what: 'all 300 to be closed' });
+      closed ??= load();
+      await eventually(() => heard.every((count) => count === sent), { timeout: 20_000, what: 'everything at the others' });
+      await eventually(() => resident(node.pid) - before < 64 * 2 ** 20, { timeout: 30_000, what: 'the memory to come back' });
+      t.diagnostic(`${sent} broadcasts of 1 KiB; all 300 closed after ${(closed / 1000).toFixed(1)} s; memory grew by ${(most / 2 ** 20).toFixed(0)} MiB at most, ${((resident(node.pid) - before) / 2 ** 20).toFixed(0)} MiB in the end; p99 of an answer ${percentile(lags, 0.99).toFixed(1)} ms`);
+      assert.ok(most < 320 * 2 ** 20, `${most} bytes`);
+    } finally {
+      clients.closeAll();
+      await node.kill();
+    }
+  });
+});
+
 describe('few files', () => {
   test('1,000 may be open and 1,500 come: refused, the node goes on, and takes more when some have gone', { timeout: 120_000 }, async (t) => {
     const node = await startGateway({ env: { ...DEFAULTS, LEASE: undefined } });
