@@ -426,14 +426,22 @@ pub(super) fn integer(marker: Marker, input: &mut &[u8]) -> Result<String, Msgpa
     })
 }
 
+/// A key: a text, or a plain value as its text. A key that has keys would be quoted once more at each depth, and so grow
+/// without measure.
 fn key_to_json(input: &mut &[u8], out: &mut String, depth: usize) -> Result<(), MsgpackError> {
     let start = out.len();
     let mut none = Vec::new();
     let mut probe = *input;
-    let is_text = matches!(
-        read_marker(&mut probe).map_err(|_| MsgpackError::Malformed)?,
-        Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32
-    );
+    let is_text = match read_marker(&mut probe).map_err(|_| MsgpackError::Malformed)? {
+        Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => true,
+        Marker::FixMap(_)
+        | Marker::Map16
+        | Marker::Map32
+        | Marker::FixArray(_)
+        | Marker::Array16
+        | Marker::Array32 => return Err(MsgpackError::Malformed),
+        _ => false,
+    };
     msgpack_to_json(input, out, &mut none, depth)?;
     if !is_text {
         let key = out.split_off(start);
@@ -497,6 +505,19 @@ mod tests {
         assert_eq!(text, r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
         let twice = r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#;
         assert_eq!(json_to_msgpack(twice, &data, &mut Vec::new()), Err(MsgpackError::Attachments));
+    }
+
+    #[test]
+    fn keys_are_plain() {
+        let mut nested = vec![0x81; 60];
+        nested.extend([0xa1, b'k'].repeat(61));
+        for container in [&nested[..], &[0x81, 0x90, 0x01]] {
+            let (mut input, mut out) = (container, String::new());
+            let read = msgpack_to_json(&mut input, &mut out, &mut Vec::new(), 0);
+            assert_eq!(read, Err(MsgpackError::Malformed));
+            assert!(out.len() < 1_000);
+        }
+        assert_eq!(back(&[0x82, 0x07, 0xc3, 0xa1, b'k', 0xc0]).0, r#"{"7":true,"k":null}"#);
     }
 
     #[test]
