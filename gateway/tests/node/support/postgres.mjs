@@ -57,8 +57,18 @@ export async function startPostgres({ port: wanted } = {}) {
   };
   /** The server and its processes, one for each connection. */
   const processes = () => [child.pid, ...readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)];
-  server.freeze = () => { for (const pid of processes()) process.kill(pid, 'SIGSTOP'); };
-  server.thaw = () => { for (const pid of processes()) process.kill(pid, 'SIGCONT'); };
+  const signalAll = (signal) => {
+    for (const pid of processes()) {
+      try {
+        process.kill(pid, signal);
+      } catch (error) {
+        // A connection's process may have ended since the look.
+        if (error.code !== 'ESRCH') throw error;
+      }
+    }
+  };
+  server.freeze = () => signalAll('SIGSTOP');
+  server.thaw = () => signalAll('SIGCONT');
   /** Ends the server at once (no checkpoint, connections cut). */
   server.kill = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
