@@ -197,7 +197,8 @@ impl ClusterPresence {
     /// ahead of the one that the leases were made by.
     pub(crate) fn reconnected(&self) {
         self.leases.lock().trusted_from = Some(Instant::now() + self.terms.lease);
-        self.wake();
+        // And it may lack what the last one had not passed on: everything is told anew.
+        self.unsaid();
     }
 
     pub(super) fn unsaid(&self) {
