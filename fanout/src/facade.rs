@@ -289,10 +289,7 @@ impl Fanout {
     /// # Errors
     /// [`FanoutError::Unavailable`] within a second when Redis is away; it may have been sent all the same.
     pub async fn broadcast(&self, target: Target<'_>, packet: Packet) -> Result<Receipt, FanoutError> {
-        match self.post(target, packet) {
-            Posted::Done(done) => done,
-            Posted::Waits(waiting) => waiting.await,
-        }
+        self.post(target, packet).outcome().await
     }
 
     /// As [`Self::broadcast`], for who has more to do meanwhile: what is posted later comes later.

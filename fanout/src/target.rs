@@ -123,6 +123,19 @@ pub enum Posted {
     Waits(BoxFuture<'static, Result<Receipt, FanoutError>>),
 }
 
+impl Posted {
+    /// Waits until all is known of it.
+    ///
+    /// # Errors
+    /// Those of [`crate::Fanout::broadcast`].
+    pub async fn outcome(self) -> Result<Receipt, FanoutError> {
+        match self {
+            Self::Done(done) => done,
+            Self::Waits(waiting) => waiting.await,
+        }
+    }
+}
+
 impl std::fmt::Debug for Posted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

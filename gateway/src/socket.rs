@@ -165,10 +165,7 @@ pub(crate) async fn broadcast(
     name: &str,
     body: &impl Serialize,
 ) -> Result<Receipt, FanoutError> {
-    match post(context, target, name, body) {
-        Posted::Done(done) => done,
-        Posted::Waits(waiting) => waiting.await,
-    }
+    post(context, target, name, body).outcome().await
 }
 
 /// As [`broadcast`], for who has more to send meanwhile.

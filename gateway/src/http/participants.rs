@@ -1,7 +1,6 @@
 //! The internal API of `sos` (document 000; contract, "sos"), under `/internal/participants`.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -16,10 +15,10 @@ use super::Site;
 use super::body::JsonBody;
 use super::caller::InternalCaller;
 use super::rooms::freshness;
-use super::sos::{Names, checked_type};
+use super::sos::{Names, app, checked_type};
+use crate::apps::sos::room;
 use crate::apps::sos::store::Entry;
 use crate::apps::sos::stories::type_of;
-use crate::apps::sos::{Sos, room};
 use crate::clock::now_ms;
 use crate::error::AppError;
 
@@ -30,10 +29,6 @@ pub(super) fn routes() -> Router<Site> {
         .route("/internal/participants/left", post(left))
         .route("/internal/participants/{sosId}/active", get(active))
         .route("/internal/participants/{sosId}/count", get(count))
-}
-
-fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
-    site.sos.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
 }
 
 #[derive(Deserialize)]

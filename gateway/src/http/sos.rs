@@ -55,7 +55,8 @@ impl<const N: usize> FromRequestParts<Site> for Names<N> {
     }
 }
 
-fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
+/// The app; 404 where it is not mounted.
+pub(super) fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
     site.sos.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
 }
 

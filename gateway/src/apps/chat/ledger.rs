@@ -181,10 +181,7 @@ fn post(context: &Context, namespace: &Namespace, (room, message): (&Room, &Mess
 }
 
 async fn was_told(posted: Posted, room: &Room) -> bool {
-    let outcome = match posted {
-        Posted::Done(done) => done,
-        Posted::Waits(waiting) => waiting.await,
-    };
+    let outcome = posted.outcome().await;
     if let Err(error) = &outcome {
         tracing::debug!(%error, room = %room, "a stored message was not broadcast");
     }
