@@ -348,15 +348,8 @@ impl Fanout {
         at_most: Duration,
     ) -> Result<Answers, FanoutError> {
         let namespace = target.namespace;
-        let user = match target.to {
-            To::User(user) => Some(Room::of_user(user)),
-            To::Room(_) | To::All => None,
-        };
-        let room = match target.to {
-            To::Room(room) => Some(room),
-            To::User(_) => user.as_ref().map(Room::as_str),
-            To::All => None,
-        };
+        let room = target.to.room();
+        let room = room.as_deref();
         let except = target.except.as_ref().map(SocketId::as_str);
         match &self.inner.backplane {
             Backplane::InProcess { questions, .. } => {

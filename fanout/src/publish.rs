@@ -5,13 +5,12 @@ use std::sync::Arc;
 use shared::adapter::Outgoing;
 use shared::ids::SocketId;
 use shared::limits::{IDEMPOTENCY_S, STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S};
-use shared::names::USER_ROOM_PREFIX;
 use shared::sio::Event;
 
 use crate::cluster::{Cluster, room_key};
 use crate::error::FanoutError;
 use crate::stats::Stats;
-use crate::target::{Posted, Receipt, Target, To};
+use crate::target::{Posted, Receipt, Target};
 
 impl Cluster {
     /// Writes an event for its way through Redis.
@@ -21,15 +20,8 @@ impl Cluster {
         if text + event.attachments.iter().map(|data| data.len()).sum::<usize>() > self.max_payload {
             return Err(FanoutError::TooLarge);
         }
-        let user = match target.to {
-            To::User(user) => Some(format!("{USER_ROOM_PREFIX}{user}")),
-            To::Room(_) | To::All => None,
-        };
-        let room = match target.to {
-            To::Room(room) => Some(room),
-            To::User(_) => user.as_deref(),
-            To::All => None,
-        };
+        let room = target.to.room();
+        let room = room.as_deref();
         let except = target.except.as_ref().map(SocketId::as_str);
         let outgoing = Outgoing {
             uid: self.node.as_str(),
@@ -46,15 +38,8 @@ impl Cluster {
     /// it comes later.
     pub(crate) fn post(self: &Arc<Self>, target: &Target<'_>, message: &[u8]) -> Posted {
         let namespace = target.namespace.as_str();
-        let user;
-        let room = match target.to {
-            To::Room(room) => Some(room),
-            To::User(id) => {
-                user = format!("{USER_ROOM_PREFIX}{id}");
-                Some(&*user)
-            }
-            To::All => None,
-        };
+        let room = target.to.room();
+        let room = room.as_deref();
         let channel = match room {
             Some(room) => self.channels.room(namespace, room),
             None => self.channels.namespace(namespace),

@@ -1,8 +1,10 @@
 //! What is sent, and where it goes.
 
+use std::borrow::Cow;
+
 use futures_util::future::BoxFuture;
 use shared::ids::SocketId;
-use shared::names::{Namespace, UserId};
+use shared::names::{Namespace, USER_ROOM_PREFIX, UserId};
 use shared::sio::{Encoded, Event};
 
 use crate::error::FanoutError;
@@ -16,6 +18,17 @@ pub enum To<'a> {
     User(&'a UserId),
     /// Everybody in the namespace.
     All,
+}
+
+impl To<'_> {
+    /// The room that stands for it: a user's is theirs alone; none for everybody.
+    pub(crate) fn room(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Room(room) => Some(Cow::Borrowed(room)),
+            Self::User(user) => Some(Cow::Owned(format!("{USER_ROOM_PREFIX}{user}"))),
+            Self::All => None,
+        }
+    }
 }
 
 /// Where a broadcast goes.
