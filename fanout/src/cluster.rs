@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::control::Sequenced;
 use crate::error::FanoutError;
+use crate::live::LiveScripts;
 use crate::peers::Questions;
 use crate::presence::cluster::{ClusterPresence, Local, Moved, Terms};
 use crate::presence::store::{Kept, Store};
@@ -60,6 +61,7 @@ pub(crate) struct Cluster {
     pub(crate) questions: Questions,
     namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
     pub(crate) posts: Posts,
+    pub(crate) live: LiveScripts,
     pub(crate) prefix: String,
     pub(crate) max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
@@ -160,6 +162,7 @@ impl Cluster {
             questions: Questions::default(),
             namespaces,
             posts: Posts::new(Script::new(include_str!("lua/publish.lua"))),
+            live: LiveScripts::default(),
             prefix: options.key_prefix,
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,

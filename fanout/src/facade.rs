@@ -23,6 +23,7 @@ use crate::cluster::{Cluster, ClusterOptions, Exchange, Outlets};
 use crate::control::{Control, Events, Reply, Sequenced};
 use crate::courier::Courier;
 use crate::error::FanoutError;
+use crate::live::Memory;
 use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
 use crate::peers::{Answers, Questions};
 use crate::presence::Gone;
@@ -78,6 +79,7 @@ pub(crate) enum Backplane {
     InProcess {
         lingering: Lingering,
         questions: Questions,
+        live: Box<Memory>,
     },
     Redis {
         cluster: Arc<Cluster>,
@@ -112,6 +114,7 @@ impl Fanout {
             None => Backplane::InProcess {
                 lingering: Lingering::new(LINGERING_MAX),
                 questions: Questions::default(),
+                live: Box::default(),
             },
             Some(cluster) => {
                 let (gone, left) = mpsc::channel(CONTROL_QUEUE_MAX);
@@ -159,7 +162,7 @@ impl Fanout {
                     cluster.run(),
                     self.serve(exchanges),
                     self.forward_gone(gone),
-                    self.watch(cluster)
+                    self.watch_connections(cluster)
                 );
             }
         }
@@ -171,7 +174,7 @@ impl Fanout {
         }
     }
 
-    async fn watch(&self, cluster: &Cluster) {
+    async fn watch_connections(&self, cluster: &Cluster) {
         let mut connections = cluster.subscriber.connections();
         while connections.changed().await.is_ok() {
             if *connections.borrow() > 1 {
@@ -190,8 +193,10 @@ impl Fanout {
         let parsed = gone.room.split_once('#').and_then(|(namespace, room)| {
             let namespace = self.inner.namespaces.get(namespace)?.name.clone();
             let user = UserId::parse(&gone.user).ok()?;
-            let email = info_field(&gone.info, "e");
-            Some(Gone { namespace, room: Room::of_cluster(room)?, user, email })
+            let info: serde_json::Value = serde_json::from_str(&gone.info).unwrap_or_default();
+            let field = |name: &str| info.get(name).and_then(serde_json::Value::as_str).map(Into::into);
+            let (email, display_name, role) = (field("e"), field("d"), field("r"));
+            Some(Gone { namespace, room: Room::of_cluster(room)?, user, email, display_name, role })
         });
         if let Some(gone) = parsed {
             let control = if is_back { Control::Back(gone) } else { Control::Gone(gone) };
@@ -210,6 +215,12 @@ impl Fanout {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.inner.options.node
+    }
+
+    /// How long who is lost may take to come back before they are [`Gone`].
+    #[must_use]
+    pub fn holdback(&self) -> Duration {
+        self.inner.options.holdback
     }
 
     /// Whether there are other nodes, or may be.
@@ -433,22 +444,22 @@ impl Fanout {
 fn deliver(rooms: &NamespaceRooms, target: &Target<'_>, packet: &Encoded) {
     let sockets = match target.to {
         To::Room(room) => match rooms.find(room) {
-            Some(room) => return room.broadcast(packet.clone(), target.except, target.volatile),
-            None => rooms.sockets_in(room),
+            Some(room) if target.except_user.is_none() => {
+                return room.broadcast(packet.clone(), target.except, target.volatile);
+            }
+            Some(_) | None => rooms.sockets_in(room),
         },
         To::User(user) => rooms.sockets_of(user.as_str()),
         To::All => rooms.all_sockets(),
     };
-    for socket in sockets.iter().filter(|socket| Some(socket.id()) != target.except) {
+    let is_meant = |socket: &LocalSocket| {
+        Some(socket.id()) != target.except && target.except_user.is_none_or(|user| socket.user() != user)
+    };
+    for socket in sockets.iter().filter(|socket| is_meant(socket)) {
         if target.volatile {
             socket.emit_volatile(packet.clone());
         } else {
             socket.emit(packet.clone());
         }
     }
-}
-
-fn info_field(info: &str, field: &str) -> Option<Box<str>> {
-    let info: serde_json::Value = serde_json::from_str(info).ok()?;
-    info.get(field)?.as_str().map(Into::into)
 }

@@ -15,6 +15,7 @@ use crate::presence::lingering::Waiting;
 use crate::presence::store::Kept;
 use crate::presence::{Counted, Entered, Left, Member, RoomCount};
 use crate::registry::{LocalSocket, SocketInfo};
+use crate::room::Kind;
 
 /// Interest in a room: while it is held, this node hears what is published to the room.
 #[derive(Debug)]
@@ -68,9 +69,9 @@ impl Fanout {
         match &self.inner.backplane {
             Backplane::InProcess { lingering, .. } => {
                 for (room, left) in &left {
-                    if left.last_of_user {
+                    if room.is_listed() && left.last_of_user {
                         let Kept { user, info, .. } = kept(&socket.info);
-                        let room = room_key(namespace.as_str(), room.as_str());
+                        let room = room_key(namespace.as_str(), room.name.as_str());
                         let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
                         lingering.add(waiting, self.inner.options.holdback);
                     }
@@ -81,14 +82,17 @@ impl Fanout {
                 cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), user_room.as_str()));
                 let member = kept(&socket.info);
                 for (room, _) in &left {
-                    let key = room_key(namespace.as_str(), room.as_str());
-                    let _changing = Box::pin(cluster.presence.changing(&key)).await;
-                    Box::pin(cluster.presence.left(&key, &member, true)).await;
-                    cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), room.as_str()));
+                    let name = room.name.as_str();
+                    if room.is_listed() {
+                        let key = room_key(namespace.as_str(), name);
+                        let _changing = Box::pin(cluster.presence.changing(&key)).await;
+                        Box::pin(cluster.presence.left(&key, &member, true)).await;
+                    }
+                    cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), name));
                 }
             }
         }
-        left.into_iter().map(|(room, _)| room).collect()
+        left.into_iter().filter(|(room, _)| room.is_listed()).map(|(room, _)| room.name.clone()).collect()
     }
 
     /// Wants to hear what is published to a room, before anybody enters it.
@@ -110,11 +114,29 @@ impl Fanout {
     /// # Errors
     /// [`FanoutError::TooManyRooms`], [`FanoutError::Gone`].
     pub async fn enter(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<Entered, FanoutError> {
+        self.enter_as(socket, room, Kind::Joined).await
+    }
+
+    /// As [`Self::enter`], for a room that an app puts every socket into: `ROOMS_PER_SOCKET` does not matter, nor does
+    /// the room count against it.
+    ///
+    /// # Errors
+    /// [`FanoutError::Gone`].
+    pub async fn enter_own(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<Entered, FanoutError> {
+        self.enter_as(socket, room, Kind::Own).await
+    }
+
+    async fn enter_as(
+        &self,
+        socket: &Arc<LocalSocket>,
+        room: &Room,
+        kind: Kind,
+    ) -> Result<Entered, FanoutError> {
         let namespace = socket.namespace().as_str();
         let limit = self.inner.options.rooms_per_socket;
         match &self.inner.backplane {
             Backplane::InProcess { lingering, .. } => {
-                let entered = socket.namespace.enter(socket, room, limit)?;
+                let entered = socket.namespace.enter(socket, (room, kind), limit)?;
                 let key = room_key(namespace, room.as_str());
                 let waited = entered.first_of_user && lingering.cancel(&key, socket.user().as_str());
                 if waited && !socket.is_in(room.as_str()) {
@@ -130,14 +152,19 @@ impl Fanout {
                 let hears = Box::pin(cluster.subscriber.acquire(&channel)).await;
                 let key = room_key(namespace, room.as_str());
                 let _changing = Box::pin(cluster.presence.changing(&key)).await;
-                let entered = socket.namespace.enter(socket, room, limit);
+                let entered = socket.namespace.enter(socket, (room, kind), limit);
                 if !matches!(entered, Ok(Entered { new: true, .. })) {
                     cluster.subscriber.release(&channel);
                     return entered;
                 }
                 let entered = entered?;
-                if !hears && let Some(found) = socket.namespace.find(room.as_str()) {
-                    found.lose_place();
+                if let Some(found) = socket.namespace.find(room.as_str()) {
+                    if !found.is_listed() {
+                        return Ok(entered);
+                    }
+                    if !hears {
+                        found.lose_place();
+                    }
                 }
                 let member = kept(&socket.info);
                 let first = Box::pin(cluster.presence.entered(&key, &member)).await;
@@ -147,6 +174,39 @@ impl Fanout {
                 }
                 Ok(Entered { new: true, first_of_user: first.unwrap_or(entered.first_of_user) })
             }
+        }
+    }
+
+    /// Has a socket hear what is broadcast to a room without being one of its members: nobody is told, nothing is counted,
+    /// and `ROOMS_PER_SOCKET` does not matter. The caller bounds how many rooms one socket watches, and uses the room for
+    /// nothing else. Undone by [`Self::unwatch`], and when the socket goes.
+    ///
+    /// # Errors
+    /// [`FanoutError::Gone`].
+    pub async fn watch(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<(), FanoutError> {
+        let Backplane::Redis { cluster, .. } = &self.inner.backplane else {
+            return socket.namespace.enter(socket, (room, Kind::Watched), 0).map(drop);
+        };
+        let channel = cluster.channels.room(socket.namespace().as_str(), room.as_str());
+        Box::pin(cluster.subscriber.acquire(&channel)).await;
+        let entered = socket.namespace.enter(socket, (room, Kind::Watched), 0);
+        if !matches!(entered, Ok(Entered { new: true, .. })) {
+            cluster.subscriber.release(&channel);
+        }
+        entered.map(drop)
+    }
+
+    /// The rooms that a socket watches.
+    #[must_use]
+    pub fn watched(&self, socket: &LocalSocket) -> Vec<Room> {
+        socket.watched()
+    }
+
+    /// Has a socket hear no more of a room that it watches. Safe to call twice.
+    pub fn unwatch(&self, socket: &Arc<LocalSocket>, room: &str) {
+        let left = socket.namespace.leave(socket, room);
+        if let (true, Backplane::Redis { cluster, .. }) = (left.was_member, &self.inner.backplane) {
+            cluster.subscriber.release(&cluster.channels.room(socket.namespace().as_str(), room));
         }
     }
 

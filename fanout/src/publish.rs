@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use shared::adapter::Outgoing;
-use shared::ids::SocketId;
 use shared::limits::{IDEMPOTENCY_S, STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S};
 use shared::sio::Event;
 
@@ -22,12 +21,13 @@ impl Cluster {
         }
         let room = target.to.room();
         let room = room.as_deref();
-        let except = target.except.as_ref().map(SocketId::as_str);
+        let excepted = target.excepted();
+        let except: Vec<&str> = excepted.iter().map(String::as_str).collect();
         let outgoing = Outgoing {
             uid: self.node.as_str(),
             event,
             rooms: room.as_slice(),
-            except: except.as_slice(),
+            except: &except,
             volatile: target.volatile,
             sequence: target.sequence,
         };

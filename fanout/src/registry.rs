@@ -17,7 +17,7 @@ use crate::courier::Courier;
 use crate::error::FanoutError;
 use crate::outbox::Outbox;
 use crate::presence::{Entered, Left};
-use crate::room::Room;
+use crate::room::{Kind, Room};
 use crate::stats::Stats;
 
 /// Who a socket is, told once when it is attached.
@@ -95,10 +95,20 @@ impl LocalSocket {
         self.namespace.knows(self)
     }
 
-    /// The names of its rooms.
+    /// The names of its rooms, but for those that it only watches.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.rooms.lock().rooms.iter().map(|room| room.name.clone()).collect()
+        self.named(Room::is_listed)
+    }
+
+    /// The names of the rooms that it watches.
+    pub(crate) fn watched(&self) -> Vec<RoomName> {
+        self.named(|room| !room.is_listed())
+    }
+
+    fn named(&self, is_meant: impl Fn(&Room) -> bool) -> Vec<RoomName> {
+        let joined = self.rooms.lock();
+        joined.rooms.iter().filter(|room| is_meant(room)).map(|room| room.name.clone()).collect()
     }
 
     /// Puts `packet` into the outbox, behind every broadcast that was made to the socket's rooms before.
@@ -161,7 +171,7 @@ impl NamespaceRooms {
     }
 
     /// Leaves every room and forgets the socket. Answers the rooms it was in. A second call finds nothing.
-    pub(crate) fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<(RoomName, Left)> {
+    pub(crate) fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<(Arc<Room>, Left)> {
         let Some(mut sockets) = self.users.get_mut(&socket.info.user) else { return Vec::new() };
         sockets.retain(|other| !Arc::ptr_eq(other, socket));
         let rooms = {
@@ -174,7 +184,7 @@ impl NamespaceRooms {
             .map(|room| {
                 self.remove_member(&room, socket);
                 let last_of_user = !sockets.iter().any(|other| other.is_in(room.name.as_str()));
-                (room.name.clone(), Left { was_member: true, last_of_user })
+                (room, Left { was_member: true, last_of_user })
             })
             .collect();
         self.sockets.remove(&socket.info.id);
@@ -183,11 +193,11 @@ impl NamespaceRooms {
         left
     }
 
-    /// Puts the socket into a room; it may be in `per_socket` rooms (0: no limit).
+    /// Puts the socket into a room; it may be in `per_socket` rooms of its own choice (0: no limit).
     pub(crate) fn enter(
         &self,
         socket: &Arc<LocalSocket>,
-        name: &RoomName,
+        (name, kind): (&RoomName, Kind),
         per_socket: usize,
     ) -> Result<Entered, FanoutError> {
         // Held to the end: whether this is the user's first socket in the room is decided once.
@@ -204,13 +214,15 @@ impl NamespaceRooms {
                 drop(joined);
                 return Ok(Entered { new: false, first_of_user: false });
             }
-            if per_socket != 0 && joined.rooms.len() >= per_socket {
+            let counted = || joined.rooms.iter().filter(|room| room.kind == Kind::Joined).count();
+            let is_full = per_socket != 0 && joined.rooms.len() >= per_socket && counted() >= per_socket;
+            if kind == Kind::Joined && is_full {
                 return Err(FanoutError::TooManyRooms);
             }
         }
         let first_of_user = first_of_user(socket);
         loop {
-            let room = self.room(name);
+            let room = self.room(name, kind);
             let joined = || socket.rooms.lock().rooms.push(Arc::clone(&room));
             // Where its last member left between our look and now, the next look makes a new one.
             if room.insert(socket, joined) {
@@ -241,14 +253,14 @@ impl NamespaceRooms {
         }
     }
 
-    fn room(&self, name: &RoomName) -> Arc<Room> {
+    fn room(&self, name: &RoomName, kind: Kind) -> Arc<Room> {
         if let Some(room) = self.rooms.get(name) {
             return Arc::clone(&room);
         }
         let courier = &self.couriers[self.rooms.hash_usize(name) % self.couriers.len()];
         let made = || {
             let (courier, stats) = (Arc::clone(courier), Arc::clone(&self.stats));
-            Arc::new(Room::new(name.clone(), courier, stats))
+            Arc::new(Room::new(name.clone(), kind, courier, stats))
         };
         Arc::clone(&self.rooms.entry(name.clone()).or_insert_with(made))
     }
@@ -283,8 +295,9 @@ impl NamespaceRooms {
         self.rooms.iter().for_each(|entry| act(entry.value()));
     }
 
-    /// The names of all rooms with members.
+    /// The names of all rooms with members, but for those that are only watched.
     pub(crate) fn names(&self) -> Vec<RoomName> {
-        self.rooms.iter().map(|entry| entry.key().clone()).collect()
+        let listed = self.rooms.iter().filter(|entry| entry.value().is_listed());
+        listed.map(|entry| entry.key().clone()).collect()
     }
 }

@@ -58,9 +58,21 @@ struct Batch {
     since: Option<Instant>,
 }
 
+/// What a room is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Clients enter it; it counts against their limit.
+    Joined,
+    /// An app puts every socket into it of its own accord; it counts against nothing.
+    Own,
+    /// Sockets only hear it ([`crate::Fanout::watch`]): who does is told to nobody.
+    Watched,
+}
+
 /// A room with members on this node.
 pub(crate) struct Room {
     pub(crate) name: RoomName,
+    pub(crate) kind: Kind,
     members: Mutex<Members>,
     batch: Mutex<Batch>,
     /// Something waits or is being delivered. Written under `batch`.
@@ -80,10 +92,15 @@ impl fmt::Debug for Room {
 }
 
 impl Room {
-    pub(crate) fn new(name: RoomName, courier: Arc<Courier>, stats: Arc<Stats>) -> Self {
+    /// Whether who is in it is told to the cluster and counts.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.kind != Kind::Watched
+    }
+
+    pub(crate) fn new(name: RoomName, kind: Kind, courier: Arc<Courier>, stats: Arc<Stats>) -> Self {
         let (members, batch) = (Mutex::default(), Mutex::default());
         let (dirty, sequenced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { name, members, batch, dirty, place: Mutex::default(), sequenced, courier, stats }
+        Self { name, kind, members, batch, dirty, place: Mutex::default(), sequenced, courier, stats }
     }
 
     /// Adds a member behind everything that was broadcast before, and calls `joined` before anything else can be; false

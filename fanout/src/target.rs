@@ -40,6 +40,8 @@ pub struct Target<'a> {
     pub to: To<'a>,
     /// A socket that does not get it.
     pub except: Option<SocketId>,
+    /// A user whose sockets do not get it.
+    pub except_user: Option<&'a UserId>,
     /// May be dropped for a client who cannot take it now.
     pub volatile: bool,
     /// Gets an offset in its room and is kept there for a while; members hear of it when one was missed.
@@ -52,9 +54,24 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// The rooms whose members do not get it.
+    pub(crate) fn excepted(&self) -> Vec<String> {
+        let socket = self.except.map(|socket| socket.as_str().to_owned());
+        let user = self.except_user.map(|user| format!("{USER_ROOM_PREFIX}{user}"));
+        socket.into_iter().chain(user).collect()
+    }
+
     fn to(namespace: &'a Namespace, to: To<'a>) -> Self {
-        let (except, volatile, tracked) = (None, false, false);
-        Self { namespace, to, except, volatile, tracked, sequence: None, idempotency: None }
+        Self {
+            namespace,
+            to,
+            except: None,
+            except_user: None,
+            volatile: false,
+            tracked: false,
+            sequence: None,
+            idempotency: None,
+        }
     }
 
     /// Everybody in `room`.
@@ -79,6 +96,12 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn except(self, socket: SocketId) -> Self {
         Self { except: Some(socket), ..self }
+    }
+
+    /// Not to any socket of `user`.
+    #[must_use]
+    pub fn except_user(self, user: &'a UserId) -> Self {
+        Self { except_user: Some(user), ..self }
     }
 
     /// Dropped for clients who cannot take it now.

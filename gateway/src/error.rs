@@ -31,6 +31,8 @@ pub(crate) enum AppError {
     NotFound(Say),
     /// 408: the request did not come in time.
     TooSlow,
+    /// 409: not in the state that things are in.
+    WrongState(Say),
     /// 422: the same key was used for something else.
     Conflict(Say),
     /// 413: more than is taken.
@@ -68,6 +70,7 @@ impl AppError {
             | Self::Unauthorized(say)
             | Self::Forbidden(say)
             | Self::NotFound(say)
+            | Self::WrongState(say)
             | Self::Conflict(say)
             | Self::TooLarge(say)
             | Self::Limited(say, _) => say,
@@ -87,6 +90,7 @@ impl AppError {
             | Self::UriTooLong
             | Self::TooLarge(_)
             | Self::UnsupportedMedia
+            | Self::WrongState(_)
             | Self::Conflict(_)
             | Self::NotFound(_) => metrics::Outcome::BadInput,
             Self::Unauthorized(_) | Self::Forbidden(_) => metrics::Outcome::Refused,
@@ -101,6 +105,7 @@ impl AppError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::WrongState(_) => StatusCode::CONFLICT,
             Self::Conflict(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,

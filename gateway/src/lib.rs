@@ -13,6 +13,7 @@
 //! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`] and [`ids`] are used by all and use none of the above.
 
 mod acks;
+mod announce;
 mod apps;
 mod auth;
 mod cli;
@@ -21,6 +22,7 @@ mod close;
 mod context;
 mod control;
 mod error;
+mod geo;
 mod http;
 mod ids;
 mod limiter;
@@ -28,11 +30,13 @@ mod members;
 mod metrics;
 mod namespace;
 mod node;
+mod push;
 mod records;
 mod session;
 mod socket;
 mod tasks;
 mod telemetry;
+mod text;
 mod transport;
 
 pub use cli::run;

@@ -51,10 +51,29 @@ pub(crate) enum Limit {
     MaxConnections,
     Logins,
     Questions,
+    UserRate,
+}
+
+/// What became of a request for push notifications, or of one try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Push {
+    Sent,
+    Retried,
+    Failed,
+    Dropped,
+}
+
+impl Push {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Sent, "sent"),
+        (Self::Retried, "retried"),
+        (Self::Failed, "failed"),
+        (Self::Dropped, "dropped"),
+    ];
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::EventsPerSecond, "events_per_second"),
         (Self::ControlFrames, "control_frames"),
         (Self::RoomsPerSocket, "rooms_per_socket"),
@@ -64,6 +83,7 @@ impl Limit {
         (Self::MaxConnections, "max_connections"),
         (Self::Logins, "logins"),
         (Self::Questions, "questions"),
+        (Self::UserRate, "user_rate"),
     ];
 }
 
@@ -104,6 +124,7 @@ pub(crate) struct Metrics {
     events: Vec<Counter>,
     bad_input: Vec<Counter>,
     limits: Vec<Counter>,
+    push: Vec<Counter>,
     handshakes_refused: Vec<Counter>,
     fanout: FanoutMetrics,
 }
@@ -200,6 +221,10 @@ fn describe() {
         "Connections to Redis that were lost or could not be made."
     );
     describe_counter!("muster_redis_malformed_total", "Messages from Redis that could not be used.");
+    describe_counter!(
+        "muster_push_requests_total",
+        "Requests for push notifications that were sent, given up or dropped, and tries that failed."
+    );
     describe_counter!("muster_lease_losses_total", "Times this node found its lease lost.");
     describe_counter!("muster_resyncs_total", "Rooms told that they may have missed something.");
     describe_gauge!("muster_canary_lag_seconds", "Time the last canary took through Redis and back.");
@@ -238,6 +263,7 @@ impl Metrics {
             events,
             bad_input: labelled("muster_bad_input_total", "kind", &kinds),
             limits: labelled("muster_rate_limited_total", "limit", &names(&Limit::ALL)),
+            push: labelled("muster_push_requests_total", "outcome", &Push::ALL.map(|(_, outcome)| outcome)),
             handshakes_refused: labelled("muster_handshakes_refused_total", "reason", &refusals),
             fanout: FanoutMetrics {
                 broadcasts: counter!("muster_broadcasts_total"),
@@ -290,6 +316,11 @@ impl Metrics {
     /// Counts something over a limit.
     pub(crate) fn rate_limited(&self, limit: Limit) {
         add_at(&self.limits, Limit::ALL.iter().position(|(other, _)| *other == limit));
+    }
+
+    /// Counts what became of a push request.
+    pub(crate) fn push(&self, push: Push) {
+        add_at(&self.push, Push::ALL.iter().position(|(other, _)| *other == push));
     }
 
     /// Counts a refused request to the engine.

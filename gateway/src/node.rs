@@ -11,6 +11,7 @@ use shared::limits::{DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, RE
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
 
+use crate::announce::{self, Announcer};
 use crate::apps::App;
 use crate::auth::{Tokens, TokensError};
 use crate::close::CloseReason;
@@ -21,6 +22,7 @@ use crate::http::login::Login;
 use crate::http::{Site, internal_router, public_router};
 use crate::metrics;
 use crate::namespace::{Collision, Namespaces};
+use crate::push::Pusher;
 use crate::records::{OpenError, Records};
 use crate::session::{Engine, Session, SessionTable, TICK};
 use crate::tasks::Tasks;
@@ -56,6 +58,8 @@ pub(crate) enum StartError {
     Collision(#[from] Collision),
     #[error("cannot set metrics up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("cannot set the client for push notifications up: {0}")]
+    Push(#[from] reqwest::Error),
     #[error("the system gives no randomness: {0}")]
     Randomness(argon2::password_hash::Error),
 }
@@ -79,7 +83,10 @@ impl Node {
         let id = NodeId::from_random(rand::random());
         let (fanout, events) = Fanout::new(fanout_options(&config, id, internal));
         let tasks = Tasks::default();
-        let context = Context { fanout, records, tokens, tasks, acks: Arc::default() };
+        let (announcer, told) = Announcer::new(fanout.clone(), records.clone());
+        let pusher = Pusher::start(config.apps.push.clone(), &tasks)?;
+        let (acks, settings) = (Arc::default(), Arc::new(config.apps.clone()));
+        let context = Context { fanout, records, tokens, tasks, acks, announcer, pusher, settings };
         let internal_token: Option<Arc<str>> =
             config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
         let transports = Arc::new(Transports {
@@ -104,6 +111,7 @@ impl Node {
             stopping: stopping.clone(),
         };
         run_parts(&context, &transports, events);
+        context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer), told));
         let places = usize::try_from(file_limit().saturating_sub(RESERVED_FILES / 2)).unwrap_or(usize::MAX);
         let public_door = door(public_router(site.clone()), true);
         drop(context.tasks.spawn(listener::run(public_listener, public_door, places.max(64))));
@@ -238,6 +246,7 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
             engine.tick(Instant::now());
         }
     });
+    context.tasks.spawn_until_stop(control::tell_left_over(Arc::clone(&transports.engine)));
     let tokens = Arc::clone(&context.tokens);
     context.tasks.spawn_until_stop(async move { tokens.run().await });
     let records = context.records.clone();

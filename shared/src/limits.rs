@@ -338,3 +338,105 @@ pub const CHAT_ARRIVED_MAX: usize = 1_024;
 
 /// Open questions (events whose receivers are asked for acks) of one socket.
 pub const QUESTIONS_PER_SOCKET: u32 = 32;
+
+/// Values, timers and places of one map that a node alone keeps for its apps; more are refused.
+pub const LIVE_ENTRIES_MAX: usize = 500_000;
+
+/// Times that changing a shared value is tried when other nodes were quicker.
+pub const LIVE_TRIES_MAX: usize = 16;
+
+/// Milliseconds after which an announcement that is still in the records is told by any node.
+pub const ANNOUNCE_AFTER_MS: u64 = 3_000;
+
+/// Milliseconds between two looks for such announcements, and for calls and emergencies with something due.
+pub const DUE_EVERY_MS: u64 = 1_000;
+
+/// Announcements that are looked for, or taken out of the records, at once.
+pub const ANNOUNCEMENTS_AT_ONCE: usize = 256;
+
+/// Announcements that have been told and wait to be taken out of the records.
+pub const ANNOUNCEMENTS_TOLD_MAX: usize = 16_384;
+
+/// Push requests that wait; more are dropped and counted.
+pub const PUSH_QUEUE_MAX: usize = 1_024;
+
+/// Push requests under way at once.
+pub const PUSH_AT_ONCE: usize = 8;
+
+/// Times that a push request is tried.
+pub const PUSH_TRIES_MAX: u32 = 5;
+
+/// Milliseconds before the second try of a push request; twice as long before each further one.
+pub const PUSH_RETRY_MS: u64 = 1_000;
+
+/// Milliseconds that one push request may take.
+pub const PUSH_TIMEOUT_MS: u64 = 5_000;
+
+/// Characters of an emergency's description, and of what is noted about it later.
+pub const EMERGENCY_TEXT_MAX: usize = 2_000;
+
+/// Characters of an emergency's address.
+pub const EMERGENCY_ADDRESS_MAX: usize = 500;
+
+/// Characters of a message between an owner and a helper.
+pub const EMERGENCY_MESSAGE_MAX: usize = 1_000;
+
+/// Helpers of one emergency that are listed.
+pub const EMERGENCY_HELPERS_MAX: u32 = 1_000;
+
+/// Metres within which helpers hear of a new emergency as near (contract, "emergencies").
+pub const HELPER_RADIUS: f64 = 5_000.0;
+
+/// Seconds that a helper's position is good for (contract, "emergencies").
+pub const HELPER_POSITION_S: u64 = 300;
+
+/// Helpers near a new emergency that are told so.
+pub const HELPERS_NEAR_MAX: usize = 10_000;
+
+/// Open emergencies whose participants' sockets are brought into the rooms after a break.
+pub const EMERGENCIES_OPEN_MAX: u32 = 100_000;
+
+/// Users whose rates of creating, writing and moving are kept apart at once.
+pub const RATED_USERS_MAX: usize = 100_000;
+
+/// Characters of a message of `care`.
+pub const CARE_MESSAGE_MAX: usize = 5_000;
+
+/// Attachments of a message of `care`; they are metadata.
+pub const CARE_ATTACHMENTS_MAX: usize = 10;
+
+/// Bytes of a message's attachments, of its metadata, and of a notification's data: each as JSON.
+pub const CARE_JSON_MAX: usize = 8 * 1024;
+
+/// Bytes of what WebRTC peers tell each other in one event.
+pub const CALL_SIGNAL_MAX: usize = 64 * 1024;
+
+/// Milliseconds between two looks whether the parties of a call are there.
+pub const CALL_CHECK_MS: u64 = 5_000;
+
+/// Calls that are looked after at once.
+pub const CALLS_AT_ONCE: u32 = 100;
+
+/// Users whose presence may be asked for at once, or watched by one socket (contract, "care").
+pub const PRESENCE_USERS_MAX: usize = 500;
+
+/// Users whose presence is asked for from Redis at once.
+pub const PRESENCE_AT_ONCE: usize = 32;
+
+/// Characters of a custom status, and of the reason why a call is rejected.
+pub const PRESENCE_TEXT_MAX: usize = 128;
+
+/// Milliseconds in which changes of one user's presence are told as one.
+pub const PRESENCE_COALESCE_MS: u64 = 250;
+
+/// Seconds that what is known of a user's presence is kept after the last change.
+pub const PRESENCE_RECORD_KEPT_S: u64 = 30 * 86_400;
+
+/// Characters of a notification's title.
+pub const NOTIFICATION_TITLE_MAX: usize = 200;
+
+/// Characters of a notification's text.
+pub const NOTIFICATION_TEXT_MAX: usize = 2_000;
+
+/// Users who may be granted a room of `care`.
+pub const ROOM_GRANTS_MAX: usize = 1_000;

@@ -37,11 +37,15 @@ impl ClusterPresence {
         Ok(table.nodes.iter().filter(|(_, lapses)| holds(**lapses)).map(|(inc, _)| inc.clone()).collect())
     }
 
+    /// The ids of the nodes that live.
+    pub(crate) async fn living_ids(&self) -> Result<HashSet<String>, FanoutError> {
+        let living = self.living().await?;
+        Ok(living.iter().filter_map(|inc| Some(inc.split_once('-')?.0.to_owned())).collect())
+    }
+
     /// How many nodes live.
     pub(crate) async fn living_nodes(&self) -> Result<usize, FanoutError> {
-        let living = self.living().await?;
-        let nodes: HashSet<&str> = living.iter().filter_map(|inc| Some(inc.split_once('-')?.0)).collect();
-        Ok(nodes.len().max(1))
+        Ok(self.living_ids().await?.len().max(1))
     }
 
     /// What the living node called `node` tells of itself.

@@ -77,6 +77,10 @@ pub struct Gone {
     pub user: UserId,
     /// The e-mail address in the token of the socket that was lost.
     pub email: Option<Box<str>>,
+    /// The name to show, likewise.
+    pub display_name: Option<Box<str>>,
+    /// The role, likewise.
+    pub role: Option<Box<str>>,
 }
 
 impl RoomCount {

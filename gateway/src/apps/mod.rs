@@ -4,7 +4,9 @@
 //! A new app is a folder, a variant of [`App`] and of [`AppName`], and the arms that the compiler then asks
 //! for.
 
+pub(crate) mod care;
 pub(crate) mod chat;
+pub(crate) mod emergencies;
 pub(crate) mod relay;
 pub(crate) mod sos;
 
@@ -20,6 +22,7 @@ use shared::config::AppName;
 use shared::names::{Namespace, Room, USER_ROOM_PREFIX};
 use shared::sio::Args;
 
+use crate::announce::Announcement;
 use crate::context::Context;
 use crate::error::{AppError, Say};
 use crate::socket::{Socket, json};
@@ -27,7 +30,9 @@ use crate::socket::{Socket, json};
 /// An app of this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) enum App {
+    Care(Arc<care::Care>),
     Chat(Arc<chat::Chat>),
+    Emergencies(Arc<emergencies::Emergencies>),
     Relay(relay::Relay),
     Sos(Arc<sos::Sos>),
 }
@@ -78,14 +83,20 @@ impl App {
     ) -> Self {
         match name {
             AppName::Chat => Self::Chat(chat::Chat::start(context.clone())),
+            AppName::Care => Self::Care(care::Care::start(context.clone(), namespace.clone())),
+            AppName::Emergencies => {
+                Self::Emergencies(emergencies::Emergencies::start(context.clone(), namespace.clone()))
+            }
             AppName::Sos => Self::Sos(sos::Sos::start(context.clone(), namespace.clone())),
             AppName::Relay => {
-                let reserved = neighbours.iter().filter_map(|neighbour| match neighbour {
-                    AppName::Chat => Some(chat::ROOM_PREFIX),
-                    AppName::Sos => Some(sos::ROOM_PREFIX),
-                    AppName::Relay => None,
+                let reserved = neighbours.iter().flat_map(|neighbour| match neighbour {
+                    AppName::Care => care::ROOM_PREFIXES,
+                    AppName::Chat => &[chat::ROOM_PREFIX],
+                    AppName::Emergencies => &[emergencies::ROOM_PREFIX, emergencies::HELPERS],
+                    AppName::Sos => &[sos::ROOM_PREFIX],
+                    AppName::Relay => &[],
                 });
-                let reserved = reserved.chain([USER_ROOM_PREFIX]).collect();
+                let reserved = reserved.copied().chain([USER_ROOM_PREFIX]).collect();
                 Self::Relay(relay::Relay::new(context.clone(), reserved))
             }
         }
@@ -94,7 +105,9 @@ impl App {
     pub(crate) fn name(&self) -> AppName {
         match self {
             Self::Sos(_) => AppName::Sos,
+            Self::Emergencies(_) => AppName::Emergencies,
             Self::Chat(_) => AppName::Chat,
+            Self::Care(_) => AppName::Care,
             Self::Relay(_) => AppName::Relay,
         }
     }
@@ -103,7 +116,9 @@ impl App {
     pub(crate) fn events(&self) -> &'static [&'static str] {
         match self {
             Self::Sos(_) => sos::EVENTS,
+            Self::Emergencies(_) => emergencies::EVENTS,
             Self::Chat(_) => chat::EVENTS,
+            Self::Care(_) => care::EVENTS,
             Self::Relay(_) => relay::EVENTS,
         }
     }
@@ -111,7 +126,9 @@ impl App {
     pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         match self {
             Self::Sos(sos) => sos::on_event(sos, socket, &event),
+            Self::Emergencies(app) => emergencies::on_event(app, socket, &event),
             Self::Chat(chat) => chat::on_event(chat, socket, &event),
+            Self::Care(care) => care::on_event(care, socket, &event),
             Self::Relay(relay) => relay.on_event(socket, event),
         }
     }
@@ -120,6 +137,8 @@ impl App {
     pub(crate) async fn on_connect(&self, socket: &Arc<Socket>) {
         match self {
             Self::Sos(sos) => sos::on_connect(sos, socket).await,
+            Self::Emergencies(app) => emergencies::on_connect(app, socket).await,
+            Self::Care(care) => care::on_connect(care, socket).await,
             Self::Chat(_) | Self::Relay(_) => {}
         }
     }
@@ -127,7 +146,7 @@ impl App {
     pub(crate) fn on_disconnect(&self, departure: &Departure) {
         match self {
             Self::Chat(chat) => chat::on_disconnect(chat, departure),
-            Self::Relay(_) | Self::Sos(_) => {}
+            Self::Care(_) | Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => {}
         }
     }
 
@@ -135,6 +154,8 @@ impl App {
     pub(crate) async fn on_gone(&self, gone: &Gone) {
         match self {
             Self::Chat(chat) => chat::on_gone(chat, gone).await,
+            Self::Emergencies(app) => emergencies::on_gone(app, gone).await,
+            Self::Care(care) => care::on_gone(care, gone).await,
             Self::Relay(_) | Self::Sos(_) => {}
         }
     }
@@ -143,6 +164,8 @@ impl App {
     pub(crate) async fn on_back(&self, back: &Gone) {
         match self {
             Self::Chat(chat) => chat::on_back(chat, back).await,
+            Self::Emergencies(app) => emergencies::on_back(app, back).await,
+            Self::Care(care) => care::on_back(care, back).await,
             Self::Relay(_) | Self::Sos(_) => {}
         }
     }
@@ -151,7 +174,15 @@ impl App {
     pub(crate) fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
         match self {
             Self::Chat(chat) => chat::on_sequenced(chat, broadcast),
-            Self::Relay(_) | Self::Sos(_) => false,
+            Self::Care(_) | Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => false,
+        }
+    }
+
+    /// An announcement was told that had been left over.
+    pub(crate) async fn on_told(&self, announcement: &Announcement) {
+        match self {
+            Self::Care(care) => care::on_told(care, announcement).await,
+            Self::Chat(_) | Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => {}
         }
     }
 
@@ -160,7 +191,8 @@ impl App {
         match self {
             Self::Chat(chat) => chat::on_resubscribed(chat),
             Self::Sos(sos) => sos::on_resubscribed(sos).await,
-            Self::Relay(_) => {}
+            Self::Emergencies(app) => emergencies::on_resubscribed(app).await,
+            Self::Care(_) | Self::Relay(_) => {}
         }
     }
 }

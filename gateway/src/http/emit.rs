@@ -89,7 +89,7 @@ impl Sent {
     }
 }
 
-fn key_of(headers: &HeaderMap) -> Result<Option<String>, AppError> {
+pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, AppError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let invalid =
         || AppError::BadInput("Invalid Idempotency-Key: expected 1 to 128 visible characters".into());

@@ -5,11 +5,14 @@
 mod assets;
 mod body;
 mod caller;
+mod care;
+mod emergencies;
 mod emit;
 mod health;
 pub(crate) mod listener;
 pub(crate) mod login;
 mod participants;
+mod query;
 mod rooms;
 mod sos;
 
@@ -27,6 +30,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::apps::App;
+use crate::apps::care::Care;
+use crate::apps::emergencies::Emergencies;
 use crate::apps::sos::Sos;
 use crate::context::Context;
 use crate::error::AppError;
@@ -43,8 +48,10 @@ pub(crate) struct Site {
     pub(crate) login: Login,
     pub(crate) metrics: Arc<PrometheusHandle>,
     pub(crate) internal_token: Option<Arc<str>>,
-    /// The app, where it is mounted.
+    /// The apps with routes, where they are mounted.
     pub(crate) sos: Option<Arc<Sos>>,
+    pub(crate) emergencies: Option<Arc<Emergencies>>,
+    pub(crate) care: Option<Arc<Care>>,
     sent: Arc<emit::Sent>,
 }
 
@@ -56,11 +63,17 @@ impl Site {
         metrics: Arc<PrometheusHandle>,
         internal_token: Option<Arc<str>>,
     ) -> Self {
-        let sos = transports.engine.namespaces.apps().find_map(|app| match app {
-            App::Sos(sos) => Some(Arc::clone(sos)),
-            App::Chat(_) | App::Relay(_) => None,
-        });
-        Self { context, transports, login, metrics, internal_token, sos, sent: Arc::default() }
+        let (mut sos, mut emergencies, mut care) = (None, None, None);
+        for app in transports.engine.namespaces.apps() {
+            match app {
+                App::Sos(app) => sos = Some(Arc::clone(app)),
+                App::Emergencies(app) => emergencies = Some(Arc::clone(app)),
+                App::Care(app) => care = Some(Arc::clone(app)),
+                App::Chat(_) | App::Relay(_) => {}
+            }
+        }
+        let sent = Arc::default();
+        Self { context, transports, login, metrics, internal_token, sos, emergencies, care, sent }
     }
 }
 
@@ -77,6 +90,7 @@ pub(crate) fn public_router(site: Site) -> Router {
         .route("/socket.io/{file}", get(assets::client))
         .route("/api/v1/auth/login", post(log_in))
         .merge(sos::routes())
+        .merge(emergencies::routes())
         .route("/health", get(health::health))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready));
@@ -93,7 +107,8 @@ pub(crate) fn internal_router(site: Site) -> Router {
         .route("/internal/rooms/{room}/active", get(rooms::active))
         .route("/internal/rooms/{room}/count", get(rooms::count))
         .route("/internal/emit", post(emit::emit))
-        .merge(participants::routes());
+        .merge(participants::routes())
+        .merge(care::routes());
     finish(router.fallback(not_found), site)
 }
 

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::routing::{get, patch, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::limits::{NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
-use shared::names::{UserId, is_name};
+use shared::names::UserId;
 
 use super::Site;
 use super::body::MaybeJsonBody;
 use super::caller::User;
+use super::query::{Around, Names, Paged, listed};
 use crate::apps::sos::Sos;
 use crate::apps::sos::store::{Entry, Of};
 use crate::apps::sos::stories::{self, Raised, USER_TYPES};
@@ -35,26 +34,6 @@ pub(super) fn routes() -> Router<Site> {
         .route("/api/sos/{sosId}/participants/user/{userId}/history", get(user_history))
 }
 
-/// The names in a path, checked.
-pub(super) struct Names<const N: usize>(pub(super) [String; N]);
-
-impl<const N: usize> FromRequestParts<Site> for Names<N> {
-    type Rejection = AppError;
-
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
-        let invalid = || AppError::BadInput("Invalid sosId or userId".into());
-        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, site).await;
-        let Path(named) = path.map_err(|_| invalid())?;
-        for (key, value) in &named {
-            if !is_name(value) {
-                return Err(AppError::BadInput(format!("Invalid {key}").into()));
-            }
-        }
-        let values: Vec<String> = named.into_iter().map(|(_, value)| value).collect();
-        values.try_into().map(Self).map_err(|_| invalid())
-    }
-}
-
 /// The app; 404 where it is not mounted.
 pub(super) fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
     site.sos.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
@@ -62,10 +41,6 @@ pub(super) fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
 
 fn user_id(text: &str) -> Result<UserId, AppError> {
     UserId::parse(text).map_err(|_| AppError::BadInput("Invalid userId".into()))
-}
-
-fn listed(data: &impl serde::Serialize, count: usize) -> Json<Value> {
-    Json(json!({"success": true, "data": data, "count": count, "timestamp": iso(now_ms())}))
 }
 
 #[derive(Deserialize, Default)]
@@ -86,26 +61,12 @@ async fn raise(
     Ok((StatusCode::CREATED, Json(body)))
 }
 
-#[derive(Deserialize)]
-struct Around {
-    latitude: f64,
-    longitude: f64,
-    radius: Option<f64>,
-}
-
 async fn nearby(
     State(site): State<Site>,
     User(_): User,
-    query: Result<Query<Around>, axum::extract::rejection::QueryRejection>,
+    Around { place, radius }: Around,
 ) -> Result<Json<Value>, AppError> {
-    let Query(around) =
-        query.map_err(|_| AppError::BadInput("Expected latitude, longitude and radius?".into()))?;
-    let radius = around.radius.unwrap_or(NEARBY_RADIUS);
-    if !(0.0..=NEARBY_RADIUS_MAX).contains(&radius) {
-        let say = format!("Invalid radius: expected 0 to {NEARBY_RADIUS_MAX} metres");
-        return Err(AppError::BadInput(say.into()));
-    }
-    let near = app(&site)?.nearby((around.latitude, around.longitude), radius).await?;
+    let near = app(&site)?.nearby(place, radius).await?;
     Ok(listed(&near, near.len()))
 }
 
@@ -169,34 +130,6 @@ async fn active(
     sos.must_see(&claims, &sos_id).await?;
     let participants = sos.active(&sos_id).await?;
     Ok(listed(&participants, participants.len()))
-}
-
-/// `?limit=&before=`: a number is clamped, anything else refused.
-#[derive(Deserialize)]
-struct Page {
-    limit: Option<i64>,
-    before: Option<String>,
-}
-
-/// A page that was asked for.
-struct Paged {
-    limit: u32,
-    before: Option<String>,
-}
-
-impl FromRequestParts<Site> for Paged {
-    type Rejection = AppError;
-
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
-        let query = Query::<Page>::from_request_parts(parts, site).await;
-        let Query(Page { limit, before }) =
-            query.map_err(|_| AppError::BadInput("Invalid limit or before".into()))?;
-        if before.as_ref().is_some_and(|before| before.len() > 128 || before.contains('\0')) {
-            return Err(AppError::BadInput("Invalid before".into()));
-        }
-        let limit = limit.unwrap_or(i64::from(PAGE_MAX)).clamp(1, i64::from(PAGE_MAX));
-        Ok(Self { limit: u32::try_from(limit).unwrap_or(PAGE_MAX), before })
-    }
 }
 
 async fn history(

@@ -398,6 +398,7 @@ mod tests {
             cluster: None,
             distributions: metrics::distributions(),
         });
+        let (announcer, _) = Announcer::new(fanout.clone(), records.clone());
         let context = Context {
             fanout,
             records: Records::open("sqlite::memory:").await.unwrap(),

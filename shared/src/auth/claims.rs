@@ -1,6 +1,6 @@
 //! What a token says about its bearer (contract, "Identity").
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::limits::{CLAIM_ROOMS_MAX, CLAIM_TEXT_MAX_BYTES};
 use crate::names::UserId;
@@ -22,12 +22,42 @@ pub struct Claims {
     pub anonymous: bool,
     /// `verified` is true.
     pub verified: bool,
+    /// What others think of a helper; `None` where the token does not say.
+    pub reputation: Option<Box<Reputation>>,
     /// Seconds since the epoch; from then on the token is worth nothing.
     pub expires_at: u64,
     /// Rooms that the bearer may enter, names or prefixes ending in `*`.
     pub rooms: Box<[Box<str>]>,
     /// Rooms that the bearer may publish to, likewise.
     pub publish: Box<[Box<str>]>,
+}
+
+/// What others think of a helper: the claims `trustScore` and `helperRating` (document 002).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reputation {
+    /// `trustScore`.
+    pub trust_score: Option<Number>,
+    /// `helperRating.average`.
+    pub average: Option<Number>,
+    /// `helperRating.count`.
+    pub count: Option<Number>,
+}
+
+impl Reputation {
+    fn from_json(claims: &Map<String, Value>) -> Option<Box<Self>> {
+        let number = |value: Option<&Value>| match value {
+            Some(Value::Number(number)) => Some(number.clone()),
+            _ => None,
+        };
+        let rating = claims.get("helperRating");
+        let of_rating = |key| number(rating.and_then(|rating| rating.get(key)));
+        let reputation = Self {
+            trust_score: number(claims.get("trustScore")),
+            average: of_rating("average"),
+            count: of_rating("count"),
+        };
+        (reputation != Self::default()).then(|| Box::new(reputation))
+    }
 }
 
 impl Claims {
@@ -48,6 +78,7 @@ impl Claims {
             avatar: text(claims, "avatar")?,
             role: text(claims, "role")?,
             anonymous: actor == Some("ANON"),
+            reputation: Reputation::from_json(claims),
             verified: claims.get("verified") == Some(&Value::Bool(true)),
             expires_at: seconds(claims.get("exp")?)?,
             rooms: list(claims, "rooms")?,

@@ -4,5 +4,5 @@
 mod claims;
 mod verifier;
 
-pub use claims::Claims;
+pub use claims::{Claims, Reputation};
 pub use verifier::{AuthError, BadKey, KeySet, Verifier, sign_hs256};

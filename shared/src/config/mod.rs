@@ -33,22 +33,28 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
 pub enum AppName {
     /// Participants of an SOS incident (documents 000 and 001).
     Sos,
+    /// Emergencies and their helpers (document 002).
+    Emergencies,
     /// Discussion rooms (document 003).
     Chat,
+    /// Telehealth: messages, calls, presence, notifications (document 004).
+    Care,
     /// Generic rooms (contract, "relay").
     Relay,
 }
 
 impl AppName {
     /// Every app, in the order of the README.
-    pub const ALL: [Self; 3] = [Self::Sos, Self::Chat, Self::Relay];
+    pub const ALL: [Self; 5] = [Self::Sos, Self::Emergencies, Self::Chat, Self::Care, Self::Relay];
 
     /// The name in settings and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sos => "sos",
+            Self::Emergencies => "emergencies",
             Self::Chat => "chat",
+            Self::Care => "care",
             Self::Relay => "relay",
         }
     }
@@ -162,6 +168,28 @@ pub struct Limits {
     pub outbox_packets: usize,
 }
 
+/// Settings of apps.
+#[derive(Debug, Clone)]
+pub struct AppsConfig {
+    /// How long a call rings.
+    pub call_ring: Duration,
+    /// How long a user without a socket is not told to be offline.
+    pub presence_grace: Duration,
+    /// How long a user does nothing before they are told to be away.
+    pub presence_away: Duration,
+    /// Where push notifications are asked for; `None` for nowhere.
+    pub push: Option<PushConfig>,
+}
+
+/// A webhook for push notifications.
+#[derive(Debug, Clone)]
+pub struct PushConfig {
+    /// Where to.
+    pub url: String,
+    /// The key of signatures; without one nothing is signed.
+    pub secret: Option<Secret>,
+}
+
 /// How a node is one of many.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
@@ -204,6 +232,8 @@ pub struct Config {
     pub drain: Duration,
     /// How long `user_left` waits after a lost connection.
     pub leave_holdback: Duration,
+    /// What apps are told of the operator's wishes.
+    pub apps: AppsConfig,
     /// Log filter.
     pub log: String,
     /// Log format.

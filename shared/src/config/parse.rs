@@ -65,6 +65,12 @@ pub(super) fn payload(text: &str) -> Parsed<usize> {
     size.ok_or(Expected("a number of bytes from 1024 to 100000000"))
 }
 
+pub(super) fn web_address(text: &str) -> Parsed<String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_url = text.is_empty() || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains([' ', '\t']));
+    if is_url { Ok(text.to_owned()) } else { Err(Expected("an http:// or https:// URL")) }
+}
+
 pub(super) fn workers(text: &str) -> Parsed<Option<usize>> {
     match text {
         "auto" => Ok(None),
@@ -80,7 +86,9 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 }
 
 pub(super) fn mounts(text: &str) -> Parsed<Vec<(AppName, Namespace)>> {
-    let expected = || Expected("app=/namespace separated by commas, with the apps sos, chat and relay");
+    let expected = || {
+        Expected("app=/namespace separated by commas, with the apps sos, emergencies, chat, care and relay")
+    };
     let mut found = Vec::new();
     for item in list(text) {
         let (app, namespace) = item.split_once('=').ok_or_else(expected)?;

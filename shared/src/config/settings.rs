@@ -35,7 +35,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "mounts",
-        "sos=/,chat=/,relay=/relay",
+        "sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay",
         "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable.",
     ),
     secret("jwt_secret", "", "HS256 secret of tokens. Not set: a random one for this run."),
@@ -94,6 +94,15 @@ pub const SETTINGS: &[Setting] = &[
         "3s",
         "How long `user_left` waits after a lost connection for the user to come back.",
     ),
+    setting("call_ring", "30s", "How long a call of `care` rings before it is missed."),
+    setting(
+        "presence_grace",
+        "15s",
+        "How long a user of `care` without a connection is neither offline nor lost to their call.",
+    ),
+    setting("presence_away", "5m", "How long a user of `care` does nothing before they are away."),
+    setting("push_webhook_url", "", "Where `emergencies` asks for push notifications, by POST."),
+    secret("push_webhook_secret", "", "Key of the HMAC-SHA256 signatures of those requests."),
     setting("max_payload", "1000000", "Bytes of one message and of a polling body."),
     setting(
         "events_per_second",

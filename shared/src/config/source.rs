@@ -6,7 +6,10 @@ use std::fmt;
 
 use super::parse::{self, Expected};
 use super::settings::SETTINGS;
-use super::{AuthConfig, ClusterConfig, Config, Limits, RedisAddress, Secret, SessionTimes, TokenKeys};
+use super::{
+    AppsConfig, AuthConfig, ClusterConfig, Config, Limits, PushConfig, RedisAddress, Secret, SessionTimes,
+    TokenKeys,
+};
 
 /// One setting that cannot be used, as the user is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +190,7 @@ impl Reader<'_> {
         let limits = self.limits();
         let drain = self.read("drain", parse::duration);
         let leave_holdback = self.read("leave_holdback", parse::duration);
+        let apps = self.apps();
         let log_format = self.read("log_format", parse::log_format);
         let workers = self.read("workers", parse::workers);
         let log = self.read("log", |text| Ok(text.to_owned()));
@@ -209,9 +213,26 @@ impl Reader<'_> {
             limits: limits?,
             drain: drain?,
             leave_holdback: leave_holdback?,
+            apps: apps?,
             log: log?,
             log_format: log_format?,
             workers: workers?,
+        })
+    }
+
+    fn apps(&mut self) -> Option<AppsConfig> {
+        let call_ring = self.read("call_ring", parse::duration);
+        let presence_grace = self.read("presence_grace", parse::duration);
+        let presence_away = self.read("presence_away", parse::duration);
+        let url = self.read("push_webhook_url", parse::web_address);
+        let secret = self.text("push_webhook_secret").map(Secret);
+        let push =
+            url.map(|url| Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url, secret }));
+        Some(AppsConfig {
+            call_ring: call_ring?,
+            presence_grace: presence_grace?,
+            presence_away: presence_away?,
+            push: push?,
         })
     }
 

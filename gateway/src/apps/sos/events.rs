@@ -8,6 +8,7 @@ use super::{Sos, room};
 use crate::apps::{Handled, Reply, first};
 use crate::clock::now_ms;
 use crate::error::AppError;
+use crate::geo::Degrees;
 use crate::socket::{self, Socket};
 
 /// Events of clients.
@@ -33,11 +34,6 @@ struct Shared<'a> {
     timestamp: u64,
 }
 
-/// Whether a pair of degrees is a place.
-pub(crate) fn is_place(latitude: f64, longitude: f64) -> bool {
-    (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude)
-}
-
 impl Location {
     pub(super) fn decode(args: &Args<'_>) -> Result<Self, AppError> {
         let location: Self =
@@ -45,9 +41,8 @@ impl Location {
         if !is_name(&location.sos_id) {
             return Err(AppError::BadInput("Invalid sosId".into()));
         }
-        if !is_place(location.latitude, location.longitude) {
-            return Err(AppError::BadInput("Invalid latitude or longitude".into()));
-        }
+        let Self { latitude, longitude, .. } = location;
+        Degrees { latitude, longitude }.place()?;
         Ok(location)
     }
 }

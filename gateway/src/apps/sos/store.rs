@@ -7,6 +7,7 @@ use sqlx::{AnyConnection, AnyPool, Row as _};
 use uuid::Uuid;
 
 use crate::clock::iso;
+use crate::geo::Area;
 
 /// A participation, as the documents show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,17 +35,6 @@ pub(crate) struct Entry {
     pub(crate) display_name: String,
     pub(crate) actor_type: &'static str,
     pub(crate) joined_at_ms: u64,
-}
-
-/// Where incidents are looked for: degrees, of longitude two ranges where the date line lies between.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Area {
-    pub(crate) latitudes: (f64, f64),
-    pub(crate) longitudes: [(f64, f64); 2],
-    /// The nearest to it come first.
-    pub(crate) centre: (f64, f64),
-    /// What a degree of longitude is to one of latitude there, squared.
-    pub(crate) squeeze: f64,
 }
 
 /// An incident.
@@ -241,8 +231,17 @@ pub(crate) async fn incidents_in(
     limit: u32,
 ) -> Result<Vec<Incident>, sqlx::Error> {
     let Area { latitudes, longitudes: [first, second], centre, squeeze } = *area;
-    let degrees =
-        [latitudes.0, latitudes.1, first.0, first.1, second.0, second.1, centre.0, centre.1, squeeze];
+    let degrees = [
+        latitudes.0,
+        latitudes.1,
+        first.0,
+        first.1,
+        second.0,
+        second.1,
+        centre.latitude,
+        centre.longitude,
+        squeeze,
+    ];
     let mut query = sqlx::query(NEARBY);
     for degree in degrees {
         query = query.bind(degree);

@@ -3,26 +3,22 @@
 
 use std::sync::Arc;
 
+use fanout::{Place, metres_between};
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::{ACTIVE_PARTICIPANTS_MAX, NEARBY_MAX, NEARBY_SCANNED_MAX, SOS_TEXT_MAX};
 use shared::names::UserId;
 use uuid::Uuid;
 
-use super::store::{self, Area, Before, Entry, Incident, Of, Participant};
+use super::store::{self, Before, Entry, Incident, Of, Participant};
 use super::{Sos, room};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
+use crate::geo::{Area, Degrees};
 use crate::socket;
 
 /// What a user may call themselves in an incident; it gives no rights.
 pub(crate) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
-
-/// Metres of a degree of latitude, a little less than the least there is.
-const METRES_A_DEGREE: f64 = 110_000.0;
-
-/// Mean radius of the earth, metres.
-const EARTH_RADIUS: f64 = 6_371_008.8;
 
 /// `participant:joined`.
 #[derive(Serialize)]
@@ -96,7 +92,7 @@ impl Sos {
         }
         match (raised.latitude, raised.longitude) {
             (None, None) => {}
-            (Some(latitude), Some(longitude)) if super::events::is_place(latitude, longitude) => {}
+            (Some(latitude), Some(longitude)) => drop(Degrees { latitude, longitude }.place()?),
             _ => return Err(AppError::BadInput("Invalid latitude or longitude".into())),
         }
         let now = now_ms();
@@ -118,39 +114,26 @@ impl Sos {
             joined_at_ms: now,
         };
         let sos = Arc::clone(self);
-        self.to_the_end(async move {
-            let records = &sos.context.records;
-            let record = records.run(store::raise(records.pool(), &incident, &entry)).await?;
-            sos.entered(&record, &entry.user_id, true).await;
-            Ok(incident)
-        })
-        .await
-    }
-
-    /// Runs a story to its end, though whoever asked for it may go.
-    async fn to_the_end<T: Send + 'static>(
-        &self,
-        story: impl Future<Output = Result<T, AppError>> + Send + 'static,
-    ) -> Result<T, AppError> {
-        self.context.tasks.spawn(story).await.unwrap_or_else(|error| Err(AppError::internal(&error)))
+        self.context
+            .to_the_end(async move {
+                let records = &sos.context.records;
+                let record = records.run(store::raise(records.pool(), &incident, &entry)).await?;
+                sos.entered(&record, &entry.user_id, true).await;
+                Ok(incident)
+            })
+            .await
     }
 
     /// Active incidents within `radius` metres of a place, the nearest first.
-    pub(crate) async fn nearby(
-        &self,
-        (latitude, longitude): (f64, f64),
-        radius: f64,
-    ) -> Result<Vec<Near>, AppError> {
-        if !super::events::is_place(latitude, longitude) {
-            return Err(AppError::BadInput("Invalid latitude or longitude".into()));
-        }
+    pub(crate) async fn nearby(&self, place: Place, radius: f64) -> Result<Vec<Near>, AppError> {
         let records = &self.context.records;
-        let area = area((latitude, longitude), radius);
+        let area = Area::around(place, radius);
         let found = records.run(store::incidents_in(records.pool(), &area, NEARBY_SCANNED_MAX)).await?;
         let mut near: Vec<Near> = found
             .into_iter()
             .filter_map(|incident| {
-                let distance = distance((latitude, longitude), (incident.latitude?, incident.longitude?));
+                let (latitude, longitude) = (incident.latitude?, incident.longitude?);
+                let distance = metres_between(place, Place { latitude, longitude });
                 (distance <= radius).then_some(Near { incident, distance: distance.round() })
             })
             .collect();
@@ -163,14 +146,15 @@ impl Sos {
     /// told again. Answers the record, and whether it is new.
     pub(crate) async fn join(self: &Arc<Self>, entry: Entry) -> Result<(Participant, bool), AppError> {
         let sos = Arc::clone(self);
-        self.to_the_end(async move {
-            let records = &sos.context.records;
-            let (record, is_new) = records.run(store::enter(records.pool(), &entry)).await?;
-            // Also where it is not new: whoever asks again may do so because not all sockets have entered.
-            sos.entered(&record, &entry.user_id, is_new).await;
-            Ok((record, is_new))
-        })
-        .await
+        self.context
+            .to_the_end(async move {
+                let records = &sos.context.records;
+                let (record, is_new) = records.run(store::enter(records.pool(), &entry)).await?;
+                // Also where it is not new: whoever asks again may do so because not all sockets have entered.
+                sos.entered(&record, &entry.user_id, is_new).await;
+                Ok((record, is_new))
+            })
+            .await
     }
 
     /// What follows a record of who takes part.
@@ -202,19 +186,21 @@ impl Sos {
         at_ms: u64,
     ) -> Result<(), AppError> {
         let sos = Arc::clone(self);
-        self.to_the_end(async move {
-            let records = &sos.context.records;
-            let was_active = records.run(store::leave(records.pool(), &sos_id, user.as_str(), at_ms)).await?;
-            if was_active {
-                let (left_at, timestamp) = (iso(at_ms), now_ms());
-                let body = Left { sos_id: &sos_id, user_id: user.as_str(), left_at, timestamp };
-                sos.tell(&room(&sos_id), "participant:left", &body).await;
-            }
-            // Also where they had left before: a socket may have stayed.
-            let _ = sos.bring(&sos_id, &user).await;
-            if was_active { Ok(()) } else { Err(AppError::NotFound("Participant not found".into())) }
-        })
-        .await
+        self.context
+            .to_the_end(async move {
+                let records = &sos.context.records;
+                let was_active =
+                    records.run(store::leave(records.pool(), &sos_id, user.as_str(), at_ms)).await?;
+                if was_active {
+                    let (left_at, timestamp) = (iso(at_ms), now_ms());
+                    let body = Left { sos_id: &sos_id, user_id: user.as_str(), left_at, timestamp };
+                    sos.tell(&room(&sos_id), "participant:left", &body).await;
+                }
+                // Also where they had left before: a socket may have stayed.
+                let _ = sos.bring(&sos_id, &user).await;
+                if was_active { Ok(()) } else { Err(AppError::NotFound("Participant not found".into())) }
+            })
+            .await
     }
 
     /// Brings the sockets of a user to where the record says they belong, on all nodes: into the incident's room, or out
@@ -298,73 +284,4 @@ impl Sos {
 /// What a user is called in records.
 pub(crate) fn actor_type(claims: &Claims) -> &'static str {
     if claims.anonymous { "ANON" } else { "USER" }
-}
-
-/// What holds every place within `radius` metres, and a little more.
-fn area((latitude, longitude): (f64, f64), radius: f64) -> Area {
-    let reach = radius / METRES_A_DEGREE;
-    let latitudes = (latitude - reach, latitude + reach);
-    // The meridians are nearest to each other at the end that is nearest to a pole.
-    let narrowest = (latitude.abs() + reach).min(90.0).to_radians().cos();
-    let across = reach / narrowest.max(1e-9);
-    let (west, east) = (longitude - across, longitude + across);
-    let whole = (-180.0, 180.0);
-    let longitudes = if across >= 180.0 {
-        [whole, whole]
-    } else if west < -180.0 {
-        [(-180.0, east), (west + 360.0, 180.0)]
-    } else if east > 180.0 {
-        [(west, 180.0), (-180.0, east - 360.0)]
-    } else {
-        [(west, east), (west, east)]
-    };
-    let squeeze = latitude.to_radians().cos().powi(2);
-    Area { latitudes, longitudes, centre: (latitude, longitude), squeeze }
-}
-
-/// Metres between two places, along a great circle.
-fn distance((lat_a, lon_a): (f64, f64), (lat_b, lon_b): (f64, f64)) -> f64 {
-    let (half_lat, half_lon) = ((lat_b - lat_a).to_radians() / 2.0, (lon_b - lon_a).to_radians() / 2.0);
-    let cosines = lat_a.to_radians().cos() * lat_b.to_radians().cos();
-    let chord = half_lat.sin().powi(2) + cosines * half_lon.sin().powi(2);
-    2.0 * EARTH_RADIUS * chord.sqrt().min(1.0).asin()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_area_holds_every_place_that_is_near_enough() {
-        let inside = |area: &Area, (latitude, longitude): (f64, f64)| {
-            let between = |(from, to): (f64, f64), degree: f64| (from..=to).contains(&degree);
-            between(area.latitudes, latitude)
-                && area.longitudes.iter().any(|range| between(*range, longitude))
-        };
-        for centre in [(0.0, 0.0), (48.9, 2.4), (0.0, 179.9), (-60.0, -179.99), (89.9, 10.0), (-90.0, 0.0)] {
-            let area = area(centre, 50_000.0);
-            for step in 0..3_600 {
-                let (north, east) = (f64::from(step % 60) / 60.0 - 0.5, f64::from(step / 60) * 6.0 - 180.0);
-                let place = ((centre.0 + north).clamp(-90.0, 90.0), east);
-                let near = [place, (place.0, (centre.1 + north + 540.0) % 360.0 - 180.0)];
-                for place in near {
-                    assert!(
-                        distance(centre, place) > 50_000.0 || inside(&area, place),
-                        "{centre:?} {place:?}"
-                    );
-                }
-            }
-        }
-        assert!(!inside(&area((48.9, 2.4), 50_000.0), (48.9, 4.0)));
-    }
-
-    #[test]
-    fn distances_are_great_circles() {
-        let (paris, london) = ((48.8566, 2.3522), (51.5074, -0.1278));
-        assert!((distance(paris, london) - 343_556.0).abs() < 100.0, "{}", distance(paris, london));
-        assert!(distance(paris, paris) < 0.001);
-        let across = distance((0.0, 179.9), (0.0, -179.9));
-        assert!((across - 22_239.0).abs() < 10.0, "{across}");
-        assert!((distance((90.0, 0.0), (-90.0, 77.0)) - 20_015_115.0).abs() < 10.0);
-    }
 }

@@ -1,0 +1,19 @@
+-- Tells who is near a place and was there lately, the nearest first.
+--
+-- KEYS 1 places (geo)  2 exact places (hash)  3 until when (sorted set)
+-- ARGV 1 longitude  2 latitude  3 metres  4 how many at most
+-- Returns {id, text, …}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = redis.call('GEOSEARCH', KEYS[1], 'FROMLONLAT', ARGV[1], ARGV[2], 'BYRADIUS', ARGV[3], 'm', 'ASC',
+  'COUNT', ARGV[4])
+local near = {}
+for _, id in ipairs(found) do
+  local till = redis.call('ZSCORE', KEYS[3], id)
+  local text = redis.call('HGET', KEYS[2], id)
+  if till and text and tonumber(till) > now then
+    table.insert(near, id)
+    table.insert(near, text)
+  end
+end
+return near

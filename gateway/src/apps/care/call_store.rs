@@ -1,0 +1,247 @@
+//! The statements about calls: nothing else knows their tables.
+//!
+//! A call is moved by comparing and swapping its state, so it is decided once what becomes of it, whoever decides. Who is
+//! in a call is a row of its own for each user: nobody is in two.
+
+use shared::ids::SocketId;
+use shared::limits::CALLS_AT_ONCE;
+use shared::names::UserId;
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row as _};
+
+use super::call::State;
+use crate::announce::{self, Announcement};
+
+const TAKE: &str = "INSERT INTO care_call_parties (user_id, call_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const INSERT: &str = "INSERT INTO care_calls (id, caller_id, caller_name, recipient_id, call_type, visit_id, state, \
+    caller_socket, created_at, check_at, settled) VALUES ($1, $2, $3, $4, $5, $6, 'ringing', $7, $8, $9, 0)";
+const COLUMNS: &str = "SELECT id, caller_id, caller_name, recipient_id, call_type, visit_id, state, caller_socket, \
+    recipient_socket, created_at, accepted_at, check_at, lost_since FROM care_calls";
+const MOVE: &str = "UPDATE care_calls SET state = $3, recipient_socket = COALESCE($4, recipient_socket), \
+    accepted_at = COALESCE($5, accepted_at), ended_at = $6, ended_by = $7, check_at = $8, lost_since = NULL \
+    WHERE id = $1 AND state = $2";
+const RELEASE: &str = "DELETE FROM care_call_parties WHERE call_id = $1";
+const SETTLED: &str = "UPDATE care_calls SET settled = 1 WHERE id = $1";
+const CLAIM: &str =
+    "UPDATE care_calls SET check_at = $3, lost_since = $4 WHERE id = $1 AND check_at = $2 AND settled = 0";
+const OF_USER: &str = "SELECT call_id FROM care_call_parties WHERE user_id = $1";
+const IS_PARTY: &str = "SELECT 1 FROM care_calls WHERE id = $1 AND (caller_id = $2 OR recipient_id = $2)";
+const SEAT_CALLER: &str = "UPDATE care_calls SET caller_socket = $2 WHERE id = $1";
+const SEAT_RECIPIENT: &str = "UPDATE care_calls SET recipient_socket = $2 WHERE id = $1";
+const STILL_RINGS: &str = "UPDATE care_calls SET state = state WHERE id = $1 AND state = 'ringing'";
+
+/// A call as it is recorded.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) id: String,
+    pub(super) caller: UserId,
+    pub(super) caller_name: String,
+    pub(super) recipient: UserId,
+    pub(super) call_type: String,
+    pub(super) visit: Option<String>,
+    pub(super) state: State,
+    pub(super) caller_socket: Option<SocketId>,
+    pub(super) recipient_socket: Option<SocketId>,
+    pub(super) created_at_ms: u64,
+    pub(super) accepted_at_ms: Option<u64>,
+    /// When it is to be looked after.
+    pub(super) check_at_ms: u64,
+    /// Since when a party has no socket.
+    pub(super) lost_since_ms: Option<u64>,
+}
+
+/// Where a call goes.
+#[derive(Debug, Default)]
+pub(super) struct Move<'a> {
+    pub(super) recipient_socket: Option<SocketId>,
+    pub(super) accepted_at_ms: Option<u64>,
+    pub(super) ended_at_ms: Option<u64>,
+    pub(super) ended_by: Option<&'a str>,
+    pub(super) check_at_ms: u64,
+}
+
+/// What came of wanting to call somebody.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Yes,
+    CallerBusy,
+    RecipientBusy,
+}
+
+fn bound(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+fn unbound(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or_default()
+}
+
+/// Begins a call, if neither of the two is in one.
+pub(super) async fn begin(
+    pool: &AnyPool,
+    call: &Call,
+    announcements: &[Announcement],
+) -> Result<Begun, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let mut parties = [(&call.caller, Begun::CallerBusy), (&call.recipient, Begun::RecipientBusy)];
+    // In one order everywhere, so that two who call each other do not wait for each other.
+    parties.sort_by_key(|(user, _)| *user);
+    for (user, busy) in parties {
+        let taken = sqlx::query(TAKE).bind(user.as_str()).bind(&call.id).execute(&mut *transaction).await?;
+        if taken.rows_affected() == 0 {
+            return Ok(busy);
+        }
+    }
+    sqlx::query(INSERT)
+        .bind(&call.id)
+        .bind(call.caller.as_str())
+        .bind(&call.caller_name)
+        .bind(call.recipient.as_str())
+        .bind(&call.call_type)
+        .bind(&call.visit)
+        .bind(call.caller_socket.map(|socket| socket.as_str().to_owned()))
+        .bind(bound(call.created_at_ms))
+        .bind(bound(call.check_at_ms))
+        .execute(&mut *transaction)
+        .await?;
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(Begun::Yes)
+}
+
+/// A call.
+pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Call>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(call).transpose()
+}
+
+/// The call that a user is in.
+pub(super) async fn of_user(pool: &AnyPool, user: &str) -> Result<Option<String>, sqlx::Error> {
+    let row = sqlx::query(OF_USER).bind(user).fetch_optional(pool).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// Whether a user is a party of a call.
+pub(super) async fn is_party(pool: &AnyPool, id: &str, user: &str) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query(IS_PARTY).bind(id).bind(user).fetch_optional(pool).await?.is_some())
+}
+
+/// Moves a call, if it still is where `call` was read; what it tells is stored with it. False when it is not there any
+/// more.
+pub(super) async fn advance(
+    pool: &AnyPool,
+    (call, to): (&Call, State),
+    change: &Move<'_>,
+    announcements: &[Announcement],
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let moved = sqlx::query(MOVE)
+        .bind(&call.id)
+        .bind(call.state.as_str())
+        .bind(to.as_str())
+        .bind(change.recipient_socket.map(|socket| socket.as_str().to_owned()))
+        .bind(change.accepted_at_ms.map(bound))
+        .bind(change.ended_at_ms.map(bound))
+        .bind(change.ended_by)
+        .bind(bound(change.check_at_ms))
+        .execute(&mut *transaction)
+        .await?;
+    if moved.rows_affected() == 0 {
+        return Ok(false);
+    }
+    if to.is_over() {
+        sqlx::query(RELEASE).bind(&call.id).execute(&mut *transaction).await?;
+    }
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// What follows from the end of a call is done.
+pub(super) async fn set_settled(pool: &AnyPool, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(SETTLED).bind(id).execute(pool).await?;
+    Ok(())
+}
+
+/// Calls that are to be looked after.
+pub(super) async fn due(pool: &AnyPool, now_ms: u64) -> Result<Vec<Call>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE settled = 0 AND check_at <= $1 ORDER BY check_at LIMIT $2");
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(bound(now_ms)).bind(i64::from(CALLS_AT_ONCE));
+    query.fetch_all(pool).await?.iter().map(call).collect()
+}
+
+/// Takes a due call, so that no other node looks after it before `again_ms`; false when another has.
+pub(super) async fn claim(
+    pool: &AnyPool,
+    call: &Call,
+    again_ms: u64,
+    lost_since_ms: Option<u64>,
+) -> Result<bool, sqlx::Error> {
+    let claimed = sqlx::query(CLAIM)
+        .bind(&call.id)
+        .bind(bound(call.check_at_ms))
+        .bind(bound(again_ms))
+        .bind(lost_since_ms.map(bound))
+        .execute(pool)
+        .await?;
+    Ok(claimed.rows_affected() > 0)
+}
+
+/// A party goes on by another socket.
+pub(super) async fn seat(
+    pool: &AnyPool,
+    id: &str,
+    is_caller: bool,
+    socket: SocketId,
+) -> Result<(), sqlx::Error> {
+    let sql = if is_caller { SEAT_CALLER } else { SEAT_RECIPIENT };
+    sqlx::query(sql).bind(id).bind(socket.as_str().to_owned()).execute(pool).await?;
+    Ok(())
+}
+
+/// Does something while a call rings for certain: whatever becomes of it is told afterwards. False when it does not ring.
+pub(super) async fn while_it_rings(
+    pool: &AnyPool,
+    id: &str,
+    act: impl FnOnce(),
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let held = sqlx::query(STILL_RINGS).bind(id).execute(&mut *transaction).await?;
+    let rings = held.rows_affected() > 0;
+    if rings {
+        act();
+    }
+    transaction.commit().await?;
+    Ok(rings)
+}
+
+fn call(row: &AnyRow) -> Result<Call, sqlx::Error> {
+    // Written by a node from what it had checked.
+    let user = |at: usize| -> Result<UserId, sqlx::Error> {
+        let bad = |_| sqlx::Error::Decode("a call's user".into());
+        UserId::parse(&row.try_get::<String, _>(at)?).map_err(bad)
+    };
+    let socket = |at: usize| -> Result<Option<SocketId>, sqlx::Error> {
+        Ok(row.try_get::<Option<String>, _>(at)?.as_deref().and_then(SocketId::parse))
+    };
+    let time = |at: usize| -> Result<Option<u64>, sqlx::Error> {
+        Ok(row.try_get::<Option<i64>, _>(at)?.map(unbound))
+    };
+    Ok(Call {
+        id: row.try_get(0)?,
+        caller: user(1)?,
+        caller_name: row.try_get(2)?,
+        recipient: user(3)?,
+        call_type: row.try_get(4)?,
+        visit: row.try_get(5)?,
+        state: State::parse(&row.try_get::<String, _>(6)?)
+            .ok_or_else(|| sqlx::Error::Decode("a call's state".into()))?,
+        caller_socket: socket(7)?,
+        recipient_socket: socket(8)?,
+        created_at_ms: unbound(row.try_get(9)?),
+        accepted_at_ms: time(10)?,
+        check_at_ms: unbound(row.try_get(11)?),
+        lost_since_ms: time(12)?,
+    })
+}

@@ -1,0 +1,432 @@
+//! Calls, on whichever node their parties are.
+//!
+//! A call is a record; [`super::call`] says what it can become, and the record is moved by comparing and swapping, so
+//! the first of two decisions counts, wherever they are made. What a step tells is stored with it and told once. A call
+//! that rings, or whose parties must be looked for, has a time at which any node looks after it ([`look_after`]): it
+//! rings out though the node that took it is dead. Nodes' clocks are taken to agree within a second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanout::Target;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::limits::{CALL_CHECK_MS, DUE_EVERY_MS};
+use shared::names::UserId;
+use uuid::Uuid;
+
+use super::call::{Happening, Refusal, State};
+use super::call_store::{self as store, Begun, Call, Move};
+use super::events::NewCall;
+use super::{Care, notifications_room, presence, told};
+use crate::announce::Announcement;
+use crate::apps::{Handled, Reply};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::socket::{self, Socket};
+
+/// How often a step is tried that meets others of the same call.
+const STEPS_TRIED: usize = 5;
+
+/// `call:incoming`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Incoming<'a> {
+    call_id: &'a str,
+    caller_id: &'a str,
+    caller_name: &'a str,
+    call_type: &'a str,
+    visit_id: Option<&'a str>,
+    timestamp: String,
+}
+
+/// `call:accepted` and `call:rejected`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answered<'a> {
+    call_id: &'a str,
+    user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Option<&'a str>>,
+    timestamp: String,
+}
+
+/// `call:ended`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ended<'a> {
+    call_id: &'a str,
+    /// Whole seconds since it was accepted.
+    duration: u64,
+    reason: &'static str,
+    ended_by: Option<&'a str>,
+}
+
+/// `call:missed`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Missed<'a> {
+    call_id: &'a str,
+    caller_id: &'a str,
+    recipient_id: &'a str,
+}
+
+/// What happens to a call, and by whom.
+struct Step<'a> {
+    happening: Happening,
+    by: Option<&'a Socket>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> Step<'a> {
+    fn by(happening: Happening, socket: &'a Socket) -> Self {
+        Self { happening, by: Some(socket), reason: None }
+    }
+
+    fn of(happening: Happening) -> Self {
+        Self { happening, by: None, reason: None }
+    }
+}
+
+/// What a step made of a call.
+struct Stepped {
+    duration: u64,
+    realtime: bool,
+}
+
+impl Call {
+    fn is_of(&self, user: &UserId) -> bool {
+        self.caller == *user || self.recipient == *user
+    }
+
+    fn incoming(&self) -> Incoming<'_> {
+        Incoming {
+            call_id: &self.id,
+            caller_id: self.caller.as_str(),
+            caller_name: &self.caller_name,
+            call_type: &self.call_type,
+            visit_id: self.visit.as_deref(),
+            timestamp: iso(self.created_at_ms),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> AppError {
+    AppError::WrongState(match refusal {
+        Refusal::Over => "Call is over".into(),
+        Refusal::NotRinging => "Call is not ringing".into(),
+        Refusal::NotActive | Refusal::Nothing => "Call is not active".into(),
+    })
+}
+
+impl Care {
+    /// A call that a user is a party of; to others there is none.
+    async fn call_of(&self, id: &str, user: &UserId) -> Result<Call, AppError> {
+        let records = &self.context.records;
+        let call = records.run(store::find(records.pool(), id)).await?;
+        call.filter(|call| call.is_of(user)).ok_or_else(|| AppError::NotFound("Call not found".into()))
+    }
+
+    /// Moves a call by what happens, tells it, and brings the parties' presence along.
+    async fn step(self: &Arc<Self>, id: &str, step: &Step<'_>) -> Result<Stepped, AppError> {
+        let records = &self.context.records;
+        for _ in 0..STEPS_TRIED {
+            let call = records.run(store::find(records.pool(), id)).await?;
+            let call = call.ok_or_else(|| AppError::NotFound("Call not found".into()))?;
+            let next = call.state.after(step.happening).map_err(refused)?;
+            if next == call.state {
+                return Ok(Stepped { duration: 0, realtime: true });
+            }
+            let now = now_ms();
+            let duration = call.accepted_at_ms.map_or(0, |at| now.saturating_sub(at) / 1_000);
+            let accepts = next == State::Accepted;
+            let change = Move {
+                recipient_socket: step.by.filter(|_| accepts).map(Socket::id),
+                accepted_at_ms: accepts.then_some(now),
+                ended_at_ms: next.is_over().then_some(now),
+                ended_by: step.by.filter(|_| next.is_over()).map(|socket| socket.user().as_str()),
+                check_at_ms: now + CALL_CHECK_MS,
+            };
+            let announcements = self.tells(&call, next, step, duration);
+            let moved = store::advance(records.pool(), (&call, next), &change, &announcements);
+            if records.run(moved).await? {
+                let realtime = self.context.announcer.tell(&announcements).await;
+                self.bring_presence(&call, next).await;
+                return Ok(Stepped { duration, realtime });
+            }
+        }
+        Err(AppError::Unavailable)
+    }
+
+    /// What the parties hear of a step.
+    fn tells(&self, call: &Call, next: State, step: &Step<'_>, duration: u64) -> Vec<Announcement> {
+        let both = |tell: &dyn Fn(&UserId) -> Announcement| vec![tell(&call.caller), tell(&call.recipient)];
+        let by = step.by.map(|socket| socket.user().as_str());
+        let call_id = &*call.id;
+        match next {
+            State::Accepted => {
+                let (user_id, timestamp) = (call.recipient.as_str(), iso(now_ms()));
+                let body = Answered { call_id, user_id, reason: None, timestamp };
+                let elsewhere =
+                    self.to_user(&call.recipient, "call:answered_elsewhere", &json!({"callId": call_id}));
+                let elsewhere = match step.by {
+                    Some(socket) => elsewhere.except(socket.id()),
+                    None => elsewhere,
+                };
+                vec![self.to_user(&call.caller, "call:accepted", &body), elsewhere]
+            }
+            State::Rejected => {
+                let user_id = by.unwrap_or_default();
+                let body = Answered { call_id, user_id, reason: Some(step.reason), timestamp: iso(now_ms()) };
+                both(&|user| self.to_user(user, "call:rejected", &body))
+            }
+            State::Missed => {
+                let (caller_id, recipient_id) = (call.caller.as_str(), call.recipient.as_str());
+                let body = Missed { call_id, caller_id, recipient_id };
+                both(&|user| self.to_user(user, "call:missed", &body))
+            }
+            State::Ended | State::Failed => {
+                let reason = if next == State::Ended { "ended" } else { "failed" };
+                let body = Ended { call_id, duration, reason, ended_by: by };
+                both(&|user| self.to_user(user, "call:ended", &body))
+            }
+            State::Initiating | State::Ringing | State::InProgress => Vec::new(),
+        }
+    }
+
+    /// Who is in a call is seen to be; who is in none any more is not. What fails is done by whoever looks after the call.
+    async fn bring_presence(self: &Arc<Self>, call: &Call, state: State) {
+        let mut all = true;
+        for user in [&call.caller, &call.recipient] {
+            all &= presence::set_call(self, user, &call.id, state.is_active()).await.is_ok();
+        }
+        if state.is_over() && all {
+            let records = &self.context.records;
+            // Else it is settled once more.
+            let _ = records.run(store::set_settled(records.pool(), &call.id)).await;
+        }
+    }
+
+    /// Whether one of a user's sockets, or a certain one, is there.
+    async fn has_socket(
+        &self,
+        user: &UserId,
+        socket: Option<shared::ids::SocketId>,
+    ) -> Result<bool, AppError> {
+        let room = notifications_room(user);
+        let members = self.context.fanout.members(self.namespace.as_str(), room.as_str()).await?;
+        Ok(members.iter().any(|member| socket.is_none_or(|socket| member.socket == socket)))
+    }
+}
+
+/// Calls somebody.
+pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCall) -> Handled {
+    let claims = socket.claims();
+    if new.recipient == claims.user {
+        return Err(AppError::BadInput("Recipient must be another user".into()));
+    }
+    let now = now_ms();
+    let ring = u64::try_from(care.context.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
+    let call = Call {
+        id: Uuid::now_v7().to_string(),
+        caller: claims.user.clone(),
+        caller_name: claims.display_name.to_string(),
+        recipient: new.recipient,
+        call_type: new.call_type.to_owned(),
+        visit: new.visit,
+        state: State::Initiating.after(Happening::Ring).map_err(refused)?,
+        caller_socket: Some(socket.id()),
+        recipient_socket: None,
+        created_at_ms: now,
+        accepted_at_ms: None,
+        check_at_ms: now.saturating_add(ring),
+        lost_since_ms: None,
+    };
+    let (care, context) = (Arc::clone(care), care.context.clone());
+    context
+        .to_the_end(async move {
+            let records = &care.context.records;
+            let announcements = [care.to_user(&call.recipient, "call:incoming", &call.incoming())];
+            match records.run(store::begin(records.pool(), &call, &announcements)).await? {
+                Begun::Yes => {}
+                Begun::CallerBusy => return Err(AppError::WrongState("You are already in a call".into())),
+                Begun::RecipientBusy => return Err(AppError::WrongState("User is busy".into())),
+            }
+            let realtime = care.context.announcer.tell(&announcements).await;
+            Ok(told(json!({"callId": call.id}), realtime))
+        })
+        .await
+}
+
+/// What only the recipient may do.
+async fn as_recipient(care: &Care, socket: &Socket, id: &str) -> Result<(), AppError> {
+    let call = care.call_of(id, socket.user()).await?;
+    if call.recipient == *socket.user() {
+        Ok(())
+    } else {
+        Err(AppError::Forbidden("Only the recipient may do this".into()))
+    }
+}
+
+/// The recipient takes the call, by this socket.
+pub(super) async fn accept(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> Handled {
+    as_recipient(care, socket, &id).await?;
+    let (care, socket, context) = (Arc::clone(care), Arc::clone(socket), care.context.clone());
+    context
+        .to_the_end(async move {
+            let stepped = care.step(&id, &Step::by(Happening::Accept, &socket)).await?;
+            Ok(told(json!({"callId": id}), stepped.realtime))
+        })
+        .await
+}
+
+/// The recipient declines the call.
+pub(super) async fn reject(
+    care: &Arc<Care>,
+    socket: &Arc<Socket>,
+    id: String,
+    reason: Option<String>,
+) -> Handled {
+    as_recipient(care, socket, &id).await?;
+    let (care, socket, context) = (Arc::clone(care), Arc::clone(socket), care.context.clone());
+    context
+        .to_the_end(async move {
+            let step = Step { reason: reason.as_deref(), ..Step::by(Happening::Reject, &socket) };
+            let stepped = care.step(&id, &step).await?;
+            Ok(told(json!({"callId": id}), stepped.realtime))
+        })
+        .await
+}
+
+/// A party ends the call, also while it rings.
+pub(super) async fn end(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> Handled {
+    care.call_of(&id, socket.user()).await?;
+    let (care, socket, context) = (Arc::clone(care), Arc::clone(socket), care.context.clone());
+    context
+        .to_the_end(async move {
+            let stepped = care.step(&id, &Step::by(Happening::End, &socket)).await?;
+            Ok(told(json!({"callId": id, "duration": stepped.duration}), stepped.realtime))
+        })
+        .await
+}
+
+/// Brings something of WebRTC to the other party's socket of the call.
+pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, signal: &RawValue) -> Handled {
+    let call = care.call_of(id, socket.user()).await?;
+    let next = call.state.after(Happening::Signal).map_err(refused)?;
+    let is_caller = call.caller == *socket.user();
+    let (own, other, other_user) = if is_caller {
+        (call.caller_socket, call.recipient_socket, &call.recipient)
+    } else {
+        (call.recipient_socket, call.caller_socket, &call.caller)
+    };
+    if own != Some(socket.id()) {
+        if own.is_some() && care.has_socket(socket.user(), own).await? {
+            return Err(AppError::WrongState("Call is not active on this device".into()));
+        }
+        let records = &care.context.records;
+        records.run(store::seat(records.pool(), id, is_caller, socket.id())).await?;
+    }
+    if next != call.state {
+        care.step(id, &Step::by(Happening::Signal, socket)).await?;
+    }
+    let body = json!({"callId": id, "signal": signal, "userId": socket.user().as_str()});
+    let target = match &other {
+        Some(other) => Target::room(&care.namespace, other.as_str()),
+        None => Target::user(&care.namespace, other_user),
+    };
+    socket::broadcast(&care.context, target, "call:signal", &body).await?;
+    Ok(Reply::ok())
+}
+
+/// A socket is connected: a call that rings for its user rings there, too, and who was cut off goes on by it.
+pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
+    let records = &care.context.records;
+    let user = socket.user();
+    let Ok(Some(id)) = records.run(store::of_user(records.pool(), user.as_str())).await else { return };
+    let Ok(call) = care.call_of(&id, user).await else { return };
+    let is_caller = call.caller == *user;
+    if call.state == State::Ringing && !is_caller {
+        let ring = || socket.emit(&care.context, "call:incoming", &call.incoming());
+        if let Err(error) = records.run(store::while_it_rings(records.pool(), &id, ring)).await {
+            tracing::debug!(error = error.say(), "a call does not ring at a new socket");
+        }
+        return;
+    }
+    let own = if is_caller { call.caller_socket } else { call.recipient_socket };
+    if own.is_some() && matches!(care.has_socket(user, own).await, Ok(false)) {
+        // Signals of the other party shall reach the party again.
+        let _ = records.run(store::seat(records.pool(), &id, is_caller, socket.id())).await;
+    }
+}
+
+/// A user has no socket any more: their call has failed.
+pub(super) async fn party_lost(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
+    let records = &care.context.records;
+    let Some(id) = records.run(store::of_user(records.pool(), user.as_str())).await? else { return Ok(()) };
+    let Some(call) = records.run(store::find(records.pool(), &id)).await? else { return Ok(()) };
+    let lost = if call.caller == *user { Happening::CallerLost } else { Happening::RecipientLost };
+    match care.step(&id, &Step::of(lost)).await {
+        Ok(_) | Err(AppError::WrongState(_) | AppError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Looks after calls whose time has come, until the node stops: they ring out, fail when a party is gone, and leave no
+/// trace in anybody's presence when they are over.
+pub(super) async fn look_after(care: Arc<Care>) {
+    // Short times to ring, of tests, are looked at more often.
+    let most = Duration::from_millis(DUE_EVERY_MS);
+    let every = (care.context.settings.call_ring / 8).clamp(Duration::from_millis(50), most);
+    loop {
+        tokio::time::sleep(every.mul_f64(rand::random_range(0.75..1.25))).await;
+        let records = &care.context.records;
+        let Ok(due) = records.run(store::due(records.pool(), now_ms())).await else { continue };
+        let cared = due.iter().map(|call| look_at(&care, call));
+        for outcome in futures_util::future::join_all(cared).await {
+            if let Err(error) = outcome {
+                tracing::debug!(error = error.say(), "a call was not looked after; it is tried again");
+            }
+        }
+    }
+}
+
+async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
+    let (records, now) = (&care.context.records, now_ms());
+    let again = now + CALL_CHECK_MS;
+    if call.state == State::Ringing {
+        // Who is quicker than another node needs no claim: the record is moved once.
+        let rung = care.step(&call.id, &Step::of(Happening::RingTimeout)).await;
+        return match rung {
+            Ok(_) | Err(AppError::WrongState(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+    }
+    if call.state.is_over() {
+        if records.run(store::claim(records.pool(), call, again, None)).await? {
+            care.bring_presence(call, call.state).await;
+        }
+        return Ok(());
+    }
+    let mut lost = None;
+    for (user, happening) in
+        [(&call.caller, Happening::CallerLost), (&call.recipient, Happening::RecipientLost)]
+    {
+        if !care.has_socket(user, None).await? {
+            lost = Some(happening);
+        }
+    }
+    let since = lost.map(|_| call.lost_since_ms.unwrap_or(now));
+    if !records.run(store::claim(records.pool(), call, again, since)).await? {
+        return Ok(());
+    }
+    let grace = u64::try_from(care.context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
+    match (lost, since) {
+        (Some(lost), Some(since)) if now.saturating_sub(since) >= grace => {
+            care.step(&call.id, &Step::of(lost)).await?;
+        }
+        _ => care.bring_presence(call, call.state).await,
+    }
+    Ok(())
+}

@@ -1,0 +1,356 @@
+//! Events of clients, decoded and checked (document 004, "Client → Server").
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use shared::limits::{
+    CALL_SIGNAL_MAX, CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, PAGE_MAX, PRESENCE_TEXT_MAX,
+    PRESENCE_USERS_MAX,
+};
+use shared::names::{UserId, is_name};
+use shared::sio::Args;
+
+use super::room_id::RoomId;
+use super::status::Chosen;
+use crate::apps::first;
+use crate::error::AppError;
+use crate::text::bounded;
+
+/// Events of clients.
+pub(crate) const EVENTS: &[&str] = &[
+    "room:join",
+    "room:leave",
+    "typing:start",
+    "typing:stop",
+    "message:send",
+    "message:read",
+    "message:history",
+    "message:conversations",
+    "call:initiate",
+    "call:accept",
+    "call:reject",
+    "call:end",
+    "call:signal",
+    "presence:get",
+    "presence:setStatus",
+    "presence:subscribe",
+    "presence:unsubscribe",
+    "notification:read",
+    "notification:readAll",
+    "notification:list",
+    "notification:getUnreadCount",
+];
+
+/// Where a message goes, or a conversation is.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    User(UserId),
+    Visit(String, RoomId),
+    Room(RoomId),
+}
+
+/// `message:send`.
+#[derive(Debug)]
+pub(super) struct NewMessage {
+    pub(super) to: Peer,
+    pub(super) message: String,
+    /// JSON texts.
+    pub(super) attachments: String,
+    pub(super) metadata: String,
+    pub(super) client_id: Option<String>,
+}
+
+/// A page of messages.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) of: Peer,
+    pub(super) page: Page,
+}
+
+/// A page of anything.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    pub(super) before: Option<String>,
+    pub(super) limit: u32,
+    pub(super) unread_only: bool,
+}
+
+/// `call:initiate`.
+#[derive(Debug)]
+pub(super) struct NewCall {
+    pub(super) recipient: UserId,
+    pub(super) call_type: &'static str,
+    pub(super) visit: Option<String>,
+}
+
+/// An event of a client.
+#[derive(Debug)]
+pub(super) enum ClientEvent {
+    RoomJoin(RoomId),
+    RoomLeave(RoomId),
+    TypingStart(RoomId),
+    TypingStop(RoomId),
+    Send(NewMessage),
+    Read(Vec<String>),
+    History(History),
+    Conversations(Page),
+    Initiate(NewCall),
+    Accept(String),
+    Reject(String, Option<String>),
+    End(String),
+    Signal(String, Box<RawValue>),
+    PresenceGet(Vec<UserId>),
+    SetStatus(Chosen),
+    Subscribe(Vec<UserId>),
+    Unsubscribe(Option<Vec<UserId>>),
+    NotificationRead(String),
+    NotificationReadAll,
+    NotificationList(Page),
+    UnreadCount,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RoomBody {
+    room_id: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PeerBody {
+    recipient_id: Option<String>,
+    visit_id: Option<String>,
+    room_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SendBody {
+    #[serde(flatten)]
+    to: PeerBody,
+    #[serde(default)]
+    message: String,
+    attachments: Option<Vec<Value>>,
+    metadata: Option<serde_json::Map<String, Value>>,
+    client_message_id: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PageBody {
+    before: Option<String>,
+    limit: Option<i64>,
+    unread_only: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadBody {
+    message_ids: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitiateBody {
+    recipient_id: String,
+    call_type: Option<String>,
+    visit_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallBody {
+    call_id: String,
+    reason: Option<String>,
+    signal: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UsersBody {
+    user_ids: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody {
+    status: String,
+    custom_status: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NotificationBody {
+    notification_id: String,
+}
+
+fn bad<T>(say: &'static str) -> Result<T, AppError> {
+    Err(AppError::BadInput(say.into()))
+}
+
+fn expect<T: serde::de::DeserializeOwned>(args: &Args<'_>, what: &'static str) -> Result<T, AppError> {
+    first(args).ok_or(AppError::BadInput(what.into()))
+}
+
+fn user(text: &str, what: &'static str) -> Result<UserId, AppError> {
+    UserId::parse(text).map_err(|_| AppError::BadInput(what.into()))
+}
+
+impl ClientEvent {
+    pub(super) fn decode(name: &str, args: &Args<'_>) -> Result<Self, AppError> {
+        let room = || RoomId::parse(&expect::<RoomBody>(args, "Expected {roomId}")?.room_id);
+        Ok(match name {
+            "room:join" => Self::RoomJoin(room()?),
+            "room:leave" => Self::RoomLeave(room()?),
+            "typing:start" => Self::TypingStart(room()?),
+            "typing:stop" => Self::TypingStop(room()?),
+            "message:send" => Self::Send(new_message(args)?),
+            "message:read" => Self::Read(message_ids(args)?),
+            "message:history" => {
+                Self::History(History { of: peer(first(args).unwrap_or_default())?, page: page(args)? })
+            }
+            "message:conversations" => Self::Conversations(page(args)?),
+            "call:initiate" => Self::Initiate(new_call(args)?),
+            "call:accept" => Self::Accept(call(args)?.call_id),
+            "call:reject" => {
+                let body = call(args)?;
+                let reason = body.reason.map(|reason| bounded(&reason, "Reason", PRESENCE_TEXT_MAX));
+                Self::Reject(body.call_id, reason.transpose()?)
+            }
+            "call:end" => Self::End(call(args)?.call_id),
+            "call:signal" => match call(args)? {
+                CallBody { call_id, signal: Some(signal), .. } if signal.get().len() <= CALL_SIGNAL_MAX => {
+                    Self::Signal(call_id, signal)
+                }
+                CallBody { signal: Some(_), .. } => return bad("Signal too large"),
+                CallBody { signal: None, .. } => return bad("Expected {callId, signal}"),
+            },
+            "presence:get" => Self::PresenceGet(users(args)?),
+            "presence:setStatus" => Self::SetStatus(chosen(args)?),
+            "presence:subscribe" => Self::Subscribe(users(args)?),
+            "presence:unsubscribe" => match first(args) {
+                Some(UsersBody { user_ids: Some(_) }) => Self::Unsubscribe(Some(users(args)?)),
+                _ => Self::Unsubscribe(None),
+            },
+            "notification:read" => {
+                let body: NotificationBody = expect(args, "Expected {notificationId}")?;
+                Self::NotificationRead(body.notification_id)
+            }
+            "notification:readAll" => Self::NotificationReadAll,
+            "notification:list" => Self::NotificationList(page(args)?),
+            _ => Self::UnreadCount,
+        })
+    }
+}
+
+/// Exactly one of the three.
+fn peer(body: PeerBody) -> Result<Peer, AppError> {
+    match body {
+        PeerBody { recipient_id: Some(id), visit_id: None, room_id: None } => {
+            Ok(Peer::User(user(&id, "Invalid recipientId")?))
+        }
+        PeerBody { recipient_id: None, visit_id: Some(id), room_id: None } => {
+            let room = RoomId::of_visit(&id).map_err(|_| AppError::BadInput("Invalid visitId".into()))?;
+            Ok(Peer::Visit(id, room))
+        }
+        PeerBody { recipient_id: None, visit_id: None, room_id: Some(id) } => {
+            let room = RoomId::parse(&id)?;
+            let visit = id.strip_prefix("visit:").map(str::to_owned);
+            Ok(visit.map_or_else(|| Peer::Room(room.clone()), |visit| Peer::Visit(visit, room.clone())))
+        }
+        _ => bad("Expected one of recipientId, visitId and roomId"),
+    }
+}
+
+fn new_message(args: &Args<'_>) -> Result<NewMessage, AppError> {
+    let body: SendBody = expect(args, "Expected {recipientId | visitId | roomId, message}")?;
+    let message = bounded(body.message.trim(), "Message", CARE_MESSAGE_MAX)?;
+    let attachments = body.attachments.unwrap_or_default();
+    if message.is_empty() && attachments.is_empty() {
+        return bad("Message cannot be empty");
+    }
+    if attachments.len() > CARE_ATTACHMENTS_MAX || !attachments.iter().all(Value::is_object) {
+        return Err(AppError::BadInput(
+            format!("Invalid attachments: expected at most {CARE_ATTACHMENTS_MAX} objects").into(),
+        ));
+    }
+    let attachments = Value::Array(attachments).to_string();
+    let metadata = Value::Object(body.metadata.unwrap_or_default()).to_string();
+    for (text, what) in [(&attachments, "Attachments"), (&metadata, "Metadata")] {
+        if text.len() > CARE_JSON_MAX {
+            return Err(AppError::BadInput(format!("{what} too large (max {CARE_JSON_MAX} bytes)").into()));
+        }
+    }
+    if body.client_message_id.as_deref().is_some_and(|id| !is_name(id)) {
+        return bad("Invalid clientMessageId");
+    }
+    Ok(NewMessage { to: peer(body.to)?, message, attachments, metadata, client_id: body.client_message_id })
+}
+
+fn message_ids(args: &Args<'_>) -> Result<Vec<String>, AppError> {
+    let ReadBody { message_ids } = expect(args, "Expected {messageIds}")?;
+    let is_bad =
+        |ids: &[String]| ids.is_empty() || ids.len() > PAGE_MAX as usize || !ids.iter().all(|id| is_name(id));
+    if is_bad(&message_ids) { bad("Invalid messageIds: expected 1 to 100 ids") } else { Ok(message_ids) }
+}
+
+fn page(args: &Args<'_>) -> Result<Page, AppError> {
+    let body: PageBody = match args.raw.first() {
+        None => PageBody::default(),
+        Some(raw) if *raw == "null" => PageBody::default(),
+        Some(_) => expect(args, "Expected {before?, limit?}")?,
+    };
+    if body.before.as_deref().is_some_and(|before| !is_name(before)) {
+        return bad("Invalid before");
+    }
+    let limit = body.limit.unwrap_or(50).clamp(1, i64::from(PAGE_MAX));
+    let limit = u32::try_from(limit).unwrap_or(PAGE_MAX);
+    Ok(Page { before: body.before, limit, unread_only: body.unread_only.unwrap_or_default() })
+}
+
+fn new_call(args: &Args<'_>) -> Result<NewCall, AppError> {
+    let body: InitiateBody = expect(args, "Expected {recipientId, callType?}")?;
+    let call_type = match body.call_type.as_deref() {
+        None | Some("video") => "video",
+        Some("audio") => "audio",
+        Some(_) => return bad("Invalid callType: expected video or audio"),
+    };
+    if body.visit_id.as_deref().is_some_and(|visit| !is_name(visit)) {
+        return bad("Invalid visitId");
+    }
+    Ok(NewCall {
+        recipient: user(&body.recipient_id, "Invalid recipientId")?,
+        call_type,
+        visit: body.visit_id,
+    })
+}
+
+fn call(args: &Args<'_>) -> Result<CallBody, AppError> {
+    let body: CallBody = expect(args, "Expected {callId}")?;
+    if is_name(&body.call_id) { Ok(body) } else { bad("Invalid callId") }
+}
+
+fn users(args: &Args<'_>) -> Result<Vec<UserId>, AppError> {
+    let UsersBody { user_ids } = expect(args, "Expected {userIds}")?;
+    let Some(ids) = user_ids else { return bad("Expected {userIds}") };
+    if ids.len() > PRESENCE_USERS_MAX {
+        return Err(AppError::BadInput(format!("Too many userIds (max {PRESENCE_USERS_MAX})").into()));
+    }
+    let mut users: Vec<UserId> = Vec::with_capacity(ids.len());
+    for id in &ids {
+        let user = user(id, "Invalid userId")?;
+        if !users.contains(&user) {
+            users.push(user);
+        }
+    }
+    Ok(users)
+}
+
+fn chosen(args: &Args<'_>) -> Result<Chosen, AppError> {
+    let StatusBody { status, custom_status } = expect(args, "Expected {status, customStatus?}")?;
+    let custom =
+        custom_status.map(|text| bounded(text.trim(), "customStatus", PRESENCE_TEXT_MAX)).transpose()?;
+    let custom = custom.filter(|text| !text.is_empty());
+    Chosen::new(&status, custom)
+        .ok_or_else(|| AppError::BadInput("Invalid status: expected online, away or busy".into()))
+}

@@ -1,0 +1,165 @@
+//! The statements about messages: nothing else knows their tables.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyPool, Row as _};
+
+use super::messages::{Message, Status};
+use crate::announce::{self, Announcement};
+use crate::clock::iso;
+
+const NEXT_SEQ: &str = "INSERT INTO care_conversations (id, last_seq) VALUES ($1, 1) \
+    ON CONFLICT (id) DO UPDATE SET last_seq = care_conversations.last_seq + 1 RETURNING last_seq";
+const INSERT: &str = "INSERT INTO care_messages (id, conversation_id, seq, sender_id, sender_name, sender_role, \
+    recipient_id, room_id, visit_id, message, attachments, metadata, client_message_id, status, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sent', $14) ON CONFLICT DO NOTHING";
+const COLUMNS: &str = "SELECT id, conversation_id, sender_id, sender_name, sender_role, recipient_id, room_id, \
+    visit_id, message, attachments, metadata, client_message_id, status, created_at FROM care_messages";
+const SEQ_OF: &str = "SELECT seq FROM care_messages WHERE id = $1 AND conversation_id = $2";
+const DELIVERED: &str = "UPDATE care_messages SET status = 'delivered' WHERE id = $1 AND status = 'sent'";
+const READ: &str = "UPDATE care_messages SET status = 'read' WHERE id = $1 AND status <> 'read'";
+const UNREAD_FROM: &str = "SELECT COUNT(*) FROM care_messages \
+    WHERE conversation_id = $1 AND recipient_id = $2 AND status <> 'read'";
+
+/// Stores a message at the next place of its conversation, with what it tells; `None` when the sender has sent it before.
+pub(super) async fn append(
+    pool: &AnyPool,
+    message: &Message,
+    at_ms: u64,
+    announcements: &[Announcement],
+) -> Result<Option<()>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let row = sqlx::query(NEXT_SEQ).bind(&message.conversation_id).fetch_one(&mut *transaction).await?;
+    let seq: i64 = row.try_get(0)?;
+    let done = sqlx::query(INSERT)
+        .bind(&message.id)
+        .bind(&message.conversation_id)
+        .bind(seq)
+        .bind(&message.sender_id)
+        .bind(&message.sender_name)
+        .bind(&message.sender_role)
+        .bind(&message.recipient_id)
+        .bind(&message.room_id)
+        .bind(&message.visit_id)
+        .bind(&message.message)
+        .bind(message.attachments.get())
+        .bind(message.metadata.get())
+        .bind(&message.client_message_id)
+        .bind(i64::try_from(at_ms).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(Some(()))
+}
+
+/// The message that a sender has sent under an id of theirs.
+pub(super) async fn by_client_id(
+    pool: &AnyPool,
+    sender: &str,
+    client_id: &str,
+) -> Result<Option<Message>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE sender_id = $1 AND client_message_id = $2");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sender).bind(client_id).fetch_optional(pool).await?;
+    row.as_ref().map(message).transpose()
+}
+
+/// A message.
+pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Message>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(message).transpose()
+}
+
+/// The place of a message in its conversation.
+pub(super) async fn seq_of(pool: &AnyPool, conversation: &str, id: &str) -> Result<Option<i64>, sqlx::Error> {
+    let row = sqlx::query(SEQ_OF).bind(id).bind(conversation).fetch_optional(pool).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// The newest `limit` messages before a place, oldest first.
+pub(super) async fn before(
+    pool: &AnyPool,
+    conversation: &str,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Message>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE conversation_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(conversation).bind(before).bind(limit);
+    rows.fetch_all(pool).await?.iter().rev().map(message).collect()
+}
+
+/// The last message of each conversation that a user has written in or been written to, the newest first.
+pub(super) async fn last_of_each(
+    pool: &AnyPool,
+    user: &str,
+    before: &str,
+    limit: i64,
+) -> Result<Vec<Message>, sqlx::Error> {
+    let sql = format!(
+        "{COLUMNS} m WHERE m.id < $2 AND m.conversation_id IN (SELECT conversation_id FROM care_messages \
+         WHERE sender_id = $1 UNION SELECT conversation_id FROM care_messages WHERE recipient_id = $1) \
+         AND m.seq = (SELECT last_seq FROM care_conversations WHERE id = m.conversation_id) \
+         ORDER BY m.id DESC LIMIT $3"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user).bind(before).bind(limit);
+    rows.fetch_all(pool).await?.iter().map(message).collect()
+}
+
+/// How many messages of a conversation a user has not read.
+pub(super) async fn unread_in(pool: &AnyPool, conversation: &str, user: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query(UNREAD_FROM).bind(conversation).bind(user).fetch_one(pool).await?.try_get(0)
+}
+
+/// Notes how far messages have come, with what that tells of each; answers what is to be told.
+pub(super) async fn advance(
+    pool: &AnyPool,
+    changes: Vec<(String, Announcement)>,
+    to: Status,
+) -> Result<Vec<Announcement>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let mut announcements = Vec::with_capacity(changes.len());
+    for (id, announcement) in changes {
+        if set(&mut transaction, &id, to).await? {
+            announcements.push(announcement);
+        }
+    }
+    announce::write(&mut transaction, &announcements).await?;
+    transaction.commit().await?;
+    Ok(announcements)
+}
+
+async fn set(transaction: &mut AnyConnection, id: &str, to: Status) -> Result<bool, sqlx::Error> {
+    let sql = if to == Status::Read { READ } else { DELIVERED };
+    Ok(sqlx::query(sql).bind(id).execute(transaction).await?.rows_affected() > 0)
+}
+
+fn raw(text: String) -> Box<RawValue> {
+    // It was written as JSON.
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
+    let created_at: i64 = row.try_get(13)?;
+    let status: String = row.try_get(12)?;
+    Ok(Message {
+        id: row.try_get(0)?,
+        conversation_id: row.try_get(1)?,
+        sender_id: row.try_get(2)?,
+        sender_name: row.try_get(3)?,
+        sender_role: row.try_get(4)?,
+        recipient_id: row.try_get(5)?,
+        room_id: row.try_get(6)?,
+        visit_id: row.try_get(7)?,
+        message: row.try_get(8)?,
+        attachments: raw(row.try_get(9)?),
+        metadata: raw(row.try_get(10)?),
+        client_message_id: row.try_get(11)?,
+        status: serde_json::from_value(Value::String(status)).unwrap_or(Status::Sent),
+        timestamp: iso(u64::try_from(created_at).unwrap_or_default()),
+    })
+}

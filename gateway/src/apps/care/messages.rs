@@ -1,0 +1,312 @@
+//! Messages: stored, then told to their recipients and to the sender's other sockets; `sent`, `delivered`, `read`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::auth::Claims;
+use shared::names::UserId;
+use uuid::Uuid;
+
+use super::events::{History, NewMessage, Page, Peer};
+use super::message_store as store;
+use super::room_id::{RoomId, conversation_of};
+use super::{Care, notifications_room, told};
+use crate::announce::{Announcement, Audience};
+use crate::apps::{Handled, Reply};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::socket::Socket;
+
+/// The event of a new message.
+const NEW: &str = "message:new";
+
+/// How far a message has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    Sent,
+    /// A socket of a recipient got it.
+    Delivered,
+    Read,
+}
+
+/// A message as it is stored and shown (document 004, "Message Format").
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Message {
+    pub(super) id: String,
+    pub(super) conversation_id: String,
+    pub(super) room_id: Option<String>,
+    pub(super) sender_id: String,
+    pub(super) sender_name: String,
+    pub(super) sender_role: Option<String>,
+    pub(super) recipient_id: Option<String>,
+    pub(super) visit_id: Option<String>,
+    pub(super) message: String,
+    pub(super) attachments: Box<RawValue>,
+    pub(super) metadata: Box<RawValue>,
+    pub(super) timestamp: String,
+    pub(super) status: Status,
+    pub(super) client_message_id: Option<String>,
+}
+
+/// `message:status`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusChanged<'a> {
+    message_id: &'a str,
+    conversation_id: &'a str,
+    status: Status,
+    /// Who read it.
+    user_id: Option<&'a str>,
+    timestamp: String,
+}
+
+/// Where a conversation is: its id, and whom or what it is with.
+struct Conversation {
+    id: String,
+    recipient: Option<UserId>,
+    room: Option<RoomId>,
+    visit: Option<String>,
+}
+
+impl Care {
+    /// The conversation that a user means, if they may take part in it.
+    async fn conversation(&self, claims: &Claims, with: &Peer) -> Result<Conversation, AppError> {
+        let direct = |recipient: UserId, room| Conversation {
+            id: conversation_of(&claims.user, &recipient),
+            recipient: Some(recipient),
+            room,
+            visit: None,
+        };
+        let (room, visit) = match with {
+            Peer::User(user) if *user == claims.user => {
+                return Err(AppError::BadInput("Recipient must be another user".into()));
+            }
+            Peer::User(user) => return Ok(direct(user.clone(), None)),
+            Peer::Visit(visit, room) => (room, Some(visit.clone())),
+            Peer::Room(room) => (room, None),
+        };
+        self.must_have_access(claims, room).await?;
+        if let Some((a, b)) = room.two() {
+            // The room of two is their conversation, whether they are in it or not.
+            let other = if claims.user.as_str() == a { b } else { a };
+            let other = UserId::parse(other).map_err(|_| AppError::BadInput("Invalid room id".into()))?;
+            return Ok(direct(other, Some(room.clone())));
+        }
+        Ok(Conversation { id: room.as_str().to_owned(), recipient: None, room: Some(room.clone()), visit })
+    }
+
+    /// What a message tells: to its recipients, and to the sender's other sockets.
+    fn announce_message(&self, socket: &Socket, message: &Message, to: &Conversation) -> Vec<Announcement> {
+        let new = match (&to.recipient, &to.room) {
+            (Some(recipient), _) => self.to_user(recipient, NEW, message),
+            (None, Some(room)) => {
+                let audience = Audience::Room(room.room().clone());
+                Announcement::new(&self.namespace, audience, NEW, message).except_user(socket.user())
+            }
+            (None, None) => return Vec::new(),
+        };
+        vec![new, self.to_user(socket.user(), "message:sent", message).except(socket.id())]
+    }
+
+    fn status_changed(
+        &self,
+        message: &Message,
+        status: Status,
+        reader: Option<&str>,
+    ) -> Option<(String, Announcement)> {
+        let sender = UserId::parse(&message.sender_id).ok()?;
+        let body = StatusChanged {
+            message_id: &message.id,
+            conversation_id: &message.conversation_id,
+            status,
+            user_id: reader,
+            timestamp: iso(now_ms()),
+        };
+        Some((message.id.clone(), self.to_user(&sender, "message:status", &body)))
+    }
+
+    async fn advance(&self, changes: Vec<(String, Announcement)>, to: Status) -> Result<usize, AppError> {
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let records = &self.context.records;
+        let announcements = records.run(store::advance(records.pool(), changes, to)).await?;
+        self.context.announcer.tell(&announcements).await;
+        Ok(announcements.len())
+    }
+}
+
+/// Stores a message and sends it. Sent again under the same id of its sender, it is what it was.
+pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage) -> Handled {
+    let claims = socket.claims();
+    let conversation = care.conversation(&claims, &new.to).await?;
+    let at_ms = now_ms();
+    let raw = |text: String| RawValue::from_string(text).map_err(|error| AppError::internal(&error));
+    let message = Message {
+        id: Uuid::now_v7().to_string(),
+        conversation_id: conversation.id.clone(),
+        room_id: conversation.room.as_ref().map(|room| room.as_str().to_owned()),
+        sender_id: claims.user.as_str().to_owned(),
+        sender_name: claims.display_name.to_string(),
+        sender_role: claims.role.as_deref().map(str::to_owned),
+        recipient_id: conversation.recipient.as_ref().map(|user| user.as_str().to_owned()),
+        visit_id: conversation.visit.clone(),
+        message: new.message,
+        attachments: raw(new.attachments)?,
+        metadata: raw(new.metadata)?,
+        timestamp: iso(at_ms),
+        status: Status::Sent,
+        client_message_id: new.client_id,
+    };
+    let announcements = care.announce_message(socket, &message, &conversation);
+    let (care, context) = (Arc::clone(care), care.context.clone());
+    context
+        .to_the_end(async move {
+            let records = &care.context.records;
+            let appended = store::append(records.pool(), &message, at_ms, &announcements);
+            if records.run(appended).await?.is_none() {
+                let client_id = message.client_message_id.as_deref().unwrap_or_default();
+                let before = store::by_client_id(records.pool(), &message.sender_id, client_id);
+                let before = records.run(before).await?.ok_or(AppError::Internal)?;
+                return Ok(Reply::success(&json!({"message": before})));
+            }
+            let realtime = care.context.announcer.tell(&announcements).await;
+            let reply = told(json!({"message": message}), realtime);
+            if realtime {
+                let care = Arc::clone(&care);
+                drop(care.context.clone().tasks.spawn(async move { delivered(&care, &message).await }));
+            }
+            Ok(reply)
+        })
+        .await
+}
+
+/// A message has been told: it is delivered if a recipient has a socket.
+async fn delivered(care: &Care, message: &Message) {
+    let namespace = care.namespace.as_str();
+    let is_heard = match message.recipient_id.as_deref().map(UserId::parse) {
+        Some(Ok(recipient)) => {
+            let room = notifications_room(&recipient);
+            let counted = care.context.fanout.count(namespace, room.as_str()).await;
+            counted.is_ok_and(|counted| counted.count.sockets > 0)
+        }
+        Some(Err(_)) => false,
+        None => {
+            let room = message.room_id.as_deref().unwrap_or_default();
+            let members = care.context.fanout.members(namespace, room).await.unwrap_or_default();
+            members.iter().any(|member| member.user.as_str() != message.sender_id)
+        }
+    };
+    if is_heard {
+        let changes = care.status_changed(message, Status::Delivered, None).into_iter().collect();
+        if let Err(error) = care.advance(changes, Status::Delivered).await {
+            tracing::debug!(error = error.say(), "that a message was delivered was not noted");
+        }
+    }
+}
+
+/// A message that could not be told at once has been told.
+pub(super) async fn told_later(care: &Care, announcement: &Announcement) {
+    #[derive(Deserialize)]
+    struct Which {
+        id: String,
+    }
+    if announcement.event != NEW {
+        return;
+    }
+    let Ok(Which { id }) = serde_json::from_str(&announcement.body) else { return };
+    let records = &care.context.records;
+    if let Ok(Some(message)) = records.run(store::find(records.pool(), &id)).await {
+        delivered(care, &message).await;
+    }
+}
+
+/// The user has read messages; their senders are told.
+pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) -> Handled {
+    let claims = socket.claims();
+    let records = &care.context.records;
+    let mut changes = Vec::with_capacity(ids.len());
+    for id in &ids {
+        let Some(message) = records.run(store::find(records.pool(), id)).await? else { continue };
+        let user = claims.user.as_str();
+        let is_for = match &message.recipient_id {
+            Some(recipient) => recipient == user,
+            None => {
+                let room = RoomId::parse(message.room_id.as_deref().unwrap_or_default())?;
+                message.sender_id != user && care.must_have_access(&claims, &room).await.is_ok()
+            }
+        };
+        if is_for {
+            changes.extend(care.status_changed(&message, Status::Read, Some(user)));
+        }
+    }
+    let (care, context) = (Arc::clone(care), care.context.clone());
+    let updated = context.to_the_end(async move { care.advance(changes, Status::Read).await }).await?;
+    Ok(Reply::success(&json!({"updated": updated})))
+}
+
+/// A page of a conversation, oldest first. What its reader sees of it is delivered.
+pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -> Handled {
+    let claims = socket.claims();
+    let conversation = care.conversation(&claims, &asked.of).await?;
+    let records = &care.context.records;
+    let before = match &asked.page.before {
+        None => i64::MAX,
+        Some(id) => records
+            .run(store::seq_of(records.pool(), &conversation.id, id))
+            .await?
+            .ok_or_else(|| AppError::NotFound("Message not found".into()))?,
+    };
+    // One more than asked for tells whether there are more.
+    let limit = i64::from(asked.page.limit);
+    let found = store::before(records.pool(), &conversation.id, before, limit + 1);
+    let mut messages = records.run(found).await?;
+    let has_more = messages.len() > asked.page.limit as usize;
+    if has_more {
+        messages.remove(0);
+    }
+    let user = claims.user.as_str();
+    let unseen =
+        messages.iter().filter(|message| message.status == Status::Sent && message.sender_id != user);
+    let changes: Vec<_> =
+        unseen.filter_map(|message| care.status_changed(message, Status::Delivered, None)).collect();
+    if !changes.is_empty() {
+        let care = Arc::clone(care);
+        drop(care.context.clone().tasks.spawn(async move {
+            if let Err(error) = care.advance(changes, Status::Delivered).await {
+                tracing::debug!(error = error.say(), "that messages were delivered was not noted");
+            }
+        }));
+    }
+    Ok(Reply::success(&json!({"messages": messages, "hasMore": has_more})))
+}
+
+/// The user's conversations, the last spoken in first.
+pub(super) async fn conversations(care: &Care, socket: &Socket, page: Page) -> Handled {
+    care.may_list(socket.user())?;
+    let (records, user) = (&care.context.records, socket.user().as_str());
+    // Greater than any id of a message.
+    let before = page.before.as_deref().unwrap_or("~");
+    let found = store::last_of_each(records.pool(), user, before, i64::from(page.limit));
+    let mut conversations = Vec::new();
+    for message in records.run(found).await? {
+        let unread = records.run(store::unread_in(records.pool(), &message.conversation_id, user)).await?;
+        let other = if message.sender_id == user {
+            message.recipient_id.clone()
+        } else {
+            Some(message.sender_id.clone())
+        };
+        conversations.push(json!({
+            "conversationId": message.conversation_id,
+            "recipientId": message.recipient_id.as_ref().and(other),
+            "roomId": message.room_id,
+            "lastMessage": message,
+            "unreadCount": unread,
+        }));
+    }
+    Ok(Reply::success(&json!({"conversations": conversations})))
+}

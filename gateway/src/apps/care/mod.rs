@@ -1,0 +1,163 @@
+//! `care`: telehealth (document 004; contract, "care").
+//!
+//! - [`rooms`]: who may be where, who is there, who types.
+//! - [`messages`]: stored, sent, delivered, read.
+//! - [`call`] is what a call can become; [`calls`] makes it so, on whichever node.
+//! - [`presence`]: one status for a user of many sockets.
+//! - [`notifications`]: stored, and told to whoever is there.
+//!
+//! What is stored is told with the record, or later if it must ([`crate::announce`]).
+
+mod call;
+mod call_store;
+mod calls;
+mod events;
+mod message_store;
+mod messages;
+mod notifications;
+mod presence;
+mod room_id;
+mod rooms;
+mod status;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fanout::Gone;
+use serde_json::json;
+use shared::limits::RATED_USERS_MAX;
+use shared::names::{Namespace, Room, UserId};
+
+use super::{Event, Handled, Handling, Reply};
+use crate::announce::{Announcement, Audience};
+use crate::context::Context;
+use crate::error::AppError;
+use crate::limiter::{Meters, Rate};
+use crate::metrics::{self, Limit};
+use crate::socket::Socket;
+use events::ClientEvent;
+pub(crate) use events::EVENTS;
+pub(crate) use notifications::NewNotification;
+pub(crate) use room_id::ROOM_PREFIXES;
+
+/// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.
+const NOTIFICATIONS_PREFIX: &str = "notifications:";
+
+/// The app.
+#[derive(Debug)]
+pub(crate) struct Care {
+    context: Context,
+    namespace: Namespace,
+    presence: presence::Local,
+    /// Lists of other users that one user asks for.
+    lists: Meters<UserId>,
+}
+
+impl Care {
+    /// Makes the app, and starts what runs for it until the node stops.
+    pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+        let lists = Meters::new(Rate::new(5, 20), RATED_USERS_MAX);
+        let care = Arc::new(Self { context, namespace, presence: presence::Local::default(), lists });
+        let tasks = &care.context.tasks;
+        tasks.spawn_until_stop(calls::look_after(Arc::clone(&care)));
+        tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
+        tasks.spawn_until_stop(presence::find_idle(Arc::clone(&care)));
+        care
+    }
+
+    /// An event for every socket of a user.
+    fn to_user(&self, user: &UserId, event: &str, body: &impl serde::Serialize) -> Announcement {
+        Announcement::new(&self.namespace, Audience::User(user.clone()), event, body)
+    }
+
+    /// Takes a unit of the rate at which a user may ask for lists of others.
+    fn may_list(&self, user: &UserId) -> Result<(), AppError> {
+        if self.lists.take(user.clone(), Instant::now()) {
+            return Ok(());
+        }
+        metrics::get().rate_limited(Limit::UserRate);
+        Err(AppError::Limited("Too many requests".into(), 1))
+    }
+}
+
+fn notifications_room(user: &UserId) -> Room {
+    Room::prefixed(NOTIFICATIONS_PREFIX, user.as_str())
+}
+
+/// An ack with `realtime: false` where others hear of it later.
+fn told(mut body: serde_json::Value, realtime: bool) -> Reply {
+    if !realtime {
+        body["realtime"] = json!(false);
+    }
+    Reply::success(&body)
+}
+
+pub(crate) fn on_event(care: &Arc<Care>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
+    presence::touch(care, socket.user());
+    match ClientEvent::decode(&event.name, &event.args) {
+        Ok(event) => Handling::later(handle(Arc::clone(care), Arc::clone(socket), event)),
+        Err(error) => Handling::Done(Err(error)),
+    }
+}
+
+async fn handle(care: Arc<Care>, socket: Arc<Socket>, event: ClientEvent) -> Handled {
+    match event {
+        ClientEvent::RoomJoin(room) => rooms::join(&care, &socket, &room).await,
+        ClientEvent::RoomLeave(room) => rooms::leave(&care, &socket, &room).await,
+        ClientEvent::TypingStart(room) => rooms::typing(&care, &socket, &room, true).await,
+        ClientEvent::TypingStop(room) => rooms::typing(&care, &socket, &room, false).await,
+        ClientEvent::Send(message) => messages::send(&care, &socket, message).await,
+        ClientEvent::Read(ids) => messages::read(&care, &socket, ids).await,
+        ClientEvent::History(page) => messages::history(&care, &socket, page).await,
+        ClientEvent::Conversations(page) => messages::conversations(&care, &socket, page).await,
+        ClientEvent::Initiate(call) => calls::initiate(&care, &socket, call).await,
+        ClientEvent::Accept(id) => calls::accept(&care, &socket, id).await,
+        ClientEvent::Reject(id, reason) => calls::reject(&care, &socket, id, reason).await,
+        ClientEvent::End(id) => calls::end(&care, &socket, id).await,
+        ClientEvent::Signal(id, signal) => calls::signal(&care, &socket, &id, &signal).await,
+        ClientEvent::PresenceGet(users) => presence::get(&care, &socket, &users).await,
+        ClientEvent::SetStatus(chosen) => presence::set_status(&care, &socket, chosen).await,
+        ClientEvent::Subscribe(users) => presence::subscribe(&care, &socket, &users).await,
+        ClientEvent::Unsubscribe(users) => presence::unsubscribe(&care, &socket, users.as_deref()),
+        ClientEvent::NotificationRead(id) => notifications::read(&care, &socket, Some(id)).await,
+        ClientEvent::NotificationReadAll => notifications::read(&care, &socket, None).await,
+        ClientEvent::NotificationList(page) => notifications::list(&care, &socket, page).await,
+        ClientEvent::UnreadCount => notifications::unread(&care, &socket).await,
+    }
+}
+
+/// A socket is connected: its user is there.
+pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
+    let body = json!({"socketId": socket.id().as_str(), "userId": socket.user().as_str()});
+    socket.emit(&care.context, "connected", &body);
+    let entered = care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await;
+    let is_first = entered.is_ok_and(|entered| entered.first_of_user);
+    let (care, socket) = (Arc::clone(care), Arc::clone(socket));
+    drop(care.context.clone().tasks.spawn(async move {
+        if is_first {
+            presence::came(&care, socket.user()).await;
+        }
+        calls::ring_again(&care, &socket).await;
+    }));
+}
+
+/// A user's last socket in a room is gone for good.
+pub(crate) async fn on_gone(care: &Arc<Care>, gone: &Gone) {
+    if gone.room == notifications_room(&gone.user) {
+        presence::gone(care, &gone.user).await;
+    }
+    rooms::gone(care, gone).await;
+}
+
+/// A user who was told to be gone is there.
+pub(crate) async fn on_back(care: &Arc<Care>, back: &Gone) {
+    if back.room == notifications_room(&back.user) {
+        presence::came(care, &back.user).await;
+    }
+    rooms::back(care, back).await;
+}
+
+/// An announcement was told that had been left over: a message has been delivered, perhaps.
+pub(crate) async fn on_told(care: &Arc<Care>, announcement: &Announcement) {
+    messages::told_later(care, announcement).await;
+}

@@ -1,0 +1,202 @@
+//! Notifications: stored for a user, told to the sockets that are there, unread until they are read. How many are unread
+//! is counted from the rows, so it cannot drift from them.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::names::UserId;
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row as _};
+use uuid::Uuid;
+
+use super::Care;
+use super::events::Page;
+use crate::announce::{self, Announcement};
+use crate::apps::{Handled, Reply};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::socket::Socket;
+
+const INSERT: &str = "INSERT INTO care_notifications \
+    (id, user_id, title, message, kind, data, is_read, idempotency_key, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8) ON CONFLICT DO NOTHING";
+const COLUMNS: &str =
+    "SELECT id, user_id, title, message, kind, data, is_read, created_at FROM care_notifications";
+const READ: &str = "UPDATE care_notifications SET is_read = 1 WHERE id = $1 AND user_id = $2";
+const READ_ALL: &str = "UPDATE care_notifications SET is_read = 1 WHERE user_id = $1 AND is_read = 0";
+const UNREAD: &str = "SELECT COUNT(*) FROM care_notifications WHERE user_id = $1 AND is_read = 0";
+
+/// A notification to be sent, checked.
+#[derive(Debug)]
+pub(crate) struct NewNotification {
+    pub(crate) user: UserId,
+    pub(crate) title: String,
+    pub(crate) message: String,
+    pub(crate) kind: Option<String>,
+    pub(crate) data: Option<Box<RawValue>>,
+    /// A second notification to the same user with this key is none.
+    pub(crate) key: Option<String>,
+}
+
+/// A notification as it is stored and shown.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Notification {
+    id: String,
+    user_id: String,
+    title: String,
+    message: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    data: Option<Box<RawValue>>,
+    read: bool,
+    created_at: String,
+}
+
+impl Notification {
+    /// Whether it is what was to be sent.
+    fn is(&self, new: &Self) -> bool {
+        let data = |of: &Self| of.data.as_ref().map(|data| data.get().to_owned());
+        (&self.title, &self.message, &self.kind, data(self))
+            == (&new.title, &new.message, &new.kind, data(new))
+    }
+}
+
+impl Care {
+    /// Stores a notification and tells its user; answers it, and whether it is new.
+    ///
+    /// # Errors
+    /// 422 when its key was used for another one.
+    pub(crate) async fn notify(
+        self: &Arc<Self>,
+        new: NewNotification,
+    ) -> Result<(Notification, bool), AppError> {
+        let at_ms = now_ms();
+        let notification = Notification {
+            id: Uuid::now_v7().to_string(),
+            user_id: new.user.as_str().to_owned(),
+            title: new.title,
+            message: new.message,
+            kind: new.kind,
+            data: new.data,
+            read: false,
+            created_at: iso(at_ms),
+        };
+        let (care, user, key) = (Arc::clone(self), new.user, new.key);
+        self.context
+            .to_the_end(async move {
+                let announcement = [care.to_user(&user, "notification:new", &notification)];
+                let records = &care.context.records;
+                let inserted = insert(records.pool(), (&notification, at_ms), key.as_deref(), &announcement);
+                if records.run(inserted).await? {
+                    care.context.announcer.tell(&announcement).await;
+                    return Ok((notification, true));
+                }
+                let key = key.unwrap_or_default();
+                let before = records.run(by_key(records.pool(), user.as_str(), &key)).await?;
+                match before {
+                    Some(before) if before.is(&notification) => Ok((before, false)),
+                    Some(_) => Err(AppError::Conflict("Idempotency-Key was used for something else".into())),
+                    None => Err(AppError::Internal),
+                }
+            })
+            .await
+    }
+
+    async fn count_unread(&self, user: &UserId) -> Result<i64, AppError> {
+        let records = &self.context.records;
+        records.run(unread_of(records.pool(), user.as_str())).await
+    }
+}
+
+async fn insert(
+    pool: &AnyPool,
+    (notification, at_ms): (&Notification, u64),
+    key: Option<&str>,
+    announcements: &[Announcement],
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query(INSERT)
+        .bind(&notification.id)
+        .bind(&notification.user_id)
+        .bind(&notification.title)
+        .bind(&notification.message)
+        .bind(&notification.kind)
+        .bind(notification.data.as_ref().map(|data| data.get().to_owned()))
+        .bind(key)
+        .bind(i64::try_from(at_ms).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+async fn by_key(pool: &AnyPool, user: &str, key: &str) -> Result<Option<Notification>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE user_id = $1 AND idempotency_key = $2");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user).bind(key).fetch_optional(pool).await?;
+    row.as_ref().map(notification).transpose()
+}
+
+async fn unread_of(pool: &AnyPool, user: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query(UNREAD).bind(user).fetch_one(pool).await?.try_get(0)
+}
+
+fn notification(row: &AnyRow) -> Result<Notification, sqlx::Error> {
+    let created_at: i64 = row.try_get(7)?;
+    let data: Option<String> = row.try_get(5)?;
+    Ok(Notification {
+        id: row.try_get(0)?,
+        user_id: row.try_get(1)?,
+        title: row.try_get(2)?,
+        message: row.try_get(3)?,
+        kind: row.try_get(4)?,
+        data: data.and_then(|data| RawValue::from_string(data).ok()),
+        read: row.try_get::<i64, _>(6)? != 0,
+        created_at: iso(u64::try_from(created_at).unwrap_or_default()),
+    })
+}
+
+/// The user has read one notification, or (`None`) all.
+pub(super) async fn read(care: &Care, socket: &Socket, id: Option<String>) -> Handled {
+    let (records, user) = (&care.context.records, socket.user());
+    let query = match &id {
+        Some(id) if id.contains('\0') => return Err(AppError::NotFound("Notification not found".into())),
+        Some(id) => sqlx::query(READ).bind(id.clone()).bind(user.as_str().to_owned()),
+        None => sqlx::query(READ_ALL).bind(user.as_str().to_owned()),
+    };
+    let updated = records.run(query.execute(records.pool())).await?.rows_affected();
+    if id.is_some() && updated == 0 {
+        return Err(AppError::NotFound("Notification not found".into()));
+    }
+    let unread = care.count_unread(user).await?;
+    Ok(Reply::success(&json!({"unreadCount": unread, "updated": updated})))
+}
+
+/// A page of the user's notifications, newest first.
+pub(super) async fn list(care: &Care, socket: &Socket, page: Page) -> Handled {
+    let (records, user) = (&care.context.records, socket.user());
+    let unread_only = if page.unread_only { "AND is_read = 0" } else { "" };
+    let sql = format!("{COLUMNS} WHERE user_id = $1 AND id < $2 {unread_only} ORDER BY id DESC LIMIT $3");
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(user.as_str().to_owned())
+        // Greater than any id.
+        .bind(page.before.unwrap_or_else(|| "~".to_owned()))
+        .bind(i64::from(page.limit) + 1);
+    let rows = records.run(query.fetch_all(records.pool())).await?;
+    let has_more = rows.len() > page.limit as usize;
+    let listed: Result<Vec<_>, _> = rows.iter().take(page.limit as usize).map(notification).collect();
+    let listed = listed.map_err(|error| AppError::records(&error))?;
+    let unread = care.count_unread(user).await?;
+    Ok(Reply::success(&json!({"notifications": listed, "hasMore": has_more, "unreadCount": unread})))
+}
+
+/// How many the user has not read.
+pub(super) async fn unread(care: &Care, socket: &Socket) -> Handled {
+    Ok(Reply::success(&json!({"unreadCount": care.count_unread(socket.user()).await?})))
+}

@@ -1,0 +1,366 @@
+//! Who is there: one status for a user, of all their sockets on all nodes.
+//!
+//! Whether a user has a socket is known from their room of notifications, which the fan-out counts with leases. What else
+//! is known is one record for each user in the live state, changed by comparing and swapping, so that no node overwrites
+//! what another has found. A user whose last socket is gone gets a timer, which any node may see go off: only then, and
+//! only if they did not come back, they are offline.
+//!
+//! A change is told to the room of those who watch. What is told is what the record says at that moment, and it is read
+//! again after telling: the last word is the newest, whoever speaks it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use fanout::Target;
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+use shared::limits::{
+    DUE_EVERY_MS, PRESENCE_AT_ONCE, PRESENCE_COALESCE_MS, PRESENCE_RECORD_KEPT_S, PRESENCE_USERS_MAX,
+};
+use shared::names::{Room, UserId};
+
+use super::room_id::PRESENCE_PREFIX;
+use super::status::{Chosen, Record};
+use super::{Care, calls, notifications_room};
+use crate::apps::{Handled, Reply};
+use crate::clock::now_ms;
+use crate::error::AppError;
+use crate::socket::{self, Socket};
+
+/// Timers of users who may be offline.
+const OFFLINE: &str = "care:offline";
+
+const KEPT: Duration = Duration::from_secs(PRESENCE_RECORD_KEPT_S);
+const COALESCE: Duration = Duration::from_millis(PRESENCE_COALESCE_MS);
+
+/// What this node knows of its own users.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    activity: DashMap<UserId, Activity>,
+    /// Users whose change is about to be told.
+    telling: DashMap<UserId, ()>,
+}
+
+#[derive(Debug)]
+struct Activity {
+    last: Instant,
+    /// When the others were last told of it.
+    told: Option<Instant>,
+    is_idle: bool,
+}
+
+fn key(user: &UserId) -> String {
+    format!("care:presence:{user}")
+}
+
+fn watchers(user: &UserId) -> Room {
+    Room::prefixed(PRESENCE_PREFIX, user.as_str())
+}
+
+/// Changes a user's record, and tells it if others see a difference.
+async fn change(
+    care: &Arc<Care>,
+    user: &UserId,
+    change: impl Fn(&mut Record) + Send + Sync,
+) -> Result<(), AppError> {
+    let changed = |before: Option<&str>| {
+        let (was, mut record) = (Record::read(before), Record::read(before));
+        change(&mut record);
+        // What does not change the record writes nothing, not even where there is none.
+        if record == was { before.map(str::to_owned) } else { Some(record.write()) }
+    };
+    let (before, after) = care.context.fanout.live().update(&key(user), KEPT, changed).await?;
+    let (before, after) = (Record::read(before.as_deref()), Record::read(after.as_deref()));
+    if before.shown(user) != after.shown(user) {
+        tell(care, user);
+    }
+    Ok(())
+}
+
+/// As [`change`], for what nobody waits for: what cannot be done now is found by the next who looks.
+async fn try_change(care: &Arc<Care>, user: &UserId, act: impl Fn(&mut Record) + Send + Sync) {
+    if let Err(error) = change(care, user, act).await {
+        tracing::debug!(error = error.say(), "a user's presence was not changed");
+    }
+}
+
+/// Tells those who watch a user what their presence is, in a moment: changes until then are told as one.
+fn tell(care: &Arc<Care>, user: &UserId) {
+    if care.presence.telling.insert(user.clone(), ()).is_some() {
+        return;
+    }
+    let (care, user) = (Arc::clone(care), user.clone());
+    drop(care.context.clone().tasks.spawn(async move {
+        tokio::time::sleep(COALESCE).await;
+        // From now on a change is told by somebody else.
+        care.presence.telling.remove(&user);
+        let live = care.context.fanout.live();
+        let keys = [key(&user)];
+        let mut said = None;
+        while let Ok(now) = live.get(&keys).await {
+            if said.as_ref() == Some(&now) {
+                break;
+            }
+            let record = Record::read(now.first().and_then(Option::as_deref));
+            let room = watchers(&user);
+            let target = Target::room(&care.namespace, room.as_str());
+            if socket::broadcast(&care.context, target, "presence:changed", &record.shown(&user))
+                .await
+                .is_err()
+            {
+                // Redis is away: when it is back, everybody is told to look again.
+                break;
+            }
+            said = Some(now);
+        }
+    }));
+}
+
+/// A user has their first socket.
+pub(super) async fn came(care: &Arc<Care>, user: &UserId) {
+    let (arrival, now) = (rand::random(), now_ms());
+    try_change(care, user, |record| {
+        let gone_for_good = !record.is_on;
+        record.is_on = true;
+        (record.lost_ms, record.is_idle) = (None, false);
+        (record.arrival, record.active_ms) = (arrival, now);
+        if gone_for_good {
+            // A call does not outlive its party.
+            record.call = None;
+        }
+    })
+    .await;
+    let _ = care.context.fanout.live().cancel(OFFLINE, user.as_str()).await;
+}
+
+/// A user's last socket was lost a hold-back ago: they are offline when the grace period is over, unless they come back.
+pub(super) async fn gone(care: &Arc<Care>, user: &UserId) {
+    let (held, grace) = (care.context.fanout.holdback(), care.context.settings.presence_grace);
+    let lost = now_ms().saturating_sub(u64::try_from(held.as_millis()).unwrap_or_default());
+    try_change(care, user, |record| record.lost_ms = Some(lost)).await;
+    let left = grace.saturating_sub(held).max(Duration::from_millis(1));
+    if let Err(error) = care.context.fanout.live().schedule(OFFLINE, user.as_str(), left).await {
+        tracing::debug!(%error, "a user's grace period was not noted; whoever asks for them will");
+    }
+}
+
+/// Has users be offline whose grace period is over, until the node stops.
+pub(super) async fn settle_offline(care: Arc<Care>) {
+    // Short grace periods, of tests, are looked at more often.
+    let every = (care.context.settings.presence_grace / 4)
+        .clamp(Duration::from_millis(50), Duration::from_millis(DUE_EVERY_MS));
+    loop {
+        tokio::time::sleep(every).await;
+        let again = Duration::from_secs(5);
+        let Ok(due) = care.context.fanout.live().due(OFFLINE, PRESENCE_AT_ONCE, again).await else {
+            continue;
+        };
+        let settled = due.iter().filter_map(|id| UserId::parse(id).ok()).map(|user| {
+            let care = Arc::clone(&care);
+            async move {
+                if let Err(error) = settle(&care, &user).await {
+                    tracing::debug!(
+                        error = error.say(),
+                        "a user's presence was not settled; it is tried again"
+                    );
+                }
+            }
+        });
+        futures_util::future::join_all(settled).await;
+    }
+}
+
+async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
+    let live = care.context.fanout.live();
+    let before = live.get(&[key(user)]).await?.pop().flatten();
+    let is_there = is_there(care, user).await?;
+    let arrival = Record::read(before.as_deref()).arrival;
+    let now = now_ms();
+    change(care, user, |record| {
+        // Who came meanwhile has another arrival.
+        if record.arrival == arrival {
+            if is_there {
+                record.lost_ms = None;
+            } else if record.is_on {
+                record.is_on = false;
+                record.seen_ms = record.lost_ms.or(Some(now));
+                (record.lost_ms, record.is_idle) = (None, false);
+            }
+        }
+    })
+    .await?;
+    if !is_there {
+        calls::party_lost(care, user).await?;
+    }
+    live.cancel(OFFLINE, user.as_str()).await?;
+    Ok(())
+}
+
+/// Whether a user has a socket anywhere.
+async fn is_there(care: &Care, user: &UserId) -> Result<bool, AppError> {
+    let room = notifications_room(user);
+    let counted = care.context.fanout.count(care.namespace.as_str(), room.as_str()).await?;
+    Ok(counted.count.sockets > 0)
+}
+
+/// A user is in a call, or (`None`) not in this one any more.
+pub(super) async fn set_call(
+    care: &Arc<Care>,
+    user: &UserId,
+    call: &str,
+    is_in: bool,
+) -> Result<(), AppError> {
+    change(care, user, |record| {
+        if is_in {
+            record.call = Some(call.to_owned());
+        } else if record.call.as_deref() == Some(call) {
+            record.call = None;
+        }
+    })
+    .await
+}
+
+/// A user does something.
+pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
+    let (now, away) = (Instant::now(), care.context.settings.presence_away);
+    let is_news = {
+        let mut activity = care.presence.activity.entry(user.clone()).or_insert_with(|| Activity {
+            last: now,
+            told: None,
+            is_idle: false,
+        });
+        activity.last = now;
+        let is_news =
+            activity.is_idle || activity.told.is_none_or(|told| now.duration_since(told) > away / 4);
+        if is_news {
+            (activity.told, activity.is_idle) = (Some(now), false);
+        }
+        is_news
+    };
+    if is_news {
+        let (care, user, at) = (Arc::clone(care), user.clone(), now_ms());
+        drop(care.context.clone().tasks.spawn(async move {
+            try_change(&care, &user, |record| {
+                if record.is_on {
+                    (record.is_idle, record.active_ms) = (false, record.active_ms.max(at));
+                }
+            })
+            .await;
+        }));
+    }
+}
+
+/// Finds users who have done nothing for long, until the node stops.
+pub(super) async fn find_idle(care: Arc<Care>) {
+    let away = care.context.settings.presence_away;
+    let every = (away / 10).clamp(Duration::from_millis(50), Duration::from_secs(15));
+    loop {
+        tokio::time::sleep(every).await;
+        let here: HashSet<UserId> =
+            care.context.fanout.sockets(&care.namespace).iter().map(|socket| socket.user().clone()).collect();
+        let now = Instant::now();
+        care.presence.activity.retain(|user, _| here.contains(user));
+        for user in &here {
+            // Whoever has done nothing since they came did something then.
+            care.presence.activity.entry(user.clone()).or_insert_with(|| Activity {
+                last: now,
+                told: None,
+                is_idle: false,
+            });
+        }
+        let is_idle = |activity: &Activity| !activity.is_idle && now.duration_since(activity.last) >= away;
+        let idle: Vec<UserId> = {
+            let found = care.presence.activity.iter().filter(|entry| is_idle(entry.value()));
+            found.map(|entry| entry.key().clone()).collect()
+        };
+        let since = now_ms().saturating_sub(u64::try_from(away.as_millis()).unwrap_or_default());
+        for user in idle {
+            // On another node they may have done something.
+            try_change(&care, &user, |record| record.is_idle |= record.is_on && record.active_ms <= since)
+                .await;
+            if let Some(mut activity) = care.presence.activity.get_mut(&user)
+                && is_idle(&activity)
+            {
+                activity.is_idle = true;
+            }
+        }
+    }
+}
+
+/// What others see of some users.
+async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Value>, AppError> {
+    let keys: Vec<String> = users.iter().map(key).collect();
+    let kept = care.context.fanout.live().get(&keys).await?;
+    let look = |(user, kept): (UserId, Option<String>)| {
+        let care = Arc::clone(care);
+        async move {
+            let mut record = Record::read(kept.as_deref());
+            // What is kept may be lost with Redis, and who is there is not; and it may say that somebody is there whom no
+            // living node knows.
+            if kept.is_none() || (record.is_on && record.lost_ms.is_none()) {
+                match is_there(&care, &user).await {
+                    Ok(true) => record.is_on = true,
+                    Ok(false) if record.is_on => gone(&care, &user).await,
+                    Ok(false) | Err(_) => {}
+                }
+            }
+            json!(record.shown(&user))
+        }
+    };
+    let asked = users.iter().cloned().zip(kept).map(look);
+    let looked: Vec<_> = asked.collect();
+    Ok(stream::iter(looked).buffered(PRESENCE_AT_ONCE).collect().await)
+}
+
+pub(super) async fn get(care: &Arc<Care>, socket: &Socket, users: &[UserId]) -> Handled {
+    care.may_list(socket.user())?;
+    Ok(Reply::success(&json!({"presences": shown(care, users).await?})))
+}
+
+pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen) -> Handled {
+    let user = socket.user();
+    let Chosen { mode, custom } = &chosen;
+    change(care, user, |record| {
+        record.is_on = true;
+        (record.mode, record.is_idle) = (*mode, false);
+        record.custom.clone_from(custom);
+    })
+    .await?;
+    let kept = care.context.fanout.live().get(&[key(user)]).await?.pop().flatten();
+    let record = Record::read(kept.as_deref());
+    Ok(Reply::success(&json!({"status": record.status(), "customStatus": record.custom})))
+}
+
+/// A socket watches users, and is told what they are now.
+pub(super) async fn subscribe(care: &Arc<Care>, socket: &Arc<Socket>, users: &[UserId]) -> Handled {
+    care.may_list(socket.user())?;
+    let fanout = &care.context.fanout;
+    let watched = fanout.watched(socket.local());
+    let is_watched = |user: &UserId| watched.iter().any(|room| *room == watchers(user));
+    let new = users.iter().filter(|user| !is_watched(user)).count();
+    if watched.len() + new > PRESENCE_USERS_MAX {
+        let say = format!("Too many subscriptions (max {PRESENCE_USERS_MAX})");
+        return Err(AppError::Limited(say.into(), 1));
+    }
+    // Watched before they are looked at, so that no change lies between.
+    let rooms: Vec<Room> = users.iter().map(watchers).collect();
+    let watching: Vec<_> = rooms.iter().map(|room| fanout.watch(socket.local(), room)).collect();
+    for outcome in futures_util::future::join_all(watching).await {
+        outcome?;
+    }
+    let presences = shown(care, users).await?;
+    Ok(Reply::success(&json!({"presences": presences, "subscribed": watched.len() + new})))
+}
+
+/// A socket watches these no more, or nobody.
+pub(super) fn unsubscribe(care: &Care, socket: &Arc<Socket>, users: Option<&[UserId]>) -> Handled {
+    let fanout = &care.context.fanout;
+    let rooms =
+        users.map_or_else(|| fanout.watched(socket.local()), |users| users.iter().map(watchers).collect());
+    for room in rooms {
+        fanout.unwatch(socket.local(), room.as_str());
+    }
+    Ok(Reply::ok())
+}

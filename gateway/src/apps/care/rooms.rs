@@ -1,0 +1,265 @@
+//! Rooms: entering and leaving, who is there, who types; and whom backends grant them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fanout::{Gone, Target};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::auth::Claims;
+use shared::limits::MEMBERS_MAX;
+use shared::names::UserId;
+use sqlx::{AnyPool, Row as _};
+
+use super::room_id::RoomId;
+use super::{Care, call_store};
+use crate::apps::{Handled, Reply};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::socket::{self, Socket};
+
+const GRANTED: &str = "SELECT 1 FROM care_room_members WHERE room_id = $1 AND user_id = $2";
+const GRANTS: &str = "SELECT user_id FROM care_room_members WHERE room_id = $1 ORDER BY user_id";
+const REVOKE: &str = "DELETE FROM care_room_members WHERE room_id = $1";
+const GRANT: &str = "INSERT INTO care_room_members (room_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+/// `room:userJoined` and `room:userLeft`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UserMoved<'a> {
+    room_id: &'a str,
+    user_id: &'a str,
+    role: Option<&'a str>,
+    display_name: &'a str,
+    timestamp: String,
+}
+
+/// `typing:start` and `typing:stop`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Typing<'a> {
+    room_id: &'a str,
+    user_id: &'a str,
+    role: Option<&'a str>,
+    display_name: &'a str,
+}
+
+impl Care {
+    /// Whether a user may enter a room, write to it and read it.
+    ///
+    /// # Errors
+    /// 403 with the document's words.
+    pub(super) async fn must_have_access(&self, claims: &Claims, room: &RoomId) -> Result<(), AppError> {
+        let may = match room.opens_for(claims) {
+            Some(may) => may,
+            None => {
+                let (records, user) = (&self.context.records, claims.user.as_str());
+                records.run(is_granted(records.pool(), room.as_str(), user)).await?
+                    || match room.as_str().strip_prefix("call:") {
+                        Some(call) => records.run(call_store::is_party(records.pool(), call, user)).await?,
+                        None => false,
+                    }
+            }
+        };
+        if may { Ok(()) } else { Err(AppError::Forbidden("Room access denied".into())) }
+    }
+
+    /// Who is granted a room.
+    ///
+    /// # Errors
+    /// 400 for rooms that are not granted.
+    pub(crate) async fn grants(&self, room: &str) -> Result<Vec<String>, AppError> {
+        let room = granted_room(room)?;
+        let records = &self.context.records;
+        records.run(grants(records.pool(), room.as_str())).await
+    }
+
+    /// Grants a room to these users and nobody else; who is no more among them is taken out of it.
+    ///
+    /// # Errors
+    /// 400 for rooms that are not granted.
+    pub(crate) async fn grant(
+        self: &Arc<Self>,
+        room: &str,
+        users: Vec<UserId>,
+    ) -> Result<Vec<String>, AppError> {
+        let room = granted_room(room)?;
+        let care = Arc::clone(self);
+        self.context
+            .to_the_end(async move {
+                let records = &care.context.records;
+                let before = records.run(grants(records.pool(), room.as_str())).await?;
+                records.run(set_grants(records.pool(), room.as_str(), &users)).await?;
+                let after = records.run(grants(records.pool(), room.as_str())).await?;
+                let revoked: Vec<UserId> = before
+                    .iter()
+                    .filter(|user| !after.contains(user))
+                    .filter_map(|user| UserId::parse(user).ok())
+                    .collect();
+                if !revoked.is_empty() {
+                    care.take_out(&room, &revoked).await;
+                }
+                Ok(after)
+            })
+            .await
+    }
+
+    async fn take_out(&self, room: &RoomId, revoked: &[UserId]) {
+        let fanout = &self.context.fanout;
+        let members = fanout.members(self.namespace.as_str(), room.as_str()).await.unwrap_or_default();
+        for user in revoked {
+            if let Err(error) = fanout.leave_user(&self.namespace, user, room.room()).await {
+                tracing::warn!(%error, room = room.as_str(), "a user was not taken out of a room");
+            }
+            if let Some(member) = members.iter().find(|member| member.user == *user) {
+                let body = UserMoved {
+                    room_id: room.as_str(),
+                    user_id: user.as_str(),
+                    role: member.role.as_deref(),
+                    display_name: &member.display_name,
+                    timestamp: iso(now_ms()),
+                };
+                self.tell_room(Target::room(&self.namespace, room.as_str()), "room:userLeft", &body).await;
+            }
+        }
+    }
+
+    async fn tell_room(&self, target: Target<'_>, event: &str, body: &(impl Serialize + Sync)) {
+        if let Err(error) = socket::broadcast(&self.context, target, event, body).await {
+            tracing::warn!(%error, event, "the others of a room were not told");
+        }
+    }
+}
+
+fn granted_room(room: &str) -> Result<RoomId, AppError> {
+    let room = RoomId::parse(room)?;
+    if room.is_granted() {
+        Ok(room)
+    } else {
+        Err(AppError::BadInput("Only rooms that begin with visit: or call: are granted".into()))
+    }
+}
+
+async fn is_granted(pool: &AnyPool, room: &str, user: &str) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query(GRANTED).bind(room).bind(user).fetch_optional(pool).await?.is_some())
+}
+
+async fn grants(pool: &AnyPool, room: &str) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(GRANTS).bind(room).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+async fn set_grants(pool: &AnyPool, room: &str, users: &[UserId]) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query(REVOKE).bind(room).execute(&mut *transaction).await?;
+    for user in users {
+        sqlx::query(GRANT).bind(room).bind(user.as_str()).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
+
+fn moved<'a>(room: &'a RoomId, claims: &'a Claims) -> UserMoved<'a> {
+    UserMoved {
+        room_id: room.as_str(),
+        user_id: claims.user.as_str(),
+        role: claims.role.as_deref(),
+        display_name: &claims.display_name,
+        timestamp: iso(now_ms()),
+    }
+}
+
+/// Enters a room; answers who is there, each user once.
+pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
+    let claims = socket.claims();
+    care.must_have_access(&claims, room).await?;
+    let fanout = &care.context.fanout;
+    let entered = fanout.enter(socket.local(), room.room()).await?;
+    if entered.first_of_user {
+        let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
+        care.tell_room(target, "room:userJoined", &moved(room, &claims)).await;
+    }
+    // While Redis is away nobody knows who is on the other nodes.
+    let members = fanout.members(care.namespace.as_str(), room.as_str()).await;
+    let is_stale = members.is_err();
+    let mut seen = HashSet::new();
+    let members = members.unwrap_or_default();
+    let mut participants: Vec<Value> = members
+        .iter()
+        .filter(|member| seen.insert(member.user.clone()))
+        .take(MEMBERS_MAX)
+        .map(|member| {
+            json!({
+                "userId": member.user.as_str(), "role": member.role, "displayName": member.display_name,
+                "joinedAt": iso(member.connected_at_ms),
+            })
+        })
+        .collect();
+    if !seen.contains(&claims.user) {
+        participants.push(json!({
+            "userId": claims.user.as_str(), "role": claims.role, "displayName": claims.display_name,
+            "joinedAt": iso(now_ms()),
+        }));
+    }
+    let mut body = json!({"roomId": room.as_str(), "participants": participants});
+    if is_stale {
+        body["stale"] = json!(true);
+    }
+    Ok(Reply::success(&body))
+}
+
+/// Leaves a room.
+pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
+    if *room.room() == super::notifications_room(socket.user()) {
+        // It tells that the user is there.
+        return Ok(Reply::success(&json!({"roomId": room.as_str()})));
+    }
+    let left = care.context.fanout.leave(socket.local(), room.as_str()).await;
+    if left.last_of_user {
+        let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
+        care.tell_room(target, "room:userLeft", &moved(room, &socket.claims())).await;
+    }
+    Ok(Reply::success(&json!({"roomId": room.as_str()})))
+}
+
+/// Tells the others that the user types, or has stopped.
+pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: bool) -> Handled {
+    if !socket.local().is_in(room.as_str()) {
+        return Err(AppError::Forbidden("You must join the room first".into()));
+    }
+    let claims = socket.claims();
+    let body = Typing {
+        room_id: room.as_str(),
+        user_id: claims.user.as_str(),
+        role: claims.role.as_deref(),
+        display_name: &claims.display_name,
+    };
+    let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
+    // Who saw the start and misses the stop would wait for ever.
+    let (target, event) = if starts { (target.volatile(), "typing:start") } else { (target, "typing:stop") };
+    socket::broadcast(&care.context, target, event, &body).await?;
+    Ok(Reply::ok())
+}
+
+/// A user's last socket in a room is gone for good.
+pub(super) async fn gone(care: &Care, gone: &Gone) {
+    tell_moved(care, gone, "room:userLeft").await;
+}
+
+/// A user who was told to be gone is there.
+pub(super) async fn back(care: &Care, back: &Gone) {
+    tell_moved(care, back, "room:userJoined").await;
+}
+
+async fn tell_moved(care: &Care, gone: &Gone, event: &str) {
+    let Ok(room) = RoomId::parse(gone.room.as_str()) else { return };
+    if room.opens_for_members() {
+        let body = UserMoved {
+            room_id: room.as_str(),
+            user_id: gone.user.as_str(),
+            role: gone.role.as_deref(),
+            display_name: gone.display_name.as_deref().unwrap_or(gone.user.as_str()),
+            timestamp: iso(now_ms()),
+        };
+        care.tell_room(Target::room(&care.namespace, room.as_str()), event, &body).await;
+    }
+}

@@ -1,0 +1,166 @@
+//! What is known of a user's presence, and which status that makes. No clock and no wire here.
+
+use serde::{Deserialize, Serialize};
+use shared::names::UserId;
+
+use crate::clock::iso;
+
+/// A status as others see it (document 004, "Presence Status").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    Online,
+    Offline,
+    Away,
+    Busy,
+    InCall,
+}
+
+/// What a user wants to be while they are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) enum Mode {
+    #[default]
+    #[serde(rename = "o")]
+    Online,
+    #[serde(rename = "a")]
+    Away,
+    #[serde(rename = "b")]
+    Busy,
+}
+
+/// `presence:setStatus`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) mode: Mode,
+    pub(super) custom: Option<String>,
+}
+
+impl Chosen {
+    /// What a client may choose; `offline` and `in_call` come by themselves.
+    pub(super) fn new(status: &str, custom: Option<String>) -> Option<Self> {
+        let mode = match status {
+            "online" => Mode::Online,
+            "away" => Mode::Away,
+            "busy" => Mode::Busy,
+            _ => return None,
+        };
+        Some(Self { mode, custom })
+    }
+}
+
+/// What nodes know of a user together. Kept as JSON with short keys: there is one for each user.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Not told to be offline.
+    #[serde(rename = "o")]
+    pub(super) is_on: bool,
+    #[serde(rename = "m", default)]
+    pub(super) mode: Mode,
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub(super) custom: Option<String>,
+    /// Has done nothing for long.
+    #[serde(rename = "i", default)]
+    pub(super) is_idle: bool,
+    /// The call they are in.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub(super) call: Option<String>,
+    /// When they were last there, ms since the epoch.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub(super) seen_ms: Option<u64>,
+    /// Since when they have no socket, ms since the epoch.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub(super) lost_ms: Option<u64>,
+    /// When they last did something, not exactly, ms since the epoch.
+    #[serde(rename = "a", default)]
+    pub(super) active_ms: u64,
+    /// Another with each time they came, so that who took them for lost sees that they are back.
+    #[serde(rename = "n", default)]
+    pub(super) arrival: u64,
+}
+
+/// `presence:changed`, and an entry of lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Shown<'a> {
+    user_id: &'a str,
+    status: Status,
+    custom_status: Option<&'a str>,
+    last_seen: Option<String>,
+}
+
+impl Record {
+    /// The record of what is kept. What cannot be read is as good as nothing.
+    pub(super) fn read(kept: Option<&str>) -> Self {
+        kept.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// What is kept of the record.
+    pub(super) fn write(&self) -> String {
+        crate::socket::json(self)
+    }
+
+    /// The status that others see.
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self { is_on: false, .. } => Status::Offline,
+            Self { call: Some(_), .. } => Status::InCall,
+            Self { mode: Mode::Busy, .. } => Status::Busy,
+            Self { mode: Mode::Away, .. } | Self { is_idle: true, .. } => Status::Away,
+            Self { mode: Mode::Online, .. } => Status::Online,
+        }
+    }
+
+    pub(super) fn shown<'a>(&'a self, user: &'a UserId) -> Shown<'a> {
+        let status = self.status();
+        let last_seen = self.seen_ms.filter(|_| status == Status::Offline).map(iso);
+        Shown { user_id: user.as_str(), status, custom_status: self.custom.as_deref(), last_seen }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_the_strongest_that_holds() {
+        let on = Record { is_on: true, ..Record::default() };
+        let idle = Record { is_idle: true, ..on.clone() };
+        let busy = Record { mode: Mode::Busy, ..idle.clone() };
+        let in_call = Record { call: Some("c".into()), ..busy.clone() };
+        let off = Record { is_on: false, ..in_call.clone() };
+        for (record, status) in [
+            (&on, Status::Online),
+            (&idle, Status::Away),
+            (&Record { mode: Mode::Away, ..on.clone() }, Status::Away),
+            (&busy, Status::Busy),
+            (&in_call, Status::InCall),
+            (&off, Status::Offline),
+            (&Record::default(), Status::Offline),
+        ] {
+            assert_eq!(record.status(), status, "{record:?}");
+            assert_eq!(Record::read(Some(&record.write())), *record);
+        }
+        assert_eq!(Record::read(Some("{")), Record::default());
+    }
+
+    #[test]
+    fn who_was_last_seen_when_is_told_of_the_absent() {
+        let user = UserId::parse("u").unwrap();
+        let record = Record { seen_ms: Some(0), custom: Some("hi".into()), ..Record::default() };
+        let shown = serde_json::to_value(record.shown(&user)).unwrap();
+        let expected = serde_json::json!({
+            "userId": "u", "status": "offline", "customStatus": "hi", "lastSeen": "1970-01-01T00:00:00.000Z",
+        });
+        assert_eq!(shown, expected);
+        let here = Record { is_on: true, ..record };
+        assert_eq!(serde_json::to_value(here.shown(&user)).unwrap()["lastSeen"], serde_json::json!(null));
+    }
+
+    #[test]
+    fn nobody_chooses_to_be_offline_or_in_a_call() {
+        for word in ["offline", "in_call", "", "Online"] {
+            assert_eq!(Chosen::new(word, None), None, "{word}");
+        }
+        assert!(Chosen::new("busy", None).is_some());
+    }
+}

@@ -1,0 +1,389 @@
+//! An emergency, its helpers and its messages: what is recorded, and what each viewer may see of it.
+
+use fanout::Place;
+use serde::Serialize;
+use shared::auth::{Claims, Reputation};
+
+use crate::clock::iso;
+
+/// A closed set of words.
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        pub(crate) enum $type {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+
+        }
+
+        impl $type {
+            /// The word in records and on the wire.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// What a word stands for.
+            pub(crate) fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// What becomes of an emergency (contract, "emergencies": `active` → `responding` → `resolved` | `cancelled`).
+    Status {
+        Active = "active",
+        /// A helper has responded.
+        Responding = "responding",
+        Resolved = "resolved",
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// How far a helper is (document 002).
+    HelperStatus {
+        Responding = "responding",
+        OnWay = "on_way",
+        Arrived = "arrived",
+        Completed = "completed",
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// How urgent it is.
+    Priority { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
+}
+
+words! {
+    /// What a message's sender is in the emergency.
+    SenderRole { Owner = "owner", Helper = "helper" }
+}
+
+impl Priority {
+    /// What it is unless somebody says.
+    pub(crate) const DEFAULT: Self = Self::Medium;
+}
+
+impl SenderRole {
+    /// The role in a record that this system wrote.
+    pub(super) fn of_record(word: &str) -> Self {
+        Self::parse(word).unwrap_or(Self::Helper)
+    }
+}
+
+impl Status {
+    /// Whether helpers are still needed.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Active | Self::Responding)
+    }
+}
+
+/// Whose emergency it is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Owner {
+    pub(crate) id: String,
+    pub(crate) display_name: String,
+    pub(crate) avatar: Option<String>,
+}
+
+/// An emergency as it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Emergency {
+    pub(crate) id: String,
+    pub(crate) owner: Owner,
+    pub(crate) kind: String,
+    pub(crate) category: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) place: Place,
+    pub(crate) address: Option<String>,
+    pub(crate) priority: Priority,
+    pub(crate) severity: Option<i64>,
+    pub(crate) anonymous: bool,
+    pub(crate) status: Status,
+    pub(crate) created_at_ms: u64,
+    pub(crate) updated_at_ms: u64,
+    pub(crate) ended_at_ms: Option<u64>,
+    pub(crate) ended_by: Option<String>,
+    pub(crate) resolution_type: Option<String>,
+    pub(crate) resolution_notes: Option<String>,
+}
+
+/// A helper who has responded.
+#[derive(Debug, Clone)]
+pub(crate) struct Helper {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) reputation: Option<Reputation>,
+    pub(crate) status: HelperStatus,
+    pub(crate) notes: Option<String>,
+    pub(crate) joined_at_ms: u64,
+    pub(crate) updated_at_ms: u64,
+}
+
+/// A message between an owner and helpers.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) id: String,
+    pub(crate) emergency_id: String,
+    pub(crate) sender_id: String,
+    pub(crate) sender_role: SenderRole,
+    pub(crate) recipient_id: Option<String>,
+    pub(crate) message: String,
+    pub(crate) created_at_ms: u64,
+}
+
+/// Who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Viewer {
+    /// The owner or an admin: sees whose it is.
+    Insider,
+    /// Everybody else, and whoever reads what was sent to a room.
+    Outsider,
+}
+
+/// Whether a token is an admin's.
+pub(crate) fn is_admin(claims: &Claims) -> bool {
+    claims.role.as_deref() == Some("admin")
+}
+
+/// Whether a token is a helper's (contract, "emergencies").
+pub(crate) fn is_helper(claims: &Claims) -> bool {
+    matches!(claims.role.as_deref(), Some("helper" | "rescuer"))
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Location<'a> {
+    latitude: f64,
+    longitude: f64,
+    address: Option<&'a str>,
+}
+
+/// An emergency as clients see it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shown<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    category: Option<&'a str>,
+    description: Option<&'a str>,
+    location: Location<'a>,
+    priority: Priority,
+    severity: Option<i64>,
+    status: Status,
+    created_at: String,
+    updated_at: String,
+    anonymous_mode: bool,
+    user: Option<&'a Owner>,
+    resolved_at: Option<String>,
+    resolved_by: Option<&'a str>,
+    resolution_type: Option<&'a str>,
+    resolution_notes: Option<&'a str>,
+    cancelled_at: Option<String>,
+}
+
+/// A helper's name, as far as one name can be two.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Profile<'a> {
+    first_name: &'a str,
+    last_name: &'a str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Rating<'a> {
+    average: Option<&'a serde_json::Number>,
+    count: Option<&'a serde_json::Number>,
+}
+
+/// A helper as `helper:joined` shows them (document 002).
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownHelper<'a> {
+    id: &'a str,
+    profile: Profile<'a>,
+    trust_score: Option<&'a serde_json::Number>,
+    helper_rating: Option<Rating<'a>>,
+    status: HelperStatus,
+    notes: Option<&'a str>,
+    joined_at: String,
+    updated_at: String,
+}
+
+/// `emergency:message`, and an entry of the list of messages.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownMessage<'a> {
+    id: &'a str,
+    emergency_id: &'a str,
+    sender_id: Option<&'a str>,
+    sender_role: SenderRole,
+    recipient_id: Option<&'a str>,
+    message: &'a str,
+    timestamp: String,
+}
+
+impl Emergency {
+    /// Who `claims` is to it.
+    pub(crate) fn viewer(&self, claims: &Claims) -> Viewer {
+        if self.is_of(claims) || is_admin(claims) { Viewer::Insider } else { Viewer::Outsider }
+    }
+
+    /// Whether it is the emergency of this user.
+    pub(crate) fn is_of(&self, claims: &Claims) -> bool {
+        self.owner.id == claims.user.as_str()
+    }
+
+    fn hides_owner(&self, viewer: Viewer) -> bool {
+        self.anonymous && viewer == Viewer::Outsider
+    }
+
+    /// It, as `viewer` may see it. In anonymous mode nothing in it leads an outsider to its owner.
+    pub(crate) fn shown(&self, viewer: Viewer) -> Shown<'_> {
+        let hidden = self.hides_owner(viewer);
+        let ended = |status: Status| self.ended_at_ms.filter(|_| self.status == status).map(iso);
+        Shown {
+            id: &self.id,
+            kind: &self.kind,
+            category: self.category.as_deref(),
+            description: self.description.as_deref(),
+            location: Location {
+                latitude: self.place.latitude,
+                longitude: self.place.longitude,
+                address: self.address.as_deref(),
+            },
+            priority: self.priority,
+            severity: self.severity,
+            status: self.status,
+            created_at: iso(self.created_at_ms),
+            updated_at: iso(self.updated_at_ms),
+            anonymous_mode: self.anonymous,
+            user: (!hidden).then_some(&self.owner),
+            resolved_at: ended(Status::Resolved),
+            resolved_by: self.ended_by.as_deref().filter(|_| self.status == Status::Resolved && !hidden),
+            resolution_type: self.resolution_type.as_deref(),
+            resolution_notes: self.resolution_notes.as_deref(),
+            cancelled_at: ended(Status::Cancelled),
+        }
+    }
+}
+
+impl Helper {
+    pub(crate) fn shown(&self) -> ShownHelper<'_> {
+        let (first_name, last_name) = self.name.split_once(' ').unwrap_or((&self.name, ""));
+        let reputation = self.reputation.as_ref();
+        let rating =
+            reputation.filter(|reputation| reputation.average.is_some() || reputation.count.is_some());
+        ShownHelper {
+            id: &self.id,
+            profile: Profile { first_name, last_name },
+            trust_score: reputation.and_then(|reputation| reputation.trust_score.as_ref()),
+            helper_rating: rating.map(|reputation| Rating {
+                average: reputation.average.as_ref(),
+                count: reputation.count.as_ref(),
+            }),
+            status: self.status,
+            notes: self.notes.as_deref(),
+            joined_at: iso(self.joined_at_ms),
+            updated_at: iso(self.updated_at_ms),
+        }
+    }
+}
+
+impl Message {
+    /// It, as `viewer` may see it: who owns an anonymous emergency is shown to no outsider.
+    pub(crate) fn shown(&self, emergency: &Emergency, viewer: Viewer) -> ShownMessage<'_> {
+        let visible = |id: &&str| !(emergency.hides_owner(viewer) && *id == emergency.owner.id);
+        ShownMessage {
+            id: &self.id,
+            emergency_id: &self.emergency_id,
+            sender_id: Some(&*self.sender_id).filter(visible),
+            sender_role: self.sender_role,
+            recipient_id: self.recipient_id.as_deref().filter(visible),
+            message: &self.message,
+            timestamp: iso(self.created_at_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn emergency(anonymous: bool, status: Status) -> Emergency {
+        Emergency {
+            id: "e1".into(),
+            owner: Owner { id: "owner-7".into(), display_name: "Olga".into(), avatar: Some("o.png".into()) },
+            kind: "medical".into(),
+            category: None,
+            description: None,
+            place: Place { latitude: 1.0, longitude: 2.0 },
+            address: None,
+            priority: Priority::High,
+            severity: Some(9),
+            anonymous,
+            status,
+            created_at_ms: 0,
+            updated_at_ms: 0,
+            ended_at_ms: Some(1_000),
+            ended_by: Some("owner-7".into()),
+            resolution_type: None,
+            resolution_notes: None,
+        }
+    }
+
+    #[test]
+    fn an_anonymous_owner_is_shown_to_insiders_alone() {
+        let text = |anonymous, viewer| {
+            serde_json::to_string(&emergency(anonymous, Status::Resolved).shown(viewer)).unwrap()
+        };
+        for trace in ["owner-7", "Olga", "o.png"] {
+            assert!(text(true, Viewer::Insider).contains(trace));
+            assert!(text(false, Viewer::Outsider).contains(trace));
+            assert!(!text(true, Viewer::Outsider).contains(trace));
+        }
+    }
+
+    #[test]
+    fn messages_of_an_anonymous_owner_have_no_sender() {
+        let emergency = emergency(true, Status::Responding);
+        let message = |sender: &str, recipient: Option<&str>| Message {
+            id: "m".into(),
+            emergency_id: "e1".into(),
+            sender_id: sender.into(),
+            sender_role: SenderRole::Owner,
+            recipient_id: recipient.map(str::to_owned),
+            message: "hello".into(),
+            created_at_ms: 0,
+        };
+        for message in [message("owner-7", Some("h")), message("h", Some("owner-7"))] {
+            let text = |viewer| serde_json::to_string(&message.shown(&emergency, viewer)).unwrap();
+            assert!(!text(Viewer::Outsider).contains("owner-7"));
+            assert!(text(Viewer::Insider).contains("owner-7"));
+        }
+    }
+
+    #[test]
+    fn a_helper_has_two_names_where_one_can_be_cut() {
+        let names = |name: &str| {
+            let helper = Helper {
+                id: "h".into(),
+                name: name.into(),
+                reputation: None,
+                status: HelperStatus::OnWay,
+                notes: None,
+                joined_at_ms: 0,
+                updated_at_ms: 0,
+            };
+            serde_json::to_value(helper.shown()).unwrap()["profile"].clone()
+        };
+        assert_eq!(
+            names("John Ronald Doe"),
+            serde_json::json!({"firstName": "John", "lastName": "Ronald Doe"})
+        );
+        assert_eq!(names("john"), serde_json::json!({"firstName": "john", "lastName": ""}));
+    }
+}

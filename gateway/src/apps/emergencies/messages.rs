@@ -1,0 +1,111 @@
+//! Private messages between an owner and the helpers of an emergency.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use shared::auth::Claims;
+use shared::names::UserId;
+use uuid::Uuid;
+
+use super::emergency::{
+    Emergency, Helper, HelperStatus, Message, SenderRole, ShownMessage, Viewer, is_admin,
+};
+use super::events::NewMessage;
+use super::store::{self, Changed};
+use super::{Emergencies, within};
+use crate::announce::{Announcement, Audience};
+use crate::apps::{Handled, Reply};
+use crate::clock::now_ms;
+use crate::error::AppError;
+use crate::socket::Socket;
+
+/// Stores a message and sends it to whom it is for, and to the sender's other sockets.
+pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewMessage) -> Handled {
+    within(&app.rates.messages, socket.user())?;
+    let emergency = app.find(&new.emergency_id).await?;
+    let sender = socket.user().as_str();
+    let helpers = app.helpers_of(&emergency.id).await?;
+    let mut responding = helpers.iter().filter(|helper| helper.status != HelperStatus::Cancelled);
+    let is_owner = emergency.owner.id == sender;
+    let recipients: Vec<&str> = if is_owner {
+        let all = responding.map(|helper| &*helper.id);
+        let meant: Vec<&str> =
+            all.filter(|id| new.recipient_id.as_deref().is_none_or(|to| to == *id)).collect();
+        if meant.is_empty() {
+            return Err(AppError::NotFound("No such helper".into()));
+        }
+        meant
+    } else {
+        let to_owner = new.recipient_id.as_deref().is_none_or(|to| to == emergency.owner.id);
+        if !to_owner || !responding.any(|helper| helper.id == sender) {
+            return Err(AppError::Forbidden("Not authorized to write in this emergency".into()));
+        }
+        vec![&emergency.owner.id]
+    };
+    let message = Message {
+        id: Uuid::now_v7().to_string(),
+        emergency_id: emergency.id.clone(),
+        sender_id: sender.to_owned(),
+        sender_role: if is_owner { SenderRole::Owner } else { SenderRole::Helper },
+        recipient_id: if is_owner { new.recipient_id.clone() } else { Some(emergency.owner.id.clone()) },
+        message: new.message,
+        created_at_ms: now_ms(),
+    };
+    let viewer = |is_owner| if is_owner { Viewer::Insider } else { Viewer::Outsider };
+    let announcement = |user: UserId, is_owner| {
+        let body = message.shown(&emergency, viewer(is_owner));
+        Announcement::new(&app.namespace, Audience::User(user), "emergency:message", &body)
+    };
+    let mut announcements: Vec<Announcement> =
+        recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?, !is_owner))).collect();
+    announcements.push(announcement(socket.user().clone(), is_owner).except(socket.id()));
+    let reply = message.shown(&emergency, viewer(is_owner));
+    let reply = serde_json::to_value(&reply).unwrap_or_default();
+    let (app, stored) = (Arc::clone(app), message);
+    let context = app.context.clone();
+    let realtime = context
+        .to_the_end(async move {
+            let records = &app.context.records;
+            let added = store::add_message(records.pool(), &stored, &announcements);
+            match records.run(added).await? {
+                Changed::Yes => Ok(app.context.announcer.tell(&announcements).await),
+                Changed::Same | Changed::Over | Changed::NotTheirs => {
+                    Err(AppError::WrongState("Emergency is over".into()))
+                }
+            }
+        })
+        .await?;
+    if realtime {
+        Ok(Reply::success(&json!({"message": reply})))
+    } else {
+        Ok(Reply::success(&json!({"message": reply, "realtime": false})))
+    }
+}
+
+impl Emergencies {
+    /// A page of an emergency's messages, newest first: all for its owner, for a helper those that were meant for them.
+    pub(crate) async fn messages<T>(
+        &self,
+        claims: &Claims,
+        id: &str,
+        page: (Option<&str>, u32),
+        show: impl FnOnce(&[ShownMessage<'_>]) -> T,
+    ) -> Result<T, AppError> {
+        let emergency: Emergency = self.find(id).await?;
+        let user = claims.user.as_str();
+        let whose = if emergency.is_of(claims) || is_admin(claims) {
+            None
+        } else {
+            let helpers: Vec<Helper> = self.helpers_of(id).await?;
+            if !helpers.iter().any(|helper| helper.id == user) {
+                return Err(AppError::Forbidden("Not authorized to read these messages".into()));
+            }
+            Some(user)
+        };
+        let records = &self.context.records;
+        let found = records.run(store::messages(records.pool(), id, whose, page)).await?;
+        let viewer = emergency.viewer(claims);
+        let shown: Vec<_> = found.iter().map(|message| message.shown(&emergency, viewer)).collect();
+        Ok(show(&shown))
+    }
+}

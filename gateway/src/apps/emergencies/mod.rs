@@ -1,0 +1,141 @@
+//! `emergencies`: emergencies, their owners and their helpers (document 002; contract, "emergencies").
+//!
+//! What happens is a record first ([`stories`]); what it tells goes out with the record, or later if it must
+//! ([`crate::announce`]). Helpers' positions are live state: whoever left, or whose node died, is near nothing. Rooms
+//! follow the records ([`rooms`]): the sockets of an owner and of responding helpers are in an open emergency's room
+//! wherever they connect.
+
+mod alert;
+mod emergency;
+mod events;
+mod messages;
+mod rooms;
+mod store;
+mod stories;
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanout::Gone;
+use shared::limits::{HELPER_POSITION_S, RATED_USERS_MAX};
+use shared::names::{Namespace, Room, UserId};
+
+use super::{Event, Handled, Handling};
+use crate::context::Context;
+use crate::error::AppError;
+use crate::limiter::{Meters, Rate};
+use crate::metrics::{self, Limit};
+use crate::socket::Socket;
+pub(crate) use emergency::{HelperStatus, Priority};
+pub(crate) use events::EVENTS;
+pub(crate) use stories::{Raise, Resolution};
+
+/// What the rooms of emergencies are called in the cluster.
+pub(crate) const ROOM_PREFIX: &str = "emergency:";
+
+/// The room of all helpers' sockets.
+pub(crate) const HELPERS: &str = "helpers";
+
+/// Where helpers are, in the live state.
+const POSITIONS: &str = "helpers";
+
+/// How long a helper's position is good.
+const POSITION_KEPT: Duration = Duration::from_secs(HELPER_POSITION_S);
+
+/// The app.
+#[derive(Debug)]
+pub(crate) struct Emergencies {
+    context: Context,
+    namespace: Namespace,
+    helpers: Room,
+    rates: Rates,
+}
+
+/// Rates of every user, by the class of what they do.
+#[derive(Debug)]
+struct Rates {
+    creations: Meters<UserId>,
+    messages: Meters<UserId>,
+    locations: Meters<UserId>,
+    joins: Meters<UserId>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let meters = |per_second, burst| Meters::new(Rate::new(per_second, burst), RATED_USERS_MAX);
+        Self {
+            // Ten at once, and one more every six seconds: ten a minute.
+            creations: Meters::new(Rate::every(Duration::from_secs(6), 10), RATED_USERS_MAX),
+            messages: meters(5, 20),
+            locations: meters(5, 20),
+            joins: meters(10, 40),
+        }
+    }
+}
+
+/// Takes a unit of a user's rate.
+fn within<K: Eq + Hash + Clone>(meters: &Meters<K>, user: &K) -> Result<(), AppError> {
+    if meters.take(user.clone(), Instant::now()) {
+        return Ok(());
+    }
+    metrics::get().rate_limited(Limit::UserRate);
+    Err(AppError::Limited("Too many requests".into(), 1))
+}
+
+impl Emergencies {
+    /// Makes the app and starts the task that alerts helpers where that could not be done at once.
+    pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+        let helpers = Room::prefixed(HELPERS, "");
+        let this = Arc::new(Self { context, namespace, helpers, rates: Rates::default() });
+        this.context.tasks.spawn_until_stop(alert::alert_left_over(Arc::clone(&this)));
+        this
+    }
+}
+
+/// The room of an emergency.
+fn room(id: &str) -> Room {
+    Room::prefixed(ROOM_PREFIX, id)
+}
+
+pub(crate) fn on_event(app: &Arc<Emergencies>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
+    let (app, socket) = (Arc::clone(app), Arc::clone(socket));
+    match events::ClientEvent::decode(&event.name, &event.args) {
+        Ok(event) => Handling::later(handle(app, socket, event)),
+        Err(error) => Handling::Done(Err(error)),
+    }
+}
+
+async fn handle(app: Arc<Emergencies>, socket: Arc<Socket>, event: events::ClientEvent) -> Handled {
+    use events::ClientEvent;
+    match event {
+        ClientEvent::Join(id) => rooms::join(&app, &socket, &id).await,
+        ClientEvent::Leave(id) => rooms::leave(&app, &socket, &id).await,
+        ClientEvent::Message(message) => messages::send(&app, &socket, message).await,
+        ClientEvent::Location(place) => rooms::locate(&app, &socket, place).await,
+    }
+}
+
+/// A socket is connected: it enters the rooms that the records say.
+pub(crate) async fn on_connect(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
+    rooms::welcome(app, socket).await;
+}
+
+/// A user's last socket in a room is gone for good.
+pub(crate) async fn on_gone(app: &Emergencies, gone: &Gone) {
+    if gone.room == app.helpers {
+        rooms::helper_gone(app, &gone.user).await;
+    }
+}
+
+/// A helper who was told to be gone is there.
+pub(crate) async fn on_back(app: &Emergencies, back: &Gone) {
+    if back.room == app.helpers {
+        rooms::tell_helper(app, &back.user, "helper:online").await;
+    }
+}
+
+/// What another node asked of this one may have been missed.
+pub(crate) async fn on_resubscribed(app: &Emergencies) {
+    rooms::bring_all(app).await;
+}

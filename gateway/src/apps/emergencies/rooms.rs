@@ -1,0 +1,183 @@
+//! Who is in the rooms of emergencies and among the helpers, and where helpers are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanout::{FanoutError, LocalSocket, Place, Target};
+use serde_json::json;
+use shared::auth::Claims;
+use shared::limits::AUTO_JOIN_RETRY_MS;
+use shared::names::UserId;
+
+use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
+use super::events::{HelperLocation, HelperPresence, Located, Moved};
+use super::{Emergencies, POSITION_KEPT, POSITIONS, ROOM_PREFIX, room, store, within};
+use crate::apps::{Handled, Reply};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::metrics::{self, Limit};
+use crate::socket::{self, Socket};
+
+/// A client wants to hear of an emergency.
+pub(super) async fn join(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> Handled {
+    within(&app.rates.joins, socket.user())?;
+    let claims = socket.claims();
+    let emergency = app.find(id).await?;
+    if !may_join(app, &claims, &emergency).await? {
+        return Err(AppError::Forbidden("Not authorized to join this emergency room".into()));
+    }
+    let room = room(id);
+    app.context.fanout.enter(socket.local(), &room).await?;
+    let message = Some("Successfully joined emergency room");
+    let body = Moved { emergency_id: id, room: room.as_str(), message };
+    socket.emit(&app.context, "emergency:joined", &body);
+    let shown = emergency.shown(emergency.viewer(&claims));
+    Ok(Reply::success(
+        &json!({"emergencyId": id, "room": room.as_str(), "message": message, "emergency": shown}),
+    ))
+}
+
+async fn may_join(app: &Emergencies, claims: &Claims, emergency: &Emergency) -> Result<bool, AppError> {
+    if emergency.is_of(claims) || is_admin(claims) {
+        return Ok(true);
+    }
+    if !is_helper(claims) {
+        return Ok(false);
+    }
+    let records = &app.context.records;
+    let of = store::find_helper(records.pool(), &emergency.id, claims.user.as_str());
+    let responds = |helper: super::emergency::Helper| helper.status != HelperStatus::Cancelled;
+    Ok(claims.verified || records.run(of).await?.is_some_and(responds))
+}
+
+/// A client does not want to hear of it any more.
+pub(super) async fn leave(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> Handled {
+    let room = room(id);
+    app.context.fanout.leave(socket.local(), room.as_str()).await;
+    let body = Moved { emergency_id: id, room: room.as_str(), message: None };
+    socket.emit(&app.context, "emergency:left", &body);
+    Ok(Reply::success(&body))
+}
+
+/// A client tells where it is. A helper's place is kept for a while, and told to whom they help.
+pub(super) async fn locate(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Handled {
+    within(&app.rates.locations, socket.user())?;
+    let Place { latitude, longitude } = place;
+    if is_helper(&socket.claims()) {
+        let user = socket.user().as_str();
+        app.context.fanout.live().put(POSITIONS, user, place, POSITION_KEPT).await?;
+        if !socket.local().is_attached() {
+            // It went meanwhile, perhaps after its place was forgotten.
+            app.context.fanout.live().forget(POSITIONS, user).await?;
+        }
+        tell_place(app, socket, place).await?;
+    }
+    let body = Located { latitude, longitude, message: "Location updated successfully" };
+    socket.emit(&app.context, "location:updated", &body);
+    Ok(Reply::success(&body))
+}
+
+async fn tell_place(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Result<(), AppError> {
+    if !socket.local().rooms().iter().any(|room| room.as_str().starts_with(ROOM_PREFIX)) {
+        // Whoever helps is in a room.
+        return Ok(());
+    }
+    let records = &app.context.records;
+    let helps_in = records.run(store::helps_in(records.pool(), socket.user().as_str())).await?;
+    let timestamp = iso(now_ms());
+    for id in &helps_in {
+        let body = HelperLocation {
+            emergency_id: id,
+            helper_id: socket.user().as_str(),
+            latitude: place.latitude,
+            longitude: place.longitude,
+            timestamp: &timestamp,
+        };
+        let room = room(id);
+        // The next one replaces it.
+        let target = Target::room(&app.namespace, room.as_str()).except(socket.id()).volatile();
+        socket::broadcast(&app.context, target, "helper:location", &body).await?;
+    }
+    Ok(())
+}
+
+/// A socket is connected: a helper's is among the helpers', and everybody's is in the rooms of the open emergencies that
+/// they own or help in. Where the records cannot be asked, that is tried again for as long as the socket is there.
+pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
+    if is_helper(&socket.claims())
+        && let Ok(entered) = app.context.fanout.enter_own(socket.local(), &app.helpers).await
+        && entered.first_of_user
+    {
+        let (app, user) = (Arc::clone(app), socket.user().clone());
+        drop(app.context.clone().tasks.spawn(async move { tell_helper(&app, &user, "helper:online").await }));
+    }
+    if bring(app, socket.local()).await.is_ok() {
+        return;
+    }
+    let (app, socket) = (Arc::clone(app), Arc::clone(socket));
+    app.context.clone().tasks.spawn_until_stop(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
+            if !socket.local().is_attached() || bring(&app, socket.local()).await.is_ok() {
+                return;
+            }
+        }
+    });
+}
+
+async fn bring(app: &Emergencies, socket: &Arc<LocalSocket>) -> Result<(), AppError> {
+    let (records, user) = (&app.context.records, socket.user().as_str());
+    let mut ids = records.run(store::owns(records.pool(), user)).await?;
+    ids.extend(records.run(store::helps_in(records.pool(), user)).await?);
+    for id in &ids {
+        enter(app, socket, id).await;
+    }
+    Ok(())
+}
+
+async fn enter(app: &Emergencies, socket: &Arc<LocalSocket>, id: &str) {
+    if let Err(FanoutError::TooManyRooms) = app.context.fanout.enter(socket, &room(id)).await {
+        metrics::get().rate_limited(Limit::RoomsPerSocket);
+        tracing::warn!(socket = %socket.id(), "a socket is in too many rooms for all its emergencies");
+    }
+}
+
+/// Brings this node's sockets into the rooms that the records say: nodes ask each other to do so, and that may have been
+/// missed.
+pub(super) async fn bring_all(app: &Emergencies) {
+    let records = &app.context.records;
+    let Ok(involved) = records.run(store::involved(records.pool())).await else { return };
+    let mut sockets = HashMap::<UserId, Vec<Arc<LocalSocket>>>::new();
+    for socket in app.context.fanout.sockets(&app.namespace) {
+        sockets.entry(socket.user().clone()).or_default().push(socket);
+    }
+    for (id, user) in involved {
+        for socket in sockets.get(user.as_str()).into_iter().flatten() {
+            enter(app, socket, &id).await;
+        }
+    }
+}
+
+/// A helper has no socket any more: they are near nothing, and whom they help is told.
+pub(super) async fn helper_gone(app: &Emergencies, user: &UserId) {
+    if let Err(error) = app.context.fanout.live().forget(POSITIONS, user.as_str()).await {
+        tracing::debug!(%error, "a helper's place was not forgotten; it will be in a while");
+    }
+    tell_helper(app, user, "helper:offline").await;
+}
+
+/// Tells the rooms in which a helper helps that they came or went.
+pub(super) async fn tell_helper(app: &Emergencies, user: &UserId, event: &str) {
+    let records = &app.context.records;
+    let Ok(helps_in) = records.run(store::helps_in(records.pool(), user.as_str())).await else { return };
+    let timestamp = iso(now_ms());
+    for id in &helps_in {
+        let body = HelperPresence { emergency_id: id, helper_id: user.as_str(), timestamp: &timestamp };
+        let room = room(id);
+        let target = Target::room(&app.namespace, room.as_str()).tracked();
+        if let Err(error) = socket::broadcast(&app.context, target, event, &body).await {
+            tracing::warn!(%error, event, "an emergency's room was not told");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The statements of `emergencies`: nothing else knows its tables.
+
+use fanout::Place;
+use shared::auth::Reputation;
+use shared::limits::{EMERGENCIES_OPEN_MAX, EMERGENCY_HELPERS_MAX};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyPool, Row as _};
+
+use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
+use crate::announce::{self, Announcement};
+use crate::geo::Area;
+
+const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avatar, kind, category, description, \
+    latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'active', $14, $14, 0)";
+const COLUMNS: &str = "SELECT id, user_id, user_name, user_avatar, kind, category, description, latitude, longitude, \
+    address, priority, severity, anonymous, status, created_at, updated_at, ended_at, ended_by, resolution_type, \
+    resolution_notes FROM emergencies";
+const ALERTED: &str = "UPDATE emergencies SET alerted = 1 WHERE id = $1";
+const BEGIN_RESPONSE: &str =
+    "UPDATE emergencies SET status = 'responding', updated_at = $2 WHERE id = $1 AND status = 'active'";
+const GO_ON: &str =
+    "UPDATE emergencies SET updated_at = $2 WHERE id = $1 AND status IN ('active', 'responding')";
+const ADD_HELPER: &str = "INSERT INTO emergency_helpers (emergency_id, user_id, user_name, trust_score, \
+    rating_average, rating_count, status, joined_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, 'responding', $7, $7) \
+    ON CONFLICT (emergency_id, user_id) DO UPDATE SET status = 'responding', notes = NULL, \
+    joined_at = excluded.joined_at, updated_at = excluded.updated_at WHERE emergency_helpers.status = 'cancelled'";
+const SET_HELPER: &str = "UPDATE emergency_helpers SET status = $3, notes = $4, updated_at = $5 \
+    WHERE emergency_id = $1 AND user_id = $2 AND status <> 'cancelled'";
+const END: &str = "UPDATE emergencies SET status = $2, updated_at = $3, ended_at = $3, ended_by = $4, \
+    resolution_type = $5, resolution_notes = $6 WHERE id = $1 AND status IN ('active', 'responding')";
+const HELPERS: &str = "SELECT user_id, user_name, trust_score, rating_average, rating_count, status, notes, joined_at, \
+    updated_at FROM emergency_helpers WHERE emergency_id = $1 ORDER BY joined_at, user_id LIMIT $2";
+const HELPER: &str = "SELECT user_id, user_name, trust_score, rating_average, rating_count, status, notes, joined_at, \
+    updated_at FROM emergency_helpers WHERE emergency_id = $1 AND user_id = $2";
+const HELPS_IN: &str = "SELECT h.emergency_id FROM emergency_helpers h JOIN emergencies e ON e.id = h.emergency_id \
+    WHERE h.user_id = $1 AND h.status <> 'cancelled' AND e.status IN ('active', 'responding') LIMIT 100";
+const OWNS: &str =
+    "SELECT id FROM emergencies WHERE user_id = $1 AND status IN ('active', 'responding') LIMIT 100";
+const INVOLVED: &str = "SELECT id, user_id FROM emergencies WHERE status IN ('active', 'responding') \
+    UNION SELECT h.emergency_id, h.user_id FROM emergency_helpers h JOIN emergencies e ON e.id = h.emergency_id \
+    WHERE h.status <> 'cancelled' AND e.status IN ('active', 'responding') LIMIT $1";
+const ADD_MESSAGE: &str = "INSERT INTO emergency_messages \
+    (id, emergency_id, sender_id, sender_role, recipient_id, message, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+/// What came of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    Yes,
+    /// It was so already.
+    Same,
+    /// The emergency is over.
+    Over,
+    /// Whoever asks has nothing to do with it.
+    NotTheirs,
+}
+
+fn bound(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+fn unbound(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or_default()
+}
+
+/// Stores a new emergency; helpers are to be told of it.
+pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<(), sqlx::Error> {
+    sqlx::query(INSERT)
+        .bind(&emergency.id)
+        .bind(&emergency.owner.id)
+        .bind(&emergency.owner.display_name)
+        .bind(&emergency.owner.avatar)
+        .bind(&emergency.kind)
+        .bind(&emergency.category)
+        .bind(&emergency.description)
+        .bind(emergency.place.latitude)
+        .bind(emergency.place.longitude)
+        .bind(&emergency.address)
+        .bind(emergency.priority.as_str())
+        .bind(emergency.severity)
+        .bind(i64::from(emergency.anonymous))
+        .bind(bound(emergency.created_at_ms))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// An emergency.
+pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Emergency>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(emergency).transpose()
+}
+
+/// Open emergencies in an area, the nearest first.
+pub(super) async fn open_in(pool: &AnyPool, area: &Area, limit: u32) -> Result<Vec<Emergency>, sqlx::Error> {
+    let Area { latitudes, longitudes: [first, second], centre, squeeze } = *area;
+    let sql = format!(
+        "{COLUMNS} WHERE status IN ('active', 'responding') AND latitude BETWEEN $1 AND $2 \
+         AND (longitude BETWEEN $3 AND $4 OR longitude BETWEEN $5 AND $6) \
+         ORDER BY (latitude - $7) * (latitude - $7) + (longitude - $8) * (longitude - $8) * $9 LIMIT $10"
+    );
+    let numbers = [
+        latitudes.0,
+        latitudes.1,
+        first.0,
+        first.1,
+        second.0,
+        second.1,
+        centre.latitude,
+        centre.longitude,
+        squeeze,
+    ];
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    let query = numbers.into_iter().fold(query, |query, number| query.bind(number));
+    let rows = query.bind(i64::from(limit)).fetch_all(pool).await?;
+    rows.iter().map(emergency).collect()
+}
+
+/// Emergencies that helpers have not been told of, though they were raised before `before_ms`.
+pub(super) async fn unalerted(pool: &AnyPool, before_ms: u64) -> Result<Vec<Emergency>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(bound(before_ms)).fetch_all(pool).await?;
+    rows.iter().map(emergency).collect()
+}
+
+/// Helpers have been told.
+pub(super) async fn set_alerted(pool: &AnyPool, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(ALERTED).bind(id).execute(pool).await?;
+    Ok(())
+}
+
+/// A helper responds; `announce` makes what is to be told, by whether it is the first.
+pub(super) async fn respond(
+    pool: &AnyPool,
+    id: &str,
+    helper: &Helper,
+    announce: impl FnOnce(bool) -> Vec<Announcement>,
+) -> Result<(Changed, Vec<Announcement>), sqlx::Error> {
+    let at = bound(helper.joined_at_ms);
+    let mut transaction = pool.begin().await?;
+    let begun = sqlx::query(BEGIN_RESPONSE).bind(id).bind(at).execute(&mut *transaction).await?;
+    let is_first = begun.rows_affected() > 0;
+    if !is_first && !go_on(&mut transaction, id, at).await? {
+        return Ok((Changed::Over, Vec::new()));
+    }
+    let reputation = helper.reputation.clone().unwrap_or_default();
+    let number = |number: Option<serde_json::Number>| number.map(|number| number.to_string());
+    let added = sqlx::query(ADD_HELPER)
+        .bind(id)
+        .bind(&helper.id)
+        .bind(&helper.name)
+        .bind(number(reputation.trust_score))
+        .bind(number(reputation.average))
+        .bind(number(reputation.count))
+        .bind(at)
+        .execute(&mut *transaction)
+        .await?;
+    if added.rows_affected() == 0 {
+        return Ok((Changed::Same, Vec::new()));
+    }
+    let announcements = announce(is_first);
+    announce::write(&mut transaction, &announcements).await?;
+    transaction.commit().await?;
+    Ok((Changed::Yes, announcements))
+}
+
+/// Whether the emergency is open; it stays so until the transaction ends.
+async fn go_on(transaction: &mut AnyConnection, id: &str, at: i64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(GO_ON).bind(id).bind(at).execute(transaction).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// A helper tells how far they are.
+pub(super) async fn set_helper(
+    pool: &AnyPool,
+    (id, user): (&str, &str),
+    (status, notes, at_ms): (HelperStatus, Option<&str>, u64),
+    announcements: &[Announcement],
+) -> Result<Changed, sqlx::Error> {
+    let at = bound(at_ms);
+    let mut transaction = pool.begin().await?;
+    if !go_on(&mut transaction, id, at).await? {
+        return Ok(Changed::Over);
+    }
+    let set = sqlx::query(SET_HELPER)
+        .bind(id)
+        .bind(user)
+        .bind(status.as_str())
+        .bind(notes)
+        .bind(at)
+        .execute(&mut *transaction)
+        .await?;
+    if set.rows_affected() == 0 {
+        return Ok(Changed::NotTheirs);
+    }
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(Changed::Yes)
+}
+
+/// How an emergency ends.
+#[derive(Debug)]
+pub(super) struct End<'a> {
+    pub(super) status: Status,
+    pub(super) at_ms: u64,
+    pub(super) by: &'a str,
+    pub(super) resolution: (Option<&'a str>, Option<&'a str>),
+}
+
+/// An emergency ends.
+pub(super) async fn end(
+    pool: &AnyPool,
+    id: &str,
+    end: &End<'_>,
+    announcements: &[Announcement],
+) -> Result<Changed, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let done = sqlx::query(END)
+        .bind(id)
+        .bind(end.status.as_str())
+        .bind(bound(end.at_ms))
+        .bind(end.by)
+        .bind(end.resolution.0)
+        .bind(end.resolution.1)
+        .execute(&mut *transaction)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(Changed::Over);
+    }
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(Changed::Yes)
+}
+
+/// The helpers of an emergency, in the order they joined.
+pub(super) async fn helpers(pool: &AnyPool, id: &str) -> Result<Vec<Helper>, sqlx::Error> {
+    let rows = sqlx::query(HELPERS).bind(id).bind(i64::from(EMERGENCY_HELPERS_MAX)).fetch_all(pool).await?;
+    rows.iter().map(helper).collect()
+}
+
+/// A helper of an emergency.
+pub(super) async fn find_helper(pool: &AnyPool, id: &str, user: &str) -> Result<Option<Helper>, sqlx::Error> {
+    let row = sqlx::query(HELPER).bind(id).bind(user).fetch_optional(pool).await?;
+    row.as_ref().map(helper).transpose()
+}
+
+/// Open emergencies in which a user helps.
+pub(super) async fn helps_in(pool: &AnyPool, user: &str) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(HELPS_IN).bind(user).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Open emergencies of a user.
+pub(super) async fn owns(pool: &AnyPool, user: &str) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(OWNS).bind(user).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Open emergencies and who takes part in each.
+pub(super) async fn involved(pool: &AnyPool) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query(INVOLVED).bind(i64::from(EMERGENCIES_OPEN_MAX)).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Stores a message, if the emergency is open.
+pub(super) async fn add_message(
+    pool: &AnyPool,
+    message: &Message,
+    announcements: &[Announcement],
+) -> Result<Changed, sqlx::Error> {
+    let at = bound(message.created_at_ms);
+    let mut transaction = pool.begin().await?;
+    if !go_on(&mut transaction, &message.emergency_id, at).await? {
+        return Ok(Changed::Over);
+    }
+    sqlx::query(ADD_MESSAGE)
+        .bind(&message.id)
+        .bind(&message.emergency_id)
+        .bind(&message.sender_id)
+        .bind(message.sender_role.as_str())
+        .bind(&message.recipient_id)
+        .bind(&message.message)
+        .bind(at)
+        .execute(&mut *transaction)
+        .await?;
+    announce::write(&mut transaction, announcements).await?;
+    transaction.commit().await?;
+    Ok(Changed::Yes)
+}
+
+/// A page of messages, newest first: all of an emergency, or those between its owner and one helper.
+pub(super) async fn messages(
+    pool: &AnyPool,
+    id: &str,
+    helper: Option<&str>,
+    (before, limit): (Option<&str>, u32),
+) -> Result<Vec<Message>, sqlx::Error> {
+    const PAGE: &str = "SELECT id, emergency_id, sender_id, sender_role, recipient_id, message, created_at \
+        FROM emergency_messages WHERE emergency_id = $1 AND id < $2 AND ($3 = '' OR sender_id = $3 \
+        OR (sender_role = 'owner' AND (recipient_id IS NULL OR recipient_id = $3))) ORDER BY id DESC LIMIT $4";
+    let rows = sqlx::query(PAGE)
+        .bind(id)
+        // Greater than any id of a message.
+        .bind(before.unwrap_or("~"))
+        .bind(helper.unwrap_or_default())
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(message).collect()
+}
+
+fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
+    Ok(Message {
+        id: row.try_get(0)?,
+        emergency_id: row.try_get(1)?,
+        sender_id: row.try_get(2)?,
+        sender_role: SenderRole::of_record(&row.try_get::<String, _>(3)?),
+        recipient_id: row.try_get(4)?,
+        message: row.try_get(5)?,
+        created_at_ms: unbound(row.try_get(6)?),
+    })
+}
+
+fn helper(row: &AnyRow) -> Result<Helper, sqlx::Error> {
+    let number = |at: usize| -> Result<Option<serde_json::Number>, sqlx::Error> {
+        Ok(row.try_get::<Option<String>, _>(at)?.and_then(|text| text.parse().ok()))
+    };
+    let reputation = Reputation { trust_score: number(2)?, average: number(3)?, count: number(4)? };
+    Ok(Helper {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        reputation: Some(reputation),
+        status: HelperStatus::parse(&row.try_get::<String, _>(5)?).unwrap_or(HelperStatus::Responding),
+        notes: row.try_get(6)?,
+        joined_at_ms: unbound(row.try_get(7)?),
+        updated_at_ms: unbound(row.try_get(8)?),
+    })
+}
+
+fn emergency(row: &AnyRow) -> Result<Emergency, sqlx::Error> {
+    Ok(Emergency {
+        id: row.try_get(0)?,
+        owner: Owner { id: row.try_get(1)?, display_name: row.try_get(2)?, avatar: row.try_get(3)? },
+        kind: row.try_get(4)?,
+        category: row.try_get(5)?,
+        description: row.try_get(6)?,
+        place: Place { latitude: row.try_get(7)?, longitude: row.try_get(8)? },
+        address: row.try_get(9)?,
+        priority: Priority::parse(&row.try_get::<String, _>(10)?).unwrap_or(Priority::DEFAULT),
+        severity: row.try_get(11)?,
+        anonymous: row.try_get::<i64, _>(12)? != 0,
+        status: Status::parse(&row.try_get::<String, _>(13)?).unwrap_or(Status::Active),
+        created_at_ms: unbound(row.try_get(14)?),
+        updated_at_ms: unbound(row.try_get(15)?),
+        ended_at_ms: row.try_get::<Option<i64>, _>(16)?.map(unbound),
+        ended_by: row.try_get(17)?,
+        resolution_type: row.try_get(18)?,
+        resolution_notes: row.try_get(19)?,
+    })
+}

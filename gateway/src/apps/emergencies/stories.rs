@@ -1,0 +1,348 @@
+//! The stories of the REST API: raising an emergency, responding, telling how far one is, resolving, cancelling, looking.
+
+use std::sync::Arc;
+
+use fanout::{Place, metres_between};
+use serde::Serialize;
+use serde_json::json;
+use shared::auth::Claims;
+use shared::limits::{NEARBY_MAX, NEARBY_SCANNED_MAX};
+use shared::names::Room;
+use uuid::Uuid;
+
+use super::emergency::{
+    Emergency, Helper, HelperStatus, Owner, Priority, Shown, ShownHelper, Status, Viewer, is_admin, is_helper,
+};
+use super::events::{
+    Cancelled, Changed as ShownChange, Ended, HelperJoined, HelperMoved, Resolved, StatusChanged,
+};
+use super::store::{self, Changed, End};
+use super::{Emergencies, room, within};
+use crate::announce::{Announcement, Audience};
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::geo::Area;
+
+/// What an emergency is raised with, checked.
+#[derive(Debug)]
+pub(crate) struct Raise {
+    pub(crate) kind: String,
+    pub(crate) category: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) place: Place,
+    pub(crate) address: Option<String>,
+    pub(crate) priority: Priority,
+    pub(crate) severity: Option<i64>,
+    pub(crate) anonymous: bool,
+}
+
+/// How an emergency was resolved, as whoever resolved it says.
+#[derive(Debug, Default)]
+pub(crate) struct Resolution {
+    pub(crate) kind: Option<String>,
+    pub(crate) notes: Option<String>,
+}
+
+/// An answer: the emergency, and what was asked of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Detailed<'a> {
+    #[serde(flatten)]
+    emergency: Shown<'a>,
+    helpers: Vec<ShownHelper<'a>>,
+}
+
+/// An emergency and how far it is.
+#[derive(Debug, Serialize)]
+pub(crate) struct Near<'a> {
+    #[serde(flatten)]
+    emergency: Shown<'a>,
+    /// Whole metres.
+    distance: f64,
+}
+
+fn over(emergency: &Emergency) -> AppError {
+    AppError::WrongState(format!("Emergency is {}", emergency.status.as_str()).into())
+}
+
+impl Emergencies {
+    /// An emergency.
+    ///
+    /// # Errors
+    /// 404.
+    pub(super) async fn find(&self, id: &str) -> Result<Emergency, AppError> {
+        let records = &self.context.records;
+        let found = records.run(store::find(records.pool(), id)).await?;
+        found.ok_or_else(|| AppError::NotFound("Emergency not found".into()))
+    }
+
+    pub(super) async fn helpers_of(&self, id: &str) -> Result<Vec<Helper>, AppError> {
+        let records = &self.context.records;
+        records.run(store::helpers(records.pool(), id)).await
+    }
+
+    fn announcement(&self, room: Room, event: &str, body: &impl Serialize) -> Announcement {
+        Announcement::new(&self.namespace, Audience::Room(room), event, body)
+    }
+
+    /// Raises an emergency, and alerts helpers. The answer has `nearbyHelperCount`, or `realtime: false` where helpers
+    /// hear of it later.
+    pub(crate) async fn raise(
+        self: &Arc<Self>,
+        claims: &Claims,
+        raise: Raise,
+    ) -> Result<serde_json::Value, AppError> {
+        within(&self.rates.creations, &claims.user)?;
+        let now = now_ms();
+        let emergency = Emergency {
+            id: Uuid::now_v7().to_string(),
+            owner: Owner {
+                id: claims.user.as_str().to_owned(),
+                display_name: claims.display_name.to_string(),
+                avatar: claims.avatar.as_deref().map(str::to_owned),
+            },
+            kind: raise.kind,
+            category: raise.category,
+            description: raise.description,
+            place: raise.place,
+            address: raise.address,
+            priority: raise.priority,
+            severity: raise.severity,
+            anonymous: raise.anonymous,
+            status: Status::Active,
+            created_at_ms: now,
+            updated_at_ms: now,
+            ended_at_ms: None,
+            ended_by: None,
+            resolution_type: None,
+            resolution_notes: None,
+        };
+        let (app, user) = (Arc::clone(self), claims.user.clone());
+        self.context
+            .to_the_end(async move {
+                let (records, id) = (&app.context.records, emergency.id.clone());
+                records.run(store::insert(records.pool(), &emergency)).await?;
+                app.bring_user(&user, &id).await;
+                let alerted = app.alert(&emergency).await;
+                let shown = emergency.shown(Viewer::Insider);
+                let shown = Detailed { emergency: shown, helpers: Vec::new() };
+                let mut data = serde_json::to_value(&shown).unwrap_or_default();
+                match alerted {
+                    Ok(near) => data["nearbyHelperCount"] = near.into(),
+                    Err(error) => {
+                        tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
+                        data["nearbyHelperCount"] = json!(null);
+                        data["realtime"] = json!(false);
+                    }
+                }
+                Ok(data)
+            })
+            .await
+    }
+
+    /// The sockets of who takes part enter the room, on all nodes. Where that fails they do so when they connect anew,
+    /// when Redis is back, or when they ask.
+    async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
+        if let Err(error) = self.context.fanout.join_user(&self.namespace, user, &room(id)).await {
+            tracing::warn!(%error, emergency = id, "not all sockets of a participant entered its room");
+        }
+    }
+
+    /// A helper responds. Who responds already is not told again.
+    pub(crate) async fn respond(self: &Arc<Self>, claims: &Claims, id: String) -> Result<(), AppError> {
+        if !is_helper(claims) {
+            return Err(AppError::Forbidden("Only helpers may respond".into()));
+        }
+        let emergency = self.find(&id).await?;
+        if emergency.is_of(claims) {
+            return Err(AppError::Forbidden("The owner cannot respond".into()));
+        }
+        let now = now_ms();
+        let helper = Helper {
+            id: claims.user.as_str().to_owned(),
+            name: claims.display_name.to_string(),
+            reputation: claims.reputation.as_deref().cloned(),
+            status: HelperStatus::Responding,
+            notes: None,
+            joined_at_ms: now,
+            updated_at_ms: now,
+        };
+        let (app, user) = (Arc::clone(self), claims.user.clone());
+        self.context
+            .to_the_end(async move {
+                let records = &app.context.records;
+                let announce = |is_first| app.response(&id, &helper, is_first);
+                let responded = store::respond(records.pool(), &id, &helper, announce);
+                let (changed, announcements) = records.run(responded).await?;
+                match changed {
+                    Changed::Yes | Changed::Same => {}
+                    Changed::Over | Changed::NotTheirs => return Err(over(&app.find(&id).await?)),
+                }
+                app.bring_user(&user, &id).await;
+                app.context.announcer.tell(&announcements).await;
+                Ok(())
+            })
+            .await
+    }
+
+    fn response(&self, id: &str, helper: &Helper, is_first: bool) -> Vec<Announcement> {
+        let joined = HelperJoined { emergency_id: id, helper: helper.shown() };
+        let mut announcements = vec![self.announcement(room(id), "helper:joined", &joined)];
+        if is_first {
+            let (timestamp, status) = (iso(helper.joined_at_ms), Status::Responding);
+            let emergency = ShownChange { id, status, updated_at: &timestamp };
+            let body = StatusChanged { emergency_id: id, status, emergency, timestamp: &timestamp };
+            announcements.push(self.announcement(room(id), "emergency:status_changed", &body));
+        }
+        announcements
+    }
+
+    /// A helper tells how far they are; who cancels leaves the room.
+    pub(crate) async fn set_helper_status(
+        self: &Arc<Self>,
+        claims: &Claims,
+        id: String,
+        (status, notes): (HelperStatus, Option<String>),
+    ) -> Result<(), AppError> {
+        let records = &self.context.records;
+        let emergency = self.find(&id).await?;
+        let known = records.run(store::find_helper(records.pool(), &id, claims.user.as_str())).await?;
+        match known.map(|helper| helper.status) {
+            None => return Err(AppError::Forbidden("Only responding helpers may do this".into())),
+            Some(HelperStatus::Cancelled) if emergency.status.is_open() => {
+                return Err(AppError::WrongState("You do not respond any more".into()));
+            }
+            Some(_) => {}
+        }
+        let (app, user, at) = (Arc::clone(self), claims.user.clone(), now_ms());
+        self.context
+            .to_the_end(async move {
+                let body = HelperMoved {
+                    emergency_id: &id,
+                    helper_id: user.as_str(),
+                    status,
+                    notes: notes.as_deref(),
+                    updated_at: iso(at),
+                };
+                let announcements = [app.announcement(room(&id), "helper:status_update", &body)];
+                let records = &app.context.records;
+                let change = (status, notes.as_deref(), at);
+                let set = store::set_helper(records.pool(), (&id, user.as_str()), change, &announcements);
+                match records.run(set).await? {
+                    Changed::Yes | Changed::Same => {}
+                    Changed::NotTheirs => {
+                        return Err(AppError::WrongState("You do not respond any more".into()));
+                    }
+                    Changed::Over => return Err(over(&app.find(&id).await?)),
+                }
+                app.context.announcer.tell(&announcements).await;
+                if status == HelperStatus::Cancelled
+                    && let Err(error) = app.context.fanout.leave_user(&app.namespace, &user, &room(&id)).await
+                {
+                    tracing::warn!(%error, emergency = id, "not all sockets of a helper left its room");
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The owner or an admin ends an emergency: `Some` resolves it, `None` cancels it.
+    pub(crate) async fn end(
+        self: &Arc<Self>,
+        claims: &Claims,
+        id: String,
+        resolution: Option<Resolution>,
+    ) -> Result<(), AppError> {
+        let emergency = self.find(&id).await?;
+        if emergency.viewer(claims) != Viewer::Insider {
+            return Err(AppError::Forbidden("Only the owner or an admin may do this".into()));
+        }
+        let by_owner = emergency.is_of(claims);
+        let default_type = if by_owner { "user_resolved" } else { "admin_resolved" };
+        let (app, by, at) = (Arc::clone(self), claims.user.as_str().to_owned(), now_ms());
+        self.context
+            .to_the_end(async move {
+                let status = if resolution.is_some() { Status::Resolved } else { Status::Cancelled };
+                let kind = resolution.as_ref().map(|said| said.kind.as_deref().unwrap_or(default_type));
+                let notes = resolution.as_ref().and_then(|said| said.notes.as_deref());
+                let timestamp = iso(at);
+                let first = if status == Status::Resolved {
+                    let body = Resolved {
+                        emergency_id: &id,
+                        resolved_at: &timestamp,
+                        resolved_by: Some(&*by).filter(|_| !emergency.anonymous),
+                        resolution_type: kind,
+                        resolution_notes: notes,
+                        timestamp: &timestamp,
+                    };
+                    app.announcement(room(&id), "emergency:resolved", &body)
+                } else {
+                    let body = Cancelled { emergency_id: &id, timestamp: &timestamp };
+                    app.announcement(room(&id), "emergency:cancelled", &body)
+                };
+                let ended = Ended { emergency_id: &id, status, timestamp: &timestamp };
+                let announcements = [first, app.announcement(app.helpers.clone(), "emergency:ended", &ended)];
+                let end = End { status, at_ms: at, by: &by, resolution: (kind, notes) };
+                let records = &app.context.records;
+                match records.run(store::end(records.pool(), &id, &end, &announcements)).await? {
+                    Changed::Yes => {}
+                    Changed::Same | Changed::Over | Changed::NotTheirs => {
+                        return Err(over(&app.find(&id).await?));
+                    }
+                }
+                app.context.announcer.tell(&announcements).await;
+                let shown = app.find(&id).await?;
+                let body = json!({"emergency": shown.shown(Viewer::Outsider), "nearbyHelperIds": []});
+                app.context.pusher.push("emergency:ended", &body);
+                Ok(())
+            })
+            .await
+    }
+
+    /// Shows an emergency to whoever may see it.
+    pub(crate) async fn show<T>(
+        &self,
+        claims: &Claims,
+        id: &str,
+        show: impl FnOnce(&Detailed<'_>) -> T,
+    ) -> Result<T, AppError> {
+        let emergency = self.find(id).await?;
+        let viewer = emergency.viewer(claims);
+        if viewer == Viewer::Outsider && !is_helper(claims) {
+            return Err(AppError::Forbidden("Not authorized to see this emergency".into()));
+        }
+        let helpers = self.helpers_of(id).await?;
+        let helpers = helpers.iter().map(Helper::shown).collect();
+        Ok(show(&Detailed { emergency: emergency.shown(viewer), helpers }))
+    }
+
+    /// Shows the open emergencies around a place, the nearest first, to helpers and admins.
+    pub(crate) async fn nearby<T>(
+        &self,
+        claims: &Claims,
+        (place, radius): (Place, f64),
+        show: impl FnOnce(&[Near<'_>]) -> T,
+    ) -> Result<T, AppError> {
+        if !is_helper(claims) && !is_admin(claims) {
+            return Err(AppError::Forbidden("Only helpers may do this".into()));
+        }
+        let records = &self.context.records;
+        let area = Area::around(place, radius);
+        let found = records.run(store::open_in(records.pool(), &area, NEARBY_SCANNED_MAX)).await?;
+        let mut near: Vec<(f64, &Emergency)> = found
+            .iter()
+            .map(|emergency| (metres_between(place, emergency.place), emergency))
+            .filter(|(metres, _)| *metres <= radius)
+            .collect();
+        near.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        near.truncate(NEARBY_MAX);
+        let near: Vec<Near<'_>> = near
+            .into_iter()
+            .map(|(metres, emergency)| Near {
+                emergency: emergency.shown(emergency.viewer(claims)),
+                distance: metres.round(),
+            })
+            .collect();
+        Ok(show(&near))
+    }
+}

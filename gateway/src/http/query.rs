@@ -1,0 +1,103 @@
+//! What requests ask for in their path and query, checked; and lists as answers show them.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use fanout::Place;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::limits::{NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
+use shared::names::is_name;
+
+use super::Site;
+use crate::clock::{iso, now_ms};
+use crate::error::AppError;
+use crate::geo::Degrees;
+
+/// The names in a path, checked.
+pub(super) struct Names<const N: usize>(pub(super) [String; N]);
+
+impl<const N: usize> FromRequestParts<Site> for Names<N> {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
+        let invalid = || AppError::BadInput("Invalid path".into());
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, site).await;
+        let Path(named) = path.map_err(|_| invalid())?;
+        for (key, value) in &named {
+            if !is_name(value) {
+                return Err(AppError::BadInput(format!("Invalid {key}").into()));
+            }
+        }
+        let values: Vec<String> = named.into_iter().map(|(_, value)| value).collect();
+        values.try_into().map(Self).map_err(|_| invalid())
+    }
+}
+
+/// `?latitude=&longitude=&radius=`.
+#[derive(Deserialize)]
+struct AroundQuery {
+    latitude: f64,
+    longitude: f64,
+    radius: Option<f64>,
+}
+
+/// A place and metres around it that were asked for.
+pub(super) struct Around {
+    pub(super) place: Place,
+    pub(super) radius: f64,
+}
+
+impl FromRequestParts<Site> for Around {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
+        let query = Query::<AroundQuery>::from_request_parts(parts, site).await;
+        let Query(AroundQuery { latitude, longitude, radius }) =
+            query.map_err(|_| AppError::BadInput("Expected latitude, longitude and radius?".into()))?;
+        let radius = radius.unwrap_or(NEARBY_RADIUS);
+        if !(0.0..=NEARBY_RADIUS_MAX).contains(&radius) {
+            let say = format!("Invalid radius: expected 0 to {NEARBY_RADIUS_MAX} metres");
+            return Err(AppError::BadInput(say.into()));
+        }
+        Ok(Self { place: Degrees { latitude, longitude }.place()?, radius })
+    }
+}
+
+/// `?limit=&before=`: a number is clamped, anything else refused.
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<i64>,
+    before: Option<String>,
+}
+
+/// A page that was asked for.
+pub(super) struct Paged {
+    pub(super) limit: u32,
+    pub(super) before: Option<String>,
+}
+
+impl FromRequestParts<Site> for Paged {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
+        let query = Query::<Page>::from_request_parts(parts, site).await;
+        let Query(Page { limit, before }) =
+            query.map_err(|_| AppError::BadInput("Invalid limit or before".into()))?;
+        if before.as_ref().is_some_and(|before| before.len() > 128 || before.contains('\0')) {
+            return Err(AppError::BadInput("Invalid before".into()));
+        }
+        let limit = limit.unwrap_or(i64::from(PAGE_MAX)).clamp(1, i64::from(PAGE_MAX));
+        Ok(Self { limit: u32::try_from(limit).unwrap_or(PAGE_MAX), before })
+    }
+}
+
+/// A list.
+pub(super) fn listed(data: &impl serde::Serialize, count: usize) -> Json<Value> {
+    Json(json!({"success": true, "data": data, "count": count, "timestamp": iso(now_ms())}))
+}
+
+/// One thing.
+pub(super) fn shown(data: &impl serde::Serialize) -> Json<Value> {
+    Json(json!({"success": true, "data": data, "timestamp": iso(now_ms())}))
+}

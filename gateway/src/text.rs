@@ -1,0 +1,47 @@
+//! Texts that people write, checked where they come in.
+
+use crate::error::AppError;
+
+/// A text of 1 to `max` Unicode scalar values when trimmed. `what` begins the refusal.
+///
+/// # Errors
+/// [`AppError::BadInput`].
+pub(crate) fn checked(text: &str, what: &str, max: usize) -> Result<String, AppError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(AppError::BadInput(format!("{what} cannot be empty").into()));
+    }
+    bounded(text, what, max)
+}
+
+/// A text of no more than `max` Unicode scalar values.
+///
+/// # Errors
+/// [`AppError::BadInput`].
+pub(crate) fn bounded(text: &str, what: &str, max: usize) -> Result<String, AppError> {
+    if text.chars().count() > max {
+        return Err(AppError::BadInput(format!("{what} too long (max {max} characters)").into()));
+    }
+    if text.contains('\0') {
+        // PostgreSQL's texts cannot hold it.
+        return Err(AppError::BadInput(format!("{what} contains a null character").into()));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_trimmed_and_bounded() {
+        assert_eq!(checked("  hi \n", "Message", 2).as_deref(), Ok("hi"));
+        // Scalar values count, not bytes.
+        assert!(checked(&"😀".repeat(9), "Message", 9).is_ok());
+        let refused = |text: &str| checked(text, "Message", 9).unwrap_err().say().to_owned();
+        assert_eq!(refused(&"x".repeat(10)), "Message too long (max 9 characters)");
+        assert_eq!(refused(" \t "), "Message cannot be empty");
+        assert_eq!(refused("a\0b"), "Message contains a null character");
+        assert_eq!(bounded("", "Address", 1).as_deref(), Ok(""));
+    }
+}
