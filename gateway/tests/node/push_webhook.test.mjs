@@ -131,7 +131,7 @@ describe('the push webhook of two nodes', () => {
     }
   });
 
-  test('no call waits for a webhook that never answers', async () => {
+  test('no call waits for a webhook that never answers', { timeout: 60_000 }, async () => {
     receiver.answer = () => undefined;
     const watcher = await app.online(1, helper());
     const caller = citizen();
