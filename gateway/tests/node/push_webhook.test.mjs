@@ -1,0 +1,153 @@
+// The push webhook: what a service that notifies offline helpers gets, how it can trust it, and that nobody waits for it.
+
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { once as onceEvent } from 'node:events';
+import { createServer } from 'node:http';
+import { after, before, describe, test } from 'node:test';
+
+import { ask } from './support/clients.mjs';
+import { startCluster } from './support/cluster.mjs';
+import { ISO, about, citizen, emergencies, helper, place } from './support/emergencies.mjs';
+import { until } from './support/wait.mjs';
+
+const SECRET = 'a secret that only the two of us know';
+
+/**
+ * An HTTP server that keeps what it gets in `deliveries`, as `{method, url, headers, raw, body, isOpen}`, and answers with the
+ * status that `answer(delivery)` gives; `undefined` leaves the request open, without an answer.
+ */
+async function startReceiver() {
+  const receiver = { deliveries: [], answer: () => 200 };
+  const server = createServer(async (request, response) => {
+    const parts = [];
+    for await (const part of request) parts.push(part);
+    const raw = Buffer.concat(parts).toString();
+    const delivery = { method: request.method, url: request.url, headers: request.headers, raw, body: JSON.parse(raw), isOpen: true };
+    response.on('close', () => { delivery.isOpen = false; });
+    const status = receiver.answer(delivery);
+    receiver.deliveries.push(delivery);
+    server.emit('delivery');
+    if (status !== undefined) response.writeHead(status).end();
+  });
+  server.listen(0, '127.0.0.1');
+  await onceEvent(server, 'listening');
+  receiver.url = `http://127.0.0.1:${server.address().port}/push?to=helpers`;
+  /** All deliveries about an emergency, as soon as there are `times` of them. */
+  receiver.about = (id, times, event, { timeout = 20_000 } = {}) => until(server, 'delivery', () => {
+    const found = receiver.deliveries.filter(({ body }) => body.emergency.id === id && (!event || body.event === event));
+    return found.length >= times && found;
+  }, { timeout, what: `${times} deliveries about ${id}` });
+  receiver.stop = async () => {
+    server.close();
+    server.closeAllConnections();
+    await onceEvent(server, 'close');
+  };
+  return receiver;
+}
+
+/** A delivery whose signature is that of its text and time. */
+function signed({ headers, raw }) {
+  const timestamp = headers['x-muster-timestamp'];
+  assert.match(timestamp, /^\S+$/);
+  assert.equal(headers['x-muster-signature'], `sha256=${createHmac('sha256', SECRET).update(`${timestamp}.${raw}`).digest('hex')}`);
+}
+
+describe('the push webhook of two nodes', () => {
+  let receiver;
+  let cluster;
+  let app;
+  before(async () => {
+    receiver = await startReceiver();
+    cluster = await startCluster(2, { env: { PUSH_WEBHOOK_URL: receiver.url, PUSH_WEBHOOK_SECRET: SECRET } });
+    app = emergencies(cluster.nodes);
+  });
+  after(async () => {
+    await cluster?.stop();
+    await receiver?.stop();
+  });
+
+  test('a call and its end are delivered, once each and signed', async () => {
+    receiver.answer = () => 200;
+    const location = place();
+    const [near, far] = await Promise.all([app.online(1, helper()), app.online(0, helper())]);
+    assert.equal((await ask(near.socket, 'location:update', location)).success, true);
+    assert.equal((await ask(far.socket, 'location:update', place())).success, true);
+    const owner = citizen();
+    const { nearbyHelperCount, ...emergency } = await app.raise(0, owner, { location });
+    assert.equal(nearbyHelperCount, 1);
+    const [created] = await receiver.about(emergency.id, 1);
+    assert.deepEqual([created.method, created.url], ['POST', '/push?to=helpers']);
+    assert.match(created.headers['content-type'], /^application\/json\b/);
+    const { id, timestamp, ...body } = created.body;
+    assert.equal(created.headers['idempotency-key'], id);
+    assert.match(timestamp, ISO);
+    assert.deepEqual(body, { event: 'emergency:created', emergency, nearbyHelperIds: [near.claims.sub] });
+    signed(created);
+
+    await app.resolve(1, emergency.id, owner, { resolutionNotes: 'done' });
+    const [ended] = await receiver.about(emergency.id, 1, 'emergency:ended');
+    signed(ended);
+    assert.notEqual(ended.body.id, id);
+    assert.equal(ended.headers['idempotency-key'], ended.body.id);
+    assert.deepEqual([ended.body.emergency.status, ended.body.emergency.resolutionNotes, Array.isArray(ended.body.nearbyHelperIds)], ['resolved', 'done', true]);
+    assert.match(ended.body.timestamp, ISO);
+
+    // One more from each node: had anything been delivered twice, it would be here by then.
+    for (const at of [0, 1]) await receiver.about((await app.raise(at, citizen())).id, 1);
+    assert.deepEqual((await receiver.about(emergency.id, 2)).map(({ body: each }) => each.event), ['emergency:created', 'emergency:ended']);
+  });
+
+  test('a cancelled call is delivered as ended', async () => {
+    const owner = citizen();
+    const { id } = await app.raise(1, owner);
+    await app.cancel(0, id, owner);
+    const [{ body }] = await receiver.about(id, 1, 'emergency:ended');
+    assert.equal(body.emergency.status, 'cancelled');
+  });
+
+  test('what is refused is delivered again, as the same, until it is taken', { timeout: 60_000 }, async () => {
+    const answers = [500, 503, 200];
+    receiver.answer = ({ body }) => (body.event === 'emergency:created' ? answers.shift() ?? 200 : 200);
+    const { id } = await app.raise(0, citizen());
+    const tries = await receiver.about(id, 3, 'emergency:created', { timeout: 45_000 });
+    for (const each of tries) {
+      signed(each);
+      assert.equal(each.raw, tries[0].raw);
+      assert.equal(each.headers['idempotency-key'], tries[0].headers['idempotency-key']);
+    }
+    await receiver.about((await app.raise(0, citizen())).id, 1);
+    assert.equal((await receiver.about(id, 3)).length, 3, 'taken is taken');
+  });
+
+  test('an anonymous call does not tell who called', async () => {
+    receiver.answer = () => 200;
+    const owner = citizen({ name: 'Ottilie Verborgen', email: 'ottilie@example.org' });
+    const { id } = await app.raise(1, owner, { anonymousMode: true });
+    await app.resolve(0, id, owner);
+    for (const { raw, body, headers } of await receiver.about(id, 2)) {
+      assert.deepEqual([body.emergency.user, body.emergency.resolvedBy], [null, null]);
+      for (const secret of [owner.sub, owner.name, owner.email]) assert.ok(!`${raw} ${JSON.stringify(headers)}`.includes(secret), `${secret} in ${raw}`);
+    }
+  });
+
+  test('no call waits for a webhook that never answers', { timeout: 60_000 }, async () => {
+    receiver.answer = () => undefined;
+    const watcher = await app.online(1, helper());
+    const caller = citizen();
+    const held = await app.raise(0, caller);
+    await watcher.events.take('emergency:created', about(held.id));
+    await app.resolve(1, held.id, caller);
+    await watcher.events.take('emergency:ended', about(held.id));
+    const [delivery] = await receiver.about(held.id, 1);
+    assert.ok(delivery.isOpen, 'all were told and answered before the webhook was given up');
+    // More of them than may be on their way at once.
+    for (let calls = 0; calls < 20; calls += 1) {
+      const owner = citizen();
+      const { id } = await app.raise(0, owner);
+      assert.equal((await watcher.events.take('emergency:created', about(id))).emergency.id, id);
+      await app.resolve(0, id, owner);
+      assert.equal((await watcher.events.take('emergency:ended', about(id))).status, 'resolved');
+    }
+  });
+});
