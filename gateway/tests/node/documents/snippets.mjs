@@ -1,5 +1,6 @@
 // Runs the code a document shows to its readers. The files beside this one hold it letter for letter; all
-// that is put in its place is what a reader would put in, too: host and port, and the token.
+// that is put in its place is what a reader would put in, too: host and port, and the token. What a snippet takes from
+// the reader's own code (`data`, `callId`) is given to it as variables around it.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,9 +10,13 @@ import { temporaryDirectory } from '../support/gateway.mjs';
 
 const PACKAGE = fileURLToPath(new URL('../package.json', import.meta.url));
 
+/** The consoles of snippets that are whole modules, by their modules' addresses. */
+const consoles = new Map();
+globalThis[Symbol.for('snippets.consoles')] = consoles;
+
 /**
  * The snippets of document `name` (a folder here) against a gateway. Their `socket.io-client` is the real one, limited
- * to `transport`, which is the one thing the documents leave to the client's default.
+ * to `transport` where one is given; else it takes what the snippet says, or the client's default.
  */
 export function snippets(name, { url, transport }) {
   const directory = temporaryDirectory();
@@ -21,30 +26,55 @@ export function snippets(name, { url, transport }) {
   writeFileSync(join(fake, 'index.mjs'), `
     import { createRequire } from 'node:module';
     const real = createRequire(${JSON.stringify(PACKAGE)})('socket.io-client');
-    const options = ${JSON.stringify({ ...transport.options, forceNew: true })};
+    const options = ${JSON.stringify({ ...transport?.options, forceNew: true })};
     export const io = (url, given) => real.io(url, { ...given, ...options });
   `);
   const text = (snippet) => readFileSync(new URL(`./${name}/${snippet}.mjs`, import.meta.url), 'utf8');
 
   let written = 0;
-  const load = (source) => {
+  const load = (source, console) => {
     written += 1;
     const path = join(directory, `snippet-${written}.mjs`);
-    writeFileSync(path, source);
-    return import(pathToFileURL(path));
+    const address = pathToFileURL(path).href;
+    if (console) consoles.set(address, console);
+    const printing = `const console = globalThis[Symbol.for('snippets.consoles')].get(${JSON.stringify(address)});\n`;
+    writeFileSync(path, console ? `${printing}${source}` : source);
+    return import(address);
   };
 
   return {
-    /** Evaluates a snippet that makes a socket. */
-    async connect(snippet, token) {
-      const source = text(snippet).replaceAll(/http:\/\/localhost:\d+/g, url).replaceAll('<JWT_ACCESS_TOKEN>', token);
-      const module = await load(`${source}\nexport { socket };\n`);
+    /** Evaluates a snippet that makes a socket; what it prints goes to `console` where one is given. */
+    async connect(snippet, token, { console } = {}) {
+      const source = text(snippet).replaceAll(/http:\/\/localhost:\d+/g, url).replaceAll(/<JWT_ACCESS_TOKEN>|your-jwt-token/g, token);
+      // Documents show the import once, for all their snippets.
+      const imported = source.includes("from 'socket.io-client'") ? '' : "import { io } from 'socket.io-client';\n";
+      const module = await load(`${imported}${source}\nexport { socket };\n`, console);
       return module.socket;
     },
-    /** Evaluates a snippet that uses a socket; what it prints goes to `console`. */
-    async run(snippet, { socket, console }) {
-      const module = await load(`export default (socket, console) => {\n${text(snippet)}\n};\n`);
-      module.default(socket, console);
+    /** Evaluates a snippet that uses a socket, and `given`, the reader's variables; what it prints goes to `console`. */
+    async run(snippet, { socket, console, ...given }) {
+      const names = ['socket', 'console', ...Object.keys(given)].join(', ');
+      const module = await load(`export default (${names}) => {\n${text(snippet)}\n};\n`);
+      module.default(socket, console, ...Object.values(given));
+    },
+    /** Evaluates a backend's snippet, whose three functions are posts to `internalUrl`; answers when all have been answered. */
+    async serve(snippet, { internalUrl }) {
+      mkdirSync(join(directory, 'lib'), { recursive: true });
+      writeFileSync(join(directory, 'package.json'), JSON.stringify({ type: 'module' }));
+      writeFileSync(join(directory, 'lib/websocket.js'), `
+        export const posts = [];
+        const post = (to, event, data) => posts.push(fetch(${JSON.stringify(`${internalUrl}/internal/emit`)}, {
+          method: 'POST',
+          headers: { 'X-Internal-Request': 'true', 'Content-Type': 'application/json' },
+          body: JSON.stringify({ to, event, data }),
+        }));
+        export const emitToUser = (user, event, data) => post({ user }, event, data);
+        export const emitToRoom = (room, event, data) => post({ room }, event, data);
+        export const broadcast = (event, data) => post('all', event, data);
+      `);
+      await load(text(snippet));
+      const { posts } = await import(pathToFileURL(join(directory, 'lib/websocket.js')));
+      return Promise.all(posts.map(async (post) => (await post).status));
     },
   };
 }
