@@ -96,18 +96,18 @@ class Script {
     live?.node.clients.open.delete(live.socket);
   }
 
-  /** An action by a random device, likely in this state. */
-  action(without) {
+  /** An action by a random device, likely in this state; `beside` is sent at the same moment. */
+  action(beside) {
     const call = openCall(this.state);
     const weights = Object.entries(LIKELY[call?.phase ?? 'idle']).filter(([what]) => {
-      if (what === 'lapse') return !without;
+      if (what === 'lapse') return !beside;
       // A device that goes is not asked to act at the same moment: what it said may be lost with it.
-      if (what === 'reconnect') return without?.what !== 'reconnect';
+      if (what === 'reconnect') return beside?.what !== 'reconnect';
       return what === 'initiate' || this.state.calls.length > 0;
     });
     let left = this.random() * weights.reduce((sum, [, weight]) => sum + weight, 0);
     const [what] = weights.find(([, weight]) => { left -= weight; return left < 0; }) ?? weights[0];
-    const others = this.devices.map((_, at) => at).filter((at) => !without || at !== without.device || ![what, without.what].includes('reconnect'));
+    const others = this.devices.map((_, at) => at).filter((at) => !beside || at !== beside.device || ![what, beside.what].includes('reconnect'));
     const device = others[this.pick(others.length)];
     const last = this.state.calls.length - 1;
     const at = this.random() < STALE ? this.pick(last + 1) : last;
@@ -146,9 +146,9 @@ class Script {
       if (actions.length === 2 && answers[index].success === false) this.tally.lost += 1;
     }
     const moved = actions.filter(({ what }) => what === 'reconnect').map(({ device }) => device);
-    const rangBefore = this.state;
+    const earlier = this.state;
     await this.become(explanation.next, moved);
-    if (actions.length === 1 && moved.length === 1) await this.ringsAgain(rangBefore, moved[0], mayLapse);
+    if (actions.length === 1 && moved.length === 1) await this.ringsAgain(earlier, moved[0], mayLapse);
     const signals = actions.filter(({ what }, index) => what === 'signal' && answers[index].success);
     for (const action of signals) this.unseat(action);
     for (const action of signals) await this.arrives(action);

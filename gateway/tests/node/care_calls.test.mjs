@@ -57,7 +57,7 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
   let nodes;
   before(async () => {
     cluster = await startCluster(2);
-    nodes = cluster.nodes;
+    nodes = [...cluster.nodes];
   });
   after(() => cluster?.stop());
 
@@ -251,7 +251,7 @@ describe('calls that nobody answers', { concurrency: 4 }, () => {
   let nodes;
   before(async () => {
     cluster = await startCluster(2, { env: { CALL_RING: `${SHORT_RING_MS}ms` } });
-    nodes = cluster.nodes;
+    nodes = [...cluster.nodes];
   });
   after(() => cluster?.stop());
 
@@ -289,47 +289,55 @@ describe('calls that nobody answers', { concurrency: 4 }, () => {
 describe('the node that took the call dies while it rings', () => {
   const RING_MS = 8_000;
   let cluster;
-  before(async () => { cluster = await startCluster(2, { env: { CALL_RING: `${RING_MS}ms` } }); });
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2, { env: { CALL_RING: `${RING_MS}ms` } });
+    nodes = [...cluster.nodes];
+  });
   after(() => cluster?.stop());
 
   test('the recipient misses it, exactly once', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
-    const [caller, phone] = [await device(doomed), await device(cluster.nodes[0])];
-    const tablet = await device(cluster.nodes[1], { user: phone.user });
+    const [caller, phone] = [await device(doomed), await device(nodes[0])];
+    const tablet = await device(nodes[1], { user: phone.user });
     const callId = await ring(caller, [phone, tablet]);
     await doomed.kill();
-    await ends(cluster.nodes.slice(0, 2), [phone, tablet], 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: RING_MS + NOTICED_MS });
+    await ends(nodes, [phone, tablet], 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: RING_MS + NOTICED_MS });
     assert.equal(await refusal(phone, 'call:accept', { callId }), 'Call is over');
-    const next = await device(cluster.nodes[1]);
+    const next = await device(nodes[1]);
     await must(next, 'call:end', { callId: await talk(next, [phone]) });
   });
 
   test('the caller, back on another node, hears it, too', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
-    const [caller, phone] = [await device(doomed), await device(cluster.nodes[0])];
+    const [caller, phone] = [await device(doomed), await device(nodes[0])];
     const callId = await ring(caller, [phone]);
     await doomed.kill();
-    const back = await device(cluster.nodes[1], { user: caller.user });
-    await ends(cluster.nodes.slice(0, 2), [back, phone], 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: RING_MS + NOTICED_MS });
+    const back = await device(nodes[1], { user: caller.user });
+    await ends(nodes, [back, phone], 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: RING_MS + NOTICED_MS });
     await must(back, 'call:end', { callId: await talk(back, [phone]) });
   });
 });
 
 describe('the node that took the call dies, and the call goes on', () => {
   let cluster;
-  before(async () => { cluster = await startCluster(2); });
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2);
+    nodes = [...cluster.nodes];
+  });
   after(() => cluster?.stop());
 
   test('it is accepted after that, and the caller hears it where they are now', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
-    const [caller, phone] = [await device(doomed), await device(cluster.nodes[0])];
+    const [caller, phone] = [await device(doomed), await device(nodes[0])];
     const callId = await ring(caller, [phone]);
     await doomed.kill();
-    const back = await device(cluster.nodes[1], { user: caller.user });
+    const back = await device(nodes[1], { user: caller.user });
     await must(phone, 'call:accept', { callId });
     assert.equal((await back.events.take('call:accepted')).callId, callId);
     const { duration } = await must(back, 'call:end', { callId });
-    await ends(cluster.nodes.slice(0, 2), [back, phone], 'call:ended', { callId, duration, reason: 'ended', endedBy: caller.user });
+    await ends(nodes, [back, phone], 'call:ended', { callId, duration, reason: 'ended', endedBy: caller.user });
   });
 });
 
@@ -338,7 +346,7 @@ describe('a party is lost', { concurrency: 4 }, () => {
   let nodes;
   before(async () => {
     cluster = await startCluster(2, { env: { PRESENCE_GRACE: `${SHORT_GRACE_MS}ms` } });
-    nodes = cluster.nodes;
+    nodes = [...cluster.nodes];
   });
   after(() => cluster?.stop());
 
@@ -352,7 +360,7 @@ describe('a party is lost', { concurrency: 4 }, () => {
     assert.equal(await refusal(stays, 'call:end', { callId }), 'Call is over');
     const next = await device(stays.node);
     await must(next, 'call:end', { callId: await talk(next, [stays]) });
-    await quiet([nodes[0], nodes[1]], stays);
+    await quiet(nodes, stays);
     assert.deepEqual(endings(stays, callId), [], `${gone.user}'s loss is told once`);
   };
 
