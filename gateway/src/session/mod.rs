@@ -379,9 +379,11 @@ mod tests {
     use shared::ids::NodeId;
 
     use super::*;
+    use crate::announce::Announcer;
     use crate::auth::Tokens;
     use crate::context::Context;
     use crate::namespace::Namespaces;
+    use crate::push::Pusher;
     use crate::records::Records;
     use crate::tasks::Tasks;
 
@@ -398,13 +400,17 @@ mod tests {
             cluster: None,
             distributions: metrics::distributions(),
         });
+        let records = Records::open("sqlite::memory:").await.unwrap();
         let (announcer, _) = Announcer::new(fanout.clone(), records.clone());
         let context = Context {
             fanout,
-            records: Records::open("sqlite::memory:").await.unwrap(),
+            records,
             tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
             tasks: Tasks::default(),
             acks: Arc::default(),
+            announcer,
+            pusher: Pusher::default(),
+            settings: Arc::new(config.apps.clone()),
         };
         let namespaces = Namespaces::new(context, Vec::new(), &config.auth, 0).unwrap();
         let sessions = SessionTable::new(0, 0);

@@ -1,6 +1,6 @@
-// Runs what document 001 shows to its readers: its requests by the shell, its hook by React in a browser. The files in
-// `sos/` hold them letter for letter; all that is put in its place is what a reader would put in, too: the host, and the
-// token.
+// Runs what documents show to their readers beside snippets for sockets: requests by the shell, the hook of document 001
+// by React in a browser. The files in `sos/` and `care/` hold them letter for letter; all that is put in its place is what
+// a reader would put in, too: the host, and the token.
 
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -8,13 +8,13 @@ import { promisify } from 'node:util';
 
 import { load } from '../support/packages.mjs';
 
-const HOST = 'http://bff-citizen:3000';
+const HOST = /http:\/\/(bff-citizen|localhost):\d+/g;
 
-const text = (file) => readFileSync(new URL(`./sos/${file}`, import.meta.url), 'utf8');
+const text = (file, document = 'sos') => readFileSync(new URL(`./${document}/${file}`, import.meta.url), 'utf8');
 
-/** Runs a request of the document against a gateway; answers the JSON that it prints. */
-export async function request(name, { url, token }) {
-  const command = text(`${name}.sh`).replaceAll(HOST, url).replaceAll('eyJhbGc...', token);
+/** Runs a request of a document (a folder here) against a gateway; answers the JSON that it prints. */
+export async function request(name, { url, token, document }) {
+  const command = text(`${name}.sh`, document).replaceAll(HOST, url).replaceAll('eyJhbGc...', token);
   const { stdout } = await promisify(execFile)('bash', ['-c', command]);
   return JSON.parse(stdout);
 }

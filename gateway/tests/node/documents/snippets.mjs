@@ -1,5 +1,6 @@
 // Runs the code a document shows to its readers. The files beside this one hold it letter for letter; all
-// that is put in its place is what a reader would put in, too: host and port, and the token.
+// that is put in its place is what a reader would put in, too: host and port, and the token. What a snippet takes from
+// the reader's own code (`data`, `callId`) is given to it as variables around it.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ const PACKAGE = fileURLToPath(new URL('../package.json', import.meta.url));
 
 /** Hosts, ports and tokens as the documents show them; one token is a variable of the reader's, `userToken`. */
 const HOST = /http:\/\/(localhost|your-api-url):\d+/g;
-const TOKENS = ['<JWT_ACCESS_TOKEN>', 'your-jwt-access-token'];
+const TOKENS = ['<JWT_ACCESS_TOKEN>', 'your-jwt-access-token', 'your-jwt-token'];
 
 /** The consoles of snippets that are modules: what they close over is found by a name that no snippet has. */
 const CONSOLES = 'documents.consoles';
@@ -37,11 +38,14 @@ export function snippets(name, { url, transport }) {
   const text = (snippet) => readFileSync(new URL(`./${name}/${snippet}.mjs`, import.meta.url), 'utf8');
 
   let written = 0;
-  const load = (source) => {
+  const load = (source, console) => {
     written += 1;
     const path = join(directory, `snippet-${written}.mjs`);
-    writeFileSync(path, source);
-    return import(pathToFileURL(path));
+    const address = pathToFileURL(path).href;
+    if (console) consoles.set(address, console);
+    const printing = `const console = globalThis[Symbol.for('snippets.consoles')].get(${JSON.stringify(address)});\n`;
+    writeFileSync(path, console ? `${printing}${source}` : source);
+    return import(address);
   };
 
   return {
@@ -50,19 +54,41 @@ export function snippets(name, { url, transport }) {
       let source = text(snippet).replaceAll(HOST, url);
       for (const shown of TOKENS) source = source.replaceAll(shown, token);
       for (const [shown, id] of Object.entries(ids)) source = source.replaceAll(shown, id);
+      // Documents show the import once, for all their snippets.
+      const imported = source.includes("from 'socket.io-client'") ? '' : "import { io } from 'socket.io-client';\n";
       const at = consoles.push(console) - 1;
       const module = await load(`
         const console = globalThis[Symbol.for('${CONSOLES}')][${at}];
         const userToken = ${JSON.stringify(token)};
-        ${source}
+        ${imported}${source}
         export { socket };
       `);
       return module.socket;
     },
-    /** Evaluates a snippet that uses a socket; what it prints goes to `console`. */
-    async run(snippet, { socket, console }) {
-      const module = await load(`export default (socket, console) => {\n${text(snippet)}\n};\n`);
-      module.default(socket, console);
+    /** Evaluates a snippet that uses a socket, and `given`, the reader's variables; what it prints goes to `console`. */
+    async run(snippet, { socket, console, ...given }) {
+      const names = ['socket', 'console', ...Object.keys(given)].join(', ');
+      const module = await load(`export default (${names}) => {\n${text(snippet)}\n};\n`);
+      module.default(socket, console, ...Object.values(given));
+    },
+    /** Evaluates a backend's snippet, whose three functions are posts to `internalUrl`; answers when all have been answered. */
+    async serve(snippet, { internalUrl }) {
+      mkdirSync(join(directory, 'lib'), { recursive: true });
+      writeFileSync(join(directory, 'package.json'), JSON.stringify({ type: 'module' }));
+      writeFileSync(join(directory, 'lib/websocket.js'), `
+        export const posts = [];
+        const post = (to, event, data) => posts.push(fetch(${JSON.stringify(`${internalUrl}/internal/emit`)}, {
+          method: 'POST',
+          headers: { 'X-Internal-Request': 'true', 'Content-Type': 'application/json' },
+          body: JSON.stringify({ to, event, data }),
+        }));
+        export const emitToUser = (user, event, data) => post({ user }, event, data);
+        export const emitToRoom = (room, event, data) => post({ room }, event, data);
+        export const broadcast = (event, data) => post('all', event, data);
+      `);
+      await load(text(snippet));
+      const { posts } = await import(pathToFileURL(join(directory, 'lib/websocket.js')));
+      return Promise.all(posts.map(async (post) => (await post).status));
     },
   };
 }

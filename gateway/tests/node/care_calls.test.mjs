@@ -1,0 +1,395 @@
+// Care's calls on two nodes: every way that one begins, goes on and ends, and what each device hears of it.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { ISO, TERMINAL, UUID_V7, device, hasStatus, must, quiet, refusal } from './support/care.mjs';
+import { unique } from './support/clients.mjs';
+import { LEASE_MS, startCluster } from './support/cluster.mjs';
+import { delay, preview } from './support/wait.mjs';
+
+/** How long it rings where nobody is to answer, and how long a lost party may take to come back. */
+const SHORT_RING_MS = 2_000;
+const SHORT_GRACE_MS = 1_500;
+/** Time for a dead node's lease to lapse and for the others to act, on a loaded machine. */
+const NOTICED_MS = LEASE_MS + 20_000;
+
+/** What ended `callId`, as a device heard it and has not taken: `[event, told]` each. */
+function endings({ events }, callId) {
+  return TERMINAL.flatMap((event) => events.seen(event, (told) => told.callId === callId).map(([told]) => [event, told]));
+}
+
+/** Waits until each device has heard how the call ended; insists that it is `expected`, and that it is told once. */
+async function ends(nodes, devices, event, expected, { timeout } = {}) {
+  const told = await Promise.all(devices.map(({ events }) => events.take(event, ({ callId }) => callId === expected.callId, { timeout })));
+  await quiet(nodes, ...devices);
+  for (const [at, each] of devices.entries()) {
+    assert.deepEqual(told[at], expected);
+    assert.deepEqual(endings(each, expected.callId), [], `${each.user} on ${each.node.url} hears it once`);
+  }
+}
+
+/** A caller with two devices, who are on both nodes, and a recipient with three. */
+async function parties([first, second], claims = {}) {
+  const caller = await device(first, { name: 'caller', ...claims });
+  const [desk, phone] = [await device(second, { user: caller.user }), await device(first, { name: 'callee' })];
+  const [tablet, watch] = [await device(second, { user: phone.user }), await device(second, { user: phone.user })];
+  return { caller, desk, phone, tablet, watch, callers: [caller, desk], callees: [phone, tablet, watch], all: [caller, desk, phone, tablet, watch] };
+}
+
+/** Rings, and answers the call's id when every device of the recipient has heard it. */
+async function ring(caller, callees, given = {}) {
+  const { callId } = await must(caller, 'call:initiate', { recipientId: callees[0].user, ...given });
+  for (const { events } of callees) await events.take('call:incoming', (told) => told.callId === callId);
+  return callId;
+}
+
+/** Rings and accepts by the first of `callees`: the call's id. */
+async function talk(caller, callees) {
+  const callId = await ring(caller, callees);
+  await must(callees[0], 'call:accept', { callId });
+  await caller.events.take('call:accepted', (told) => told.callId === callId);
+  return callId;
+}
+
+describe('calls on two nodes', { concurrency: 4 }, () => {
+  let cluster;
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2);
+    nodes = [...cluster.nodes];
+  });
+  after(() => cluster?.stop());
+
+  test('it rings everywhere, one device takes it, the others know, and it lasts as long as it lasted', { timeout: 60_000 }, async () => {
+    const { caller, desk, phone, tablet, watch, callers, callees, all } = await parties(nodes);
+    const answer = await must(caller, 'call:initiate', { recipientId: phone.user, callType: 'video', visitId: 'visit-1', metadata: { why: 'x' } });
+    assert.deepEqual(Object.keys(answer).sort(), ['callId', 'success']);
+    const { callId } = answer;
+    assert.match(callId, UUID_V7);
+    for (const { events } of callees) {
+      const { timestamp, ...incoming } = await events.take('call:incoming');
+      assert.match(timestamp, ISO);
+      assert.deepEqual(incoming, { callId, callerId: caller.user, callerName: `Name of ${caller.user}`, callType: 'video', visitId: 'visit-1' });
+    }
+    const asked = performance.now();
+    assert.deepEqual(await must(tablet, 'call:accept', { callId }), { success: true, callId });
+    const accepted = performance.now();
+    for (const { events } of callers) {
+      const { timestamp, ...told } = await events.take('call:accepted');
+      assert.match(timestamp, ISO);
+      assert.deepEqual(told, { callId, userId: phone.user });
+    }
+    for (const { events } of [phone, watch]) assert.deepEqual(await events.take('call:answered_elsewhere'), { callId });
+    assert.equal(await refusal(watch, 'call:accept', { callId }), 'Call is not ringing');
+    assert.equal(await refusal(phone, 'call:reject', { callId }), 'Call is not ringing');
+    // The clock has to move: the duration is in whole seconds.
+    await delay(2_100);
+    const ending = performance.now();
+    const { duration, ...ended } = await must(desk, 'call:end', { callId });
+    const over = performance.now();
+    assert.deepEqual(ended, { success: true, callId });
+    const [least, most] = [Math.floor((ending - accepted) / 1_000), Math.ceil((over - asked) / 1_000)];
+    assert.ok(Number.isInteger(duration) && least <= duration && duration <= most, `${duration} is not in ${least}..${most}`);
+    await ends(nodes, all, 'call:ended', { callId, duration, reason: 'ended', endedBy: caller.user });
+    for (const { events } of callers) assert.deepEqual([...events.seen('call:incoming'), ...events.seen('call:answered_elsewhere')], []);
+    assert.deepEqual(tablet.events.seen('call:answered_elsewhere'), [], 'not to the one that took it');
+    for (const { events } of callees) assert.deepEqual([...events.seen('call:incoming'), ...events.seen('call:accepted')], [], 'it rings once');
+  });
+
+  test('a device that connects while it rings hears it, too, and may take it', { timeout: 60_000 }, async () => {
+    const caller = await device(nodes[0]);
+    const absent = unique('absent');
+    const { callId } = await must(caller, 'call:initiate', { recipientId: absent, callType: 'audio' });
+    const late = await device(nodes[1], { user: absent });
+    const incoming = await late.events.take('call:incoming');
+    assert.deepEqual([incoming.callId, incoming.callType, incoming.visitId], [callId, 'audio', null]);
+    await must(late, 'call:accept', { callId });
+    const later = await device(nodes[0], { user: absent });
+    await quiet(nodes, later);
+    assert.deepEqual(later.events.seen('call:incoming'), [], 'it does not ring any more');
+    const { duration } = await must(late, 'call:end', { callId });
+    await ends(nodes, [caller, late, later], 'call:ended', { callId, duration, reason: 'ended', endedBy: absent });
+  });
+
+  test('signals reach the other party\'s device of the call, and no other', { timeout: 60_000 }, async () => {
+    const { caller, phone, tablet, callees, all } = await parties(nodes);
+    const stranger = await device(nodes[1]);
+    const callId = await talk(caller, [tablet, ...callees.filter((each) => each !== tablet)]);
+    const offer = { type: 'offer', sdp: 'v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\n', nested: [{ candidate: null }, 1.5, true] };
+    for (const [from, to, signal] of [[caller, tablet, offer], [tablet, caller, { type: 'answer' }], [caller, tablet, 'text'], [tablet, caller, [1, 2]]]) {
+      assert.deepEqual(await must(from, 'call:signal', { callId, signal }), { success: true });
+      assert.deepEqual(await to.events.take('call:signal'), { callId, signal, userId: from.user });
+    }
+    for (let n = 0; n < 30; n += 1) caller.socket.emit('call:signal', { callId, signal: n });
+    assert.deepEqual((await tablet.events.count('call:signal', 30)).map(({ signal }) => signal), Array.from({ length: 30 }, (_, n) => n), 'in order');
+    tablet.events.clear();
+    await refusal(stranger, 'call:signal', { callId, signal: 'mine' });
+    await quiet(nodes, ...all, stranger);
+    for (const { user, node, events } of [...all, stranger]) assert.deepEqual(events.seen('call:signal'), [], `${user} on ${node.url}`);
+    await must(phone, 'call:end', { callId });
+  });
+
+  test('a rejected call is over, and why is told', { timeout: 60_000 }, async () => {
+    const { caller, phone, tablet, callees, all } = await parties(nodes);
+    for (const [reason, told] of [['not now', 'not now'], [undefined, null]]) {
+      const callId = await ring(caller, callees);
+      assert.deepEqual(await must(tablet, 'call:reject', { callId, reason }), { success: true, callId });
+      await ends(nodes, all, 'call:rejected', { callId, userId: phone.user, reason: told });
+      assert.equal(await refusal(phone, 'call:accept', { callId }), 'Call is over');
+    }
+  });
+
+  for (const [who, by] of [['the caller', 'desk'], ['the recipient', 'tablet']]) {
+    test(`ended by ${who} while it rings, it has lasted no time`, { timeout: 60_000 }, async () => {
+      const them = await parties(nodes);
+      const callId = await ring(them.caller, them.callees);
+      assert.deepEqual(await must(them[by], 'call:end', { callId }), { success: true, callId, duration: 0 });
+      await ends(nodes, them.all, 'call:ended', { callId, duration: 0, reason: 'ended', endedBy: them[by].user });
+      await hasStatus(them.caller, them.caller.user, 'online');
+    });
+  }
+
+  test('who rings or talks is busy for others, and calls nobody else', { timeout: 60_000 }, async () => {
+    const [ann, bob, cat] = [await device(nodes[0]), await device(nodes[1]), await device(nodes[1])];
+    const call = (from, to) => refusal(from, 'call:initiate', { recipientId: to.user });
+    const callId = await ring(ann, [bob]);
+    const isBusy = async () => {
+      for (const each of [ann, bob]) {
+        assert.equal(await call(cat, each), 'User is busy');
+        assert.equal(await call(each, cat), 'You are already in a call');
+      }
+    };
+    await isBusy();
+    await must(bob, 'call:accept', { callId });
+    await isBusy();
+    await must(bob, 'call:end', { callId });
+    await quiet(nodes, cat);
+    assert.deepEqual(cat.events.seen('call:incoming'), []);
+    await must(cat, 'call:end', { callId: await talk(cat, [ann]) });
+    await refusal(ann, 'call:initiate', { recipientId: ann.user });
+  });
+
+  test('when both call each other at the same moment, exactly one call is made', { timeout: 90_000 }, async () => {
+    const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
+    for (let round = 0; round < 25; round += 1) {
+      const answers = await Promise.all([[ann, bob], [bob, ann]].map(([from, to]) => from.ask('call:initiate', { recipientId: to.user })));
+      const won = answers.findIndex(({ success }) => success);
+      assert.deepEqual(answers.map(({ success }) => success).sort(), [false, true], `round ${round}: ${preview(answers)}`);
+      assert.ok(['User is busy', 'You are already in a call'].includes(answers[1 - won].error), answers[1 - won].error);
+      const { callId } = answers[won];
+      const [caller, callee] = won === 0 ? [ann, bob] : [bob, ann];
+      assert.equal((await callee.events.take('call:incoming')).callId, callId);
+      await must(callee, 'call:accept', { callId });
+      const { duration } = await must(caller, 'call:end', { callId });
+      await ends(nodes, [ann, bob], 'call:ended', { callId, duration, reason: 'ended', endedBy: caller.user });
+      assert.deepEqual(caller.events.seen('call:incoming'), []);
+    }
+  });
+
+  test('two devices that take it at once: one has it', { timeout: 90_000 }, async () => {
+    const { caller, phone, tablet, callees, all } = await parties(nodes);
+    for (let round = 0; round < 15; round += 1) {
+      const callId = await ring(caller, callees);
+      const answers = await Promise.all([phone, tablet].map((each) => each.ask('call:accept', { callId })));
+      assert.deepEqual(answers.map(({ success }) => success).sort(), [false, true], preview(answers));
+      const [winner, loser] = answers[0].success ? [phone, tablet] : [tablet, phone];
+      await loser.events.take('call:answered_elsewhere', (told) => told.callId === callId);
+      const { duration } = await must(loser, 'call:end', { callId });
+      await ends(nodes, all, 'call:ended', { callId, duration, reason: 'ended', endedBy: phone.user });
+      assert.deepEqual(winner.events.seen('call:answered_elsewhere', (told) => told.callId === callId), []);
+      assert.equal(caller.events.seen('call:accepted', (told) => told.callId === callId).length, 1);
+    }
+  });
+
+  test('what is not theirs to do is refused, and changes nothing', { timeout: 60_000 }, async () => {
+    const [ann, bob, eve] = [await device(nodes[0]), await device(nodes[1]), await device(nodes[1])];
+    const callId = await ring(ann, [bob]);
+    for (const event of ['call:accept', 'call:reject']) assert.equal(await refusal(ann, event, { callId }), 'Only the recipient may do this');
+    for (const from of [ann, bob]) assert.equal(await refusal(from, 'call:signal', { callId, signal: 1 }), 'Call is not active');
+    const foreign = async () => {
+      for (const event of ['call:accept', 'call:reject', 'call:end', 'call:signal']) await refusal(eve, event, { callId, signal: 1 });
+    };
+    await foreign();
+    await must(bob, 'call:accept', { callId });
+    await foreign();
+    await must(ann, 'call:end', { callId });
+    for (const from of [ann, bob]) {
+      assert.equal(await refusal(from, 'call:end', { callId }), 'Call is over');
+      await refusal(from, 'call:signal', { callId, signal: 1 });
+    }
+    for (const event of ['call:accept', 'call:reject']) assert.equal(await refusal(bob, event, { callId }), 'Call is over', event);
+    await foreign();
+    for (const event of ['call:accept', 'call:reject', 'call:end', 'call:signal']) {
+      assert.equal(await refusal(ann, event, { callId: '01890000-0000-7000-8000-000000000000', signal: 1 }), 'Call not found', event);
+      for (const payload of [{}, { callId: 7 }, { callId: 'a b' }, 'x', null]) await refusal(ann, event, payload);
+    }
+    for (const payload of [{}, { recipientId: 7 }, { recipientId: 'a b' }, { recipientId: bob.user, callType: 'smell' }, null]) await refusal(ann, 'call:initiate', payload);
+    ann.socket.emit('call:end', { callId });
+    assert.deepEqual(await ann.events.take('error'), { message: 'Call is over' });
+    await quiet(nodes, ann, bob, eve);
+    for (const each of [ann, bob]) assert.equal(endings(each, callId).length, 1, 'it ended once');
+    assert.deepEqual(eve.events.events, [], 'others hear nothing of it');
+  });
+
+  test('a party who comes back in time goes on talking, on another node', { timeout: 60_000 }, async () => {
+    const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
+    const callId = await talk(ann, [bob]);
+    ann.socket.io.engine.close();
+    const back = await device(nodes[1], { user: ann.user });
+    await must(back, 'call:signal', { callId, signal: 'restart' });
+    assert.equal((await bob.events.take('call:signal')).signal, 'restart');
+    await must(bob, 'call:signal', { callId, signal: 'again' });
+    assert.equal((await back.events.take('call:signal')).signal, 'again', 'their device is the one that spoke last');
+    const { duration } = await must(back, 'call:end', { callId });
+    await ends(nodes, [back, bob], 'call:ended', { callId, duration, reason: 'ended', endedBy: ann.user });
+  });
+});
+
+describe('calls that nobody answers', { concurrency: 4 }, () => {
+  let cluster;
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2, { env: { CALL_RING: `${SHORT_RING_MS}ms` } });
+    nodes = [...cluster.nodes];
+  });
+  after(() => cluster?.stop());
+
+  test('are missed, once, on every device of both, and both are free again', { timeout: 60_000 }, async () => {
+    const { caller, phone, callees, all } = await parties(nodes);
+    const callId = await ring(caller, callees);
+    await ends(nodes, all, 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: 20_000 });
+    for (const event of ['call:accept', 'call:reject', 'call:end']) assert.equal(await refusal(phone, event, { callId }), 'Call is over');
+    const next = await ring(phone, [caller]);
+    await must(phone, 'call:end', { callId: next });
+  });
+
+  test('are missed when the recipient has no device at all', { timeout: 60_000 }, async () => {
+    const caller = await device(nodes[0]);
+    const recipientId = unique('nobody');
+    const { callId } = await must(caller, 'call:initiate', { recipientId });
+    await ends(nodes, [caller], 'call:missed', { callId, callerId: caller.user, recipientId }, { timeout: 20_000 });
+    const late = await device(nodes[1], { user: recipientId });
+    await quiet(nodes, late);
+    assert.deepEqual(late.events.seen('call:incoming'), []);
+  });
+
+  test('one that was answered is not missed later', { timeout: 60_000 }, async () => {
+    const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
+    const { callId } = await must(ann, 'call:initiate', { recipientId: bob.user });
+    await must(bob, 'call:accept', { callId });
+    // The clock is what this is about.
+    await delay(SHORT_RING_MS * 2);
+    await quiet(nodes, ann, bob);
+    for (const each of [ann, bob]) assert.deepEqual(endings(each, callId), []);
+    assert.ok((await must(ann, 'call:end', { callId })).duration >= 2);
+  });
+});
+
+describe('the node that took the call dies while it rings', () => {
+  const RING_MS = 8_000;
+  let cluster;
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2, { env: { CALL_RING: `${RING_MS}ms` } });
+    nodes = [...cluster.nodes];
+  });
+  after(() => cluster?.stop());
+
+  test('the recipient misses it, exactly once', { timeout: 120_000 }, async () => {
+    const doomed = await cluster.start();
+    const [caller, phone] = [await device(doomed), await device(nodes[0])];
+    const tablet = await device(nodes[1], { user: phone.user });
+    const callId = await ring(caller, [phone, tablet]);
+    await doomed.kill();
+    await ends(nodes, [phone, tablet], 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: RING_MS + NOTICED_MS });
+    assert.equal(await refusal(phone, 'call:accept', { callId }), 'Call is over');
+    const next = await device(nodes[1]);
+    await must(next, 'call:end', { callId: await talk(next, [phone]) });
+  });
+
+  test('the caller, back on another node, hears it, too', { timeout: 120_000 }, async () => {
+    const doomed = await cluster.start();
+    const [caller, phone] = [await device(doomed), await device(nodes[0])];
+    const callId = await ring(caller, [phone]);
+    await doomed.kill();
+    const back = await device(nodes[1], { user: caller.user });
+    await ends(nodes, [back, phone], 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: RING_MS + NOTICED_MS });
+    await must(back, 'call:end', { callId: await talk(back, [phone]) });
+  });
+});
+
+describe('the node that took the call dies, and the call goes on', () => {
+  let cluster;
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2);
+    nodes = [...cluster.nodes];
+  });
+  after(() => cluster?.stop());
+
+  test('it is accepted after that, and the caller hears it where they are now', { timeout: 120_000 }, async () => {
+    const doomed = await cluster.start();
+    const [caller, phone] = [await device(doomed), await device(nodes[0])];
+    const callId = await ring(caller, [phone]);
+    await doomed.kill();
+    const back = await device(nodes[1], { user: caller.user });
+    await must(phone, 'call:accept', { callId });
+    assert.equal((await back.events.take('call:accepted')).callId, callId);
+    const { duration } = await must(back, 'call:end', { callId });
+    await ends(nodes, [back, phone], 'call:ended', { callId, duration, reason: 'ended', endedBy: caller.user });
+  });
+});
+
+describe('a party is lost', { concurrency: 4 }, () => {
+  let cluster;
+  let nodes;
+  before(async () => {
+    cluster = await startCluster(2, { env: { PRESENCE_GRACE: `${SHORT_GRACE_MS}ms` } });
+    nodes = [...cluster.nodes];
+  });
+  after(() => cluster?.stop());
+
+  /** The call of `gone`, whose last device goes by `lose`, fails for `stays`. */
+  const fails = async (gone, stays, callId, lose) => {
+    await lose();
+    const told = await stays.events.take('call:ended', () => true, { timeout: SHORT_GRACE_MS + NOTICED_MS });
+    const { duration, ...rest } = told;
+    assert.ok(Number.isInteger(duration));
+    assert.deepEqual(rest, { callId, reason: 'failed', endedBy: null });
+    assert.equal(await refusal(stays, 'call:end', { callId }), 'Call is over');
+    const next = await device(stays.node);
+    await must(next, 'call:end', { callId: await talk(next, [stays]) });
+    await quiet(nodes, stays);
+    assert.deepEqual(endings(stays, callId), [], `${gone.user}'s loss is told once`);
+  };
+
+  test('the caller by a lost connection: the call has failed', { timeout: 90_000 }, async () => {
+    const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
+    await fails(ann, bob, await talk(ann, [bob]), () => ann.socket.io.engine.close());
+  });
+
+  test('the recipient by leaving: the call has failed', { timeout: 90_000 }, async () => {
+    const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
+    await fails(bob, ann, await talk(ann, [bob]), () => bob.socket.disconnect());
+  });
+
+  test('by the death of their node: the call has failed', { timeout: 120_000 }, async () => {
+    const doomed = await cluster.start();
+    const [ann, bob] = [await device(nodes[0]), await device(doomed)];
+    await fails(bob, ann, await talk(ann, [bob]), () => doomed.kill());
+  });
+
+  test('but not while another device of theirs is there', { timeout: 60_000 }, async () => {
+    const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
+    const other = await device(nodes[1], { user: ann.user });
+    const callId = await talk(ann, [bob]);
+    ann.socket.io.engine.close();
+    // The clock is what this is about.
+    await delay(SHORT_GRACE_MS * 2);
+    await quiet(nodes, bob, other);
+    assert.deepEqual(endings(bob, callId), []);
+    const { duration } = await must(other, 'call:end', { callId });
+    await ends(nodes, [bob, other], 'call:ended', { callId, duration, reason: 'ended', endedBy: ann.user });
+  });
+});

@@ -1,0 +1,4 @@
+// Accept call
+socket.emit('call:accept', { callId }, (response) => {
+  // Start WebRTC connection
+});

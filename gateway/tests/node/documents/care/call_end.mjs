@@ -1,0 +1,2 @@
+// End call
+socket.emit('call:end', { callId });
