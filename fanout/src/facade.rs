@@ -271,6 +271,12 @@ impl Fanout {
         self.rooms_of(namespace).map(|rooms| rooms.all_sockets()).unwrap_or_default()
     }
 
+    /// The sockets of a user that this node holds.
+    #[must_use]
+    pub fn sockets_of(&self, namespace: &Namespace, user: &UserId) -> Vec<Arc<LocalSocket>> {
+        self.rooms_of(namespace).map(|rooms| rooms.sockets_of(user.as_str())).unwrap_or_default()
+    }
+
     /// An outbox for a new session.
     #[must_use]
     pub fn outbox(&self, session: SessionId) -> Arc<Outbox> {

@@ -40,6 +40,8 @@ pub(crate) struct Announcement {
     to: Audience,
     except: Option<SocketId>,
     except_user: Option<UserId>,
+    /// Apps deliver it, on every node, told by this number which it is.
+    sequence: Option<i64>,
     pub(crate) event: String,
     /// Raw JSON of its argument.
     pub(crate) body: String,
@@ -54,6 +56,7 @@ impl Announcement {
             to,
             except: None,
             except_user: None,
+            sequence: None,
             event: event.to_owned(),
             body: json(body),
         }
@@ -69,19 +72,25 @@ impl Announcement {
         Self { except_user: Some(user.clone()), ..self }
     }
 
+    /// Delivered by the app on every node that has members of the room ([`crate::apps::App::on_sequenced`]).
+    pub(crate) fn sequenced(self, sequence: i64) -> Self {
+        Self { sequence: Some(sequence), ..self }
+    }
+
     fn target(&self) -> Target<'_> {
         let target = match &self.to {
             Audience::Room(room) => Target::room(&self.namespace, room.as_str()),
             Audience::User(user) => Target::user(&self.namespace, user),
         };
-        Target { except: self.except, except_user: self.except_user.as_ref(), ..target }.once(&self.id)
+        let (except_user, sequence) = (self.except_user.as_ref(), self.sequence);
+        Target { except: self.except, except_user, sequence, ..target }.once(&self.id)
     }
 }
 
 const INSERT: &str = "INSERT INTO announcements \
-    (id, namespace, audience, recipient, except_socket, except_user, event, body, created_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-const LEFT_OVER: &str = "SELECT id, namespace, audience, recipient, except_socket, except_user, event, body \
+    (id, namespace, audience, recipient, except_socket, except_user, event, body, created_at, sequence) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const LEFT_OVER: &str = "SELECT id, namespace, audience, recipient, except_socket, except_user, event, body, sequence \
     FROM announcements WHERE created_at <= $1 ORDER BY id LIMIT $2";
 
 /// Writes announcements within a transaction.
@@ -104,6 +113,7 @@ pub(crate) async fn write(
             .bind(&announcement.event)
             .bind(&announcement.body)
             .bind(i64::try_from(now_ms()).unwrap_or(i64::MAX))
+            .bind(announcement.sequence)
             .execute(&mut *transaction)
             .await?;
     }
@@ -137,6 +147,7 @@ fn announcement(row: &AnyRow) -> Result<Announcement, sqlx::Error> {
         except_user: user.and_then(|user| UserId::parse(&user).ok()),
         event: row.try_get(6)?,
         body: row.try_get(7)?,
+        sequence: row.try_get(8)?,
     })
 }
 

@@ -35,8 +35,8 @@ pub(crate) struct Lingering {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(u64, Instant, Waiting)>,
-    /// The entry that counts for a user in a room; older ones are void.
-    current: HashMap<(String, String), u64>,
+    /// The entry that counts for a user in a room, and whether its leave has been told; older ones are void.
+    current: HashMap<(String, String), (u64, bool)>,
     next: u64,
 }
 
@@ -50,7 +50,7 @@ impl Lingering {
         let mut state = self.state.lock();
         let number = state.next;
         state.next += 1;
-        state.current.insert((waiting.room.clone(), waiting.user.clone()), number);
+        state.current.insert((waiting.room.clone(), waiting.user.clone()), (number, waiting.told));
         state.queue.push_back((number, Instant::now() + holdback, waiting));
         drop(state);
         self.added.notify_one();
@@ -70,9 +70,10 @@ impl Lingering {
         }
     }
 
-    /// The user is back, or gone for good: nothing waits any more. Answers whether something did.
+    /// The user is back, or gone for good: nothing waits any more. Answers whether a leave did that nobody has heard of.
     pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
-        self.state.lock().current.remove(&(room.to_owned(), user.to_owned())).is_some()
+        let waited = self.state.lock().current.remove(&(room.to_owned(), user.to_owned()));
+        waited.is_some_and(|(_, told)| !told)
     }
 
     /// The next whose time is over and who is not back. Cancel safe.
@@ -100,7 +101,7 @@ impl Lingering {
             let (now, full) = (Instant::now(), state.queue.len() > self.max);
             let (number, _, waiting) = state.queue.pop_front_if(|(_, at, _)| full || *at <= now)?;
             let key = (waiting.room.clone(), waiting.user.clone());
-            if state.current.get(&key) == Some(&number) {
+            if state.current.get(&key).is_some_and(|(current, _)| *current == number) {
                 state.current.remove(&key);
                 return Some(waiting);
             }
@@ -123,6 +124,15 @@ mod tests {
             incarnation: text(),
             told: false,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_back_after_being_told_was_gone() {
+        let lingering = Lingering::new(10);
+        lingering.add(Waiting { told: true, ..waiting(1) }, HOLDBACK);
+        lingering.add(waiting(2), HOLDBACK);
+        assert!(!lingering.cancel("/#r", "u1"), "everybody has heard that they left");
+        assert!(lingering.cancel("/#r", "u2"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,8 @@ CREATE TABLE announcements (
     recipient TEXT NOT NULL,
     except_socket TEXT,
     except_user TEXT,
+    -- Where an app delivers it itself, on every node.
+    sequence BIGINT,
     event TEXT NOT NULL,
     body TEXT NOT NULL,
     created_at BIGINT NOT NULL

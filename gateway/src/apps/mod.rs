@@ -174,7 +174,8 @@ impl App {
     pub(crate) fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
         match self {
             Self::Chat(chat) => chat::on_sequenced(chat, broadcast),
-            Self::Care(_) | Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => false,
+            Self::Care(care) => care::on_sequenced(care, broadcast),
+            Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => false,
         }
     }
 

@@ -337,7 +337,7 @@ for (const { name, start } of SITES) {
       const { notifications, unreadCount } = await must(user, 'notification:list', {});
       assert.deepEqual([notifications.length, unreadCount], [1, 1]);
       const other = await internal(nodes[0], 'POST', '/internal/notifications', { ...body, message: 'another' }, headers);
-      assert.equal(other.status, 409, 'the key was for something else');
+      assert.equal(other.status, 422, 'the key was for something else');
       await quiet(nodes, user);
       assert.equal(user.events.seen('notification:new').length, 1);
     });

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::Target;
+use fanout::{Sequenced, Target};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -20,11 +20,14 @@ use super::call::{Happening, Refusal, State};
 use super::call_store::{self as store, Begun, Call, Move};
 use super::events::NewCall;
 use super::{Care, notifications_room, presence, told};
-use crate::announce::Announcement;
+use crate::announce::{Announcement, Audience};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
+
+/// The event that rings.
+const INCOMING: &str = "call:incoming";
 
 /// How often a step is tried that meets others of the same call.
 const STEPS_TRIED: usize = 5;
@@ -41,15 +44,22 @@ struct Incoming<'a> {
     timestamp: String,
 }
 
-/// `call:accepted` and `call:rejected`.
+/// `call:accepted`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answered<'a> {
+struct Accepted<'a> {
     call_id: &'a str,
     user_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Option<&'a str>>,
     timestamp: String,
+}
+
+/// `call:rejected`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Rejected<'a> {
+    call_id: &'a str,
+    user_id: &'a str,
+    reason: Option<&'a str>,
 }
 
 /// `call:ended`.
@@ -98,6 +108,11 @@ struct Stepped {
 impl Call {
     fn is_of(&self, user: &UserId) -> bool {
         self.caller == *user || self.recipient == *user
+    }
+
+    /// What tells it from the user's other calls: nobody is in two at once.
+    fn began(&self) -> i64 {
+        i64::try_from(self.created_at_ms).unwrap_or(i64::MAX)
     }
 
     fn incoming(&self) -> Incoming<'_> {
@@ -167,7 +182,7 @@ impl Care {
         match next {
             State::Accepted => {
                 let (user_id, timestamp) = (call.recipient.as_str(), iso(now_ms()));
-                let body = Answered { call_id, user_id, reason: None, timestamp };
+                let body = Accepted { call_id, user_id, timestamp };
                 let elsewhere =
                     self.to_user(&call.recipient, "call:answered_elsewhere", &json!({"callId": call_id}));
                 let elsewhere = match step.by {
@@ -178,7 +193,7 @@ impl Care {
             }
             State::Rejected => {
                 let user_id = by.unwrap_or_default();
-                let body = Answered { call_id, user_id, reason: Some(step.reason), timestamp: iso(now_ms()) };
+                let body = Rejected { call_id, user_id, reason: step.reason };
                 both(&|user| self.to_user(user, "call:rejected", &body))
             }
             State::Missed => {
@@ -247,7 +262,9 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
     context
         .to_the_end(async move {
             let records = &care.context.records;
-            let announcements = [care.to_user(&call.recipient, "call:incoming", &call.incoming())];
+            let room = Audience::Room(notifications_room(&call.recipient));
+            let incoming = Announcement::new(&care.namespace, room, INCOMING, &call.incoming());
+            let announcements = [incoming.sequenced(call.began())];
             match records.run(store::begin(records.pool(), &call, &announcements)).await? {
                 Begun::Yes => {}
                 Begun::CallerBusy => return Err(AppError::WrongState("You are already in a call".into())),
@@ -340,6 +357,16 @@ pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, sig
     Ok(Reply::ok())
 }
 
+/// A call that began at a certain time rings at a user's sockets of this node; at none twice, though it may have been
+/// rung at already when it connected.
+pub(super) fn rings(care: &Care, user: &UserId, incoming: &Sequenced) {
+    for socket in care.context.fanout.sockets_of(&care.namespace, user) {
+        if care.rung.insert(socket.id(), incoming.sequence) != Some(incoming.sequence) {
+            care.context.fanout.emit(&socket, incoming.packet.clone());
+        }
+    }
+}
+
 /// A socket is connected: a call that rings for its user rings there, too, and who was cut off goes on by it.
 pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
     let records = &care.context.records;
@@ -348,7 +375,11 @@ pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
     let Ok(call) = care.call_of(&id, user).await else { return };
     let is_caller = call.caller == *user;
     if call.state == State::Ringing && !is_caller {
-        let ring = || socket.emit(&care.context, "call:incoming", &call.incoming());
+        let ring = || {
+            if care.rung.insert(socket.id(), call.began()) != Some(call.began()) {
+                socket.emit(&care.context, INCOMING, &call.incoming());
+            }
+        };
         if let Err(error) = records.run(store::while_it_rings(records.pool(), &id, ring)).await {
             tracing::debug!(error = error.say(), "a call does not ring at a new socket");
         }

@@ -59,7 +59,7 @@ struct StatusChanged<'a> {
     message_id: &'a str,
     conversation_id: &'a str,
     status: Status,
-    /// Who read it.
+    /// Who got or read it; none of many who got it.
     user_id: Option<&'a str>,
     timestamp: String,
 }
@@ -202,7 +202,10 @@ async fn delivered(care: &Care, message: &Message) {
         }
     };
     if is_heard {
-        let changes = care.status_changed(message, Status::Delivered, None).into_iter().collect();
+        let changes = care
+            .status_changed(message, Status::Delivered, message.recipient_id.as_deref())
+            .into_iter()
+            .collect();
         if let Err(error) = care.advance(changes, Status::Delivered).await {
             tracing::debug!(error = error.say(), "that a message was delivered was not noted");
         }
@@ -273,7 +276,7 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
     let unseen =
         messages.iter().filter(|message| message.status == Status::Sent && message.sender_id != user);
     let changes: Vec<_> =
-        unseen.filter_map(|message| care.status_changed(message, Status::Delivered, None)).collect();
+        unseen.filter_map(|message| care.status_changed(message, Status::Delivered, Some(user))).collect();
     if !changes.is_empty() {
         let care = Arc::clone(care);
         drop(care.context.clone().tasks.spawn(async move {

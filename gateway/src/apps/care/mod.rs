@@ -23,8 +23,10 @@ mod status;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanout::Gone;
+use dashmap::DashMap;
+use fanout::{Gone, Sequenced};
 use serde_json::json;
+use shared::ids::SocketId;
 use shared::limits::RATED_USERS_MAX;
 use shared::names::{Namespace, Room, UserId};
 
@@ -49,6 +51,8 @@ pub(crate) struct Care {
     context: Context,
     namespace: Namespace,
     presence: presence::Local,
+    /// The call that rang last at each socket of this node, by when it began.
+    rung: DashMap<SocketId, i64>,
     /// Lists of other users that one user asks for.
     lists: Meters<UserId>,
 }
@@ -56,8 +60,9 @@ pub(crate) struct Care {
 impl Care {
     /// Makes the app, and starts what runs for it until the node stops.
     pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
-        let lists = Meters::new(Rate::new(5, 20), RATED_USERS_MAX);
-        let care = Arc::new(Self { context, namespace, presence: presence::Local::default(), lists });
+        let lists = Meters::new(Rate::new(20, 100), RATED_USERS_MAX);
+        let (presence, rung) = (presence::Local::default(), DashMap::new());
+        let care = Arc::new(Self { context, namespace, presence, rung, lists });
         let tasks = &care.context.tasks;
         tasks.spawn_until_stop(calls::look_after(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
@@ -155,6 +160,15 @@ pub(crate) async fn on_back(care: &Arc<Care>, back: &Gone) {
         presence::came(care, &back.user).await;
     }
     rooms::back(care, back).await;
+}
+
+/// A call rings: each of the recipient's sockets hears it once.
+pub(crate) fn on_sequenced(care: &Care, broadcast: &Sequenced) -> bool {
+    let Some(user) = broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX) else { return false };
+    if let Ok(user) = UserId::parse(user) {
+        calls::rings(care, &user, broadcast);
+    }
+    true
 }
 
 /// An announcement was told that had been left over: a message has been delivered, perhaps.

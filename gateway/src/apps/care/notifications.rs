@@ -175,6 +175,9 @@ pub(super) async fn read(care: &Care, socket: &Socket, id: Option<String>) -> Ha
         return Err(AppError::NotFound("Notification not found".into()));
     }
     let unread = care.count_unread(user).await?;
+    if id.is_some() {
+        return Ok(Reply::success(&json!({"unreadCount": unread})));
+    }
     Ok(Reply::success(&json!({"unreadCount": unread, "updated": updated})))
 }
 

@@ -16,6 +16,7 @@ use dashmap::DashMap;
 use fanout::Target;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use shared::ids::SocketId;
 use shared::limits::{
     DUE_EVERY_MS, PRESENCE_AT_ONCE, PRESENCE_COALESCE_MS, PRESENCE_RECORD_KEPT_S, PRESENCE_USERS_MAX,
 };
@@ -39,8 +40,8 @@ const COALESCE: Duration = Duration::from_millis(PRESENCE_COALESCE_MS);
 #[derive(Debug, Default)]
 pub(super) struct Local {
     activity: DashMap<UserId, Activity>,
-    /// Users whose change is about to be told.
-    telling: DashMap<UserId, ()>,
+    /// Users whose change is being told, or was a moment ago; true where there is something new since.
+    telling: DashMap<UserId, bool>,
 }
 
 #[derive(Debug)]
@@ -86,36 +87,46 @@ async fn try_change(care: &Arc<Care>, user: &UserId, act: impl Fn(&mut Record) +
     }
 }
 
-/// Tells those who watch a user what their presence is, in a moment: changes until then are told as one.
+/// Tells those who watch a user what their presence is: at once, or a moment after it was told before, and then all
+/// changes since as one.
 fn tell(care: &Arc<Care>, user: &UserId) {
-    if care.presence.telling.insert(user.clone(), ()).is_some() {
+    if let Some(mut is_news) = care.presence.telling.get_mut(user) {
+        *is_news = true;
         return;
     }
+    care.presence.telling.insert(user.clone(), false);
     let (care, user) = (Arc::clone(care), user.clone());
     drop(care.context.clone().tasks.spawn(async move {
-        tokio::time::sleep(COALESCE).await;
-        // From now on a change is told by somebody else.
-        care.presence.telling.remove(&user);
-        let live = care.context.fanout.live();
-        let keys = [key(&user)];
-        let mut said = None;
-        while let Ok(now) = live.get(&keys).await {
-            if said.as_ref() == Some(&now) {
-                break;
+        loop {
+            tell_now(&care, &user).await;
+            tokio::time::sleep(COALESCE).await;
+            // From then on a change is told by somebody else.
+            if care.presence.telling.remove_if(&user, |_, is_news| !*is_news).is_some() {
+                return;
             }
-            let record = Record::read(now.first().and_then(Option::as_deref));
-            let room = watchers(&user);
-            let target = Target::room(&care.namespace, room.as_str());
-            if socket::broadcast(&care.context, target, "presence:changed", &record.shown(&user))
-                .await
-                .is_err()
-            {
-                // Redis is away: when it is back, everybody is told to look again.
-                break;
-            }
-            said = Some(now);
+            care.presence.telling.insert(user.clone(), false);
         }
     }));
+}
+
+async fn tell_now(care: &Care, user: &UserId) {
+    let live = care.context.fanout.live();
+    let keys = [key(user)];
+    let mut said = None;
+    while let Ok(now) = live.get(&keys).await {
+        let record = Record::read(now.first().and_then(Option::as_deref));
+        let shown = socket::json(&record.shown(user));
+        if said.as_ref() == Some(&shown) {
+            return;
+        }
+        let room = watchers(user);
+        let target = Target::room(&care.namespace, room.as_str());
+        if socket::broadcast(&care.context, target, "presence:changed", &record.shown(user)).await.is_err() {
+            // Redis is away: when it is back, everybody is told to look again.
+            return;
+        }
+        said = Some(shown);
+    }
 }
 
 /// A user has their first socket.
@@ -258,8 +269,10 @@ pub(super) async fn find_idle(care: Arc<Care>) {
     let every = (away / 10).clamp(Duration::from_millis(50), Duration::from_secs(15));
     loop {
         tokio::time::sleep(every).await;
-        let here: HashSet<UserId> =
-            care.context.fanout.sockets(&care.namespace).iter().map(|socket| socket.user().clone()).collect();
+        let sockets = care.context.fanout.sockets(&care.namespace);
+        let here: HashSet<UserId> = sockets.iter().map(|socket| socket.user().clone()).collect();
+        let ids: HashSet<SocketId> = sockets.iter().map(|socket| socket.id()).collect();
+        care.rung.retain(|socket, _| ids.contains(socket));
         let now = Instant::now();
         care.presence.activity.retain(|user, _| here.contains(user));
         for user in &here {
@@ -330,7 +343,7 @@ pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen
     .await?;
     let kept = care.context.fanout.live().get(&[key(user)]).await?.pop().flatten();
     let record = Record::read(kept.as_deref());
-    Ok(Reply::success(&json!({"status": record.status(), "customStatus": record.custom})))
+    Ok(Reply::success(&json!({"status": record.status()})))
 }
 
 /// A socket watches users, and is told what they are now.

@@ -207,9 +207,17 @@ pub(crate) struct ShownHelper<'a> {
     profile: Profile<'a>,
     trust_score: Option<&'a serde_json::Number>,
     helper_rating: Option<Rating<'a>>,
+    joined_at: String,
+}
+
+/// A helper as an emergency's list shows them.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListedHelper<'a> {
+    #[serde(flatten)]
+    helper: ShownHelper<'a>,
     status: HelperStatus,
     notes: Option<&'a str>,
-    joined_at: String,
     updated_at: String,
 }
 
@@ -285,18 +293,20 @@ impl Helper {
                 average: reputation.average.as_ref(),
                 count: reputation.count.as_ref(),
             }),
-            status: self.status,
-            notes: self.notes.as_deref(),
             joined_at: iso(self.joined_at_ms),
-            updated_at: iso(self.updated_at_ms),
         }
+    }
+
+    pub(crate) fn listed(&self) -> ListedHelper<'_> {
+        let (notes, updated_at) = (self.notes.as_deref(), iso(self.updated_at_ms));
+        ListedHelper { helper: self.shown(), status: self.status, notes, updated_at }
     }
 }
 
 impl Message {
-    /// It, as `viewer` may see it: who owns an anonymous emergency is shown to no outsider.
-    pub(crate) fn shown(&self, emergency: &Emergency, viewer: Viewer) -> ShownMessage<'_> {
-        let visible = |id: &&str| !(emergency.hides_owner(viewer) && *id == emergency.owner.id);
+    /// It, as everybody sees it: who owns an anonymous emergency is not in it.
+    pub(crate) fn shown(&self, emergency: &Emergency) -> ShownMessage<'_> {
+        let visible = |id: &&str| !(emergency.anonymous && *id == emergency.owner.id);
         ShownMessage {
             id: &self.id,
             emergency_id: &self.emergency_id,
@@ -360,9 +370,9 @@ pub(super) mod tests {
             created_at_ms: 0,
         };
         for message in [message("owner-7", Some("h")), message("h", Some("owner-7"))] {
-            let text = |viewer| serde_json::to_string(&message.shown(&emergency, viewer)).unwrap();
-            assert!(!text(Viewer::Outsider).contains("owner-7"));
-            assert!(text(Viewer::Insider).contains("owner-7"));
+            let text = |emergency: &Emergency| serde_json::to_string(&message.shown(emergency)).unwrap();
+            assert!(!text(&emergency).contains("owner-7"));
+            assert!(text(&Emergency { anonymous: false, ..emergency.clone() }).contains("owner-7"));
         }
     }
 

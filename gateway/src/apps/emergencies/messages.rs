@@ -7,9 +7,7 @@ use shared::auth::Claims;
 use shared::names::UserId;
 use uuid::Uuid;
 
-use super::emergency::{
-    Emergency, Helper, HelperStatus, Message, SenderRole, ShownMessage, Viewer, is_admin,
-};
+use super::emergency::{Emergency, Helper, HelperStatus, Message, SenderRole, ShownMessage, is_admin};
 use super::events::NewMessage;
 use super::store::{self, Changed};
 use super::{Emergencies, within};
@@ -51,16 +49,13 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
         message: new.message,
         created_at_ms: now_ms(),
     };
-    let viewer = |is_owner| if is_owner { Viewer::Insider } else { Viewer::Outsider };
-    let announcement = |user: UserId, is_owner| {
-        let body = message.shown(&emergency, viewer(is_owner));
-        Announcement::new(&app.namespace, Audience::User(user), "emergency:message", &body)
-    };
+    let body = message.shown(&emergency);
+    let announcement =
+        |user: UserId| Announcement::new(&app.namespace, Audience::User(user), "emergency:message", &body);
     let mut announcements: Vec<Announcement> =
-        recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?, !is_owner))).collect();
-    announcements.push(announcement(socket.user().clone(), is_owner).except(socket.id()));
-    let reply = message.shown(&emergency, viewer(is_owner));
-    let reply = serde_json::to_value(&reply).unwrap_or_default();
+        recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?))).collect();
+    announcements.push(announcement(socket.user().clone()).except(socket.id()));
+    let reply = serde_json::to_value(&body).unwrap_or_default();
     let (app, stored) = (Arc::clone(app), message);
     let context = app.context.clone();
     let realtime = context
@@ -104,8 +99,7 @@ impl Emergencies {
         };
         let records = &self.context.records;
         let found = records.run(store::messages(records.pool(), id, whose, page)).await?;
-        let viewer = emergency.viewer(claims);
-        let shown: Vec<_> = found.iter().map(|message| message.shown(&emergency, viewer)).collect();
+        let shown: Vec<_> = found.iter().map(|message| message.shown(&emergency)).collect();
         Ok(show(&shown))
     }
 }

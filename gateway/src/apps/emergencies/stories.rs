@@ -11,7 +11,8 @@ use shared::names::Room;
 use uuid::Uuid;
 
 use super::emergency::{
-    Emergency, Helper, HelperStatus, Owner, Priority, Shown, ShownHelper, Status, Viewer, is_admin, is_helper,
+    Emergency, Helper, HelperStatus, ListedHelper, Owner, Priority, Shown, Status, Viewer, is_admin,
+    is_helper,
 };
 use super::events::{
     Cancelled, Changed as ShownChange, Ended, HelperJoined, HelperMoved, Resolved, StatusChanged,
@@ -49,7 +50,7 @@ pub(crate) struct Resolution {
 pub(crate) struct Detailed<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
-    helpers: Vec<ShownHelper<'a>>,
+    helpers: Vec<ListedHelper<'a>>,
 }
 
 /// An emergency and how far it is.
@@ -124,9 +125,7 @@ impl Emergencies {
                 records.run(store::insert(records.pool(), &emergency)).await?;
                 app.bring_user(&user, &id).await;
                 let alerted = app.alert(&emergency).await;
-                let shown = emergency.shown(Viewer::Insider);
-                let shown = Detailed { emergency: shown, helpers: Vec::new() };
-                let mut data = serde_json::to_value(&shown).unwrap_or_default();
+                let mut data = serde_json::to_value(emergency.shown(Viewer::Insider)).unwrap_or_default();
                 match alerted {
                     Ok(near) => data["nearbyHelperCount"] = near.into(),
                     Err(error) => {
@@ -312,7 +311,7 @@ impl Emergencies {
             return Err(AppError::Forbidden("Not authorized to see this emergency".into()));
         }
         let helpers = self.helpers_of(id).await?;
-        let helpers = helpers.iter().map(Helper::shown).collect();
+        let helpers = helpers.iter().map(Helper::listed).collect();
         Ok(show(&Detailed { emergency: emergency.shown(viewer), helpers }))
     }
 

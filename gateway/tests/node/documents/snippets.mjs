@@ -38,14 +38,11 @@ export function snippets(name, { url, transport }) {
   const text = (snippet) => readFileSync(new URL(`./${name}/${snippet}.mjs`, import.meta.url), 'utf8');
 
   let written = 0;
-  const load = (source, console) => {
+  const load = (source) => {
     written += 1;
     const path = join(directory, `snippet-${written}.mjs`);
-    const address = pathToFileURL(path).href;
-    if (console) consoles.set(address, console);
-    const printing = `const console = globalThis[Symbol.for('snippets.consoles')].get(${JSON.stringify(address)});\n`;
-    writeFileSync(path, console ? `${printing}${source}` : source);
-    return import(address);
+    writeFileSync(path, source);
+    return import(pathToFileURL(path));
   };
 
   return {
