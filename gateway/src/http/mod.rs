@@ -5,11 +5,13 @@
 mod assets;
 mod body;
 mod caller;
+mod docs;
 mod emit;
 mod health;
 pub(crate) mod listener;
 pub(crate) mod login;
 mod participants;
+mod reply;
 mod rooms;
 mod sos;
 
@@ -29,7 +31,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::apps::App;
 use crate::apps::sos::Sos;
 use crate::context::Context;
-use crate::error::AppError;
+use crate::error::{AppError, Refusal};
 use crate::metrics::{self, BadInput};
 use crate::transport::Transports;
 use body::JsonBody;
@@ -45,6 +47,7 @@ pub(crate) struct Site {
     pub(crate) internal_token: Option<Arc<str>>,
     /// The app, where it is mounted.
     pub(crate) sos: Option<Arc<Sos>>,
+    docs: Arc<docs::Documents>,
     sent: Arc<emit::Sent>,
 }
 
@@ -60,7 +63,8 @@ impl Site {
             App::Sos(sos) => Some(Arc::clone(sos)),
             App::Chat(_) | App::Relay(_) => None,
         });
-        Self { context, transports, login, metrics, internal_token, sos, sent: Arc::default() }
+        let docs = Arc::new(docs::Documents::new(transports.engine.namespaces.mounts()));
+        Self { context, transports, login, metrics, internal_token, sos, docs, sent: Arc::default() }
     }
 }
 
@@ -77,6 +81,7 @@ pub(crate) fn public_router(site: Site) -> Router {
         .route("/socket.io/{file}", get(assets::client))
         .route("/api/v1/auth/login", post(log_in))
         .merge(sos::routes())
+        .merge(docs::routes())
         .route("/health", get(health::health))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready));
@@ -136,6 +141,5 @@ async fn not_found() -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    let body = Json(serde_json::json!({"success": false, "error": "Method not allowed"}));
-    (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal::new("Method not allowed"))).into_response()
 }

@@ -8,18 +8,21 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::{get, patch, post};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::limits::{NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
 use shared::names::{UserId, is_name};
 
 use super::Site;
 use super::body::MaybeJsonBody;
 use super::caller::User;
+use super::reply::{self, Data, List, Told};
 use crate::apps::sos::Sos;
-use crate::apps::sos::store::{Entry, Of};
-use crate::apps::sos::stories::{self, Raised, USER_TYPES};
-use crate::clock::{iso, now_ms};
+use crate::apps::sos::store::{Entry, Incident, Of, Participant};
+use crate::apps::sos::stories::{self, Near, Raised, USER_TYPES};
+use crate::clock::now_ms;
+use crate::describe::forms::{Latitude, Longitude};
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
 /// Its routes; none where the app is not mounted.
@@ -33,6 +36,93 @@ pub(super) fn routes() -> Router<Site> {
         .route("/api/sos/{sosId}/participants/{userId}/leave", patch(leave))
         .route("/api/sos/{sosId}/participants/{userId}/check", get(check))
         .route("/api/sos/{sosId}/participants/user/{userId}/history", get(user_history))
+}
+
+/// Describes them.
+pub(super) fn describe(section: &mut Section) {
+    const NOT_SEEN: (u16, &str) = (403, "Not a participant of this SOS");
+    const HISTORY: &str = "Newest `joinedAt` first; who rejoined has a record for each time.";
+    section.operation(
+        Operation::post("/api/sos", "Raises an incident; who raises it takes part.")
+            .of_user()
+            .maybe_body::<Raise>()
+            .answer::<Data<Incident>>(201, "The incident.")
+            .refuse(400, "Invalid latitude or longitude")
+            .refuse(400, "Description too long (max 2000 characters)")
+            .refuse(400, "Description contains a null character"),
+    );
+    section.operation(
+        Operation::get("/api/sos/nearby", "Lists the active incidents around a place, the nearest first.")
+            .of_user()
+            .query::<Around>()
+            .answer::<List<Near>>(200, "The nearest 100 at most.")
+            .refuse(400, "Expected latitude, longitude and radius?")
+            .refuse(400, "Invalid radius: expected 0 to 100000 metres")
+            .refuse(400, "Invalid latitude or longitude"),
+    );
+    section.operation(
+        Operation::post("/api/sos/{sosId}/participants/join", "Takes part.")
+            .detail("The user's sockets enter the incident's room, on whichever node they are; then the room hears `participant:joined`.")
+            .of_user()
+            .maybe_body::<Join>()
+            .answer::<Data<Participant>>(201, "The record.")
+            .answer::<Data<Participant>>(200, "The record there was: the user takes part already. Nobody is told.")
+            .refuse(400, "Invalid sosId")
+            .refuse(400, "Invalid userType: expected citizen, rescuer or admin"),
+    );
+    section.operation(
+        Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Takes part no more.")
+            .detail("By the user or an `admin`. The room hears `participant:left`; then the user's sockets in it are disconnected.")
+            .of_user()
+            .answer::<Told>(200, "Done.")
+            .refuse(400, "Invalid sosId")
+            .refuse(400, "Invalid userId")
+            .refuse(403, "Only the user or an admin may do this")
+            .refuse(404, "Participant not found"),
+    );
+    section.operation(
+        Operation::get("/api/sos/{sosId}/participants/active", "Lists who takes part, in the order they joined.")
+            .detail("For who takes part or has, rescuers and admins.")
+            .of_user()
+            .answer::<List<Participant>>(200, "10,000 at most.")
+            .refuse(400, "Invalid sosId")
+            .refuse(NOT_SEEN.0, NOT_SEEN.1),
+    );
+    section.operation(
+        Operation::get("/api/sos/{sosId}/participants/history", "Pages through who takes part or has.")
+            .detail(HISTORY)
+            .of_user()
+            .query::<Page>()
+            .answer::<List<Participant>>(200, "A page.")
+            .refuse(400, "Invalid sosId")
+            .refuse(400, "Invalid limit or before")
+            .refuse(400, "Invalid before")
+            .refuse(NOT_SEEN.0, NOT_SEEN.1),
+    );
+    section.operation(
+        Operation::get("/api/sos/{sosId}/participants/{userId}/check", "Whether a user takes part now.")
+            .detail("For that user, who takes part or has, rescuers and admins.")
+            .of_user()
+            .answer::<Data<Check>>(200, "Whether.")
+            .refuse(400, "Invalid sosId")
+            .refuse(400, "Invalid userId")
+            .refuse(NOT_SEEN.0, NOT_SEEN.1),
+    );
+    section.operation(
+        Operation::get(
+            "/api/sos/{sosId}/participants/user/{userId}/history",
+            "Pages through a user's participations in all incidents.",
+        )
+        .detail(HISTORY)
+        .of_user()
+        .query::<Page>()
+        .answer::<List<Participant>>(200, "A page.")
+        .refuse(400, "Invalid sosId")
+        .refuse(400, "Invalid userId")
+        .refuse(400, "Invalid limit or before")
+        .refuse(400, "Invalid before")
+        .refuse(403, "Only the user, a rescuer or an admin may see this"),
+    );
 }
 
 /// The names in a path, checked.
@@ -64,14 +154,15 @@ fn user_id(text: &str) -> Result<UserId, AppError> {
     UserId::parse(text).map_err(|_| AppError::BadInput("Invalid userId".into()))
 }
 
-fn listed(data: &impl serde::Serialize, count: usize) -> Json<Value> {
-    Json(json!({"success": true, "data": data, "count": count, "timestamp": iso(now_ms())}))
-}
-
-#[derive(Deserialize, Default)]
+/// An incident to be raised.
+#[derive(Deserialize, Default, JsonSchema)]
 struct Raise {
+    /// With a longitude or not at all.
+    #[schemars(with = "Option<Latitude>")]
     latitude: Option<f64>,
+    #[schemars(with = "Option<Longitude>")]
     longitude: Option<f64>,
+    /// 2,000 characters at most, none of them NUL.
     description: Option<String>,
 }
 
@@ -79,17 +170,20 @@ async fn raise(
     State(site): State<Site>,
     User(claims): User,
     MaybeJsonBody(body): MaybeJsonBody<Raise>,
-) -> Result<(StatusCode, Json<Value>), AppError> {
+) -> Result<(StatusCode, Json<Data<Incident>>), AppError> {
     let Raise { latitude, longitude, description } = body;
     let incident = app(&site)?.raise(&claims, Raised { latitude, longitude, description }).await?;
-    let body = json!({"success": true, "data": incident, "timestamp": iso(now_ms())});
-    Ok((StatusCode::CREATED, Json(body)))
+    Ok((StatusCode::CREATED, reply::data(incident)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Around {
+    #[schemars(with = "Latitude")]
     latitude: f64,
+    #[schemars(with = "Longitude")]
     longitude: f64,
+    /// Metres; 5,000 unless asked for.
+    #[schemars(range(min = 0.0, max = NEARBY_RADIUS_MAX))]
     radius: Option<f64>,
 }
 
@@ -97,7 +191,7 @@ async fn nearby(
     State(site): State<Site>,
     User(_): User,
     query: Result<Query<Around>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Near>>, AppError> {
     let Query(around) =
         query.map_err(|_| AppError::BadInput("Expected latitude, longitude and radius?".into()))?;
     let radius = around.radius.unwrap_or(NEARBY_RADIUS);
@@ -106,12 +200,15 @@ async fn nearby(
         return Err(AppError::BadInput(say.into()));
     }
     let near = app(&site)?.nearby((around.latitude, around.longitude), radius).await?;
-    Ok(listed(&near, near.len()))
+    Ok(reply::list(near))
 }
 
-#[derive(Deserialize, Default)]
+/// How to take part.
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Join {
+    /// Gives no rights. The token's role unless sent, or `citizen`.
+    #[schemars(extend("enum" = ["citizen", "rescuer", "admin", null]))]
     user_type: Option<String>,
 }
 
@@ -120,7 +217,7 @@ async fn join(
     User(claims): User,
     Names([sos_id]): Names<1>,
     MaybeJsonBody(Join { user_type }): MaybeJsonBody<Join>,
-) -> Result<(StatusCode, Json<Value>), AppError> {
+) -> Result<(StatusCode, Json<Data<Participant>>), AppError> {
     let user_type = match &user_type {
         None => stories::default_type(&claims),
         Some(asked) => checked_type(asked)?,
@@ -135,7 +232,7 @@ async fn join(
     };
     let (record, is_new) = app(&site)?.join(entry).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(json!({"success": true, "data": record, "timestamp": iso(now_ms())}))))
+    Ok((status, reply::data(record)))
 }
 
 /// One of the user types there are.
@@ -150,31 +247,32 @@ async fn leave(
     State(site): State<Site>,
     User(claims): User,
     Names([sos_id, user]): Names<2>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Told>, AppError> {
     let user = user_id(&user)?;
     if claims.user != user && claims.role.as_deref() != Some("admin") {
         return Err(AppError::Forbidden("Only the user or an admin may do this".into()));
     }
     let now = now_ms();
     app(&site)?.leave(sos_id, user, now).await?;
-    Ok(Json(json!({"success": true, "message": "Participant left SOS", "timestamp": iso(now)})))
+    Ok(reply::told("Participant left SOS", now))
 }
 
 async fn active(
     State(site): State<Site>,
     User(claims): User,
     Names([sos_id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Participant>>, AppError> {
     let sos = app(&site)?;
     sos.must_see(&claims, &sos_id).await?;
-    let participants = sos.active(&sos_id).await?;
-    Ok(listed(&participants, participants.len()))
+    Ok(reply::list(sos.active(&sos_id).await?))
 }
 
 /// `?limit=&before=`: a number is clamped, anything else refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Page {
+    /// 1 to 100, clamped; 100 unless asked for.
     limit: Option<i64>,
+    /// A record's id, or a time: the page ends before it.
     before: Option<String>,
 }
 
@@ -204,25 +302,32 @@ async fn history(
     User(claims): User,
     Names([sos_id]): Names<1>,
     Paged { limit, before }: Paged,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Participant>>, AppError> {
     let sos = app(&site)?;
     sos.must_see(&claims, &sos_id).await?;
     let records = sos.history(Of::Incident(&sos_id), before.as_deref(), limit).await?;
-    Ok(listed(&records, records.len()))
+    Ok(reply::list(records))
+}
+
+/// Whether somebody takes part.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Check {
+    is_active: bool,
 }
 
 async fn check(
     State(site): State<Site>,
     User(claims): User,
     Names([sos_id, user]): Names<2>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Data<Check>>, AppError> {
     let sos = app(&site)?;
     // Whether one takes part oneself is no secret from oneself.
     if claims.user.as_str() != user {
         sos.must_see(&claims, &sos_id).await?;
     }
     let is_active = sos.is_active(&sos_id, &user).await?;
-    Ok(Json(json!({"success": true, "data": {"isActive": is_active}, "timestamp": iso(now_ms())})))
+    Ok(reply::data(Check { is_active }))
 }
 
 async fn user_history(
@@ -230,10 +335,10 @@ async fn user_history(
     User(claims): User,
     Names([_, user]): Names<2>,
     Paged { limit, before }: Paged,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Participant>>, AppError> {
     if claims.user.as_str() != user && !stories::sees_all(&claims) {
         return Err(AppError::Forbidden("Only the user, a rescuer or an admin may see this".into()));
     }
     let records = app(&site)?.history(Of::User(&user), before.as_deref(), limit).await?;
-    Ok(listed(&records, records.len()))
+    Ok(reply::list(records))
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::{ACTIVE_PARTICIPANTS_MAX, NEARBY_MAX, NEARBY_SCANNED_MAX, SOS_TEXT_MAX};
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::store::{self, Area, Before, Entry, Incident, Of, Participant};
 use super::{Sos, room};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::{Millis, Name, Time};
 use crate::error::AppError;
 use crate::socket;
 
@@ -25,24 +27,33 @@ const METRES_A_DEGREE: f64 = 110_000.0;
 const EARTH_RADIUS: f64 = 6_371_008.8;
 
 /// `participant:joined`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Joined<'a> {
+pub(super) struct Joined<'a> {
+    #[schemars(with = "Name")]
     sos_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
+    #[schemars(extend("enum" = USER_TYPES))]
     user_type: &'a str,
     display_name: &'a str,
+    #[schemars(with = "Time")]
     joined_at: &'a str,
+    #[schemars(with = "Millis")]
     timestamp: u64,
 }
 
 /// `participant:left`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Left<'a> {
+pub(super) struct Left<'a> {
+    #[schemars(with = "Name")]
     sos_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
+    #[schemars(with = "Time")]
     left_at: String,
+    #[schemars(with = "Millis")]
     timestamp: u64,
 }
 
@@ -55,11 +66,11 @@ pub(crate) struct Raised {
 }
 
 /// An incident and how far it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Near {
     #[serde(flatten)]
     incident: Incident,
-    /// Metres.
+    /// Whole metres.
     distance: f64,
 }
 

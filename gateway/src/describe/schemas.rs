@@ -1,0 +1,167 @@
+//! [`Schemas`]: the schemas of one document, named after the app they belong to.
+//!
+//! What is read and what is written may differ in one type (a field with a default need not be sent and is always
+//! there in answers), and two apps may have types of one name. So each app has two generators, whose references
+//! are told apart by a provisional path until [`Schemas::settle`] knows every name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use serde_json::{Map, Value};
+
+use super::Shape;
+
+/// Where components are, in OpenAPI as in AsyncAPI.
+const HOME: &str = "#/components/schemas/";
+
+/// The dialect of JSON Schema that a document speaks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dialect {
+    /// OpenAPI 3.1.
+    Draft2020,
+    /// AsyncAPI 3.0.
+    Draft7,
+}
+
+/// Which way what is described goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Read,
+    Written,
+}
+
+struct App {
+    read: SchemaGenerator,
+    written: SchemaGenerator,
+}
+
+pub(super) struct Schemas {
+    dialect: Dialect,
+    apps: BTreeMap<&'static str, App>,
+}
+
+impl Way {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Written => "written",
+        }
+    }
+}
+
+/// The path of definitions while names are not settled.
+fn provisional(app: &str, way: Way) -> String {
+    format!("/components/schemas/{app}@{}", way.word())
+}
+
+impl App {
+    fn new(name: &str, dialect: Dialect) -> Self {
+        let generator = |way| {
+            let mut settings = match dialect {
+                Dialect::Draft2020 => SchemaSettings::draft2020_12(),
+                Dialect::Draft7 => SchemaSettings::draft07(),
+            };
+            settings.definitions_path = provisional(name, way).into();
+            settings.untagged_enum_variant_titles = true;
+            let settings = match way {
+                Way::Read => settings.for_deserialize(),
+                Way::Written => settings.for_serialize(),
+            };
+            settings.into_generator()
+        };
+        Self { read: generator(Way::Read), written: generator(Way::Written) }
+    }
+}
+
+impl Schemas {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { dialect, apps: BTreeMap::new() }
+    }
+
+    /// The schema of a type, or a reference to it.
+    pub(super) fn of(&mut self, app: &'static str, way: Way, shape: Shape) -> Value {
+        let app = self.apps.entry(app).or_insert_with(|| App::new(app, self.dialect));
+        let generator = match way {
+            Way::Read => &mut app.read,
+            Way::Written => &mut app.written,
+        };
+        shape(generator).into()
+    }
+
+    /// The schema of a type itself, where [`Schemas::of`] gave a reference to it.
+    pub(super) fn resolved(&mut self, app: &'static str, way: Way, shape: Shape) -> Value {
+        let schema = self.of(app, way, shape);
+        let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) else {
+            return schema;
+        };
+        let definitions = self.apps.get(app).map(|app| match way {
+            Way::Read => app.read.definitions(),
+            Way::Written => app.written.definitions(),
+        });
+        definitions.and_then(|all| all.get(name)).cloned().unwrap_or_default()
+    }
+
+    /// Gives every type its name in `document` and puts its schema there.
+    pub(super) fn settle(self, document: &mut Value) {
+        let mut components = Map::new();
+        for (app, App { mut read, mut written }) in self.apps {
+            let (read, written) = (read.take_definitions(true), written.take_definitions(true));
+            let differing = differing(app, &read, &written);
+            let mut names = HashMap::new();
+            for (way, definitions) in [(Way::Written, written), (Way::Read, read)] {
+                for (name, schema) in definitions {
+                    let suffix = if way == Way::Read && differing.contains(&name) { "Input" } else { "" };
+                    let settled = format!("{app}.{name}{suffix}");
+                    names.insert(
+                        format!("#{}/{name}", provisional(app, way)),
+                        format!("{HOME}{settled}"),
+                    );
+                    components.insert(settled, schema);
+                }
+            }
+            rename(document, &names);
+            for schema in components.values_mut() {
+                rename(schema, &names);
+            }
+        }
+        document["components"]["schemas"] = Value::Object(components);
+    }
+}
+
+/// The types that are not the same when read as when written: they, and whatever refers to them.
+fn differing(app: &str, read: &Map<String, Value>, written: &Map<String, Value>) -> BTreeSet<String> {
+    let text = |schema: &Value, way| schema.to_string().replace(&provisional(app, way), "");
+    let mut differing: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let more: Vec<String> = read
+            .iter()
+            .filter(|(name, _)| written.contains_key(*name) && !differing.contains(*name))
+            .filter(|(name, schema)| {
+                let here = text(schema, Way::Read);
+                here != text(&written[*name], Way::Written)
+                    || differing.iter().any(|other| here.contains(&format!("\"#/{other}\"")))
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            return differing;
+        }
+        differing.extend(more);
+    }
+}
+
+/// Puts settled names where provisional ones are.
+fn rename(value: &mut Value, names: &HashMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(path)) = fields.get_mut("$ref")
+                && let Some(settled) = names.get(path.as_str())
+            {
+                path.clone_from(settled);
+            }
+            fields.values_mut().for_each(|field| rename(field, names));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
