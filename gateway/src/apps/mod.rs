@@ -168,7 +168,7 @@ impl App {
     }
 }
 
-/// A success as acks have it: [`Reply::success`].
+/// A success, with what it brings.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "{T}Ack")]
 pub(crate) struct Success<'a, T> {
@@ -181,7 +181,7 @@ pub(crate) struct Success<'a, T> {
 /// The ack of an event that is answered with `{success: true, …T}`, for its description.
 pub(crate) type Ack<T> = Success<'static, T>;
 
-/// `{success: true}`: [`Reply::ok`].
+/// A success that brings nothing.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Done {
     #[schemars(with = "True")]

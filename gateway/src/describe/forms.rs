@@ -34,6 +34,11 @@ form!(
     json_schema!({"type": "string", "pattern": format!("^[A-Za-z0-9._:-]{{1,{NAME_MAX}}}$")})
 );
 form!(
+    /// An id that was made here (contract: UUIDv7).
+    OwnId,
+    json_schema!({"type": "string", "format": "uuid"})
+);
+form!(
     /// A moment, ISO 8601 in UTC.
     Time,
     json_schema!({"type": "string", "format": "date-time"})

@@ -24,11 +24,15 @@
 //! }
 //! ```
 //!
-//! To add an app: derive [`schemars::JsonSchema`] on its types (a type with a lifetime is named with `'_`; texts
-//! that are names or times take `#[schemars(with = "Name")]` or `with = "Time"`, from [`forms`]; what `serde` must not
-//! leave out of an answer needs nothing, what it skips needs `skip_serializing_if`), write `describe`, and
-//! call it in `apps::describe` for the events and in `http::docs` for the routes. A doc comment on a type or a field
-//! is its description. The test `api_docs.test.mjs` finds a route or an event that is not described.
+//! To add an app: derive [`schemars::JsonSchema`] on its types, write `describe`, and call it in `apps::describe` for
+//! the events and in `http::docs` for the routes. Then `api_docs.test.mjs` finds a route or an event that is not
+//! described; teach it to drive the new ones.
+//!
+//! - A doc comment on a type or a field is its description: in words that mean something to a client.
+//! - A type with a lifetime is named with `'_`.
+//! - Texts that are names, ids or times take `#[schemars(with = "Name")]`, `OwnId` or `Time` from [`forms`].
+//! - An `Option` that an answer leaves out by `skip_serializing_if` is never null there: `with` says what it is else.
+//! - A generic envelope is named after what is in it: `#[schemars(rename = "{T}List")]`.
 
 mod asyncapi;
 mod event;

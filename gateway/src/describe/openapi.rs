@@ -102,7 +102,7 @@ fn describe(section: &Section, operation: &Operation, refusal: &Value, schemas: 
     if let Some(detail) = &operation.detail {
         described["description"] = json!(detail);
     }
-    let parameters = parameters(app, operation, schemas);
+    let parameters = parameters(operation);
     if !parameters.is_empty() {
         described["parameters"] = Value::Array(parameters);
     }
@@ -136,7 +136,7 @@ fn security(caller: Caller) -> Value {
     }
 }
 
-fn parameters(app: &'static str, operation: &Operation, schemas: &mut Schemas) -> Vec<Value> {
+fn parameters(operation: &Operation) -> Vec<Value> {
     let mut parameters = Vec::new();
     for part in operation.path.split('/') {
         if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
@@ -146,7 +146,7 @@ fn parameters(app: &'static str, operation: &Operation, schemas: &mut Schemas) -
         }
     }
     if let Some(shape) = operation.query {
-        let schema = schemas.resolved(app, Way::Read, shape);
+        let schema = Schemas::whole(shape);
         let required = schema["required"].as_array().cloned().unwrap_or_default();
         for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
             let required = required.iter().any(|wanted| wanted == name);

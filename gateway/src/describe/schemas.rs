@@ -88,17 +88,11 @@ impl Schemas {
         shape(generator).into()
     }
 
-    /// The schema of a type itself, where [`Schemas::of`] gave a reference to it.
-    pub(super) fn resolved(&mut self, app: &'static str, way: Way, shape: Shape) -> Value {
-        let schema = self.of(app, way, shape);
-        let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) else {
-            return schema;
-        };
-        let definitions = self.apps.get(app).map(|app| match way {
-            Way::Read => app.read.definitions(),
-            Way::Written => app.written.definitions(),
-        });
-        definitions.and_then(|all| all.get(name)).cloned().unwrap_or_default()
+    /// The schema of a type that is read, without references.
+    pub(super) fn whole(shape: Shape) -> Value {
+        let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+        settings.inline_subschemas = true;
+        shape(&mut settings.into_generator()).into()
     }
 
     /// Gives every type its name in `document` and puts its schema there.

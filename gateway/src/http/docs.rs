@@ -183,9 +183,18 @@ mod tests {
             references(&document, &mut found);
             for name in document["components"]["schemas"].as_object().unwrap().keys() {
                 let reference = format!("#/components/schemas/{name}");
-                // A query's fields become parameters; the struct itself is in the way.
                 assert!(found.iter().any(|used| *used == reference), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn descriptions_are_for_clients() {
+        for document in [everything().openapi(), everything().asyncapi()] {
+            let text = document.to_string();
+            // What rustdoc links to, no client can follow.
+            let link = text.find("[`").map(|at| text.get(at..at + 80));
+            assert_eq!(link, None);
         }
     }
 

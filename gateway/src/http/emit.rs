@@ -60,12 +60,15 @@ pub(super) struct Emitted {
     success: bool,
     /// Nodes and other servers that hear the channel, this one among them. Not told where nothing was emitted, or to servers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize")]
     nodes: Option<usize>,
     /// Its place in the room, `epoch:offset`; `null` where places are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     place: Option<Option<String>>,
     /// It had been emitted under its key before, and was not again.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
     repeated: Option<bool>,
 }
 

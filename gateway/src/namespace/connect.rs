@@ -55,7 +55,8 @@ impl Token {
     }
 }
 
-/// `connect_error`: why a namespace was not entered. As [`encode_connect_error`] writes it.
+/// `connect_error`: why a namespace was not entered.
+// As `encode_connect_error` writes it.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "the encoder takes the parts")]
 pub(crate) struct ConnectError {
@@ -63,7 +64,7 @@ pub(crate) struct ConnectError {
     /// `Authentication error: `; `Too many connections`; `Invalid namespace`.
     message: String,
     /// Not for a namespace that there is not.
-    #[schemars(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Reason", skip_serializing_if = "Option::is_none")]
     data: Option<Reason>,
 }
 

@@ -7,7 +7,7 @@ use shared::names::{Room, is_name};
 use shared::sio::Args;
 
 use crate::apps::first;
-use crate::describe::forms::{False, Name, Time};
+use crate::describe::forms::{False, Name, OwnId, Time};
 use crate::error::AppError;
 
 /// Events of clients.
@@ -162,6 +162,7 @@ pub(super) struct Author {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Message {
+    #[schemars(with = "OwnId")]
     pub(super) id: String,
     pub(super) content: String,
     #[schemars(with = "Name")]
@@ -200,7 +201,7 @@ pub(super) struct Sent {
     pub(super) message: Message,
     /// `false` where it is stored and the others are told later, because Redis is away.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<False>")]
+    #[schemars(with = "False")]
     pub(super) realtime: Option<bool>,
 }
 

@@ -9,12 +9,13 @@ use uuid::Uuid;
 
 use super::stories::USER_TYPES;
 use crate::clock::iso;
-use crate::describe::forms::{Name, Time};
+use crate::describe::forms::{Name, OwnId, Time};
 
-/// A participation, as the documents show it.
+/// A participation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Participant {
+    #[schemars(with = "OwnId")]
     pub(crate) id: String,
     #[schemars(with = "Name")]
     pub(crate) sos_id: String,
@@ -61,6 +62,7 @@ pub(crate) struct Area {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Incident {
+    #[schemars(with = "OwnId")]
     pub(crate) id: String,
     #[schemars(with = "Name")]
     pub(crate) user_id: String,
