@@ -20,7 +20,7 @@ use crate::metrics;
 /// A sentence that clients may read.
 pub(crate) type Say = Cow<'static, str>;
 
-/// A refusal as clients read it, over HTTP and in acks.
+/// Why a request, or an event with an ack, was refused.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Refusal<'a> {
     #[schemars(with = "False")]
@@ -29,7 +29,7 @@ pub(crate) struct Refusal<'a> {
     error: &'a str,
 }
 
-/// `error`: an event that asked for no ack was refused.
+/// Why an event that asked for no ack was refused.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ErrorEvent<'a> {
     /// What is wrong.

@@ -159,7 +159,7 @@ impl Socket {
     }
 }
 
-/// `muster:resync`: something may have been missed.
+/// Where something may have been missed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Resync<'a> {
     /// In which room, as the cluster calls it; `null`: of what was sent to the socket directly or live only.

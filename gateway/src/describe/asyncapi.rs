@@ -105,13 +105,13 @@ fn channel(section: &Section, schemas: &mut Schemas) -> Value {
         };
         let mut message = json!({"name": event.name, "title": event.name, "summary": event.summary});
         if let Some(shape) = event.payload {
-            message["payload"] = schemas.of(app, way, shape);
+            message["payload"] = object(schemas.of(app, way, shape));
         }
         messages.insert(message_id(event), message);
         if !event.acks.is_empty() {
             let mut acks: Vec<Value> =
                 event.acks.iter().map(|shape| schemas.of(app, Way::Written, *shape)).collect();
-            let payload = if acks.len() == 1 { acks.remove(0) } else { json!({"anyOf": acks}) };
+            let payload = if acks.len() == 1 { object(acks.remove(0)) } else { json!({"anyOf": acks}) };
             let title = format!("The ack of {}", event.name);
             messages.insert(ack_id(event), json!({"name": "ack", "title": title, "payload": payload}));
         }
@@ -127,10 +127,16 @@ fn channel(section: &Section, schemas: &mut Schemas) -> Value {
         [namespace] => channel["address"] = json!(namespace),
         all => {
             channel["address"] = json!("{namespace}");
-            channel["parameters"] = json!({"namespace": {"enum": all, "description": "Any namespace of the node."}});
+            channel["parameters"] =
+                json!({"namespace": {"enum": all, "description": "Any namespace of the node."}});
         }
     }
     channel
+}
+
+/// A payload must be an object, also where anything goes.
+fn object(schema: Value) -> Value {
+    if schema == Value::Bool(true) { json!({}) } else { schema }
 }
 
 fn operation(section: &Section, event: &Event) -> Value {

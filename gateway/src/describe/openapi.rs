@@ -160,7 +160,8 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         }
     }
     for (name, text) in &operation.headers {
-        parameters.push(json!({"name": name, "in": "header", "description": text, "schema": {"type": "string"}}));
+        parameters
+            .push(json!({"name": name, "in": "header", "description": text, "schema": {"type": "string"}}));
     }
     parameters
 }

@@ -166,6 +166,12 @@ impl Operation {
         self
     }
 
+    /// Several refusals of one status.
+    pub(crate) fn refuse_all(mut self, status: u16, errors: &[&'static str]) -> Self {
+        self.refusals.extend(errors.iter().map(|error| (status, Text::Borrowed(error))));
+        self
+    }
+
     /// Everything it refuses, by status and in the order of the checks.
     pub(super) fn all_refusals(&self) -> Vec<(u16, Text)> {
         let mut all: Vec<(u16, Text)> = Vec::new();

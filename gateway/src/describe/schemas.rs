@@ -106,10 +106,7 @@ impl Schemas {
                 for (name, schema) in definitions {
                     let suffix = if way == Way::Read && differing.contains(&name) { "Input" } else { "" };
                     let settled = format!("{app}.{name}{suffix}");
-                    names.insert(
-                        format!("#{}/{name}", provisional(app, way)),
-                        format!("{HOME}{settled}"),
-                    );
+                    names.insert(format!("#{}/{name}", provisional(app, way)), format!("{HOME}{settled}"));
                     components.insert(settled, schema);
                 }
             }

@@ -134,7 +134,10 @@ fn describe_node(section: &mut Section) {
     for (path, summary) in [
         ("/api/docs/{file}", "A file of the documents' page."),
         ("/console/{file}", "A file of the console."),
-        ("/socket.io/{file}", "A file of the stock client: `socket.io.js`, its minified forms and their maps."),
+        (
+            "/socket.io/{file}",
+            "A file of the stock client: `socket.io.js`, its minified forms and their maps.",
+        ),
     ] {
         let operation = Operation::get(path, summary).file("*/*", "The file.");
         section.operation(operation.refuse(404, "Not found"));
@@ -185,6 +188,29 @@ mod tests {
                 let reference = format!("#/components/schemas/{name}");
                 assert!(found.iter().any(|used| *used == reference), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn every_event_that_an_app_takes_is_described() {
+        let document = everything().asyncapi();
+        for app in AppName::ALL {
+            let mut described: Vec<&str> = document["operations"]
+                .as_object()
+                .unwrap()
+                .values()
+                .filter(|operation| operation["tags"][0]["name"] == app.as_str())
+                .filter(|operation| operation["action"] == "receive")
+                .filter_map(|operation| operation["title"].as_str())
+                .collect();
+            described.sort_unstable();
+            let mut taken = match app {
+                AppName::Sos => apps::sos::EVENTS.to_vec(),
+                AppName::Chat => apps::chat::EVENTS.to_vec(),
+                AppName::Relay => apps::relay::EVENTS.to_vec(),
+            };
+            taken.sort_unstable();
+            assert_eq!(described, taken, "{app:?}");
         }
     }
 

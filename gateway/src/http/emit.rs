@@ -81,12 +81,7 @@ pub(super) fn describe(section: &mut Section) {
             .header("Idempotency-Key", "1 to 128 visible characters. Under one key an event is emitted once in five minutes, on whichever node.")
             .body::<Emit>()
             .answer::<Emitted>(200, "Emitted, or emitted before.")
-            .refuse(400, "Invalid namespace")
-            .refuse(400, "Invalid event")
-            .refuse(400, "Invalid user")
-            .refuse(400, "Invalid room")
-            .refuse(400, "Invalid to: expected {user}, {room} or \"all\"")
-            .refuse(400, "Invalid Idempotency-Key: expected 1 to 128 visible characters")
+            .refuse_all(400, &["Invalid namespace", "Invalid event", "Invalid user", "Invalid room", "Invalid to: expected {user}, {room} or \"all\"", "Invalid Idempotency-Key: expected 1 to 128 visible characters"])
             .refuse(404, "Namespace not found")
             .refuse(413, "Message too large")
             .refuse(422, "Idempotency-Key was used for something else"),

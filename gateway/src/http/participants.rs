@@ -38,31 +38,43 @@ pub(super) fn routes() -> Router<Site> {
 /// Describes them.
 pub(super) fn describe(section: &mut Section) {
     section.operation(
-        Operation::post("/internal/participants/joined", "A user takes part: the same as joining by the REST API.")
-            .of_backend()
-            .body::<Joined>()
-            .answer::<Heard<Entered>>(200, "Recorded, and told to the room.")
-            .refuse(400, "Invalid sosId")
-            .refuse(400, "Invalid userId")
-            .refuse(400, "Invalid userType: expected citizen, rescuer or admin")
-            .refuse(400, "Invalid displayName")
-            .refuse(400, "Invalid joinedAt"),
+        Operation::post(
+            "/internal/participants/joined",
+            "A user takes part: the same as joining by the REST API.",
+        )
+        .of_backend()
+        .body::<Joined>()
+        .answer::<Heard<Entered>>(200, "Recorded, and told to the room.")
+        .refuse_all(
+            400,
+            &[
+                "Invalid sosId",
+                "Invalid userId",
+                "Invalid userType: expected citizen, rescuer or admin",
+                "Invalid displayName",
+                "Invalid joinedAt",
+            ],
+        ),
     );
     section.operation(
-        Operation::post("/internal/participants/left", "A user takes part no more: the same as leaving by the REST API.")
-            .of_backend()
-            .body::<Left>()
-            .answer::<Heard<Gone>>(200, "Recorded, and told to the room.")
-            .refuse(400, "Invalid sosId")
-            .refuse(400, "Invalid userId")
-            .refuse(400, "Invalid leftAt")
-            .refuse(404, "Participant not found"),
+        Operation::post(
+            "/internal/participants/left",
+            "A user takes part no more: the same as leaving by the REST API.",
+        )
+        .of_backend()
+        .body::<Left>()
+        .answer::<Heard<Gone>>(200, "Recorded, and told to the room.")
+        .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid leftAt"])
+        .refuse(404, "Participant not found"),
     );
     section.operation(
-        Operation::get("/internal/participants/{sosId}/active", "Lists the sockets that are in the incident's room now, on all nodes.")
-            .of_backend()
-            .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
-            .refuse(400, "Invalid sosId"),
+        Operation::get(
+            "/internal/participants/{sosId}/active",
+            "Lists the sockets that are in the incident's room now, on all nodes.",
+        )
+        .of_backend()
+        .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
+        .refuse(400, "Invalid sosId"),
     );
     section.operation(
         Operation::get("/internal/participants/{sosId}/count", "Counts them.")

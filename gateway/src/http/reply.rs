@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Time, True};
 
-/// One thing.
+/// What was asked for.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Data")]
 pub(super) struct Data<T> {
@@ -19,7 +19,7 @@ pub(super) struct Data<T> {
     timestamp: String,
 }
 
-/// Many things.
+/// A list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}List")]
 pub(super) struct List<T> {
@@ -33,7 +33,7 @@ pub(super) struct List<T> {
     timestamp: String,
 }
 
-/// What a backend is told: the times stand in the data.
+/// What a backend asked for.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Answer")]
 pub(super) struct Answer<T> {

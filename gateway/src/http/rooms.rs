@@ -62,8 +62,7 @@ pub(super) fn describe(section: &mut Section) {
             .of_backend()
             .query::<Asked>()
             .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
-            .refuse(400, "Invalid room")
-            .refuse(400, "Invalid query")
+            .refuse_all(400, &["Invalid room", "Invalid query"])
             .refuse(404, "Namespace not found"),
     );
     section.operation(
@@ -71,8 +70,7 @@ pub(super) fn describe(section: &mut Section) {
             .of_backend()
             .query::<Asked>()
             .answer::<Answer<Count<'_>>>(200, "The counts.")
-            .refuse(400, "Invalid room")
-            .refuse(400, "Invalid query")
+            .refuse_all(400, &["Invalid room", "Invalid query"])
             .refuse(404, "Namespace not found"),
     );
 }
@@ -154,5 +152,6 @@ pub(super) async fn count(
     let (namespace, room) = (namespace.as_str(), room.as_str());
     let counted = site.context.fanout.count(namespace, room).await?;
     let RoomCount { sockets: count, users } = counted.count;
-    Ok(reply::answer(Count { room, namespace, count, users, freshness: Freshness::of(&counted) }).into_response())
+    Ok(reply::answer(Count { room, namespace, count, users, freshness: Freshness::of(&counted) })
+        .into_response())
 }

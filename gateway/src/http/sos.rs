@@ -40,25 +40,38 @@ pub(super) fn routes() -> Router<Site> {
 
 /// Describes them.
 pub(super) fn describe(section: &mut Section) {
-    const NOT_SEEN: (u16, &str) = (403, "Not a participant of this SOS");
-    const HISTORY: &str = "Newest `joinedAt` first; who rejoined has a record for each time.";
+    describe_changes(section);
+    describe_lists(section);
+}
+
+fn describe_changes(section: &mut Section) {
     section.operation(
         Operation::post("/api/sos", "Raises an incident; who raises it takes part.")
             .of_user()
             .maybe_body::<Raise>()
             .answer::<Data<Incident>>(201, "The incident.")
-            .refuse(400, "Invalid latitude or longitude")
-            .refuse(400, "Description too long (max 2000 characters)")
-            .refuse(400, "Description contains a null character"),
+            .refuse_all(
+                400,
+                &[
+                    "Invalid latitude or longitude",
+                    "Description too long (max 2000 characters)",
+                    "Description contains a null character",
+                ],
+            ),
     );
     section.operation(
         Operation::get("/api/sos/nearby", "Lists the active incidents around a place, the nearest first.")
             .of_user()
             .query::<Around>()
             .answer::<List<Near>>(200, "The nearest 100 at most.")
-            .refuse(400, "Expected latitude, longitude and radius?")
-            .refuse(400, "Invalid radius: expected 0 to 100000 metres")
-            .refuse(400, "Invalid latitude or longitude"),
+            .refuse_all(
+                400,
+                &[
+                    "Expected latitude, longitude and radius?",
+                    "Invalid radius: expected 0 to 100000 metres",
+                    "Invalid latitude or longitude",
+                ],
+            ),
     );
     section.operation(
         Operation::post("/api/sos/{sosId}/participants/join", "Takes part.")
@@ -67,26 +80,32 @@ pub(super) fn describe(section: &mut Section) {
             .maybe_body::<Join>()
             .answer::<Data<Participant>>(201, "The record.")
             .answer::<Data<Participant>>(200, "The record there was: the user takes part already. Nobody is told.")
-            .refuse(400, "Invalid sosId")
-            .refuse(400, "Invalid userType: expected citizen, rescuer or admin"),
+            .refuse_all(400, &["Invalid sosId", "Invalid userType: expected citizen, rescuer or admin"]),
     );
     section.operation(
         Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Takes part no more.")
             .detail("By the user or an `admin`. The room hears `participant:left`; then the user's sockets in it are disconnected.")
             .of_user()
             .answer::<Told>(200, "Done.")
-            .refuse(400, "Invalid sosId")
-            .refuse(400, "Invalid userId")
+            .refuse_all(400, &["Invalid sosId", "Invalid userId"])
             .refuse(403, "Only the user or an admin may do this")
             .refuse(404, "Participant not found"),
     );
+}
+
+fn describe_lists(section: &mut Section) {
+    const NOT_SEEN: &str = "Not a participant of this SOS";
+    const HISTORY: &str = "Newest `joinedAt` first; who rejoined has a record for each time.";
     section.operation(
-        Operation::get("/api/sos/{sosId}/participants/active", "Lists who takes part, in the order they joined.")
-            .detail("For who takes part or has, rescuers and admins.")
-            .of_user()
-            .answer::<List<Participant>>(200, "10,000 at most.")
-            .refuse(400, "Invalid sosId")
-            .refuse(NOT_SEEN.0, NOT_SEEN.1),
+        Operation::get(
+            "/api/sos/{sosId}/participants/active",
+            "Lists who takes part, in the order they joined.",
+        )
+        .detail("For who takes part or has, rescuers and admins.")
+        .of_user()
+        .answer::<List<Participant>>(200, "10,000 at most.")
+        .refuse(400, "Invalid sosId")
+        .refuse(403, NOT_SEEN),
     );
     section.operation(
         Operation::get("/api/sos/{sosId}/participants/history", "Pages through who takes part or has.")
@@ -94,19 +113,16 @@ pub(super) fn describe(section: &mut Section) {
             .of_user()
             .query::<Page>()
             .answer::<List<Participant>>(200, "A page.")
-            .refuse(400, "Invalid sosId")
-            .refuse(400, "Invalid limit or before")
-            .refuse(400, "Invalid before")
-            .refuse(NOT_SEEN.0, NOT_SEEN.1),
+            .refuse_all(400, &["Invalid sosId", "Invalid limit or before", "Invalid before"])
+            .refuse(403, NOT_SEEN),
     );
     section.operation(
         Operation::get("/api/sos/{sosId}/participants/{userId}/check", "Whether a user takes part now.")
             .detail("For that user, who takes part or has, rescuers and admins.")
             .of_user()
             .answer::<Data<Check>>(200, "Whether.")
-            .refuse(400, "Invalid sosId")
-            .refuse(400, "Invalid userId")
-            .refuse(NOT_SEEN.0, NOT_SEEN.1),
+            .refuse_all(400, &["Invalid sosId", "Invalid userId"])
+            .refuse(403, NOT_SEEN),
     );
     section.operation(
         Operation::get(
@@ -117,10 +133,7 @@ pub(super) fn describe(section: &mut Section) {
         .of_user()
         .query::<Page>()
         .answer::<List<Participant>>(200, "A page.")
-        .refuse(400, "Invalid sosId")
-        .refuse(400, "Invalid userId")
-        .refuse(400, "Invalid limit or before")
-        .refuse(400, "Invalid before")
+        .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid limit or before", "Invalid before"])
         .refuse(403, "Only the user, a rescuer or an admin may see this"),
     );
 }

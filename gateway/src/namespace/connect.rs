@@ -55,7 +55,7 @@ impl Token {
     }
 }
 
-/// `connect_error`: why a namespace was not entered.
+/// Why a namespace was not entered.
 // As `encode_connect_error` writes it.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "the encoder takes the parts")]

@@ -16,14 +16,14 @@ use crate::describe::forms::Time;
 use crate::error::AppError;
 use crate::socket::Socket;
 
-/// `auth:refresh`.
+/// A token for the time to come.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Refresh {
     /// A newer token of the same user.
     token: String,
 }
 
-/// The ack of `auth:refresh`.
+/// How long the socket lives now.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Refreshed {

@@ -137,9 +137,7 @@ impl Namespaces {
 
     /// Where each app of the node is mounted.
     pub(crate) fn mounts(&self) -> impl Iterator<Item = (AppName, &Namespace)> {
-        self.by_name
-            .values()
-            .flat_map(|mounted| mounted.apps.iter().map(|app| (app.name(), &mounted.name)))
+        self.by_name.values().flat_map(|mounted| mounted.apps.iter().map(|app| (app.name(), &mounted.name)))
     }
 
     /// Every app of the node.

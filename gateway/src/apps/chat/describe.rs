@@ -64,7 +64,9 @@ fn messages(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::to_client("new_message", "A message.").to("the room, its sender included").payload::<Message>(),
+        Event::to_client("new_message", "A message.")
+            .to("the room, its sender included")
+            .payload::<Message>(),
     );
     section.event(
         Event::from_client("room_history", "Asks for an older page.")
@@ -74,16 +76,17 @@ fn messages(section: &mut Section) {
             .refuse_all(&["Expected {roomId, before?, limit?}", NO_ROOM, NOT_IN, "Message not found"]),
     );
     section.event(
-        Event::to_client("room_history", "Messages of a room, oldest first: the last 50 on joining, or the page that was asked for.")
-            .to("the socket that joined or asked")
-            .payload::<RoomHistory<'_>>(),
+        Event::to_client(
+            "room_history",
+            "Messages of a room, oldest first: the last 50 on joining, or the page that was asked for.",
+        )
+        .to("the socket that joined or asked")
+        .payload::<RoomHistory<'_>>(),
     );
 }
 
 fn typing(section: &mut Section) {
-    for (name, summary) in
-        [("typing_start", "The user types."), ("typing_stop", "The user types no more.")]
-    {
+    for (name, summary) in [("typing_start", "The user types."), ("typing_stop", "The user types no more.")] {
         section.event(
             Event::from_client(name, summary).payload::<Name>().ack::<Done>().refuse_all(&[NO_ROOM, NOT_IN]),
         );

@@ -79,7 +79,7 @@ pub(super) enum ChatEvent {
     History(Page),
 }
 
-/// `send_message`.
+/// A message to be sent.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SendBody {
@@ -89,7 +89,7 @@ pub(super) struct SendBody {
     content: String,
 }
 
-/// `room_history`.
+/// The page of a history that is asked for.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PageBody {
@@ -177,7 +177,7 @@ pub(super) struct Message {
     pub(super) seq: i64,
 }
 
-/// `room_history`.
+/// Messages of a room.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoomHistory<'a> {
@@ -187,7 +187,7 @@ pub(super) struct RoomHistory<'a> {
     pub(super) messages: &'a [Message],
 }
 
-/// The ack of entering and of leaving a room.
+/// The room that was entered or left.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InRoom<'a> {
@@ -195,7 +195,7 @@ pub(super) struct InRoom<'a> {
     pub(super) room_id: &'a str,
 }
 
-/// The ack of a message.
+/// The message as it is stored.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Sent {
     pub(super) message: Message,
@@ -205,7 +205,7 @@ pub(super) struct Sent {
     pub(super) realtime: Option<bool>,
 }
 
-/// `user_joined` and `user_left`.
+/// Who has come or gone.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserMoved<'a> {
@@ -216,7 +216,7 @@ pub(super) struct UserMoved<'a> {
     pub(super) timestamp: String,
 }
 
-/// `user_typing`.
+/// Who types.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserTyping<'a> {
@@ -225,7 +225,7 @@ pub(super) struct UserTyping<'a> {
     pub(super) email: Option<&'a str>,
 }
 
-/// `user_stopped_typing`.
+/// Who types no more.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserStoppedTyping<'a> {

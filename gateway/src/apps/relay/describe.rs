@@ -17,10 +17,11 @@ pub(crate) fn describe(section: &mut Section) {
          that are published in it.",
     );
     section.event(
-        Event::from_client("join", "Enters a room.")
-            .payload::<InRoom>()
-            .ack::<Ack<InRoom>>()
-            .refuse_all(&[NOT_ALLOWED, NO_ROOM, "Too many rooms"]),
+        Event::from_client("join", "Enters a room.").payload::<InRoom>().ack::<Ack<InRoom>>().refuse_all(&[
+            NOT_ALLOWED,
+            NO_ROOM,
+            "Too many rooms",
+        ]),
     );
     section.event(
         Event::from_client("leave", "Leaves a room.")

@@ -38,14 +38,14 @@ pub(crate) struct Relay {
     reserved: Vec<&'static str>,
 }
 
-/// `join`, `leave` and `members`; and the ack of the first two.
+/// A room.
 #[derive(Deserialize, Serialize, JsonSchema)]
 struct InRoom {
     #[schemars(with = "Name")]
     room: String,
 }
 
-/// `publish`.
+/// An event for a room.
 #[derive(Deserialize, JsonSchema)]
 struct Publish<'a> {
     #[serde(borrow)]
@@ -66,7 +66,7 @@ struct Publish<'a> {
     ack: Option<u64>,
 }
 
-/// The ack of `publish` whose receivers were asked for acks.
+/// What the receivers of an event answered.
 #[derive(Serialize, JsonSchema)]
 struct Answered<'a> {
     /// How many were asked.
@@ -77,7 +77,7 @@ struct Answered<'a> {
     answers: Vec<&'a RawValue>,
 }
 
-/// The ack of `members`.
+/// Who is in a room.
 #[derive(Serialize, JsonSchema)]
 struct Members<'a> {
     #[schemars(with = "Name")]
@@ -231,7 +231,10 @@ impl Relay {
                 receivers,
                 missing: receivers.saturating_sub(answers.len()),
                 // They are JSON already; one that were not would be no answer.
-                answers: answers.iter().map(|raw| serde_json::from_str(raw).unwrap_or(RawValue::NULL)).collect(),
+                answers: answers
+                    .iter()
+                    .map(|raw| serde_json::from_str(raw).unwrap_or(RawValue::NULL))
+                    .collect(),
             }))
         }))
     }

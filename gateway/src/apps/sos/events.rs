@@ -16,7 +16,7 @@ use crate::socket::{self, Socket};
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] = &["sos:location"];
 
-/// `sos:location`.
+/// Where the user is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Location {
@@ -28,7 +28,7 @@ pub(super) struct Location {
     longitude: f64,
 }
 
-/// `participant:location`.
+/// Where a participant is.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Shared<'a> {
@@ -62,9 +62,12 @@ pub(crate) fn describe(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::to_client("participant:location", "Where a participant is. Kept nowhere: the next one replaces it.")
-            .to("the others in the incident's room")
-            .payload::<Shared<'_>>(),
+        Event::to_client(
+            "participant:location",
+            "Where a participant is. Kept nowhere: the next one replaces it.",
+        )
+        .to("the others in the incident's room")
+        .payload::<Shared<'_>>(),
     );
     section.event(
         Event::to_client("participant:joined", "Somebody takes part.")

@@ -26,7 +26,7 @@ const METRES_A_DEGREE: f64 = 110_000.0;
 /// Mean radius of the earth, metres.
 const EARTH_RADIUS: f64 = 6_371_008.8;
 
-/// `participant:joined`.
+/// Who takes part.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Joined<'a> {
@@ -43,7 +43,7 @@ pub(super) struct Joined<'a> {
     timestamp: u64,
 }
 
-/// `participant:left`.
+/// Who takes part no more.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Left<'a> {
