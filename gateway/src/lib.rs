@@ -10,7 +10,8 @@
 //! cli → node → http → transport → session → namespace → apps → socket → context → auth, records, acks, tasks
 //! ```
 //!
-//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use none of the above.
+//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use
+//! none of the above.
 
 mod acks;
 mod apps;

@@ -57,8 +57,9 @@ pub(super) fn document(description: &Description) -> Value {
             "securitySchemes": {
                 "token": {
                     "type": "httpApiKey", "in": "query", "name": "token",
-                    "description": "A user's token (JWT), looked for in the CONNECT packet's auth payload `{token}` first, \
-                                    then in the handshake's query, then in its `Authorization: Bearer` header.",
+                    "description": "A user's token (JWT), looked for in the CONNECT packet's auth payload \
+                                    `{token}` first, then in the handshake's query, then in its \
+                                    `Authorization: Bearer` header.",
                 },
             },
         },
@@ -70,13 +71,14 @@ pub(super) fn document(description: &Description) -> Value {
 /// What holds for all events.
 fn preface() -> String {
     format!(
-        "The node speaks Socket.IO 5 on Engine.IO 4, over WebSocket and long-polling. A channel is an app; its address is the \
-         namespace to connect to. A payload is the event's first argument, and the reply is its ack, where the client asks for \
-         one.\n\n\
-         An event that is refused is answered `{{success: false, error}}` in its ack, or without an ack by the event `error` \
-         `{{message}}`; the connection survives. Beside the errors listed with an event: `Unknown event`, `Too many arguments` \
-         (max {ARGUMENTS_MAX}), `Rate limit exceeded` (`EVENTS_PER_SECOND`), `Too many rooms` (`ROOMS_PER_SOCKET`), `Service \
-         temporarily unavailable`, `Internal error`. A message may have `MAX_PAYLOAD` bytes, {JSON_DEPTH_MAX} levels and \
+        "The node speaks Socket.IO 5 on Engine.IO 4, over WebSocket and long-polling. A channel is an app; \
+         its address is the namespace to connect to. A payload is the event's first argument, and the reply \
+         is its ack, where the client asks for one.\n\n\
+         An event that is refused is answered `{{success: false, error}}` in its ack, or without an ack by \
+         the event `error` `{{message}}`; the connection survives. Beside the errors listed with an event: \
+         `Unknown event`, `Too many arguments` (max {ARGUMENTS_MAX}), `Rate limit exceeded` \
+         (`EVENTS_PER_SECOND`), `Too many rooms` (`ROOMS_PER_SOCKET`), `Service temporarily unavailable`, \
+         `Internal error`. A message may have `MAX_PAYLOAD` bytes, {JSON_DEPTH_MAX} levels and \
          {ATTACHMENTS_MAX} binary attachments.\n\n\
          A socket whose token expires is disconnected, unless it sent `auth:refresh` before."
     )
@@ -90,7 +92,12 @@ fn server() -> Value {
         "pathname": "/socket.io/",
         "title": "The public listener",
         "description": "Where this document comes from; for the stock client: its origin and a namespace.",
-        "variables": {"host": {"default": "127.0.0.1:8080", "description": "Where the node's public listener is (`LISTEN`)."}},
+        "variables": {
+            "host": {
+                "default": "127.0.0.1:8080",
+                "description": "Where the node's public listener is (`LISTEN`).",
+            },
+        },
         "security": [{"$ref": "#/components/securitySchemes/token"}],
     })
 }

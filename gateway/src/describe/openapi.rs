@@ -50,12 +50,14 @@ pub(super) fn document(description: &Description) -> Value {
 /// What holds for all endpoints.
 fn preface() -> String {
     format!(
-        "Errors are always `{{\"success\": false, \"error\": \"…\"}}` with the right status; beside those listed with an \
-         endpoint: 404 `Not found`, 405 `Method not allowed` with `Allow`, 403 to pages of other sites that \
-         `CORS_ORIGINS` does not list, 414 for a target over {URI_MAX_BYTES} bytes, 431 for a head over {HEAD_MAX_BYTES} bytes \
-         or {HEADERS_MAX} headers, 503 while a backend is down. A 429 says in `Retry-After` after how many seconds to try again.\n\n\
-         JSON bodies may have {REST_BODY_MAX_BYTES} bytes, {JSON_DEPTH_MAX} levels, and {} s to arrive. Names and ids are opaque: \
-         1–128 characters of `A–Z a–z 0–9 . _ : -`. Times are ISO 8601 in UTC.\n\n\
+        "Errors are always `{{\"success\": false, \"error\": \"…\"}}` with the right status; beside those \
+         listed with an endpoint: 404 `Not found`, 405 `Method not allowed` with `Allow`, 403 to pages of \
+         other sites that `CORS_ORIGINS` does not list, 414 for a target over {URI_MAX_BYTES} bytes, 431 \
+         for a head over {HEAD_MAX_BYTES} bytes or {HEADERS_MAX} headers, 503 while a backend is down. A \
+         429 says in `Retry-After` after how many seconds to try again.\n\n\
+         JSON bodies may have {REST_BODY_MAX_BYTES} bytes, {JSON_DEPTH_MAX} levels, and {} s to arrive. \
+         Names and ids are opaque: 1–128 characters of `A–Z a–z 0–9 . _ : -`. Times are ISO 8601 in \
+         UTC.\n\n\
          Endpoints marked with the internal listener are never served by the public one.",
         BODY_MAX_MS / 1_000
     )
@@ -69,7 +71,12 @@ fn internal() -> Value {
     json!({
         "url": "http://{address}",
         "description": "The internal listener (`INTERNAL_LISTEN`), for backends and operators.",
-        "variables": {"address": {"default": "127.0.0.1:9090", "description": "Where the node's internal listener is."}},
+        "variables": {
+            "address": {
+                "default": "127.0.0.1:9090",
+                "description": "Where the node's internal listener is.",
+            },
+        },
     })
 }
 
@@ -77,7 +84,8 @@ fn security_schemes() -> Value {
     json!({
         "userToken": {
             "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-            "description": "A user's token: from `POST /api/v1/auth/login`, from `gateway token`, or from whoever holds the key.",
+            "description": "A user's token: from `POST /api/v1/auth/login`, from `gateway token`, or from \
+                            whoever holds the key.",
         },
         "internalRequest": {
             "type": "apiKey", "in": "header", "name": "X-Internal-Request",

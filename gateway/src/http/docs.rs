@@ -107,7 +107,10 @@ fn description<'a>(mounts: impl Iterator<Item = (AppName, &'a Namespace)>) -> De
 
 /// What a node serves whatever is mounted on it.
 fn describe_node(section: &mut Section) {
-    section.about("The node itself: logging in, its condition, what backends ask of any app, and the events of every namespace.");
+    section.about(
+        "The node itself: logging in, its condition, what backends ask of any app, and the events of every \
+         namespace.",
+    );
     login::describe(section);
     health::describe(section);
     rooms::describe(section);

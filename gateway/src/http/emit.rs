@@ -58,7 +58,8 @@ pub(super) struct Emit {
 pub(super) struct Emitted {
     #[schemars(with = "True")]
     success: bool,
-    /// Nodes and other servers that hear the channel, this one among them. Not told where nothing was emitted, or to servers.
+    /// Nodes and other servers that hear the channel, this one among them. Not told where nothing was emitted,
+    /// or to servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "usize")]
     nodes: Option<usize>,
@@ -75,16 +76,33 @@ pub(super) struct Emitted {
 /// Describes the route.
 pub(super) fn describe(section: &mut Section) {
     section.operation(
-        Operation::post("/internal/emit", "Emits an event to a user, a room, a namespace, or the other servers of the cluster.")
-            .detail("The body may be as large as an event (`MAX_PAYLOAD`).")
-            .of_backend()
-            .header("Idempotency-Key", "1 to 128 visible characters. Under one key an event is emitted once in five minutes, on whichever node.")
-            .body::<Emit>()
-            .answer::<Emitted>(200, "Emitted, or emitted before.")
-            .refuse_all(400, &["Invalid namespace", "Invalid event", "Invalid user", "Invalid room", "Invalid to: expected {user}, {room} or \"all\"", "Invalid Idempotency-Key: expected 1 to 128 visible characters"])
-            .refuse(404, "Namespace not found")
-            .refuse(413, "Message too large")
-            .refuse(422, "Idempotency-Key was used for something else"),
+        Operation::post(
+            "/internal/emit",
+            "Emits an event to a user, a room, a namespace, or the other servers of the cluster.",
+        )
+        .detail("The body may be as large as an event (`MAX_PAYLOAD`).")
+        .of_backend()
+        .header(
+            "Idempotency-Key",
+            "1 to 128 visible characters. Under one key an event is emitted once in five minutes, on \
+             whichever node.",
+        )
+        .body::<Emit>()
+        .answer::<Emitted>(200, "Emitted, or emitted before.")
+        .refuse_all(
+            400,
+            &[
+                "Invalid namespace",
+                "Invalid event",
+                "Invalid user",
+                "Invalid room",
+                "Invalid to: expected {user}, {room} or \"all\"",
+                "Invalid Idempotency-Key: expected 1 to 128 visible characters",
+            ],
+        )
+        .refuse(404, "Namespace not found")
+        .refuse(413, "Message too large")
+        .refuse(422, "Idempotency-Key was used for something else"),
     );
 }
 

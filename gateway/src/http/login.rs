@@ -68,10 +68,20 @@ struct Shown {
 pub(super) fn describe(section: &mut Section) {
     section.operation(
         Operation::post("/api/v1/auth/login", "Exchanges e-mail and password for a token.")
-            .detail("Users are made by `gateway user add`. Off where tokens are made elsewhere (`JWT_PUBLIC_KEY`, `JWKS_URL`).")
+            .detail(
+                "Users are made by `gateway user add`. Off where tokens are made elsewhere \
+                 (`JWT_PUBLIC_KEY`, `JWKS_URL`).",
+            )
             .body::<Credentials>()
             .answer::<LoggedIn>(200, "The token, and whose it is.")
-            .refuse_all(400, &["Email and password are required", "Email or password too long", "Email contains a null character"])
+            .refuse_all(
+                400,
+                &[
+                    "Email and password are required",
+                    "Email or password too long",
+                    "Email contains a null character",
+                ],
+            )
             .refuse(401, "Invalid credentials")
             .refuse(404, "Not found")
             .refuse(429, "Too many failed logins"),

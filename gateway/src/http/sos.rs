@@ -75,16 +75,25 @@ fn describe_changes(section: &mut Section) {
     );
     section.operation(
         Operation::post("/api/sos/{sosId}/participants/join", "Takes part.")
-            .detail("The user's sockets enter the incident's room, on whichever node they are; then the room hears `participant:joined`.")
+            .detail(
+                "The user's sockets enter the incident's room, on whichever node they are; then the room \
+                 hears `participant:joined`.",
+            )
             .of_user()
             .maybe_body::<Join>()
             .answer::<Data<Participant>>(201, "The record.")
-            .answer::<Data<Participant>>(200, "The record there was: the user takes part already. Nobody is told.")
+            .answer::<Data<Participant>>(
+                200,
+                "The record there was: the user takes part already. Nobody is told.",
+            )
             .refuse_all(400, &["Invalid sosId", "Invalid userType: expected citizen, rescuer or admin"]),
     );
     section.operation(
         Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Takes part no more.")
-            .detail("By the user or an `admin`. The room hears `participant:left`; then the user's sockets in it are disconnected.")
+            .detail(
+                "By the user or an `admin`. The room hears `participant:left`; then the user's sockets in \
+                 it are disconnected.",
+            )
             .of_user()
             .answer::<Told>(200, "Done.")
             .refuse_all(400, &["Invalid sosId", "Invalid userId"])

@@ -28,14 +28,24 @@ pub(crate) fn describe(section: &mut Section) {
             .payload::<ErrorEvent<'_>>(),
     );
     section.event(
-        Event::to_client("connect_error", "The namespace was not entered. A CONNECT_ERROR packet, which the stock client hands on as this event.")
-            .to("the client that asked to enter")
-            .payload::<ConnectError>(),
+        Event::to_client(
+            "connect_error",
+            "The namespace was not entered. A CONNECT_ERROR packet, which the stock client hands on as this \
+             event.",
+        )
+        .to("the client that asked to enter")
+        .payload::<ConnectError>(),
     );
     section.event(
-        Event::to_client("muster:resync", "Something may have been missed: what is shown should be asked for anew.")
-            .detail("After an outage of Redis. With a room, of that room; without, of what was sent to the socket directly or live only.")
-            .to("the members of the room, or every socket")
-            .payload::<Resync<'_>>(),
+        Event::to_client(
+            "muster:resync",
+            "Something may have been missed: what is shown should be asked for anew.",
+        )
+        .detail(
+            "After an outage of Redis. With a room, of that room; without, of what was sent to the socket \
+             directly or live only.",
+        )
+        .to("the members of the room, or every socket")
+        .payload::<Resync<'_>>(),
     );
 }

@@ -13,7 +13,8 @@ const NO_ROOM: &str = "Invalid room id";
 /// Describes the events.
 pub(crate) fn describe(section: &mut Section) {
     section.about(
-        "Discussion rooms with history and typing. A message is stored before it is told; all members of a room see one order.",
+        "Discussion rooms with history and typing. A message is stored before it is told; all members of a \
+         room see one order.",
     );
     moving(section);
     messages(section);
@@ -23,7 +24,10 @@ pub(crate) fn describe(section: &mut Section) {
 fn moving(section: &mut Section) {
     section.event(
         Event::from_client("join_room", "Enters a room.")
-            .detail("The joiner gets `room_history`; the others `user_joined`, if it is the user's first socket there.")
+            .detail(
+                "The joiner gets `room_history`; the others `user_joined`, if it is the user's first socket \
+                 there.",
+            )
             .payload::<Name>()
             .ack::<Ack<InRoom<'_>>>()
             .refuse_all(&[NO_ROOM, "Too many rooms"]),
@@ -42,7 +46,10 @@ fn moving(section: &mut Section) {
     );
     section.event(
         Event::to_client("user_left", "A user has left the room.")
-            .detail("After a lost connection it is held back for a while (`LEAVE_HOLDBACK`): the user may be back.")
+            .detail(
+                "After a lost connection it is held back for a while (`LEAVE_HOLDBACK`): the user may be \
+                 back.",
+            )
             .to("the others in the room, when the user's last socket there has gone")
             .payload::<UserMoved<'_>>(),
     );

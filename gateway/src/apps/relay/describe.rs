@@ -12,9 +12,9 @@ const NO_ROOM: &str = "Invalid room";
 /// Describes the events.
 pub(crate) fn describe(section: &mut Section) {
     section.about(
-        "Generic rooms for any client. What a client may do stands in its token: `rooms` (may join, may ask for members) and \
-         `publish` (may publish), lists of names or prefixes ending in `*`. Beside those below, a room's members receive the events \
-         that are published in it.",
+        "Generic rooms for any client. What a client may do stands in its token: `rooms` (may join, may ask \
+         for members) and `publish` (may publish), lists of names or prefixes ending in `*`. Beside those \
+         below, a room's members receive the events that are published in it.",
     );
     section.event(
         Event::from_client("join", "Enters a room.").payload::<InRoom>().ack::<Ack<InRoom>>().refuse_all(&[
@@ -32,8 +32,8 @@ pub(crate) fn describe(section: &mut Section) {
     section.event(
         Event::from_client("publish", "Sends an event to a room. Nothing is stored.")
             .detail(
-                "With `ack`, every receiver is asked for an ack, and the publisher's ack comes when all have answered or the time is \
-                 over.",
+                "With `ack`, every receiver is asked for an ack, and the publisher's ack comes when all \
+                 have answered or the time is over.",
             )
             .payload::<Publish<'_>>()
             .ack::<Done>()

@@ -47,8 +47,8 @@ struct Shared<'a> {
 /// Describes the events.
 pub(crate) fn describe(section: &mut Section) {
     section.about(
-        "Participants of an SOS incident. A socket enters the rooms of its user's active participations by itself: when it \
-         connects, and when the user joins.",
+        "Participants of an SOS incident. A socket enters the rooms of its user's active participations by \
+         itself: when it connects, and when the user joins.",
     );
     section.event(
         Event::from_client("sos:location", "Tells the others of an incident where the user is.")
