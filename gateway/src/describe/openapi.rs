@@ -58,7 +58,9 @@ fn preface() -> String {
          JSON bodies may have {REST_BODY_MAX_BYTES} bytes, {JSON_DEPTH_MAX} levels, and {} s to arrive. \
          Names and ids are opaque: 1–128 characters of `A–Z a–z 0–9 . _ : -`. Times are ISO 8601 in \
          UTC.\n\n\
-         Endpoints marked with the internal listener are never served by the public one.",
+         Endpoints marked with the internal listener are never served by the public one. Not described here: \
+         `/socket.io/`, which is Engine.IO's (see the AsyncAPI document), and `/internal/engine`, by which nodes \
+         reach each other's sessions.",
         BODY_MAX_MS / 1_000
     )
 }

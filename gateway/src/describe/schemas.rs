@@ -156,3 +156,55 @@ fn rename(value: &mut Value, names: &HashMap<String, String>) {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+
+    use super::super::shape;
+    use super::*;
+
+    #[derive(Deserialize, Serialize, JsonSchema)]
+    struct Place {
+        latitude: f64,
+        /// Need not be sent, and is always answered.
+        address: Option<String>,
+    }
+
+    #[derive(Deserialize, Serialize, JsonSchema)]
+    struct Visit {
+        place: Place,
+        next: Option<Box<Self>>,
+        same: Same,
+    }
+
+    #[derive(Deserialize, Serialize, JsonSchema)]
+    struct Same {
+        id: String,
+    }
+
+    #[test]
+    fn what_differs_when_read_has_a_name_of_its_own_and_so_has_what_refers_to_it() {
+        for dialect in [Dialect::Draft2020, Dialect::Draft7] {
+            let mut schemas = Schemas::new(dialect);
+            let read = schemas.of("a", Way::Read, shape::<Visit>());
+            let written = schemas.of("a", Way::Written, shape::<Visit>());
+            let other = schemas.of("b", Way::Read, shape::<Same>());
+            let mut document = json!({"read": read, "written": written, "other": other});
+            schemas.settle(&mut document);
+            let components = &document["components"]["schemas"];
+            let names: Vec<&String> = components.as_object().unwrap().keys().collect();
+            assert_eq!(names, ["a.Place", "a.PlaceInput", "a.Same", "a.Visit", "a.VisitInput", "b.Same"]);
+            assert_eq!(document["read"]["$ref"], "#/components/schemas/a.VisitInput");
+            assert_eq!(document["written"]["$ref"], "#/components/schemas/a.Visit");
+            assert_eq!(document["other"]["$ref"], "#/components/schemas/b.Same");
+            let place = |of: &str| components[of]["properties"]["place"]["$ref"].clone();
+            assert_eq!(place("a.VisitInput"), "#/components/schemas/a.PlaceInput");
+            assert_eq!(place("a.Visit"), "#/components/schemas/a.Place");
+            assert_eq!(components["a.Place"]["required"], json!(["latitude", "address"]));
+            assert_eq!(components["a.PlaceInput"]["required"], json!(["latitude"]));
+        }
+    }
+}

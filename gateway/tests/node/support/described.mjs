@@ -187,9 +187,10 @@ export async function witness(gateway, { internalToken } = {}) {
     send,
     seeConnectError,
     seen,
-    /** What went wrong where nothing could be thrown. */
+    /** Throws what went wrong where nothing could be thrown, once. */
     assertClean() {
-      if (problems.length > 0) throw problems[0];
+      const [first] = problems.splice(0);
+      if (first) throw first;
     },
     /** What is described and has not been seen. */
     unseen() {
