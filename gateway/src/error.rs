@@ -10,13 +10,37 @@ use std::fmt::Display;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fanout::FanoutError;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared::auth::AuthError;
 
+use crate::describe::forms::False;
 use crate::metrics;
 
 /// A sentence that clients may read.
 pub(crate) type Say = Cow<'static, str>;
+
+/// Why a request, or an event with an ack, was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Refusal<'a> {
+    #[schemars(with = "False")]
+    success: bool,
+    /// What is wrong, in a sentence that is the same each time.
+    error: &'a str,
+}
+
+/// Why an event that asked for no ack was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ErrorEvent<'a> {
+    /// What is wrong.
+    message: &'a str,
+}
+
+impl<'a> Refusal<'a> {
+    pub(crate) fn new(error: &'a str) -> Self {
+        Self { success: false, error }
+    }
+}
 
 /// Why a request or an event was refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +106,16 @@ impl AppError {
         }
     }
 
+    /// The refusal of a request, and of an event with an ack.
+    pub(crate) fn refusal(&self) -> Refusal<'_> {
+        Refusal::new(self.say())
+    }
+
+    /// The refusal of an event without an ack.
+    pub(crate) fn event(&self) -> ErrorEvent<'_> {
+        ErrorEvent { message: self.say() }
+    }
+
     /// A stable word for metrics.
     pub(crate) fn outcome(&self) -> metrics::Outcome {
         match self {
@@ -120,7 +154,7 @@ impl AppError {
 
 impl IntoResponse for AppError {
     fn into_response(self) -> Response {
-        let body = axum::Json(json!({"success": false, "error": self.say()}));
+        let body = axum::Json(self.refusal());
         let mut response = (self.status(), body).into_response();
         let headers = response.headers_mut();
         match self {

@@ -10,7 +10,8 @@
 //! cli → node → http → transport → session → namespace → apps → socket → context → auth, records, acks, tasks
 //! ```
 //!
-//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`] and [`ids`] are used by all and use none of the above.
+//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use
+//! none of the above.
 
 mod acks;
 mod announce;
@@ -21,6 +22,7 @@ mod clock;
 mod close;
 mod context;
 mod control;
+mod describe;
 mod error;
 mod geo;
 mod http;

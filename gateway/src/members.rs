@@ -1,16 +1,22 @@
 //! The members of a room as clients and backends see them listed.
 
 use fanout::Member;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::limits::MEMBERS_MAX;
 
+use crate::describe::forms::{Millis, Name};
+
 /// A member as lists show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Member")]
 pub(crate) struct Listed<'a> {
+    #[schemars(with = "Name")]
     user_id: &'a str,
     display_name: &'a str,
     socket_id: &'a str,
+    #[schemars(with = "Millis")]
     connected_at: u64,
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fanout::{FanoutError, LocalSocket, Posted, Receipt, Target};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::ids::SocketId;
@@ -156,6 +157,15 @@ impl Socket {
     pub(crate) fn emit(&self, context: &Context, name: &str, body: &impl Serialize) {
         context.fanout.emit(&self.local, self.event(name, body));
     }
+}
+
+/// Where something may have been missed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Resync<'a> {
+    /// In which room, as the cluster calls it; `null`: of what was sent to the socket directly or live only.
+    pub(crate) room: Option<&'a str>,
+    /// The reign of Redis that the room's places are counted in; empty where they are not.
+    pub(crate) epoch: &'a str,
 }
 
 /// Sends an event with one argument to whoever is meant.

@@ -87,6 +87,7 @@ const ORDER: &[&[&str]] = &[
     &["error"],
     &["metrics"],
     &["limiter", "close", "clock", "members", "ids", "telemetry"],
+    &["describe"],
 ];
 
 #[test]

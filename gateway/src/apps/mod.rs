@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanout::{Gone, Sequenced};
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::config::AppName;
@@ -24,6 +25,8 @@ use shared::sio::Args;
 
 use crate::announce::Announcement;
 use crate::context::Context;
+use crate::describe::Section;
+use crate::describe::forms::True;
 use crate::error::{AppError, Say};
 use crate::socket::{Socket, json};
 
@@ -198,11 +201,24 @@ impl App {
     }
 }
 
-#[derive(Serialize)]
-struct Success<'a, T> {
+/// A success, with what it brings.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}Ack")]
+pub(crate) struct Success<'a, T> {
+    #[schemars(with = "True")]
     success: bool,
     #[serde(flatten)]
     body: &'a T,
+}
+
+/// The ack of an event that is answered with `{success: true, …T}`, for its description.
+pub(crate) type Ack<T> = Success<'static, T>;
+
+/// A success that brings nothing.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Done {
+    #[schemars(with = "True")]
+    success: bool,
 }
 
 impl Reply {
@@ -213,7 +229,17 @@ impl Reply {
 
     /// `{success: true}`.
     pub(crate) fn ok() -> Self {
-        Self { json: r#"{"success":true}"#.to_owned(), attachments: Vec::new() }
+        Self { json: json(&Done { success: true }), attachments: Vec::new() }
+    }
+}
+
+/// Describes an app's events.
+pub(crate) fn describe(app: AppName, section: &mut Section) {
+    match app {
+        AppName::Sos => sos::describe(section),
+        AppName::Emergencies | AppName::Care => {}
+        AppName::Chat => chat::describe(section),
+        AppName::Relay => relay::describe(section),
     }
 }
 

@@ -16,6 +16,11 @@ struct Console;
 #[folder = "assets/client"]
 struct Client;
 
+/// The page that shows what the node serves.
+#[derive(RustEmbed)]
+#[folder = "assets/docs"]
+struct Docs;
+
 /// Nothing but our own files, and connections to ourselves.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; \
@@ -24,7 +29,21 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// The console page.
 pub(super) async fn index(headers: HeaderMap) -> Response {
-    let mut response = serve(Console::get("index.html"), "index.html", &headers);
+    page(Console::get("index.html"), &headers)
+}
+
+/// The page of the documents.
+pub(super) async fn docs_index(headers: HeaderMap) -> Response {
+    page(Docs::get("index.html"), &headers)
+}
+
+/// Its files.
+pub(super) async fn docs(Path(file): Path<String>, headers: HeaderMap) -> Response {
+    serve(Docs::get(&file), &file, &headers)
+}
+
+fn page(file: Option<EmbeddedFile>, request: &HeaderMap) -> Response {
+    let mut response = serve(file, "index.html", request);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -51,11 +70,21 @@ pub(crate) fn is_client_file(path: &str) -> bool {
     path.strip_prefix(crate::transport::PATH).is_some_and(|file| Client::get(file).is_some())
 }
 
+/// What a text is told from another of its name by.
+pub(super) fn etag(hash: &[u8]) -> String {
+    let hash: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    format!("\"{hash}\"")
+}
+
+/// Whether who asks has it already.
+pub(super) fn is_known(etag: &str, request: &HeaderMap) -> bool {
+    request.get(header::IF_NONE_MATCH).is_some_and(|known| *known == *etag)
+}
+
 fn serve(file: Option<EmbeddedFile>, name: &str, request: &HeaderMap) -> Response {
     let Some(file) = file else { return AppError::NotFound("Not found".into()).into_response() };
-    let hash: String = file.metadata.sha256_hash().iter().take(8).map(|b| format!("{b:02x}")).collect();
-    let etag = format!("\"{hash}\"");
-    if request.get(header::IF_NONE_MATCH).is_some_and(|known| *known == *etag) {
+    let etag = etag(&file.metadata.sha256_hash());
+    if is_known(&etag, request) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
     let kind = match name.rsplit_once('.').map_or("", |(_, end)| end) {

@@ -6,9 +6,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{post, put};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use shared::limits::{CARE_JSON_MAX, NOTIFICATION_TEXT_MAX, NOTIFICATION_TITLE_MAX, ROOM_GRANTS_MAX};
 use shared::names::{UserId, is_name};
 
@@ -16,8 +15,9 @@ use super::Site;
 use super::body::JsonBody;
 use super::caller::InternalCaller;
 use super::emit::key_of;
-use super::query::{Names, shown};
-use crate::apps::care::{Care, NewNotification};
+use super::query::Names;
+use super::reply::{self, Data};
+use crate::apps::care::{Care, NewNotification, Notification};
 use crate::error::AppError;
 use crate::text::{bounded, checked};
 
@@ -49,7 +49,7 @@ async fn notify(
     State(site): State<Site>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Notify>,
-) -> Result<(StatusCode, Json<Value>), AppError> {
+) -> Result<(StatusCode, Json<Data<Notification>>), AppError> {
     if body.kind.as_deref().is_some_and(|kind| !is_name(kind)) {
         return Err(AppError::BadInput("Invalid type".into()));
     }
@@ -65,7 +65,7 @@ async fn notify(
         key: key_of(&headers)?,
     };
     let (notification, is_new) = app(&site)?.notify(new).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, shown(&notification)))
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, reply::data(notification)))
 }
 
 fn user(id: &str) -> Result<UserId, AppError> {
@@ -83,24 +83,33 @@ async fn grant(
     State(site): State<Site>,
     Names([room]): Names<1>,
     JsonBody(Grants { user_ids }): JsonBody<Grants>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Data<Granted>>, AppError> {
     if user_ids.len() > ROOM_GRANTS_MAX {
         return Err(AppError::BadInput(format!("Too many userIds (max {ROOM_GRANTS_MAX})").into()));
     }
     let users: Vec<UserId> = user_ids.iter().map(|id| user(id)).collect::<Result<_, _>>()?;
-    let granted = app(&site)?.grant(&room, users).await?;
-    Ok(listed(&room, &granted))
+    let users = app(&site)?.grant(&room, users).await?;
+    Ok(granted(room, users))
 }
 
 async fn grants(
     _: InternalCaller,
     State(site): State<Site>,
     Names([room]): Names<1>,
-) -> Result<Json<Value>, AppError> {
-    let granted = app(&site)?.grants(&room).await?;
-    Ok(listed(&room, &granted))
+) -> Result<Json<Data<Granted>>, AppError> {
+    let users = app(&site)?.grants(&room).await?;
+    Ok(granted(room, users))
 }
 
-fn listed(room: &str, granted: &[String]) -> Json<Value> {
-    shown(&json!({"roomId": room, "userIds": granted, "count": granted.len()}))
+/// Whom a room is granted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted {
+    room_id: String,
+    user_ids: Vec<String>,
+    count: usize,
+}
+
+fn granted(room_id: String, user_ids: Vec<String>) -> Json<Data<Granted>> {
+    reply::data(Granted { count: user_ids.len(), room_id, user_ids })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -15,7 +16,8 @@ use shared::names::is_name;
 use super::Site;
 use super::body::{JsonBody, MaybeJsonBody};
 use super::caller::User;
-use super::query::{Around, Names, Paged, listed, shown};
+use super::query::{Around, Names, Paged};
+use super::reply::{self, Data};
 use crate::apps::emergencies::{Emergencies, HelperStatus, Priority, Raise, Resolution};
 use crate::error::AppError;
 use crate::geo::Degrees;
@@ -94,36 +96,36 @@ async fn raise(
     State(site): State<Site>,
     User(claims): User,
     JsonBody(body): JsonBody<NewEmergency>,
-) -> Result<(StatusCode, Json<Value>), AppError> {
+) -> Result<(StatusCode, Json<Data<Value>>), AppError> {
     let data = app(&site)?.raise(&claims, body.checked()?).await?;
-    Ok((StatusCode::CREATED, shown(&data)))
+    Ok((StatusCode::CREATED, reply::data(data)))
 }
 
 async fn nearby(
     State(site): State<Site>,
     User(claims): User,
     Around { place, radius }: Around,
-) -> Result<Json<Value>, AppError> {
-    app(&site)?.nearby(&claims, (place, radius), |near| listed(&near, near.len())).await
+) -> Result<Response, AppError> {
+    app(&site)?.nearby(&claims, (place, radius), |near| reply::list(near).into_response()).await
 }
 
 async fn find(
     State(site): State<Site>,
     User(claims): User,
     Names([id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     show(&site, &claims, &id).await
 }
 
-async fn show(site: &Site, claims: &Claims, id: &str) -> Result<Json<Value>, AppError> {
-    app(site)?.show(claims, id, |detailed| shown(&detailed)).await
+async fn show(site: &Site, claims: &Claims, id: &str) -> Result<Response, AppError> {
+    app(site)?.show(claims, id, |detailed| reply::data(detailed).into_response()).await
 }
 
 async fn respond(
     State(site): State<Site>,
     User(claims): User,
     Names([id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     app(&site)?.respond(&claims, id.clone()).await?;
     show(&site, &claims, &id).await
 }
@@ -139,7 +141,7 @@ async fn set_helper_status(
     User(claims): User,
     Names([id]): Names<1>,
     JsonBody(NewStatus { status, notes }): JsonBody<NewStatus>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     let status = HelperStatus::parse(&status).ok_or_else(|| {
         let say = "Invalid status: expected responding, on_way, arrived, completed or cancelled";
         AppError::BadInput(say.into())
@@ -161,7 +163,7 @@ async fn resolve(
     User(claims): User,
     Names([id]): Names<1>,
     MaybeJsonBody(body): MaybeJsonBody<Resolved>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     if body.resolution_type.as_deref().is_some_and(|kind| !is_name(kind)) {
         return Err(AppError::BadInput("Invalid resolutionType".into()));
     }
@@ -176,7 +178,7 @@ async fn cancel(
     State(site): State<Site>,
     User(claims): User,
     Names([id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     app(&site)?.end(&claims, id.clone(), None).await?;
     show(&site, &claims, &id).await
 }
@@ -186,7 +188,7 @@ async fn messages(
     User(claims): User,
     Names([id]): Names<1>,
     Paged { limit, before }: Paged,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     let page = (before.as_deref(), limit);
-    app(&site)?.messages(&claims, &id, page, |messages| listed(&messages, messages.len())).await
+    app(&site)?.messages(&claims, &id, page, |messages| reply::list(messages).into_response()).await
 }

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use dashmap::{DashMap, Entry};
 use fanout::Target;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use shared::limits::{IDEMPOTENCY_KEY_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S};
 use shared::names::{Namespace, Room, UserId, is_name};
 use shared::sio::{Event, RESERVED_EVENTS};
@@ -17,30 +17,93 @@ use shared::sio::{Event, RESERVED_EVENTS};
 use super::Site;
 use super::body::LargeJsonBody;
 use super::caller::InternalCaller;
+use crate::describe::forms::{Name, True};
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
 /// Whom an event is for.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 enum To {
-    User(String),
+    /// All sockets of a user.
+    User(#[schemars(with = "Name")] String),
+    /// A room, as the cluster calls it.
     Room(String),
 }
 
-#[derive(Deserialize)]
+/// Whom an event is for, or a word for many.
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Whom {
     Named(To),
-    Word(String),
+    /// Every socket of the namespace, or the other servers of the cluster.
+    Word(#[schemars(extend("enum" = ["all", "servers"]))] String),
 }
 
-/// The body.
-#[derive(Deserialize)]
+/// An event to be emitted.
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Emit {
+    /// `/` unless sent.
     namespace: Option<String>,
     to: Whom,
+    /// The event's name; none of Socket.IO's own.
+    #[schemars(with = "Name")]
     event: String,
+    /// The event's argument; without it the event has none.
     data: Option<Box<RawValue>>,
+}
+
+/// What became of it.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(super) struct Emitted {
+    #[schemars(with = "True")]
+    success: bool,
+    /// Nodes and other servers that hear the channel, this one among them. Not told where nothing was emitted,
+    /// or to servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize")]
+    nodes: Option<usize>,
+    /// Its place in the room, `epoch:offset`; `null` where places are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    place: Option<Option<String>>,
+    /// It had been emitted under its key before, and was not again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    repeated: Option<bool>,
+}
+
+/// Describes the route.
+pub(super) fn describe(section: &mut Section) {
+    section.operation(
+        Operation::post(
+            "/internal/emit",
+            "Emits an event to a user, a room, a namespace, or the other servers of the cluster.",
+        )
+        .detail("The body may be as large as an event (`MAX_PAYLOAD`).")
+        .of_backend()
+        .header(
+            "Idempotency-Key",
+            "1 to 128 visible characters. Under one key an event is emitted once in five minutes, on \
+             whichever node.",
+        )
+        .body::<Emit>()
+        .answer::<Emitted>(200, "Emitted, or emitted before.")
+        .refuse_all(
+            400,
+            &[
+                "Invalid namespace",
+                "Invalid event",
+                "Invalid user",
+                "Invalid room",
+                "Invalid to: expected {user}, {room} or \"all\"",
+                "Invalid Idempotency-Key: expected 1 to 128 visible characters",
+            ],
+        )
+        .refuse(404, "Namespace not found")
+        .refuse(413, "Message too large")
+        .refuse(422, "Idempotency-Key was used for something else"),
+    );
 }
 
 /// What was sent under which key lately, where no Redis knows it.
@@ -104,7 +167,7 @@ pub(super) async fn emit(
     State(site): State<Site>,
     headers: HeaderMap,
     LargeJsonBody(body): LargeJsonBody<Emit>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Emitted>, AppError> {
     let Emit { namespace, to, event, data } = body;
     let namespace = namespace.as_deref().unwrap_or("/");
     let namespace =
@@ -126,7 +189,7 @@ pub(super) async fn emit(
         Whom::Word(word) if word == "servers" => {
             let args: Vec<&str> = data.as_deref().map(RawValue::get).into_iter().collect();
             site.context.fanout.server_side_emit(&namespace, &event, &args).await?;
-            return Ok(Json(json!({"success": true})));
+            return Ok(Json(Emitted { success: true, ..Emitted::default() }));
         }
         Whom::Word(_) => {
             return Err(AppError::BadInput("Invalid to: expected {user}, {room} or \"all\"".into()));
@@ -145,7 +208,9 @@ pub(super) async fn emit(
         }
         Some((key, print)) => match site.sent.see(key, *print) {
             Seen::New => target,
-            Seen::Same => return Ok(Json(json!({"success": true, "repeated": true}))),
+            Seen::Same => {
+                return Ok(Json(Emitted { success: true, repeated: Some(true), ..Emitted::default() }));
+            }
             Seen::Other => return Err(conflict()),
         },
     };
@@ -164,12 +229,12 @@ pub(super) async fn emit(
             return Err(error.into());
         }
     };
-    Ok(Json(json!({
-        "success": true,
-        "nodes": receipt.nodes,
-        "place": receipt.place,
-        "repeated": receipt.repeated,
-    })))
+    Ok(Json(Emitted {
+        success: true,
+        nodes: Some(receipt.nodes),
+        place: Some(receipt.place),
+        repeated: Some(receipt.repeated),
+    }))
 }
 
 async fn must_be_same(site: &Site, key: &str, print: u64) -> Result<(), AppError> {

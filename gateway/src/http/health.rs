@@ -4,46 +4,129 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::Site;
+use crate::describe::{Operation, Section};
+
+/// The process runs.
+#[derive(Serialize, JsonSchema)]
+struct Alive {
+    #[schemars(extend("enum" = ["alive"]))]
+    status: &'static str,
+}
+
+/// Whether new clients may come.
+#[derive(Serialize, JsonSchema)]
+struct Readiness {
+    #[schemars(extend("enum" = ["ready", "not ready"]))]
+    status: &'static str,
+    /// The names of the checks that failed.
+    failed: Vec<&'static str>,
+}
+
+/// What the node is and how its parts are.
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    #[schemars(extend("enum" = ["ok", "degraded"]))]
+    status: &'static str,
+    version: &'static str,
+    /// The node's id.
+    node: String,
+    /// Open sessions.
+    connections: usize,
+    checks: Checks,
+}
+
+/// Each `ok` or `failed`.
+#[derive(Serialize, JsonSchema)]
+struct Checks {
+    /// In a cluster: commands, subscriptions and the lease.
+    redis: Condition,
+    records: Condition,
+    /// Whether tokens can be verified.
+    tokens: Condition,
+    /// Not while the node drains.
+    accepting: Condition,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum Condition {
+    Ok,
+    Failed,
+}
+
+impl Condition {
+    fn of(good: bool) -> Self {
+        if good { Self::Ok } else { Self::Failed }
+    }
+}
+
+impl Checks {
+    async fn of(site: &Site) -> Self {
+        Self {
+            redis: Condition::of(site.context.fanout.is_ready()),
+            records: Condition::of(site.context.records.is_ready().await),
+            tokens: Condition::of(site.context.tokens.is_ready()),
+            accepting: Condition::of(!site.transports.gate.is_draining()),
+        }
+    }
+
+    fn failed(&self) -> Vec<&'static str> {
+        let named = [
+            ("redis", self.redis),
+            ("records", self.records),
+            ("tokens", self.tokens),
+            ("accepting", self.accepting),
+        ];
+        named.into_iter().filter(|(_, is)| *is == Condition::Failed).map(|(name, _)| name).collect()
+    }
+}
+
+/// Describes the routes.
+pub(super) fn describe(section: &mut Section) {
+    section.operation(
+        Operation::get("/live", "Whether the process runs.")
+            .detail("Asks nothing else, so that nobody restarts a node because a database is down.")
+            .on_both()
+            .answer::<Alive>(200, "It does."),
+    );
+    section.operation(
+        Operation::get("/ready", "Whether the node is ready for new clients.")
+            .on_both()
+            .answer::<Readiness>(200, "It is.")
+            .answer::<Readiness>(503, "It is not: with what failed."),
+    );
+    section.operation(
+        Operation::get("/health", "For people: what the node is and how its parts are.")
+            .on_both()
+            .answer::<Health>(200, "The node, whatever its parts are like."),
+    );
+}
 
 /// Alive: never asks anything else, so that nobody restarts a node because a database is down.
 pub(super) async fn live() -> impl IntoResponse {
-    Json(json!({"status": "alive"}))
+    Json(Alive { status: "alive" })
 }
 
 /// Ready for new clients: asks everything the node needs, and says what failed.
 pub(super) async fn ready(State(site): State<Site>) -> impl IntoResponse {
-    let checks = checks(&site).await;
-    let failed: Vec<_> = checks.iter().filter(|(_, good)| !good).map(|(name, _)| name).collect();
-    let status = if failed.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if failed.is_empty() { "ready" } else { "not ready" };
-    (status, Json(json!({"status": word, "failed": failed})))
+    let failed = Checks::of(&site).await.failed();
+    let code = if failed.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if failed.is_empty() { "ready" } else { "not ready" };
+    (code, Json(Readiness { status, failed }))
 }
 
 /// For people: what the node is and how its parts are.
 pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
-    let checks = checks(&site).await;
-    let good = checks.iter().all(|(_, good)| *good);
-    let parts: serde_json::Map<_, _> = checks
-        .iter()
-        .map(|(name, good)| ((*name).to_owned(), if *good { "ok" } else { "failed" }.into()))
-        .collect();
-    Json(json!({
-        "status": if good { "ok" } else { "degraded" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": site.context.fanout.node().as_str(),
-        "connections": site.transports.engine.sessions.open(),
-        "checks": parts,
-    }))
-}
-
-async fn checks(site: &Site) -> [(&'static str, bool); 4] {
-    [
-        ("redis", site.context.fanout.is_ready()),
-        ("records", site.context.records.is_ready().await),
-        ("tokens", site.context.tokens.is_ready()),
-        ("accepting", !site.transports.gate.is_draining()),
-    ]
+    let checks = Checks::of(&site).await;
+    Json(Health {
+        status: if checks.failed().is_empty() { "ok" } else { "degraded" },
+        version: env!("CARGO_PKG_VERSION"),
+        node: site.context.fanout.node().as_str().to_owned(),
+        connections: site.transports.engine.sessions.open(),
+        checks,
+    })
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::limits::{
@@ -15,6 +16,8 @@ use tokio::sync::Semaphore;
 use crate::auth::password;
 use crate::clock::now_s;
 use crate::context::Context;
+use crate::describe::forms::{Name, True};
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::limiter::{Failures, source};
 use crate::metrics::{self, Limit};
@@ -31,27 +34,58 @@ pub(crate) struct Login {
 }
 
 /// Credentials.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct Credentials {
+    /// In any case of letters; 256 bytes at most.
     email: String,
+    /// 256 bytes at most.
     password: String,
 }
 
 /// Who has logged in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LoggedIn {
+    #[schemars(with = "True")]
     success: bool,
+    /// Good for an hour.
     token: String,
     user: Shown,
 }
 
-#[derive(Debug, Serialize)]
+/// A user of the records.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "User")]
 struct Shown {
+    #[schemars(with = "Name")]
     id: String,
     email: String,
     name: String,
     role: Option<String>,
     avatar: Option<String>,
+}
+
+/// Describes the route.
+pub(super) fn describe(section: &mut Section) {
+    section.operation(
+        Operation::post("/api/v1/auth/login", "Exchanges e-mail and password for a token.")
+            .detail(
+                "Users are made by `gateway user add`. Off where tokens are made elsewhere \
+                 (`JWT_PUBLIC_KEY`, `JWKS_URL`).",
+            )
+            .body::<Credentials>()
+            .answer::<LoggedIn>(200, "The token, and whose it is.")
+            .refuse_all(
+                400,
+                &[
+                    "Email and password are required",
+                    "Email or password too long",
+                    "Email contains a null character",
+                ],
+            )
+            .refuse(401, "Invalid credentials")
+            .refuse(404, "Not found")
+            .refuse(429, "Too many failed logins"),
+    );
 }
 
 impl Login {

@@ -6,6 +6,7 @@ mod assets;
 mod body;
 mod caller;
 mod care;
+mod docs;
 mod emergencies;
 mod emit;
 mod health;
@@ -13,6 +14,7 @@ pub(crate) mod listener;
 pub(crate) mod login;
 mod participants;
 mod query;
+mod reply;
 mod rooms;
 mod sos;
 
@@ -34,7 +36,7 @@ use crate::apps::care::Care;
 use crate::apps::emergencies::Emergencies;
 use crate::apps::sos::Sos;
 use crate::context::Context;
-use crate::error::AppError;
+use crate::error::{AppError, Refusal};
 use crate::metrics::{self, BadInput};
 use crate::transport::Transports;
 use body::JsonBody;
@@ -52,6 +54,7 @@ pub(crate) struct Site {
     pub(crate) sos: Option<Arc<Sos>>,
     pub(crate) emergencies: Option<Arc<Emergencies>>,
     pub(crate) care: Option<Arc<Care>>,
+    docs: Arc<docs::Documents>,
     sent: Arc<emit::Sent>,
 }
 
@@ -72,8 +75,9 @@ impl Site {
                 App::Chat(_) | App::Relay(_) => {}
             }
         }
+        let docs = Arc::new(docs::Documents::new(transports.engine.namespaces.mounts()));
         let sent = Arc::default();
-        Self { context, transports, login, metrics, internal_token, sos, emergencies, care, sent }
+        Self { context, transports, login, metrics, internal_token, sos, emergencies, care, docs, sent }
     }
 }
 
@@ -91,6 +95,7 @@ pub(crate) fn public_router(site: Site) -> Router {
         .route("/api/v1/auth/login", post(log_in))
         .merge(sos::routes())
         .merge(emergencies::routes())
+        .merge(docs::routes())
         .route("/health", get(health::health))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready));
@@ -151,6 +156,5 @@ async fn not_found() -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    let body = Json(serde_json::json!({"success": false, "error": "Method not allowed"}));
-    (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal::new("Method not allowed"))).into_response()
 }

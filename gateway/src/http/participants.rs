@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use fanout::RoomCount;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::names::{UserId, is_name};
 
@@ -15,12 +16,15 @@ use super::Site;
 use super::body::JsonBody;
 use super::caller::InternalCaller;
 use super::query::Names;
-use super::rooms::freshness;
+use super::reply::{self, Answer};
+use super::rooms::Freshness;
 use super::sos::{app, checked_type};
 use crate::apps::sos::room;
 use crate::apps::sos::store::Entry;
-use crate::apps::sos::stories::type_of;
+use crate::apps::sos::stories::{USER_TYPES, type_of};
 use crate::clock::now_ms;
+use crate::describe::forms::{Millis, Name, Time, True};
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
 /// Its routes.
@@ -32,22 +36,161 @@ pub(super) fn routes() -> Router<Site> {
         .route("/internal/participants/{sosId}/count", get(count))
 }
 
-#[derive(Deserialize)]
+/// Describes them.
+pub(super) fn describe(section: &mut Section) {
+    section.operation(
+        Operation::post(
+            "/internal/participants/joined",
+            "A user takes part: the same as joining by the REST API.",
+        )
+        .of_backend()
+        .body::<Joined>()
+        .answer::<Heard<Entered>>(200, "Recorded, and told to the room.")
+        .refuse_all(
+            400,
+            &[
+                "Invalid sosId",
+                "Invalid userId",
+                "Invalid userType: expected citizen, rescuer or admin",
+                "Invalid displayName",
+                "Invalid joinedAt",
+            ],
+        ),
+    );
+    section.operation(
+        Operation::post(
+            "/internal/participants/left",
+            "A user takes part no more: the same as leaving by the REST API.",
+        )
+        .of_backend()
+        .body::<Left>()
+        .answer::<Heard<Gone>>(200, "Recorded, and told to the room.")
+        .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid leftAt"])
+        .refuse(404, "Participant not found"),
+    );
+    section.operation(
+        Operation::get(
+            "/internal/participants/{sosId}/active",
+            "Lists the sockets that are in the incident's room now, on all nodes.",
+        )
+        .of_backend()
+        .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
+        .refuse(400, "Invalid sosId"),
+    );
+    section.operation(
+        Operation::get("/internal/participants/{sosId}/count", "Counts them.")
+            .of_backend()
+            .answer::<Answer<Count>>(200, "The counts.")
+            .refuse(400, "Invalid sosId"),
+    );
+}
+
+/// Who has begun to take part.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Joined {
+    #[schemars(with = "Name")]
     sos_id: String,
+    #[schemars(with = "Name")]
     user_id: String,
+    #[schemars(extend("enum" = USER_TYPES))]
     user_type: String,
+    /// 256 characters at most; the user's id unless sent.
     display_name: Option<String>,
+    /// Now unless sent; at most 5 minutes ahead.
+    #[schemars(with = "Option<Time>")]
     joined_at: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Who takes part no more.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Left {
+    #[schemars(with = "Name")]
     sos_id: String,
+    #[schemars(with = "Name")]
     user_id: String,
+    /// Now unless sent; at most 5 minutes ahead.
+    #[schemars(with = "Option<Time>")]
     left_at: Option<String>,
+}
+
+/// The answer to a backend's news.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}Heard")]
+struct Heard<T> {
+    #[schemars(with = "True")]
+    success: bool,
+    message: &'static str,
+    data: T,
+}
+
+/// Who takes part, and where.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Entered {
+    #[schemars(with = "Name")]
+    sos_id: String,
+    #[schemars(with = "Name")]
+    user_id: String,
+    #[schemars(extend("enum" = USER_TYPES))]
+    user_type: String,
+    room_name: String,
+}
+
+/// Who takes part no more, and where.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Gone {
+    #[schemars(with = "Name")]
+    sos_id: String,
+    #[schemars(with = "Name")]
+    user_id: String,
+    room_name: String,
+}
+
+/// A socket in an incident's room.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Present<'a> {
+    #[schemars(with = "Name")]
+    user_id: &'a str,
+    display_name: &'a str,
+    /// As in the participation, else as the token's role says.
+    #[schemars(extend("enum" = USER_TYPES))]
+    user_type: &'a str,
+    socket_id: &'a str,
+    #[schemars(with = "Millis")]
+    connected_at: u64,
+}
+
+/// Who is in an incident's room.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Active<'a> {
+    #[schemars(with = "Name")]
+    sos_id: &'a str,
+    participants: Vec<Present<'a>>,
+    /// How many sockets there are.
+    count: usize,
+    /// How many distinct users that is.
+    users: usize,
+    #[schemars(with = "Millis")]
+    timestamp: u64,
+}
+
+/// How many are in an incident's room.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Count {
+    #[schemars(with = "Name")]
+    sos_id: String,
+    /// Sockets.
+    count: usize,
+    /// Distinct users.
+    users: usize,
+    #[serde(flatten)]
+    freshness: Freshness,
 }
 
 /// Milliseconds of an ISO 8601 time that is not to come; now where there is none.
@@ -67,7 +210,7 @@ async fn joined(
     _: InternalCaller,
     State(site): State<Site>,
     JsonBody(body): JsonBody<Joined>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Heard<Entered>>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let user_type = checked_type(&body.user_type)?;
@@ -84,30 +227,36 @@ async fn joined(
         joined_at_ms: time(body.joined_at.as_deref(), "Invalid joinedAt")?,
     };
     let (record, _) = app(&site)?.join(entry).await?;
-    let room = room(sos_id);
-    Ok(Json(json!({
-        "success": true,
-        "message": "Participant joined event broadcasted",
-        "data": {
-            "sosId": sos_id, "userId": record.user_id, "userType": record.user_type, "roomName": room.as_str(),
+    Ok(Json(Heard {
+        success: true,
+        message: "Participant joined event broadcasted",
+        data: Entered {
+            sos_id: sos_id.to_owned(),
+            user_id: record.user_id,
+            user_type: record.user_type,
+            room_name: room(sos_id).as_str().to_owned(),
         },
-    })))
+    }))
 }
 
 async fn left(
     _: InternalCaller,
     State(site): State<Site>,
     JsonBody(body): JsonBody<Left>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Heard<Gone>>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let left_at = time(body.left_at.as_deref(), "Invalid leftAt")?;
     app(&site)?.leave(sos_id.to_owned(), user.clone(), left_at).await?;
-    Ok(Json(json!({
-        "success": true,
-        "message": "Participant left event broadcasted",
-        "data": {"sosId": sos_id, "userId": user.as_str(), "roomName": room(sos_id).as_str()},
-    })))
+    Ok(Json(Heard {
+        success: true,
+        message: "Participant left event broadcasted",
+        data: Gone {
+            sos_id: sos_id.to_owned(),
+            user_id: user.as_str().to_owned(),
+            room_name: room(sos_id).as_str().to_owned(),
+        },
+    }))
 }
 
 /// Who is in the room now, socket by socket; what they are there stands in their participation, else in their
@@ -116,46 +265,39 @@ async fn active(
     _: InternalCaller,
     State(site): State<Site>,
     Names([sos_id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     let sos = app(&site)?;
     let members = site.context.fanout.members(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
     let recorded = sos.active(&sos_id).await.unwrap_or_default();
     let recorded: HashMap<&str, &str> =
         recorded.iter().map(|record| (&*record.user_id, &*record.user_type)).collect();
     let RoomCount { sockets, users } = RoomCount::of(&members);
-    let listed: Vec<Value> = members
+    let participants: Vec<Present<'_>> = members
         .iter()
         .take(MEMBERS_MAX)
-        .map(|member| {
-            json!({
-                "userId": member.user.as_str(),
-                "displayName": member.display_name,
-                "userType": recorded
-                    .get(member.user.as_str())
-                    .copied()
-                    .unwrap_or_else(|| type_of(member.role.as_deref())),
-                "socketId": member.socket.as_str(),
-                "connectedAt": member.connected_at_ms,
-            })
+        .map(|member| Present {
+            user_id: member.user.as_str(),
+            display_name: &member.display_name,
+            user_type: recorded
+                .get(member.user.as_str())
+                .copied()
+                .unwrap_or_else(|| type_of(member.role.as_deref())),
+            socket_id: member.socket.as_str(),
+            connected_at: member.connected_at_ms,
         })
         .collect();
-    Ok(Json(json!({"success": true, "data": {
-        "sosId": sos_id,
-        "participants": listed,
-        "count": sockets,
-        "users": users,
-        "timestamp": now_ms(),
-    }})))
+    let timestamp = now_ms();
+    let active = Active { sos_id: &sos_id, participants, count: sockets, users, timestamp };
+    Ok(reply::answer(active).into_response())
 }
 
 async fn count(
     _: InternalCaller,
     State(site): State<Site>,
     Names([sos_id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Answer<Count>>, AppError> {
     let sos = app(&site)?;
     let counted = site.context.fanout.count(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
-    let mut data = json!({"sosId": sos_id, "count": counted.count.sockets, "users": counted.count.users});
-    freshness(&mut data, &counted);
-    Ok(Json(json!({"success": true, "data": data})))
+    let RoomCount { sockets: count, users } = counted.count;
+    Ok(reply::answer(Count { sos_id, count, users, freshness: Freshness::of(&counted) }))
 }

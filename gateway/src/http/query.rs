@@ -1,16 +1,15 @@
-//! What requests ask for in their path and query, checked; and lists as answers show them.
+//! What requests ask for in their path and query, checked.
 
-use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use fanout::Place;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use shared::limits::{NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
 use shared::names::is_name;
 
 use super::Site;
-use crate::clock::{iso, now_ms};
+use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
 use crate::geo::Degrees;
 
@@ -35,10 +34,14 @@ impl<const N: usize> FromRequestParts<Site> for Names<N> {
 }
 
 /// `?latitude=&longitude=&radius=`.
-#[derive(Deserialize)]
-struct AroundQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct AroundQuery {
+    #[schemars(with = "Latitude")]
     latitude: f64,
+    #[schemars(with = "Longitude")]
     longitude: f64,
+    /// Metres; 5,000 unless asked for.
+    #[schemars(range(min = 0.0, max = NEARBY_RADIUS_MAX))]
     radius: Option<f64>,
 }
 
@@ -65,9 +68,11 @@ impl FromRequestParts<Site> for Around {
 }
 
 /// `?limit=&before=`: a number is clamped, anything else refused.
-#[derive(Deserialize)]
-struct Page {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct PageQuery {
+    /// 1 to 100, clamped; 100 unless asked for.
     limit: Option<i64>,
+    /// A record's id, or a time: the page ends before it.
     before: Option<String>,
 }
 
@@ -81,8 +86,8 @@ impl FromRequestParts<Site> for Paged {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
-        let query = Query::<Page>::from_request_parts(parts, site).await;
-        let Query(Page { limit, before }) =
+        let query = Query::<PageQuery>::from_request_parts(parts, site).await;
+        let Query(PageQuery { limit, before }) =
             query.map_err(|_| AppError::BadInput("Invalid limit or before".into()))?;
         if before.as_ref().is_some_and(|before| before.len() > 128 || before.contains('\0')) {
             return Err(AppError::BadInput("Invalid before".into()));
@@ -90,14 +95,4 @@ impl FromRequestParts<Site> for Paged {
         let limit = limit.unwrap_or(i64::from(PAGE_MAX)).clamp(1, i64::from(PAGE_MAX));
         Ok(Self { limit: u32::try_from(limit).unwrap_or(PAGE_MAX), before })
     }
-}
-
-/// A list.
-pub(super) fn listed(data: &impl serde::Serialize, count: usize) -> Json<Value> {
-    Json(json!({"success": true, "data": data, "count": count, "timestamp": iso(now_ms())}))
-}
-
-/// One thing.
-pub(super) fn shown(data: &impl serde::Serialize) -> Json<Value> {
-    Json(json!({"success": true, "data": data, "timestamp": iso(now_ms())}))
 }

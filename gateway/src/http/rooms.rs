@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
 use fanout::{Counted, RoomCount};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::names::Room;
 
 use super::Site;
 use super::caller::InternalCaller;
+use super::reply::{self, Answer};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::{Millis, Time};
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
-use crate::members::listed;
+use crate::members::{Listed, listed};
 
 /// A room of the cluster in the path. An app's prefix may make it longer than a name.
 pub(super) struct RoomPath(String);
@@ -32,8 +35,9 @@ impl FromRequestParts<Site> for RoomPath {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Asked {
+    /// Where the room is; `/` unless sent.
     namespace: Option<String>,
 }
 
@@ -50,25 +54,93 @@ impl FromRequestParts<Site> for InNamespace {
     }
 }
 
+/// Describes the routes.
+pub(super) fn describe(section: &mut Section) {
+    section.operation(
+        Operation::get("/internal/rooms/{room}/active", "Lists who is in a room of any app, on all nodes.")
+            .detail("The room is named as the cluster calls it, with its app's prefix.")
+            .of_backend()
+            .query::<Asked>()
+            .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
+            .refuse_all(400, &["Invalid room", "Invalid query"])
+            .refuse(404, "Namespace not found"),
+    );
+    section.operation(
+        Operation::get("/internal/rooms/{room}/count", "Counts them.")
+            .of_backend()
+            .query::<Asked>()
+            .answer::<Answer<Count<'_>>>(200, "The counts.")
+            .refuse_all(400, &["Invalid room", "Invalid query"])
+            .refuse(404, "Namespace not found"),
+    );
+}
+
+/// Who is in a room.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Active<'a> {
+    room: &'a str,
+    namespace: &'a str,
+    members: Vec<Listed<'a>>,
+    /// How many sockets there are.
+    count: usize,
+    /// How many distinct users that is.
+    users: usize,
+    #[schemars(with = "Time")]
+    as_of: String,
+    #[schemars(with = "Millis")]
+    timestamp: u64,
+}
+
+/// How many are in a room.
+#[derive(Serialize, JsonSchema)]
+struct Count<'a> {
+    room: &'a str,
+    namespace: &'a str,
+    /// Sockets.
+    count: usize,
+    /// Distinct users.
+    users: usize,
+    #[serde(flatten)]
+    freshness: Freshness,
+}
+
+/// Of what moment a count is, and where it may not be so any more.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Freshness {
+    /// When the count was right.
+    #[schemars(with = "Time")]
+    as_of: String,
+    /// When it was asked for.
+    #[schemars(with = "Millis")]
+    timestamp: u64,
+    /// `true` while Redis is away: the last count that is known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stale: bool,
+}
+
+impl Freshness {
+    pub(super) fn of(counted: &Counted) -> Self {
+        let now = now_ms();
+        let age = u64::try_from(counted.age.max(Duration::ZERO).as_millis()).unwrap_or_default();
+        Self { as_of: iso(now.saturating_sub(age)), timestamp: now, stale: counted.stale }
+    }
+}
+
 pub(super) async fn active(
     _: InternalCaller,
     State(site): State<Site>,
     RoomPath(room): RoomPath,
     InNamespace(namespace): InNamespace,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     let (namespace, room) = (namespace.as_str(), room.as_str());
     let members = site.context.fanout.members(namespace, room).await?;
-    let count = RoomCount::of(&members);
-    let now = now_ms();
-    Ok(Json(json!({"success": true, "data": {
-        "room": room,
-        "namespace": namespace,
-        "members": listed(&members),
-        "count": count.sockets,
-        "users": count.users,
-        "asOf": iso(now),
-        "timestamp": now,
-    }})))
+    let RoomCount { sockets: count, users } = RoomCount::of(&members);
+    let (members, timestamp) = (listed(&members), now_ms());
+    let as_of = iso(timestamp);
+    let active = Active { room, namespace, members, count, users, as_of, timestamp };
+    Ok(reply::answer(active).into_response())
 }
 
 pub(super) async fn count(
@@ -76,23 +148,10 @@ pub(super) async fn count(
     State(site): State<Site>,
     RoomPath(room): RoomPath,
     InNamespace(namespace): InNamespace,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Response, AppError> {
     let (namespace, room) = (namespace.as_str(), room.as_str());
     let counted = site.context.fanout.count(namespace, room).await?;
-    let count = counted.count;
-    let mut data =
-        json!({"room": room, "namespace": namespace, "count": count.sockets, "users": count.users});
-    freshness(&mut data, &counted);
-    Ok(Json(json!({"success": true, "data": data})))
-}
-
-/// Says of what moment a count is, and where it may not be so any more.
-pub(super) fn freshness(data: &mut Value, counted: &Counted) {
-    let now = now_ms();
-    let age = u64::try_from(counted.age.max(Duration::ZERO).as_millis()).unwrap_or_default();
-    data["asOf"] = iso(now.saturating_sub(age)).into();
-    data["timestamp"] = now.into();
-    if counted.stale {
-        data["stale"] = true.into();
-    }
+    let RoomCount { sockets: count, users } = counted.count;
+    Ok(reply::answer(Count { room, namespace, count, users, freshness: Freshness::of(&counted) })
+        .into_response())
 }

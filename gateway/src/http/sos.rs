@@ -7,18 +7,21 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::names::UserId;
 
 use super::Site;
 use super::body::MaybeJsonBody;
 use super::caller::User;
-use super::query::{Around, Names, Paged, listed};
+use super::query::{Around, AroundQuery, Names, PageQuery, Paged};
+use super::reply::{self, Data, List, Told};
 use crate::apps::sos::Sos;
-use crate::apps::sos::store::{Entry, Of};
-use crate::apps::sos::stories::{self, Raised, USER_TYPES};
-use crate::clock::{iso, now_ms};
+use crate::apps::sos::store::{Entry, Incident, Of, Participant};
+use crate::apps::sos::stories::{self, Near, Raised, USER_TYPES};
+use crate::clock::now_ms;
+use crate::describe::forms::{Latitude, Longitude};
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
 /// Its routes; none where the app is not mounted.
@@ -34,6 +37,115 @@ pub(super) fn routes() -> Router<Site> {
         .route("/api/sos/{sosId}/participants/user/{userId}/history", get(user_history))
 }
 
+/// Describes them.
+pub(super) fn describe(section: &mut Section) {
+    describe_changes(section);
+    describe_lists(section);
+}
+
+fn describe_changes(section: &mut Section) {
+    section.operation(
+        Operation::post("/api/sos", "Raises an incident; who raises it takes part.")
+            .of_user()
+            .maybe_body::<Raise>()
+            .answer::<Data<Incident>>(201, "The incident.")
+            .refuse_all(
+                400,
+                &[
+                    "Invalid latitude or longitude",
+                    "Description too long (max 2000 characters)",
+                    "Description contains a null character",
+                ],
+            ),
+    );
+    section.operation(
+        Operation::get("/api/sos/nearby", "Lists the active incidents around a place, the nearest first.")
+            .of_user()
+            .query::<AroundQuery>()
+            .answer::<List<Near>>(200, "The nearest 100 at most.")
+            .refuse_all(
+                400,
+                &[
+                    "Expected latitude, longitude and radius?",
+                    "Invalid radius: expected 0 to 100000 metres",
+                    "Invalid latitude or longitude",
+                ],
+            ),
+    );
+    section.operation(
+        Operation::post("/api/sos/{sosId}/participants/join", "Takes part.")
+            .detail(
+                "The user's sockets enter the incident's room, on whichever node they are; then the room \
+                 hears `participant:joined`.",
+            )
+            .of_user()
+            .maybe_body::<Join>()
+            .answer::<Data<Participant>>(201, "The record.")
+            .answer::<Data<Participant>>(
+                200,
+                "The record there was: the user takes part already. Nobody is told.",
+            )
+            .refuse_all(400, &["Invalid sosId", "Invalid userType: expected citizen, rescuer or admin"]),
+    );
+    section.operation(
+        Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Takes part no more.")
+            .detail(
+                "By the user or an `admin`. The room hears `participant:left`; then the user's sockets in \
+                 it are disconnected.",
+            )
+            .of_user()
+            .answer::<Told>(200, "Done.")
+            .refuse_all(400, &["Invalid sosId", "Invalid userId"])
+            .refuse(403, "Only the user or an admin may do this")
+            .refuse(404, "Participant not found"),
+    );
+}
+
+fn describe_lists(section: &mut Section) {
+    const NOT_SEEN: &str = "Not a participant of this SOS";
+    const HISTORY: &str = "Newest `joinedAt` first; who rejoined has a record for each time.";
+    section.operation(
+        Operation::get(
+            "/api/sos/{sosId}/participants/active",
+            "Lists who takes part, in the order they joined.",
+        )
+        .detail("For who takes part or has, rescuers and admins.")
+        .of_user()
+        .answer::<List<Participant>>(200, "10,000 at most.")
+        .refuse(400, "Invalid sosId")
+        .refuse(403, NOT_SEEN),
+    );
+    section.operation(
+        Operation::get("/api/sos/{sosId}/participants/history", "Pages through who takes part or has.")
+            .detail(HISTORY)
+            .of_user()
+            .query::<PageQuery>()
+            .answer::<List<Participant>>(200, "A page.")
+            .refuse_all(400, &["Invalid sosId", "Invalid limit or before", "Invalid before"])
+            .refuse(403, NOT_SEEN),
+    );
+    section.operation(
+        Operation::get("/api/sos/{sosId}/participants/{userId}/check", "Whether a user takes part now.")
+            .detail("For that user, who takes part or has, rescuers and admins.")
+            .of_user()
+            .answer::<Data<Check>>(200, "Whether.")
+            .refuse_all(400, &["Invalid sosId", "Invalid userId"])
+            .refuse(403, NOT_SEEN),
+    );
+    section.operation(
+        Operation::get(
+            "/api/sos/{sosId}/participants/user/{userId}/history",
+            "Pages through a user's participations in all incidents.",
+        )
+        .detail(HISTORY)
+        .of_user()
+        .query::<PageQuery>()
+        .answer::<List<Participant>>(200, "A page.")
+        .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid limit or before", "Invalid before"])
+        .refuse(403, "Only the user, a rescuer or an admin may see this"),
+    );
+}
+
 /// The app; 404 where it is not mounted.
 pub(super) fn app(site: &Site) -> Result<&Arc<Sos>, AppError> {
     site.sos.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
@@ -43,10 +155,15 @@ fn user_id(text: &str) -> Result<UserId, AppError> {
     UserId::parse(text).map_err(|_| AppError::BadInput("Invalid userId".into()))
 }
 
-#[derive(Deserialize, Default)]
+/// An incident to be raised.
+#[derive(Deserialize, Default, JsonSchema)]
 struct Raise {
+    /// With a longitude or not at all.
+    #[schemars(with = "Option<Latitude>")]
     latitude: Option<f64>,
+    #[schemars(with = "Option<Longitude>")]
     longitude: Option<f64>,
+    /// 2,000 characters at most, none of them NUL.
     description: Option<String>,
 }
 
@@ -54,25 +171,26 @@ async fn raise(
     State(site): State<Site>,
     User(claims): User,
     MaybeJsonBody(body): MaybeJsonBody<Raise>,
-) -> Result<(StatusCode, Json<Value>), AppError> {
+) -> Result<(StatusCode, Json<Data<Incident>>), AppError> {
     let Raise { latitude, longitude, description } = body;
     let incident = app(&site)?.raise(&claims, Raised { latitude, longitude, description }).await?;
-    let body = json!({"success": true, "data": incident, "timestamp": iso(now_ms())});
-    Ok((StatusCode::CREATED, Json(body)))
+    Ok((StatusCode::CREATED, reply::data(incident)))
 }
 
 async fn nearby(
     State(site): State<Site>,
     User(_): User,
     Around { place, radius }: Around,
-) -> Result<Json<Value>, AppError> {
-    let near = app(&site)?.nearby(place, radius).await?;
-    Ok(listed(&near, near.len()))
+) -> Result<Json<List<Near>>, AppError> {
+    Ok(reply::list(app(&site)?.nearby(place, radius).await?))
 }
 
-#[derive(Deserialize, Default)]
+/// How to take part.
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Join {
+    /// Gives no rights. The token's role unless sent, or `citizen`.
+    #[schemars(extend("enum" = ["citizen", "rescuer", "admin", null]))]
     user_type: Option<String>,
 }
 
@@ -81,7 +199,7 @@ async fn join(
     User(claims): User,
     Names([sos_id]): Names<1>,
     MaybeJsonBody(Join { user_type }): MaybeJsonBody<Join>,
-) -> Result<(StatusCode, Json<Value>), AppError> {
+) -> Result<(StatusCode, Json<Data<Participant>>), AppError> {
     let user_type = match &user_type {
         None => stories::default_type(&claims),
         Some(asked) => checked_type(asked)?,
@@ -96,7 +214,7 @@ async fn join(
     };
     let (record, is_new) = app(&site)?.join(entry).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(json!({"success": true, "data": record, "timestamp": iso(now_ms())}))))
+    Ok((status, reply::data(record)))
 }
 
 /// One of the user types there are.
@@ -111,25 +229,24 @@ async fn leave(
     State(site): State<Site>,
     User(claims): User,
     Names([sos_id, user]): Names<2>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Told>, AppError> {
     let user = user_id(&user)?;
     if claims.user != user && claims.role.as_deref() != Some("admin") {
         return Err(AppError::Forbidden("Only the user or an admin may do this".into()));
     }
     let now = now_ms();
     app(&site)?.leave(sos_id, user, now).await?;
-    Ok(Json(json!({"success": true, "message": "Participant left SOS", "timestamp": iso(now)})))
+    Ok(reply::told("Participant left SOS", now))
 }
 
 async fn active(
     State(site): State<Site>,
     User(claims): User,
     Names([sos_id]): Names<1>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Participant>>, AppError> {
     let sos = app(&site)?;
     sos.must_see(&claims, &sos_id).await?;
-    let participants = sos.active(&sos_id).await?;
-    Ok(listed(&participants, participants.len()))
+    Ok(reply::list(sos.active(&sos_id).await?))
 }
 
 async fn history(
@@ -137,25 +254,32 @@ async fn history(
     User(claims): User,
     Names([sos_id]): Names<1>,
     Paged { limit, before }: Paged,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Participant>>, AppError> {
     let sos = app(&site)?;
     sos.must_see(&claims, &sos_id).await?;
     let records = sos.history(Of::Incident(&sos_id), before.as_deref(), limit).await?;
-    Ok(listed(&records, records.len()))
+    Ok(reply::list(records))
+}
+
+/// Whether somebody takes part.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Check {
+    is_active: bool,
 }
 
 async fn check(
     State(site): State<Site>,
     User(claims): User,
     Names([sos_id, user]): Names<2>,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<Data<Check>>, AppError> {
     let sos = app(&site)?;
     // Whether one takes part oneself is no secret from oneself.
     if claims.user.as_str() != user {
         sos.must_see(&claims, &sos_id).await?;
     }
     let is_active = sos.is_active(&sos_id, &user).await?;
-    Ok(Json(json!({"success": true, "data": {"isActive": is_active}, "timestamp": iso(now_ms())})))
+    Ok(reply::data(Check { is_active }))
 }
 
 async fn user_history(
@@ -163,10 +287,10 @@ async fn user_history(
     User(claims): User,
     Names([_, user]): Names<2>,
     Paged { limit, before }: Paged,
-) -> Result<Json<Value>, AppError> {
+) -> Result<Json<List<Participant>>, AppError> {
     if claims.user.as_str() != user && !stories::sees_all(&claims) {
         return Err(AppError::Forbidden("Only the user, a rescuer or an admin may see this".into()));
     }
     let records = app(&site)?.history(Of::User(&user), before.as_deref(), limit).await?;
-    Ok(listed(&records, records.len()))
+    Ok(reply::list(records))
 }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fanout::{FanoutError, Outbox, SocketInfo};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::auth::AuthError;
 use shared::config::AuthErrors;
 use shared::ids::SocketId;
@@ -51,6 +52,32 @@ impl Token {
             Some(token) if token.len() > TOKEN_MAX_BYTES => Self::Unreadable,
             Some(token) => Self::Text(token.into()),
         }
+    }
+}
+
+/// Why a namespace was not entered.
+// As `encode_connect_error` writes it.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "the encoder takes the parts")]
+pub(crate) struct ConnectError {
+    /// `Authentication required`, `Invalid token`, `Token expired`, where `AUTH_ERRORS` says so behind
+    /// `Authentication error: `; `Too many connections`; `Invalid namespace`.
+    message: String,
+    /// Not for a namespace that there is not.
+    #[schemars(with = "Reason", skip_serializing_if = "Option::is_none")]
+    data: Option<Reason>,
+}
+
+/// The same for programs.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Reason {
+    #[schemars(extend("enum" = ["auth_required", "invalid_token", "token_expired", "too_many_sockets"]))]
+    code: &'static str,
+}
+
+impl Reason {
+    fn value(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
@@ -101,7 +128,7 @@ impl Namespaces {
         let local = attached.map_err(|error| match error {
             FanoutError::TooManySockets => {
                 metrics::get().rate_limited(Limit::SocketsPerUser);
-                let data = serde_json::json!({"code": "too_many_sockets"});
+                let data = Reason { code: "too_many_sockets" }.value();
                 encode_connect_error(namespace, "Too many connections", Some(&data))
             }
             FanoutError::TooManyRooms
@@ -123,7 +150,7 @@ fn refusal(mounted: &Mounted, error: &AuthError) -> Encoded {
         AuthErrors::Plain => error.to_string(),
         AuthErrors::Prefixed => format!("Authentication error: {error}"),
     };
-    let data = serde_json::json!({"code": error.code()});
+    let data = Reason { code: error.code() }.value();
     encode_connect_error(mounted.name.as_str(), &message, Some(&data))
 }
 

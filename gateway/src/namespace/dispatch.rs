@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use serde_json::json;
 use shared::config::AppName;
 use shared::sio::{Args, Encoded, encode_ack};
 
@@ -16,7 +15,7 @@ use crate::apps::{Event, Handled, Handling, Reply};
 use crate::close::CloseReason;
 use crate::error::AppError;
 use crate::metrics::{self, Limit, Outcome};
-use crate::socket::{Admitted, Socket};
+use crate::socket::{Admitted, Socket, json};
 
 /// The event that extends a socket's life; no app's.
 pub(crate) const REFRESH: &str = "auth:refresh";
@@ -120,10 +119,10 @@ impl Caller {
         let namespace = self.socket.namespace();
         match self.ack {
             Some(id) => {
-                let body = json!({"success": false, "error": error.say()}).to_string();
+                let body = json(&error.refusal());
                 encode_ack(namespace.as_str(), id, &[&body], &[])
             }
-            None => self.socket.event("error", &json!({"message": error.say()})),
+            None => self.socket.event("error", &error.event()),
         }
     }
 

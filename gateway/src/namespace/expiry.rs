@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::sio::{Args, encode_disconnect};
 
 use super::dispatch::Caller;
@@ -12,12 +12,24 @@ use crate::apps::{Handled, Reply};
 use crate::clock::iso;
 use crate::close::CloseReason;
 use crate::context::Context;
+use crate::describe::forms::Time;
 use crate::error::AppError;
 use crate::socket::Socket;
 
-#[derive(Deserialize)]
-struct Refresh {
+/// A token for the time to come.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Refresh {
+    /// A newer token of the same user.
     token: String,
+}
+
+/// How long the socket lives now.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Refreshed {
+    /// When the socket ends, unless it is refreshed again.
+    #[schemars(with = "Time")]
+    expires_at: String,
 }
 
 impl Namespaces {
@@ -49,5 +61,5 @@ async fn renew(context: &Context, socket: &Socket, token: &str) -> Handled {
     }
     let expires_at = iso(claims.expires_at.saturating_mul(1_000));
     socket.renew(claims);
-    Ok(Reply::success(&json!({"expiresAt": expires_at})))
+    Ok(Reply::success(&Refreshed { expires_at }))
 }

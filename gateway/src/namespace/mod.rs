@@ -2,6 +2,7 @@
 //! apps and answers back, [`expiry`] sees them out when their tokens end.
 
 mod connect;
+mod describe;
 mod dispatch;
 mod expiry;
 
@@ -19,6 +20,7 @@ use crate::context::Context;
 use crate::limiter::Rate;
 use crate::socket::Socket;
 pub(crate) use connect::Handshake;
+pub(crate) use describe::describe;
 pub(crate) use dispatch::{Called, REFRESH};
 
 /// What to do about something received, before the next is brought.
@@ -131,6 +133,11 @@ impl Namespaces {
     /// Every app of a namespace, for what the cluster tells.
     pub(crate) fn apps_of(&self, namespace: &str) -> &[App] {
         self.by_name.get(namespace).map_or(&[], |mounted| &mounted.apps)
+    }
+
+    /// Where each app of the node is mounted.
+    pub(crate) fn mounts(&self) -> impl Iterator<Item = (AppName, &Namespace)> {
+        self.by_name.values().flat_map(|mounted| mounted.apps.iter().map(|app| (app.name(), &mounted.name)))
     }
 
     /// Every app of the node.

@@ -339,9 +339,7 @@ pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, sig
         (call.recipient_socket, call.caller_socket, &call.caller)
     };
     if own != Some(socket.id()) {
-        if own.is_some() && care.has_socket(socket.user(), own).await? {
-            return Err(AppError::WrongState("Call is not active on this device".into()));
-        }
+        // Whichever device of the party speaks is the one that is spoken to.
         let records = &care.context.records;
         records.run(store::seat(records.pool(), id, is_caller, socket.id())).await?;
     }

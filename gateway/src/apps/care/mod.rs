@@ -39,7 +39,7 @@ use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 use events::ClientEvent;
 pub(crate) use events::EVENTS;
-pub(crate) use notifications::NewNotification;
+pub(crate) use notifications::{NewNotification, Notification};
 pub(crate) use room_id::ROOM_PREFIXES;
 
 /// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.

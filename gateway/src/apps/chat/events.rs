@@ -1,11 +1,13 @@
 //! Events of clients, decoded and checked; and the bodies of ours.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::limits::{CHAT_HISTORY, CHAT_MESSAGE_MAX, PAGE_MAX};
 use shared::names::{Room, is_name};
 use shared::sio::Args;
 
 use crate::apps::first;
+use crate::describe::forms::{False, Name, OwnId, Time};
 use crate::error::AppError;
 
 /// Events of clients.
@@ -77,18 +79,25 @@ pub(super) enum ChatEvent {
     History(Page),
 }
 
-#[derive(Deserialize)]
+/// A message to be sent.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SendBody {
+pub(super) struct SendBody {
+    #[schemars(with = "Name")]
     room_id: String,
+    /// Trimmed; then 1 to 1,000 characters, none of them NUL.
     content: String,
 }
 
-#[derive(Deserialize)]
+/// The page of a history that is asked for.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct PageBody {
+pub(super) struct PageBody {
+    #[schemars(with = "Name")]
     room_id: String,
+    /// The id of the message before which the page ends.
     before: Option<String>,
+    /// 1 to 100, clamped; 50 unless asked for.
     limit: Option<i64>,
 }
 
@@ -141,21 +150,26 @@ fn page(args: &Args<'_>) -> Result<Page, AppError> {
 }
 
 /// Who wrote a message.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct Author {
+    #[schemars(with = "Name")]
     pub(super) id: String,
     pub(super) name: String,
     pub(super) avatar: Option<String>,
 }
 
 /// A stored message as clients see it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Message {
+    #[schemars(with = "OwnId")]
     pub(super) id: String,
     pub(super) content: String,
+    #[schemars(with = "Name")]
     pub(super) room_id: String,
+    #[schemars(with = "Name")]
     pub(super) user_id: String,
+    #[schemars(with = "Time")]
     pub(super) created_at: String,
     pub(super) user: Author,
     /// Its place in the room; ours alone.
@@ -163,35 +177,59 @@ pub(super) struct Message {
     pub(super) seq: i64,
 }
 
-/// `room_history`.
-#[derive(Debug, Serialize)]
+/// Messages of a room.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoomHistory<'a> {
+    #[schemars(with = "Name")]
     pub(super) room_id: &'a str,
+    /// Oldest first.
     pub(super) messages: &'a [Message],
 }
 
-/// `user_joined` and `user_left`.
-#[derive(Debug, Serialize)]
+/// The room that was entered or left.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InRoom<'a> {
+    #[schemars(with = "Name")]
+    pub(super) room_id: &'a str,
+}
+
+/// The message as it is stored.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Sent {
+    pub(super) message: Message,
+    /// `false` where it is stored and the others are told later, because Redis is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "False")]
+    pub(super) realtime: Option<bool>,
+}
+
+/// Who has come or gone.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserMoved<'a> {
+    #[schemars(with = "Name")]
     pub(super) user_id: &'a str,
     pub(super) email: Option<&'a str>,
+    #[schemars(with = "Time")]
     pub(super) timestamp: String,
 }
 
-/// `user_typing`.
-#[derive(Debug, Serialize)]
+/// Who types.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserTyping<'a> {
+    #[schemars(with = "Name")]
     pub(super) user_id: &'a str,
     pub(super) email: Option<&'a str>,
 }
 
-/// `user_stopped_typing`.
-#[derive(Debug, Serialize)]
+/// Who types no more.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserStoppedTyping<'a> {
+    #[schemars(with = "Name")]
     pub(super) user_id: &'a str,
 }
 

@@ -4,6 +4,7 @@
 //! joins gets the history and after it everything that came later: no message is missing between the two
 //! and none is in both ([`order`]).
 
+mod describe;
 mod events;
 mod ledger;
 mod order;
@@ -21,6 +22,7 @@ use super::{Departure, Event, Handling};
 use crate::clock::{iso, now_ms};
 use crate::context::Context;
 use crate::socket::{self, Socket};
+pub(crate) use describe::describe;
 use events::ChatEvent;
 pub(crate) use events::{EVENTS, ROOM_PREFIX};
 use ledger::Ledger;

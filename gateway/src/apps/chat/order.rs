@@ -31,7 +31,7 @@ use super::events::RoomId;
 use super::store;
 use crate::context::Context;
 use crate::error::AppError;
-use crate::socket;
+use crate::socket::{self, Resync};
 
 /// How far a room's messages have been broadcast.
 #[derive(Debug, Default)]
@@ -224,7 +224,7 @@ async fn fill(
 
 /// Tells the members here that the history has more than they have heard.
 fn resync(context: &Context, namespace: &Namespace, room: &RoomId) {
-    let body = serde_json::json!({"room": room.room().as_str(), "epoch": ""});
+    let body = Resync { room: Some(room.room().as_str()), epoch: "" };
     let packet = socket::encode(namespace, "muster:resync", &body);
     context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
 }

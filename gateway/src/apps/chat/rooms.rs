@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use fanout::{Entered, Target};
-use serde_json::json;
 use shared::limits::CHAT_HISTORY;
 
 use super::events::{
-    Author, Message, NewMessage, Page, RoomHistory, RoomId, UserMoved, UserStoppedTyping, UserTyping,
+    Author, InRoom, Message, NewMessage, Page, RoomHistory, RoomId, Sent, UserMoved, UserStoppedTyping,
+    UserTyping,
 };
 use super::ledger::Stored;
 use super::store::{self, Draft};
@@ -44,7 +44,7 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
         };
         told(tell_others(&chat, &socket, &room, "user_joined", &body).await);
     }
-    Ok(Reply::success(&json!({"roomId": room.as_str()})))
+    Ok(Reply::success(&InRoom { room_id: room.as_str() }))
 }
 
 /// Enters the room at place `last` of its order, which is held: the history up to it is shown, what comes
@@ -86,7 +86,7 @@ pub(super) async fn leave(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) ->
         };
         told(tell_others(&chat, &socket, &room, "user_left", &body).await);
     }
-    Ok(Reply::success(&json!({"roomId": room.as_str()})))
+    Ok(Reply::success(&InRoom { room_id: room.as_str() }))
 }
 
 /// Stores a message, then broadcasts it to the room, sender included.
@@ -100,11 +100,9 @@ pub(super) async fn send_message(chat: Arc<Chat>, socket: Arc<Socket>, message: 
     };
     let draft = Draft { room: message.room, content: message.content, author };
     let Stored { message, realtime } = chat.ledger.append(socket.namespace(), draft).await?;
-    if realtime {
-        return Ok(Reply::success(&json!({"message": message})));
-    }
-    // Stored, and told to the others as soon as that is possible.
-    Ok(Reply::success(&json!({"message": message, "realtime": false})))
+    // Else it is stored, and told to the others as soon as that is possible.
+    let realtime = if realtime { None } else { Some(false) };
+    Ok(Reply::success(&Sent { message, realtime }))
 }
 
 /// Tells the others that the user types. Lost without harm.

@@ -84,7 +84,7 @@ impl Emergencies {
         claims: &Claims,
         id: &str,
         page: (Option<&str>, u32),
-        show: impl FnOnce(&[ShownMessage<'_>]) -> T,
+        show: impl FnOnce(Vec<ShownMessage<'_>>) -> T,
     ) -> Result<T, AppError> {
         let emergency: Emergency = self.find(id).await?;
         let user = claims.user.as_str();
@@ -100,6 +100,6 @@ impl Emergencies {
         let records = &self.context.records;
         let found = records.run(store::messages(records.pool(), id, whose, page)).await?;
         let shown: Vec<_> = found.iter().map(|message| message.shown(&emergency)).collect();
-        Ok(show(&shown))
+        Ok(show(shown))
     }
 }

@@ -303,7 +303,7 @@ impl Emergencies {
         &self,
         claims: &Claims,
         id: &str,
-        show: impl FnOnce(&Detailed<'_>) -> T,
+        show: impl FnOnce(Detailed<'_>) -> T,
     ) -> Result<T, AppError> {
         let emergency = self.find(id).await?;
         let viewer = emergency.viewer(claims);
@@ -312,7 +312,7 @@ impl Emergencies {
         }
         let helpers = self.helpers_of(id).await?;
         let helpers = helpers.iter().map(Helper::listed).collect();
-        Ok(show(&Detailed { emergency: emergency.shown(viewer), helpers }))
+        Ok(show(Detailed { emergency: emergency.shown(viewer), helpers }))
     }
 
     /// Shows the open emergencies around a place, the nearest first, to helpers and admins.
@@ -320,7 +320,7 @@ impl Emergencies {
         &self,
         claims: &Claims,
         (place, radius): (Place, f64),
-        show: impl FnOnce(&[Near<'_>]) -> T,
+        show: impl FnOnce(Vec<Near<'_>>) -> T,
     ) -> Result<T, AppError> {
         if !is_helper(claims) && !is_admin(claims) {
             return Err(AppError::Forbidden("Only helpers may do this".into()));
@@ -342,6 +342,6 @@ impl Emergencies {
                 distance: metres.round(),
             })
             .collect();
-        Ok(show(&near))
+        Ok(show(near))
     }
 }

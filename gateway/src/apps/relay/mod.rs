@@ -4,13 +4,15 @@
 //! through as they came, binary and JSON alike. What a client may do stands in its token's claims `rooms`
 //! and `publish`.
 
+mod describe;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanout::{Answers, Posted, RoomCount, Target};
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
 use shared::names::{Room, is_name};
@@ -18,10 +20,12 @@ use shared::sio::{self, RESERVED_EVENTS};
 
 use super::{Event, Handling, Reply, first};
 use crate::context::Context;
+use crate::describe::forms::Name;
 use crate::error::AppError;
-use crate::members::listed;
+use crate::members::{Listed, listed};
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
+pub(crate) use describe::describe;
 
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] = &["join", "leave", "publish", "members", "echo"];
@@ -34,23 +38,56 @@ pub(crate) struct Relay {
     reserved: Vec<&'static str>,
 }
 
-#[derive(Deserialize)]
+/// A room.
+#[derive(Deserialize, Serialize, JsonSchema)]
 struct InRoom {
+    #[schemars(with = "Name")]
     room: String,
 }
 
-#[derive(Deserialize)]
+/// An event for a room.
+#[derive(Deserialize, JsonSchema)]
 struct Publish<'a> {
     #[serde(borrow)]
+    #[schemars(with = "Name")]
     room: std::borrow::Cow<'a, str>,
+    /// The event's name; none of Socket.IO's own.
     #[serde(borrow)]
+    #[schemars(with = "Name")]
     event: std::borrow::Cow<'a, str>,
+    /// The event's argument; without it the event has none. Binary data passes through, too.
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+    /// Whether the publisher is among the receivers; `true` unless sent.
     #[serde(rename = "self")]
     to_self: Option<bool>,
     /// Milliseconds that acks of the receivers are waited for; they go into the publisher's ack.
+    #[schemars(range(min = 1, max = ACK_MAX_MS))]
     ack: Option<u64>,
+}
+
+/// What the receivers of an event answered.
+#[derive(Serialize, JsonSchema)]
+struct Answered<'a> {
+    /// How many were asked.
+    receivers: usize,
+    /// How many of them did not answer in time.
+    missing: usize,
+    /// What the others answered, in no order.
+    answers: Vec<&'a RawValue>,
+}
+
+/// Who is in a room.
+#[derive(Serialize, JsonSchema)]
+struct Members<'a> {
+    #[schemars(with = "Name")]
+    room: &'a str,
+    /// The first 10,000.
+    members: Vec<Listed<'a>>,
+    /// How many sockets there are.
+    count: usize,
+    /// How many distinct users that is.
+    users: usize,
 }
 
 /// An event whose receivers are asked for acks.
@@ -100,7 +137,7 @@ impl Relay {
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
         Handling::later(async move {
             context.fanout.enter(socket.local(), &room).await?;
-            Ok(Reply::success(&json!({"room": room.as_str()})))
+            Ok(Reply::success(&InRoom { room: room.as_str().to_owned() }))
         })
     }
 
@@ -108,7 +145,7 @@ impl Relay {
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
         Handling::later(async move {
             context.fanout.leave(socket.local(), room.as_str()).await;
-            Ok(Reply::success(&json!({"room": room.as_str()})))
+            Ok(Reply::success(&InRoom { room: room.as_str().to_owned() }))
         })
     }
 
@@ -190,13 +227,15 @@ impl Relay {
             let Answers { receivers, answers } =
                 context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
             drop(asking);
-            // The answers are raw JSON already.
-            let json = format!(
-                "{{\"success\":true,\"receivers\":{receivers},\"missing\":{},\"answers\":[{}]}}",
-                receivers.saturating_sub(answers.len()),
-                answers.join(",")
-            );
-            Ok(Reply { json, attachments: Vec::new() })
+            Ok(Reply::success(&Answered {
+                receivers,
+                missing: receivers.saturating_sub(answers.len()),
+                // They are JSON already; one that were not would be no answer.
+                answers: answers
+                    .iter()
+                    .map(|raw| serde_json::from_str(raw).unwrap_or(RawValue::NULL))
+                    .collect(),
+            }))
         }))
     }
 
@@ -206,9 +245,8 @@ impl Relay {
             let namespace = socket.namespace().as_str();
             let members = context.fanout.members(namespace, room.as_str()).await?;
             let RoomCount { sockets: count, users } = RoomCount::of(&members);
-            let listed = listed(&members);
-            let body = json!({"room": room.as_str(), "members": listed, "count": count, "users": users});
-            Ok(Reply::success(&body))
+            let members = listed(&members);
+            Ok(Reply::success(&Members { room: room.as_str(), members, count, users }))
         })
     }
 }

@@ -1,12 +1,15 @@
 //! Events of clients: where a participant is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::names::is_name;
 use shared::sio::Args;
 
-use super::{Sos, room};
-use crate::apps::{Handled, Reply, first};
+use super::{Sos, room, stories};
+use crate::apps::{Done, Handled, Reply, first};
 use crate::clock::now_ms;
+use crate::describe::forms::{Latitude, Longitude, Millis, Name};
+use crate::describe::{Event, Section};
 use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::socket::{self, Socket};
@@ -14,24 +17,69 @@ use crate::socket::{self, Socket};
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] = &["sos:location"];
 
-/// `sos:location`.
-#[derive(Debug, Deserialize)]
+/// Where the user is.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Location {
+    #[schemars(with = "Name")]
     sos_id: String,
+    #[schemars(with = "Latitude")]
     latitude: f64,
+    #[schemars(with = "Longitude")]
     longitude: f64,
 }
 
-/// `participant:location`.
-#[derive(Debug, Serialize)]
+/// Where a participant is.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Shared<'a> {
+    #[schemars(with = "Name")]
     sos_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
+    #[schemars(with = "Latitude")]
     latitude: f64,
+    #[schemars(with = "Longitude")]
     longitude: f64,
+    #[schemars(with = "Millis")]
     timestamp: u64,
+}
+
+/// Describes the events.
+pub(crate) fn describe(section: &mut Section) {
+    section.about(
+        "Participants of an SOS incident. A socket enters the rooms of its user's active participations by \
+         itself: when it connects, and when the user joins.",
+    );
+    section.event(
+        Event::from_client("sos:location", "Tells the others of an incident where the user is.")
+            .payload::<Location>()
+            .ack::<Done>()
+            .refuse_all(&[
+                "Expected {sosId, latitude, longitude}",
+                "Invalid sosId",
+                "Invalid latitude or longitude",
+                "You must join the SOS first",
+            ]),
+    );
+    section.event(
+        Event::to_client(
+            "participant:location",
+            "Where a participant is. Kept nowhere: the next one replaces it.",
+        )
+        .to("the others in the incident's room")
+        .payload::<Shared<'_>>(),
+    );
+    section.event(
+        Event::to_client("participant:joined", "Somebody takes part.")
+            .to("the incident's room, the new participant's sockets among them")
+            .payload::<stories::Joined<'_>>(),
+    );
+    section.event(
+        Event::to_client("participant:left", "Somebody takes part no more.")
+            .to("the incident's room; the sockets of who left are disconnected after it")
+            .payload::<stories::Left<'_>>(),
+    );
 }
 
 impl Location {

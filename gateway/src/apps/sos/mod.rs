@@ -20,7 +20,7 @@ use super::{Event, Handling};
 use crate::context::Context;
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
-pub(crate) use events::EVENTS;
+pub(crate) use events::{EVENTS, describe};
 
 /// What the rooms of incidents are called in the cluster.
 pub(crate) const ROOM_PREFIX: &str = "sos:";

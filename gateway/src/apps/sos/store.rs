@@ -1,25 +1,36 @@
 //! The statements of `sos`: nothing else knows its tables.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::names::UserId;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 use uuid::Uuid;
 
+use super::stories::USER_TYPES;
 use crate::clock::iso;
+use crate::describe::forms::{Name, OwnId, Time};
 use crate::geo::Area;
 
-/// A participation, as the documents show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A participation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Participant {
+    #[schemars(with = "OwnId")]
     pub(crate) id: String,
+    #[schemars(with = "Name")]
     pub(crate) sos_id: String,
+    #[schemars(with = "Name")]
     pub(crate) user_id: String,
+    #[schemars(extend("enum" = USER_TYPES))]
     pub(crate) user_type: String,
+    #[schemars(extend("enum" = ["ACTIVE", "INACTIVE"]))]
     pub(crate) status: String,
+    #[schemars(with = "Time")]
     pub(crate) joined_at: String,
+    #[schemars(with = "Option<Time>")]
     pub(crate) left_at: Option<String>,
+    #[schemars(extend("enum" = ["USER", "ANON"]))]
     pub(crate) actor_type: String,
     /// For events; the documents' record has none.
     #[serde(skip)]
@@ -38,15 +49,19 @@ pub(crate) struct Entry {
 }
 
 /// An incident.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Incident {
+    #[schemars(with = "OwnId")]
     pub(crate) id: String,
+    #[schemars(with = "Name")]
     pub(crate) user_id: String,
     pub(crate) latitude: Option<f64>,
     pub(crate) longitude: Option<f64>,
     pub(crate) description: Option<String>,
+    #[schemars(extend("enum" = ["ACTIVE"]))]
     pub(crate) status: String,
+    #[schemars(with = "Time")]
     pub(crate) created_at: String,
 }
 

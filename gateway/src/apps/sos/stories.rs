@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use fanout::{Place, metres_between};
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::{ACTIVE_PARTICIPANTS_MAX, NEARBY_MAX, NEARBY_SCANNED_MAX, SOS_TEXT_MAX};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use super::store::{self, Before, Entry, Incident, Of, Participant};
 use super::{Sos, room};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::{Millis, Name, Time};
 use crate::error::AppError;
 use crate::geo::{Area, Degrees};
 use crate::socket;
@@ -20,25 +22,34 @@ use crate::socket;
 /// What a user may call themselves in an incident; it gives no rights.
 pub(crate) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
 
-/// `participant:joined`.
-#[derive(Serialize)]
+/// Who takes part.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Joined<'a> {
+pub(super) struct Joined<'a> {
+    #[schemars(with = "Name")]
     sos_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
+    #[schemars(extend("enum" = USER_TYPES))]
     user_type: &'a str,
     display_name: &'a str,
+    #[schemars(with = "Time")]
     joined_at: &'a str,
+    #[schemars(with = "Millis")]
     timestamp: u64,
 }
 
-/// `participant:left`.
-#[derive(Serialize)]
+/// Who takes part no more.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Left<'a> {
+pub(super) struct Left<'a> {
+    #[schemars(with = "Name")]
     sos_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
+    #[schemars(with = "Time")]
     left_at: String,
+    #[schemars(with = "Millis")]
     timestamp: u64,
 }
 
@@ -51,11 +62,11 @@ pub(crate) struct Raised {
 }
 
 /// An incident and how far it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Near {
     #[serde(flatten)]
     incident: Incident,
-    /// Metres.
+    /// Whole metres.
     distance: f64,
 }
 

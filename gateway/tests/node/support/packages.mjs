@@ -17,6 +17,16 @@ export function load(name) {
   }
 }
 
+/** The same for a package that has ES modules only. */
+export async function loadModule(name) {
+  try {
+    return await import(require.resolve(name));
+  } catch (cause) {
+    if (cause.code !== 'MODULE_NOT_FOUND') throw cause;
+    throw new Error(`the npm package '${name}' is not installed: run \`npm ci --ignore-scripts\` in ${here}`, { cause });
+  }
+}
+
 /** The absolute path of a file inside an npm package, for comparing what the gateway serves. */
 export function packageFile(name, path) {
   try {

@@ -1,0 +1,65 @@
+//! The events of `relay` in words and types.
+
+use serde_json::Value;
+
+use super::{Answered, InRoom, Members, Publish};
+use crate::apps::{Ack, Done};
+use crate::describe::{Event, Section};
+
+const NOT_ALLOWED: &str = "Not allowed";
+const NO_ROOM: &str = "Invalid room";
+
+/// Describes the events.
+pub(crate) fn describe(section: &mut Section) {
+    section.about(
+        "Generic rooms for any client. What a client may do stands in its token: `rooms` (may join, may ask \
+         for members) and `publish` (may publish), lists of names or prefixes ending in `*`. Beside those \
+         below, a room's members receive the events that are published in it.",
+    );
+    section.event(
+        Event::from_client("join", "Enters a room.").payload::<InRoom>().ack::<Ack<InRoom>>().refuse_all(&[
+            NOT_ALLOWED,
+            NO_ROOM,
+            "Too many rooms",
+        ]),
+    );
+    section.event(
+        Event::from_client("leave", "Leaves a room.")
+            .payload::<InRoom>()
+            .ack::<Ack<InRoom>>()
+            .refuse_all(&[NOT_ALLOWED, NO_ROOM]),
+    );
+    section.event(
+        Event::from_client("publish", "Sends an event to a room. Nothing is stored.")
+            .detail(
+                "With `ack`, every receiver is asked for an ack, and the publisher's ack comes when all \
+                 have answered or the time is over.",
+            )
+            .payload::<Publish<'_>>()
+            .ack::<Done>()
+            .ack::<Ack<Answered<'_>>>()
+            .refuse_all(&[
+                NOT_ALLOWED,
+                "Expected {room, event, data}",
+                NO_ROOM,
+                "Invalid event",
+                "Attachments must be named once each",
+                "Message too large",
+                "Invalid ack: expected 1 to 30000 milliseconds",
+                "Too many open questions",
+                "More than 10000 receivers",
+            ]),
+    );
+    section.event(
+        Event::from_client("members", "Lists who is in a room, on all nodes.")
+            .payload::<InRoom>()
+            .ack::<Ack<Members<'_>>>()
+            .refuse_all(&[NOT_ALLOWED, NO_ROOM]),
+    );
+    section.event(
+        Event::from_client("echo", "Answers with what was sent, binary data too. No `success` is added.")
+            .payload::<Value>()
+            .ack::<Value>()
+            .refuse(NOT_ALLOWED),
+    );
+}

@@ -1,0 +1,129 @@
+//! What the node offers, as data: every HTTP endpoint as OpenAPI 3.1, every event as AsyncAPI 3.0.
+//!
+//! Both documents are made from the Rust types that the code reads and writes, so a field cannot be in one
+//! and not in the other. An app describes itself beside its routes and its events:
+//!
+//! ```text
+//! pub(crate) fn describe(section: &mut Section) {
+//!     section.operation(
+//!         Operation::post("/api/v1/things", "Makes a thing.")
+//!             .of_user()                               // wants a token; 401 comes with it
+//!             .body::<NewThing>()                      // what the handler's JsonBody reads; 400, 408, 413, 415
+//!             .answer::<Data<Thing>>(201, "The thing.") // what it answers
+//!             .refuse(409, "Thing is over"),           // what else it refuses, in the client's words
+//!     );
+//!     section.event(
+//!         Event::from_client("thing:move", "Moves a thing.")
+//!             .payload::<Move>()                       // what `first(args)` reads
+//!             .ack::<Ack<Moved>>()                     // what `Reply::success` answers
+//!             .refuse("Thing not found"),
+//!     );
+//!     section.event(
+//!         Event::to_client("thing:moved", "A thing has been moved.").to("the others in the room").payload::<Moved>(),
+//!     );
+//! }
+//! ```
+//!
+//! To add an app: derive [`schemars::JsonSchema`] on its types, write `describe`, and call it in `apps::describe` for
+//! the events and in `http::docs` for the routes. Then `api_docs.test.mjs` finds a route or an event that is not
+//! described; teach it to drive the new ones.
+//!
+//! - A doc comment on a type or a field is its description: in words that mean something to a client.
+//! - A type with a lifetime is named with `'_`.
+//! - Texts that are names, ids or times take `#[schemars(with = "Name")]`, `OwnId` or `Time` from [`forms`].
+//! - An `Option` that an answer leaves out by `skip_serializing_if` is never null there: `with` says what it is else.
+//! - A generic envelope is named after what is in it: `#[schemars(rename = "{T}List")]`.
+
+mod asyncapi;
+mod event;
+pub(crate) mod forms;
+mod openapi;
+mod operation;
+mod schemas;
+
+use std::borrow::Cow;
+
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+use serde_json::Value;
+
+pub(crate) use event::Event;
+pub(crate) use operation::Operation;
+
+/// A type, as far as its schema goes: made late, because the two documents speak different dialects.
+pub(crate) type Shape = fn(&mut SchemaGenerator) -> Schema;
+
+/// A sentence of a description.
+pub(crate) type Text = Cow<'static, str>;
+
+fn shape<T: JsonSchema + ?Sized>() -> Shape {
+    SchemaGenerator::subschema_for::<T>
+}
+
+/// One app's part, or the node's own.
+#[derive(Debug)]
+pub(crate) struct Section {
+    /// The app's name; types in the documents are called after it.
+    name: &'static str,
+    summary: Text,
+    /// Where its events happen.
+    namespaces: Vec<String>,
+    operations: Vec<Operation>,
+    events: Vec<Event>,
+}
+
+impl Section {
+    pub(crate) fn new(name: &'static str, namespaces: Vec<String>) -> Self {
+        Self { name, summary: Text::default(), namespaces, operations: Vec::new(), events: Vec::new() }
+    }
+
+    /// What the app is, in a sentence or two.
+    pub(crate) fn about(&mut self, summary: impl Into<Text>) {
+        self.summary = summary.into();
+    }
+
+    pub(crate) fn operation(&mut self, operation: Operation) {
+        self.operations.push(operation);
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+/// What a node offers.
+#[derive(Debug)]
+pub(crate) struct Description {
+    sections: Vec<Section>,
+    /// How the errors look that every endpoint and every event may have.
+    errors: Errors,
+}
+
+/// The shapes of errors: over HTTP and in acks, and as an event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errors {
+    pub(crate) refusal: Shape,
+    pub(crate) event: Shape,
+}
+
+impl Errors {
+    pub(crate) fn of<Refusal: JsonSchema, ErrorEvent: JsonSchema>() -> Self {
+        Self { refusal: shape::<Refusal>(), event: shape::<ErrorEvent>() }
+    }
+}
+
+impl Description {
+    pub(crate) fn new(sections: Vec<Section>, errors: Errors) -> Self {
+        Self { sections, errors }
+    }
+
+    /// The HTTP endpoints.
+    pub(crate) fn openapi(&self) -> Value {
+        openapi::document(self)
+    }
+
+    /// The events.
+    pub(crate) fn asyncapi(&self) -> Value {
+        asyncapi::document(self)
+    }
+}
