@@ -1,17 +1,21 @@
 //! Places that clients tell, and the area of the records in which to look around one.
 
 use fanout::Place;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
 
 /// Metres of a degree of latitude, a little less than the least there is.
 const METRES_A_DEGREE: f64 = 110_000.0;
 
-/// A place as clients write it.
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// A place.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 pub(crate) struct Degrees {
+    #[schemars(with = "Latitude")]
     pub(crate) latitude: f64,
+    #[schemars(with = "Longitude")]
     pub(crate) longitude: f64,
 }
 

@@ -237,7 +237,8 @@ impl Reply {
 pub(crate) fn describe(app: AppName, section: &mut Section) {
     match app {
         AppName::Sos => sos::describe(section),
-        AppName::Emergencies | AppName::Care => {}
+        AppName::Emergencies => emergencies::describe(section),
+        AppName::Care => care::describe(section),
         AppName::Chat => chat::describe(section),
         AppName::Relay => relay::describe(section),
     }

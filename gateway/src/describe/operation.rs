@@ -84,7 +84,6 @@ impl Operation {
         Self::new("post", path, summary)
     }
 
-    #[expect(dead_code, reason = "the apps to come have such")]
     pub(crate) fn put(path: &'static str, summary: impl Into<Text>) -> Self {
         Self::new("put", path, summary)
     }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{post, put};
 use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::limits::{CARE_JSON_MAX, NOTIFICATION_TEXT_MAX, NOTIFICATION_TITLE_MAX, ROOM_GRANTS_MAX};
@@ -18,6 +19,8 @@ use super::emit::key_of;
 use super::query::Names;
 use super::reply::{self, Data};
 use crate::apps::care::{Care, NewNotification, Notification};
+use crate::describe::forms::Name;
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::text::{bounded, checked};
 
@@ -28,19 +31,73 @@ pub(super) fn routes() -> Router<Site> {
         .route("/internal/rooms/{room}/members", put(grant).get(grants))
 }
 
+/// Describes them.
+pub(super) fn describe(section: &mut Section) {
+    const MEMBERS: &str = "/internal/rooms/{room}/members";
+    const ROOMS: [&str; 2] = ["Invalid room", "Only rooms that begin with visit: or call: are granted"];
+    section.operation(
+        Operation::post("/internal/notifications", "Sends a user a notification.")
+            .detail("It is stored; the user's sockets hear `notification:new`.")
+            .of_backend()
+            .header(
+                "Idempotency-Key",
+                "1 to 128 visible characters. Under one key a user is sent one notification.",
+            )
+            .body::<Notify>()
+            .answer::<Data<Notification>>(201, "The notification.")
+            .answer::<Data<Notification>>(200, "The notification as it was sent before under its key.")
+            .refuse_all(
+                400,
+                &[
+                    "Invalid userId",
+                    "Title cannot be empty",
+                    "Title too long (max 200 characters)",
+                    "Title contains a null character",
+                    "Message too long (max 2000 characters)",
+                    "Message contains a null character",
+                    "Invalid type",
+                    "Data too large (max 8192 bytes)",
+                    "Invalid Idempotency-Key: expected 1 to 128 visible characters",
+                ],
+            )
+            .refuse(422, "Idempotency-Key was used for something else"),
+    );
+    section.operation(
+        Operation::put(MEMBERS, "Grants a room to these users and nobody else.")
+            .detail("Rooms `visit:…` and `call:…`. Who is no more among them is taken out of the room.")
+            .of_backend()
+            .body::<Grants>()
+            .answer::<Data<Granted>>(200, "Whom the room is granted.")
+            .refuse_all(400, &ROOMS)
+            .refuse_all(400, &["Invalid userId", "Too many userIds (max 1000)"]),
+    );
+    section.operation(
+        Operation::get(MEMBERS, "Lists whom a room is granted.")
+            .of_backend()
+            .answer::<Data<Granted>>(200, "Whom the room is granted.")
+            .refuse_all(400, &ROOMS),
+    );
+}
+
 /// The app; 404 where it is not mounted.
 fn app(site: &Site) -> Result<&Arc<Care>, AppError> {
     site.care.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
 }
 
-#[derive(Deserialize)]
+/// A notification to be sent.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Notify {
+    #[schemars(with = "Name")]
     user_id: String,
+    /// Trimmed; then 1 to 200 characters, none of them NUL.
     title: String,
+    /// 2,000 characters at most, none of them NUL.
     message: String,
     #[serde(rename = "type")]
+    #[schemars(with = "Option<Name>")]
     kind: Option<String>,
+    /// Anything of 8,192 bytes of JSON at most.
     data: Option<Box<RawValue>>,
 }
 
@@ -72,9 +129,12 @@ fn user(id: &str) -> Result<UserId, AppError> {
     UserId::parse(id).map_err(|_| AppError::BadInput("Invalid userId".into()))
 }
 
-#[derive(Deserialize)]
+/// Whom a room shall be granted.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Grants {
+    /// 1,000 at most.
+    #[schemars(with = "Vec<Name>")]
     user_ids: Vec<String>,
 }
 
@@ -102,11 +162,14 @@ async fn grants(
 }
 
 /// Whom a room is granted.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Granted {
+    #[schemars(with = "Name")]
     room_id: String,
+    #[schemars(with = "Vec<Name>")]
     user_ids: Vec<String>,
+    /// How many there are in `userIds`.
     count: usize,
 }
 

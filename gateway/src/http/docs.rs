@@ -14,7 +14,7 @@ use sha1::Digest as _;
 use shared::config::AppName;
 use shared::names::Namespace;
 
-use super::{Site, assets, emit, health, login, participants, rooms, sos};
+use super::{Site, assets, care, emergencies, emit, health, login, participants, rooms, sos};
 use crate::apps;
 use crate::describe::{Description, Errors, Operation, Section};
 use crate::error::{ErrorEvent, Refusal};
@@ -98,7 +98,9 @@ fn description<'a>(mounts: impl Iterator<Item = (AppName, &'a Namespace)>) -> De
                 sos::describe(&mut section);
                 participants::describe(&mut section);
             }
-            AppName::Care | AppName::Chat | AppName::Emergencies | AppName::Relay => {}
+            AppName::Emergencies => emergencies::describe(&mut section),
+            AppName::Care => care::describe(&mut section),
+            AppName::Chat | AppName::Relay => {}
         }
         sections.push(section);
     }
@@ -209,7 +211,8 @@ mod tests {
             described.sort_unstable();
             let mut taken = match app {
                 AppName::Sos => apps::sos::EVENTS.to_vec(),
-                AppName::Emergencies | AppName::Care => Vec::new(),
+                AppName::Emergencies => apps::emergencies::EVENTS.to_vec(),
+                AppName::Care => apps::care::EVENTS.to_vec(),
                 AppName::Chat => apps::chat::EVENTS.to_vec(),
                 AppName::Relay => apps::relay::EVENTS.to_vec(),
             };

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use shared::auth::Claims;
 use shared::limits::{EMERGENCY_ADDRESS_MAX, EMERGENCY_TEXT_MAX};
 use shared::names::is_name;
@@ -16,9 +16,13 @@ use shared::names::is_name;
 use super::Site;
 use super::body::{JsonBody, MaybeJsonBody};
 use super::caller::User;
-use super::query::{Around, Names, Paged};
-use super::reply::{self, Data};
-use crate::apps::emergencies::{Emergencies, HelperStatus, Priority, Raise, Resolution};
+use super::query::{Around, AroundQuery, Names, PageQuery, Paged};
+use super::reply::{self, Data, List};
+use crate::apps::emergencies::{
+    Detailed, Emergencies, HelperStatus, Near, Priority, Raise, Resolution, ShownMessage, ShownRaised,
+};
+use crate::describe::forms::Name;
+use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::text::bounded;
@@ -36,28 +40,190 @@ pub(super) fn routes() -> Router<Site> {
         .route("/api/v1/emergencies/{id}/messages", get(messages))
 }
 
+const NOT_SEEN: &str = "Not authorized to see this emergency";
+const NOT_FOUND: &str = "Emergency not found";
+const NOTES: [&str; 2] = ["Notes too long (max 2000 characters)", "Notes contains a null character"];
+const OVER: [&str; 2] = ["Emergency is resolved", "Emergency is cancelled"];
+
+/// Describes them.
+pub(super) fn describe(section: &mut Section) {
+    describe_raising(section);
+    describe_helping(section);
+    describe_ending(section);
+    describe_looking(section);
+}
+
+fn describe_raising(section: &mut Section) {
+    section.operation(
+        Operation::post("/api/v1/emergencies", "Raises an emergency.")
+            .detail(
+                "The owner's sockets enter its room. All helpers hear `emergency:created`, and the nearest of \
+                 them `emergency:nearby`.",
+            )
+            .of_user()
+            .body::<NewEmergency>()
+            .answer::<Data<ShownRaised<'_>>>(201, "The emergency.")
+            .refuse_all(
+                400,
+                &[
+                    "Invalid type",
+                    "Invalid category",
+                    "Invalid severity: expected 1 to 10",
+                    "Invalid priority: expected low, medium, high or critical",
+                    "Invalid latitude or longitude",
+                    "Description too long (max 2000 characters)",
+                    "Description contains a null character",
+                    "Address too long (max 500 characters)",
+                    "Address contains a null character",
+                ],
+            )
+            .refuse(429, "Too many requests"),
+    );
+}
+
+fn describe_helping(section: &mut Section) {
+    section.operation(
+        Operation::post("/api/v1/emergencies/{id}/respond", "Responds to an emergency.")
+            .detail(
+                "For helpers. Their sockets enter its room, on whichever node they are; then the room hears \
+                 `helper:joined`, and `emergency:status_changed` of the first. Who responds already is not \
+                 told again.",
+            )
+            .of_user()
+            .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+            .refuse(400, "Invalid id")
+            .refuse_all(403, &["Only helpers may respond", "The owner cannot respond"])
+            .refuse(404, NOT_FOUND)
+            .refuse_all(409, &OVER),
+    );
+    section.operation(
+        Operation::put("/api/v1/emergencies/{id}/helper-status", "Tells how far the helper is.")
+            .detail("The room hears `helper:status_update`; who cancels leaves it after that.")
+            .of_user()
+            .body::<NewStatus>()
+            .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+            .refuse_all(
+                400,
+                &[
+                    "Invalid id",
+                    "Invalid status: expected responding, on_way, arrived, completed or cancelled",
+                ],
+            )
+            .refuse_all(400, &NOTES)
+            .refuse_all(403, &["Only responding helpers may do this", NOT_SEEN])
+            .refuse(404, NOT_FOUND)
+            .refuse(409, "You do not respond any more")
+            .refuse_all(409, &OVER),
+    );
+}
+
+fn describe_ending(section: &mut Section) {
+    section.operation(
+        Operation::post("/api/v1/emergencies/{id}/resolve", "Resolves an emergency.")
+            .detail(
+                "By its owner or an `admin`. Its room hears `emergency:resolved`, and all helpers \
+                 `emergency:ended`.",
+            )
+            .of_user()
+            .maybe_body::<Resolved>()
+            .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+            .refuse_all(400, &["Invalid id", "Invalid resolutionType"])
+            .refuse_all(400, &NOTES)
+            .refuse(403, "Only the owner or an admin may do this")
+            .refuse(404, NOT_FOUND)
+            .refuse_all(409, &OVER),
+    );
+    section.operation(
+        Operation::post("/api/v1/emergencies/{id}/cancel", "Calls an emergency off.")
+            .detail(
+                "By its owner or an `admin`. Its room hears `emergency:cancelled`, and all helpers \
+                 `emergency:ended`.",
+            )
+            .of_user()
+            .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+            .refuse(400, "Invalid id")
+            .refuse(403, "Only the owner or an admin may do this")
+            .refuse(404, NOT_FOUND)
+            .refuse_all(409, &OVER),
+    );
+}
+
+fn describe_looking(section: &mut Section) {
+    section.operation(
+        Operation::get(
+            "/api/v1/emergencies/nearby",
+            "Lists the open emergencies around a place, the nearest first.",
+        )
+        .detail("For helpers and admins.")
+        .of_user()
+        .query::<AroundQuery>()
+        .answer::<List<Near<'_>>>(200, "The nearest 100 at most.")
+        .refuse_all(
+            400,
+            &[
+                "Expected latitude, longitude and radius?",
+                "Invalid radius: expected 0 to 100000 metres",
+                "Invalid latitude or longitude",
+            ],
+        )
+        .refuse(403, "Only helpers may do this"),
+    );
+    section.operation(
+        Operation::get("/api/v1/emergencies/{id}", "An emergency and its helpers.")
+            .detail("For its owner, helpers and admins.")
+            .of_user()
+            .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+            .refuse(400, "Invalid id")
+            .refuse(403, NOT_SEEN)
+            .refuse(404, NOT_FOUND),
+    );
+    section.operation(
+        Operation::get("/api/v1/emergencies/{id}/messages", "Pages through an emergency's messages.")
+            .detail(
+                "Newest first. All of them for its owner and admins; for a helper, those between the owner \
+                 and them.",
+            )
+            .of_user()
+            .query::<PageQuery>()
+            .answer::<List<ShownMessage<'_>>>(200, "A page.")
+            .refuse_all(400, &["Invalid id", "Invalid limit or before", "Invalid before"])
+            .refuse(403, "Not authorized to read these messages")
+            .refuse(404, NOT_FOUND),
+    );
+}
+
 /// The app; 404 where it is not mounted.
 fn app(site: &Site) -> Result<&Arc<Emergencies>, AppError> {
     site.emergencies.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
 }
 
-#[derive(Deserialize)]
+/// Where an emergency is.
+#[derive(Deserialize, JsonSchema)]
 struct Location {
     #[serde(flatten)]
     degrees: Degrees,
+    /// 500 characters at most, none of them NUL.
     address: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// An emergency to be raised.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewEmergency {
     #[serde(rename = "type")]
+    #[schemars(with = "Name")]
     kind: String,
+    #[schemars(with = "Option<Name>")]
     category: Option<String>,
+    /// 2,000 characters at most, none of them NUL.
     description: Option<String>,
     location: Location,
+    /// `medium` unless sent.
+    #[schemars(with = "Option<Priority>")]
     priority: Option<String>,
+    #[schemars(range(min = 1, max = 10))]
     severity: Option<i64>,
+    /// Whether nobody but admins may see whose it is.
     anonymous_mode: Option<bool>,
 }
 
@@ -96,9 +262,9 @@ async fn raise(
     State(site): State<Site>,
     User(claims): User,
     JsonBody(body): JsonBody<NewEmergency>,
-) -> Result<(StatusCode, Json<Data<Value>>), AppError> {
-    let data = app(&site)?.raise(&claims, body.checked()?).await?;
-    Ok((StatusCode::CREATED, reply::data(data)))
+) -> Result<Response, AppError> {
+    let raised = app(&site)?.raise(&claims, body.checked()?).await?;
+    Ok((StatusCode::CREATED, reply::data(raised.shown())).into_response())
 }
 
 async fn nearby(
@@ -130,9 +296,12 @@ async fn respond(
     show(&site, &claims, &id).await
 }
 
-#[derive(Deserialize)]
+/// How far a helper is.
+#[derive(Deserialize, JsonSchema)]
 struct NewStatus {
+    #[schemars(with = "HelperStatus")]
     status: String,
+    /// 2,000 characters at most, none of them NUL.
     notes: Option<String>,
 }
 
@@ -151,10 +320,14 @@ async fn set_helper_status(
     show(&site, &claims, &id).await
 }
 
-#[derive(Deserialize, Default)]
+/// How an emergency was resolved.
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Resolved {
+    /// `user_resolved` or `admin_resolved` unless sent.
+    #[schemars(with = "Option<Name>")]
     resolution_type: Option<String>,
+    /// 2,000 characters at most, none of them NUL.
     resolution_notes: Option<String>,
 }
 

@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout::{Sequenced, Target};
-use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 use shared::limits::{CALL_CHECK_MS, DUE_EVERY_MS};
 use shared::names::UserId;
 use uuid::Uuid;
 
 use super::call::{Happening, Refusal, State};
+use super::call_events::{
+    Accepted, AnsweredElsewhere, Ended, Incoming, Missed, Rejected, Signalled, Stepped as Called,
+    SteppedToEnd,
+};
 use super::call_store::{self as store, Begun, Call, Move};
 use super::events::NewCall;
-use super::{Care, notifications_room, presence, told};
+use super::{Care, if_late, notifications_room, presence};
 use crate::announce::{Announcement, Audience};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
@@ -31,56 +33,6 @@ const INCOMING: &str = "call:incoming";
 
 /// How often a step is tried that meets others of the same call.
 const STEPS_TRIED: usize = 5;
-
-/// `call:incoming`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Incoming<'a> {
-    call_id: &'a str,
-    caller_id: &'a str,
-    caller_name: &'a str,
-    call_type: &'a str,
-    visit_id: Option<&'a str>,
-    timestamp: String,
-}
-
-/// `call:accepted`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Accepted<'a> {
-    call_id: &'a str,
-    user_id: &'a str,
-    timestamp: String,
-}
-
-/// `call:rejected`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Rejected<'a> {
-    call_id: &'a str,
-    user_id: &'a str,
-    reason: Option<&'a str>,
-}
-
-/// `call:ended`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Ended<'a> {
-    call_id: &'a str,
-    /// Whole seconds since it was accepted.
-    duration: u64,
-    reason: &'static str,
-    ended_by: Option<&'a str>,
-}
-
-/// `call:missed`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Missed<'a> {
-    call_id: &'a str,
-    caller_id: &'a str,
-    recipient_id: &'a str,
-}
 
 /// What happens to a call, and by whom.
 struct Step<'a> {
@@ -183,8 +135,8 @@ impl Care {
             State::Accepted => {
                 let (user_id, timestamp) = (call.recipient.as_str(), iso(now_ms()));
                 let body = Accepted { call_id, user_id, timestamp };
-                let elsewhere =
-                    self.to_user(&call.recipient, "call:answered_elsewhere", &json!({"callId": call_id}));
+                let elsewhere = AnsweredElsewhere { call_id };
+                let elsewhere = self.to_user(&call.recipient, "call:answered_elsewhere", &elsewhere);
                 let elsewhere = match step.by {
                     Some(socket) => elsewhere.except(socket.id()),
                     None => elsewhere,
@@ -271,7 +223,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
                 Begun::RecipientBusy => return Err(AppError::WrongState("User is busy".into())),
             }
             let realtime = care.context.announcer.tell(&announcements).await;
-            Ok(told(json!({"callId": call.id}), realtime))
+            Ok(Reply::success(&Called { call_id: &call.id, realtime: if_late(realtime) }))
         })
         .await
 }
@@ -293,7 +245,7 @@ pub(super) async fn accept(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -
     context
         .to_the_end(async move {
             let stepped = care.step(&id, &Step::by(Happening::Accept, &socket)).await?;
-            Ok(told(json!({"callId": id}), stepped.realtime))
+            Ok(Reply::success(&Called { call_id: &id, realtime: if_late(stepped.realtime) }))
         })
         .await
 }
@@ -311,7 +263,7 @@ pub(super) async fn reject(
         .to_the_end(async move {
             let step = Step { reason: reason.as_deref(), ..Step::by(Happening::Reject, &socket) };
             let stepped = care.step(&id, &step).await?;
-            Ok(told(json!({"callId": id}), stepped.realtime))
+            Ok(Reply::success(&Called { call_id: &id, realtime: if_late(stepped.realtime) }))
         })
         .await
 }
@@ -323,7 +275,8 @@ pub(super) async fn end(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> H
     context
         .to_the_end(async move {
             let stepped = care.step(&id, &Step::by(Happening::End, &socket)).await?;
-            Ok(told(json!({"callId": id, "duration": stepped.duration}), stepped.realtime))
+            let call = Called { call_id: &id, realtime: if_late(stepped.realtime) };
+            Ok(Reply::success(&SteppedToEnd { call, duration: stepped.duration }))
         })
         .await
 }
@@ -346,7 +299,7 @@ pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, sig
     if next != call.state {
         care.step(id, &Step::by(Happening::Signal, socket)).await?;
     }
-    let body = json!({"callId": id, "signal": signal, "userId": socket.user().as_str()});
+    let body = Signalled { call_id: id, signal, user_id: socket.user().as_str() };
     let target = match &other {
         Some(other) => Target::room(&care.namespace, other.as_str()),
         None => Target::user(&care.namespace, other_user),

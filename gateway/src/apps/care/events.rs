@@ -1,8 +1,9 @@
 //! Events of clients, decoded and checked (document 004, "Client → Server").
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use shared::limits::{
     CALL_SIGNAL_MAX, CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, PAGE_MAX, PRESENCE_TEXT_MAX,
     PRESENCE_USERS_MAX,
@@ -13,6 +14,7 @@ use shared::sio::Args;
 use super::room_id::RoomId;
 use super::status::Chosen;
 use crate::apps::first;
+use crate::describe::forms::Name;
 use crate::error::AppError;
 use crate::text::bounded;
 
@@ -40,6 +42,9 @@ pub(crate) const EVENTS: &[&str] = &[
     "notification:list",
     "notification:getUnreadCount",
 ];
+
+/// What is said where an event does not name a call.
+const CALL: &str = "Expected {callId}";
 
 /// Where a message goes, or a conversation is.
 #[derive(Debug, Clone)]
@@ -109,78 +114,153 @@ pub(super) enum ClientEvent {
     UnreadCount,
 }
 
-#[derive(Deserialize)]
+/// A room.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct RoomBody {
+pub(super) struct RoomBody {
+    #[schemars(with = "Name")]
     room_id: String,
 }
 
-#[derive(Deserialize, Default)]
+/// Whom a message is for, or which conversation is meant: exactly one of these.
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct PeerBody {
+    /// Another user.
+    #[schemars(with = "Option<Name>")]
     recipient_id: Option<String>,
+    /// The room of a visit.
+    #[schemars(with = "Option<Name>")]
     visit_id: Option<String>,
+    #[schemars(with = "Option<Name>")]
     room_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// A message to be sent.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SendBody {
+pub(super) struct SendBody {
     #[serde(flatten)]
     to: PeerBody,
+    /// Trimmed; then 5,000 characters at most, none of them NUL. May be empty where there are attachments.
     #[serde(default)]
     message: String,
+    /// 10 at most, and 8,192 bytes of JSON.
+    #[schemars(with = "Option<Vec<Map<String, Value>>>")]
     attachments: Option<Vec<Value>>,
-    metadata: Option<serde_json::Map<String, Value>>,
+    /// 8,192 bytes of JSON at most.
+    metadata: Option<Map<String, Value>>,
+    /// An id of the sender's choice: under one, a message is sent once.
+    #[schemars(with = "Option<Name>")]
     client_message_id: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+/// A page.
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct PageBody {
+pub(super) struct PageBody {
+    /// The id of the one before which the page ends.
+    #[schemars(with = "Option<Name>")]
     before: Option<String>,
+    /// 1 to 100, clamped; 50 unless asked for.
     limit: Option<i64>,
+    /// Of notifications alone: no others than those that are unread.
     unread_only: Option<bool>,
 }
 
-#[derive(Deserialize)]
+/// The page of a conversation that is asked for.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its halves are read one after the other, each with refusals of its own")]
+pub(super) struct HistoryBody {
+    #[schemars(flatten)]
+    of: PeerBody,
+    #[schemars(flatten)]
+    page: PageBody,
+}
+
+/// Messages that the user has read.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ReadBody {
+pub(super) struct ReadBody {
+    /// 1 to 100.
+    #[schemars(with = "Vec<Name>")]
     message_ids: Vec<String>,
 }
 
-#[derive(Deserialize)]
+/// Whom to call.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct InitiateBody {
+pub(super) struct InitiateBody {
+    #[schemars(with = "Name")]
     recipient_id: String,
+    /// `video` unless sent.
+    #[schemars(extend("enum" = ["video", "audio", null]))]
     call_type: Option<String>,
+    #[schemars(with = "Option<Name>")]
     visit_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// A call.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct CallBody {
+pub(super) struct CallBody {
+    #[schemars(with = "Name")]
     call_id: String,
+}
+
+/// A call to be declined.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RejectBody {
+    #[schemars(with = "Name")]
+    call_id: String,
+    /// 128 characters at most, none of them NUL.
     reason: Option<String>,
+}
+
+/// Something of WebRTC for the other party of a call.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SignalBody {
+    #[schemars(with = "Name")]
+    call_id: String,
+    /// 65,536 bytes of JSON at most; anything but `null`.
+    #[schemars(with = "Value")]
     signal: Option<Box<RawValue>>,
 }
 
-#[derive(Deserialize)]
+/// Some users.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct UsersBody {
+pub(super) struct UsersBody {
+    /// 500 at most.
+    #[schemars(with = "Vec<Name>")]
+    user_ids: Vec<String>,
+}
+
+/// Some users, or all.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UsersOrAllBody {
+    /// 500 at most; everybody who is watched unless sent.
+    #[schemars(with = "Option<Vec<Name>>")]
     user_ids: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
+/// What the user wants to be.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct StatusBody {
+pub(super) struct StatusBody {
+    #[schemars(extend("enum" = ["online", "away", "busy"]))]
     status: String,
+    /// Trimmed; then 128 characters at most, none of them NUL. None unless sent.
     custom_status: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// A notification.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct NotificationBody {
+pub(super) struct NotificationBody {
     notification_id: String,
 }
 
@@ -211,25 +291,29 @@ impl ClientEvent {
             }
             "message:conversations" => Self::Conversations(page(args)?),
             "call:initiate" => Self::Initiate(new_call(args)?),
-            "call:accept" => Self::Accept(call(args)?.call_id),
+            "call:accept" => Self::Accept(call(args)?),
             "call:reject" => {
-                let body = call(args)?;
-                let reason = body.reason.map(|reason| bounded(&reason, "Reason", PRESENCE_TEXT_MAX));
-                Self::Reject(body.call_id, reason.transpose()?)
+                let RejectBody { call_id, reason } = expect(args, CALL)?;
+                let call = call_id_of(call_id)?;
+                let reason = reason.map(|reason| bounded(&reason, "Reason", PRESENCE_TEXT_MAX));
+                Self::Reject(call, reason.transpose()?)
             }
-            "call:end" => Self::End(call(args)?.call_id),
-            "call:signal" => match call(args)? {
-                CallBody { call_id, signal: Some(signal), .. } if signal.get().len() <= CALL_SIGNAL_MAX => {
-                    Self::Signal(call_id, signal)
+            "call:end" => Self::End(call(args)?),
+            "call:signal" => {
+                let SignalBody { call_id, signal } = expect(args, CALL)?;
+                match (call_id_of(call_id)?, signal) {
+                    (call, Some(signal)) if signal.get().len() <= CALL_SIGNAL_MAX => {
+                        Self::Signal(call, signal)
+                    }
+                    (_, Some(_)) => return bad("Signal too large"),
+                    (_, None) => return bad("Expected {callId, signal}"),
                 }
-                CallBody { signal: Some(_), .. } => return bad("Signal too large"),
-                CallBody { signal: None, .. } => return bad("Expected {callId, signal}"),
-            },
+            }
             "presence:get" => Self::PresenceGet(users(args)?),
             "presence:setStatus" => Self::SetStatus(chosen(args)?),
             "presence:subscribe" => Self::Subscribe(users(args)?),
             "presence:unsubscribe" => match first(args) {
-                Some(UsersBody { user_ids: Some(_) }) => Self::Unsubscribe(Some(users(args)?)),
+                Some(UsersOrAllBody { user_ids: Some(_) }) => Self::Unsubscribe(Some(users(args)?)),
                 _ => Self::Unsubscribe(None),
             },
             "notification:read" => {
@@ -325,14 +409,17 @@ fn new_call(args: &Args<'_>) -> Result<NewCall, AppError> {
     })
 }
 
-fn call(args: &Args<'_>) -> Result<CallBody, AppError> {
-    let body: CallBody = expect(args, "Expected {callId}")?;
-    if is_name(&body.call_id) { Ok(body) } else { bad("Invalid callId") }
+fn call(args: &Args<'_>) -> Result<String, AppError> {
+    let CallBody { call_id } = expect(args, CALL)?;
+    call_id_of(call_id)
+}
+
+fn call_id_of(id: String) -> Result<String, AppError> {
+    if is_name(&id) { Ok(id) } else { bad("Invalid callId") }
 }
 
 fn users(args: &Args<'_>) -> Result<Vec<UserId>, AppError> {
-    let UsersBody { user_ids } = expect(args, "Expected {userIds}")?;
-    let Some(ids) = user_ids else { return bad("Expected {userIds}") };
+    let UsersBody { user_ids: ids } = expect(args, "Expected {userIds}")?;
     if ids.len() > PRESENCE_USERS_MAX {
         return Err(AppError::BadInput(format!("Too many userIds (max {PRESENCE_USERS_MAX})").into()));
     }

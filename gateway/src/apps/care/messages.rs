@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use shared::auth::Claims;
 use shared::names::UserId;
 use uuid::Uuid;
@@ -12,10 +13,11 @@ use uuid::Uuid;
 use super::events::{History, NewMessage, Page, Peer};
 use super::message_store as store;
 use super::room_id::{RoomId, conversation_of};
-use super::{Care, notifications_room, told};
+use super::{Care, if_late, notifications_room};
 use crate::announce::{Announcement, Audience};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::{False, Name, OwnId, Time};
 use crate::error::AppError;
 use crate::socket::Socket;
 
@@ -23,8 +25,9 @@ use crate::socket::Socket;
 const NEW: &str = "message:new";
 
 /// How far a message has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "MessageStatus")]
 pub(super) enum Status {
     Sent,
     /// A socket of a recipient got it.
@@ -32,36 +35,106 @@ pub(super) enum Status {
     Read,
 }
 
-/// A message as it is stored and shown (document 004, "Message Format").
-#[derive(Debug, Clone, Serialize)]
+/// A message as it is stored and shown.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Message {
+    #[schemars(with = "OwnId")]
     pub(super) id: String,
+    /// The same for both of two users, and for everybody in a room.
     pub(super) conversation_id: String,
+    /// The room it was sent to, if it was.
+    #[schemars(with = "Option<Name>")]
     pub(super) room_id: Option<String>,
+    #[schemars(with = "Name")]
     pub(super) sender_id: String,
     pub(super) sender_name: String,
     pub(super) sender_role: Option<String>,
+    /// `null` where it is for a room of many.
+    #[schemars(with = "Option<Name>")]
     pub(super) recipient_id: Option<String>,
+    #[schemars(with = "Option<Name>")]
     pub(super) visit_id: Option<String>,
+    /// May be empty where there are attachments.
     pub(super) message: String,
+    /// As they were sent.
+    #[schemars(with = "Vec<Map<String, Value>>")]
     pub(super) attachments: Box<RawValue>,
+    /// As it was sent.
+    #[schemars(with = "Map<String, Value>")]
     pub(super) metadata: Box<RawValue>,
+    #[schemars(with = "Time")]
     pub(super) timestamp: String,
     pub(super) status: Status,
+    #[schemars(with = "Option<Name>")]
     pub(super) client_message_id: Option<String>,
 }
 
-/// `message:status`.
-#[derive(Serialize)]
+/// How far a message has come.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct StatusChanged<'a> {
+pub(super) struct StatusChanged<'a> {
+    #[schemars(with = "OwnId")]
     message_id: &'a str,
     conversation_id: &'a str,
     status: Status,
-    /// Who got or read it; none of many who got it.
+    /// Who got or read it; `null` where it was delivered to a room of many.
+    #[schemars(with = "Option<Name>")]
     user_id: Option<&'a str>,
+    #[schemars(with = "Time")]
     timestamp: String,
+}
+
+/// The message as it is stored.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Sent<'a> {
+    message: &'a Message,
+    /// `false` where it is stored and the others are told later, because Redis is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "False")]
+    realtime: Option<bool>,
+}
+
+/// What came of reading.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MessagesRead")]
+pub(super) struct Updated {
+    /// How many of the messages the user had not read before.
+    updated: usize,
+}
+
+/// A page of a conversation.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Messages")]
+pub(super) struct Found {
+    /// Oldest first.
+    messages: Vec<Message>,
+    /// Whether there are older ones.
+    has_more: bool,
+}
+
+/// A conversation and its last message.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Conversation")]
+struct Listed {
+    conversation_id: String,
+    /// The other one of two; `null` where it is a room of many.
+    #[schemars(with = "Option<Name>")]
+    recipient_id: Option<String>,
+    #[schemars(with = "Option<Name>")]
+    room_id: Option<String>,
+    last_message: Message,
+    /// How many messages to the user they have not read; 0 in a room of many.
+    unread_count: i64,
+}
+
+/// The user's conversations.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Conversations {
+    /// The last spoken in first.
+    conversations: Vec<Listed>,
 }
 
 /// Where a conversation is: its id, and whom or what it is with.
@@ -172,10 +245,10 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
                 let client_id = message.client_message_id.as_deref().unwrap_or_default();
                 let before = store::by_client_id(records.pool(), &message.sender_id, client_id);
                 let before = records.run(before).await?.ok_or(AppError::Internal)?;
-                return Ok(Reply::success(&json!({"message": before})));
+                return Ok(Reply::success(&Sent { message: &before, realtime: None }));
             }
             let realtime = care.context.announcer.tell(&announcements).await;
-            let reply = told(json!({"message": message}), realtime);
+            let reply = Reply::success(&Sent { message: &message, realtime: if_late(realtime) });
             if realtime {
                 let care = Arc::clone(&care);
                 drop(care.context.clone().tasks.spawn(async move { delivered(&care, &message).await }));
@@ -249,7 +322,7 @@ pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) ->
     }
     let (care, context) = (Arc::clone(care), care.context.clone());
     let updated = context.to_the_end(async move { care.advance(changes, Status::Read).await }).await?;
-    Ok(Reply::success(&json!({"updated": updated})))
+    Ok(Reply::success(&Updated { updated }))
 }
 
 /// A page of a conversation, oldest first. What its reader sees of it is delivered.
@@ -285,7 +358,7 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
             }
         }));
     }
-    Ok(Reply::success(&json!({"messages": messages, "hasMore": has_more})))
+    Ok(Reply::success(&Found { messages, has_more }))
 }
 
 /// The user's conversations, the last spoken in first.
@@ -303,13 +376,13 @@ pub(super) async fn conversations(care: &Care, socket: &Socket, page: Page) -> H
         } else {
             Some(message.sender_id.clone())
         };
-        conversations.push(json!({
-            "conversationId": message.conversation_id,
-            "recipientId": message.recipient_id.as_ref().and(other),
-            "roomId": message.room_id,
-            "lastMessage": message,
-            "unreadCount": unread,
-        }));
+        conversations.push(Listed {
+            conversation_id: message.conversation_id.clone(),
+            recipient_id: message.recipient_id.as_ref().and(other),
+            room_id: message.room_id.clone(),
+            last_message: message,
+            unread_count: unread,
+        });
     }
-    Ok(Reply::success(&json!({"conversations": conversations})))
+    Ok(Reply::success(&Conversations { conversations }))
 }

@@ -9,8 +9,10 @@
 //! What is stored is told with the record, or later if it must ([`crate::announce`]).
 
 mod call;
+mod call_events;
 mod call_store;
 mod calls;
+mod describe;
 mod events;
 mod message_store;
 mod messages;
@@ -25,18 +27,21 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use fanout::{Gone, Sequenced};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared::ids::SocketId;
 use shared::limits::RATED_USERS_MAX;
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling, Reply};
+use super::{Event, Handled, Handling};
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
+use crate::describe::forms::Name;
 use crate::error::AppError;
 use crate::limiter::{Meters, Rate};
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
+pub(crate) use describe::describe;
 use events::ClientEvent;
 pub(crate) use events::EVENTS;
 pub(crate) use notifications::{NewNotification, Notification};
@@ -71,7 +76,7 @@ impl Care {
     }
 
     /// An event for every socket of a user.
-    fn to_user(&self, user: &UserId, event: &str, body: &impl serde::Serialize) -> Announcement {
+    fn to_user(&self, user: &UserId, event: &str, body: &impl Serialize) -> Announcement {
         Announcement::new(&self.namespace, Audience::User(user.clone()), event, body)
     }
 
@@ -89,12 +94,18 @@ fn notifications_room(user: &UserId) -> Room {
     Room::prefixed(NOTIFICATIONS_PREFIX, user.as_str())
 }
 
-/// An ack with `realtime: false` where others hear of it later.
-fn told(mut body: serde_json::Value, realtime: bool) -> Reply {
-    if !realtime {
-        body["realtime"] = json!(false);
-    }
-    Reply::success(&body)
+/// The `realtime` of an ack: `false` where others hear of it later.
+fn if_late(realtime: bool) -> Option<bool> {
+    (!realtime).then_some(false)
+}
+
+/// Which socket of which user is connected.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Connected<'a> {
+    socket_id: &'a str,
+    #[schemars(with = "Name")]
+    user_id: &'a str,
 }
 
 pub(crate) fn on_event(care: &Arc<Care>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
@@ -133,7 +144,8 @@ async fn handle(care: Arc<Care>, socket: Arc<Socket>, event: ClientEvent) -> Han
 
 /// A socket is connected: its user is there.
 pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
-    let body = json!({"socketId": socket.id().as_str(), "userId": socket.user().as_str()});
+    let id = socket.id();
+    let body = Connected { socket_id: id.as_str(), user_id: socket.user().as_str() };
     socket.emit(&care.context, "connected", &body);
     let entered = care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await;
     let is_first = entered.is_ok_and(|entered| entered.first_of_user);

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 use shared::names::UserId;
 use sqlx::any::AnyRow;
@@ -16,6 +16,7 @@ use super::events::Page;
 use crate::announce::{self, Announcement};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::{Name, OwnId, Time};
 use crate::error::AppError;
 use crate::socket::Socket;
 
@@ -41,18 +42,51 @@ pub(crate) struct NewNotification {
 }
 
 /// A notification as it is stored and shown.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Notification {
+    #[schemars(with = "OwnId")]
     id: String,
+    #[schemars(with = "Name")]
     user_id: String,
     title: String,
     message: String,
     #[serde(rename = "type")]
+    #[schemars(with = "Option<Name>")]
     kind: Option<String>,
+    /// As the backend sent it.
     data: Option<Box<RawValue>>,
     read: bool,
+    #[schemars(with = "Time")]
     created_at: String,
+}
+
+/// How many notifications the user has not read.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Unread {
+    unread_count: i64,
+}
+
+/// What came of reading all.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AllRead {
+    unread_count: i64,
+    /// How many the user had not read before.
+    updated: u64,
+}
+
+/// A page of the user's notifications.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Notifications")]
+pub(super) struct Listed {
+    /// Newest first.
+    notifications: Vec<Notification>,
+    /// Whether there are older ones.
+    has_more: bool,
+    unread_count: i64,
 }
 
 impl Notification {
@@ -176,9 +210,9 @@ pub(super) async fn read(care: &Care, socket: &Socket, id: Option<String>) -> Ha
     }
     let unread = care.count_unread(user).await?;
     if id.is_some() {
-        return Ok(Reply::success(&json!({"unreadCount": unread})));
+        return Ok(Reply::success(&Unread { unread_count: unread }));
     }
-    Ok(Reply::success(&json!({"unreadCount": unread, "updated": updated})))
+    Ok(Reply::success(&AllRead { unread_count: unread, updated }))
 }
 
 /// A page of the user's notifications, newest first.
@@ -194,12 +228,12 @@ pub(super) async fn list(care: &Care, socket: &Socket, page: Page) -> Handled {
     let rows = records.run(query.fetch_all(records.pool())).await?;
     let has_more = rows.len() > page.limit as usize;
     let listed: Result<Vec<_>, _> = rows.iter().take(page.limit as usize).map(notification).collect();
-    let listed = listed.map_err(|error| AppError::records(&error))?;
-    let unread = care.count_unread(user).await?;
-    Ok(Reply::success(&json!({"notifications": listed, "hasMore": has_more, "unreadCount": unread})))
+    let notifications = listed.map_err(|error| AppError::records(&error))?;
+    let unread_count = care.count_unread(user).await?;
+    Ok(Reply::success(&Listed { notifications, has_more, unread_count }))
 }
 
 /// How many the user has not read.
 pub(super) async fn unread(care: &Care, socket: &Socket) -> Handled {
-    Ok(Reply::success(&json!({"unreadCount": care.count_unread(socket.user()).await?})))
+    Ok(Reply::success(&Unread { unread_count: care.count_unread(socket.user()).await? }))
 }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use fanout::Target;
 use futures_util::{StreamExt as _, stream};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared::ids::SocketId;
 use shared::limits::{
     DUE_EVERY_MS, PRESENCE_AT_ONCE, PRESENCE_COALESCE_MS, PRESENCE_RECORD_KEPT_S, PRESENCE_USERS_MAX,
@@ -23,7 +24,7 @@ use shared::limits::{
 use shared::names::{Room, UserId};
 
 use super::room_id::PRESENCE_PREFIX;
-use super::status::{Chosen, Record};
+use super::status::{Chosen, Record, Shown, Status};
 use super::{Care, calls, notifications_room};
 use crate::apps::{Handled, Reply};
 use crate::clock::now_ms;
@@ -35,6 +36,26 @@ const OFFLINE: &str = "care:offline";
 
 const KEPT: Duration = Duration::from_secs(PRESENCE_RECORD_KEPT_S);
 const COALESCE: Duration = Duration::from_millis(PRESENCE_COALESCE_MS);
+
+/// What some users' presence is, in the order they were asked for, each once.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Presences {
+    presences: Vec<Shown>,
+}
+
+/// Whom a socket watches now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Subscribed {
+    presences: Vec<Shown>,
+    /// How many users the socket watches.
+    subscribed: usize,
+}
+
+/// What the user's presence is now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct StatusSet {
+    status: Status,
+}
 
 /// What this node knows of its own users.
 #[derive(Debug, Default)]
@@ -303,7 +324,7 @@ pub(super) async fn find_idle(care: Arc<Care>) {
 }
 
 /// What others see of some users.
-async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Value>, AppError> {
+async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppError> {
     let keys: Vec<String> = users.iter().map(key).collect();
     let kept = care.context.fanout.live().get(&keys).await?;
     let look = |(user, kept): (UserId, Option<String>)| {
@@ -319,7 +340,7 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Value>, AppErro
                     Ok(false) | Err(_) => {}
                 }
             }
-            json!(record.shown(&user))
+            record.shown(&user)
         }
     };
     let asked = users.iter().cloned().zip(kept).map(look);
@@ -329,7 +350,7 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Value>, AppErro
 
 pub(super) async fn get(care: &Arc<Care>, socket: &Socket, users: &[UserId]) -> Handled {
     care.may_list(socket.user())?;
-    Ok(Reply::success(&json!({"presences": shown(care, users).await?})))
+    Ok(Reply::success(&Presences { presences: shown(care, users).await? }))
 }
 
 pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen) -> Handled {
@@ -343,7 +364,7 @@ pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen
     .await?;
     let kept = care.context.fanout.live().get(&[key(user)]).await?.pop().flatten();
     let record = Record::read(kept.as_deref());
-    Ok(Reply::success(&json!({"status": record.status()})))
+    Ok(Reply::success(&StatusSet { status: record.status() }))
 }
 
 /// A socket watches users, and is told what they are now.
@@ -364,7 +385,7 @@ pub(super) async fn subscribe(care: &Arc<Care>, socket: &Arc<Socket>, users: &[U
         outcome?;
     }
     let presences = shown(care, users).await?;
-    Ok(Reply::success(&json!({"presences": presences, "subscribed": watched.len() + new})))
+    Ok(Reply::success(&Subscribed { presences, subscribed: watched.len() + new }))
 }
 
 /// A socket watches these no more, or nobody.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use fanout::{Gone, Target};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
 use shared::auth::Claims;
 use shared::limits::MEMBERS_MAX;
 use shared::names::UserId;
@@ -15,6 +15,7 @@ use super::room_id::RoomId;
 use super::{Care, call_store};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::{Name, Time, True};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
@@ -23,25 +24,65 @@ const GRANTS: &str = "SELECT user_id FROM care_room_members WHERE room_id = $1 O
 const REVOKE: &str = "DELETE FROM care_room_members WHERE room_id = $1";
 const GRANT: &str = "INSERT INTO care_room_members (room_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
-/// `room:userJoined` and `room:userLeft`.
-#[derive(Serialize)]
+/// Who has come or gone.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct UserMoved<'a> {
+pub(super) struct UserMoved<'a> {
+    #[schemars(with = "Name")]
     room_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
     role: Option<&'a str>,
     display_name: &'a str,
+    #[schemars(with = "Time")]
     timestamp: String,
 }
 
-/// `typing:start` and `typing:stop`.
-#[derive(Serialize)]
+/// Who types, or has stopped.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Typing<'a> {
+pub(super) struct Typing<'a> {
+    #[schemars(with = "Name")]
     room_id: &'a str,
+    #[schemars(with = "Name")]
     user_id: &'a str,
     role: Option<&'a str>,
     display_name: &'a str,
+}
+
+/// A user in a room.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Participant<'a> {
+    #[schemars(with = "Name")]
+    user_id: &'a str,
+    role: Option<&'a str>,
+    display_name: &'a str,
+    /// When the user's socket there was connected.
+    #[schemars(with = "Time")]
+    joined_at: String,
+}
+
+/// The room that was entered, and who is there.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Joined<'a> {
+    #[schemars(with = "Name")]
+    room_id: &'a str,
+    /// Each user once, the one who asks among them.
+    participants: Vec<Participant<'a>>,
+    /// Where Redis is away: nobody knows who is on the other nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "True")]
+    stale: Option<bool>,
+}
+
+/// The room that was left.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Left<'a> {
+    #[schemars(with = "Name")]
+    room_id: &'a str,
 }
 
 impl Care {
@@ -183,42 +224,41 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
     let is_stale = members.is_err();
     let mut seen = HashSet::new();
     let members = members.unwrap_or_default();
-    let mut participants: Vec<Value> = members
+    let mut participants: Vec<Participant<'_>> = members
         .iter()
         .filter(|member| seen.insert(member.user.clone()))
         .take(MEMBERS_MAX)
-        .map(|member| {
-            json!({
-                "userId": member.user.as_str(), "role": member.role, "displayName": member.display_name,
-                "joinedAt": iso(member.connected_at_ms),
-            })
+        .map(|member| Participant {
+            user_id: member.user.as_str(),
+            role: member.role.as_deref(),
+            display_name: &member.display_name,
+            joined_at: iso(member.connected_at_ms),
         })
         .collect();
     if !seen.contains(&claims.user) {
-        participants.push(json!({
-            "userId": claims.user.as_str(), "role": claims.role, "displayName": claims.display_name,
-            "joinedAt": iso(now_ms()),
-        }));
+        participants.push(Participant {
+            user_id: claims.user.as_str(),
+            role: claims.role.as_deref(),
+            display_name: &claims.display_name,
+            joined_at: iso(now_ms()),
+        });
     }
-    let mut body = json!({"roomId": room.as_str(), "participants": participants});
-    if is_stale {
-        body["stale"] = json!(true);
-    }
-    Ok(Reply::success(&body))
+    let stale = is_stale.then_some(true);
+    Ok(Reply::success(&Joined { room_id: room.as_str(), participants, stale }))
 }
 
 /// Leaves a room.
 pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
     if *room.room() == super::notifications_room(socket.user()) {
         // It tells that the user is there.
-        return Ok(Reply::success(&json!({"roomId": room.as_str()})));
+        return Ok(Reply::success(&Left { room_id: room.as_str() }));
     }
     let left = care.context.fanout.leave(socket.local(), room.as_str()).await;
     if left.last_of_user {
         let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
         care.tell_room(target, "room:userLeft", &moved(room, &socket.claims())).await;
     }
-    Ok(Reply::success(&json!({"roomId": room.as_str()})))
+    Ok(Reply::success(&Left { room_id: room.as_str() }))
 }
 
 /// Tells the others that the user types, or has stopped.

@@ -1,13 +1,16 @@
 //! What is known of a user's presence, and which status that makes. No clock and no wire here.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::names::UserId;
 
 use crate::clock::iso;
+use crate::describe::forms::{Name, Time};
 
-/// A status as others see it (document 004, "Presence Status").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// A status as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "PresenceStatus")]
 pub(super) enum Status {
     Online,
     Offline,
@@ -78,13 +81,17 @@ pub(super) struct Record {
     pub(super) arrival: u64,
 }
 
-/// `presence:changed`, and an entry of lists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What others see of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Shown<'a> {
-    user_id: &'a str,
+#[schemars(rename = "Presence")]
+pub(super) struct Shown {
+    #[schemars(with = "Name")]
+    user_id: String,
     status: Status,
-    custom_status: Option<&'a str>,
+    custom_status: Option<String>,
+    /// `null` unless the user is offline and has been there.
+    #[schemars(with = "Option<Time>")]
     last_seen: Option<String>,
 }
 
@@ -110,10 +117,10 @@ impl Record {
         }
     }
 
-    pub(super) fn shown<'a>(&'a self, user: &'a UserId) -> Shown<'a> {
+    pub(super) fn shown(&self, user: &UserId) -> Shown {
         let status = self.status();
         let last_seen = self.seen_ms.filter(|_| status == Status::Offline).map(iso);
-        Shown { user_id: user.as_str(), status, custom_status: self.custom.as_deref(), last_seen }
+        Shown { user_id: user.as_str().to_owned(), status, custom_status: self.custom.clone(), last_seen }
     }
 }
 

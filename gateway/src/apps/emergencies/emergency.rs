@@ -1,16 +1,18 @@
 //! An emergency, its helpers and its messages: what is recorded, and what each viewer may see of it.
 
 use fanout::Place;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::{Claims, Reputation};
 
 use crate::clock::iso;
+use crate::describe::forms::{Latitude, Longitude, Name, OwnId, Time};
 
 /// A closed set of words.
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
         pub(crate) enum $type {
             $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+
         }
@@ -30,7 +32,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What becomes of an emergency (contract, "emergencies": `active` → `responding` → `resolved` | `cancelled`).
+    /// What becomes of an emergency: `active`, `responding`, then `resolved` or `cancelled`; or at once one of these.
     Status {
         Active = "active",
         /// A helper has responded.
@@ -41,7 +43,7 @@ words! {
 }
 
 words! {
-    /// How far a helper is (document 002).
+    /// How far a helper is.
     HelperStatus {
         Responding = "responding",
         OnWay = "on_way",
@@ -81,9 +83,10 @@ impl Status {
 }
 
 /// Whose emergency it is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Owner {
+    #[schemars(with = "Name")]
     pub(crate) id: String,
     pub(crate) display_name: String,
     pub(crate) avatar: Option<String>,
@@ -154,83 +157,114 @@ pub(crate) fn is_helper(claims: &Claims) -> bool {
     matches!(claims.role.as_deref(), Some("helper" | "rescuer"))
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// Where an emergency is.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Location<'a> {
+    #[schemars(with = "Latitude")]
     latitude: f64,
+    #[schemars(with = "Longitude")]
     longitude: f64,
     address: Option<&'a str>,
 }
 
-/// An emergency as clients see it.
-#[derive(Debug, Clone, Serialize)]
+/// An emergency.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Emergency")]
 pub(crate) struct Shown<'a> {
+    #[schemars(with = "OwnId")]
     id: &'a str,
     #[serde(rename = "type")]
+    #[schemars(with = "Name")]
     kind: &'a str,
+    #[schemars(with = "Option<Name>")]
     category: Option<&'a str>,
     description: Option<&'a str>,
     location: Location<'a>,
     priority: Priority,
+    /// 1 to 10, where it was told.
     severity: Option<i64>,
     status: Status,
+    #[schemars(with = "Time")]
     created_at: String,
+    #[schemars(with = "Time")]
     updated_at: String,
     anonymous_mode: bool,
+    /// Whose it is. `null` in anonymous mode, except for its owner and admins.
     user: Option<&'a Owner>,
+    #[schemars(with = "Option<Time>")]
     resolved_at: Option<String>,
+    /// A user. `null` in anonymous mode, except for its owner and admins.
+    #[schemars(with = "Option<Name>")]
     resolved_by: Option<&'a str>,
+    #[schemars(with = "Option<Name>")]
     resolution_type: Option<&'a str>,
     resolution_notes: Option<&'a str>,
+    #[schemars(with = "Option<Time>")]
     cancelled_at: Option<String>,
 }
 
 /// A helper's name, as far as one name can be two.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Profile<'a> {
     first_name: &'a str,
+    /// Empty where the name is one word.
     last_name: &'a str,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// How others have rated a helper, as their token says.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Rating<'a> {
     average: Option<&'a serde_json::Number>,
     count: Option<&'a serde_json::Number>,
 }
 
-/// A helper as `helper:joined` shows them (document 002).
-#[derive(Debug, Clone, Serialize)]
+/// A helper, as they are shown when they respond.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Helper")]
 pub(crate) struct ShownHelper<'a> {
+    #[schemars(with = "Name")]
     id: &'a str,
     profile: Profile<'a>,
+    /// As their token says.
     trust_score: Option<&'a serde_json::Number>,
     helper_rating: Option<Rating<'a>>,
+    #[schemars(with = "Time")]
     joined_at: String,
 }
 
 /// A helper as an emergency's list shows them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ListedHelper<'a> {
     #[serde(flatten)]
     helper: ShownHelper<'a>,
     status: HelperStatus,
     notes: Option<&'a str>,
+    #[schemars(with = "Time")]
     updated_at: String,
 }
 
-/// `emergency:message`, and an entry of the list of messages.
-#[derive(Debug, Clone, Serialize)]
+/// A message between an emergency's owner and its helpers.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Message")]
 pub(crate) struct ShownMessage<'a> {
+    #[schemars(with = "OwnId")]
     id: &'a str,
+    #[schemars(with = "OwnId")]
     emergency_id: &'a str,
+    /// `null` where it is the owner in anonymous mode.
+    #[schemars(with = "Option<Name>")]
     sender_id: Option<&'a str>,
     sender_role: SenderRole,
+    /// `null` where it is for all helpers, or for the owner in anonymous mode.
+    #[schemars(with = "Option<Name>")]
     recipient_id: Option<&'a str>,
     message: &'a str,
+    #[schemars(with = "Time")]
     timestamp: String,
 }
 

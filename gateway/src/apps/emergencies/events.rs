@@ -1,13 +1,15 @@
 //! Events of clients, decoded and checked; and the bodies of ours (document 002).
 
 use fanout::Place;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::limits::EMERGENCY_MESSAGE_MAX;
 use shared::names::is_name;
 use shared::sio::Args;
 
-use super::emergency::{HelperStatus, Shown, ShownHelper, Status};
+use super::emergency::{HelperStatus, Shown, ShownHelper, ShownMessage, Status};
 use crate::apps::first;
+use crate::describe::forms::{False, Latitude, Longitude, Name, OwnId, Time};
 use crate::error::AppError;
 use crate::geo::Degrees;
 
@@ -24,18 +26,24 @@ pub(super) enum ClientEvent {
     Location(Place),
 }
 
-#[derive(Deserialize)]
+/// Which emergency.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Which {
+pub(super) struct Which {
+    #[schemars(with = "Name")]
     emergency_id: String,
 }
 
-/// `emergency:message`.
-#[derive(Debug, Deserialize)]
+/// A message to be sent.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NewMessage {
+    #[schemars(with = "Name")]
     pub(super) emergency_id: String,
+    /// From the owner: one of the helpers; all of them unless sent. From a helper: the owner, if anybody.
+    #[schemars(with = "Option<Name>")]
     pub(super) recipient_id: Option<String>,
+    /// Trimmed; then 1 to 1,000 characters, none of them NUL.
     pub(super) message: String,
 }
 
@@ -72,123 +80,179 @@ fn message(args: &Args<'_>) -> Result<NewMessage, AppError> {
     Ok(NewMessage { emergency_id: id(emergency_id)?, recipient_id, message })
 }
 
-/// `emergency:created`.
-#[derive(Debug, Serialize)]
+/// An emergency, and how many are told that it is near.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Created<'a> {
     pub(super) emergency: &'a Shown<'a>,
     pub(super) nearby_helper_count: usize,
 }
 
-/// `emergency:nearby`.
-#[derive(Debug, Serialize)]
+/// An emergency, and how far it is.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Nearby<'a> {
     pub(super) emergency: &'a Shown<'a>,
     /// Whole metres.
     pub(super) distance: f64,
 }
 
-/// `emergency:joined` and `emergency:left`.
-#[derive(Debug, Serialize)]
+/// The room that was entered.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Moved<'a> {
+pub(super) struct Entered<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
+    /// What the cluster calls the emergency's room.
     pub(super) room: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) message: Option<&'a str>,
+    pub(super) message: &'static str,
 }
 
-/// `helper:joined`.
-#[derive(Debug, Serialize)]
+/// The room that was entered, and what it is about.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Joined<'a> {
+    #[serde(flatten)]
+    pub(super) entered: Entered<'a>,
+    pub(super) emergency: Shown<'a>,
+}
+
+/// The room that was left.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Left<'a> {
+    #[schemars(with = "Name")]
+    pub(super) emergency_id: &'a str,
+    pub(super) room: &'a str,
+}
+
+/// The message as it is stored.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Sent<'a> {
+    pub(super) message: ShownMessage<'a>,
+    /// `false` where it is stored and the others are told later, because Redis is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "False")]
+    pub(super) realtime: Option<bool>,
+}
+
+/// Who responds.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperJoined<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
     pub(super) helper: ShownHelper<'a>,
 }
 
-/// `helper:status_update`.
-#[derive(Debug, Serialize)]
+/// How far a helper is.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperMoved<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
+    #[schemars(with = "Name")]
     pub(super) helper_id: &'a str,
     pub(super) status: HelperStatus,
     pub(super) notes: Option<&'a str>,
+    #[schemars(with = "Time")]
     pub(super) updated_at: String,
 }
 
-/// What `emergency:status_changed` shows of the emergency.
-#[derive(Debug, Serialize)]
+/// What has changed of an emergency.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Changed<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) id: &'a str,
     pub(super) status: Status,
+    #[schemars(with = "Time")]
     pub(super) updated_at: &'a str,
 }
 
-/// `emergency:status_changed`.
-#[derive(Debug, Serialize)]
+/// An emergency's new status.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusChanged<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
     pub(super) status: Status,
     pub(super) emergency: Changed<'a>,
+    #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,
 }
 
-/// `emergency:resolved`.
-#[derive(Debug, Serialize)]
+/// How an emergency was resolved.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Resolved<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
+    #[schemars(with = "Time")]
     pub(super) resolved_at: &'a str,
+    /// A user; `null` in anonymous mode.
+    #[schemars(with = "Option<Name>")]
     pub(super) resolved_by: Option<&'a str>,
+    #[schemars(with = "Option<Name>")]
     pub(super) resolution_type: Option<&'a str>,
     pub(super) resolution_notes: Option<&'a str>,
+    #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,
 }
 
-/// `emergency:cancelled`.
-#[derive(Debug, Serialize)]
+/// An emergency that was called off.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cancelled<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
+    #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,
 }
 
-/// `emergency:ended`.
-#[derive(Debug, Serialize)]
+/// An emergency that needs no help any more.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ended<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
     pub(super) status: Status,
+    #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,
 }
 
-/// `location:updated`.
-#[derive(Debug, Serialize)]
+/// The place that was told.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Located {
+    #[schemars(with = "Latitude")]
     pub(super) latitude: f64,
+    #[schemars(with = "Longitude")]
     pub(super) longitude: f64,
     pub(super) message: &'static str,
 }
 
-/// `helper:location`.
-#[derive(Debug, Serialize)]
+/// Where a helper is.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperLocation<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
+    #[schemars(with = "Name")]
     pub(super) helper_id: &'a str,
+    #[schemars(with = "Latitude")]
     pub(super) latitude: f64,
+    #[schemars(with = "Longitude")]
     pub(super) longitude: f64,
+    #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,
 }
 
-/// `helper:online` and `helper:offline`.
-#[derive(Debug, Serialize)]
+/// A helper who has come or gone.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperPresence<'a> {
+    #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
+    #[schemars(with = "Name")]
     pub(super) helper_id: &'a str,
+    #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use shared::auth::Claims;
 use shared::names::UserId;
 use uuid::Uuid;
 
 use super::emergency::{Emergency, Helper, HelperStatus, Message, SenderRole, ShownMessage, is_admin};
-use super::events::NewMessage;
+use super::events::{NewMessage, Sent};
 use super::store::{self, Changed};
 use super::{Emergencies, within};
 use crate::announce::{Announcement, Audience};
@@ -55,8 +54,7 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
     let mut announcements: Vec<Announcement> =
         recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?))).collect();
     announcements.push(announcement(socket.user().clone()).except(socket.id()));
-    let reply = serde_json::to_value(&body).unwrap_or_default();
-    let (app, stored) = (Arc::clone(app), message);
+    let (app, stored) = (Arc::clone(app), message.clone());
     let context = app.context.clone();
     let realtime = context
         .to_the_end(async move {
@@ -70,11 +68,8 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
             }
         })
         .await?;
-    if realtime {
-        Ok(Reply::success(&json!({"message": reply})))
-    } else {
-        Ok(Reply::success(&json!({"message": reply, "realtime": false})))
-    }
+    let realtime = (!realtime).then_some(false);
+    Ok(Reply::success(&Sent { message: message.shown(&emergency), realtime }))
 }
 
 impl Emergencies {

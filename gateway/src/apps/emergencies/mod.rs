@@ -6,6 +6,7 @@
 //! wherever they connect.
 
 mod alert;
+mod describe;
 mod emergency;
 mod events;
 mod messages;
@@ -27,9 +28,10 @@ use crate::error::AppError;
 use crate::limiter::{Meters, Rate};
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
-pub(crate) use emergency::{HelperStatus, Priority};
+pub(crate) use describe::describe;
+pub(crate) use emergency::{HelperStatus, Priority, ShownMessage};
 pub(crate) use events::EVENTS;
-pub(crate) use stories::{Raise, Resolution};
+pub(crate) use stories::{Detailed, Near, Raise, Resolution, ShownRaised};
 
 /// What the rooms of emergencies are called in the cluster.
 pub(crate) const ROOM_PREFIX: &str = "emergency:";

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout::{FanoutError, LocalSocket, Place, Target};
-use serde_json::json;
 use shared::auth::Claims;
 use shared::limits::AUTO_JOIN_RETRY_MS;
 use shared::names::UserId;
 
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
-use super::events::{HelperLocation, HelperPresence, Located, Moved};
+use super::events::{Entered, HelperLocation, HelperPresence, Joined, Left, Located};
 use super::{Emergencies, POSITION_KEPT, POSITIONS, ROOM_PREFIX, room, store, within};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
@@ -29,13 +28,10 @@ pub(super) async fn join(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> H
     }
     let room = room(id);
     app.context.fanout.enter(socket.local(), &room).await?;
-    let message = Some("Successfully joined emergency room");
-    let body = Moved { emergency_id: id, room: room.as_str(), message };
-    socket.emit(&app.context, "emergency:joined", &body);
-    let shown = emergency.shown(emergency.viewer(&claims));
-    Ok(Reply::success(
-        &json!({"emergencyId": id, "room": room.as_str(), "message": message, "emergency": shown}),
-    ))
+    let message = "Successfully joined emergency room";
+    let entered = Entered { emergency_id: id, room: room.as_str(), message };
+    socket.emit(&app.context, "emergency:joined", &entered);
+    Ok(Reply::success(&Joined { entered, emergency: emergency.shown(emergency.viewer(&claims)) }))
 }
 
 async fn may_join(app: &Emergencies, claims: &Claims, emergency: &Emergency) -> Result<bool, AppError> {
@@ -55,7 +51,7 @@ async fn may_join(app: &Emergencies, claims: &Claims, emergency: &Emergency) -> 
 pub(super) async fn leave(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> Handled {
     let room = room(id);
     app.context.fanout.leave(socket.local(), room.as_str()).await;
-    let body = Moved { emergency_id: id, room: room.as_str(), message: None };
+    let body = Left { emergency_id: id, room: room.as_str() };
     socket.emit(&app.context, "emergency:left", &body);
     Ok(Reply::success(&body))
 }

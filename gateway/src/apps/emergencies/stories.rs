@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fanout::{Place, metres_between};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use shared::auth::Claims;
@@ -21,6 +22,7 @@ use super::store::{self, Changed, End};
 use super::{Emergencies, room, within};
 use crate::announce::{Announcement, Audience};
 use crate::clock::{iso, now_ms};
+use crate::describe::forms::False;
 use crate::error::AppError;
 use crate::geo::Area;
 
@@ -44,22 +46,59 @@ pub(crate) struct Resolution {
     pub(crate) notes: Option<String>,
 }
 
-/// An answer: the emergency, and what was asked of it.
-#[derive(Debug, Serialize)]
+/// An emergency that was raised.
+#[derive(Debug)]
+pub(crate) struct Raised {
+    emergency: Emergency,
+    /// How many helpers are near; none known where helpers are alerted later.
+    near: Option<usize>,
+}
+
+/// The emergency as it was raised.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RaisedEmergency")]
+pub(crate) struct ShownRaised<'a> {
+    #[serde(flatten)]
+    emergency: Shown<'a>,
+    /// How many helpers were told that it is near; `null` where they are told later.
+    nearby_helper_count: Option<usize>,
+    /// `false` where it is stored and helpers are told later, because Redis is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "False")]
+    realtime: Option<bool>,
+}
+
+/// An emergency and its helpers.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "EmergencyDetails")]
 pub(crate) struct Detailed<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
+    /// In the order they responded, who cancelled among them.
     helpers: Vec<ListedHelper<'a>>,
 }
 
 /// An emergency and how far it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "NearEmergency")]
 pub(crate) struct Near<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
     /// Whole metres.
     distance: f64,
+}
+
+impl Raised {
+    /// It, as its owner sees it.
+    pub(crate) fn shown(&self) -> ShownRaised<'_> {
+        ShownRaised {
+            emergency: self.emergency.shown(Viewer::Insider),
+            nearby_helper_count: self.near,
+            realtime: self.near.is_none().then_some(false),
+        }
+    }
 }
 
 fn over(emergency: &Emergency) -> AppError {
@@ -86,13 +125,8 @@ impl Emergencies {
         Announcement::new(&self.namespace, Audience::Room(room), event, body)
     }
 
-    /// Raises an emergency, and alerts helpers. The answer has `nearbyHelperCount`, or `realtime: false` where helpers
-    /// hear of it later.
-    pub(crate) async fn raise(
-        self: &Arc<Self>,
-        claims: &Claims,
-        raise: Raise,
-    ) -> Result<serde_json::Value, AppError> {
+    /// Raises an emergency, and alerts helpers.
+    pub(crate) async fn raise(self: &Arc<Self>, claims: &Claims, raise: Raise) -> Result<Raised, AppError> {
         within(&self.rates.creations, &claims.user)?;
         let now = now_ms();
         let emergency = Emergency {
@@ -124,17 +158,14 @@ impl Emergencies {
                 let (records, id) = (&app.context.records, emergency.id.clone());
                 records.run(store::insert(records.pool(), &emergency)).await?;
                 app.bring_user(&user, &id).await;
-                let alerted = app.alert(&emergency).await;
-                let mut data = serde_json::to_value(emergency.shown(Viewer::Insider)).unwrap_or_default();
-                match alerted {
-                    Ok(near) => data["nearbyHelperCount"] = near.into(),
+                let near = match app.alert(&emergency).await {
+                    Ok(near) => Some(near),
                     Err(error) => {
                         tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
-                        data["nearbyHelperCount"] = json!(null);
-                        data["realtime"] = json!(false);
+                        None
                     }
-                }
-                Ok(data)
+                };
+                Ok(Raised { emergency, near })
             })
             .await
     }

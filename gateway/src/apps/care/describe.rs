@@ -1,0 +1,349 @@
+//! The events of `care` in words and types.
+
+use super::Connected;
+use super::call_events::{
+    Accepted, AnsweredElsewhere, Ended, Incoming, Missed, Rejected, Signalled, Stepped, SteppedToEnd,
+};
+use super::events::{
+    CallBody, HistoryBody, InitiateBody, NotificationBody, PageBody, ReadBody, RejectBody, RoomBody,
+    SendBody, SignalBody, StatusBody, UsersBody, UsersOrAllBody,
+};
+use super::messages::{Conversations, Found, Message, Sent, StatusChanged, Updated};
+use super::notifications::{AllRead, Listed, Notification, Unread};
+use super::presence::{Presences, StatusSet, Subscribed};
+use super::rooms::{Joined, Left, Typing, UserMoved};
+use super::status::Shown;
+use crate::apps::{Ack, Done};
+use crate::describe::{Event, Section};
+
+const ROOM: [&str; 2] = ["Expected {roomId}", "Invalid room id"];
+const NO_ACCESS: &str = "Room access denied";
+const PEER: [&str; 4] = [
+    "Expected one of recipientId, visitId and roomId",
+    "Invalid recipientId",
+    "Invalid visitId",
+    "Invalid room id",
+];
+const PAGE: [&str; 2] = ["Expected {before?, limit?}", "Invalid before"];
+const CALL: [&str; 3] = ["Expected {callId}", "Invalid callId", "Call not found"];
+const OVER: &str = "Call is over";
+const NOT_RINGING: &str = "Call is not ringing";
+const ONLY_RECIPIENT: &str = "Only the recipient may do this";
+const OTHERS_ONLY: &str = "Recipient must be another user";
+const USERS: [&str; 3] = ["Expected {userIds}", "Too many userIds (max 500)", "Invalid userId"];
+const TOO_MANY: &str = "Too many requests";
+const BOTH: &str = "both parties' sockets";
+
+/// Describes the events.
+pub(crate) fn describe(section: &mut Section) {
+    section.about(
+        "Telehealth: rooms, stored messages, calls, presence and notifications. What is stored is told with \
+         the record, or later if it must.",
+    );
+    section.event(
+        Event::to_client("connected", "The socket is connected.").to("the socket").payload::<Connected<'_>>(),
+    );
+    rooms(section);
+    typing(section);
+    messages(section);
+    pages_of_messages(section);
+    news_of_messages(section);
+    calls(section);
+    signals(section);
+    news_of_calls(section);
+    presence(section);
+    subscriptions(section);
+    notifications(section);
+    counts_of_notifications(section);
+}
+
+fn rooms(section: &mut Section) {
+    section.event(
+        Event::from_client("room:join", "Enters a room.")
+            .detail(
+                "`chat:a:b` is for these two users, sorted; `visit:…` and `call:…` for whom they are granted, by \
+                 a backend or in the token, and a call's for its parties; `topic:…` for everybody; \
+                 `notifications:…` for that user. The others get `room:userJoined`, if it is the user's first \
+                 socket there.",
+            )
+            .payload::<RoomBody>()
+            .ack::<Ack<Joined<'_>>>()
+            .refuse_all(&ROOM)
+            .refuse(NO_ACCESS),
+    );
+    section.event(
+        Event::from_client("room:leave", "Leaves a room.")
+            .detail("The others get `room:userLeft`, if it was the user's last socket there.")
+            .payload::<RoomBody>()
+            .ack::<Ack<Left<'_>>>()
+            .refuse_all(&ROOM),
+    );
+    section.event(
+        Event::to_client("room:userJoined", "A user has entered the room.")
+            .to("the others in the room, on the user's first socket there")
+            .payload::<UserMoved<'_>>(),
+    );
+    section.event(
+        Event::to_client("room:userLeft", "A user has left the room, or was taken out of it.")
+            .detail(
+                "After a lost connection it is held back for a while (`LEAVE_HOLDBACK`): the user may be \
+                 back.",
+            )
+            .to("the others in the room, when the user's last socket there has gone")
+            .payload::<UserMoved<'_>>(),
+    );
+}
+
+fn typing(section: &mut Section) {
+    for (name, summary, told) in [
+        ("typing:start", "The user types.", "A user types. May be lost."),
+        ("typing:stop", "The user types no more.", "A user types no more."),
+    ] {
+        section.event(
+            Event::from_client(name, summary)
+                .payload::<RoomBody>()
+                .ack::<Done>()
+                .refuse_all(&ROOM)
+                .refuse("You must join the room first"),
+        );
+        section.event(Event::to_client(name, told).to("the others in the room").payload::<Typing<'_>>());
+    }
+}
+
+fn messages(section: &mut Section) {
+    section.event(
+        Event::from_client("message:send", "Sends a message to a user, a visit or a room.")
+            .detail(
+                "Sent again under the same `clientMessageId`, it is answered as it was and not told again.",
+            )
+            .payload::<SendBody>()
+            .ack::<Ack<Sent<'_>>>()
+            .refuse("Expected {recipientId | visitId | roomId, message}")
+            .refuse_all(&PEER)
+            .refuse_all(&[
+                "Message cannot be empty",
+                "Message too long (max 5000 characters)",
+                "Message contains a null character",
+                "Invalid attachments: expected at most 10 objects",
+                "Attachments too large (max 8192 bytes)",
+                "Metadata too large (max 8192 bytes)",
+                "Invalid clientMessageId",
+                OTHERS_ONLY,
+                NO_ACCESS,
+            ]),
+    );
+    section.event(
+        Event::from_client("message:read", "The user has read messages.")
+            .detail(
+                "Those that are not for them are passed over. The senders of the others get `message:status`, if \
+                 nobody had read them.",
+            )
+            .payload::<ReadBody>()
+            .ack::<Ack<Updated>>()
+            .refuse_all(&["Expected {messageIds}", "Invalid messageIds: expected 1 to 100 ids"]),
+    );
+}
+
+fn pages_of_messages(section: &mut Section) {
+    section.event(
+        Event::from_client("message:history", "Asks for a page of a conversation.")
+            .detail("What its reader sees of it for the first time is delivered.")
+            .payload::<HistoryBody>()
+            .ack::<Ack<Found>>()
+            .refuse_all(&PEER)
+            .refuse_all(&PAGE)
+            .refuse_all(&[OTHERS_ONLY, NO_ACCESS, "Message not found"]),
+    );
+    section.event(
+        Event::from_client("message:conversations", "Asks for the user's conversations.")
+            .detail("The argument may be left out. `before` is the id of the last message of one.")
+            .payload::<PageBody>()
+            .ack::<Ack<Conversations>>()
+            .refuse_all(&PAGE)
+            .refuse(TOO_MANY),
+    );
+}
+
+fn news_of_messages(section: &mut Section) {
+    section.event(
+        Event::to_client("message:new", "A message.")
+            .to("the recipient's sockets, or the room without the sender's")
+            .payload::<Message>(),
+    );
+    section.event(
+        Event::to_client("message:sent", "A message that the user has sent by another socket.")
+            .to("the sender's other sockets")
+            .payload::<Message>(),
+    );
+    section.event(
+        Event::to_client("message:status", "A message was delivered or read.")
+            .to("the sender's sockets")
+            .payload::<StatusChanged<'_>>(),
+    );
+}
+
+fn calls(section: &mut Section) {
+    section.event(
+        Event::from_client("call:initiate", "Calls a user.")
+            .detail("It rings at all sockets of theirs, also at those that connect meanwhile.")
+            .payload::<InitiateBody>()
+            .ack::<Ack<Stepped<'_>>>()
+            .refuse_all(&[
+                "Expected {recipientId, callType?}",
+                "Invalid callType: expected video or audio",
+                "Invalid visitId",
+                "Invalid recipientId",
+                OTHERS_ONLY,
+                "You are already in a call",
+                "User is busy",
+            ]),
+    );
+    section.event(
+        Event::from_client("call:accept", "Takes a call, by this socket.")
+            .payload::<CallBody>()
+            .ack::<Ack<Stepped<'_>>>()
+            .refuse_all(&CALL)
+            .refuse_all(&[ONLY_RECIPIENT, NOT_RINGING, OVER]),
+    );
+    section.event(
+        Event::from_client("call:reject", "Declines a call.")
+            .payload::<RejectBody>()
+            .ack::<Ack<Stepped<'_>>>()
+            .refuse_all(&CALL)
+            .refuse_all(&["Reason too long (max 128 characters)", "Reason contains a null character"])
+            .refuse_all(&[ONLY_RECIPIENT, NOT_RINGING, OVER]),
+    );
+    section.event(
+        Event::from_client("call:end", "Ends a call, also while it rings.")
+            .payload::<CallBody>()
+            .ack::<Ack<SteppedToEnd<'_>>>()
+            .refuse_all(&CALL)
+            .refuse_all(&["Call is not active", OVER]),
+    );
+}
+
+fn signals(section: &mut Section) {
+    section.event(
+        Event::from_client("call:signal", "Sends something of WebRTC to the other party.")
+            .payload::<SignalBody>()
+            .ack::<Done>()
+            .refuse_all(&CALL)
+            .refuse_all(&["Expected {callId, signal}", "Signal too large", "Call is not active", OVER]),
+    );
+    section.event(
+        Event::to_client("call:signal", "Something of WebRTC.")
+            .to("the socket by which the other party talks")
+            .payload::<Signalled<'_>>(),
+    );
+}
+
+fn news_of_calls(section: &mut Section) {
+    section.event(
+        Event::to_client("call:incoming", "Somebody calls.")
+            .to("the recipient's sockets, each once")
+            .payload::<Incoming<'_>>(),
+    );
+    section.event(
+        Event::to_client("call:accepted", "The recipient has taken the call.")
+            .to("the caller's sockets")
+            .payload::<Accepted<'_>>(),
+    );
+    section.event(
+        Event::to_client("call:answered_elsewhere", "The call was taken by another socket of the user.")
+            .to("the recipient's other sockets")
+            .payload::<AnsweredElsewhere<'_>>(),
+    );
+    section.event(
+        Event::to_client("call:rejected", "The recipient has declined the call.")
+            .to(BOTH)
+            .payload::<Rejected<'_>>(),
+    );
+    section.event(
+        Event::to_client("call:ended", "A party has ended the call, or was lost.")
+            .to(BOTH)
+            .payload::<Ended<'_>>(),
+    );
+    section.event(
+        Event::to_client("call:missed", "The call was not taken in time.").to(BOTH).payload::<Missed<'_>>(),
+    );
+}
+
+fn presence(section: &mut Section) {
+    section.event(
+        Event::from_client("presence:get", "Asks what users' presence is.")
+            .payload::<UsersBody>()
+            .ack::<Ack<Presences>>()
+            .refuse_all(&USERS)
+            .refuse(TOO_MANY),
+    );
+    section.event(
+        Event::from_client("presence:setStatus", "Sets what the user is while they are there.")
+            .detail(
+                "`offline` and `in_call` come by themselves; so does `away`, when the user has done nothing for a \
+                 while.",
+            )
+            .payload::<StatusBody>()
+            .ack::<Ack<StatusSet>>()
+            .refuse_all(&[
+                "Expected {status, customStatus?}",
+                "Invalid status: expected online, away or busy",
+                "customStatus too long (max 128 characters)",
+                "customStatus contains a null character",
+            ]),
+    );
+    section.event(
+        Event::to_client("presence:changed", "A user's presence is another.")
+            .detail("Changes soon after each other are told as one.")
+            .to("the sockets that watch the user")
+            .payload::<Shown>(),
+    );
+}
+
+fn subscriptions(section: &mut Section) {
+    section.event(
+        Event::from_client("presence:subscribe", "Watches users, from now on.")
+            .payload::<UsersBody>()
+            .ack::<Ack<Subscribed>>()
+            .refuse_all(&USERS)
+            .refuse_all(&[TOO_MANY, "Too many subscriptions (max 500)"]),
+    );
+    section.event(
+        Event::from_client("presence:unsubscribe", "Watches these users no more, or nobody.")
+            .detail("The argument may be left out.")
+            .payload::<UsersOrAllBody>()
+            .ack::<Done>()
+            .refuse_all(&USERS[1..]),
+    );
+}
+
+fn notifications(section: &mut Section) {
+    section.event(
+        Event::from_client("notification:list", "Asks for a page of the user's notifications.")
+            .detail("The argument may be left out.")
+            .payload::<PageBody>()
+            .ack::<Ack<Listed>>()
+            .refuse_all(&PAGE),
+    );
+    section.event(
+        Event::to_client("notification:new", "A notification, by a backend.")
+            .to("the user's sockets")
+            .payload::<Notification>(),
+    );
+}
+
+fn counts_of_notifications(section: &mut Section) {
+    section.event(
+        Event::from_client("notification:read", "The user has read a notification.")
+            .payload::<NotificationBody>()
+            .ack::<Ack<Unread>>()
+            .refuse_all(&["Expected {notificationId}", "Notification not found"]),
+    );
+    section.event(
+        Event::from_client("notification:readAll", "The user has read all notifications.")
+            .ack::<Ack<AllRead>>(),
+    );
+    section.event(
+        Event::from_client("notification:getUnreadCount", "Asks how many notifications are unread.")
+            .ack::<Ack<Unread>>(),
+    );
+}
