@@ -14,6 +14,8 @@ import { fileURLToPath } from 'node:url';
 import { EVERYTHING, keeper, refused, unique } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
 import { documentsOf, endpoints, events, witness } from './support/described.mjs';
+import { driveCare } from './support/described_care.mjs';
+import { driveEmergencies } from './support/described_emergencies.mjs';
 import { runGateway, startGateway } from './support/gateway.mjs';
 import { load, loadModule } from './support/packages.mjs';
 import { request as rawRequest } from './support/raw.mjs';
@@ -28,6 +30,7 @@ const { Validator } = await loadModule('@seriousme/openapi-schema-validator');
 
 const SOURCES = fileURLToPath(new URL('../../src', import.meta.url));
 const INTERNAL_TOKEN = 'internal-token-of-this-test';
+const RING_MS = 6_000;
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
@@ -42,8 +45,9 @@ let clients;
 let seen;
 
 before(async () => {
-  gateway = await startGateway({ env: { INTERNAL_TOKEN, LEAVE_HOLDBACK: '100ms' } });
+  gateway = await startGateway({ env: { INTERNAL_TOKEN, LEAVE_HOLDBACK: '100ms', CALL_RING: `${RING_MS}ms`, PRESENCE_GRACE: '500ms' } });
   clients = keeper(gateway);
+  gateway.clients = clients;
   seen = await witness(gateway, { internalToken: INTERNAL_TOKEN });
 });
 
@@ -130,7 +134,7 @@ describe('the documents are whole', () => {
     try {
       const { openapi, asyncapi } = await documentsOf(other);
       assert.deepEqual(openapi.tags.map(({ name }) => name), ['gateway']);
-      assert.deepEqual(Object.keys(openapi.paths).filter((path) => /sos|participants/.test(path)), []);
+      assert.deepEqual(Object.keys(openapi.paths).filter((path) => /sos|participants|emergencies|notifications|members/.test(path)), []);
       assert.deepEqual(Object.keys(asyncapi.channels).sort(), ['chat', 'gateway']);
       assert.equal(asyncapi.channels.chat.address, '/talk');
       assert.deepEqual(events(asyncapi).find(({ app }) => app === 'gateway').namespaces, ['/talk']);
@@ -302,6 +306,10 @@ describe('the documents are true', () => {
     assert.equal((await told('left', { sosId, userId }, { stranger: true })).status, 403);
     seen.assertClean();
   });
+
+  test('emergencies', { timeout: 60_000 }, () => driveEmergencies(seen, gateway));
+
+  test('care', { timeout: 120_000 }, () => driveCare(seen, gateway, { ringMs: RING_MS }));
 
   test('rooms and events of any app, by the internal API', async () => {
     const room = unique('room');
