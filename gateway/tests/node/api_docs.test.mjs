@@ -356,6 +356,11 @@ test('what only a cluster and an outage bring is as described, too', { timeout: 
     assert.equal((await count()).body.data.stale, true);
     assert.equal((await there.send(socket, 'send_message', { roomId: room, content: 'meanwhile' })).realtime, false);
     await there.send(socket, 'typing_start', room, { refused: true });
+    assert.equal((await there.send(socket, 'message:send', { recipientId: 'bob', message: 'meanwhile' })).realtime, false);
+    assert.equal((await there.send(socket, 'call:initiate', { recipientId: 'bob' })).realtime, false);
+    assert.equal((await there.send(socket, 'room:join', { roomId: 'topic:all' })).stale, true);
+    const raised = await there.request('POST', '/api/v1/emergencies', { claims: { sub: 'ann' }, body: { type: 'other', location: { latitude: 0, longitude: 0 } } });
+    assert.deepEqual([raised.status, raised.body.data.realtime, raised.body.data.nearbyHelperCount], [201, false, null]);
     assert.equal((await there.request('GET', '/health')).body.checks.redis, 'failed');
     await cluster.redis.restart();
     await resync;

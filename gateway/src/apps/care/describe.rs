@@ -218,7 +218,7 @@ fn calls(section: &mut Section) {
             .payload::<CallBody>()
             .ack::<Ack<SteppedToEnd<'_>>>()
             .refuse_all(&CALL)
-            .refuse_all(&["Call is not active", OVER]),
+            .refuse(OVER),
     );
 }
 
