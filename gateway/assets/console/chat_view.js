@@ -73,7 +73,7 @@ export const face = {
     });
     place($('room-list'), tabs);
     const unread = [...this.rooms.values()].reduce((sum, room) => sum + room.unread, 0);
-    views.badge('chat', unread);
+    views.badge('chat', 'messages', unread);
   },
 
   /** `keepPlace`: something was put above what the person reads, which must not move. */

@@ -30,14 +30,14 @@ export const views = {
     return name === this.current && session.token !== null && !document.hidden;
   },
 
-  /** Says at the view's button, and in the window's title, how much waits there. */
-  badge(name, count) {
-    this.waiting.set(name, count);
+  /** Says at the view's button, and in the window's title, how many of `what` wait there. */
+  badge(name, what, count) {
+    this.waiting.set(`${name} ${what}`, count);
+    const sum = (ofView) => [...this.waiting].reduce((total, [key, one]) => (key.startsWith(ofView) ? total + one : total), 0);
     const badge = $(`${name}-badge`);
-    badge.hidden = count === 0;
-    setText(badge, String(count));
-    const sum = [...this.waiting.values()].reduce((total, one) => total + one, 0);
-    document.title = sum > 0 ? `(${sum}) Muster` : 'Muster';
+    badge.hidden = sum(`${name} `) === 0;
+    setText(badge, String(sum(`${name} `)));
+    document.title = sum('') > 0 ? `(${sum('')}) Muster` : 'Muster';
   },
 
   /** Only the log shows without a token, and it says nothing to most people. */
