@@ -48,6 +48,7 @@ export const face = {
       if (event.key === 'Escape') this.drawDesk(false);
     });
     this.drawDesk(false);
+    presence.watchers.add(() => this.paintHead());
   },
 
   drawForm(open) {
@@ -86,13 +87,11 @@ export const face = {
     const one = this.conversations.get(this.active);
     $('care-room').hidden = !one;
     $('care-empty').hidden = Boolean(one);
-    const gone = !this.present && linkState() === 'connected';
+    const gone = this.isMissing();
     setText($('care-empty-title'), gone ? 'No care on this node' : 'No conversation open');
     setText($('care-empty-text'), gone ? 'Nothing greets here: this node does not have the care app on the namespace /.' : 'Open one with a person by their user id, or enter a visit or topic.');
     if (!one) return;
-    setText($('care-name'), this.titleOf(one));
-    $('care-name').title = one.peerId ?? one.roomId;
-    setText($('care-note'), this.noteOf(one, gone));
+    this.paintHead();
     for (const kind of ['audio', 'video']) $(`care-call-${kind}`).hidden = !one.peerId;
     $('care-call-audio').disabled = !this.present;
     $('care-call-video').disabled = !this.present;
@@ -101,9 +100,21 @@ export const face = {
     this.paintTimeline(one, keepPlace, toEnd);
   },
 
-  noteOf(one, gone) {
-    if (gone) return 'no care on this node';
-    if (!this.present) return linkState() === 'connected' ? '' : 'not connected';
+  paintHead() {
+    const one = this.conversations.get(this.active);
+    if (!one) return;
+    setText($('care-name'), this.titleOf(one));
+    $('care-name').title = one.peerId ?? one.roomId;
+    setText($('care-note'), this.noteOf(one));
+  },
+
+  isMissing() {
+    return !this.present && linkState() === 'connected';
+  },
+
+  noteOf(one) {
+    if (this.isMissing()) return 'no care on this node';
+    if (!this.present) return 'not connected';
     if (one.refusal) return one.refusal;
     if (one.peerId) return presence.textOf(one.peerId);
     const others = [...one.here.keys()].filter((id) => id !== session.user.id).map((id) => this.nameOf(id));

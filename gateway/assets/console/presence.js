@@ -16,6 +16,8 @@ export const presence = {
   watched: new Set(),
   partners: new Set(),
   known: new Map(),
+  // Called when something known changes, for whoever shows it elsewhere.
+  watchers: new Set(),
 
   listen() {
     $('presence-own').addEventListener('submit', (event) => this.setOwn(event));
@@ -129,6 +131,7 @@ export const presence = {
   },
 
   paint() {
+    for (const tell of this.watchers) tell();
     setText($('presence-now'), this.textOf(session.user.id) && `You are ${this.textOf(session.user.id)}`);
     this.rows ??= new Map();
     for (const id of this.rows.keys()) if (!this.watched.has(id)) this.rows.delete(id);

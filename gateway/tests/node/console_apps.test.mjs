@@ -244,7 +244,7 @@ describe('care', () => {
     await b.page.locator('#care-message').pressSequentially('Good mor');
     await includes(a.page, '#care-typing', 'Bela Bartok is typing');
     await write(b.page, 'Good morning.');
-    await countOf(b.page, '#care-messages .msg[data-state=read]', 1);
+    await countOf(b.page, '#care-messages .msg.own[data-state=read]', 1);
     await reads(a.page, '#care-typing', '');
     await reads(a.page, '#care-name', 'Bela Bartok');
     await screenshot(a.page, 'care-light');

@@ -123,8 +123,12 @@ export function connected(page) {
   return holds(page, '#link-state', () => document.body.dataset.link === 'connected');
 }
 
-export function countOf(page, selector, count) {
-  return holds(page, 'body', ([where, wanted]) => document.querySelectorAll(where).length === wanted, [selector, count]);
+export async function countOf(page, selector, count) {
+  try {
+    await page.waitForFunction(([where, wanted]) => document.querySelectorAll(where).length === wanted, [selector, count], { timeout: DEADLINE });
+  } catch (cause) {
+    throw new Error(`${selector}: never ${count}; it is ${await page.locator(selector).count()}`, { cause });
+  }
 }
 
 export async function openView(page, name) {
