@@ -7,7 +7,7 @@
 // events of the end reach all tabs of both; a tab that has nothing to do with the call passes them over.
 
 import { Peer, ownMedia } from './call_media.js';
-import { $, setText, toast } from './page.js';
+import { $, keepFocus, setText, toast } from './page.js';
 import { failureOf, parts, request, session } from './session.js';
 
 const DISMISS_MS = 8_000;
@@ -216,11 +216,10 @@ export const calls = {
 
   paint() {
     const { call } = this;
-    const focused = $('call').contains(document.activeElement);
-    $('call').hidden = !call;
-    if (call) this.paintDock(call);
-    // A button that goes takes the keyboard's place with it.
-    if (focused && document.activeElement?.getClientRects().length !== 1) ([...$('call').querySelectorAll('button')].find((button) => button.getClientRects().length > 0) ?? $('main')).focus();
+    keepFocus($('call'), () => {
+      $('call').hidden = !call;
+      if (call) this.paintDock(call);
+    });
     this.paintTime();
   },
 

@@ -12,9 +12,9 @@ const HINTS = { user: 'User id', visit: 'Visit id', topic: 'Topic', room: 'Room 
 
 /** An attachment as a line: its name or place, and what is known of it. */
 function fileText(file) {
-  if (file === null || typeof file !== 'object') return `📎 ${file}`;
+  if (file === null || typeof file !== 'object') return String(file);
   const size = typeof file.size === 'number' ? `${Math.max(1, Math.round(file.size / 1_024))} KB` : '';
-  return `📎 ${[file.name ?? file.filename ?? file.url ?? 'unnamed', file.type ?? file.mimeType, size].filter(Boolean).join(' · ')}`;
+  return [file.name ?? file.filename ?? file.url ?? 'unnamed', file.type ?? file.mimeType, size].filter(Boolean).join(' · ');
 }
 
 export const face = {
@@ -88,6 +88,7 @@ export const face = {
     $('care-room').hidden = !one;
     $('care-empty').hidden = Boolean(one);
     const gone = this.isMissing();
+    $('view-care').toggleAttribute('data-missing', gone);
     setText($('care-empty-title'), gone ? 'No care on this node' : 'No conversation open');
     setText($('care-empty-text'), gone ? 'Nothing greets here: this node does not have the care app on the namespace /.' : 'Open one with a person by their user id, or enter a visit or topic.');
     if (!one) return;
@@ -136,7 +137,7 @@ export const face = {
       setText(badge, String(one.unread));
       badge.setAttribute('aria-label', `${one.unread} unread`);
       const who = one.last?.senderId === session.user.id ? 'You' : this.nameOf(one.last?.senderId);
-      setText(last, one.last ? `${who}: ${one.last.message || '📎'}` : '');
+      setText(last, one.last ? `${who}: ${one.last.message || '(attachment)'}` : '');
       return one.tab;
     }));
   },
@@ -173,7 +174,7 @@ export const face = {
       who: own ? 'You' : name,
       text: String(message.message ?? ''),
       at: timeOf(message.timestamp),
-      state: message.status,
+      state: own ? message.status : 'stored',
       error: message.error,
       attachments: (Array.isArray(message.attachments) ? message.attachments : []).slice(0, FILES_MAX).map(fileText),
     };

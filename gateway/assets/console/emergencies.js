@@ -200,19 +200,21 @@ export const emergencies = {
   async ask(method, path, body, what) {
     const outcome = await rest(method, `${BASE}${path}`, body);
     this.absent = outcome.status === 404 && outcome.answer?.error === 'Not found';
-    if (!this.absent && !outcome.answer?.success && outcome.lost !== 'Signed out') toast(`${what}: ${failureOf(outcome)}`);
+    if (what && !this.absent && !outcome.answer?.success && outcome.lost !== 'Signed out') toast(`${what}: ${failureOf(outcome)}`);
     this.paint();
     return outcome.answer?.success ? outcome.answer : null;
   },
 
   async load() {
-    for (const id of this.own) if (!this.all.has(id)) await this.read(id);
-    const one = this.all.get(this.active);
-    if (one && !this.own.includes(one.id)) await this.read(one.id);
+    // While the page was away things may have changed where this user has a part, or has been looking.
+    const mine = [...this.all.values()].filter((one) => one.id === this.active || (this.isOpen(one) && (this.isOwn(one) || this.helps(one))));
+    const unknown = this.own.filter((id) => !this.all.has(id));
+    for (const id of new Set([...unknown, ...mine.map((one) => one.id)])) await this.read(id, true);
   },
 
-  async read(id) {
-    const answer = await this.ask('GET', `/${encodeURIComponent(id)}`, undefined, 'Not read');
+  /** `quiet`: nobody asked for it, so nobody is told when it is gone. */
+  async read(id, quiet = false) {
+    const answer = await this.ask('GET', `/${encodeURIComponent(id)}`, undefined, quiet ? '' : 'Not read');
     const one = answer && this.take(answer.data);
     if (one && (this.isOwn(one) || this.helps(one))) {
       // The node has put this page's socket in the room already, or will with the next connection.

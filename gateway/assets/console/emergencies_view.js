@@ -1,7 +1,7 @@
 // The face of the emergencies: its controls and how it looks, as methods of the object `emergencies`.
 
 import { bubbles, timeOf } from './bubbles.js';
-import { $, el, place, setText } from './page.js';
+import { $, el, keepFocus, place, setText } from './page.js';
 import { PlaceForm, ago, clockOf, coordinates, distance, here, inMetres, isPlace, paintPositions } from './places.js';
 import { isGone, session } from './session.js';
 import { views } from './views.js';
@@ -37,7 +37,7 @@ export const face = {
     const one = this.all.get(this.active);
     $('em-case').hidden = !one;
     $('em-empty').hidden = Boolean(one);
-    if (one) this.paintCase(one);
+    if (one) keepFocus($('em-case'), () => this.paintCase(one));
   },
 
   /** Metres from here, or as the node told them. */

@@ -77,6 +77,17 @@ export function toJson(value, indent) {
   return text.length > JSON_CHARS_MAX ? `${text.slice(0, JSON_CHARS_MAX)}… (${text.length} characters)` : text;
 }
 
+const isShown = (node) => node.getClientRects().length > 0 && !node.disabled;
+
+/** Runs `change`; when that takes away the focused control inside `holder`, the next one there gets the focus. */
+export function keepFocus(holder, change) {
+  const focused = holder.contains(document.activeElement) ? document.activeElement : null;
+  change();
+  if (!focused || isShown(focused)) return;
+  const next = [...holder.querySelectorAll('button, input, select, textarea')].find(isShown);
+  (next ?? $('main')).focus();
+}
+
 export function toast(text) {
   const same = [...$('toasts').children].find((node) => node.dataset.text === text);
   same?.remove();

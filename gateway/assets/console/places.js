@@ -162,7 +162,7 @@ export class PlaceForm {
       el('div', { class: 'halves' }, latitudeField, longitudeField),
       el('p', { class: 'actions' },
         el('label', { class: 'check' }, this.live, 'keep sharing'),
-        el('button', { type: 'button', text: 'From device', onclick: () => this.fromDevice() }),
+        el('button', { type: 'button', text: 'Locate me', onclick: () => this.fromDevice() }),
         el('button', { type: 'submit', class: 'primary', text: verb })),
       this.note);
     this.form.addEventListener('submit', (event) => {
@@ -227,9 +227,15 @@ export class PlaceForm {
     here.stop();
   }
 
+  /** What was said of the last attempt no longer holds. */
+  unsay() {
+    setText(this.note, '');
+    this.note.removeAttribute('data-bad');
+  }
+
   clear() {
     this.ended();
-    setText(this.note, '');
+    this.unsay();
     this.moved(false);
   }
 }

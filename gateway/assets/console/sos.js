@@ -3,7 +3,7 @@
 //
 // Leaving an incident makes the node disconnect this user's sockets; the page connects again by itself.
 
-import { $, el, place, setBounded, setText, toast } from './page.js';
+import { $, el, keepFocus, place, setBounded, setText, toast } from './page.js';
 import { PlaceForm, ago, clockOf, coordinates, distance, here, inMetres, isPlace, paintPositions, timeNode } from './places.js';
 import { failureOf, isGone, linkState, parts, request, rest, session } from './session.js';
 import { views } from './views.js';
@@ -14,6 +14,13 @@ const PEOPLE_MAX = 2_000;
 const PAGE_SIZE = 100;
 const HISTORY_MAX = 1_000;
 const REPAINT_EVERY_MS = 5_000;
+const TITLE_MAX = 80;
+
+/** The beginning of a description, for a title. */
+function brief(text) {
+  const letters = [...(text ?? '')];
+  return letters.length > TITLE_MAX ? `${letters.slice(0, TITLE_MAX).join('')}…` : (text ?? '');
+}
 
 const pathOf = (id, rest) => `/api/sos/${encodeURIComponent(id)}/participants/${rest}`;
 
@@ -166,6 +173,7 @@ export const sos = {
     $('sos-raise').reset();
     const incident = this.incident(answer.data.id);
     Object.assign(incident, { facts: answer.data, joined: true });
+    this.form.unsay();
     this.open(incident.id);
   },
 
@@ -233,6 +241,7 @@ export const sos = {
     const answer = await this.ask('POST', pathOf(incident.id, 'join'), userType ? { userType } : {}, 'Not joined');
     if (!answer) return;
     incident.joined = true;
+    this.form.unsay();
     this.loadIncident(incident);
   },
 
@@ -266,7 +275,7 @@ export const sos = {
     const incident = this.incidents.get(this.active);
     $('sos-case').hidden = !incident;
     $('sos-empty').hidden = Boolean(incident);
-    if (incident) this.paintIncident(incident);
+    if (incident) keepFocus($('sos-case'), () => this.paintIncident(incident));
   },
 
   paintList() {
@@ -289,12 +298,13 @@ export const sos = {
   },
 
   titleOf({ id, facts }) {
-    return facts.description || `Incident ${id.length > 13 ? `…${id.slice(-8)}` : id}`;
+    return brief(facts.description) || `Incident ${id.length > 13 ? `…${id.slice(-8)}` : id}`;
   },
 
   paintIncident(incident) {
     const { facts } = incident;
     setText($('sos-title'), this.titleOf(incident));
+    setText($('sos-text'), $('sos-title').textContent === facts.description ? '' : (facts.description ?? ''));
     setText($('sos-id'), incident.id);
     setText($('sos-facts'), [isPlace(facts) ? coordinates(facts) : 'no place known', facts.createdAt && `raised ${clockOf(facts.createdAt)}`].filter(Boolean).join(' · '));
     $('sos-join').hidden = incident.joined;

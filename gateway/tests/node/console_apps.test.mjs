@@ -238,7 +238,7 @@ describe('care', () => {
     await openView(b.page, 'care');
     await b.page.locator('#care-list .tab').click();
     await reads(b.page, '#care-messages .text', 'Hello, <b>doctor</b>!');
-    await reads(b.page, '#care-messages .files', '📎 x-ray.png · image/png · 3 KB');
+    await reads(b.page, '#care-messages .files', 'x-ray.png · image/png · 3 KB');
     await countOf(a.page, '#care-messages .msg[data-state=read]', 1);
     await gone(b.page, '#care-badge');
     await b.page.locator('#care-message').pressSequentially('Good mor');
