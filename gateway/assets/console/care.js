@@ -127,7 +127,7 @@ export const care = {
       const me = session.user.id;
       const pair = peerId && ![me, peerId].some((id) => id.includes(':')) ? `chat:${[me, peerId].sort().join(':')}` : null;
       one = {
-        key, peerId, roomId: peerId ? pair : roomId, opened: false, joined: false, refusal: '', paging: false, atStart: false,
+        key, peerId, roomId: peerId ? pair : roomId, opened: false, joined: false, refusal: '', loaded: false, paging: false, atStart: false,
         messages: new Map(), told: new Set(), nodes: new Map(), unread: 0, last: null, here: new Map(), typing: new Map(), draft: '',
       };
       setBounded(this.conversations, key, one, CONVERSATIONS_MAX);
@@ -321,7 +321,9 @@ export const care = {
     // A newest page that touches nothing known leaves a gap before it; what lies there is dropped.
     const start = timeOf(messages[0]?.timestamp);
     const kept = [...one.messages.values()].filter((message) => touches || !isStored(message) || timeOf(message.timestamp) >= start);
-    if (before || !touches) one.atStart = !hasMore;
+    // What came live before the first page does not say how much lies before it.
+    if (before || !touches || !one.loaded) one.atStart = !hasMore;
+    one.loaded = true;
     one.messages = new Map(kept.map((message) => [message.id, message]));
     for (const message of messages) {
       this.learn(message.senderId, message.senderName);

@@ -241,6 +241,7 @@ describe('care', () => {
     await reads(b.page, '#care-messages .files', 'x-ray.png · image/png · 3 KB');
     await countOf(a.page, '#care-messages .msg[data-state=read]', 1);
     await gone(b.page, '#care-badge');
+    await visible(b.page, '#care-start');
     await b.page.locator('#care-message').pressSequentially('Good mor');
     await includes(a.page, '#care-typing', 'Bela Bartok is typing');
     await write(b.page, 'Good morning.');
@@ -447,6 +448,7 @@ test('a node without these apps says so in each view', async () => {
     await includes(page, '#em-alert', 'This node has no emergencies app');
     await openView(page, 'care');
     await reads(page, '#care-empty-title', 'No care on this node');
+    await gone(page, '#care-desk');
     await screenshot(page, 'no-apps');
     await countOf(page, '.toast', 0);
   } finally {
