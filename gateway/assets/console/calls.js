@@ -7,7 +7,7 @@
 // events of the end reach all tabs of both; a tab that has nothing to do with the call passes them over.
 
 import { Peer, ownMedia } from './call_media.js';
-import { $, keepFocus, setText, toast } from './page.js';
+import { $, empty, keepFocus, memory, setText, toast } from './page.js';
 import { failureOf, parts, request, session } from './session.js';
 
 const DISMISS_MS = 8_000;
@@ -40,6 +40,7 @@ export const calls = {
     const about = (event, react) => on(event, (value) => {
       if (value.callId === this.call?.id && this.call.state !== 'over') react.call(this, value);
     });
+    main.on('connected', () => { if (main === this.socket) this.endLost(); });
     on('call:incoming', this.onIncoming);
     on('call:accepted', this.onAccepted);
     about('call:signal', ({ signal }) => this.onSignal(signal));
@@ -51,11 +52,26 @@ export const calls = {
 
   clear() {
     this.dismiss();
+    empty('call-who', 'call-state', 'call-time', 'call-link');
+  },
+
+  forget() {
+    memory.set('call', null);
+  },
+
+  /** A call that this tab was in when it was loaded anew cannot be taken up again, and must not hold the line. */
+  endLost() {
+    const lost = memory.get('call');
+    if (!lost || lost.user !== session.user.id || lost.id === this.call?.id) return;
+    memory.set('call', null);
+    request(this.socket, 'call:end', { callId: lost.id });
   },
 
   detach() {
-    // The node ends a call whose party is gone; this side's camera must not stay on until then.
-    if (this.call && this.call.state !== 'over') this.over('The connection was ended');
+    // The person cuts the connection, and the call with it: the camera must not stay on.
+    if (!this.call || this.call.state === 'over') return;
+    if (this.call.id !== null && this.call.state !== 'ringing' && this.socket.connected) this.socket.emit('call:end', { callId: this.call.id });
+    this.over('The connection was ended');
   },
 
   // ---- what the node tells
@@ -101,6 +117,7 @@ export const calls = {
       return;
     }
     call.id = outcome.answer.callId;
+    this.remember();
     if (call.acceptedId === call.id) this.talk();
     this.paint();
   },
@@ -152,6 +169,7 @@ export const calls = {
   /** Both sides are there: sound and picture, and the way between the two. */
   async talk() {
     const { call } = this;
+    this.remember();
     Object.assign(call, { state: 'talking', startedAt: Date.now(), link: 'new' });
     this.ticking = setInterval(() => this.paintTime(), 1_000);
     call.peer = new Peer({
@@ -198,10 +216,17 @@ export const calls = {
     this.paint();
   },
 
+  remember() {
+    memory.set('call', { user: session.user.id, id: this.call.id });
+  },
+
   hangUp(call) {
+    if (call.id !== null && memory.get('call')?.id === call.id) memory.set('call', null);
     clearInterval(this.ticking);
     call.peer?.close();
     call.media?.stop();
+    // Twice is once: what is over may still be dismissed.
+    Object.assign(call, { peer: null, media: null });
     for (const id of ['call-remote', 'call-local']) $(id).srcObject = null;
   },
 

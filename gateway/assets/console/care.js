@@ -7,7 +7,7 @@
 import './notifications.js';
 import { face } from './care_view.js';
 import { timeOf } from './bubbles.js';
-import { $, memory, setBounded, setText, toast } from './page.js';
+import { $, empty, memory, setBounded, setText, toast } from './page.js';
 import { presence } from './presence.js';
 import { failureOf, parts, request, session } from './session.js';
 import { views } from './views.js';
@@ -86,7 +86,9 @@ export const care = {
     this.conversations.clear();
     this.people.clear();
     Object.assign(this, { active: null, files: [] });
+    this.early.clear();
     $('care-message').value = '';
+    empty('care-name', 'care-note', 'care-messages', 'care-typing', 'care-attached');
     this.paint();
   },
 

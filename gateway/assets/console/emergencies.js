@@ -6,7 +6,7 @@
 // and guesses nothing.
 
 import { face } from './emergencies_view.js';
-import { $, memory, setBounded, setText, toast } from './page.js';
+import { $, empty, memory, setBounded, setText, toast } from './page.js';
 import { here, isPlace } from './places.js';
 import { failureOf, parts, request, rest, session } from './session.js';
 import { timeOf } from './bubbles.js';
@@ -65,7 +65,7 @@ export const emergencies = {
     this.all.clear();
     Object.assign(this, { active: null, own: [], news: 0 });
     for (const form of ['em-create', 'em-resolve', 'em-status-form', 'em-say']) $(form).reset();
-    setText($('em-create-hint'), '');
+    empty('em-create-hint', 'em-title', 'em-id', 'em-facts', 'em-text', 'em-note', 'em-helpers', 'em-positions', 'em-messages', 'em-to');
     this.paint();
   },
 

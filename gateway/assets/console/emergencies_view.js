@@ -143,9 +143,9 @@ export const face = {
     const reachable = [...one.helpers.values()].filter((helper) => helper.status !== 'cancelled');
     const options = [['', 'all helpers'], ...reachable.map((helper) => [helper.id, this.helperName(one, helper.id)])];
     const text = JSON.stringify(options);
-    if ($('em-to').dataset.options === text) return;
+    if ($('em-to').dataset.text === text) return;
     const chosen = $('em-to').value;
-    $('em-to').dataset.options = text;
+    $('em-to').dataset.text = text;
     $('em-to').replaceChildren(...options.map(([value, label]) => el('option', { value, text: label })));
     $('em-to').value = options.some(([value]) => value === chosen) ? chosen : '';
   },

@@ -77,6 +77,14 @@ export function toJson(value, indent) {
   return text.length > JSON_CHARS_MAX ? `${text.slice(0, JSON_CHARS_MAX)}… (${text.length} characters)` : text;
 }
 
+/** Takes out of the page what the last user may have left in these elements. */
+export function empty(...ids) {
+  for (const id of ids) {
+    $(id).replaceChildren();
+    delete $(id).dataset.text;
+  }
+}
+
 const isShown = (node) => node.getClientRects().length > 0 && !node.disabled;
 
 /** Runs `change`; when that takes away the focused control inside `holder`, the next one there gets the focus. */

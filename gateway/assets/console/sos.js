@@ -3,7 +3,7 @@
 //
 // Leaving an incident makes the node disconnect this user's sockets; the page connects again by itself.
 
-import { $, el, keepFocus, place, setBounded, setText, toast } from './page.js';
+import { $, el, empty, keepFocus, place, setBounded, setText, toast } from './page.js';
 import { PlaceForm, ago, clockOf, coordinates, distance, here, inMetres, isPlace, paintPositions, timeNode } from './places.js';
 import { failureOf, isGone, linkState, parts, request, rest, session } from './session.js';
 import { views } from './views.js';
@@ -69,6 +69,7 @@ export const sos = {
     this.people.clear();
     Object.assign(this, { active: null, news: 0 });
     $('sos-raise').reset();
+    empty('sos-title', 'sos-id', 'sos-facts', 'sos-text', 'sos-active', 'sos-positions', 'sos-history');
     this.paint();
   },
 

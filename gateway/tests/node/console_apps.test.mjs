@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { ask, unique } from './support/clients.mjs';
-import { DESKTOP, NODE_GONE, PHONE, connected, consoleSite, countOf, fits, holds, includes, openView, reads, screenshot } from './support/console.mjs';
+import { DESKTOP, HANGS_UP, NODE_GONE, PHONE, connected, consoleSite, countOf, fits, holds, includes, openView, reads, screenshot } from './support/console.mjs';
 import { startGateway } from './support/gateway.mjs';
 
 // A camera and a microphone that Chromium makes up; a visitor without the permission may not use them.
@@ -383,6 +383,20 @@ describe('calls', () => {
     await reads(a.page, '#call-state', 'Ended after 0:00');
   });
 
+  test('a reload ends the call, for it cannot be taken up again', async () => {
+    const [ada, bela] = [site.person('Ada'), site.person('Bela')];
+    const [a, b] = [await enterView(ada, 'care'), await site.enter(bela)];
+    await talkTo(a.page, bela);
+    await a.page.click('#care-call-audio');
+    await b.page.click('#call-accept');
+    for (const { page } of [a, b]) await visible(page, '#call[data-rtc=connected]');
+    await a.page.reload();
+    await includes(b.page, '#call-state', 'Ended after');
+    await connected(a.page);
+    await a.page.click('#care-call-audio');
+    await visible(b.page, '#call[data-state=ringing]');
+  });
+
   test('who is in a call already cannot be called', async () => {
     const [ada, bela, cleo] = ['Ada', 'Bela', 'Cleo'].map((name) => site.person(name));
     const [a, c] = [await enterView(ada, 'care'), await enterView(cleo, 'care')];
@@ -394,6 +408,50 @@ describe('calls', () => {
     await reads(c.page, '#call-state', 'User is busy');
     assert.equal((await ask(socket, 'call:end', { callId })).success, true);
   });
+});
+
+test('a call that nobody takes is missed', async () => {
+  const node = await startGateway({ env: { CALL_RING: '2s' } });
+  try {
+    const people = ['ada', 'bela'].map((userId) => ({ userId, token: node.token({ userId }) }));
+    const [a, b] = [await enterView(people[0], 'care', { url: node.url, expected: NODE_GONE }), await site.enter(people[1], { url: node.url, expected: NODE_GONE })];
+    await talkTo(a.page, people[1]);
+    await a.page.click('#care-call-audio');
+    await visible(b.page, '#call[data-state=ringing]');
+    await reads(a.page, '#call-state', 'No answer');
+    await reads(b.page, '#call-state', 'Missed');
+  } finally {
+    await node.kill();
+  }
+});
+
+test('after signing out, the next person finds nothing of the last one', async () => {
+  const [ada, bela, cleo] = [site.person('Ada', { role: 'helper' }), site.person('Bela'), site.person('Cleo')];
+  const secret = unique('secret');
+  const { page } = await enterView(ada, 'sos', { expected: HANGS_UP });
+  await shareFrom(page, 'sos-here', BERLIN);
+  await page.fill('#sos-description', secret);
+  await page.click('#sos-raise [type=submit]');
+  await reads(page, '#sos-title', secret);
+  await openView(page, 'emergencies');
+  await page.fill('#em-type', 'medical');
+  await page.fill('#em-description', secret);
+  await page.click('#em-create [type=submit]');
+  await reads(page, '#em-text', secret);
+  await openView(page, 'care');
+  await talkTo(page, bela);
+  await write(page, secret);
+  await notify(ada, { title: secret, message: secret });
+  await includes(page, '#notices', secret);
+  await page.click('#sign-out');
+  await page.fill('#token', cleo.token);
+  await page.press('#token', 'Enter');
+  await connected(page);
+  await reads(page, '#me-name', 'Cleo');
+  await includes(page, '#presence-now', 'You are online');
+  const left = await page.evaluate(() => document.body.textContent + [...document.querySelectorAll('input, textarea')].map(({ value }) => value).join());
+  for (const trace of [secret, bela.userId, ada.userId, String(BERLIN.latitude)]) assert.ok(!left.includes(trace), trace);
+  assert.equal(await page.evaluate(() => JSON.stringify({ ...sessionStorage }).includes('52.52')), false);
 });
 
 for (const [name, screen] of [['desktop', DESKTOP], ['phone', PHONE]]) {
