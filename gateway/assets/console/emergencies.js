@@ -6,7 +6,7 @@
 // and guesses nothing.
 
 import { face } from './emergencies_view.js';
-import { $, empty, memory, setBounded, setText, toast } from './page.js';
+import { $, bringIntoView, empty, memory, setBounded, setText, toast } from './page.js';
 import { here, isPlace } from './places.js';
 import { failureOf, parts, request, rest, session } from './session.js';
 import { timeOf } from './bubbles.js';
@@ -275,7 +275,7 @@ export const emergencies = {
     this.active = id;
     this.all.get(id).unread = 0;
     this.paint();
-    $('em-case').scrollIntoView({ block: 'nearest' });
+    bringIntoView($('em-case'));
     this.read(id);
   },
 

@@ -77,6 +77,14 @@ export function toJson(value, indent) {
   return text.length > JSON_CHARS_MAX ? `${text.slice(0, JSON_CHARS_MAX)}… (${text.length} characters)` : text;
 }
 
+/** Shows what was just opened; on a phone it stands below everything else. */
+export function bringIntoView(node) {
+  // `scrollIntoView` would scroll the page around the view as well, which no hand can scroll back.
+  for (const box of [node.closest('.stage'), node.closest('.view')]) {
+    box.scrollTop += node.getBoundingClientRect().top - box.getBoundingClientRect().top;
+  }
+}
+
 /** Takes out of the page what the last user may have left in these elements. */
 export function empty(...ids) {
   for (const id of ids) {

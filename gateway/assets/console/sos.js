@@ -3,7 +3,7 @@
 //
 // Leaving an incident makes the node disconnect this user's sockets; the page connects again by itself.
 
-import { $, el, empty, keepFocus, place, setBounded, setText, toast } from './page.js';
+import { $, bringIntoView, el, empty, keepFocus, place, setBounded, setText, toast } from './page.js';
 import { PlaceForm, ago, clockOf, coordinates, distance, here, inMetres, isPlace, paintPositions, timeNode } from './places.js';
 import { failureOf, isGone, linkState, parts, request, rest, session } from './session.js';
 import { views } from './views.js';
@@ -196,7 +196,7 @@ export const sos = {
     this.active = id;
     const incident = this.incident(id);
     this.paint();
-    $('sos-case').scrollIntoView({ block: 'nearest' });
+    bringIntoView($('sos-case'));
     this.loadIncident(incident);
   },
 

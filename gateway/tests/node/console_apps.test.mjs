@@ -1,27 +1,20 @@
-// The console's views of sos, emergencies and care, and its calls, in a real browser: two people each, who
-// see what the other does.
+// The console's views of sos, emergencies and care in a real browser: two people each, who see what the other
+// does. Calls are in `console_calls.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { ask, unique } from './support/clients.mjs';
-import { DESKTOP, HANGS_UP, NODE_GONE, PHONE, connected, consoleSite, countOf, fits, holds, includes, openView, reads, screenshot } from './support/console.mjs';
+import {
+  DESKTOP, HANGS_UP, NODE_GONE, PHONE, connected, consoleSite, countOf, fits, gone, holds, includes, openView, reads, screenshot, talkTo, visible,
+} from './support/console.mjs';
 import { startGateway } from './support/gateway.mjs';
 
-// A camera and a microphone that Chromium makes up; a visitor without the permission may not use them.
-const site = consoleSite({ flags: ['--use-fake-device-for-media-stream'] });
-const DEVICES = { permissions: ['camera', 'microphone'] };
+const site = consoleSite();
 
 const BERLIN = { latitude: 52.52, longitude: 13.405 };
 // 695 m further north.
 const NORTH = { latitude: 52.52625, longitude: 13.405 };
-
-/** A visitor who is signed in as `who` and looks at the view `name`. */
-async function enterView(who, name, options) {
-  const visitor = await site.enter(who, options);
-  await openView(visitor.page, name);
-  return visitor;
-}
 
 /** Says in the form of the place `where` one is, and shares it. */
 async function shareFrom(page, form, { latitude, longitude }) {
@@ -30,19 +23,11 @@ async function shareFrom(page, form, { latitude, longitude }) {
   await page.click(`#${form} [type=submit]`);
 }
 
-function visible(page, selector) {
-  return page.locator(selector).first().waitFor({ state: 'visible' });
-}
-
-function gone(page, selector) {
-  return page.locator(selector).first().waitFor({ state: 'hidden' });
-}
-
 describe('sos', () => {
   test('an incident is raised, found nearby, joined and left, and each sees the other come and go', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok')];
-    const a = await enterView(ada, 'sos');
-    const b = await enterView(bela, 'sos', { colorScheme: 'dark' });
+    const a = await site.enterView(ada, 'sos');
+    const b = await site.enterView(bela, 'sos', { colorScheme: 'dark' });
     const what = unique('lost at the lake');
     await shareFrom(a.page, 'sos-here', BERLIN);
     await includes(a.page, '#sos-here .note', 'You take part in no incident');
@@ -70,13 +55,15 @@ describe('sos', () => {
     await screenshot(a.page, 'sos-light');
     await screenshot(b.page, 'sos-dark');
 
-    await b.page.click('#sos-leave');
+    await b.page.press('#sos-leave', 'Enter');
     await includes(a.page, '#announcer', 'Bela Bartok left the incident');
     await countOf(a.page, '#sos-active li', 1);
     await countOf(a.page, '#sos-positions tr', 0);
     await countOf(a.page, '#sos-history tr', 2);
     // The node has put the sockets of who left out of the namespace; the page is back by itself, untold.
     await visible(b.page, '#sos-join');
+    // The button that is gone had the keyboard's place; the next control has it now.
+    await holds(b.page, '#sos-type', () => document.activeElement.id === 'sos-type');
     await b.page.click('#sos-join');
     await visible(b.page, '#sos-leave');
     await countOf(a.page, '#sos-history tr', 3);
@@ -87,7 +74,7 @@ describe('sos', () => {
 
   test('what happens in an incident while another view is open is counted, and a reload finds the incident', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
-    const { page } = await enterView(ada, 'sos');
+    const { page } = await site.enterView(ada, 'sos');
     await page.fill('#sos-description', '<b>help</b>');
     await page.click('#sos-raise [type=submit]');
     await reads(page, '#sos-title', '<b>help</b>');
@@ -111,10 +98,10 @@ describe('sos', () => {
 describe('emergencies', () => {
   test('a helper is alerted, responds, and the two keep each other informed until it is resolved', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok', { role: 'helper', verified: true })];
-    const b = await enterView(bela, 'emergencies', { colorScheme: 'dark' });
+    const b = await site.enterView(bela, 'emergencies', { colorScheme: 'dark' });
     await shareFrom(b.page, 'em-here', NORTH);
     await includes(b.page, '#em-here .note', 'Shared at');
-    const a = await enterView(ada, 'emergencies');
+    const a = await site.enterView(ada, 'emergencies');
     await shareFrom(a.page, 'em-here', BERLIN);
     await includes(a.page, '#em-here .note', 'Shared at');
     const what = unique('chest pain');
@@ -166,8 +153,8 @@ describe('emergencies', () => {
 
   test('who stays anonymous is shown to no helper, and may cancel', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok', { role: 'rescuer' })];
-    const b = await enterView(bela, 'emergencies');
-    const a = await enterView(ada, 'emergencies');
+    const b = await site.enterView(bela, 'emergencies');
+    const a = await site.enterView(ada, 'emergencies');
     await shareFrom(a.page, 'em-here', BERLIN);
     await a.page.fill('#em-type', unique('security'));
     await a.page.check('#em-anonymous');
@@ -205,15 +192,6 @@ describe('emergencies', () => {
   });
 });
 
-/** Opens the conversation with `who`. */
-async function talkTo(page, who, name = who.userId) {
-  await page.selectOption('#care-kind', 'user');
-  if (await page.locator('#care-open-toggle').isVisible() && !await page.locator('#care-open-id').isVisible()) await page.click('#care-open-toggle');
-  await page.fill('#care-open-id', who.userId);
-  await page.press('#care-open-id', 'Enter');
-  await reads(page, '#care-name', name);
-}
-
 async function write(page, text) {
   await page.fill('#care-message', text);
   await page.press('#care-message', 'Enter');
@@ -228,7 +206,7 @@ async function notify(who, notice) {
 describe('care', () => {
   test('a message is sent, delivered and read, with an attachment named, and typing shows', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok')];
-    const a = await enterView(ada, 'care');
+    const a = await site.enterView(ada, 'care');
     const b = await site.enter(bela, { colorScheme: 'dark' });
     await talkTo(a.page, bela);
     await a.page.setInputFiles('#care-files', { name: 'x-ray.png', mimeType: 'image/png', buffer: Buffer.alloc(3_000) });
@@ -258,7 +236,7 @@ describe('care', () => {
   test('a topic is talked in, and a visit of others is refused in words', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const topic = unique('appointments');
-    const [a, b] = [await enterView(ada, 'care'), await enterView(bela, 'care')];
+    const [a, b] = [await site.enterView(ada, 'care'), await site.enterView(bela, 'care')];
     for (const { page } of [a, b]) {
       await page.selectOption('#care-kind', 'topic');
       await page.fill('#care-open-id', topic);
@@ -281,7 +259,7 @@ describe('care', () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const socket = await site.clients.connect({ token: bela.token });
     for (let n = 1; n <= 60; n += 1) assert.equal((await ask(socket, 'message:send', { recipientId: ada.userId, message: `message ${n}` })).success, true);
-    const { page } = await enterView(ada, 'care');
+    const { page } = await site.enterView(ada, 'care');
     await includes(page, '#care-list .badge', '60');
     await page.locator('#care-list .tab').click();
     await countOf(page, '#care-messages .msg', 50);
@@ -294,7 +272,7 @@ describe('care', () => {
 
   test('presence is set by one and seen by the other', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
-    const [a, b] = [await enterView(ada, 'care'), await enterView(bela, 'care')];
+    const [a, b] = [await site.enterView(ada, 'care'), await site.enterView(bela, 'care')];
     await reads(a.page, '#presence-now', 'You are online');
     await a.page.fill('#presence-watch-id', bela.userId);
     await a.page.press('#presence-watch-id', 'Enter');
@@ -329,106 +307,10 @@ describe('care', () => {
   });
 });
 
-describe('calls', () => {
-  test('two browsers are connected directly, with a camera and without one, and hang up', async () => {
-    const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok')];
-    const a = await enterView(ada, 'care', { context: DEVICES });
-    const b = await enterView(bela, 'care', { colorScheme: 'dark' });
-    const elsewhere = await site.enter(bela);
-    await talkTo(a.page, bela);
-    await a.page.click('#care-call-video');
-    await includes(a.page, '#call-state', 'ringing…');
-    for (const { page } of [b, elsewhere]) {
-      await reads(page, '#call-who', 'Ada Lovelace');
-      await reads(page, '#call-state', 'video call for you');
-    }
-    await screenshot(b.page, 'call-incoming');
-    await b.page.click('#call-accept');
-    await reads(elsewhere.page, '#call-state', 'Answered elsewhere');
-    for (const { page } of [a, b]) {
-      await visible(page, '#call[data-state=talking][data-rtc=connected]');
-      // The picture of the other side moves, and the way between the two is measured.
-      await holds(page, '#call-remote', () => document.querySelector('#call-remote').videoWidth > 0 && document.querySelector('#call-remote').currentTime > 0);
-      await holds(page, '#call-link', () => /direct connection · \d+ ms/.test(document.querySelector('#call-link').textContent));
-    }
-    assert.doesNotMatch(await a.page.textContent('#call-link'), /no camera/);
-    assert.match(await b.page.textContent('#call-link'), /no camera or microphone/);
-    await a.page.click('#call-mute');
-    assert.equal(await a.page.getAttribute('#call-mute', 'aria-pressed'), 'true');
-    await reads(a.page, '#care-note', 'in a call');
-    await screenshot(a.page, 'call-light');
-    await screenshot(b.page, 'call-dark');
-    await b.page.click('#call-end');
-    for (const { page } of [a, b]) {
-      await holds(page, '#call-state', () => /^Ended after \d+:\d\d$/.test(document.querySelector('#call-state').textContent));
-    }
-    await a.page.click('#call-dismiss');
-    await gone(a.page, '#call');
-    assert.equal(await a.page.evaluate(() => document.querySelector('#call-local').srcObject), null);
-  });
-
-  test('a call is rejected, or ended while it rings', async () => {
-    const [ada, bela] = [site.person('Ada'), site.person('Bela')];
-    const [a, b] = [await enterView(ada, 'care'), await site.enter(bela)];
-    await talkTo(a.page, bela);
-    await a.page.click('#care-call-audio');
-    await reads(b.page, '#call-state', 'call for you');
-    await b.page.click('#call-reject');
-    await includes(a.page, '#call-state', 'They rejected the call');
-    await includes(b.page, '#call-state', 'Rejected');
-    await a.page.click('#care-call-audio');
-    await visible(b.page, '#call[data-state=ringing]');
-    await a.page.click('#call-end');
-    await reads(b.page, '#call-state', 'Ended after 0:00');
-    await reads(a.page, '#call-state', 'Ended after 0:00');
-  });
-
-  test('a reload ends the call, for it cannot be taken up again', async () => {
-    const [ada, bela] = [site.person('Ada'), site.person('Bela')];
-    const [a, b] = [await enterView(ada, 'care'), await site.enter(bela)];
-    await talkTo(a.page, bela);
-    await a.page.click('#care-call-audio');
-    await b.page.click('#call-accept');
-    for (const { page } of [a, b]) await visible(page, '#call[data-rtc=connected]');
-    await a.page.reload();
-    await includes(b.page, '#call-state', 'Ended after');
-    await connected(a.page);
-    await a.page.click('#care-call-audio');
-    await visible(b.page, '#call[data-state=ringing]');
-  });
-
-  test('who is in a call already cannot be called', async () => {
-    const [ada, bela, cleo] = ['Ada', 'Bela', 'Cleo'].map((name) => site.person(name));
-    const [a, c] = [await enterView(ada, 'care'), await enterView(cleo, 'care')];
-    const socket = await site.clients.connect({ token: bela.token });
-    const { callId } = await ask(socket, 'call:initiate', { recipientId: ada.userId, callType: 'audio' });
-    await visible(a.page, '#call[data-state=ringing]');
-    await talkTo(c.page, ada);
-    await c.page.click('#care-call-audio');
-    await reads(c.page, '#call-state', 'User is busy');
-    assert.equal((await ask(socket, 'call:end', { callId })).success, true);
-  });
-});
-
-test('a call that nobody takes is missed', async () => {
-  const node = await startGateway({ env: { CALL_RING: '2s' } });
-  try {
-    const people = ['ada', 'bela'].map((userId) => ({ userId, token: node.token({ userId }) }));
-    const [a, b] = [await enterView(people[0], 'care', { url: node.url, expected: NODE_GONE }), await site.enter(people[1], { url: node.url, expected: NODE_GONE })];
-    await talkTo(a.page, people[1]);
-    await a.page.click('#care-call-audio');
-    await visible(b.page, '#call[data-state=ringing]');
-    await reads(a.page, '#call-state', 'No answer');
-    await reads(b.page, '#call-state', 'Missed');
-  } finally {
-    await node.kill();
-  }
-});
-
 test('after signing out, the next person finds nothing of the last one', async () => {
   const [ada, bela, cleo] = [site.person('Ada', { role: 'helper' }), site.person('Bela'), site.person('Cleo')];
   const secret = unique('secret');
-  const { page } = await enterView(ada, 'sos', { expected: HANGS_UP });
+  const { page } = await site.enterView(ada, 'sos', { expected: HANGS_UP });
   await shareFrom(page, 'sos-here', BERLIN);
   await page.fill('#sos-description', secret);
   await page.click('#sos-raise [type=submit]');
@@ -461,7 +343,7 @@ for (const [name, screen] of [['desktop', DESKTOP], ['phone', PHONE]]) {
     const socket = await site.clients.connect({ token: other.token });
     assert.equal((await ask(socket, 'message:send', { recipientId: ada.userId, message: 'w'.repeat(900) })).success, true);
     await notify(ada, { title: 't'.repeat(120), message: 'm'.repeat(300) });
-    const { page } = await enterView(ada, 'sos', { screen });
+    const { page } = await site.enterView(ada, 'sos', { screen });
     await shareFrom(page, 'sos-here', BERLIN);
     await page.fill('#sos-description', 'd'.repeat(400));
     await page.click('#sos-raise [type=submit]');

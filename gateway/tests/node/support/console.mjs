@@ -31,7 +31,7 @@ export const NODE_GONE = [/ERR_|WebSocket connection/];
  * the answer; they come and go with the file. `flags` are Chromium's.
  */
 export function consoleSite({ env = {}, flags = [] } = {}) {
-  const site = { gateway: null, clients: null, browser: null, person, visit, enter };
+  const site = { gateway: null, clients: null, browser: null, person, visit, enter, enterView };
   let visitors = [];
 
   before(async () => {
@@ -96,6 +96,13 @@ export function consoleSite({ env = {}, flags = [] } = {}) {
     return visitor;
   }
 
+  /** A visitor who is signed in as `who` and looks at the view `name`. */
+  async function enterView(who, name, options) {
+    const visitor = await enter(who, options);
+    await openView(visitor.page, name);
+    return visitor;
+  }
+
   return site;
 }
 
@@ -152,5 +159,24 @@ export async function fits(page, what) {
   });
   const [scroll, client] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
   assert.deepEqual(wide, [], what);
+  assert.equal(await page.evaluate(() => document.querySelector('.top').getBoundingClientRect().top), 0, `${what}: the top bar is out of the window`);
   assert.ok(scroll <= client, `${what}: ${scroll} > ${client}`);
+}
+
+/** Waits until the person sees it, or no longer does. */
+export function visible(page, selector) {
+  return page.locator(selector).first().waitFor({ state: 'visible' });
+}
+
+export function gone(page, selector) {
+  return page.locator(selector).first().waitFor({ state: 'hidden' });
+}
+
+/** Opens the care view's conversation with `who`. */
+export async function talkTo(page, who, name = who.userId) {
+  await page.selectOption('#care-kind', 'user');
+  if (await page.locator('#care-open-toggle').isVisible() && !await page.locator('#care-open-id').isVisible()) await page.click('#care-open-toggle');
+  await page.fill('#care-open-id', who.userId);
+  await page.press('#care-open-id', 'Enter');
+  await reads(page, '#care-name', name);
 }
