@@ -135,13 +135,13 @@ async fn handle(care: Arc<Care>, socket: Arc<Socket>, event: ClientEvent) -> Han
 pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
     let body = json!({"socketId": socket.id().as_str(), "userId": socket.user().as_str()});
     socket.emit(&care.context, "connected", &body);
-    let entered = care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await;
-    let is_first = entered.is_ok_and(|entered| entered.first_of_user);
+    if care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await.is_err() {
+        // It has gone.
+        return;
+    }
     let (care, socket) = (Arc::clone(care), Arc::clone(socket));
     drop(care.context.clone().tasks.spawn(async move {
-        if is_first {
-            presence::came(&care, socket.user()).await;
-        }
+        presence::came(&care, socket.user()).await;
         calls::ring_again(&care, &socket).await;
     }));
 }
@@ -149,7 +149,7 @@ pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
 /// A user's last socket in a room is gone for good.
 pub(crate) async fn on_gone(care: &Arc<Care>, gone: &Gone) {
     if gone.room == notifications_room(&gone.user) {
-        presence::gone(care, &gone.user).await;
+        presence::gone(care, &gone.user, care.context.fanout.holdback()).await;
     }
     rooms::gone(care, gone).await;
 }
