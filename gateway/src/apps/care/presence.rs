@@ -115,7 +115,7 @@ async fn tell_now(care: &Care, user: &UserId) {
     let mut said = None;
     while let Ok(now) = live.get(&keys).await {
         let record = Record::read(now.first().and_then(Option::as_deref));
-        let shown = socket::json(&record.shown(user));
+        let shown = crate::text::json(&record.shown(user));
         if said.as_ref() == Some(&shown) {
             return;
         }
