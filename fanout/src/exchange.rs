@@ -1,12 +1,13 @@
 //! What other nodes, Node.js servers and emitters ask of this node: joins, leaves, disconnects, lists,
 //! questions to clients (protocol, 3.1).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::json;
 use shared::adapter::{self, Request, Selection};
 use shared::ids::SocketId;
-use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS};
+use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS, REACH_WAIT_MS};
 use shared::names::{Namespace, Room, UserId};
 use tokio::sync::mpsc;
 
@@ -14,6 +15,7 @@ use crate::cluster::{Cluster, Exchange};
 use crate::control::{Control, Reply};
 use crate::error::FanoutError;
 use crate::facade::Fanout;
+use crate::target::Target;
 
 impl Fanout {
     /// Serves requests in the order they came.
@@ -66,6 +68,10 @@ impl Fanout {
                     self.control(Control::Disconnect { sockets, close }).await;
                 }
                 id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+            }
+            Request::Count { id, selection } => {
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                Some(adapter::encode_client_count(&id, sockets.len()))
             }
             Request::ServerSideEmit { uid, id, data } => {
                 tracing::info!(from = %uid.chars().take(64).collect::<String>(), bytes = data.len(), "an event for servers");
@@ -120,6 +126,29 @@ impl Fanout {
             let _ = self.enter(&socket, room).await;
         }
         Ok(())
+    }
+
+    /// How many sockets on all nodes get what is sent to `target`; `None` when not all nodes have told in time. Sockets of
+    /// Node.js servers are not counted.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`], [`FanoutError::UnknownNamespace`].
+    pub async fn reach(&self, target: &Target<'_>) -> Result<Option<usize>, FanoutError> {
+        let rooms = self.rooms_of(target.namespace).ok_or(FanoutError::UnknownNamespace)?;
+        let of = Selection {
+            rooms: target.to.room().map(Cow::into_owned).into_iter().collect(),
+            except: target.excepted(),
+        };
+        let Some(cluster) = self.cluster() else {
+            return Ok(Some(rooms.select(&of.rooms, &of.except).len()));
+        };
+        let nodes = cluster.presence.living_nodes().await?;
+        let node = self.node();
+        let question =
+            cluster.questions.open_count(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+        let message = adapter::encode_count(node.as_str(), &question.id, &of);
+        self.request(target.namespace, &message).await?;
+        Ok(question.counted(Duration::from_millis(REACH_WAIT_MS)).await)
     }
 
     /// Every socket of a user, on all nodes, leaves a room. May be repeated.

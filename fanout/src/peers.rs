@@ -31,6 +31,8 @@ pub(crate) struct Questions {
 #[derive(Debug)]
 struct Open {
     nodes: usize,
+    /// No socket is asked.
+    counts: bool,
     told: usize,
     bytes: usize,
     answers: Answers,
@@ -47,13 +49,22 @@ pub(crate) struct Question<'a> {
 impl Questions {
     /// Opens a question to `nodes` nodes; `None` when too many are open.
     pub(crate) fn open(&self, node: &str, nodes: usize) -> Option<Question<'_>> {
+        self.open_for(node, nodes, false)
+    }
+
+    /// As [`Self::open`], for a question that nodes answer and no socket.
+    pub(crate) fn open_count(&self, node: &str, nodes: usize) -> Option<Question<'_>> {
+        self.open_for(node, nodes, true)
+    }
+
+    fn open_for(&self, node: &str, nodes: usize, counts: bool) -> Option<Question<'_>> {
         if self.open.len() >= PENDING_ACKS_MAX {
             return None;
         }
         let id = format!("{node}{}", self.next.fetch_add(1, Ordering::Relaxed));
         let done = Arc::new(Notify::new());
         let answers = Answers::default();
-        let open = Open { nodes, told: 0, bytes: 0, answers, done: Arc::clone(&done) };
+        let open = Open { nodes, counts, told: 0, bytes: 0, answers, done: Arc::clone(&done) };
         self.open.insert(id.clone(), open);
         Some(Question { questions: self, id, done })
     }
@@ -81,7 +92,8 @@ impl Questions {
 
 impl Open {
     fn finish_if_all(&self) {
-        if self.told >= self.nodes && self.answers.answers.len() >= self.answers.receivers {
+        let all_told = self.told >= self.nodes;
+        if all_told && (self.counts || self.answers.answers.len() >= self.answers.receivers) {
             self.done.notify_one();
         }
     }
@@ -98,6 +110,12 @@ impl Question<'_> {
 }
 
 impl Question<'_> {
+    /// Waits until all nodes have told how many sockets they have, or for `at_most`; answers the sum if all have.
+    pub(crate) async fn counted(self, at_most: Duration) -> Option<usize> {
+        tokio::time::timeout(at_most, self.done.notified()).await.ok()?;
+        self.questions.open.get(&self.id).map(|open| open.answers.receivers)
+    }
+
     /// Waits until all nodes have told that they did what was asked, or for `at_most`; answers whether all have.
     pub(crate) async fn all_done(self, at_most: Duration) -> bool {
         tokio::time::timeout(at_most, self.done.notified()).await.is_ok()
@@ -126,6 +144,19 @@ mod tests {
         questions.answered(&id, "2");
         let answers = question.answers(Duration::from_hours(1)).await;
         assert_eq!(answers, Answers { receivers: 2, answers: vec!["1".into(), "2".into()] });
+        assert!(questions.open.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_are_counted_when_all_nodes_have_told() {
+        let questions = Questions::default();
+        let question = questions.open_count("n", 2).unwrap();
+        questions.told(&question.id.clone(), 3);
+        questions.told(&question.id.clone(), 4);
+        assert_eq!(question.counted(Duration::from_hours(1)).await, Some(7));
+        let question = questions.open_count("n", 2).unwrap();
+        questions.told(&question.id.clone(), 3);
+        assert_eq!(question.counted(Duration::from_secs(1)).await, None);
         assert!(questions.open.is_empty());
     }
 

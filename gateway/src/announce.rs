@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::clock::now_ms;
 use crate::records::Records;
-use crate::socket::json;
+use crate::text::json;
 
 /// Whom an announcement is for.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ use shared::sio::{Encoded, Event};
 use crate::clock::now_ms;
 use crate::context::Context;
 use crate::limiter::{Meter, Rate};
+use crate::text::json;
 
 /// A client that is silent for so long has stopped flooding.
 const PAUSE: Duration = Duration::from_millis(FLOOD_PAUSE_MS);
@@ -193,12 +194,6 @@ pub(crate) fn post(context: &Context, target: Target<'_>, name: &str, body: &imp
 pub(crate) fn encode(namespace: &Namespace, name: &str, body: &impl Serialize) -> Encoded {
     let body = json(body);
     Event { namespace: namespace.as_str(), name, args: &[&body], ack: None, attachments: &[] }.encode()
-}
-
-/// JSON of one of our own types.
-pub(crate) fn json(body: &impl Serialize) -> String {
-    // Our types have string keys and no failing parts.
-    serde_json::to_string(body).unwrap_or_default()
 }
 
 /// A token is refused `CLOCK_SKEW_S` after its `exp`; a live socket ends at `exp`, when that is later than

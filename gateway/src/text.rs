@@ -1,6 +1,14 @@
-//! Texts that people write, checked where they come in.
+//! Texts: what people write, checked where it comes in; and JSON of our own.
+
+use serde::Serialize;
 
 use crate::error::AppError;
+
+/// JSON of one of our own types.
+pub(crate) fn json(body: &impl Serialize) -> String {
+    // Our types have string keys and no failing parts.
+    serde_json::to_string(body).unwrap_or_default()
+}
 
 /// A text of 1 to `max` Unicode scalar values when trimmed. `what` begins the refusal.
 ///

@@ -440,3 +440,6 @@ pub const NOTIFICATION_TEXT_MAX: usize = 2_000;
 
 /// Users who may be granted a room of `care`.
 pub const ROOM_GRANTS_MAX: usize = 1_000;
+
+/// Milliseconds that the receipt of an emit waits for all nodes to tell how many sockets they have.
+pub const REACH_WAIT_MS: u64 = 250;

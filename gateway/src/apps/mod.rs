@@ -28,7 +28,8 @@ use crate::context::Context;
 use crate::describe::Section;
 use crate::describe::forms::True;
 use crate::error::{AppError, Say};
-use crate::socket::{Socket, json};
+use crate::socket::Socket;
+use crate::text::json;
 
 /// An app of this node. Cheap to clone.
 #[derive(Debug, Clone)]

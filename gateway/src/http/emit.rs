@@ -63,6 +63,11 @@ pub(super) struct Emitted {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "usize")]
     nodes: Option<usize>,
+    /// Sockets of those nodes that it is for, at the moment after it was sent; `null` where not all nodes have told, or it was
+    /// not sent again. Node.js servers' sockets are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<usize>")]
+    sockets: Option<Option<usize>>,
     /// Its place in the room, `epoch:offset`; `null` where places are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -229,9 +234,13 @@ pub(super) async fn emit(
             return Err(error.into());
         }
     };
+    // It is on its way: what is not known of it does not make it undone.
+    let sockets =
+        if receipt.repeated { None } else { site.context.fanout.reach(&target).await.unwrap_or_default() };
     Ok(Json(Emitted {
         success: true,
         nodes: Some(receipt.nodes),
+        sockets: Some(sockets),
         place: Some(receipt.place),
         repeated: Some(receipt.repeated),
     }))

@@ -15,7 +15,8 @@ use crate::apps::{Event, Handled, Handling, Reply};
 use crate::close::CloseReason;
 use crate::error::AppError;
 use crate::metrics::{self, Limit, Outcome};
-use crate::socket::{Admitted, Socket, json};
+use crate::socket::{Admitted, Socket};
+use crate::text::json;
 
 /// The event that extends a socket's life; no app's.
 pub(crate) const REFRESH: &str = "auth:refresh";

@@ -1,120 +1,23 @@
-// The console page in a real browser: what a person sees who opens the node's address. Each visitor is a
-// browser context of its own; a visitor that met a console error, a failed script or a foreign host fails
-// the test that opened it. Screenshots go to the directory `SCREENSHOTS`.
+// The console page: signing in, the connection, chat, relay and the log. The other apps' views are in
+// `console_apps.test.mjs`; what a visitor is, in `support/console.mjs`.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 
-import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
+import { EVERYTHING, ask, unique } from './support/clients.mjs';
+import { DESKTOP, HANGS_UP, NODE_GONE, PHONE, connected, consoleSite, countOf, fits, holds, includes, openView, reads, screenshot } from './support/console.mjs';
 import { rawToken, runGateway, startGateway } from './support/gateway.mjs';
-import { load } from './support/packages.mjs';
 
-const { chromium } = load('playwright-core');
-
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
-const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
-const DEADLINE = 15_000;
-const DESKTOP = { viewport: { width: 1280, height: 800 } };
-const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 const POLICY = ["default-src 'self'", "connect-src 'self' ws: wss:", "img-src 'self' data:", "style-src 'self'", "script-src 'self'"];
 const LOG_LINES_MAX = 500;
-// A client that hangs up while it polls sends its last POST beside a GET; when the POST is faster, the GET asks
-// for a session that is over. The answer is right, and the browser prints it.
-const HANGS_UP = [/status of 400/];
-// What the browser prints while the page looks for a node that was killed.
-const NODE_GONE = [/ERR_|WebSocket connection/];
 
-let browser;
-let gateway;
-let clients;
-let visitors = [];
+const site = consoleSite();
 
-before(async () => {
-  if (!existsSync(CHROMIUM)) throw new Error(`no Chromium at ${CHROMIUM}: install it, or set CHROMIUM`);
-  mkdirSync(SCREENSHOTS, { recursive: true });
-  gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0' } });
-  clients = keeper(gateway);
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
-});
-
-afterEach(async () => {
-  const ended = visitors;
-  visitors = [];
-  clients.closeAll();
-  await Promise.all(ended.map((visitor) => visitor.page.context().close()));
-  for (const visitor of ended) visitor.assertClean();
-});
-
-after(async () => {
-  await browser?.close();
-  await gateway?.stop();
-});
-
-/** A person with a name and a token for it. */
-function person(name, claims = {}) {
-  const userId = unique('user');
-  const email = `${userId}@example.org`;
-  return { userId, name, email, token: gateway.token({ userId, name, email, ...claims }) };
-}
-
-/** Opens the console in a fresh context. `expected` are console errors that the test provokes itself. */
-async function visit({ screen = DESKTOP, colorScheme = 'light', hash = '', url = gateway.url, expected = [] } = {}) {
-  const context = await browser.newContext({ ...screen, colorScheme, locale: 'en-GB' });
-  const page = await context.newPage();
-  page.setDefaultTimeout(DEADLINE);
-  const problems = [];
-  const asked = [];
-  page.on('console', (message) => { if (message.type() === 'error') problems.push(message.text()); });
-  page.on('pageerror', (error) => problems.push(String(error)));
-  page.on('request', (request) => asked.push(request.url()));
-  page.on('websocket', (socket) => asked.push(socket.url()));
-  const visitor = {
-    page,
-    asked,
-    assertClean() {
-      assert.deepEqual(problems.filter((text) => !expected.some((pattern) => pattern.test(text))), []);
-      assert.deepEqual(asked.filter((address) => new URL(address).host !== new URL(url).host), []);
-    },
-  };
-  visitors.push(visitor);
-  await page.goto(`${url}/${hash}`);
-  return visitor;
-}
-
-/** A visitor who is signed in as `who` and connected, and has joined `rooms`; the last one is in front. */
+/** A visitor who is signed in as `who` and has joined `rooms`; the last one is in front. */
 async function enter(who, { rooms = [], ...options } = {}) {
-  const visitor = await visit({ ...options, hash: `#token=${who.token}` });
-  await connected(visitor.page);
+  const visitor = await site.enter(who, options);
   for (const room of rooms) await joinRoom(visitor.page, room);
   return visitor;
-}
-
-/** Waits until `condition(element of selector, argument)` holds; else says what the element holds instead. */
-async function holds(page, selector, condition, argument, timeout = DEADLINE) {
-  const source = `(${condition})`;
-  try {
-    await page.locator(selector).first().waitFor({ state: 'attached' });
-    await page.waitForFunction(condition, argument, { timeout });
-  } catch (cause) {
-    const text = await page.locator(selector).allTextContents();
-    throw new Error(`${selector}: never ${source} with ${JSON.stringify(argument)}; it reads ${JSON.stringify(text)}`, { cause });
-  }
-}
-
-function reads(page, selector, text) {
-  return holds(page, selector, ([where, wanted]) => document.querySelector(where)?.textContent === wanted, [selector, text]);
-}
-
-function includes(page, selector, text, timeout) {
-  return holds(page, selector, ([where, wanted]) => document.querySelector(where)?.textContent.includes(wanted), [selector, text], timeout);
-}
-
-function connected(page) {
-  return holds(page, '#link-state', () => document.body.dataset.link === 'connected');
 }
 
 async function joinRoom(page, room) {
@@ -135,36 +38,23 @@ function texts(page) {
   return page.locator('#messages .msg[data-state=stored] .text').allTextContents();
 }
 
-function countOf(page, selector, count) {
-  return holds(page, 'body', ([where, wanted]) => document.querySelectorAll(where).length === wanted, [selector, count]);
-}
-
-async function openView(page, name) {
-  await page.click(`#views [data-view=${name}]`);
-  await page.locator(`#view-${name}`).waitFor();
-}
-
-function screenshot(page, name) {
-  return page.screenshot({ path: join(SCREENSHOTS, `console-${name}.png`) });
-}
-
 /** A client that is in chat room `room`, to play the other side. */
 async function guest(who, room) {
-  const socket = await clients.connect({ token: who.token });
+  const socket = await site.clients.connect({ token: who.token });
   assert.equal((await ask(socket, 'join_room', room)).success, true);
   return socket;
 }
 
 describe('the page', () => {
   test('loads whole from the node under the strict policy, and sees that the node is alive', async () => {
-    const { page, asked } = await visit();
-    await reads(page, '#health-text', `Node ${gateway.node} alive`);
+    const { page, asked } = await site.visit();
+    await reads(page, '#health-text', `Node ${site.gateway.node} alive`);
     await page.locator('#sign-in').waitFor();
     const paths = new Set(asked.map((address) => new URL(address).pathname));
     for (const path of ['/', '/console/console.css', '/console/console.js', '/console/logo.svg', '/socket.io/socket.io.esm.min.js', '/health']) {
       assert.ok(paths.has(path), `${path} was not asked for: ${[...paths]}`);
     }
-    const answer = await fetch(gateway.url);
+    const answer = await fetch(site.gateway.url);
     const policy = answer.headers.get('content-security-policy').split(/; */);
     assert.deepEqual(POLICY.filter((directive) => !policy.includes(directive)), []);
     assert.doesNotMatch(policy.join(), /unsafe/);
@@ -173,7 +63,7 @@ describe('the page', () => {
   });
 
   test('has no inline script, style or handler', async () => {
-    const html = await (await fetch(gateway.url)).text();
+    const html = await (await fetch(site.gateway.url)).text();
     assert.doesNotMatch(html, /<style|\sstyle=|\son\w+=|javascript:/i);
     assert.doesNotMatch(html, /<script(?![^>]*\ssrc=)/i);
   });
@@ -181,8 +71,8 @@ describe('the page', () => {
   for (const [name, screen] of [['desktop', DESKTOP], ['phone', PHONE]]) {
     test(`fits a ${name} without horizontal scrolling`, async () => {
       const room = unique('room');
-      const ada = person('Ada Lovelace With A Rather Long Name', EVERYTHING);
-      const { page } = await visit({ screen });
+      const ada = site.person('Ada Lovelace With A Rather Long Name', EVERYTHING);
+      const { page } = await site.visit({ screen });
       await fits(page, 'signed out');
       await page.fill('#token', ada.token);
       await page.press('#token', 'Enter');
@@ -208,28 +98,13 @@ describe('the page', () => {
       await fits(page, 'log');
     });
   }
-
-  /** Nothing is wider than the place it has; lists that scroll sideways by design are left out. */
-  async function fits(page, what) {
-    const wide = await page.evaluate(() => {
-      const inScroller = (node) => node.closest('#views, #room-list, .table, .sr-only, .who, svg') !== null;
-      const limit = document.documentElement.clientWidth;
-      return [...document.querySelectorAll('body, body *')]
-        .filter((node) => node.getClientRects().length > 0 && !inScroller(node))
-        .filter((node) => node.getBoundingClientRect().right > limit + 0.5 || node.getBoundingClientRect().left < -0.5)
-        .map((node) => `${node.tagName}#${node.id}.${node.className}`);
-    });
-    const [scroll, client] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-    assert.deepEqual(wide, [], what);
-    assert.ok(scroll <= client, `${what}: ${scroll} > ${client}`);
-  }
 });
 
 describe('signing in', () => {
   test('a token in the address signs in and leaves the address bar', async () => {
-    const ada = person('Ada Lovelace');
+    const ada = site.person('Ada Lovelace');
     const { page } = await enter(ada);
-    assert.equal(page.url(), `${gateway.url}/`);
+    assert.equal(page.url(), `${site.gateway.url}/`);
     await reads(page, '#fact-user', ada.userId);
     await reads(page, '#me-name', 'Ada Lovelace');
     await includes(page, '#fact-token', 'left');
@@ -238,8 +113,8 @@ describe('signing in', () => {
   });
 
   test('a pasted token signs in, and signing out forgets it', async () => {
-    const { page } = await visit({ expected: HANGS_UP });
-    await page.fill('#token', person('Ada').token);
+    const { page } = await site.visit({ expected: HANGS_UP });
+    await page.fill('#token', site.person('Ada').token);
     await page.click('#token-form button');
     await connected(page);
     await page.click('#sign-out');
@@ -250,7 +125,7 @@ describe('signing in', () => {
   });
 
   test('a wrong token is refused in words', async () => {
-    const { page } = await visit({ expected: HANGS_UP });
+    const { page } = await site.visit({ expected: HANGS_UP });
     await page.fill('#token', rawToken({ userId: 'eve', exp: Math.floor(Date.now() / 1000) + 3600 }, 'another secret'));
     await page.click('#token-form button');
     await includes(page, '#sign-in-alert', 'The node did not accept this token');
@@ -260,19 +135,19 @@ describe('signing in', () => {
   });
 
   test('an expired token leads back to the sign-in', async () => {
-    const token = gateway.token({ userId: 'old', exp: Math.floor(Date.now() / 1000) - 60 });
-    const { page } = await visit({ hash: `#token=${token}`, expected: HANGS_UP });
+    const token = site.gateway.token({ userId: 'old', exp: Math.floor(Date.now() / 1000) - 60 });
+    const { page } = await site.visit({ hash: `#token=${token}`, expected: HANGS_UP });
     await includes(page, '#sign-in-alert', 'This token has expired');
     await includes(page, '#sign-in-alert', 'Token expired · token_expired');
-    assert.equal(page.url(), `${gateway.url}/`);
+    assert.equal(page.url(), `${site.gateway.url}/`);
   });
 
   test('a token that expires while connected leads back to the sign-in, and a fresh one to the room', async () => {
     const room = unique('room');
     const userId = unique('brief');
-    const { page } = await enter({ token: gateway.token({ userId, exp: Math.floor(Date.now() / 1000) + 15 }) }, { rooms: [room], expected: HANGS_UP });
+    const { page } = await enter({ token: site.gateway.token({ userId, exp: Math.floor(Date.now() / 1000) + 15 }) }, { rooms: [room], expected: HANGS_UP });
     await includes(page, '#sign-in-alert', 'This token has expired', 30_000);
-    await page.fill('#token', gateway.token({ userId }));
+    await page.fill('#token', site.gateway.token({ userId }));
     await page.press('#token', 'Enter');
     await connected(page);
     await reads(page, '#room-name', `# ${room}`);
@@ -281,11 +156,11 @@ describe('signing in', () => {
 
   test('after signing out, the next person finds nothing of the last one', async () => {
     const room = unique('room');
-    const { page } = await enter(person('Ada'), { rooms: [room], expected: HANGS_UP });
+    const { page } = await enter(site.person('Ada'), { rooms: [room], expected: HANGS_UP });
     await say(page, 'for my eyes only');
     await countOf(page, '.msg[data-state=stored]', 1);
     await page.click('#sign-out');
-    await page.fill('#token', person('Bela').token);
+    await page.fill('#token', site.person('Bela').token);
     await page.press('#token', 'Enter');
     await connected(page);
     await reads(page, '#me-name', 'Bela');
@@ -297,11 +172,11 @@ describe('signing in', () => {
   test('e-mail and password sign in; a wrong password is refused in words', async () => {
     const email = `${unique('grace')}@example.org`;
     const added = await runGateway(['user', 'add', '--email', email, '--name', 'Grace Hopper', '--role', 'user'], {
-      env: { DATABASE_URL: gateway.databaseUrl, JWT_SECRET: gateway.secret },
+      env: { DATABASE_URL: site.gateway.databaseUrl, JWT_SECRET: site.gateway.secret },
       input: 'correct horse battery\n',
     });
     assert.equal(added.code, 0, added.stderr);
-    const { page } = await visit({ expected: [/status of 401/] });
+    const { page } = await site.visit({ expected: [/status of 401/] });
     await page.fill('#email', email);
     await page.fill('#password', 'wrong');
     await page.press('#password', 'Enter');
@@ -316,7 +191,7 @@ describe('signing in', () => {
 
 describe('the connection', () => {
   test('auto begins with polling and shows the upgrade', async () => {
-    const { page } = await enter(person('Ada'));
+    const { page } = await enter(site.person('Ada'));
     await reads(page, '#fact-transport', 'websocket');
     await openView(page, 'log');
     const lines = await page.locator('#log-lines [data-dir=sys] summary').allTextContents();
@@ -325,7 +200,7 @@ describe('the connection', () => {
   });
 
   test('the transport can be chosen, and the connection ended and made again', async () => {
-    const { page } = await enter(person('Ada'), { expected: HANGS_UP });
+    const { page } = await enter(site.person('Ada'), { expected: HANGS_UP });
     for (const transport of ['polling', 'websocket']) {
       const old = await page.textContent('#fact-socket');
       await page.selectOption('#transport', transport);
@@ -417,8 +292,8 @@ describe('the connection', () => {
 describe('chat', () => {
   test('two people talk in one room and see the messages in one order', async () => {
     const room = unique('room');
-    const ada = person('Ada Lovelace');
-    const bela = person('Bela Bartok');
+    const ada = site.person('Ada Lovelace');
+    const bela = site.person('Bela Bartok');
     const [a, b] = [await enter(ada, { rooms: [room] }), await enter(bela, { rooms: [room], colorScheme: 'dark' })];
     const wanted = [];
     for (let n = 1; n <= 5; n += 1) {
@@ -446,8 +321,8 @@ describe('chat', () => {
 
   test('who comes and goes is told in the room, and seen in the list', async () => {
     const room = unique('room');
-    const { page } = await enter(person('Ada'), { rooms: [room] });
-    const bela = person('Bela');
+    const { page } = await enter(site.person('Ada'), { rooms: [room] });
+    const bela = site.person('Bela');
     const socket = await guest(bela, room);
     await includes(page, '.notice', 'joined');
     await includes(page, '#member-list', bela.email);
@@ -458,7 +333,7 @@ describe('chat', () => {
 
   test('typing shows to the other person, and goes when the text is deleted or sent', async () => {
     const room = unique('room');
-    const [a, b] = [await enter(person('Ada'), { rooms: [room] }), await enter(person('Bela Bartok'), { rooms: [room] })];
+    const [a, b] = [await enter(site.person('Ada'), { rooms: [room] }), await enter(site.person('Bela Bartok'), { rooms: [room] })];
     // A first message teaches the name; typing events carry the e-mail only.
     await say(b.page, 'hello');
     await countOf(a.page, '.msg[data-state=stored]', 1);
@@ -476,7 +351,7 @@ describe('chat', () => {
 
   test('typing goes by itself after a pause', async () => {
     const room = unique('room');
-    const [a, b] = [await enter(person('Ada'), { rooms: [room] }), await enter(person('Bela'), { rooms: [room] })];
+    const [a, b] = [await enter(site.person('Ada'), { rooms: [room] }), await enter(site.person('Bela'), { rooms: [room] })];
     await b.page.locator('#message').pressSequentially('hmm');
     await includes(a.page, '#typing', 'is typing');
     await reads(a.page, '#typing', '');
@@ -485,7 +360,7 @@ describe('chat', () => {
 
   test('a reload stays signed in and shows the history', async () => {
     const room = unique('room');
-    const { page } = await enter(person('Ada'), { rooms: [room] });
+    const { page } = await enter(site.person('Ada'), { rooms: [room] });
     for (const text of ['one', 'two', 'three']) await say(page, text);
     await countOf(page, '.msg[data-state=stored]', 3);
     await page.reload();
@@ -497,10 +372,10 @@ describe('chat', () => {
 
   test('older messages come on demand, down to the start of the room', async () => {
     const room = unique('room');
-    const socket = await guest(person('Bela'), room);
+    const socket = await guest(site.person('Bela'), room);
     const wanted = Array.from({ length: 60 }, (_, n) => `message ${n + 1}`);
     for (const content of wanted) assert.equal((await ask(socket, 'send_message', { roomId: room, content })).success, true);
-    const { page } = await enter(person('Ada'), { rooms: [room] });
+    const { page } = await enter(site.person('Ada'), { rooms: [room] });
     await countOf(page, '.msg', 50);
     assert.deepEqual(await texts(page), wanted.slice(10));
     assert.equal(await page.locator('#room-start').isVisible(), false);
@@ -513,8 +388,8 @@ describe('chat', () => {
 
   test('several rooms: what arrives elsewhere is counted until it is read', async () => {
     const [here, there] = [unique('here'), unique('there')];
-    const { page } = await enter(person('Ada'), { rooms: [there, here] });
-    const socket = await guest(person('Bela'), there);
+    const { page } = await enter(site.person('Ada'), { rooms: [there, here] });
+    const socket = await guest(site.person('Bela'), there);
     for (const content of ['one', 'two']) await ask(socket, 'send_message', { roomId: there, content });
     const tab = page.locator('#room-list .tab').filter({ hasText: there });
     await reads(page, '#chat-badge', '2');
@@ -533,8 +408,8 @@ describe('chat', () => {
   test('markup in messages and names is shown as text', async () => {
     const room = unique('room');
     const script = '<script>window.pwned = 1</script><img src="/x" onerror="window.pwned = 1"> & <b>bold</b>';
-    const eve = person('<img src="/x" onerror="window.pwned = 1">');
-    const ada = await enter(person('Ada'), { rooms: [room] });
+    const eve = site.person('<img src="/x" onerror="window.pwned = 1">');
+    const ada = await enter(site.person('Ada'), { rooms: [room] });
     const other = await enter(eve, { rooms: [room] });
     await say(other.page, script);
     for (const { page } of [ada, other]) {
@@ -548,8 +423,8 @@ describe('chat', () => {
 
   test('a refused room is told and not kept; a message too long cannot be sent', async () => {
     const [other, room] = [unique('room'), unique('room')];
-    const { page } = await enter(person('Ada'), { rooms: [other, room] });
-    const socket = await guest(person('Bela'), other);
+    const { page } = await enter(site.person('Ada'), { rooms: [other, room] });
+    const socket = await guest(site.person('Bela'), other);
     await ask(socket, 'send_message', { roomId: other, content: 'unread' });
     await reads(page, '#chat-badge', '1');
     await page.fill('#join-room', 'not a room');
@@ -571,7 +446,7 @@ describe('chat', () => {
 describe('relay', () => {
   test('join, publish, receive, members and echo', async () => {
     const room = unique('sensors');
-    const ada = person('Ada', EVERYTHING);
+    const ada = site.person('Ada', EVERYTHING);
     const { page } = await enter(ada);
     await openView(page, 'relay');
     await page.fill('#relay-join-room', room);
@@ -595,7 +470,7 @@ describe('relay', () => {
   });
 
   test('a token without relay claims is told that it may do nothing', async () => {
-    const { page } = await enter(person('Ada'));
+    const { page } = await enter(site.person('Ada'));
     await openView(page, 'relay');
     await includes(page, '#relay-claims', 'may join nothing and publish to nothing');
     await page.fill('#relay-join-room', unique('room'));
@@ -608,7 +483,7 @@ describe('relay', () => {
 describe('the log', () => {
   test('lists events of both directions and their acks, filters, pauses and clears', async () => {
     const room = unique('room');
-    const { page } = await enter(person('Ada'), { rooms: [room] });
+    const { page } = await enter(site.person('Ada'), { rooms: [room] });
     await say(page, 'look at the log');
     await countOf(page, '.msg[data-state=stored]', 1);
     await openView(page, 'log');
@@ -634,7 +509,7 @@ describe('the log', () => {
 
     await page.click('#log-pause');
     const shown = await page.locator('#log-lines li').count();
-    const socket = await guest(person('Bela'), room);
+    const socket = await guest(site.person('Bela'), room);
     await ask(socket, 'send_message', { roomId: room, content: 'while paused' });
     await includes(page, '#log-count', '2 waiting');
     await countOf(page, '#log-lines li', shown);
@@ -646,14 +521,14 @@ describe('the log', () => {
 
   test(`keeps ${LOG_LINES_MAX} lines at most, the newest`, async () => {
     const room = unique('room');
-    const ada = person('Ada', EVERYTHING);
+    const ada = site.person('Ada', EVERYTHING);
     const { page } = await enter(ada);
     await openView(page, 'relay');
     await page.fill('#relay-join-room', room);
     await page.press('#relay-join-room', 'Enter');
     await includes(page, '#relay-rooms', room);
     await openView(page, 'log');
-    const socket = await clients.connect({ namespace: '/relay', token: ada.token });
+    const socket = await site.clients.connect({ namespace: '/relay', token: ada.token });
     const total = LOG_LINES_MAX + 50;
     for (let n = 1; n <= total; n += 1) socket.emit('publish', { room, event: 'tick', data: { n } });
     await includes(page, '#log-lines li:last-child', `{"n":${total}}`);
@@ -664,8 +539,8 @@ describe('the log', () => {
 
 test('on a phone, two people talk, and the page is photographed', async () => {
   const room = unique('room');
-  const { page } = await enter(person('Ada'), { rooms: [room], screen: PHONE });
-  const socket = await guest(person('Bela Bartok'), room);
+  const { page } = await enter(site.person('Ada'), { rooms: [room], screen: PHONE });
+  const socket = await guest(site.person('Bela Bartok'), room);
   await ask(socket, 'send_message', { roomId: room, content: 'Is the summit on for noon?' });
   await say(page, 'Yes, same place.');
   await countOf(page, '.msg[data-state=stored]', 2);

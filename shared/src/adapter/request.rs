@@ -29,6 +29,9 @@ pub struct Selection {
     pub except: Vec<String>,
 }
 
+/// The type of a request that only nodes of ours know.
+const COUNT: u8 = 100;
+
 /// A request of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request<'a> {
@@ -73,6 +76,13 @@ pub enum Request<'a> {
     },
     /// Descriptions of sockets.
     Fetch {
+        /// To answer with.
+        id: String,
+        /// Which.
+        selection: Selection,
+    },
+    /// How many sockets; nodes of ours alone ask and answer, with [`Response::ClientCount`].
+    Count {
         /// To answer with.
         id: String,
         /// Which.
@@ -217,6 +227,7 @@ pub fn decode_request(message: &[u8], max: usize) -> Result<Request<'_>, Request
         3 => Ok(Request::Leave { id: answer, selection, rooms }),
         4 => Ok(Request::Disconnect { id: answer, selection, close: wire.close.unwrap_or_default() }),
         5 => Ok(Request::Fetch { id: id.ok_or(RequestError)?, selection }),
+        COUNT => Ok(Request::Count { id: id.ok_or(RequestError)?, selection }),
         6 => {
             let data = wire.data.ok_or(RequestError)?;
             let data = data.iter().map(|value| value.get()).collect::<Vec<_>>().join(",");
@@ -360,6 +371,12 @@ pub fn encode_leave_sockets(uid: &str, of: &Selection, rooms: &[&str]) -> Vec<u8
 #[must_use]
 pub fn encode_disconnect_sockets(uid: &str, of: &Selection, close: bool) -> Vec<u8> {
     json!({"uid": uid, "type": 4, "opts": selection(of), "close": close}).to_string().into()
+}
+
+/// Asks how many sockets there are. Node.js servers pass over it.
+#[must_use]
+pub fn encode_count(uid: &str, id: &str, of: &Selection) -> Vec<u8> {
+    json!({"uid": uid, "requestId": id, "type": COUNT, "opts": selection(of)}).to_string().into()
 }
 
 /// Asks for descriptions of sockets.

@@ -118,6 +118,7 @@ impl Care {
             let announcements = self.tells(&call, next, step, duration);
             let moved = store::advance(records.pool(), (&call, next), &change, &announcements);
             if records.run(moved).await? {
+                tracing::debug!(call = id, state = next.as_str(), "a call has moved");
                 let realtime = self.context.announcer.tell(&announcements).await;
                 self.bring_presence(&call, next).await;
                 return Ok(Stepped { duration, realtime });
@@ -164,14 +165,25 @@ impl Care {
 
     /// Who is in a call is seen to be; who is in none any more is not. What fails is done by whoever looks after the call.
     async fn bring_presence(self: &Arc<Self>, call: &Call, state: State) {
-        let mut all = true;
-        for user in [&call.caller, &call.recipient] {
-            all &= presence::set_call(self, user, &call.id, state.is_active()).await.is_ok();
-        }
-        if state.is_over() && all {
-            let records = &self.context.records;
-            // Else it is settled once more.
-            let _ = records.run(store::set_settled(records.pool(), &call.id)).await;
+        let records = &self.context.records;
+        let mut state = state;
+        loop {
+            let mut all = true;
+            for user in [&call.caller, &call.recipient] {
+                all &= presence::set_call(self, user, &call.id, state.is_active()).await.is_ok();
+            }
+            if state.is_over() {
+                if all {
+                    // Else it is settled once more.
+                    let _ = records.run(store::set_settled(records.pool(), &call.id)).await;
+                }
+                return;
+            }
+            // It may have ended meanwhile, and the parties may have been brought out of it before they were brought in.
+            match records.run(store::find(records.pool(), &call.id)).await {
+                Ok(Some(now)) if now.state.is_over() => state = now.state,
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 

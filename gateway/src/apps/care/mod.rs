@@ -147,13 +147,13 @@ pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
     let id = socket.id();
     let body = Connected { socket_id: id.as_str(), user_id: socket.user().as_str() };
     socket.emit(&care.context, "connected", &body);
-    let entered = care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await;
-    let is_first = entered.is_ok_and(|entered| entered.first_of_user);
+    if care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await.is_err() {
+        // It has gone.
+        return;
+    }
     let (care, socket) = (Arc::clone(care), Arc::clone(socket));
     drop(care.context.clone().tasks.spawn(async move {
-        if is_first {
-            presence::came(&care, socket.user()).await;
-        }
+        presence::came(&care, socket.user()).await;
         calls::ring_again(&care, &socket).await;
     }));
 }
@@ -161,7 +161,7 @@ pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
 /// A user's last socket in a room is gone for good.
 pub(crate) async fn on_gone(care: &Arc<Care>, gone: &Gone) {
     if gone.room == notifications_room(&gone.user) {
-        presence::gone(care, &gone.user).await;
+        presence::gone(care, &gone.user, care.context.fanout.holdback()).await;
     }
     rooms::gone(care, gone).await;
 }

@@ -136,7 +136,7 @@ async fn tell_now(care: &Care, user: &UserId) {
     let mut said = None;
     while let Ok(now) = live.get(&keys).await {
         let record = Record::read(now.first().and_then(Option::as_deref));
-        let shown = socket::json(&record.shown(user));
+        let shown = crate::text::json(&record.shown(user));
         if said.as_ref() == Some(&shown) {
             return;
         }
@@ -150,29 +150,33 @@ async fn tell_now(care: &Care, user: &UserId) {
     }
 }
 
-/// A user has their first socket.
+/// A user has a socket.
 pub(super) async fn came(care: &Arc<Care>, user: &UserId) {
     let (arrival, now) = (rand::random(), now_ms());
     try_change(care, user, |record| {
-        let gone_for_good = !record.is_on;
-        record.is_on = true;
-        (record.lost_ms, record.is_idle) = (None, false);
-        (record.arrival, record.active_ms) = (arrival, now);
-        if gone_for_good {
+        if record.is_on && record.lost_ms.is_none() {
+            // By another socket.
+            return;
+        }
+        if !record.is_on {
             // A call does not outlive its party.
             record.call = None;
         }
+        (record.is_on, record.lost_ms, record.is_idle) = (true, None, false);
+        (record.arrival, record.active_ms) = (arrival, now);
     })
     .await;
     let _ = care.context.fanout.live().cancel(OFFLINE, user.as_str()).await;
 }
 
-/// A user's last socket was lost a hold-back ago: they are offline when the grace period is over, unless they come back.
-pub(super) async fn gone(care: &Arc<Care>, user: &UserId) {
-    let (held, grace) = (care.context.fanout.holdback(), care.context.settings.presence_grace);
+/// A user has no socket since `held`: they are offline when the grace period is over, unless they come back.
+pub(super) async fn gone(care: &Arc<Care>, user: &UserId, held: Duration) {
     let lost = now_ms().saturating_sub(u64::try_from(held.as_millis()).unwrap_or_default());
-    try_change(care, user, |record| record.lost_ms = Some(lost)).await;
-    let left = grace.saturating_sub(held).max(Duration::from_millis(1));
+    try_change(care, user, |record| {
+        record.lost_ms.get_or_insert(lost);
+    })
+    .await;
+    let left = care.context.settings.presence_grace.saturating_sub(held).max(Duration::from_millis(1));
     if let Err(error) = care.context.fanout.live().schedule(OFFLINE, user.as_str(), left).await {
         tracing::debug!(%error, "a user's grace period was not noted; whoever asks for them will");
     }
@@ -208,7 +212,12 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     let live = care.context.fanout.live();
     let before = live.get(&[key(user)]).await?.pop().flatten();
     let is_there = is_there(care, user).await?;
-    let arrival = Record::read(before.as_deref()).arrival;
+    let Record { arrival, lost_ms, .. } = Record::read(before.as_deref());
+    if !is_there && lost_ms.is_none() {
+        // Nobody has noted since when: the grace period begins now.
+        gone(care, user, Duration::ZERO).await;
+        return Ok(());
+    }
     let now = now_ms();
     change(care, user, |record| {
         // Who came meanwhile has another arrival.
@@ -336,7 +345,7 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppErro
             if kept.is_none() || (record.is_on && record.lost_ms.is_none()) {
                 match is_there(&care, &user).await {
                     Ok(true) => record.is_on = true,
-                    Ok(false) if record.is_on => gone(&care, &user).await,
+                    Ok(false) if record.is_on => gone(&care, &user, Duration::ZERO).await,
                     Ok(false) | Err(_) => {}
                 }
             }

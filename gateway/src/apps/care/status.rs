@@ -103,7 +103,7 @@ impl Record {
 
     /// What is kept of the record.
     pub(super) fn write(&self) -> String {
-        crate::socket::json(self)
+        crate::text::json(self)
     }
 
     /// The status that others see.

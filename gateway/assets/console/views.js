@@ -1,0 +1,60 @@
+// The views: one button in the top bar and one section each, paired by `data-view`.
+
+import { $, memory, setText } from './page.js';
+import { each, parts, session } from './session.js';
+
+export const views = {
+  current: 'chat',
+  // What waits in each view to be seen.
+  waiting: new Map(),
+
+  listen() {
+    $('views').addEventListener('click', (event) => {
+      const button = event.target.closest('button');
+      if (button) this.show(button.dataset.view);
+    });
+    const view = memory.get('view');
+    if ([...document.querySelectorAll('#views button')].some((button) => button.dataset.view === view)) this.current = view;
+  },
+
+  show(name) {
+    this.current = name;
+    memory.set('view', name);
+    this.paint();
+    document.querySelector(`#views [data-view=${name}]`).scrollIntoView({ block: 'nearest', inline: 'nearest' });
+    each('shown', name);
+  },
+
+  /** Whether the person can see the view now. */
+  isOpen(name) {
+    return name === this.current && session.token !== null && !document.hidden;
+  },
+
+  /** Says at the view's button, and in the window's title, how many of `what` wait there. */
+  badge(name, what, count) {
+    this.waiting.set(`${name} ${what}`, count);
+    const sum = (ofView) => [...this.waiting].reduce((total, [key, one]) => (key.startsWith(ofView) ? total + one : total), 0);
+    const badge = $(`${name}-badge`);
+    badge.hidden = sum(`${name} `) === 0;
+    setText(badge, String(sum(`${name} `)));
+    document.title = sum('') > 0 ? `(${sum('')}) Muster` : 'Muster';
+  },
+
+  /** Only the log shows without a token, and it says nothing to most people. */
+  putOut() {
+    if (this.current === 'log') this.current = 'chat';
+  },
+
+  /** The log can be read by anybody who has the page open; every other view needs a token. */
+  paint() {
+    const open = session.token !== null || this.current === 'log';
+    $('sign-in').hidden = open;
+    for (const view of document.querySelectorAll('.view')) view.hidden = !open || view.dataset.view !== this.current;
+    for (const button of document.querySelectorAll('#views button')) {
+      if (button.dataset.view === this.current) button.setAttribute('aria-current', 'page');
+      else button.removeAttribute('aria-current');
+    }
+  },
+};
+
+parts.push(views);
