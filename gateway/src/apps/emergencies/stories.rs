@@ -6,7 +6,7 @@ use fanout::{Place, metres_between};
 use serde::Serialize;
 use serde_json::json;
 use shared::auth::Claims;
-use shared::limits::{NEARBY_MAX, NEARBY_SCANNED_MAX};
+use shared::limits::{EMERGENCIES_SCANNED_MAX, NEARBY_MAX};
 use shared::names::Room;
 use uuid::Uuid;
 
@@ -127,7 +127,7 @@ impl Emergencies {
                 let alerted = app.alert(&emergency).await;
                 let mut data = serde_json::to_value(emergency.shown(Viewer::Insider)).unwrap_or_default();
                 match alerted {
-                    Ok(near) => data["nearbyHelperCount"] = near.into(),
+                    Ok(near) => data["nearbyHelperCount"] = json!(near),
                     Err(error) => {
                         tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
                         data["nearbyHelperCount"] = json!(null);
@@ -141,7 +141,7 @@ impl Emergencies {
 
     /// The sockets of who takes part enter the room, on all nodes. Where that fails they do so when they connect anew,
     /// when Redis is back, or when they ask.
-    async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
+    pub(super) async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
         if let Err(error) = self.context.fanout.join_user(&self.namespace, user, &room(id)).await {
             tracing::warn!(%error, emergency = id, "not all sockets of a participant entered its room");
         }
@@ -152,6 +152,7 @@ impl Emergencies {
         if !is_helper(claims) {
             return Err(AppError::Forbidden("Only helpers may respond".into()));
         }
+        within(&self.rates.responses, &claims.user)?;
         let emergency = self.find(&id).await?;
         if emergency.is_of(claims) {
             return Err(AppError::Forbidden("The owner cannot respond".into()));
@@ -203,6 +204,7 @@ impl Emergencies {
         id: String,
         (status, notes): (HelperStatus, Option<String>),
     ) -> Result<(), AppError> {
+        within(&self.rates.responses, &claims.user)?;
         let records = &self.context.records;
         let emergency = self.find(&id).await?;
         let known = records.run(store::find_helper(records.pool(), &id, claims.user.as_str())).await?;
@@ -235,10 +237,8 @@ impl Emergencies {
                     Changed::Over => return Err(over(&app.find(&id).await?)),
                 }
                 app.context.announcer.tell(&announcements).await;
-                if status == HelperStatus::Cancelled
-                    && let Err(error) = app.context.fanout.leave_user(&app.namespace, &user, &room(&id)).await
-                {
-                    tracing::warn!(%error, emergency = id, "not all sockets of a helper left its room");
+                if status == HelperStatus::Cancelled {
+                    super::rooms::take_out(&app, user, id);
                 }
                 Ok(())
             })
@@ -290,9 +290,17 @@ impl Emergencies {
                     }
                 }
                 app.context.announcer.tell(&announcements).await;
-                let shown = app.find(&id).await?;
-                let body = json!({"emergency": shown.shown(Viewer::Outsider), "nearbyHelperIds": []});
-                app.context.pusher.push("emergency:ended", &body);
+                let ended = Emergency {
+                    status,
+                    updated_at_ms: at,
+                    ended_at_ms: Some(at),
+                    ended_by: Some(by.clone()),
+                    resolution_type: kind.map(str::to_owned),
+                    resolution_notes: notes.map(str::to_owned),
+                    ..emergency.clone()
+                };
+                let body = json!({"emergency": ended.shown(Viewer::Outsider), "nearbyHelperIds": []});
+                app.context.pusher.push("emergency:ended", &id, &body);
                 Ok(())
             })
             .await
@@ -327,7 +335,7 @@ impl Emergencies {
         }
         let records = &self.context.records;
         let area = Area::around(place, radius);
-        let found = records.run(store::open_in(records.pool(), &area, NEARBY_SCANNED_MAX)).await?;
+        let found = records.run(store::open_in(records.pool(), &area, EMERGENCIES_SCANNED_MAX)).await?;
         let mut near: Vec<(f64, &Emergency)> = found
             .iter()
             .map(|emergency| (metres_between(place, emergency.place), emergency))
