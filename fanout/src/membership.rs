@@ -262,6 +262,22 @@ impl Fanout {
         }
     }
 
+    /// Whether a user has a socket in a room, on any node.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
+    pub async fn is_in(&self, namespace: &str, room: &str, user: &UserId) -> Result<bool, FanoutError> {
+        let rooms = self.rooms(namespace)?;
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => {
+                Ok(rooms.sockets_of(user.as_str()).iter().any(|socket| socket.is_in(room)))
+            }
+            Backplane::Redis { cluster, .. } => {
+                cluster.presence.is_in(&room_key(namespace, room), user.as_str()).await
+            }
+        }
+    }
+
     /// How many are in a room, on all nodes.
     ///
     /// # Errors

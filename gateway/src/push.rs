@@ -12,7 +12,6 @@ use sha2::Sha256;
 use shared::config::PushConfig;
 use shared::limits::{PUSH_AT_ONCE, PUSH_QUEUE_MAX, PUSH_RETRY_MS, PUSH_TIMEOUT_MS, PUSH_TRIES_MAX};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::clock::{iso, now_ms, now_s};
 use crate::metrics::{self, Push};
@@ -46,10 +45,11 @@ impl Pusher {
         Ok(Self { queue: Some(queue) })
     }
 
-    /// Asks for an event to be pushed: `{id, event, …body, timestamp}`.
-    pub(crate) fn push(&self, event: &str, body: &impl Serialize) {
+    /// Asks for an event to be pushed: `{id, event, …body, timestamp}`. An event about the same `subject` has the same id,
+    /// so that who gets it twice, of two nodes, knows.
+    pub(crate) fn push(&self, event: &str, subject: &str, body: &impl Serialize) {
         let Some(queue) = &self.queue else { return };
-        let id = Uuid::now_v7().to_string();
+        let id = format!("{event}:{subject}");
         let mut content = json!({"id": id, "event": event, "timestamp": iso(now_ms())});
         if let (Some(content), Ok(serde_json::Value::Object(body))) =
             (content.as_object_mut(), serde_json::to_value(body))

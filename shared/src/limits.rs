@@ -443,3 +443,6 @@ pub const ROOM_GRANTS_MAX: usize = 1_000;
 
 /// Milliseconds that the receipt of an emit waits for all nodes to tell how many sockets they have.
 pub const REACH_WAIT_MS: u64 = 250;
+
+/// Open emergencies that a search nearby looks at; the nearest by their degrees.
+pub const EMERGENCIES_SCANNED_MAX: u32 = 1_000;

@@ -154,6 +154,17 @@ impl Live<'_> {
         }
     }
 
+    /// Somebody whose place another node was told is here now: it is good though that node may go.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn adopt(&self, map: &str, id: &str) -> Result<(), FanoutError> {
+        match self.kept() {
+            Kept::Here(_) => Ok(()),
+            Kept::Redis(store) => store.adopt(map, id).await,
+        }
+    }
+
     /// Forgets where somebody is.
     ///
     /// # Errors

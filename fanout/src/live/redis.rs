@@ -20,8 +20,8 @@ const GEO_LATITUDE_MAX: f64 = 85.05;
 /// Metres by which a search is wider than asked: geo sets keep places to less than a metre.
 const GEO_MARGIN: f64 = 10.0;
 
-/// Metres from where geo sets end to a pole, and a little more.
-const GEO_POLAR: f64 = 560_000.0;
+/// Beyond this latitude everybody is looked at: geo sets end a little further, and search badly before.
+const GEO_POLAR: f64 = 75.0;
 
 /// The scripts.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(crate) struct LiveScripts {
     due: Script,
     place: Script,
     near: Script,
+    adopt: Script,
 }
 
 impl Default for LiveScripts {
@@ -39,6 +40,7 @@ impl Default for LiveScripts {
             due: Script::new(include_str!("../lua/due.lua")),
             place: Script::new(include_str!("../lua/place.lua")),
             near: Script::new(include_str!("../lua/near.lua")),
+            adopt: Script::new(include_str!("../lua/adopt.lua")),
         }
     }
 }
@@ -155,6 +157,14 @@ impl LiveStore<'_> {
         Ok(())
     }
 
+    pub(super) async fn adopt(&self, map: &str, id: &str) -> Result<(), FanoutError> {
+        let [_, exact, _] = self.places(map);
+        let node = self.cluster.node;
+        let args = [id.as_bytes(), node.as_str().as_bytes()];
+        let _: u8 = self.cluster.live.adopt.run(&self.cluster.commands, &[&exact], &args).await?;
+        Ok(())
+    }
+
     /// Everybody who may be near enough, told by nodes that live.
     pub(super) async fn around(
         &self,
@@ -165,11 +175,12 @@ impl LiveStore<'_> {
     ) -> Result<Vec<Near>, FanoutError> {
         let keys = self.places(map);
         let latitude = place.latitude.clamp(-GEO_LATITUDE_MAX, GEO_LATITUDE_MAX);
-        let is_polar = place.latitude.abs() > GEO_LATITUDE_MAX - 1.0 - radius / 100_000.0;
-        let reach = radius * 1.001 + if is_polar { GEO_POLAR } else { GEO_MARGIN };
+        let is_polar = place.latitude.abs() + radius / 100_000.0 > GEO_POLAR;
+        let reach = radius * 1.001 + GEO_MARGIN;
         let numbers =
             [place.longitude.to_string(), latitude.to_string(), reach.to_string(), limit.to_string()];
-        let args = [&*numbers[0], &numbers[1], &numbers[2], &numbers[3]].map(str::as_bytes);
+        let all = if is_polar { "1" } else { "0" };
+        let args = [&*numbers[0], &numbers[1], &numbers[2], &numbers[3], all].map(str::as_bytes);
         let keys = [&*keys[0], &keys[1], &keys[2]];
         let flat: Vec<String> = self.cluster.live.near.run(&self.cluster.commands, &keys, &args).await?;
         let living = self.cluster.presence.living_ids().await?;

@@ -110,6 +110,16 @@ impl ClusterPresence {
         Ok((RoomCount { sockets, users }, false))
     }
 
+    /// Whether a user has a socket in a room, on a node that lives.
+    pub(crate) async fn is_in(&self, room: &str, user: &str) -> Result<bool, FanoutError> {
+        for share in self.living_shares(room).await? {
+            if self.store.has_user(&share.incarnation, room, user).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Who is in a room, on all nodes.
     pub(crate) async fn members(&self, room: &str) -> Result<Vec<Kept>, FanoutError> {
         let shares = self.living_shares(room).await?;

@@ -336,6 +336,10 @@ impl Handle {
         Ok(members.into_iter().map(|member| member.user).collect())
     }
 
+    pub(super) async fn has_user(&self, inc: &str, room: &str, user: &str) -> Answer<bool> {
+        Ok(self.users(inc, room).await?.contains(user))
+    }
+
     pub(super) async fn members(&self, inc: &str, room: &str) -> Answer<Vec<Kept>> {
         self.call(|data, _| {
             let held = data.rooms.get(room).and_then(|room| room.get(inc)).cloned().unwrap_or_default();

@@ -240,6 +240,11 @@ impl Store {
         on_store!(self, store => store.users(inc, room))
     }
 
+    /// Whether an incarnation has a socket of a user in a room.
+    pub(crate) async fn has_user(&self, inc: &str, room: &str, user: &str) -> Answer<bool> {
+        on_store!(self, store => store.has_user(inc, room, user))
+    }
+
     /// The members that an incarnation has in a room.
     pub(crate) async fn members(&self, inc: &str, room: &str) -> Answer<Vec<Kept>> {
         on_store!(self, store => store.members(inc, room))
@@ -424,6 +429,11 @@ impl RedisStore {
     async fn users(&self, inc: &str, room: &str) -> Answer<HashSet<String>> {
         let key = format!("{}u:{inc}", self.base(room));
         self.commands.query_long(redis::cmd("HKEYS").arg(key)).await
+    }
+
+    async fn has_user(&self, inc: &str, room: &str, user: &str) -> Answer<bool> {
+        let key = format!("{}u:{inc}", self.base(room));
+        self.commands.query(redis::cmd("HEXISTS").arg(key).arg(user)).await
     }
 
     async fn members(&self, inc: &str, room: &str) -> Answer<Vec<Kept>> {

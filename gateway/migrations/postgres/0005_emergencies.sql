@@ -38,10 +38,12 @@ CREATE TABLE emergency_helpers (
     notes TEXT,
     joined_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
+    -- 1: the emergency is open, and they respond.
+    is_open BIGINT NOT NULL,
     PRIMARY KEY (emergency_id, user_id)
 );
 
-CREATE INDEX emergency_helpers_of_user ON emergency_helpers (user_id);
+CREATE INDEX emergency_helpers_open ON emergency_helpers (user_id) WHERE is_open = 1;
 
 CREATE TABLE emergency_messages (
     id TEXT PRIMARY KEY,

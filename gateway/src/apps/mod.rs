@@ -187,7 +187,8 @@ impl App {
     pub(crate) async fn on_told(&self, announcement: &Announcement) {
         match self {
             Self::Care(care) => care::on_told(care, announcement).await,
-            Self::Chat(_) | Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => {}
+            Self::Emergencies(app) => emergencies::on_told(app, announcement).await,
+            Self::Chat(_) | Self::Relay(_) | Self::Sos(_) => {}
         }
     }
 

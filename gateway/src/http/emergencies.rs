@@ -42,6 +42,7 @@ pub(super) fn routes() -> Router<Site> {
 
 const NOT_SEEN: &str = "Not authorized to see this emergency";
 const NOT_FOUND: &str = "Emergency not found";
+const TOO_MANY: &str = "Too many requests";
 const NOTES: [&str; 2] = ["Notes too long (max 2000 characters)", "Notes contains a null character"];
 const OVER: [&str; 2] = ["Emergency is resolved", "Emergency is cancelled"];
 
@@ -77,7 +78,7 @@ fn describe_raising(section: &mut Section) {
                     "Address contains a null character",
                 ],
             )
-            .refuse(429, "Too many requests"),
+            .refuse(429, TOO_MANY),
     );
 }
 
@@ -94,7 +95,8 @@ fn describe_helping(section: &mut Section) {
             .refuse(400, "Invalid id")
             .refuse_all(403, &["Only helpers may respond", "The owner cannot respond"])
             .refuse(404, NOT_FOUND)
-            .refuse_all(409, &OVER),
+            .refuse_all(409, &OVER)
+            .refuse(429, TOO_MANY),
     );
     section.operation(
         Operation::put("/api/v1/emergencies/{id}/helper-status", "Tells how far the helper is.")
@@ -113,7 +115,8 @@ fn describe_helping(section: &mut Section) {
             .refuse_all(403, &["Only responding helpers may do this", NOT_SEEN])
             .refuse(404, NOT_FOUND)
             .refuse(409, "You do not respond any more")
-            .refuse_all(409, &OVER),
+            .refuse_all(409, &OVER)
+            .refuse(429, TOO_MANY),
     );
 }
 

@@ -25,6 +25,9 @@ use crate::metrics;
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// Greater than every id that was made here, in the order of any database and language: they are hexadecimal digits.
+pub(crate) const LAST_ID: &str = "z";
+
 /// The records. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {

@@ -19,6 +19,7 @@ use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{False, Name, OwnId, Time};
 use crate::error::AppError;
+use crate::records::LAST_ID;
 use crate::socket::Socket;
 
 /// The event of a new message.
@@ -365,8 +366,7 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
 pub(super) async fn conversations(care: &Care, socket: &Socket, page: Page) -> Handled {
     care.may_list(socket.user())?;
     let (records, user) = (&care.context.records, socket.user().as_str());
-    // Greater than any id of a message.
-    let before = page.before.as_deref().unwrap_or("~");
+    let before = page.before.as_deref().unwrap_or(LAST_ID);
     let found = store::last_of_each(records.pool(), user, before, i64::from(page.limit));
     let mut conversations = Vec::new();
     for message in records.run(found).await? {

@@ -18,6 +18,7 @@ use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Name, OwnId, Time};
 use crate::error::AppError;
+use crate::records::LAST_ID;
 use crate::socket::Socket;
 
 const INSERT: &str = "INSERT INTO care_notifications \
@@ -222,8 +223,7 @@ pub(super) async fn list(care: &Care, socket: &Socket, page: Page) -> Handled {
     let sql = format!("{COLUMNS} WHERE user_id = $1 AND id < $2 {unread_only} ORDER BY id DESC LIMIT $3");
     let query = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(user.as_str().to_owned())
-        // Greater than any id.
-        .bind(page.before.unwrap_or_else(|| "~".to_owned()))
+        .bind(page.before.unwrap_or_else(|| LAST_ID.to_owned()))
         .bind(i64::from(page.limit) + 1);
     let rows = records.run(query.fetch_all(records.pool())).await?;
     let has_more = rows.len() > page.limit as usize;

@@ -40,7 +40,8 @@ pub(super) struct Which {
 pub(super) struct NewMessage {
     #[schemars(with = "Name")]
     pub(super) emergency_id: String,
-    /// From the owner: one of the helpers; all of them unless sent. From a helper: the owner, if anybody.
+    /// From the owner: one of the helpers; all of them unless sent. From a helper: the owner, who need not be named, and
+    /// in anonymous mode cannot be.
     #[schemars(with = "Option<Name>")]
     pub(super) recipient_id: Option<String>,
     /// Trimmed; then 1 to 1,000 characters, none of them NUL.

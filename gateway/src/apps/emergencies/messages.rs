@@ -6,7 +6,7 @@ use shared::auth::Claims;
 use shared::names::UserId;
 use uuid::Uuid;
 
-use super::emergency::{Emergency, Helper, HelperStatus, Message, SenderRole, ShownMessage, is_admin};
+use super::emergency::{Emergency, HelperStatus, Message, SenderRole, ShownMessage, is_admin};
 use super::events::{NewMessage, Sent};
 use super::store::{self, Changed};
 use super::{Emergencies, within};
@@ -21,23 +21,26 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
     within(&app.rates.messages, socket.user())?;
     let emergency = app.find(&new.emergency_id).await?;
     let sender = socket.user().as_str();
-    let helpers = app.helpers_of(&emergency.id).await?;
-    let mut responding = helpers.iter().filter(|helper| helper.status != HelperStatus::Cancelled);
+    let records = &app.context.records;
     let is_owner = emergency.owner.id == sender;
-    let recipients: Vec<&str> = if is_owner {
-        let all = responding.map(|helper| &*helper.id);
-        let meant: Vec<&str> =
-            all.filter(|id| new.recipient_id.as_deref().is_none_or(|to| to == *id)).collect();
+    let recipients: Vec<String> = if is_owner {
+        let helpers = app.helpers_of(&emergency.id).await?;
+        let responding = helpers.iter().filter(|helper| helper.status != HelperStatus::Cancelled);
+        let all = responding.map(|helper| helper.id.clone());
+        let meant: Vec<_> = all.filter(|id| new.recipient_id.as_ref().is_none_or(|to| to == id)).collect();
         if meant.is_empty() {
             return Err(AppError::NotFound("No such helper".into()));
         }
         meant
     } else {
-        let to_owner = new.recipient_id.as_deref().is_none_or(|to| to == emergency.owner.id);
-        if !to_owner || !responding.any(|helper| helper.id == sender) {
+        // Whose emergency it is can be guessed by nobody: to name anybody at all is refused where that is hidden.
+        let named = new.recipient_id.as_ref();
+        let to_owner = named.is_none_or(|to| !emergency.anonymous && *to == emergency.owner.id);
+        let helper = records.run(store::find_helper(records.pool(), &emergency.id, sender)).await?;
+        if !to_owner || !helper.is_some_and(|helper| helper.status != HelperStatus::Cancelled) {
             return Err(AppError::Forbidden("Not authorized to write in this emergency".into()));
         }
-        vec![&emergency.owner.id]
+        vec![emergency.owner.id.clone()]
     };
     let message = Message {
         id: Uuid::now_v7().to_string(),
@@ -86,8 +89,10 @@ impl Emergencies {
         let whose = if emergency.is_of(claims) || is_admin(claims) {
             None
         } else {
-            let helpers: Vec<Helper> = self.helpers_of(id).await?;
-            if !helpers.iter().any(|helper| helper.id == user) {
+            let records = &self.context.records;
+            let helper = records.run(store::find_helper(records.pool(), id, user)).await?;
+            // Who does not help any more has no part in what is said since.
+            if !helper.is_some_and(|helper| helper.status != HelperStatus::Cancelled) {
                 return Err(AppError::Forbidden("Not authorized to read these messages".into()));
             }
             Some(user)

@@ -23,6 +23,7 @@ use shared::limits::{HELPER_POSITION_S, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
 use super::{Event, Handled, Handling};
+use crate::announce::Announcement;
 use crate::context::Context;
 use crate::error::AppError;
 use crate::limiter::{Meters, Rate};
@@ -52,6 +53,7 @@ pub(crate) struct Emergencies {
     namespace: Namespace,
     helpers: Room,
     rates: Rates,
+    alerts: alert::Alerts,
 }
 
 /// Rates of every user, by the class of what they do.
@@ -61,6 +63,7 @@ struct Rates {
     messages: Meters<UserId>,
     locations: Meters<UserId>,
     joins: Meters<UserId>,
+    responses: Meters<UserId>,
 }
 
 impl Default for Rates {
@@ -72,6 +75,7 @@ impl Default for Rates {
             messages: meters(5, 20),
             locations: meters(5, 20),
             joins: meters(10, 40),
+            responses: meters(2, 20),
         }
     }
 }
@@ -89,7 +93,13 @@ impl Emergencies {
     /// Makes the app and starts the task that alerts helpers where that could not be done at once.
     pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let helpers = Room::prefixed(HELPERS, "");
-        let this = Arc::new(Self { context, namespace, helpers, rates: Rates::default() });
+        let this = Arc::new(Self {
+            context,
+            namespace,
+            helpers,
+            rates: Rates::default(),
+            alerts: alert::Alerts::default(),
+        });
         this.context.tasks.spawn_until_stop(alert::alert_left_over(Arc::clone(&this)));
         this
     }
@@ -135,6 +145,11 @@ pub(crate) async fn on_back(app: &Emergencies, back: &Gone) {
     if back.room == app.helpers {
         rooms::tell_helper(app, &back.user, "helper:online").await;
     }
+}
+
+/// An announcement was told that had been left over: a helper whose node died may not be in the room.
+pub(crate) async fn on_told(app: &Emergencies, announcement: &Announcement) {
+    rooms::told_later(app, announcement).await;
 }
 
 /// What another node asked of this one may have been missed.

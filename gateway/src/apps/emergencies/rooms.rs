@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout::{FanoutError, LocalSocket, Place, Target};
+use serde::Deserialize;
 use shared::auth::Claims;
 use shared::limits::AUTO_JOIN_RETRY_MS;
 use shared::names::UserId;
@@ -12,6 +13,7 @@ use shared::names::UserId;
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
 use super::events::{Entered, HelperLocation, HelperPresence, Joined, Left, Located};
 use super::{Emergencies, POSITION_KEPT, POSITIONS, ROOM_PREFIX, room, store, within};
+use crate::announce::Announcement;
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
@@ -28,6 +30,11 @@ pub(super) async fn join(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> H
     }
     let room = room(id);
     app.context.fanout.enter(socket.local(), &room).await?;
+    if !may_join(app, &claims, &emergency).await? {
+        // They have cancelled meanwhile, before there was anybody to be taken out.
+        app.context.fanout.leave(socket.local(), room.as_str()).await;
+        return Err(AppError::Forbidden("Not authorized to join this emergency room".into()));
+    }
     let message = "Successfully joined emergency room";
     let entered = Entered { emergency_id: id, room: room.as_str(), message };
     socket.emit(&app.context, "emergency:joined", &entered);
@@ -103,10 +110,15 @@ async fn tell_place(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Re
 pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     if is_helper(&socket.claims())
         && let Ok(entered) = app.context.fanout.enter_own(socket.local(), &app.helpers).await
-        && entered.first_of_user
     {
         let (app, user) = (Arc::clone(app), socket.user().clone());
-        drop(app.context.clone().tasks.spawn(async move { tell_helper(&app, &user, "helper:online").await }));
+        drop(app.context.clone().tasks.spawn(async move {
+            // The node that was told their place may be going.
+            let _ = app.context.fanout.live().adopt(POSITIONS, user.as_str()).await;
+            if entered.first_of_user {
+                tell_helper(&app, &user, "helper:online").await;
+            }
+        }));
     }
     if bring(app, socket.local()).await.is_ok() {
         return;
@@ -124,10 +136,16 @@ pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
 
 async fn bring(app: &Emergencies, socket: &Arc<LocalSocket>) -> Result<(), AppError> {
     let (records, user) = (&app.context.records, socket.user().as_str());
-    let mut ids = records.run(store::owns(records.pool(), user)).await?;
-    ids.extend(records.run(store::helps_in(records.pool(), user)).await?);
-    for id in &ids {
+    let owned = records.run(store::owns(records.pool(), user)).await?;
+    let helped = records.run(store::helps_in(records.pool(), user)).await?;
+    for id in owned.iter().chain(&helped) {
         enter(app, socket, id).await;
+    }
+    if !helped.is_empty() {
+        let still = records.run(store::helps_in(records.pool(), user)).await?;
+        for id in helped.iter().filter(|id| !still.contains(id) && !owned.contains(id)) {
+            app.context.fanout.leave(socket, room(id).as_str()).await;
+        }
     }
     Ok(())
 }
@@ -155,8 +173,51 @@ pub(super) async fn bring_all(app: &Emergencies) {
     }
 }
 
+/// Takes a helper who has cancelled out of a room; tried again where Redis is away.
+pub(super) fn take_out(app: &Arc<Emergencies>, user: UserId, id: String) {
+    let app = Arc::clone(app);
+    app.context.clone().tasks.spawn_until_stop(async move {
+        while let Err(error) = app.context.fanout.leave_user(&app.namespace, &user, &room(&id)).await {
+            tracing::debug!(%error, emergency = id, "a helper is still to be taken out of a room");
+            tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
+        }
+        // Who responds again meanwhile belongs there.
+        let records = &app.context.records;
+        let helps_in = records.run(store::helps_in(records.pool(), user.as_str())).await;
+        if helps_in.is_ok_and(|ids| ids.contains(&id)) {
+            app.bring_user(&user, &id).await;
+        }
+    });
+}
+
+/// That a helper responds was told late: their node may have died before their sockets were in the room.
+pub(super) async fn told_later(app: &Emergencies, announcement: &Announcement) {
+    #[derive(Deserialize)]
+    struct Who {
+        id: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Joined {
+        emergency_id: String,
+        helper: Who,
+    }
+    if announcement.event != "helper:joined" {
+        return;
+    }
+    let Ok(joined) = serde_json::from_str::<Joined>(&announcement.body) else { return };
+    if let Ok(helper) = UserId::parse(&joined.helper.id) {
+        app.bring_user(&helper, &joined.emergency_id).await;
+    }
+}
+
 /// A helper has no socket any more: they are near nothing, and whom they help is told.
 pub(super) async fn helper_gone(app: &Emergencies, user: &UserId) {
+    let namespace = app.namespace.as_str();
+    if let Ok(true) = app.context.fanout.is_in(namespace, app.helpers.as_str(), user).await {
+        // They are back; that was told when they came.
+        return;
+    }
     if let Err(error) = app.context.fanout.live().forget(POSITIONS, user.as_str()).await {
         tracing::debug!(%error, "a helper's place was not forgotten; it will be in a while");
     }

@@ -9,6 +9,7 @@ use sqlx::{AnyConnection, AnyPool, Row as _};
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
 use crate::announce::{self, Announcement};
 use crate::geo::Area;
+use crate::records::LAST_ID;
 
 const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avatar, kind, category, description, \
     latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted) \
@@ -22,24 +23,26 @@ const BEGIN_RESPONSE: &str =
 const GO_ON: &str =
     "UPDATE emergencies SET updated_at = $2 WHERE id = $1 AND status IN ('active', 'responding')";
 const ADD_HELPER: &str = "INSERT INTO emergency_helpers (emergency_id, user_id, user_name, trust_score, \
-    rating_average, rating_count, status, joined_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, 'responding', $7, $7) \
-    ON CONFLICT (emergency_id, user_id) DO UPDATE SET status = 'responding', notes = NULL, \
+    rating_average, rating_count, status, joined_at, updated_at, is_open) \
+    VALUES ($1, $2, $3, $4, $5, $6, 'responding', $7, $7, 1) \
+    ON CONFLICT (emergency_id, user_id) DO UPDATE SET status = 'responding', notes = NULL, is_open = 1, \
     joined_at = excluded.joined_at, updated_at = excluded.updated_at WHERE emergency_helpers.status = 'cancelled'";
-const SET_HELPER: &str = "UPDATE emergency_helpers SET status = $3, notes = $4, updated_at = $5 \
-    WHERE emergency_id = $1 AND user_id = $2 AND status <> 'cancelled'";
+const SET_HELPER: &str = "UPDATE emergency_helpers SET status = $3, notes = $4, updated_at = $5, \
+    is_open = CASE WHEN $3 = 'cancelled' THEN 0 ELSE 1 END WHERE emergency_id = $1 AND user_id = $2 AND status <> 'cancelled'";
 const END: &str = "UPDATE emergencies SET status = $2, updated_at = $3, ended_at = $3, ended_by = $4, \
     resolution_type = $5, resolution_notes = $6 WHERE id = $1 AND status IN ('active', 'responding')";
 const HELPERS: &str = "SELECT user_id, user_name, trust_score, rating_average, rating_count, status, notes, joined_at, \
     updated_at FROM emergency_helpers WHERE emergency_id = $1 ORDER BY joined_at, user_id LIMIT $2";
 const HELPER: &str = "SELECT user_id, user_name, trust_score, rating_average, rating_count, status, notes, joined_at, \
     updated_at FROM emergency_helpers WHERE emergency_id = $1 AND user_id = $2";
-const HELPS_IN: &str = "SELECT h.emergency_id FROM emergency_helpers h JOIN emergencies e ON e.id = h.emergency_id \
-    WHERE h.user_id = $1 AND h.status <> 'cancelled' AND e.status IN ('active', 'responding') LIMIT 100";
+const CLOSE_HELPERS: &str =
+    "UPDATE emergency_helpers SET is_open = 0 WHERE emergency_id = $1 AND is_open = 1";
+const HELPS_IN: &str =
+    "SELECT emergency_id FROM emergency_helpers WHERE user_id = $1 AND is_open = 1 LIMIT 100";
 const OWNS: &str =
     "SELECT id FROM emergencies WHERE user_id = $1 AND status IN ('active', 'responding') LIMIT 100";
 const INVOLVED: &str = "SELECT id, user_id FROM emergencies WHERE status IN ('active', 'responding') \
-    UNION SELECT h.emergency_id, h.user_id FROM emergency_helpers h JOIN emergencies e ON e.id = h.emergency_id \
-    WHERE h.status <> 'cancelled' AND e.status IN ('active', 'responding') LIMIT $1";
+    UNION SELECT emergency_id, user_id FROM emergency_helpers WHERE is_open = 1 LIMIT $1";
 const ADD_MESSAGE: &str = "INSERT INTO emergency_messages \
     (id, emergency_id, sender_id, sender_role, recipient_id, message, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
@@ -228,6 +231,7 @@ pub(super) async fn end(
     if done.rows_affected() == 0 {
         return Ok(Changed::Over);
     }
+    sqlx::query(CLOSE_HELPERS).bind(id).execute(&mut *transaction).await?;
     announce::write(&mut transaction, announcements).await?;
     transaction.commit().await?;
     Ok(Changed::Yes)
@@ -301,8 +305,7 @@ pub(super) async fn messages(
         OR (sender_role = 'owner' AND (recipient_id IS NULL OR recipient_id = $3))) ORDER BY id DESC LIMIT $4";
     let rows = sqlx::query(PAGE)
         .bind(id)
-        // Greater than any id of a message.
-        .bind(before.unwrap_or("~"))
+        .bind(before.unwrap_or(LAST_ID))
         .bind(helper.unwrap_or_default())
         .bind(i64::from(limit))
         .fetch_all(pool)

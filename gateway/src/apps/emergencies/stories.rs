@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use shared::auth::Claims;
-use shared::limits::{NEARBY_MAX, NEARBY_SCANNED_MAX};
+use shared::limits::{EMERGENCIES_SCANNED_MAX, NEARBY_MAX};
 use shared::names::Room;
 use uuid::Uuid;
 
@@ -50,8 +50,10 @@ pub(crate) struct Resolution {
 #[derive(Debug)]
 pub(crate) struct Raised {
     emergency: Emergency,
-    /// How many helpers are near; none known where helpers are alerted later.
+    /// How many helpers are near; none known where somebody else alerts them, or where that is done later.
     near: Option<usize>,
+    /// `Some(false)` where helpers are alerted later.
+    realtime: Option<bool>,
 }
 
 /// The emergency as it was raised.
@@ -61,7 +63,7 @@ pub(crate) struct Raised {
 pub(crate) struct ShownRaised<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
-    /// How many helpers were told that it is near; `null` where they are told later.
+    /// How many helpers were told that it is near; `null` where that is not known yet.
     nearby_helper_count: Option<usize>,
     /// `false` where it is stored and helpers are told later, because Redis is away.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +98,7 @@ impl Raised {
         ShownRaised {
             emergency: self.emergency.shown(Viewer::Insider),
             nearby_helper_count: self.near,
-            realtime: self.near.is_none().then_some(false),
+            realtime: self.realtime,
         }
     }
 }
@@ -158,21 +160,21 @@ impl Emergencies {
                 let (records, id) = (&app.context.records, emergency.id.clone());
                 records.run(store::insert(records.pool(), &emergency)).await?;
                 app.bring_user(&user, &id).await;
-                let near = match app.alert(&emergency).await {
-                    Ok(near) => Some(near),
+                let (near, realtime) = match app.alert(&emergency).await {
+                    Ok(near) => (near, None),
                     Err(error) => {
                         tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
-                        None
+                        (None, Some(false))
                     }
                 };
-                Ok(Raised { emergency, near })
+                Ok(Raised { emergency, near, realtime })
             })
             .await
     }
 
     /// The sockets of who takes part enter the room, on all nodes. Where that fails they do so when they connect anew,
     /// when Redis is back, or when they ask.
-    async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
+    pub(super) async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
         if let Err(error) = self.context.fanout.join_user(&self.namespace, user, &room(id)).await {
             tracing::warn!(%error, emergency = id, "not all sockets of a participant entered its room");
         }
@@ -183,6 +185,7 @@ impl Emergencies {
         if !is_helper(claims) {
             return Err(AppError::Forbidden("Only helpers may respond".into()));
         }
+        within(&self.rates.responses, &claims.user)?;
         let emergency = self.find(&id).await?;
         if emergency.is_of(claims) {
             return Err(AppError::Forbidden("The owner cannot respond".into()));
@@ -234,6 +237,7 @@ impl Emergencies {
         id: String,
         (status, notes): (HelperStatus, Option<String>),
     ) -> Result<(), AppError> {
+        within(&self.rates.responses, &claims.user)?;
         let records = &self.context.records;
         let emergency = self.find(&id).await?;
         let known = records.run(store::find_helper(records.pool(), &id, claims.user.as_str())).await?;
@@ -266,10 +270,8 @@ impl Emergencies {
                     Changed::Over => return Err(over(&app.find(&id).await?)),
                 }
                 app.context.announcer.tell(&announcements).await;
-                if status == HelperStatus::Cancelled
-                    && let Err(error) = app.context.fanout.leave_user(&app.namespace, &user, &room(&id)).await
-                {
-                    tracing::warn!(%error, emergency = id, "not all sockets of a helper left its room");
+                if status == HelperStatus::Cancelled {
+                    super::rooms::take_out(&app, user, id);
                 }
                 Ok(())
             })
@@ -321,9 +323,17 @@ impl Emergencies {
                     }
                 }
                 app.context.announcer.tell(&announcements).await;
-                let shown = app.find(&id).await?;
-                let body = json!({"emergency": shown.shown(Viewer::Outsider), "nearbyHelperIds": []});
-                app.context.pusher.push("emergency:ended", &body);
+                let ended = Emergency {
+                    status,
+                    updated_at_ms: at,
+                    ended_at_ms: Some(at),
+                    ended_by: Some(by.clone()),
+                    resolution_type: kind.map(str::to_owned),
+                    resolution_notes: notes.map(str::to_owned),
+                    ..emergency.clone()
+                };
+                let body = json!({"emergency": ended.shown(Viewer::Outsider), "nearbyHelperIds": []});
+                app.context.pusher.push("emergency:ended", &id, &body);
                 Ok(())
             })
             .await
@@ -358,7 +368,7 @@ impl Emergencies {
         }
         let records = &self.context.records;
         let area = Area::around(place, radius);
-        let found = records.run(store::open_in(records.pool(), &area, NEARBY_SCANNED_MAX)).await?;
+        let found = records.run(store::open_in(records.pool(), &area, EMERGENCIES_SCANNED_MAX)).await?;
         let mut near: Vec<(f64, &Emergency)> = found
             .iter()
             .map(|emergency| (metres_between(place, emergency.place), emergency))

@@ -94,6 +94,13 @@ async function helping({ seen, request, owner, near, second, stranger }, id, spo
   // Who responded, and whose token does not say any more that they are a helper.
   await request(403, 'PUT', status, { ...near.claims, role: 'citizen' }, { id, body: { status: 'arrived' } });
 
+  const eager = helper();
+  for (const [method, path, body] of [['POST', '/{id}/respond'], ['PUT', status, { status: 'arrived' }]]) {
+    const answers = [];
+    for (let n = 0; n < 40 && answers.at(-1) !== 429; n += 1) answers.push((await seen.request(method, `${PATH}${path}`, { claims: eager, params: { id: UNKNOWN }, body })).status);
+    assert.equal(answers.at(-1), 429);
+  }
+
   await seen.send(near.socket, 'location:update', north(spot, 50));
   await owner.events.take('helper:location', about(id));
 }

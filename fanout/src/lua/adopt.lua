@@ -1,0 +1,9 @@
+-- Somebody whose place is known goes on by another node.
+--
+-- KEYS 1 exact places (hash: id -> text)
+-- ARGV 1 id  2 the node
+-- Returns 1 if their place was known, else 0
+local text = redis.call('HGET', KEYS[1], ARGV[1])
+if not text then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], string.gsub(text, '%S+$', ARGV[2]))
+return 1
