@@ -83,10 +83,10 @@ impl LocalSocket {
         &self.outbox
     }
 
-    /// Whether it is in `room`.
+    /// Whether it is in `room`; not so where it only watches.
     #[must_use]
     pub fn is_in(&self, room: &str) -> bool {
-        self.rooms.lock().rooms.iter().any(|joined| joined.name.as_str() == room)
+        self.rooms.lock().rooms.iter().any(|joined| joined.name.as_str() == room && joined.is_listed())
     }
 
     /// Whether it is still known here.

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{Fanout, Target};
+use fanout::{Fanout, FanoutError, Target};
 use parking_lot::Mutex;
 use serde::Serialize;
 use shared::ids::SocketId;
@@ -60,6 +60,11 @@ impl Announcement {
             event: event.to_owned(),
             body: json(body),
         }
+    }
+
+    /// Under an id that its app knows, to take it back ([`take_back`]).
+    pub(crate) fn known_as(self, id: &str) -> Self {
+        Self { id: id.to_owned(), ..self }
     }
 
     /// Not to this socket.
@@ -120,6 +125,12 @@ pub(crate) async fn write(
     Ok(())
 }
 
+/// What an announcement tells is not so any more: if it has not been told, it is not.
+pub(crate) async fn take_back(transaction: &mut AnyConnection, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM announcements WHERE id = $1").bind(id).execute(transaction).await?;
+    Ok(())
+}
+
 async fn left_over(pool: &AnyPool, before_ms: u64) -> Result<Vec<Announcement>, sqlx::Error> {
     let rows = sqlx::query(LEFT_OVER)
         .bind(i64::try_from(before_ms).unwrap_or(i64::MAX))
@@ -176,16 +187,27 @@ impl Announcer {
         let mut all = true;
         for (announcement, posted) in announcements.iter().zip(posted) {
             match posted.outcome().await {
-                // Where too many wait to be forgotten, it is found left over, told a second time, and forgotten.
-                Ok(_) => drop(self.told.try_send(announcement.id.clone())),
-                Err(error) => {
-                    tracing::debug!(%error, event = announcement.event, "an announcement was not told");
+                Ok(_) => self.forget(announcement),
+                Err(FanoutError::Unavailable) => {
+                    tracing::debug!(event = announcement.event, "an announcement was not told");
                     self.in_hand.lock().remove(&announcement.id);
                     all = false;
+                }
+                Err(error) => {
+                    // It never can be, and the others shall not wait for it.
+                    tracing::error!(%error, event = announcement.event, "an announcement cannot be told");
+                    self.forget(announcement);
                 }
             }
         }
         all
+    }
+
+    fn forget(&self, announcement: &Announcement) {
+        if self.told.try_send(announcement.id.clone()).is_err() {
+            // Too many wait to be forgotten: it is found left over, told a second time, and forgotten.
+            self.in_hand.lock().remove(&announcement.id);
+        }
     }
 
     fn post(&self, announcement: &Announcement) -> fanout::Posted {

@@ -5,10 +5,24 @@ CREATE TABLE care_room_members (
     PRIMARY KEY (room_id, user_id)
 );
 
+-- Updating a room's row is what puts changes of whom it lets in one after the other.
+CREATE TABLE care_granted_rooms (
+    room_id TEXT PRIMARY KEY,
+    revision BIGINT NOT NULL
+);
+
 -- Updating a conversation's row is what puts its messages in one order, whoever stores them.
 CREATE TABLE care_conversations (
     id TEXT PRIMARY KEY,
-    last_seq BIGINT NOT NULL
+    last_seq BIGINT NOT NULL,
+    last_message_id TEXT NOT NULL
+);
+
+-- Who has written in a conversation or been written to.
+CREATE TABLE care_conversation_users (
+    user_id TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    PRIMARY KEY (user_id, conversation_id)
 );
 
 CREATE TABLE care_messages (
@@ -33,8 +47,7 @@ CREATE TABLE care_messages (
 -- A message that is sent twice is stored once.
 CREATE UNIQUE INDEX care_messages_of_client ON care_messages (sender_id, client_message_id)
     WHERE client_message_id IS NOT NULL;
-CREATE INDEX care_messages_of_recipient ON care_messages (recipient_id, conversation_id);
-CREATE INDEX care_messages_of_sender ON care_messages (sender_id, conversation_id);
+CREATE INDEX care_messages_unread ON care_messages (recipient_id, conversation_id) WHERE status <> 'read';
 
 CREATE TABLE care_calls (
     id TEXT PRIMARY KEY,
@@ -53,11 +66,13 @@ CREATE TABLE care_calls (
     -- When any node looks after it.
     check_at BIGINT NOT NULL,
     lost_since BIGINT,
+    lost_user TEXT,
     -- 1: it is over, and nothing is left to be done.
     settled BIGINT NOT NULL
 );
 
-CREATE INDEX care_calls_due ON care_calls (check_at) WHERE settled = 0;
+CREATE INDEX care_calls_ringing ON care_calls (check_at) WHERE state = 'ringing';
+CREATE INDEX care_calls_due ON care_calls (check_at) WHERE settled = 0 AND state <> 'ringing';
 
 -- Nobody is in two calls.
 CREATE TABLE care_call_parties (

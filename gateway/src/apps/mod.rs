@@ -198,7 +198,8 @@ impl App {
             Self::Chat(chat) => chat::on_resubscribed(chat),
             Self::Sos(sos) => sos::on_resubscribed(sos).await,
             Self::Emergencies(app) => emergencies::on_resubscribed(app).await,
-            Self::Care(_) | Self::Relay(_) => {}
+            Self::Care(care) => care::on_resubscribed(care).await,
+            Self::Relay(_) => {}
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn describe(section: &mut Section) {
     );
     section.operation(
         Operation::put(MEMBERS, "Grants a room to these users and nobody else.")
-            .detail("Rooms `visit:…` and `call:…`. Who is no more among them is taken out of the room.")
+            .detail("Rooms `visit:…` and `call:…`. Who is in it and not among them is taken out of it.")
             .of_backend()
             .body::<Grants>()
             .answer::<Data<Granted>>(200, "Whom the room is granted.")

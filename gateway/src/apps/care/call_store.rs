@@ -16,14 +16,14 @@ const TAKE: &str = "INSERT INTO care_call_parties (user_id, call_id) VALUES ($1,
 const INSERT: &str = "INSERT INTO care_calls (id, caller_id, caller_name, recipient_id, call_type, visit_id, state, \
     caller_socket, created_at, check_at, settled) VALUES ($1, $2, $3, $4, $5, $6, 'ringing', $7, $8, $9, 0)";
 const COLUMNS: &str = "SELECT id, caller_id, caller_name, recipient_id, call_type, visit_id, state, caller_socket, \
-    recipient_socket, created_at, accepted_at, check_at, lost_since FROM care_calls";
+    recipient_socket, created_at, accepted_at, check_at, lost_since, lost_user FROM care_calls";
 const MOVE: &str = "UPDATE care_calls SET state = $3, recipient_socket = COALESCE($4, recipient_socket), \
     accepted_at = COALESCE($5, accepted_at), ended_at = $6, ended_by = $7, check_at = $8, lost_since = NULL \
     WHERE id = $1 AND state = $2";
 const RELEASE: &str = "DELETE FROM care_call_parties WHERE call_id = $1";
 const SETTLED: &str = "UPDATE care_calls SET settled = 1 WHERE id = $1";
-const CLAIM: &str =
-    "UPDATE care_calls SET check_at = $3, lost_since = $4 WHERE id = $1 AND check_at = $2 AND settled = 0";
+const CLAIM: &str = "UPDATE care_calls SET check_at = $3 WHERE id = $1 AND check_at = $2 AND settled = 0";
+const LOST: &str = "UPDATE care_calls SET lost_since = $2, lost_user = $3 WHERE id = $1";
 const OF_USER: &str = "SELECT call_id FROM care_call_parties WHERE user_id = $1";
 const IS_PARTY: &str = "SELECT 1 FROM care_calls WHERE id = $1 AND (caller_id = $2 OR recipient_id = $2)";
 const SEAT_CALLER: &str = "UPDATE care_calls SET caller_socket = $2 WHERE id = $1";
@@ -48,6 +48,8 @@ pub(super) struct Call {
     pub(super) check_at_ms: u64,
     /// Since when a party has no socket.
     pub(super) lost_since_ms: Option<u64>,
+    /// Which.
+    pub(super) lost_user: Option<String>,
 }
 
 /// Where a call goes.
@@ -150,6 +152,10 @@ pub(super) async fn advance(
     if moved.rows_affected() == 0 {
         return Ok(false);
     }
+    if call.state == State::Ringing {
+        // Nobody shall hear it ring late.
+        announce::take_back(&mut transaction, &call.id).await?;
+    }
     if to.is_over() {
         sqlx::query(RELEASE).bind(&call.id).execute(&mut *transaction).await?;
     }
@@ -164,28 +170,49 @@ pub(super) async fn set_settled(pool: &AnyPool, id: &str) -> Result<(), sqlx::Er
     Ok(())
 }
 
-/// Calls that are to be looked after.
+/// Calls that have rung long enough.
+pub(super) async fn rung_out(pool: &AnyPool, now_ms: u64) -> Result<Vec<String>, sqlx::Error> {
+    let sql =
+        "SELECT id FROM care_calls WHERE state = 'ringing' AND check_at <= $1 ORDER BY check_at LIMIT $2";
+    let rows = sqlx::query(sql).bind(bound(now_ms)).bind(i64::from(CALLS_AT_ONCE)).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Calls that ring.
+pub(super) async fn ringing(pool: &AnyPool) -> Result<Vec<Call>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE state = 'ringing' LIMIT 10000");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?.iter().map(call).collect()
+}
+
+/// Calls whose parties are to be looked for, or whose end is to be settled.
 pub(super) async fn due(pool: &AnyPool, now_ms: u64) -> Result<Vec<Call>, sqlx::Error> {
-    let sql = format!("{COLUMNS} WHERE settled = 0 AND check_at <= $1 ORDER BY check_at LIMIT $2");
+    let sql = format!(
+        "{COLUMNS} WHERE settled = 0 AND state <> 'ringing' AND check_at <= $1 ORDER BY check_at LIMIT $2"
+    );
     let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(bound(now_ms)).bind(i64::from(CALLS_AT_ONCE));
     query.fetch_all(pool).await?.iter().map(call).collect()
 }
 
 /// Takes a due call, so that no other node looks after it before `again_ms`; false when another has.
-pub(super) async fn claim(
-    pool: &AnyPool,
-    call: &Call,
-    again_ms: u64,
-    lost_since_ms: Option<u64>,
-) -> Result<bool, sqlx::Error> {
+pub(super) async fn claim(pool: &AnyPool, call: &Call, again_ms: u64) -> Result<bool, sqlx::Error> {
     let claimed = sqlx::query(CLAIM)
         .bind(&call.id)
         .bind(bound(call.check_at_ms))
         .bind(bound(again_ms))
-        .bind(lost_since_ms.map(bound))
         .execute(pool)
         .await?;
     Ok(claimed.rows_affected() > 0)
+}
+
+/// Notes since when a party has no socket.
+pub(super) async fn set_lost(
+    pool: &AnyPool,
+    id: &str,
+    since_ms: Option<u64>,
+    user: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(LOST).bind(id).bind(since_ms.map(bound)).bind(user).execute(pool).await?;
+    Ok(())
 }
 
 /// A party goes on by another socket.
@@ -243,5 +270,6 @@ fn call(row: &AnyRow) -> Result<Call, sqlx::Error> {
         accepted_at_ms: time(10)?,
         check_at_ms: unbound(row.try_get(11)?),
         lost_since_ms: time(12)?,
+        lost_user: row.try_get(13)?,
     })
 }

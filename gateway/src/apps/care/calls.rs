@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fanout::{Sequenced, Target};
 use serde_json::value::RawValue;
-use shared::limits::{CALL_CHECK_MS, DUE_EVERY_MS};
+use shared::limits::{CALL_CHECK_MS, CALLS_AT_ONCE, DUE_EVERY_MS};
 use shared::names::UserId;
 use uuid::Uuid;
 
@@ -163,8 +163,9 @@ impl Care {
         }
     }
 
-    /// Who is in a call is seen to be; who is in none any more is not. What fails is done by whoever looks after the call.
-    async fn bring_presence(self: &Arc<Self>, call: &Call, state: State) {
+    /// Who is in a call is seen to be; who is in none any more is not. What fails is done by whoever looks after the call,
+    /// some seconds after its end for the last time. Answers whether all was done.
+    async fn bring_presence(self: &Arc<Self>, call: &Call, state: State) -> bool {
         let records = &self.context.records;
         let mut state = state;
         loop {
@@ -173,16 +174,12 @@ impl Care {
                 all &= presence::set_call(self, user, &call.id, state.is_active()).await.is_ok();
             }
             if state.is_over() {
-                if all {
-                    // Else it is settled once more.
-                    let _ = records.run(store::set_settled(records.pool(), &call.id)).await;
-                }
-                return;
+                return all;
             }
             // It may have ended meanwhile, and the parties may have been brought out of it before they were brought in.
             match records.run(store::find(records.pool(), &call.id)).await {
                 Ok(Some(now)) if now.state.is_over() => state = now.state,
-                Ok(_) | Err(_) => return,
+                Ok(_) | Err(_) => return all,
             }
         }
     }
@@ -221,6 +218,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
         accepted_at_ms: None,
         check_at_ms: now.saturating_add(ring),
         lost_since_ms: None,
+        lost_user: None,
     };
     let (care, context) = (Arc::clone(care), care.context.clone());
     context
@@ -228,7 +226,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
             let records = &care.context.records;
             let room = Audience::Room(notifications_room(&call.recipient));
             let incoming = Announcement::new(&care.namespace, room, INCOMING, &call.incoming());
-            let announcements = [incoming.sequenced(call.began())];
+            let announcements = [incoming.sequenced(call.began()).known_as(&call.id)];
             match records.run(store::begin(records.pool(), &call, &announcements)).await? {
                 Begun::Yes => {}
                 Begun::CallerBusy => return Err(AppError::WrongState("You are already in a call".into())),
@@ -375,31 +373,44 @@ pub(super) async fn look_after(care: Arc<Care>) {
     let every = (care.context.settings.call_ring / 8).clamp(Duration::from_millis(50), most);
     loop {
         tokio::time::sleep(every.mul_f64(rand::random_range(0.75..1.25))).await;
-        let records = &care.context.records;
-        let Ok(due) = records.run(store::due(records.pool(), now_ms())).await else { continue };
-        let cared = due.iter().map(|call| look_at(&care, call));
-        for outcome in futures_util::future::join_all(cared).await {
-            if let Err(error) = outcome {
-                tracing::debug!(error = error.say(), "a call was not looked after; it is tried again");
-            }
+        let mut more = true;
+        while more {
+            more = look_at_due(&care).await.unwrap_or(false);
         }
     }
 }
 
+/// Looks after some calls; answers whether there may be more.
+async fn look_at_due(care: &Arc<Care>) -> Result<bool, AppError> {
+    let records = &care.context.records;
+    // Who is quicker than another node needs no claim: the record is moved once.
+    let rung_out = records.run(store::rung_out(records.pool(), now_ms())).await?;
+    let missed = rung_out.iter().map(|id| async {
+        match care.step(id, &Step::of(Happening::RingTimeout)).await {
+            Ok(_) | Err(AppError::WrongState(_)) => true,
+            Err(_) => false,
+        }
+    });
+    let missed = futures_util::future::join_all(missed).await;
+    let due = records.run(store::due(records.pool(), now_ms())).await?;
+    let looked = futures_util::future::join_all(due.iter().map(|call| look_at(care, call))).await;
+    for error in looked.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        tracing::debug!(error = error.say(), "a call was not looked after; it is tried again");
+    }
+    let is_full = |found: usize| found >= CALLS_AT_ONCE as usize;
+    // What fails is there at once again.
+    Ok((is_full(rung_out.len()) && missed.contains(&true)) || is_full(due.len()))
+}
+
 async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
     let (records, now) = (&care.context.records, now_ms());
-    let again = now + CALL_CHECK_MS;
-    if call.state == State::Ringing {
-        // Who is quicker than another node needs no claim: the record is moved once.
-        let rung = care.step(&call.id, &Step::of(Happening::RingTimeout)).await;
-        return match rung {
-            Ok(_) | Err(AppError::WrongState(_)) => Ok(()),
-            Err(error) => Err(error),
-        };
+    // Claimed first: what cannot be found out now is tried in a while, and does not stand before the others.
+    if !records.run(store::claim(records.pool(), call, now + CALL_CHECK_MS)).await? {
+        return Ok(());
     }
     if call.state.is_over() {
-        if records.run(store::claim(records.pool(), call, again, None)).await? {
-            care.bring_presence(call, call.state).await;
+        if care.bring_presence(call, call.state).await {
+            records.run(store::set_settled(records.pool(), &call.id)).await?;
         }
         return Ok(());
     }
@@ -408,19 +419,42 @@ async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
         [(&call.caller, Happening::CallerLost), (&call.recipient, Happening::RecipientLost)]
     {
         if !care.has_socket(user, None).await? {
-            lost = Some(happening);
+            lost = Some((user.as_str(), happening));
         }
     }
-    let since = lost.map(|_| call.lost_since_ms.unwrap_or(now));
-    if !records.run(store::claim(records.pool(), call, again, since)).await? {
+    let Some((user, happening)) = lost else {
+        if call.lost_user.is_some() {
+            records.run(store::set_lost(records.pool(), &call.id, None, None)).await?;
+        }
+        care.bring_presence(call, call.state).await;
         return Ok(());
-    }
+    };
     let grace = u64::try_from(care.context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
-    match (lost, since) {
-        (Some(lost), Some(since)) if now.saturating_sub(since) >= grace => {
-            care.step(&call.id, &Step::of(lost)).await?;
+    match call.lost_since_ms.filter(|_| call.lost_user.as_deref() == Some(user)) {
+        Some(since) if now.saturating_sub(since) >= grace => {
+            care.step(&call.id, &Step::of(happening)).await?;
         }
-        _ => care.bring_presence(call, call.state).await,
+        Some(_) => {}
+        None => records.run(store::set_lost(records.pool(), &call.id, Some(now), Some(user))).await?,
     }
     Ok(())
+}
+
+/// What rang while this node heard nothing rings now.
+pub(super) async fn ring_all(care: &Arc<Care>) {
+    let records = &care.context.records;
+    let Ok(ringing) = records.run(store::ringing(records.pool())).await else { return };
+    for call in ringing {
+        for socket in care.context.fanout.sockets_of(&care.namespace, &call.recipient) {
+            let packet = socket::encode(&care.namespace, INCOMING, &call.incoming());
+            let ring = || {
+                if care.rung.insert(socket.id(), call.began()) != Some(call.began()) {
+                    care.context.fanout.emit(&socket, packet);
+                }
+            };
+            if records.run(store::while_it_rings(records.pool(), &call.id, ring)).await.is_err() {
+                return;
+            }
+        }
+    }
 }

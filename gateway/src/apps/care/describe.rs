@@ -69,14 +69,15 @@ fn rooms(section: &mut Section) {
             .payload::<RoomBody>()
             .ack::<Ack<Joined<'_>>>()
             .refuse_all(&ROOM)
-            .refuse(NO_ACCESS),
+            .refuse_all(&[NO_ACCESS, TOO_MANY]),
     );
     section.event(
         Event::from_client("room:leave", "Leaves a room.")
             .detail("The others get `room:userLeft`, if it was the user's last socket there.")
             .payload::<RoomBody>()
             .ack::<Ack<Left<'_>>>()
-            .refuse_all(&ROOM),
+            .refuse_all(&ROOM)
+            .refuse(NO_ACCESS),
     );
     section.event(
         Event::to_client("room:userJoined", "A user has entered the room.")
@@ -104,7 +105,7 @@ fn typing(section: &mut Section) {
                 .payload::<RoomBody>()
                 .ack::<Done>()
                 .refuse_all(&ROOM)
-                .refuse("You must join the room first"),
+                .refuse_all(&[NO_ACCESS, "You must join the room first"]),
         );
         section.event(Event::to_client(name, told).to("the others in the room").payload::<Typing<'_>>());
     }
@@ -128,6 +129,7 @@ fn messages(section: &mut Section) {
                 "Attachments too large (max 8192 bytes)",
                 "Metadata too large (max 8192 bytes)",
                 "Invalid clientMessageId",
+                "clientMessageId was used for something else",
                 OTHERS_ONLY,
                 NO_ACCESS,
             ]),

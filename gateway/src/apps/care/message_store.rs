@@ -9,8 +9,13 @@ use super::messages::{Message, Status};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
 
-const NEXT_SEQ: &str = "INSERT INTO care_conversations (id, last_seq) VALUES ($1, 1) \
-    ON CONFLICT (id) DO UPDATE SET last_seq = care_conversations.last_seq + 1 RETURNING last_seq";
+const NEXT_SEQ: &str = "INSERT INTO care_conversations (id, last_seq, last_message_id) VALUES ($1, 1, $2) \
+    ON CONFLICT (id) DO UPDATE SET last_seq = care_conversations.last_seq + 1, last_message_id = $2 RETURNING last_seq";
+const TAKES_PART: &str = "INSERT INTO care_conversation_users (user_id, conversation_id) VALUES ($1, $2) \
+    ON CONFLICT DO NOTHING";
+const LAST_OF_EACH: &str = "SELECT c.last_message_id FROM care_conversation_users u \
+    JOIN care_conversations c ON c.id = u.conversation_id \
+    WHERE u.user_id = $1 AND c.last_message_id < $2 ORDER BY c.last_message_id DESC LIMIT $3";
 const INSERT: &str = "INSERT INTO care_messages (id, conversation_id, seq, sender_id, sender_name, sender_role, \
     recipient_id, room_id, visit_id, message, attachments, metadata, client_message_id, status, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sent', $14) ON CONFLICT DO NOTHING";
@@ -30,7 +35,11 @@ pub(super) async fn append(
     announcements: &[Announcement],
 ) -> Result<Option<()>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let row = sqlx::query(NEXT_SEQ).bind(&message.conversation_id).fetch_one(&mut *transaction).await?;
+    let row = sqlx::query(NEXT_SEQ)
+        .bind(&message.conversation_id)
+        .bind(&message.id)
+        .fetch_one(&mut *transaction)
+        .await?;
     let seq: i64 = row.try_get(0)?;
     let done = sqlx::query(INSERT)
         .bind(&message.id)
@@ -51,6 +60,10 @@ pub(super) async fn append(
         .await?;
     if done.rows_affected() == 0 {
         return Ok(None);
+    }
+    for user in [Some(&message.sender_id), message.recipient_id.as_ref()].into_iter().flatten() {
+        let part = sqlx::query(TAKES_PART).bind(user).bind(&message.conversation_id);
+        part.execute(&mut *transaction).await?;
     }
     announce::write(&mut transaction, announcements).await?;
     transaction.commit().await?;
@@ -100,14 +113,12 @@ pub(super) async fn last_of_each(
     before: &str,
     limit: i64,
 ) -> Result<Vec<Message>, sqlx::Error> {
-    let sql = format!(
-        "{COLUMNS} m WHERE m.id < $2 AND m.conversation_id IN (SELECT conversation_id FROM care_messages \
-         WHERE sender_id = $1 UNION SELECT conversation_id FROM care_messages WHERE recipient_id = $1) \
-         AND m.seq = (SELECT last_seq FROM care_conversations WHERE id = m.conversation_id) \
-         ORDER BY m.id DESC LIMIT $3"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user).bind(before).bind(limit);
-    rows.fetch_all(pool).await?.iter().map(message).collect()
+    let ids = sqlx::query(LAST_OF_EACH).bind(user).bind(before).bind(limit).fetch_all(pool).await?;
+    let mut messages = Vec::with_capacity(ids.len());
+    for row in ids {
+        messages.extend(find(pool, row.try_get(0)?).await?);
+    }
+    Ok(messages)
 }
 
 /// How many messages of a conversation a user has not read.
@@ -118,9 +129,11 @@ pub(super) async fn unread_in(pool: &AnyPool, conversation: &str, user: &str) ->
 /// Notes how far messages have come, with what that tells of each; answers what is to be told.
 pub(super) async fn advance(
     pool: &AnyPool,
-    changes: Vec<(String, Announcement)>,
+    mut changes: Vec<(String, Announcement)>,
     to: Status,
 ) -> Result<Vec<Announcement>, sqlx::Error> {
+    // In one order everywhere, so that two who change the same messages do not wait for each other.
+    changes.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut transaction = pool.begin().await?;
     let mut announcements = Vec::with_capacity(changes.len());
     for (id, announcement) in changes {

@@ -246,6 +246,10 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
                 let client_id = message.client_message_id.as_deref().unwrap_or_default();
                 let before = store::by_client_id(records.pool(), &message.sender_id, client_id);
                 let before = records.run(before).await?.ok_or(AppError::Internal)?;
+                if (&before.conversation_id, &before.message) != (&message.conversation_id, &message.message)
+                {
+                    return Err(AppError::Conflict("clientMessageId was used for something else".into()));
+                }
                 return Ok(Reply::success(&Sent { message: &before, realtime: None }));
             }
             let realtime = care.context.announcer.tell(&announcements).await;
@@ -365,11 +369,18 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
 /// The user's conversations, the last spoken in first.
 pub(super) async fn conversations(care: &Care, socket: &Socket, page: Page) -> Handled {
     care.may_list(socket.user())?;
+    let claims = socket.claims();
     let (records, user) = (&care.context.records, socket.user().as_str());
     let before = page.before.as_deref().unwrap_or(LAST_ID);
     let found = store::last_of_each(records.pool(), user, before, i64::from(page.limit));
     let mut conversations = Vec::new();
     for message in records.run(found).await? {
+        if message.recipient_id.is_none() {
+            let room = RoomId::parse(message.room_id.as_deref().unwrap_or_default())?;
+            if care.must_have_access(&claims, &room).await.is_err() {
+                continue;
+            }
+        }
         let unread = records.run(store::unread_in(records.pool(), &message.conversation_id, user)).await?;
         let other = if message.sender_id == user {
             message.recipient_id.clone()

@@ -174,6 +174,12 @@ pub(crate) async fn on_back(care: &Arc<Care>, back: &Gone) {
     rooms::back(care, back).await;
 }
 
+/// What other nodes told may have been missed.
+pub(crate) async fn on_resubscribed(care: &Arc<Care>) {
+    presence::find_missing(care).await;
+    calls::ring_all(care).await;
+}
+
 /// A call rings: each of the recipient's sockets hears it once.
 pub(crate) fn on_sequenced(care: &Care, broadcast: &Sequenced) -> bool {
     let Some(user) = broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX) else { return false };

@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -36,6 +37,12 @@ const OFFLINE: &str = "care:offline";
 
 const KEPT: Duration = Duration::from_secs(PRESENCE_RECORD_KEPT_S);
 const COALESCE: Duration = Duration::from_millis(PRESENCE_COALESCE_MS);
+
+/// So much earlier than the grace period's end a timer may go off: clocks are read in different places.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// Passes over this node's users between two looks whether all of them are known to be there.
+const PASSES: u32 = 10;
 
 /// What some users' presence is, in the order they were asked for, each once.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -81,12 +88,12 @@ fn watchers(user: &UserId) -> Room {
     Room::prefixed(PRESENCE_PREFIX, user.as_str())
 }
 
-/// Changes a user's record, and tells it if others see a difference.
+/// Changes a user's record, and tells it if others see a difference. Answers what it is now.
 async fn change(
     care: &Arc<Care>,
     user: &UserId,
     change: impl Fn(&mut Record) + Send + Sync,
-) -> Result<(), AppError> {
+) -> Result<Record, AppError> {
     let changed = |before: Option<&str>| {
         let (was, mut record) = (Record::read(before), Record::read(before));
         change(&mut record);
@@ -98,7 +105,7 @@ async fn change(
     if before.shown(user) != after.shown(user) {
         tell(care, user);
     }
-    Ok(())
+    Ok(after)
 }
 
 /// As [`change`], for what nobody waits for: what cannot be done now is found by the next who looks.
@@ -134,7 +141,9 @@ async fn tell_now(care: &Care, user: &UserId) {
     let live = care.context.fanout.live();
     let keys = [key(user)];
     let mut said = None;
-    while let Ok(now) = live.get(&keys).await {
+    // Twice: what changes while it is told is told once more, and later changes in a moment.
+    for _ in 0..3 {
+        let Ok(now) = live.get(&keys).await else { return };
         let record = Record::read(now.first().and_then(Option::as_deref));
         let shown = crate::text::json(&record.shown(user));
         if said.as_ref() == Some(&shown) {
@@ -147,6 +156,9 @@ async fn tell_now(care: &Care, user: &UserId) {
             return;
         }
         said = Some(shown);
+    }
+    if let Some(mut is_news) = care.presence.telling.get_mut(user) {
+        *is_news = true;
     }
 }
 
@@ -172,14 +184,16 @@ pub(super) async fn came(care: &Arc<Care>, user: &UserId) {
 /// A user has no socket since `held`: they are offline when the grace period is over, unless they come back.
 pub(super) async fn gone(care: &Arc<Care>, user: &UserId, held: Duration) {
     let lost = now_ms().saturating_sub(u64::try_from(held.as_millis()).unwrap_or_default());
+    let left = care.context.settings.presence_grace.saturating_sub(held).max(Duration::from_millis(1));
+    if let Err(error) = care.context.fanout.live().schedule(OFFLINE, user.as_str(), left).await {
+        tracing::debug!(%error, "a user's grace period was not noted; whoever asks for them will");
+        return;
+    }
+    // Only now: who is noted to be lost has a timer.
     try_change(care, user, |record| {
         record.lost_ms.get_or_insert(lost);
     })
     .await;
-    let left = care.context.settings.presence_grace.saturating_sub(held).max(Duration::from_millis(1));
-    if let Err(error) = care.context.fanout.live().schedule(OFFLINE, user.as_str(), left).await {
-        tracing::debug!(%error, "a user's grace period was not noted; whoever asks for them will");
-    }
 }
 
 /// Has users be offline whose grace period is over, until the node stops.
@@ -189,23 +203,26 @@ pub(super) async fn settle_offline(care: Arc<Care>) {
         .clamp(Duration::from_millis(50), Duration::from_millis(DUE_EVERY_MS));
     loop {
         tokio::time::sleep(every).await;
-        let again = Duration::from_secs(5);
-        let Ok(due) = care.context.fanout.live().due(OFFLINE, PRESENCE_AT_ONCE, again).await else {
-            continue;
-        };
-        let settled = due.iter().filter_map(|id| UserId::parse(id).ok()).map(|user| {
-            let care = Arc::clone(&care);
-            async move {
-                if let Err(error) = settle(&care, &user).await {
-                    tracing::debug!(
-                        error = error.say(),
-                        "a user's presence was not settled; it is tried again"
-                    );
-                }
-            }
-        });
-        futures_util::future::join_all(settled).await;
+        while settle_some(&care).await {}
     }
+}
+
+/// Settles some users whose time is over; answers whether there may be more.
+async fn settle_some(care: &Arc<Care>) -> bool {
+    let again = Duration::from_secs(5);
+    let Ok(due) = care.context.fanout.live().due(OFFLINE, PRESENCE_AT_ONCE, again).await else {
+        return false;
+    };
+    let settled = due.iter().filter_map(|id| UserId::parse(id).ok()).map(|user| {
+        let care = Arc::clone(care);
+        async move {
+            if let Err(error) = settle(&care, &user).await {
+                tracing::debug!(error = error.say(), "a user's presence was not settled; it is tried again");
+            }
+        }
+    });
+    futures_util::future::join_all(settled).await;
+    due.len() >= PRESENCE_AT_ONCE
 }
 
 async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
@@ -213,18 +230,22 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     let before = live.get(&[key(user)]).await?.pop().flatten();
     let is_there = is_there(care, user).await?;
     let Record { arrival, lost_ms, .. } = Record::read(before.as_deref());
-    if !is_there && lost_ms.is_none() {
-        // Nobody has noted since when: the grace period begins now.
-        gone(care, user, Duration::ZERO).await;
+    let grace = care.context.settings.presence_grace;
+    let gone_for = lost_ms.map(|lost| Duration::from_millis(now_ms().saturating_sub(lost)));
+    if !is_there && gone_for.is_none_or(|gone_for| gone_for + SLACK < grace) {
+        // They have been lost once more since, or nobody has noted since when.
+        gone(care, user, gone_for.unwrap_or_default()).await;
         return Ok(());
     }
-    let now = now_ms();
+    let (now, is_offline) = (now_ms(), AtomicBool::new(false));
     change(care, user, |record| {
-        // Who came meanwhile has another arrival.
-        if record.arrival == arrival {
-            if is_there {
-                record.lost_ms = None;
-            } else if record.is_on {
+        is_offline.store(false, Ordering::Relaxed);
+        if is_there {
+            (record.is_on, record.lost_ms) = (true, None);
+        } else if record.arrival == arrival {
+            // Who came meanwhile has another arrival.
+            is_offline.store(true, Ordering::Relaxed);
+            if record.is_on {
                 record.is_on = false;
                 record.seen_ms = record.lost_ms.or(Some(now));
                 (record.lost_ms, record.is_idle) = (None, false);
@@ -232,7 +253,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
         }
     })
     .await?;
-    if !is_there {
+    if is_offline.load(Ordering::Relaxed) {
         calls::party_lost(care, user).await?;
     }
     live.cancel(OFFLINE, user.as_str()).await?;
@@ -261,6 +282,7 @@ pub(super) async fn set_call(
         }
     })
     .await
+    .map(drop)
 }
 
 /// A user does something.
@@ -284,9 +306,8 @@ pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
         let (care, user, at) = (Arc::clone(care), user.clone(), now_ms());
         drop(care.context.clone().tasks.spawn(async move {
             try_change(&care, &user, |record| {
-                if record.is_on {
-                    (record.is_idle, record.active_ms) = (false, record.active_ms.max(at));
-                }
+                (record.is_on, record.is_idle) = (true, false);
+                record.active_ms = record.active_ms.max(at);
             })
             .await;
         }));
@@ -297,8 +318,11 @@ pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
 pub(super) async fn find_idle(care: Arc<Care>) {
     let away = care.context.settings.presence_away;
     let every = (away / 10).clamp(Duration::from_millis(50), Duration::from_secs(15));
-    loop {
+    for pass in 0_u32.. {
         tokio::time::sleep(every).await;
+        if pass % PASSES == 0 {
+            find_missing(&care).await;
+        }
         let sockets = care.context.fanout.sockets(&care.namespace);
         let here: HashSet<UserId> = sockets.iter().map(|socket| socket.user().clone()).collect();
         let ids: HashSet<SocketId> = sockets.iter().map(|socket| socket.id()).collect();
@@ -321,12 +345,28 @@ pub(super) async fn find_idle(care: Arc<Care>) {
         let since = now_ms().saturating_sub(u64::try_from(away.as_millis()).unwrap_or_default());
         for user in idle {
             // On another node they may have done something.
-            try_change(&care, &user, |record| record.is_idle |= record.is_on && record.active_ms <= since)
-                .await;
+            let set = |record: &mut Record| record.is_idle |= record.is_on && record.active_ms <= since;
+            let is_known = matches!(change(&care, &user, set).await, Ok(record) if record.is_idle);
             if let Some(mut activity) = care.presence.activity.get_mut(&user)
                 && is_idle(&activity)
             {
-                activity.is_idle = true;
+                activity.is_idle = is_known;
+            }
+        }
+    }
+}
+
+/// Finds users with a socket here who are not known to be there: Redis was away when they came, or has lost it.
+pub(super) async fn find_missing(care: &Arc<Care>) {
+    let sockets = care.context.fanout.sockets(&care.namespace);
+    let users: HashSet<UserId> = sockets.iter().map(|socket| socket.user().clone()).collect();
+    let users: Vec<UserId> = users.into_iter().collect();
+    for some in users.chunks(PRESENCE_USERS_MAX) {
+        let keys: Vec<String> = some.iter().map(key).collect();
+        let Ok(kept) = care.context.fanout.live().get(&keys).await else { return };
+        for (user, kept) in some.iter().zip(kept) {
+            if !Record::read(kept.as_deref()).is_on {
+                came(care, user).await;
             }
         }
     }
@@ -342,7 +382,10 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppErro
             let mut record = Record::read(kept.as_deref());
             // What is kept may be lost with Redis, and who is there is not; and it may say that somebody is there whom no
             // living node knows.
-            if kept.is_none() || (record.is_on && record.lost_ms.is_none()) {
+            let grace = care.context.settings.presence_grace;
+            let lost = record.lost_ms.map(|lost| Duration::from_millis(now_ms().saturating_sub(lost)));
+            // Within their grace period they are what they were.
+            if lost.is_none_or(|lost| lost > grace) {
                 match is_there(&care, &user).await {
                     Ok(true) => record.is_on = true,
                     Ok(false) if record.is_on => gone(&care, &user, Duration::ZERO).await,

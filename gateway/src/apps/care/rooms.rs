@@ -11,7 +11,7 @@ use shared::limits::MEMBERS_MAX;
 use shared::names::UserId;
 use sqlx::{AnyPool, Row as _};
 
-use super::room_id::RoomId;
+use super::room_id::{Access, RoomId};
 use super::{Care, call_store};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
@@ -22,6 +22,8 @@ use crate::socket::{self, Socket};
 const GRANTED: &str = "SELECT 1 FROM care_room_members WHERE room_id = $1 AND user_id = $2";
 const GRANTS: &str = "SELECT user_id FROM care_room_members WHERE room_id = $1 ORDER BY user_id";
 const REVOKE: &str = "DELETE FROM care_room_members WHERE room_id = $1";
+const LOCK: &str = "INSERT INTO care_granted_rooms (room_id, revision) VALUES ($1, 1) \
+    ON CONFLICT (room_id) DO UPDATE SET revision = care_granted_rooms.revision + 1";
 const GRANT: &str = "INSERT INTO care_room_members (room_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 /// Who has come or gone.
@@ -129,40 +131,33 @@ impl Care {
         self.context
             .to_the_end(async move {
                 let records = &care.context.records;
-                let before = records.run(grants(records.pool(), room.as_str())).await?;
                 records.run(set_grants(records.pool(), room.as_str(), &users)).await?;
-                let after = records.run(grants(records.pool(), room.as_str())).await?;
-                let revoked: Vec<UserId> = before
-                    .iter()
-                    .filter(|user| !after.contains(user))
-                    .filter_map(|user| UserId::parse(user).ok())
-                    .collect();
-                if !revoked.is_empty() {
-                    care.take_out(&room, &revoked).await;
-                }
-                Ok(after)
+                let granted = records.run(grants(records.pool(), room.as_str())).await?;
+                care.take_out(&room, &granted).await?;
+                Ok(granted)
             })
             .await
     }
 
-    async fn take_out(&self, room: &RoomId, revoked: &[UserId]) {
+    /// Takes out of a room who is there and was not granted it. Whose token opens it may enter again.
+    async fn take_out(&self, room: &RoomId, granted: &[String]) -> Result<(), AppError> {
         let fanout = &self.context.fanout;
-        let members = fanout.members(self.namespace.as_str(), room.as_str()).await.unwrap_or_default();
-        for user in revoked {
-            if let Err(error) = fanout.leave_user(&self.namespace, user, room.room()).await {
-                tracing::warn!(%error, room = room.as_str(), "a user was not taken out of a room");
-            }
-            if let Some(member) = members.iter().find(|member| member.user == *user) {
-                let body = UserMoved {
-                    room_id: room.as_str(),
-                    user_id: user.as_str(),
-                    role: member.role.as_deref(),
-                    display_name: &member.display_name,
-                    timestamp: iso(now_ms()),
-                };
-                self.tell_room(Target::room(&self.namespace, room.as_str()), "room:userLeft", &body).await;
-            }
+        let members = fanout.members(self.namespace.as_str(), room.as_str()).await?;
+        let mut seen = HashSet::new();
+        let strangers =
+            members.iter().filter(|member| !granted.iter().any(|user| user == member.user.as_str()));
+        for member in strangers.filter(|member| seen.insert(&member.user)) {
+            fanout.leave_user(&self.namespace, &member.user, room.room()).await?;
+            let body = UserMoved {
+                room_id: room.as_str(),
+                user_id: member.user.as_str(),
+                role: member.role.as_deref(),
+                display_name: &member.display_name,
+                timestamp: iso(now_ms()),
+            };
+            self.tell_room(Target::room(&self.namespace, room.as_str()), "room:userLeft", &body).await;
         }
+        Ok(())
     }
 
     async fn tell_room(&self, target: Target<'_>, event: &str, body: &(impl Serialize + Sync)) {
@@ -192,6 +187,8 @@ async fn grants(pool: &AnyPool, room: &str) -> Result<Vec<String>, sqlx::Error> 
 
 async fn set_grants(pool: &AnyPool, room: &str, users: &[UserId]) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
+    // One after the other, so that the last one's users are all there are.
+    sqlx::query(LOCK).bind(room).execute(&mut *transaction).await?;
     sqlx::query(REVOKE).bind(room).execute(&mut *transaction).await?;
     for user in users {
         sqlx::query(GRANT).bind(room).bind(user.as_str()).execute(&mut *transaction).await?;
@@ -211,10 +208,16 @@ fn moved<'a>(room: &'a RoomId, claims: &'a Claims) -> UserMoved<'a> {
 
 /// Enters a room; answers who is there, each user once.
 pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
+    care.may_list(socket.user())?;
     let claims = socket.claims();
     care.must_have_access(&claims, room).await?;
     let fanout = &care.context.fanout;
     let entered = fanout.enter(socket.local(), room.room()).await?;
+    if let Err(refused) = care.must_have_access(&claims, room).await {
+        // It was taken away meanwhile, before there was anybody to be taken out.
+        fanout.leave(socket.local(), room.as_str()).await;
+        return Err(refused);
+    }
     if entered.first_of_user {
         let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
         care.tell_room(target, "room:userJoined", &moved(room, &claims)).await;
@@ -249,6 +252,10 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
 
 /// Leaves a room.
 pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
+    if room.access() == Access::Nobody {
+        // Another app's, or only watched.
+        return Err(AppError::Forbidden("Room access denied".into()));
+    }
     if *room.room() == super::notifications_room(socket.user()) {
         // It tells that the user is there.
         return Ok(Reply::success(&Left { room_id: room.as_str() }));
@@ -263,6 +270,9 @@ pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> H
 
 /// Tells the others that the user types, or has stopped.
 pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: bool) -> Handled {
+    if room.access() == Access::Nobody {
+        return Err(AppError::Forbidden("Room access denied".into()));
+    }
     if !socket.local().is_in(room.as_str()) {
         return Err(AppError::Forbidden("You must join the room first".into()));
     }

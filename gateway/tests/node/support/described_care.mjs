@@ -39,7 +39,7 @@ async function rooms({ ann, bob }) {
   await bob.use('room:leave', { roomId });
   await ann.events.take('room:userLeft');
   for (const event of ['room:join', 'room:leave', 'typing:start', 'typing:stop']) {
-    for (const wrong of [7, { roomId: 'a b' }]) await ann.use(event, wrong, REFUSED);
+    for (const wrong of [7, { roomId: 'a b' }, { roomId: 'room:of-chat' }]) await ann.use(event, wrong, REFUSED);
   }
   await ann.use('room:join', { roomId: 'visit:of-others' }, REFUSED);
 }
@@ -65,6 +65,7 @@ async function sending({ ann, desk, bob }) {
   const letter = { recipientId: bob.user, message: 'hello', attachments: [{ url: 'a.png' }], metadata: { urgent: true }, clientMessageId: unique('letter') };
   const { message } = await ann.use('message:send', letter);
   assert.equal((await ann.use('message:send', letter)).message.id, message.id);
+  await ann.use('message:send', { ...letter, message: 'other' }, REFUSED);
   await bob.events.take('message:new', ({ id }) => id === message.id);
   await desk.events.take('message:sent', ({ id }) => id === message.id);
   await ann.events.take('message:status', ({ messageId, status }) => messageId === message.id && status === 'delivered');
