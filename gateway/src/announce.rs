@@ -77,7 +77,7 @@ impl Announcement {
         Self { except_user: Some(user.clone()), ..self }
     }
 
-    /// Delivered by the app on every node that has members of the room ([`crate::apps::App::on_sequenced`]).
+    /// Delivered by the app on every node that has members of the room.
     pub(crate) fn sequenced(self, sequence: i64) -> Self {
         Self { sequence: Some(sequence), ..self }
     }

@@ -14,7 +14,7 @@ import {
   growsAtMost,
   joined,
   meter,
-  openFiles,
+  openSockets,
   parse,
   pollingJoined,
   pour,
@@ -198,7 +198,7 @@ describe('a long-polling session', () => {
   );
 
   row(site, 'B10 a thousand octet-streams are all answered and leave no connection behind (CVE-2026-59725)', async (gateway) => {
-    const files = openFiles(gateway.pid);
+    const files = openSockets(gateway.pid);
     for (let round = 0; round < 20; round += 1) {
       await Promise.all(
         Array.from({ length: 50 }, async () => {
@@ -208,7 +208,7 @@ describe('a long-polling session', () => {
         }),
       );
     }
-    await eventually(() => openFiles(gateway.pid) <= files + 10, { what: 'the files of a thousand POSTs to be closed' });
+    await eventually(() => openSockets(gateway.pid) <= files + 10, { what: 'the files of a thousand POSTs to be closed' });
   });
 
   row(site, 'B11 a body over the limit is answered 413 before it is sent, and the session stays', async (gateway) => {

@@ -16,7 +16,7 @@ import {
   fresh,
   joined,
   meter,
-  openFiles,
+  openSockets,
   parse,
   pollingJoined,
   refusal,
@@ -642,7 +642,7 @@ describe('an HTTP client that reads nothing', () => {
     quiet,
     'is cut off when it has taken nothing of an answer for 10 s',
     async (gateway, t) => {
-      const before = openFiles(gateway.pid);
+      const before = openSockets(gateway.pid);
       const socket = connect({ port: gateway.port, host: '127.0.0.1' });
       t.after(() => socket.destroy());
       socket.on('error', () => {});
@@ -651,8 +651,8 @@ describe('an HTTP client that reads nothing', () => {
       const begun = performance.now();
       // More than both kernels keep: 60 MiB of answers.
       for (let at = 0; at < 200; at += 1) socket.write(requestText(gateway.port, 'GET', '/socket.io/socket.io.js.map'));
-      await eventually(() => openFiles(gateway.pid) > before, { what: 'the connection to be accepted' });
-      await eventually(() => openFiles(gateway.pid) <= before, { timeout: 40_000, what: 'the connection to be closed' });
+      await eventually(() => openSockets(gateway.pid) > before, { what: 'the connection to be accepted' });
+      await eventually(() => openSockets(gateway.pid) <= before, { timeout: 40_000, what: 'the connection to be closed' });
       assert.ok(performance.now() - begun > 9_000, 'closed too early');
     },
     { timeout: 60_000 },

@@ -15,7 +15,7 @@ import {
   growsAtMost,
   joined,
   meter,
-  openFiles,
+  openSockets,
   parse,
   pollingJoined,
   pour,
@@ -182,14 +182,14 @@ describe('a refused WebSocket handshake', () => {
     ['after the 101', (connection) => connection.response()],
   ]) {
     row(site, `CVE-2022-41940 connections reset ${when}, 200 in a row, leave nothing behind`, async (gateway) => {
-      const files = openFiles(gateway.pid);
+      const files = openSockets(gateway.pid);
       for (let round = 0; round < 200; round += 1) {
         const connection = await rawConnection(gateway.port);
         connection.write(handshake(gateway.port));
         await wait(connection);
         connection.reset();
       }
-      await eventually(() => openFiles(gateway.pid) <= files + 10, { what: 'the files of the reset connections to be closed' });
+      await eventually(() => openSockets(gateway.pid) <= files + 10, { what: 'the files of the reset connections to be closed' });
     });
   }
 });

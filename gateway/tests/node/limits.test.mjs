@@ -20,7 +20,7 @@ import {
   handshakeFrom,
   joined,
   meter,
-  openFiles,
+  openSockets,
   parse,
   pollingJoined,
   pour,
@@ -907,10 +907,10 @@ describe('a client that stops reading', { concurrency: true }, () => {
     'is given up after some seconds, though its bounds are not reached',
     async (gateway, t) => {
       const slow = await meter(gateway, 'muster_sessions_closed_total', 'reason="slow_consumer"');
-      const files = openFiles(gateway.pid);
+      const files = openSockets(gateway.pid);
       await stall(t, gateway);
       await slow.grows(1, { timeout: 30_000 });
-      await eventually(() => openFiles(gateway.pid) <= files + 1, { timeout: 10_000, interval: 200, what: 'its connection to be closed' });
+      await eventually(() => openSockets(gateway.pid) <= files + 1, { timeout: 10_000, interval: 200, what: 'its connection to be closed' });
     },
     { timeout: 60_000 },
   );
@@ -920,13 +920,13 @@ describe('a client that stops reading', { concurrency: true }, () => {
     leaving,
     'and then breaks a rule holds its connection no longer than one that reads',
     async (gateway, t) => {
-      const files = openFiles(gateway.pid);
+      const files = openSockets(gateway.pid);
       const ended = await meter(gateway, 'muster_sessions_closed_total');
       const stalled = await stall(t, gateway);
       stalled.sendFrame({ rsv: 4, payload: 'x' });
       await ended.grows();
       // One file is the sender's.
-      await eventually(() => openFiles(gateway.pid) <= files + 1, {
+      await eventually(() => openSockets(gateway.pid) <= files + 1, {
         timeout: 30_000,
         interval: 200,
         what: 'the connection of the closed session to be closed',

@@ -2,7 +2,7 @@
 // row, and the measures (memory, processor time, open files) by which a bound is held against a process.
 
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';
 import { after, test } from 'node:test';
 
@@ -340,9 +340,16 @@ export function processorTime(pid) {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** How many files a process has open. */
-export function openFiles(pid) {
-  return readdirSync(`/proc/${pid}/fd`).length;
+/** How many sockets a process has open; the database's own files come and go with its connections. */
+export function openSockets(pid) {
+  const target = (file) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${file}`);
+    } catch {
+      return '';
+    }
+  };
+  return readdirSync(`/proc/${pid}/fd`).filter((file) => target(file).startsWith('socket:')).length;
 }
 
 /** `body` may make the process grow by `bytes` and no more; looked at all the time while it runs. */
