@@ -7,18 +7,21 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanout::{Fanout, FanoutError, Target};
 use parking_lot::Mutex;
 use serde::Serialize;
 use shared::ids::SocketId;
-use shared::limits::{ANNOUNCE_AFTER_MS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_TOLD_MAX, RECORDS_RETRY_MS};
+use shared::limits::{
+    ANNOUNCE_AFTER_MS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_TOLD_MAX, DUE_EVERY_MS, RECORDS_RETRY_MS,
+};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Event;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use crate::clock::now_ms;
@@ -170,17 +173,25 @@ pub(crate) struct Announcer {
     /// Those that this node is telling.
     in_hand: Mutex<HashSet<String>>,
     told: mpsc::Sender<String>,
+    /// This node could not tell something: what comes later waits behind it, so that the order stays.
+    is_behind: AtomicBool,
+    fell_behind: Notify,
 }
 
 impl Announcer {
     /// An announcer, and what [`forget_told`] is to forget.
     pub(crate) fn new(fanout: Fanout, records: Records) -> (Arc<Self>, mpsc::Receiver<String>) {
         let (told, forgotten) = mpsc::channel(ANNOUNCEMENTS_TOLD_MAX);
-        (Arc::new(Self { fanout, records, in_hand: Mutex::default(), told }), forgotten)
+        let (in_hand, is_behind, fell_behind) = (Mutex::default(), AtomicBool::new(false), Notify::new());
+        (Arc::new(Self { fanout, records, in_hand, told, is_behind, fell_behind }), forgotten)
     }
 
     /// Tells what has been committed, in this order. Answers whether all of it could be told; the rest is told later.
     pub(crate) async fn tell(&self, announcements: &[Announcement]) -> bool {
+        !self.is_behind.load(Ordering::Acquire) && self.tell_now(announcements).await
+    }
+
+    async fn tell_now(&self, announcements: &[Announcement]) -> bool {
         self.in_hand.lock().extend(announcements.iter().map(|announcement| announcement.id.clone()));
         // All have their places before the first is waited for.
         let posted: Vec<_> = announcements.iter().map(|announcement| self.post(announcement)).collect();
@@ -191,6 +202,8 @@ impl Announcer {
                 Err(FanoutError::Unavailable) => {
                     tracing::debug!(event = announcement.event, "an announcement was not told");
                     self.in_hand.lock().remove(&announcement.id);
+                    self.is_behind.store(true, Ordering::Release);
+                    self.fell_behind.notify_one();
                     all = false;
                 }
                 Err(error) => {
@@ -223,22 +236,43 @@ impl Announcer {
         self.fanout.post(target, packet)
     }
 
+    /// Waits until it is worth looking for what is left over.
+    pub(crate) async fn until_behind(&self) {
+        let (pause, jitter) = (DUE_EVERY_MS / 2, rand::random_range(0..=DUE_EVERY_MS));
+        // Nodes that were started together shall not look together.
+        let pause = if self.is_behind.load(Ordering::Acquire) { pause } else { pause + jitter };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            // A failure is seldom over at once.
+            () = self.fell_behind.notified() => {
+                tokio::time::sleep(Duration::from_millis(DUE_EVERY_MS / 4)).await;
+            }
+        }
+    }
+
     /// Tells what is left over from nodes that could not; answers what it told.
     pub(crate) async fn tell_left_over(&self) -> Vec<Announcement> {
-        let before = now_ms().saturating_sub(ANNOUNCE_AFTER_MS);
+        let was_behind = self.is_behind.load(Ordering::Acquire);
+        // What this node owes itself is not waited for.
+        let age = if was_behind { 0 } else { ANNOUNCE_AFTER_MS };
+        let before = now_ms().saturating_sub(age);
         let Ok(found) = self.records.run(left_over(self.records.pool(), before)).await else {
             return Vec::new();
         };
+        let is_all = found.len() < ANNOUNCEMENTS_AT_ONCE;
         let mut told = Vec::new();
         for announcement in found {
             if self.in_hand.lock().contains(&announcement.id) {
                 continue;
             }
-            if !self.tell(std::slice::from_ref(&announcement)).await {
+            if !self.tell_now(std::slice::from_ref(&announcement)).await {
                 // Redis is away: so it is for the others.
-                break;
+                return told;
             }
             told.push(announcement);
+        }
+        if was_behind && is_all {
+            self.is_behind.store(false, Ordering::Release);
         }
         told
     }

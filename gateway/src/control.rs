@@ -7,7 +7,6 @@ use std::time::Duration;
 use fanout::{Control, LocalSocket, Reply, Sequenced};
 use shared::adapter::Body;
 use shared::ids::SocketId;
-use shared::limits::DUE_EVERY_MS;
 use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
@@ -65,9 +64,7 @@ pub(crate) async fn run_sequenced(engine: Arc<Engine>, mut sequenced: mpsc::Rece
 pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
     let context = engine.namespaces.context().clone();
     loop {
-        // Nodes that were started together shall not look together.
-        let pause = DUE_EVERY_MS / 2 + rand::random_range(0..=DUE_EVERY_MS);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
+        context.announcer.until_behind().await;
         for announcement in context.announcer.tell_left_over().await {
             for app in engine.namespaces.apps_of(announcement.namespace.as_str()) {
                 app.on_told(&announcement).await;

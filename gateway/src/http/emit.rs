@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use dashmap::{DashMap, Entry};
-use fanout::Target;
+use fanout::{Receipt, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -234,16 +234,20 @@ pub(super) async fn emit(
             return Err(error.into());
         }
     };
+    Ok(Json(emitted(&site, &target, receipt).await))
+}
+
+async fn emitted(site: &Site, target: &Target<'_>, receipt: Receipt) -> Emitted {
     // It is on its way: what is not known of it does not make it undone.
     let sockets =
-        if receipt.repeated { None } else { site.context.fanout.reach(&target).await.unwrap_or_default() };
-    Ok(Json(Emitted {
+        if receipt.repeated { None } else { site.context.fanout.reach(target).await.unwrap_or_default() };
+    Emitted {
         success: true,
         nodes: Some(receipt.nodes),
         sockets: Some(sockets),
         place: Some(receipt.place),
         repeated: Some(receipt.repeated),
-    }))
+    }
 }
 
 async fn must_be_same(site: &Site, key: &str, print: u64) -> Result<(), AppError> {
