@@ -176,6 +176,9 @@ pub(crate) struct Announcer {
     /// This node could not tell something: what comes later waits behind it, so that the order stays.
     is_behind: AtomicBool,
     fell_behind: Notify,
+    catching_up: tokio::sync::Mutex<()>,
+    /// Told late, for the apps to do what follows from it; no more than a few looks have found.
+    caught_up: Mutex<Vec<Announcement>>,
 }
 
 impl Announcer {
@@ -183,12 +186,29 @@ impl Announcer {
     pub(crate) fn new(fanout: Fanout, records: Records) -> (Arc<Self>, mpsc::Receiver<String>) {
         let (told, forgotten) = mpsc::channel(ANNOUNCEMENTS_TOLD_MAX);
         let (in_hand, is_behind, fell_behind) = (Mutex::default(), AtomicBool::new(false), Notify::new());
-        (Arc::new(Self { fanout, records, in_hand, told, is_behind, fell_behind }), forgotten)
+        let (catching_up, caught_up) = (tokio::sync::Mutex::default(), Mutex::default());
+        let announcer =
+            Self { fanout, records, in_hand, told, is_behind, fell_behind, catching_up, caught_up };
+        (Arc::new(announcer), forgotten)
     }
 
     /// Tells what has been committed, in this order. Answers whether all of it could be told; the rest is told later.
     pub(crate) async fn tell(&self, announcements: &[Announcement]) -> bool {
-        !self.is_behind.load(Ordering::Acquire) && self.tell_now(announcements).await
+        if self.is_behind.load(Ordering::Acquire) {
+            self.catch_up().await;
+            if self.is_behind.load(Ordering::Acquire) {
+                return false;
+            }
+        }
+        self.tell_now(announcements).await
+    }
+
+    /// Tells what this node owes, unless somebody is at it.
+    async fn catch_up(&self) {
+        if let Ok(_one) = self.catching_up.try_lock() {
+            let told = self.tell_owed().await;
+            self.caught_up.lock().extend(told);
+        }
     }
 
     async fn tell_now(&self, announcements: &[Announcement]) -> bool {
@@ -250,8 +270,15 @@ impl Announcer {
         }
     }
 
-    /// Tells what is left over from nodes that could not; answers what it told.
+    /// Tells what is left over from nodes that could not; answers what was told late since it was last asked.
     pub(crate) async fn tell_left_over(&self) -> Vec<Announcement> {
+        let _one = self.catching_up.lock().await;
+        let mut told = std::mem::take(&mut *self.caught_up.lock());
+        told.extend(self.tell_owed().await);
+        told
+    }
+
+    async fn tell_owed(&self) -> Vec<Announcement> {
         let was_behind = self.is_behind.load(Ordering::Acquire);
         // What this node owes itself is not waited for.
         let age = if was_behind { 0 } else { ANNOUNCE_AFTER_MS };
