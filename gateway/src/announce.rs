@@ -1,6 +1,6 @@
 //! Announcements: events that are owed to clients because the records say what they tell.
 //!
-//! An app writes them in the transaction with what they tell of ([`write`]) and tells them when it is committed
+//! An app writes them in the transaction with what they tell of ([`write()`]) and tells them when it is committed
 //! ([`Announcer::tell`]). What could not be told then, because Redis was away or the node died, any node finds in the
 //! records and tells later ([`Announcer::tell_left_over`]). A second telling is none: each has a key that Redis
 //! remembers (`IDEMPOTENCY_S`), and a node knows which it is telling itself.
