@@ -147,6 +147,14 @@ impl App {
         }
     }
 
+    /// A socket has a newer token, which may give it other rights.
+    pub(crate) async fn on_renewed(&self, socket: &Arc<Socket>) {
+        match self {
+            Self::Emergencies(app) => emergencies::on_renewed(app, socket).await,
+            Self::Care(_) | Self::Chat(_) | Self::Relay(_) | Self::Sos(_) => {}
+        }
+    }
+
     pub(crate) fn on_disconnect(&self, departure: &Departure) {
         match self {
             Self::Chat(chat) => chat::on_disconnect(chat, departure),

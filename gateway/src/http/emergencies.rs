@@ -112,7 +112,7 @@ fn describe_helping(section: &mut Section) {
                 ],
             )
             .refuse_all(400, &NOTES)
-            .refuse_all(403, &["Only responding helpers may do this", NOT_SEEN])
+            .refuse(403, "Only responding helpers may do this")
             .refuse(404, NOT_FOUND)
             .refuse(409, "You do not respond any more")
             .refuse_all(409, &OVER)

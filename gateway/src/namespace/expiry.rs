@@ -37,11 +37,17 @@ impl Namespaces {
     pub(super) fn refresh(&self, socket: &Arc<Socket>, args: &Args<'_>, caller: Caller) -> Work {
         let body = args.raw.first().and_then(|raw| serde_json::from_str::<Refresh>(raw).ok());
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
+        let mounted = self.find(socket.namespace().as_str());
         Work::Later(Box::pin(async move {
             let handled = match body {
                 Some(Refresh { token }) => renew(&context, &socket, &token).await,
                 None => Err(AppError::BadInput("Expected {token}".into())),
             };
+            if handled.is_ok() {
+                for app in mounted.iter().flat_map(|mounted| &mounted.apps) {
+                    app.on_renewed(&socket).await;
+                }
+            }
             caller.answer(handled)
         }))
     }

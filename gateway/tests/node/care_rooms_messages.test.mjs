@@ -52,6 +52,7 @@ const ROOMS = {
       const { userIds, ...data } = answer.body.data;
       assert.deepEqual([data, userIds.sort()], [{ roomId, count: 2 }, [ann.user, bob.user].sort()]);
       for (const each of [ann, bob]) await must(each, 'room:join', { roomId });
+      await must(bob, 'message:send', { roomId, message: 'while I am here' });
       await ann.events.take('room:userJoined', (told) => told.roomId === roomId);
       assert.equal((await grant(nodes[0], roomId, [ann.user])).body.data.count, 1);
       await ann.events.take('room:userLeft', (told) => told.roomId === roomId && told.userId === bob.user);
@@ -62,6 +63,8 @@ const ROOMS = {
       await must(ann, 'message:send', { roomId, message: 'alone' });
       await quiet(nodes, bob);
       assert.deepEqual(seen(bob, 'message:new', roomId), []);
+      const listed = (await must(bob, 'message:conversations', {})).conversations;
+      assert.deepEqual(listed.filter((listed) => listed.roomId === roomId), [], 'nor in the list of conversations');
     }
   },
 
@@ -119,7 +122,12 @@ const ROOMS = {
       assert.deepEqual(await bob.events.take(event), { roomId, userId: ann.user, role: 'patient', displayName: `Name of ${ann.user}` });
       await refusal(outsider, event, { roomId });
     }
+    // Watching somebody is no room to be in.
+    await must(outsider, 'presence:subscribe', { userIds: [ann.user] });
+    await must(bob, 'presence:subscribe', { userIds: [ann.user] });
+    for (const event of ['typing:start', 'typing:stop', 'room:leave']) assert.equal(await refusal(outsider, event, { roomId: `presence:${ann.user}` }), DENIED);
     await quiet(nodes, ann, bob, outsider);
+    assert.deepEqual(bob.events.events.filter(({ args }) => args[0]?.roomId === `presence:${ann.user}`), []);
     for (const each of [ann, bob, outsider]) {
       for (const event of ['typing:start', 'typing:stop']) assert.deepEqual(seen(each, event, roomId), []);
     }
@@ -281,6 +289,8 @@ const MESSAGES = {
     const other = await must(bob, 'message:send', { ...body, recipientId: ann.user });
     assert.notEqual(other.message.id, answers[0].message.id, 'the name is the sender\'s own');
     assert.equal((await must(ann, 'message:history', { recipientId: bob.user })).messages.length, 2);
+    const eve = await open(0, { name: 'eve' });
+    assert.equal(await refusal(ann, 'message:send', { ...body, recipientId: eve.user }), 'clientMessageId was used for something else');
   },
 
   'conversations are listed by their last message, with what is unread': async ({ open }) => {

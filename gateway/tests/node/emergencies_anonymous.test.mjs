@@ -113,6 +113,10 @@ describe('an anonymous emergency on two nodes', () => {
     const answer = await say(first, 'two minutes');
     await unsigned(answer, 'helper', null, [owner]);
     assert.equal(answer.message.senderId, first.claims.sub);
+    // A guess is answered in one way, whether it is right or wrong.
+    const guesses = [];
+    for (const recipientId of [caller.sub, second.claims.sub, 'nobody']) guesses.push(await say(first, 'is it you', { recipientId }));
+    assert.deepEqual(guesses, Array(3).fill({ success: false, error: 'Not authorized to write in this emergency' }));
     const kept = await request(1, 'GET', `/${id}/messages`, first.claims);
     assert.deepEqual(kept.data.map((message) => message.id).sort(), [toAll, toFirst, answer].map(({ message }) => message.id).sort());
     assert.equal((await request(0, 'GET', `/${id}/messages`, watcher.claims)).status, 403);

@@ -151,6 +151,19 @@ for (const site of SITES) {
       });
     });
 
+    describe('a newer token', () => {
+      test('makes a helper, and unmakes one', async () => {
+        const [former, coming] = await Promise.all([app.online(0, helper()), app.online(1, citizen())]);
+        const refresh = async ({ socket, claims }, role) => assert.equal((await ask(socket, 'auth:refresh', { token: app.token({ ...claims, role }) })).success, true);
+        await Promise.all([refresh(former, 'citizen'), refresh(coming, 'helper')]);
+        const { id } = await app.raise(0, citizen());
+        const about = ({ emergency }) => emergency.id === id;
+        await coming.events.take('emergency:created', about);
+        await app.quiet(0, former);
+        assert.deepEqual(former.events.seen('emergency:created', about), []);
+      });
+    });
+
     describe('back again', () => {
       test('owner and responding helper are in the room by themselves, wherever they connect', async () => {
         const [owner, responder] = [citizen(), helper()];

@@ -314,6 +314,7 @@ fn subscriptions(section: &mut Section) {
             .detail("The argument may be left out.")
             .payload::<UsersOrAllBody>()
             .ack::<Done>()
+            .refuse("Expected {userIds?}")
             .refuse_all(&USERS[1..]),
     );
 }

@@ -314,7 +314,9 @@ impl ClientEvent {
             "presence:subscribe" => Self::Subscribe(users(args)?),
             "presence:unsubscribe" => match first(args) {
                 Some(UsersOrAllBody { user_ids: Some(_) }) => Self::Unsubscribe(Some(users(args)?)),
-                _ => Self::Unsubscribe(None),
+                Some(UsersOrAllBody { user_ids: None }) => Self::Unsubscribe(None),
+                None if args.raw.first().is_none_or(|raw| *raw == "null") => Self::Unsubscribe(None),
+                None => return bad("Expected {userIds?}"),
             },
             "notification:read" => {
                 let body: NotificationBody = expect(args, "Expected {notificationId}")?;

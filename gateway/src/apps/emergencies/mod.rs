@@ -133,6 +133,11 @@ pub(crate) async fn on_connect(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     rooms::welcome(app, socket).await;
 }
 
+/// A socket has a newer token: it may be a helper's now, or not any more.
+pub(crate) async fn on_renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
+    rooms::renewed(app, socket).await;
+}
+
 /// A user's last socket in a room is gone for good.
 pub(crate) async fn on_gone(app: &Emergencies, gone: &Gone) {
     if gone.room == app.helpers {

@@ -105,20 +105,49 @@ async fn tell_place(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Re
     Ok(())
 }
 
+async fn enter_helpers(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
+    let Ok(entered) = app.context.fanout.enter_own(socket.local(), &app.helpers).await else { return };
+    let (app, user) = (Arc::clone(app), socket.user().clone());
+    drop(app.context.clone().tasks.spawn(async move {
+        // The node that was told their place may be going.
+        let _ = app.context.fanout.live().adopt(POSITIONS, user.as_str()).await;
+        if entered.first_of_user {
+            tell_helper(&app, &user, "helper:online").await;
+        }
+    }));
+}
+
+/// A socket has a newer token: who is no helper any more leaves the helpers and every room that was theirs alone.
+pub(super) async fn renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
+    let (claims, fanout) = (socket.claims(), &app.context.fanout);
+    if is_helper(&claims) {
+        enter_helpers(app, socket).await;
+        return;
+    }
+    if !socket.local().is_in(app.helpers.as_str()) {
+        return;
+    }
+    let left = fanout.leave(socket.local(), app.helpers.as_str()).await;
+    if left.last_of_user {
+        helper_gone(app, socket.user()).await;
+    }
+    for room in socket.local().rooms() {
+        let Some(id) = room.as_str().strip_prefix(ROOM_PREFIX) else { continue };
+        let may = match app.find(id).await {
+            Ok(emergency) => may_join(app, &claims, &emergency).await.unwrap_or(false),
+            Err(_) => false,
+        };
+        if !may {
+            fanout.leave(socket.local(), room.as_str()).await;
+        }
+    }
+}
+
 /// A socket is connected: a helper's is among the helpers', and everybody's is in the rooms of the open emergencies that
 /// they own or help in. Where the records cannot be asked, that is tried again for as long as the socket is there.
 pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
-    if is_helper(&socket.claims())
-        && let Ok(entered) = app.context.fanout.enter_own(socket.local(), &app.helpers).await
-    {
-        let (app, user) = (Arc::clone(app), socket.user().clone());
-        drop(app.context.clone().tasks.spawn(async move {
-            // The node that was told their place may be going.
-            let _ = app.context.fanout.live().adopt(POSITIONS, user.as_str()).await;
-            if entered.first_of_user {
-                tell_helper(&app, &user, "helper:online").await;
-            }
-        }));
+    if is_helper(&socket.claims()) {
+        enter_helpers(app, socket).await;
     }
     if bring(app, socket.local()).await.is_ok() {
         return;

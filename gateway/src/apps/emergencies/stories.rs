@@ -348,10 +348,11 @@ impl Emergencies {
     ) -> Result<T, AppError> {
         let emergency = self.find(id).await?;
         let viewer = emergency.viewer(claims);
-        if viewer == Viewer::Outsider && !is_helper(claims) {
+        let helpers = self.helpers_of(id).await?;
+        let helps = || helpers.iter().any(|helper| helper.id == claims.user.as_str());
+        if viewer == Viewer::Outsider && !is_helper(claims) && !helps() {
             return Err(AppError::Forbidden("Not authorized to see this emergency".into()));
         }
-        let helpers = self.helpers_of(id).await?;
         let helpers = helpers.iter().map(Helper::listed).collect();
         Ok(show(Detailed { emergency: emergency.shown(viewer), helpers }))
     }

@@ -32,8 +32,9 @@ export async function startPostgres({ port: wanted } = {}) {
     chmodSync(parent, 0o755);
     chownSync(data, account.uid, account.gid);
   }
+  // Texts are ordered as most installations order them, where a sign is before every letter and digit.
   // It takes a second or more: the clients of other tests of this process must be served meanwhile.
-  await promisify(execFile)(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C'], { ...account, cwd: data });
+  await promisify(execFile)(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C', '--locale-provider', 'icu', '--icu-locale', 'en-US'], { ...account, cwd: data });
 
   const server = { url: `postgres://postgres@127.0.0.1:${port}/postgres`, port };
   let child;
