@@ -12,6 +12,7 @@ pub(crate) mod sos;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fanout::{Gone, Sequenced};
@@ -20,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::config::AppName;
-use shared::names::{Namespace, Room, USER_ROOM_PREFIX};
+use shared::names::{Namespace, Room, USER_ROOM_PREFIX, UserId};
 use shared::sio::Args;
 
 use crate::announce::Announcement;
@@ -28,6 +29,8 @@ use crate::context::Context;
 use crate::describe::Section;
 use crate::describe::forms::True;
 use crate::error::{AppError, Say};
+use crate::limiter::Meters;
+use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 use crate::text::json;
 
@@ -263,6 +266,18 @@ impl Handling {
     pub(crate) fn refuse(say: impl Into<Say>) -> Self {
         Self::Done(Err(AppError::BadInput(say.into())))
     }
+}
+
+/// Takes a unit of a user's rate.
+///
+/// # Errors
+/// [`AppError::Limited`], counted.
+fn within(meters: &Meters<UserId>, user: &UserId) -> Result<(), AppError> {
+    if meters.take(user.clone(), Instant::now()) {
+        return Ok(());
+    }
+    metrics::get().rate_limited(Limit::UserRate);
+    Err(AppError::Limited("Too many requests".into(), 1))
 }
 
 /// The first argument as `T`; `None` when it is not there or not one.

@@ -23,7 +23,6 @@ mod rooms;
 mod status;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use dashmap::DashMap;
 use fanout::{Gone, Sequenced};
@@ -33,13 +32,12 @@ use shared::ids::SocketId;
 use shared::limits::RATED_USERS_MAX;
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling};
+use super::{Event, Handled, Handling, within};
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
 use crate::describe::forms::Name;
 use crate::error::AppError;
 use crate::limiter::{Meters, Rate};
-use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 pub(crate) use describe::describe;
 use events::ClientEvent;
@@ -60,14 +58,17 @@ pub(crate) struct Care {
     rung: DashMap<SocketId, i64>,
     /// Lists of other users that one user asks for.
     lists: Meters<UserId>,
+    /// Rooms that one user enters: all of many devices at once, when they come back.
+    joins: Meters<UserId>,
 }
 
 impl Care {
     /// Makes the app, and starts what runs for it until the node stops.
     pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let lists = Meters::new(Rate::new(20, 100), RATED_USERS_MAX);
+        let joins = Meters::new(Rate::new(100, 1_000), RATED_USERS_MAX);
         let (presence, rung) = (presence::Local::default(), DashMap::new());
-        let care = Arc::new(Self { context, namespace, presence, rung, lists });
+        let care = Arc::new(Self { context, namespace, presence, rung, lists, joins });
         let tasks = &care.context.tasks;
         tasks.spawn_until_stop(calls::look_after(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
@@ -82,11 +83,12 @@ impl Care {
 
     /// Takes a unit of the rate at which a user may ask for lists of others.
     fn may_list(&self, user: &UserId) -> Result<(), AppError> {
-        if self.lists.take(user.clone(), Instant::now()) {
-            return Ok(());
-        }
-        metrics::get().rate_limited(Limit::UserRate);
-        Err(AppError::Limited("Too many requests".into(), 1))
+        within(&self.lists, user)
+    }
+
+    /// Takes a unit of the rate at which a user may enter rooms.
+    fn may_join(&self, user: &UserId) -> Result<(), AppError> {
+        within(&self.joins, user)
     }
 }
 

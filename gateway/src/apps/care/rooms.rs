@@ -208,7 +208,7 @@ fn moved<'a>(room: &'a RoomId, claims: &'a Claims) -> UserMoved<'a> {
 
 /// Enters a room; answers who is there, each user once.
 pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
-    care.may_list(socket.user())?;
+    care.may_join(socket.user())?;
     let claims = socket.claims();
     care.must_have_access(&claims, room).await?;
     let fanout = &care.context.fanout;

@@ -14,20 +14,17 @@ mod rooms;
 mod store;
 mod stories;
 
-use std::hash::Hash;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fanout::Gone;
 use shared::limits::{HELPER_POSITION_S, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling};
+use super::{Event, Handled, Handling, within};
 use crate::announce::Announcement;
 use crate::context::Context;
-use crate::error::AppError;
 use crate::limiter::{Meters, Rate};
-use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 pub(crate) use describe::describe;
 pub(crate) use emergency::{HelperStatus, Priority, ShownMessage};
@@ -78,15 +75,6 @@ impl Default for Rates {
             responses: meters(2, 20),
         }
     }
-}
-
-/// Takes a unit of a user's rate.
-fn within<K: Eq + Hash + Clone>(meters: &Meters<K>, user: &K) -> Result<(), AppError> {
-    if meters.take(user.clone(), Instant::now()) {
-        return Ok(());
-    }
-    metrics::get().rate_limited(Limit::UserRate);
-    Err(AppError::Limited("Too many requests".into(), 1))
 }
 
 impl Emergencies {
