@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
+import { device, must } from './support/care.mjs';
 import { EVERYTHING, ask, bounded, unique } from './support/clients.mjs';
 import { count, internal, ready, startCluster } from './support/cluster.mjs';
+import { citizen, emergencies, helper } from './support/emergencies.mjs';
 import { load } from './support/packages.mjs';
 import { startRedisCluster, startSentinels } from './support/redis.mjs';
 import { eventually, once } from './support/wait.mjs';
@@ -82,7 +84,7 @@ describe('Redis Cluster', () => {
   let cluster;
   before(async () => {
     servers = await startRedisCluster();
-    cluster = await startCluster(2, { redis: servers.servers[0], redisUrl: servers.url });
+    cluster = await startCluster(2, { redis: servers.servers[0], redisUrl: servers.url, env: { PRESENCE_GRACE: '2s' } });
   }, { timeout: 90_000 });
   after(async () => {
     await cluster?.stop();
@@ -106,6 +108,28 @@ describe('Redis Cluster', () => {
     for (const each of heard) await each;
     for (const socket of sockets) socket.disconnect();
     for (const room of rooms) await countsAre(cluster, room, 0);
+  });
+
+  test('what apps share is where every node finds it: places, presence, timers, calls', { timeout: 60_000 }, async () => {
+    const app = emergencies(cluster.nodes);
+    const [near, far] = [await app.online(1, helper()), await app.online(0, helper())];
+    const location = { latitude: 60, longitude: 24 };
+    await ask(near.socket, 'location:update', location);
+    await ask(far.socket, 'location:update', { latitude: 61, longitude: 24 });
+    const raised = await app.raise(0, citizen(), { location });
+    assert.equal(raised.nearbyHelperCount, 1);
+    assert.equal((await near.events.take('emergency:nearby')).distance, 0);
+    await far.events.take('emergency:created', ({ emergency }) => emergency.id === raised.id);
+
+    const [ann, bob] = [await device(cluster.nodes[0]), await device(cluster.nodes[1])];
+    await must(ann, 'presence:subscribe', { userIds: [bob.user] });
+    const { callId } = await must(ann, 'call:initiate', { recipientId: bob.user });
+    await must(bob, 'call:accept', { callId });
+    await ann.events.take('presence:changed', ({ status }) => status === 'in_call');
+    await must(bob, 'call:end', { callId });
+    await ann.events.take('presence:changed', ({ status }) => status === 'online');
+    bob.socket.disconnect();
+    await ann.events.take('presence:changed', ({ status }) => status === 'offline', { timeout: 30_000 });
   });
 
   test('a primary dies: its replica takes over, and nobody is disconnected', { timeout: 120_000 }, async () => {

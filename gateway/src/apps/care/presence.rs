@@ -305,8 +305,11 @@ pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
     if is_news {
         let (care, user, at) = (Arc::clone(care), user.clone(), now_ms());
         drop(care.context.clone().tasks.spawn(async move {
+            // It may have gone meanwhile, and then it is not this that brings it back.
+            let is_here = !care.context.fanout.sockets_of(&care.namespace, &user).is_empty();
             try_change(&care, &user, |record| {
-                (record.is_on, record.is_idle) = (true, false);
+                record.is_on |= is_here;
+                record.is_idle &= !is_here;
                 record.active_ms = record.active_ms.max(at);
             })
             .await;
