@@ -168,6 +168,7 @@ const MESSAGES = {
       attachments,
       metadata: { urgent: true, n: [1, null] },
       clientMessageId: null,
+      seq: 1,
     });
     for (const [device_, event] of [[bob, 'message:new'], [tablet, 'message:new'], [phone, 'message:sent']]) {
       const told = await device_.events.take(event);

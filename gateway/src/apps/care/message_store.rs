@@ -20,31 +20,32 @@ const INSERT: &str = "INSERT INTO care_messages (id, conversation_id, seq, sende
     recipient_id, room_id, visit_id, message, attachments, metadata, client_message_id, status, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sent', $14) ON CONFLICT DO NOTHING";
 const COLUMNS: &str = "SELECT id, conversation_id, sender_id, sender_name, sender_role, recipient_id, room_id, \
-    visit_id, message, attachments, metadata, client_message_id, status, created_at FROM care_messages";
+    visit_id, message, attachments, metadata, client_message_id, status, created_at, seq FROM care_messages";
 const SEQ_OF: &str = "SELECT seq FROM care_messages WHERE id = $1 AND conversation_id = $2";
 const DELIVERED: &str = "UPDATE care_messages SET status = 'delivered' WHERE id = $1 AND status = 'sent'";
 const READ: &str = "UPDATE care_messages SET status = 'read' WHERE id = $1 AND status <> 'read'";
 const UNREAD_FROM: &str = "SELECT COUNT(*) FROM care_messages \
     WHERE conversation_id = $1 AND recipient_id = $2 AND status <> 'read'";
 
-/// Stores a message at the next place of its conversation, with what it tells; `None` when the sender has sent it before.
+/// Stores a message at the next place of its conversation, with what it tells; answers both, `None` when the sender has
+/// sent it before.
 pub(super) async fn append(
     pool: &AnyPool,
     message: &Message,
     at_ms: u64,
-    announcements: &[Announcement],
-) -> Result<Option<()>, sqlx::Error> {
+    announce: impl FnOnce(&Message) -> Vec<Announcement>,
+) -> Result<Option<(Message, Vec<Announcement>)>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let row = sqlx::query(NEXT_SEQ)
         .bind(&message.conversation_id)
         .bind(&message.id)
         .fetch_one(&mut *transaction)
         .await?;
-    let seq: i64 = row.try_get(0)?;
+    let message = &Message { seq: row.try_get(0)?, ..message.clone() };
     let done = sqlx::query(INSERT)
         .bind(&message.id)
         .bind(&message.conversation_id)
-        .bind(seq)
+        .bind(message.seq)
         .bind(&message.sender_id)
         .bind(&message.sender_name)
         .bind(&message.sender_role)
@@ -65,9 +66,10 @@ pub(super) async fn append(
         let part = sqlx::query(TAKES_PART).bind(user).bind(&message.conversation_id);
         part.execute(&mut *transaction).await?;
     }
-    announce::write(&mut transaction, announcements).await?;
+    let announcements = announce(message);
+    announce::write(&mut transaction, &announcements).await?;
     transaction.commit().await?;
-    Ok(Some(()))
+    Ok(Some((message.clone(), announcements)))
 }
 
 /// The message that a sender has sent under an id of theirs.
@@ -174,5 +176,6 @@ fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
         client_message_id: row.try_get(11)?,
         status: serde_json::from_value(Value::String(status)).unwrap_or(Status::Sent),
         timestamp: iso(u64::try_from(created_at).unwrap_or_default()),
+        seq: row.try_get(14)?,
     })
 }

@@ -69,6 +69,9 @@ pub(super) struct Message {
     pub(super) status: Status,
     #[schemars(with = "Option<Name>")]
     pub(super) client_message_id: Option<String>,
+    /// Its place in the conversation, from 1: messages of the same moment that were sent through two nodes may arrive in
+    /// another order.
+    pub(super) seq: i64,
 }
 
 /// How far a message has come.
@@ -235,14 +238,15 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
         timestamp: iso(at_ms),
         status: Status::Sent,
         client_message_id: new.client_id,
+        seq: 0,
     };
-    let announcements = care.announce_message(socket, &message, &conversation);
-    let (care, context) = (Arc::clone(care), care.context.clone());
+    let (care, socket, context) = (Arc::clone(care), Arc::clone(socket), care.context.clone());
     context
         .to_the_end(async move {
             let records = &care.context.records;
-            let appended = store::append(records.pool(), &message, at_ms, &announcements);
-            if records.run(appended).await?.is_none() {
+            let announce = |message: &Message| care.announce_message(&socket, message, &conversation);
+            let appended = store::append(records.pool(), &message, at_ms, announce);
+            let Some((message, announcements)) = records.run(appended).await? else {
                 let client_id = message.client_message_id.as_deref().unwrap_or_default();
                 let before = store::by_client_id(records.pool(), &message.sender_id, client_id);
                 let before = records.run(before).await?.ok_or(AppError::Internal)?;
@@ -251,7 +255,7 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
                     return Err(AppError::Conflict("clientMessageId was used for something else".into()));
                 }
                 return Ok(Reply::success(&Sent { message: &before, realtime: None }));
-            }
+            };
             let realtime = care.context.announcer.tell(&announcements).await;
             let reply = Reply::success(&Sent { message: &message, realtime: if_late(realtime) });
             if realtime {
