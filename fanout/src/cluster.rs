@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
     pub(crate) posts: Posts,
     pub(crate) live: LiveScripts,
+    /// When a node last did not tell in time how many sockets it has: it may be dying, and nobody waits for it again.
+    pub(crate) unreached: parking_lot::Mutex<Option<tokio::time::Instant>>,
     pub(crate) prefix: String,
     pub(crate) max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
@@ -163,6 +165,7 @@ impl Cluster {
             namespaces,
             posts: Posts::new(Script::new(include_str!("lua/publish.lua"))),
             live: LiveScripts::default(),
+            unreached: parking_lot::Mutex::default(),
             prefix: options.key_prefix,
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,

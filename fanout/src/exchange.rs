@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 use shared::adapter::{self, Request, Selection};
 use shared::ids::SocketId;
-use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS, REACH_WAIT_MS};
+use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS, REACH_PAUSE_MS, REACH_WAIT_MS};
 use shared::names::{Namespace, Room, UserId};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Exchange};
 use crate::control::{Control, Reply};
@@ -128,8 +129,8 @@ impl Fanout {
         Ok(())
     }
 
-    /// How many sockets on all nodes get what is sent to `target`; `None` when not all nodes have told in time. Sockets of
-    /// Node.js servers are not counted.
+    /// How many sockets on all nodes get what is sent to `target`; `None` when one of them does not tell in time, or lately did
+    /// not. Sockets of Node.js servers are not counted.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`], [`FanoutError::UnknownNamespace`].
@@ -142,13 +143,21 @@ impl Fanout {
         let Some(cluster) = self.cluster() else {
             return Ok(Some(rooms.select(&of.rooms, &of.except).len()));
         };
+        let pause = Duration::from_millis(REACH_PAUSE_MS);
+        if cluster.unreached.lock().is_some_and(|at| at.elapsed() < pause) {
+            return Ok(None);
+        }
         let nodes = cluster.presence.living_nodes().await?;
         let node = self.node();
         let question =
             cluster.questions.open_count(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
         let message = adapter::encode_count(node.as_str(), &question.id, &of);
         self.request(target.namespace, &message).await?;
-        Ok(question.counted(Duration::from_millis(REACH_WAIT_MS)).await)
+        let reached = question.counted(Duration::from_millis(REACH_WAIT_MS)).await;
+        if reached.is_none() {
+            *cluster.unreached.lock() = Some(Instant::now());
+        }
+        Ok(reached)
     }
 
     /// Every socket of a user, on all nodes, leaves a room. May be repeated.

@@ -446,3 +446,6 @@ pub const REACH_WAIT_MS: u64 = 250;
 
 /// Open emergencies that a search nearby looks at; the nearest by their degrees.
 pub const EMERGENCIES_SCANNED_MAX: u32 = 1_000;
+
+/// Milliseconds in which no receipt waits again after a node has not told.
+pub const REACH_PAUSE_MS: u64 = 5_000;
