@@ -13,7 +13,7 @@ SHELL := /bin/bash
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
 FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message
-DEBIAN := curl openssl postgresql redis-server chromium fonts-dejavu-core
+DEBIAN := curl openssl postgresql redis-server prometheus chromium fonts-dejavu-core
 
 run:
 	cargo run --release

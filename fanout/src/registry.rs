@@ -226,6 +226,9 @@ impl NamespaceRooms {
             let joined = || socket.rooms.lock().rooms.push(Arc::clone(&room));
             // Where its last member left between our look and now, the next look makes a new one.
             if room.insert(socket, joined) {
+                if room.is_listed() {
+                    Stats::add(&self.stats.joins, 1);
+                }
                 return Ok(Entered { new: true, first_of_user });
             }
         }

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metrics::Histogram;
 
-/// Counters of this node's fan-out, only ever increased. Added to once for each batch or write, never
-/// for each member.
+/// Counters of this node's fan-out, only ever increased. Added to once for each join, batch or write, never
+/// for each member of a broadcast.
 #[derive(Debug)]
 pub struct Stats {
     pub(crate) distributions: Distributions,
+    pub(crate) joins: AtomicU64,
     pub(crate) broadcasts: AtomicU64,
     pub(crate) deliveries: AtomicU64,
     pub(crate) batches: AtomicU64,
@@ -47,6 +48,8 @@ impl Distributions {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatsSnapshot {
+    /// Sockets that entered a room; those that only watch one are none.
+    pub joins: u64,
     /// Broadcasts made.
     pub broadcasts: u64,
     /// Packets put into outboxes by broadcasts.
@@ -91,6 +94,7 @@ impl Stats {
     pub(crate) fn new(distributions: Distributions) -> Self {
         Self {
             distributions,
+            joins: AtomicU64::default(),
             broadcasts: AtomicU64::default(),
             deliveries: AtomicU64::default(),
             batches: AtomicU64::default(),
@@ -118,6 +122,7 @@ impl Stats {
     #[must_use]
     pub fn snapshot(&self) -> StatsSnapshot {
         StatsSnapshot {
+            joins: self.joins.load(Relaxed),
             broadcasts: self.broadcasts.load(Relaxed),
             deliveries: self.deliveries.load(Relaxed),
             batches: self.batches.load(Relaxed),

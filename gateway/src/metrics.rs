@@ -1,8 +1,11 @@
 //! Every metric: its name, its help, and its handle, made once.
 //!
 //! No label is ever made from what a stranger sends: labels are the closed enums of this file. What the
-//! fan-out counts for itself is read when `/metrics` is asked ([`Metrics::refresh`]).
+//! fan-out counts for itself is read when `/metrics` is asked ([`Metrics::refresh`]), and so is what the kernel
+//! counts of the process ([`process`]).
 #![expect(clippy::disallowed_macros, reason = "the one file that makes handles")]
+
+mod process;
 
 use std::sync::{Arc, OnceLock};
 
@@ -130,6 +133,7 @@ pub(crate) struct Metrics {
 }
 
 struct FanoutMetrics {
+    joins: Counter,
     broadcasts: Counter,
     deliveries: Counter,
     batches: Counter,
@@ -172,12 +176,18 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     describe();
     // Every handle is made now, so that every metric is there from the first scrape on.
     let _ = get();
+    process::started();
     gauge!("muster_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        gauge!("muster_workers").set(runtime.metrics().num_workers() as f64);
+    }
     Ok(handle)
 }
 
 fn describe() {
     describe_gauge!("muster_build_info", "Version of the node; always 1.");
+    describe_gauge!("muster_workers", "Worker threads: the cores that the node may keep busy.");
     describe_gauge!("muster_connections", "Open sessions by transport.");
     describe_counter!("muster_sessions_opened_total", "Engine.IO sessions opened.");
     describe_counter!("muster_sessions_closed_total", "Engine.IO sessions closed, by reason.");
@@ -186,6 +196,7 @@ fn describe() {
     describe_counter!("muster_bytes_received_total", "Bytes received in frames and polling bodies.");
     describe_counter!("muster_bytes_sent_total", "Bytes given to transports.");
     describe_counter!("muster_events_total", "Events of clients, by app and outcome.");
+    describe_counter!("muster_joins_total", "Sockets that entered a room on this node.");
     describe_counter!("muster_broadcasts_total", "Broadcasts made to rooms with members on this node.");
     describe_counter!("muster_deliveries_total", "Packets put into outboxes by broadcasts.");
     describe_counter!("muster_batches_total", "Times a room's broadcasts were delivered together.");
@@ -266,6 +277,7 @@ impl Metrics {
             push: labelled("muster_push_requests_total", "outcome", &Push::ALL.map(|(_, outcome)| outcome)),
             handshakes_refused: labelled("muster_handshakes_refused_total", "reason", &refusals),
             fanout: FanoutMetrics {
+                joins: counter!("muster_joins_total"),
                 broadcasts: counter!("muster_broadcasts_total"),
                 deliveries: counter!("muster_deliveries_total"),
                 batches: counter!("muster_batches_total"),
@@ -331,6 +343,7 @@ impl Metrics {
     /// Takes over what the fan-out counted.
     pub(crate) fn refresh(&self, stats: fanout::StatsSnapshot) {
         self.log_lines_dropped.absolute(crate::telemetry::dropped_lines());
+        self.fanout.joins.absolute(stats.joins);
         self.fanout.broadcasts.absolute(stats.broadcasts);
         self.fanout.deliveries.absolute(stats.deliveries);
         self.fanout.batches.absolute(stats.batches);
@@ -384,5 +397,5 @@ pub(crate) fn distributions() -> Distributions {
 pub(crate) fn render(handle: &Arc<PrometheusHandle>, stats: fanout::StatsSnapshot) -> String {
     get().refresh(stats);
     handle.run_upkeep();
-    handle.render()
+    handle.render() + &process::render()
 }
