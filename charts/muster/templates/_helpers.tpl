@@ -39,7 +39,7 @@ app.kubernetes.io/part-of: muster
 {{- define "muster.metadata" -}}
 {{- $labels := include "muster.labels" .root | fromYaml }}
 {{- $own := include "muster.releaseLabels" .root | fromYaml }}
-{{- $_ := set $own "app.kubernetes.io/component" (.component | default "gateway") }}
+{{- $_ := set $own "app.kubernetes.io/component" (.component | default "gateway") -}}
 name: {{ include "muster.fullname" .root }}{{ .suffix }}
 namespace: {{ .root.Release.Namespace }}
 labels:
