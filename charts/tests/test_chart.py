@@ -188,6 +188,12 @@ class EverySet(unittest.TestCase):
         self.assertEqual(peers, values_of(name).get("networkPolicy", {}).get("internalFrom", []))
         self.assertNotIn({}, internal["from"])
 
+    def test_the_public_listener_can_be_kept_to_an_ingress(self):
+        for name, known in [("cluster", None), ("everything", values_of("everything")["networkPolicy"]["publicFrom"])]:
+            documents = manifests(values_of(name))
+            public, internal = only(documents, "NetworkPolicy")["spec"]["ingress"]
+            self.assertEqual(public.get("from"), known and [internal["from"][0], *known])
+
     @each_set
     def test_the_image_and_the_command_are_the_dockerfiles(self, _, documents):
         dockerfile = (ROOT / "Dockerfile").read_text()
@@ -265,7 +271,8 @@ class Values(unittest.TestCase):
         self.assertEqual(len(found), 1)
         self.assertTrue(found[0]["metadata"]["name"].endswith("-internal"))
         self.assertEqual(monitor["endpoints"][0]["port"], found[0]["spec"]["ports"][0]["name"])
-        self.assertIn(monitor["jobLabel"], found[0]["metadata"]["labels"])
+        # Two releases are two jobs in alerts and in the dashboard.
+        self.assertEqual(found[0]["metadata"]["labels"][monitor["jobLabel"]], RELEASE)
 
     def test_rules_and_dashboard_are_the_files(self):
         documents = manifests(values_of("everything"))
@@ -275,6 +282,8 @@ class Values(unittest.TestCase):
         dashboard = json.loads((CHART / "files/dashboard.json").read_text())
         self.assertTrue(dashboard["panels"])
         self.assertEqual(json.loads(only(documents, "ConfigMap")["data"]["muster.json"]), dashboard)
+        # Helm keeps a release in a Secret of 1 MiB, its files with it.
+        self.assertLess(len((CHART / "files/dashboard.json").read_bytes()), 300_000)
 
     def test_a_node_alone_gets_an_internal_token(self):
         (first, second) = (only(manifests({}), "Secret")["data"]["INTERNAL_TOKEN"] for _ in range(2))
@@ -286,7 +295,8 @@ class Values(unittest.TestCase):
         self.assertEqual(volumes, [{"name": "records", "persistentVolumeClaim": {"claimName": "kept"}}])
 
     def test_long_names_fit(self):
-        for document in manifests(merged(CLUSTER, {"nameOverride": "a-name-of-sixty-three-characters-that-is-longer-than-any-needs"}), "r" * 53):
+        long = {"nameOverride": "a-name-of-sixty-three-characters-that-is-longer-than-any-needs"}
+        for document in manifests(merged(CLUSTER, long), "r" * 53):
             self.assertLessEqual(len(document["metadata"]["name"]), 63)
             self.assertRegex(document["metadata"]["name"], r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
             for label in document["metadata"]["labels"].values():
