@@ -8,17 +8,17 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node
+.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node test-chart
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
 FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message
-DEBIAN := curl openssl postgresql redis-server prometheus chromium fonts-dejavu-core
+DEBIAN := curl openssl postgresql redis-server prometheus chromium fonts-dejavu-core python3-venv
 
 run:
 	cargo run --release
 
-test: setup test-rust test-node
+test: setup test-rust test-node test-chart
 
 # Natively, on loopback ports.
 cluster:
@@ -50,6 +50,11 @@ test-rust:
 test-node: setup-npm
 	cargo build --workspace
 	cd $(NODE_TESTS) && node --test --test-concurrency=2 --test-timeout=300000 *.test.mjs
+
+# The Helm chart: what it renders, and the rendered deployment's command.
+test-chart: setup-debian
+	cargo build --workspace
+	GATEWAY_BIN=$(CURDIR)/target/debug/gateway charts/tests/run.sh
 
 # One after the other: each has the machine for itself, and says what it measured.
 chaos: setup

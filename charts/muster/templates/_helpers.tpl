@@ -1,0 +1,114 @@
+{{/* The name that labels carry. */}}
+{{- define "muster.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* How objects are called: short enough for the longest suffix, "-dashboard". */}}
+{{- define "muster.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- $full := .Values.fullnameOverride }}
+{{- if not $full }}
+{{- $full = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
+{{- end }}
+{{- $full | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What all pods of the release have in common, the test's too. */}}
+{{- define "muster.releaseLabels" -}}
+app.kubernetes.io/name: {{ include "muster.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* What selects the nodes' pods. Never changed: a Deployment's selector cannot be. */}}
+{{- define "muster.selectorLabels" -}}
+{{ include "muster.releaseLabels" . }}
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "muster.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: muster
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Metadata of an object: dict "root" $ "suffix" "-internal" "component" "internal" "labels" {…} "annotations" {…}. */}}
+{{- define "muster.metadata" -}}
+{{- $labels := include "muster.labels" .root | fromYaml }}
+{{- $own := include "muster.releaseLabels" .root | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/component" (.component | default "gateway") -}}
+name: {{ include "muster.fullname" .root }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- merge $own $labels (deepCopy (.labels | default dict)) | toYaml | nindent 2 }}
+{{- with merge (deepCopy (.annotations | default dict)) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "muster.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "muster.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "muster.fullname" .) }}
+{{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{/* Whole seconds of a duration as settings write it, rounded up. */}}
+{{- define "muster.seconds" -}}
+{{- $number := regexFind "^[0-9]+" . | int64 }}
+{{- $unit := regexFind "[a-z]*$" . }}
+{{- if eq $unit "h" }}{{ mul $number 3600 }}
+{{- else if eq $unit "m" }}{{ mul $number 60 }}
+{{- else if eq $unit "s" }}{{ $number }}
+{{- else }}{{ div (add $number 999) 1000 }}{{ end }}
+{{- end }}
+
+{{- define "muster.graceSeconds" -}}
+{{- add (include "muster.seconds" .Values.drain.duration) .Values.drain.preStopSeconds .Values.drain.marginSeconds }}
+{{- end }}
+
+{{/* "true" or nothing. */}}
+{{- define "muster.hasRedis" -}}
+{{- if or .Values.redis.url .Values.redis.existingSecret }}true{{ end }}
+{{- end }}
+{{- define "muster.hasPostgres" -}}
+{{- if or .Values.database.url .Values.database.existingSecret }}true{{ end }}
+{{- end }}
+
+{{/* The most nodes there may be. */}}
+{{- define "muster.nodesMax" -}}
+{{- if .Values.autoscaling.enabled }}{{ .Values.autoscaling.maxReplicas }}{{ else }}{{ .Values.replicaCount }}{{ end }}
+{{- end }}
+
+{{/* Where a secret stands: dict "root" $ "from" {existingSecret, existingSecretKey} "key" "JWT_SECRET". */}}
+{{- define "muster.secretKeyRef" -}}
+{{- if .from.existingSecret -}}
+name: {{ .from.existingSecret }}
+key: {{ .from.existingSecretKey }}
+{{- else -}}
+name: {{ include "muster.fullname" .root }}
+key: {{ .key }}
+{{- end }}
+{{- end }}
+
+{{/* A variable from a secret. */}}
+{{- define "muster.secretEnv" -}}
+- name: {{ .key }}
+  valueFrom:
+    secretKeyRef:
+      {{- include "muster.secretKeyRef" . | nindent 6 }}
+{{- end }}
+
+{{/* The internal token where the chart makes one: what an earlier release has made, else a new one. */}}
+{{- define "muster.madeInternalToken" -}}
+{{- $earlier := (lookup "v1" "Secret" .Release.Namespace (include "muster.fullname" .)).data | default dict }}
+{{- if $earlier.INTERNAL_TOKEN }}{{ $earlier.INTERNAL_TOKEN | b64dec }}{{ else }}{{ randAlphaNum 40 }}{{ end }}
+{{- end }}
