@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use crate::clock::now_ms;
-use crate::records::Records;
+use crate::records::{Records, time_column};
 use crate::text::json;
 
 /// Whom an announcement is for.
@@ -120,7 +120,7 @@ pub(crate) async fn write(
             .bind(announcement.except_user.as_ref().map(|user| user.as_str().to_owned()))
             .bind(&announcement.event)
             .bind(&announcement.body)
-            .bind(i64::try_from(now_ms()).unwrap_or(i64::MAX))
+            .bind(time_column(now_ms()))
             .bind(announcement.sequence)
             .execute(&mut *transaction)
             .await?;
@@ -136,7 +136,7 @@ pub(crate) async fn take_back(transaction: &mut AnyConnection, id: &str) -> Resu
 
 async fn left_over(pool: &AnyPool, before_ms: u64) -> Result<Vec<Announcement>, sqlx::Error> {
     let rows = sqlx::query(LEFT_OVER)
-        .bind(i64::try_from(before_ms).unwrap_or(i64::MAX))
+        .bind(time_column(before_ms))
         .bind(i64::try_from(ANNOUNCEMENTS_AT_ONCE).unwrap_or(i64::MAX))
         .fetch_all(pool)
         .await?;

@@ -16,7 +16,7 @@ use shared::names::UserId;
 use crate::auth::{password, random_secret};
 use crate::clock::{now_ms, now_s};
 use crate::node::{Node, makes_secret};
-use crate::records::{Records, users};
+use crate::records::{Records, time_column, users};
 use crate::telemetry;
 
 /// A command that failed has told why; this is what the shell sees.
@@ -245,7 +245,7 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
             let records = Records::open(&url).await.map_err(|error| error.to_string())?;
             let (email, name, role) = &user;
             let user = (email.as_str(), name.as_str(), role.as_deref());
-            let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+            let now = time_column(now_ms());
             let added = users::add(&records, user, &hash, now).await;
             records.close().await;
             added.map_err(|error| match error.as_database_error() {

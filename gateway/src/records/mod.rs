@@ -28,6 +28,16 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 /// Greater than every id that was made here, in the order of any database and language: they are hexadecimal digits.
 pub(crate) const LAST_ID: &str = "z";
 
+/// A time, in milliseconds since the epoch, as a column holds it.
+pub(crate) fn time_column(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// The time that a column holds, in milliseconds since the epoch.
+pub(crate) fn column_time(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or_default()
+}
+
 /// The records. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {

@@ -11,6 +11,7 @@ use sqlx::{AnyPool, Row as _};
 
 use super::call::State;
 use crate::announce::{self, Announcement};
+use crate::records::{column_time, time_column};
 
 const TAKE: &str = "INSERT INTO care_call_parties (user_id, call_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const INSERT: &str = "INSERT INTO care_calls (id, caller_id, caller_name, recipient_id, call_type, visit_id, state, \
@@ -70,14 +71,6 @@ pub(super) enum Begun {
     RecipientBusy,
 }
 
-fn bound(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-fn unbound(ms: i64) -> u64 {
-    u64::try_from(ms).unwrap_or_default()
-}
-
 /// Begins a call, if neither of the two is in one.
 pub(super) async fn begin(
     pool: &AnyPool,
@@ -102,8 +95,8 @@ pub(super) async fn begin(
         .bind(&call.call_type)
         .bind(&call.visit)
         .bind(call.caller_socket.map(|socket| socket.as_str().to_owned()))
-        .bind(bound(call.created_at_ms))
-        .bind(bound(call.check_at_ms))
+        .bind(time_column(call.created_at_ms))
+        .bind(time_column(call.check_at_ms))
         .execute(&mut *transaction)
         .await?;
     announce::write(&mut transaction, announcements).await?;
@@ -143,10 +136,10 @@ pub(super) async fn advance(
         .bind(call.state.as_str())
         .bind(to.as_str())
         .bind(change.recipient_socket.map(|socket| socket.as_str().to_owned()))
-        .bind(change.accepted_at_ms.map(bound))
-        .bind(change.ended_at_ms.map(bound))
+        .bind(change.accepted_at_ms.map(time_column))
+        .bind(change.ended_at_ms.map(time_column))
         .bind(change.ended_by)
-        .bind(bound(change.check_at_ms))
+        .bind(time_column(change.check_at_ms))
         .execute(&mut *transaction)
         .await?;
     if moved.rows_affected() == 0 {
@@ -174,7 +167,8 @@ pub(super) async fn set_settled(pool: &AnyPool, id: &str) -> Result<(), sqlx::Er
 pub(super) async fn rung_out(pool: &AnyPool, now_ms: u64) -> Result<Vec<String>, sqlx::Error> {
     let sql =
         "SELECT id FROM care_calls WHERE state = 'ringing' AND check_at <= $1 ORDER BY check_at LIMIT $2";
-    let rows = sqlx::query(sql).bind(bound(now_ms)).bind(i64::from(CALLS_AT_ONCE)).fetch_all(pool).await?;
+    let rows =
+        sqlx::query(sql).bind(time_column(now_ms)).bind(i64::from(CALLS_AT_ONCE)).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
@@ -189,7 +183,8 @@ pub(super) async fn due(pool: &AnyPool, now_ms: u64) -> Result<Vec<Call>, sqlx::
     let sql = format!(
         "{COLUMNS} WHERE settled = 0 AND state <> 'ringing' AND check_at <= $1 ORDER BY check_at LIMIT $2"
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(bound(now_ms)).bind(i64::from(CALLS_AT_ONCE));
+    let query =
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time_column(now_ms)).bind(i64::from(CALLS_AT_ONCE));
     query.fetch_all(pool).await?.iter().map(call).collect()
 }
 
@@ -197,8 +192,8 @@ pub(super) async fn due(pool: &AnyPool, now_ms: u64) -> Result<Vec<Call>, sqlx::
 pub(super) async fn claim(pool: &AnyPool, call: &Call, again_ms: u64) -> Result<bool, sqlx::Error> {
     let claimed = sqlx::query(CLAIM)
         .bind(&call.id)
-        .bind(bound(call.check_at_ms))
-        .bind(bound(again_ms))
+        .bind(time_column(call.check_at_ms))
+        .bind(time_column(again_ms))
         .execute(pool)
         .await?;
     Ok(claimed.rows_affected() > 0)
@@ -211,7 +206,7 @@ pub(super) async fn set_lost(
     since_ms: Option<u64>,
     user: Option<&str>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(LOST).bind(id).bind(since_ms.map(bound)).bind(user).execute(pool).await?;
+    sqlx::query(LOST).bind(id).bind(since_ms.map(time_column)).bind(user).execute(pool).await?;
     Ok(())
 }
 
@@ -253,7 +248,7 @@ fn call(row: &AnyRow) -> Result<Call, sqlx::Error> {
         Ok(row.try_get::<Option<String>, _>(at)?.as_deref().and_then(SocketId::parse))
     };
     let time = |at: usize| -> Result<Option<u64>, sqlx::Error> {
-        Ok(row.try_get::<Option<i64>, _>(at)?.map(unbound))
+        Ok(row.try_get::<Option<i64>, _>(at)?.map(column_time))
     };
     Ok(Call {
         id: row.try_get(0)?,
@@ -266,9 +261,9 @@ fn call(row: &AnyRow) -> Result<Call, sqlx::Error> {
             .ok_or_else(|| sqlx::Error::Decode("a call's state".into()))?,
         caller_socket: socket(7)?,
         recipient_socket: socket(8)?,
-        created_at_ms: unbound(row.try_get(9)?),
+        created_at_ms: column_time(row.try_get(9)?),
         accepted_at_ms: time(10)?,
-        check_at_ms: unbound(row.try_get(11)?),
+        check_at_ms: column_time(row.try_get(11)?),
         lost_since_ms: time(12)?,
         lost_user: row.try_get(13)?,
     })

@@ -8,6 +8,7 @@ use sqlx::{AnyConnection, AnyPool, Row as _};
 use super::messages::{Message, Status};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
+use crate::records::{column_time, time_column};
 
 const NEXT_SEQ: &str = "INSERT INTO care_conversations (id, last_seq, last_message_id) VALUES ($1, 1, $2) \
     ON CONFLICT (id) DO UPDATE SET last_seq = care_conversations.last_seq + 1, last_message_id = $2 RETURNING last_seq";
@@ -56,7 +57,7 @@ pub(super) async fn append(
         .bind(message.attachments.get())
         .bind(message.metadata.get())
         .bind(&message.client_message_id)
-        .bind(i64::try_from(at_ms).unwrap_or(i64::MAX))
+        .bind(time_column(at_ms))
         .execute(&mut *transaction)
         .await?;
     if done.rows_affected() == 0 {
@@ -175,7 +176,7 @@ fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
         metadata: raw(row.try_get(10)?),
         client_message_id: row.try_get(11)?,
         status: serde_json::from_value(Value::String(status)).unwrap_or(Status::Sent),
-        timestamp: iso(u64::try_from(created_at).unwrap_or_default()),
+        timestamp: iso(column_time(created_at)),
         seq: row.try_get(14)?,
     })
 }

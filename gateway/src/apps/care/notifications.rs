@@ -18,7 +18,7 @@ use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Name, OwnId, Time};
 use crate::error::AppError;
-use crate::records::LAST_ID;
+use crate::records::{LAST_ID, column_time, time_column};
 use crate::socket::Socket;
 
 const INSERT: &str = "INSERT INTO care_notifications \
@@ -161,7 +161,7 @@ async fn insert(
         .bind(&notification.kind)
         .bind(notification.data.as_ref().map(|data| data.get().to_owned()))
         .bind(key)
-        .bind(i64::try_from(at_ms).unwrap_or(i64::MAX))
+        .bind(time_column(at_ms))
         .execute(&mut *transaction)
         .await?;
     if done.rows_affected() == 0 {
@@ -193,7 +193,7 @@ fn notification(row: &AnyRow) -> Result<Notification, sqlx::Error> {
         kind: row.try_get(4)?,
         data: data.and_then(|data| RawValue::from_string(data).ok()),
         read: row.try_get::<i64, _>(6)? != 0,
-        created_at: iso(u64::try_from(created_at).unwrap_or_default()),
+        created_at: iso(column_time(created_at)),
     })
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::events::{Author, Message, RoomId};
 use crate::clock::{iso, now_ms};
+use crate::records::{column_time, time_column};
 
 /// A message on its way into the records.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub(super) async fn append(pool: &AnyPool, drafts: &[Draft]) -> Result<Vec<Messa
             .bind(&draft.author.name)
             .bind(&draft.author.avatar)
             .bind(&draft.content)
-            .bind(i64::try_from(created_at).unwrap_or(i64::MAX))
+            .bind(time_column(created_at))
             .execute(&mut *transaction)
             .await?;
         messages.push(Message {
@@ -107,7 +108,7 @@ fn message(room: &RoomId, row: &AnyRow) -> Result<Message, sqlx::Error> {
         content: row.try_get(5)?,
         room_id: room.as_str().to_owned(),
         user_id: user_id.clone(),
-        created_at: iso(u64::try_from(created_at).unwrap_or(0)),
+        created_at: iso(column_time(created_at)),
         user: Author { id: user_id, name: row.try_get(3)?, avatar: row.try_get(4)? },
     })
 }

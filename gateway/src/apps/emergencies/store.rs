@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AnyPool, Row as _};
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
 use crate::announce::{self, Announcement};
 use crate::geo::Area;
-use crate::records::LAST_ID;
+use crate::records::{LAST_ID, column_time, time_column};
 
 const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avatar, kind, category, description, \
     latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted) \
@@ -58,14 +58,6 @@ pub(super) enum Changed {
     NotTheirs,
 }
 
-fn bound(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-fn unbound(ms: i64) -> u64 {
-    u64::try_from(ms).unwrap_or_default()
-}
-
 /// Stores a new emergency; helpers are to be told of it.
 pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<(), sqlx::Error> {
     sqlx::query(INSERT)
@@ -82,7 +74,7 @@ pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<(), 
         .bind(emergency.priority.as_str())
         .bind(emergency.severity)
         .bind(i64::from(emergency.anonymous))
-        .bind(bound(emergency.created_at_ms))
+        .bind(time_column(emergency.created_at_ms))
         .execute(pool)
         .await?;
     Ok(())
@@ -123,7 +115,7 @@ pub(super) async fn open_in(pool: &AnyPool, area: &Area, limit: u32) -> Result<V
 /// Emergencies that helpers have not been told of, though they were raised before `before_ms`.
 pub(super) async fn unalerted(pool: &AnyPool, before_ms: u64) -> Result<Vec<Emergency>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(bound(before_ms)).fetch_all(pool).await?;
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time_column(before_ms)).fetch_all(pool).await?;
     rows.iter().map(emergency).collect()
 }
 
@@ -140,7 +132,7 @@ pub(super) async fn respond(
     helper: &Helper,
     announce: impl FnOnce(bool) -> Vec<Announcement>,
 ) -> Result<(Changed, Vec<Announcement>), sqlx::Error> {
-    let at = bound(helper.joined_at_ms);
+    let at = time_column(helper.joined_at_ms);
     let mut transaction = pool.begin().await?;
     let begun = sqlx::query(BEGIN_RESPONSE).bind(id).bind(at).execute(&mut *transaction).await?;
     let is_first = begun.rows_affected() > 0;
@@ -181,7 +173,7 @@ pub(super) async fn set_helper(
     (status, notes, at_ms): (HelperStatus, Option<&str>, u64),
     announcements: &[Announcement],
 ) -> Result<Changed, sqlx::Error> {
-    let at = bound(at_ms);
+    let at = time_column(at_ms);
     let mut transaction = pool.begin().await?;
     if !go_on(&mut transaction, id, at).await? {
         return Ok(Changed::Over);
@@ -222,7 +214,7 @@ pub(super) async fn end(
     let done = sqlx::query(END)
         .bind(id)
         .bind(end.status.as_str())
-        .bind(bound(end.at_ms))
+        .bind(time_column(end.at_ms))
         .bind(end.by)
         .bind(end.resolution.0)
         .bind(end.resolution.1)
@@ -273,7 +265,7 @@ pub(super) async fn add_message(
     message: &Message,
     announcements: &[Announcement],
 ) -> Result<Changed, sqlx::Error> {
-    let at = bound(message.created_at_ms);
+    let at = time_column(message.created_at_ms);
     let mut transaction = pool.begin().await?;
     if !go_on(&mut transaction, &message.emergency_id, at).await? {
         return Ok(Changed::Over);
@@ -321,7 +313,7 @@ fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
         sender_role: SenderRole::of_record(&row.try_get::<String, _>(3)?),
         recipient_id: row.try_get(4)?,
         message: row.try_get(5)?,
-        created_at_ms: unbound(row.try_get(6)?),
+        created_at_ms: column_time(row.try_get(6)?),
     })
 }
 
@@ -336,8 +328,8 @@ fn helper(row: &AnyRow) -> Result<Helper, sqlx::Error> {
         reputation: Some(reputation),
         status: HelperStatus::parse(&row.try_get::<String, _>(5)?).unwrap_or(HelperStatus::Responding),
         notes: row.try_get(6)?,
-        joined_at_ms: unbound(row.try_get(7)?),
-        updated_at_ms: unbound(row.try_get(8)?),
+        joined_at_ms: column_time(row.try_get(7)?),
+        updated_at_ms: column_time(row.try_get(8)?),
     })
 }
 
@@ -354,9 +346,9 @@ fn emergency(row: &AnyRow) -> Result<Emergency, sqlx::Error> {
         severity: row.try_get(11)?,
         anonymous: row.try_get::<i64, _>(12)? != 0,
         status: Status::parse(&row.try_get::<String, _>(13)?).unwrap_or(Status::Active),
-        created_at_ms: unbound(row.try_get(14)?),
-        updated_at_ms: unbound(row.try_get(15)?),
-        ended_at_ms: row.try_get::<Option<i64>, _>(16)?.map(unbound),
+        created_at_ms: column_time(row.try_get(14)?),
+        updated_at_ms: column_time(row.try_get(15)?),
+        ended_at_ms: row.try_get::<Option<i64>, _>(16)?.map(column_time),
         ended_by: row.try_get(17)?,
         resolution_type: row.try_get(18)?,
         resolution_notes: row.try_get(19)?,

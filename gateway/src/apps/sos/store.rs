@@ -11,6 +11,7 @@ use super::stories::USER_TYPES;
 use crate::clock::iso;
 use crate::describe::forms::{Name, OwnId, Time};
 use crate::geo::Area;
+use crate::records::{column_time, time_column};
 
 /// A participation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -108,10 +109,6 @@ const NEARBY: &str = "SELECT id, user_id, latitude, longitude, description, stat
 /// How often an entry is tried that meets a leave of the same user.
 const ENTRIES_TRIED: usize = 3;
 
-fn bound(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
 /// Records that a user takes part; answers the record, and whether it is new.
 pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<(Participant, bool), sqlx::Error> {
     for _ in 0..ENTRIES_TRIED {
@@ -137,7 +134,7 @@ async fn enter_in(
         .bind(entry.user_type)
         .bind(&entry.display_name)
         .bind(entry.actor_type)
-        .bind(bound(entry.joined_at_ms))
+        .bind(time_column(entry.joined_at_ms))
         .execute(&mut *transaction)
         .await?;
     let sql =
@@ -154,7 +151,7 @@ pub(crate) async fn leave(
     user_id: &str,
     at_ms: u64,
 ) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(bound(at_ms)).execute(pool).await?;
+    let done = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(time_column(at_ms)).execute(pool).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -231,7 +228,7 @@ pub(crate) async fn raise(
         .bind(incident.latitude)
         .bind(incident.longitude)
         .bind(&incident.description)
-        .bind(bound(entry.joined_at_ms))
+        .bind(time_column(entry.joined_at_ms))
         .execute(&mut *transaction)
         .await?;
     let (participant, _) = enter_in(&mut transaction, entry).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -278,7 +275,7 @@ pub(crate) async fn incidents_in(
 }
 
 fn time(ms: i64) -> String {
-    iso(u64::try_from(ms).unwrap_or(0))
+    iso(column_time(ms))
 }
 
 fn participant(row: &AnyRow) -> Result<Participant, sqlx::Error> {
