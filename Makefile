@@ -3,22 +3,24 @@
 # make check  format, lints, documentation, dependencies
 # make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
-# make bench  the gateway against the bare-kernel floor, and two nodes against Node.js through Redis
+# make bench  the gateway, the bare-kernel floor and other makes' servers, every scenario, three rounds (BENCH='--only PATTERN --readme …')
 # make fuzz   every decoder for FUZZ_SECONDS (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node test-chart
+.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm peers test-rust test-node test-bench test-chart
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
+PEERS := loadtest/peers
+BENCH ?=
 FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message
 DEBIAN := curl openssl postgresql redis-server prometheus chromium fonts-dejavu-core python3-venv
 
 run:
 	cargo run --release
 
-test: setup test-rust test-node test-chart
+test: setup test-rust test-node test-bench test-chart
 
 # Natively, on loopback ports.
 cluster:
@@ -51,6 +53,10 @@ test-node: setup-npm
 	cargo build --workspace
 	cd $(NODE_TESTS) && node --test --test-concurrency=2 --test-timeout=300000 *.test.mjs
 
+# The runner's statistics and tables; nothing is measured.
+test-bench:
+	node --test loadtest/bench/*.test.mjs
+
 # The Helm chart: what it renders, and the rendered deployment's command.
 test-chart: setup-debian
 	cargo build --workspace
@@ -72,10 +78,16 @@ deny:
 	@command -v cargo-deny >/dev/null || { echo 'no cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; }
 	cargo deny --config .cargo/deny.toml check bans licenses sources
 
-bench: setup-npm
+bench: peers
+	@$(MAKE) --no-print-directory setup-debian DEBIAN=redis-server
 	cargo build --release --workspace
-	loadtest/bench.sh
-	loadtest/cross.sh
+	node loadtest/bench/main.mjs $(BENCH)
+
+# The servers that the gateway is measured against. The packages' prebuilt binaries need no scripts.
+peers:
+	@cd $(PEERS)/node && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --ignore-scripts --no-audit --no-fund
+	cd $(PEERS)/socketioxide && cargo build --release --locked --target-dir target/glibc
+	cd $(PEERS)/socketioxide && cargo build --release --locked --features mimalloc --target-dir target/mimalloc
 
 fuzz:
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
