@@ -116,7 +116,7 @@ export const scenarios = ({ idle }) => [
   },
   {
     name: 'cross-window1',
-    title: '1 room, 500 members on each of two nodes, one broadcast in flight',
+    title: 'two nodes, 500 members on each, one broadcast in flight',
     flags: ['cross', '--members', '1000', '--in-flight', '1'],
     alone: 'fanout',
     duration: '3s',
@@ -126,7 +126,7 @@ export const scenarios = ({ idle }) => [
   },
   {
     name: 'cross-window32',
-    title: 'the same, 32 in flight',
+    title: 'two nodes, 500 members on each, 32 in flight',
     flags: ['cross', '--members', '1000', '--in-flight', '32'],
     alone: 'fanout',
     duration: '3s',
@@ -136,7 +136,7 @@ export const scenarios = ({ idle }) => [
   },
   {
     name: 'cross-20/s',
-    title: 'the same, 20 broadcasts a second',
+    title: 'two nodes, 500 members on each, 20 broadcasts a second',
     flags: ['cross', '--members', '1000', '--rate', '20'],
     alone: 'fanout',
     duration: '4s',
@@ -147,7 +147,7 @@ export const scenarios = ({ idle }) => [
   {
     // So few members that publishing is what it costs.
     name: 'cross-publish',
-    title: 'one member on each of two nodes, 32 in flight',
+    title: 'two nodes, one member on each, 32 in flight',
     flags: ['cross', '--members', '2', '--in-flight', '32'],
     alone: 'fanout',
     duration: '3s',
