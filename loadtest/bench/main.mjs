@@ -14,6 +14,7 @@ import { scenarios as allScenarios } from './scenarios.mjs';
 import { FAMILIES, OURS, SERVERS } from './servers.mjs';
 import { findings, noise, summarise } from './statistics.mjs';
 
+const isOurs = (name) => OURS.includes(SERVERS.get(name).family);
 const say = (line) => process.stderr.write(`${line}\n`);
 
 /** Every measurement in its order: round by round, scenario by scenario, the servers in turns. */
@@ -53,20 +54,16 @@ async function main() {
 
   const about = { date: new Date().toISOString(), machine: machine(), versions: versions() };
   const measurements = [];
-  const amount = (rounds) => ({
-    ...about,
-    rounds,
-    measurements,
-    servers: SERVERS,
-    summary: summarise(scenarios, SERVERS, measurements),
-    noise: noise(summarise(scenarios, SERVERS, measurements)),
-    findings: findings(measurements, (name) => OURS.includes(SERVERS.get(name).family)),
-  });
+  const amount = (rounds) => {
+    const summary = summarise(scenarios, SERVERS, measurements);
+    return { ...about, rounds, measurements, servers: SERVERS, summary, noise: noise(summary), findings: findings(measurements, isOurs) };
+  };
   const progress = new Progress(plan, options.duration);
   for (const [at, { round, scenario, server }] of plan.entries()) {
     say(progress.next());
     const began = Date.now();
     const found = await measure(scenario, server, { options, work, track });
+    if (brokenOff) return 130;
     progress.took((Date.now() - began) / 1000);
     measurements.push({ round, scenario: scenario.name, server: server.name, ...found });
     for (const { text: finding } of findings(measurements.slice(-1), () => false)) say(finding);
