@@ -25,18 +25,21 @@ pub(crate) struct Sequence {
     next: u32,
     /// Numbers below `next` not seen yet: ascending, not empty, not touching.
     holes: Vec<Range<u32>>,
+    /// Coming back: the first message seen, whichever it is, is the next one.
+    open: bool,
 }
 
 impl Sequence {
     /// Takes note of one message.
     #[inline]
     pub(crate) fn see(&mut self, seq: u32) -> Verdict {
-        if seq < self.next {
+        if seq < self.next && !self.open {
             return self.see_late(seq);
         }
-        if seq > self.next {
+        if seq > self.next && !self.open {
             self.holes.push(self.next..seq);
         }
+        self.open = false;
         self.next = seq + 1;
         Verdict::InOrder
     }
@@ -60,10 +63,31 @@ impl Sequence {
         Verdict::Reordered
     }
 
-    /// How many of the `sent` messages have not come.
+    /// How many of the `sent` messages have not come. Who is coming back waits for none.
     pub(crate) fn lost(&self, sent: u32) -> u64 {
-        let holes: u64 = self.holes.iter().map(|hole| hole.len() as u64).sum();
-        holes + u64::from(sent.saturating_sub(self.next))
+        let late = if self.open { 0 } else { sent.saturating_sub(self.next) };
+        self.holes() + u64::from(late)
+    }
+
+    /// The member goes away, and comes back sooner or later. What is on its way to it is nobody's fault;
+    /// the numbers missed before the highest seen one are lost, and are returned.
+    pub(crate) fn leave(&mut self) -> u64 {
+        let lost = self.holes();
+        self.holes.clear();
+        self.open = true;
+        lost
+    }
+
+    /// The member is back, and all messages from number `sent` on are for it. One that came since its
+    /// join was handled, though before its join was confirmed, has begun the sequence already.
+    pub(crate) fn come_back(&mut self, sent: u32) {
+        if self.open {
+            (self.next, self.open) = (sent, false);
+        }
+    }
+
+    fn holes(&self) -> u64 {
+        self.holes.iter().map(|hole| hole.len() as u64).sum()
     }
 }
 
@@ -138,6 +162,31 @@ mod tests {
         assert_eq!(check(10, &[0, 9, 5]), (7, 0, 1));
         assert_eq!(check(10, &[0, 9, 5, 1, 8]), (5, 0, 3));
         assert_eq!(check(10, &[0, 9, 5, 1, 8, 2, 3, 4, 6, 7]), (0, 0, 8));
+    }
+
+    #[test]
+    fn who_is_away_loses_nothing_and_who_is_back_everything() {
+        let mut sequence = Sequence::default();
+        for seq in [0, 2] {
+            sequence.see(seq);
+        }
+        assert_eq!(sequence.leave(), 1);
+        assert_eq!(sequence.lost(9), 0);
+        sequence.come_back(9);
+        assert_eq!(sequence.lost(10), 1);
+        assert_eq!(sequence.see(9), Verdict::InOrder);
+        assert_eq!(sequence.see(9), Verdict::Duplicate);
+        assert_eq!(sequence.lost(10), 0);
+    }
+
+    #[test]
+    fn a_message_before_the_confirmation_begins_the_sequence() {
+        let mut sequence = Sequence::default();
+        sequence.leave();
+        assert_eq!(sequence.see(5), Verdict::InOrder);
+        sequence.come_back(7);
+        assert_eq!(sequence.see(7), Verdict::InOrder);
+        assert_eq!(sequence.lost(8), 1);
     }
 
     /// Against the plainest model there is, over every order of five messages with one missing or

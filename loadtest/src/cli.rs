@@ -2,16 +2,38 @@
 //!
 //! Each scenario's own flags live with the scenario.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::url::Url;
-use crate::{floor, scenario};
+use crate::{file, floor, scenario};
+
+/// What a stranger needs to begin with.
+const EXAMPLES: &str = r#"Against another Socket.IO server: name its events. One that puts sockets into a room by
+`socket.on("enter", (room, done) => …)` and publishes by `socket.on("say", (room, text) => io.to(room).emit("said", text))`:
+
+  loadtest fanout --url ws://127.0.0.1:3000 --namespace / --join-event enter --join-payload '"{room}"'     --publish-event say --publish-payload '"{room}","{content}"' --members 500 --rate 50/s --duration 30s
+
+What it needs of the server: WebSocket; an ack of the join (or --joined-on EVENT, or no join at all with
+--join-event ''); and that members of a room get an event with {content} as it was published, in whatever
+place, the publisher too. {room} and {user} (the connection's number) are filled in wherever they stand.
+
+The same from a file, any flag of the subcommand as a key; flags on the command line win:
+
+  loadtest run said.toml --members 1000
+      scenario = "fanout"
+      url = ["ws://127.0.0.1:3000"]
+      join-event = "enter"
+      join-payload = '"{room}"'
+
+Exit status: 0 all was delivered; 1 the server lost, repeated, reordered, misrouted or altered something, or
+closed connections; 2 the test could not be run."#;
 
 /// Load and correctness tester for Socket.IO v4/v5 servers over WebSocket.
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version)]
+#[command(name = "loadtest", version, after_long_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -21,17 +43,43 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Memory per connection, and what connecting costs.
     Idle(scenario::idle::IdleArgs),
-    /// Rooms, one publisher in each: rate, cost and latency of deliveries, and whether all arrive.
+    /// One big room: rate, cost and latency of deliveries, and whether all arrive.
     Fanout(scenario::fanout::FanoutArgs),
-    /// Rooms whose members are on all of several nodes: as `fanout`, with the latency of the publisher's node and
-    /// of the others told apart.
+    /// As `fanout`, with many small rooms.
+    Rooms(scenario::fanout::RoomsArgs),
+    /// As `fanout`, with the rooms' members on all of several nodes (repeat --url): the latency of the publisher's
+    /// node and of the others told apart.
     Cross(scenario::fanout::FanoutArgs),
+    /// Requests that the server answers with an ack: rate, cost and latency.
+    Echo(scenario::echo::EchoArgs),
+    /// Connect, join, leave, disconnect, over and over: cost and time of a cycle.
+    Churn(scenario::churn::ChurnArgs),
+    /// All clients lose their connection and come back at once: how long it takes, and what others notice.
+    Storm(scenario::storm::StormArgs),
+    /// Rooms at a rate for hours while members come and go: losses, latency and memory over time.
+    Soak(scenario::soak::SoakArgs),
+    /// A scenario out of a TOML file; flags that follow win over it.
+    Run(file::RunArgs),
     /// The bare-kernel server to compare with.
     Floor(floor::FloorArgs),
 }
 
+/// What becomes of the figures.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Report")]
+pub(crate) struct OutputArgs {
+    /// Print one line of JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Also write a page with plots, which needs nothing else to be looked at.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
 /// Which server, and how it wants to be spoken to. The defaults are those of the `relay` app.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Server")]
 pub(crate) struct TargetArgs {
     /// Server under test; the path defaults to /socket.io/. Repeat it for the nodes of a cluster: connections
     /// are dealt out to them in turn.
@@ -53,6 +101,14 @@ pub(crate) struct TargetArgs {
     /// Event by which the server confirms a join, for servers that do not ack it.
     #[arg(long, value_name = "EVENT")]
     pub(crate) joined_on: Option<String>,
+
+    /// Event that leaves a room (`churn`); the server must ack it. Empty: disconnect without leaving.
+    #[arg(long, default_value = "leave")]
+    pub(crate) leave_event: String,
+
+    /// Arguments of the leave event; {room} and {user} are filled in.
+    #[arg(long, default_value = r#"{"room":"{room}"}"#)]
+    pub(crate) leave_payload: String,
 
     /// Event that publishes to a room.
     #[arg(long, default_value = "publish")]
@@ -89,12 +145,11 @@ pub(crate) struct TargetArgs {
     #[arg(long, default_value = "0", value_parser = parse_rate)]
     pub(crate) ramp: u64,
 
-    /// Print one line of JSON instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
-/// `250ms`, `10s`, `2m`; a bare number is milliseconds, as in the gateway's settings.
+/// `250ms`, `10s`, `2m`, `1h`; a bare number is milliseconds, as in the gateway's settings.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 =
@@ -103,7 +158,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
-        unit => return Err(format!("unit {unit:?}: expected ms, s or m")),
+        "h" => 3_600_000,
+        unit => return Err(format!("unit {unit:?}: expected ms, s, m or h")),
     };
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
@@ -131,8 +187,9 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
         assert_eq!(parse_duration("40"), Ok(Duration::from_millis(40)));
-        for wrong in ["", "s", "1h", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615m"] {
+        for wrong in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615m"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! `client` holds thousands of connections on one thread with a WebSocket and Socket.IO client of its
 //! own: a library in between would cost more per frame than the servers under test do. `traffic` is
-//! what flows over them and is checked, `scenario` has one file per subcommand, `floor` is the
+//! what flows over them and is checked, `load` keeps it flowing, `measure` reads clocks and counters,
+//! `scenario` has one file per subcommand, `report` and `page` show what was found, `floor` is the
 //! cheapest server that these scenarios run on. Nothing here is part of the gateway.
 //!
 //! Exit status: 0 all was delivered, 1 the server lost, repeated, reordered, misrouted or altered
@@ -17,8 +18,13 @@ use crate::cli::{Cli, Command};
 mod check;
 mod cli;
 mod client;
+mod file;
 mod floor;
 mod frame;
+mod latency;
+mod load;
+mod measure;
+mod page;
 mod procfs;
 mod report;
 mod scenario;
@@ -30,19 +36,28 @@ mod traffic;
 mod upgrade;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match &cli.command {
-        Command::Idle(args) => scenario::idle::run(args),
-        Command::Fanout(args) => scenario::fanout::run(args),
-        Command::Cross(args) => scenario::fanout::run_across(args),
-        Command::Floor(args) => floor::run(args),
-    };
-    match outcome {
+    match run(&Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             report::complain(&format!("{error:#}"));
             ExitCode::from(2)
         }
+    }
+}
+
+/// Whether the server did all that it must.
+fn run(command: &Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Idle(args) => scenario::idle::run(args),
+        Command::Fanout(args) => scenario::fanout::run(args),
+        Command::Rooms(args) => scenario::fanout::run_rooms(args),
+        Command::Cross(args) => scenario::fanout::run_across(args),
+        Command::Echo(args) => scenario::echo::run(args),
+        Command::Churn(args) => scenario::churn::run(args),
+        Command::Storm(args) => scenario::storm::run(args),
+        Command::Soak(args) => scenario::soak::run(args),
+        Command::Run(args) => run(&file::read(args)?),
+        Command::Floor(args) => floor::run(args),
     }
 }

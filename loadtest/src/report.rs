@@ -1,8 +1,14 @@
 //! The only module that prints.
 
+use std::fs;
+
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::check::Faults;
+use crate::cli::OutputArgs;
+use crate::measure::Sample;
+use crate::page;
 
 /// What a scenario found, for people and for programs.
 pub(crate) trait Report: Serialize {
@@ -11,16 +17,29 @@ pub(crate) trait Report: Serialize {
     /// Label and value, in the order to be read.
     fn rows(&self) -> Vec<(&'static str, String)>;
     /// What the reader must know before trusting the figures.
-    fn warnings(&self) -> Vec<String>;
+    fn warnings(&self) -> &[String];
     /// What the server did wrong.
     fn faults(&self) -> &Faults;
+    /// What can be drawn.
+    fn plots(&self) -> Plots<'_>;
 }
 
-/// Prints a report: a table, or one line of JSON with the warnings on standard error. Returns whether
-/// the server did all that it must.
-pub(crate) fn show(report: &impl Report, json: bool) -> anyhow::Result<bool> {
+/// What can be drawn of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plots<'a> {
+    /// What the samples count.
+    pub(crate) counted: &'static str,
+    /// Name, and quantile with milliseconds.
+    pub(crate) curves: &'a [(&'static str, Vec<(f64, f64)>)],
+    /// How it went over time.
+    pub(crate) samples: &'a [Sample],
+}
+
+/// Prints a report: a table, or one line of JSON with the warnings on standard error; and writes the
+/// page that is asked for. Returns whether the server did all that it must.
+pub(crate) fn show(report: &impl Report, output: &OutputArgs) -> anyhow::Result<bool> {
     let faults = report.faults();
-    if json {
+    if output.json {
         line(&serde_json::to_string(report)?);
     } else {
         line(&report.title());
@@ -32,10 +51,15 @@ pub(crate) fn show(report: &impl Report, json: bool) -> anyhow::Result<bool> {
     for warning in report.warnings() {
         complain(&format!("warning: {warning}"));
     }
+    if let Some(path) = &output.html {
+        let page = page::render(report)?;
+        fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
+    }
     Ok(faults.none())
 }
 
-fn in_words(faults: &Faults) -> String {
+/// `none`, or all kinds with their numbers.
+pub(crate) fn in_words(faults: &Faults) -> String {
     if faults.none() {
         return "none".to_owned();
     }

@@ -20,8 +20,8 @@ pub(crate) enum Incoming<'a> {
     Refused(&'a str),
     /// An event's array, from `[` on.
     Event(&'a [u8]),
-    /// An ack's array, from `[` on.
-    Ack(&'a [u8]),
+    /// An ack: its id, and its array from `[` on.
+    Ack { id: u32, array: &'a [u8] },
     /// Another namespace, a binary packet, a noop: nothing to do with us.
     Other,
 }
@@ -50,6 +50,11 @@ impl Namespace {
         format!("40{}{auth}", self.tag)
     }
 
+    /// `41/relay,`.
+    pub(crate) fn disconnect(&self) -> String {
+        format!("41{}", self.tag)
+    }
+
     /// `42/relay,["event",payload]`, with the ack id before the array if one is wanted.
     pub(crate) fn event(&self, ack: Option<u32>, event: &str, payload: &str) -> String {
         let tag = &self.tag;
@@ -64,7 +69,7 @@ impl Namespace {
         match packet.strip_prefix(self.event.as_slice()) {
             Some(rest) if rest.first() == Some(&b'[') => Incoming::Event(rest),
             // An event that wants an ack. None is ever sent: the server's patience is not under test.
-            Some(rest) if rest.first().is_some_and(u8::is_ascii_digit) => Incoming::Event(without_id(rest)),
+            Some(rest) if rest.first().is_some_and(u8::is_ascii_digit) => Incoming::Event(split_id(rest).1),
             _ => self.read_rare(packet),
         }
     }
@@ -87,16 +92,21 @@ impl Namespace {
         match kind {
             b'0' => Incoming::Connected,
             b'1' => Incoming::Refused("the server disconnected the socket"),
-            b'3' => Incoming::Ack(without_id(rest)),
+            b'3' => {
+                let (id, array) = split_id(rest);
+                Incoming::Ack { id, array }
+            }
             b'4' => Incoming::Refused(std::str::from_utf8(rest).unwrap_or("(not UTF-8)")),
             _ => Incoming::Other,
         }
     }
 }
 
-fn without_id(rest: &[u8]) -> &[u8] {
+/// Splits an ack id from what follows. An id that was never given out, or none, reads as some number.
+fn split_id(rest: &[u8]) -> (u32, &[u8]) {
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    &rest[digits..]
+    let value = |id: u32, digit: &u8| id.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
+    (rest[..digits].iter().fold(0, value), &rest[digits..])
 }
 
 /// Whether an event's array is of the event `name`.
@@ -144,12 +154,12 @@ mod tests {
         assert_eq!(relay.read(br#"40/relay,{"sid":"x"}"#), Incoming::Connected);
         assert_eq!(relay.read(br#"42/relay,["e",1]"#), Incoming::Event(br#"["e",1]"#));
         assert_eq!(relay.read(br#"42/relay,17["e"]"#), Incoming::Event(br#"["e"]"#));
-        assert_eq!(relay.read(b"43/relay,1[{}]"), Incoming::Ack(b"[{}]"));
+        assert_eq!(relay.read(b"43/relay,1[{}]"), Incoming::Ack { id: 1, array: b"[{}]" });
         assert_eq!(relay.read(br#"44/relay,{"message":"no"}"#), Incoming::Refused(r#"{"message":"no"}"#));
         assert!(matches!(relay.read(b"41/relay,"), Incoming::Refused(_)));
         assert_eq!(root().read(br#"42["e"]"#), Incoming::Event(br#"["e"]"#));
         assert_eq!(root().read(br#"40{"sid":"x"}"#), Incoming::Connected);
-        assert_eq!(root().read(b"431[]"), Incoming::Ack(b"[]"));
+        assert_eq!(root().read(b"431[]"), Incoming::Ack { id: 1, array: b"[]" });
     }
 
     #[test]

@@ -7,17 +7,15 @@
 use std::ops::Range;
 
 use anyhow::{Result, bail};
-use hdrhistogram::Histogram;
 
 use crate::check::{Faults, Sequence, Verdict};
 use crate::cli::TargetArgs;
 use crate::client::script::Rooms;
 use crate::client::{Driver, Outgoing};
+use crate::latency::Latencies;
+use crate::load::Work;
 use crate::stamp::{self, Stamp};
 use crate::text::Namespace;
-
-/// Latencies are told apart from a microsecond to a minute.
-const LATENCY_NS: Range<u64> = 1_000..60_000_000_000;
 
 /// One room's publisher.
 #[derive(Debug)]
@@ -53,15 +51,13 @@ pub(crate) struct Traffic {
     /// Latencies count for messages sent, or due, in this span of the monotonic clock.
     pub(crate) window: Range<u64>,
     /// Latencies on the publisher's own server.
-    pub(crate) latency: Histogram<u64>,
+    pub(crate) latency: Latencies,
     /// How many servers the connections are dealt out to.
     servers: usize,
     /// Latencies of what crossed from the publisher's server to another; empty with one server.
-    pub(crate) crossing: Histogram<u64>,
+    pub(crate) crossing: Latencies,
     /// Deliveries, the faulty ones included.
     pub(crate) received: u64,
-    /// Deliveries that were expected and had not come before.
-    pub(crate) delivered: u64,
     /// Events that no publish of ours explains, such as joins of others or errors.
     pub(crate) other: u64,
     pub(crate) first_other: Option<String>,
@@ -104,11 +100,10 @@ impl Traffic {
             filler,
             refill: false,
             window: 0..u64::MAX,
-            latency: Histogram::new_with_bounds(LATENCY_NS.start, LATENCY_NS.end, 3)?,
+            latency: Latencies::new()?,
             servers: target.url.len(),
-            crossing: Histogram::new_with_bounds(LATENCY_NS.start, LATENCY_NS.end, 3)?,
+            crossing: Latencies::new()?,
             received: 0,
-            delivered: 0,
             other: 0,
             first_other: None,
             faults: Faults::default(),
@@ -125,6 +120,11 @@ impl Traffic {
         self.rooms[room].publisher
     }
 
+    /// Whether a connection is a room's publisher.
+    pub(crate) fn publishes(&self, conn: usize) -> bool {
+        self.rooms[self.members[conn].room as usize].publisher == conn
+    }
+
     /// Puts out a room's next message, stamped as sent at `sent_ns`.
     pub(crate) fn publish(&mut self, room: usize, sent_ns: u64, out: &mut Outgoing) {
         let sender = &mut self.rooms[room];
@@ -139,18 +139,26 @@ impl Traffic {
         self.rooms.iter().map(|room| u64::from(room.sent)).sum()
     }
 
-    /// Deliveries that these messages must come to.
-    pub(crate) fn expected(&self) -> u64 {
-        self.members.iter().map(|member| u64::from(self.rooms[member.room as usize].sent)).sum()
+    /// Deliveries that have not come yet, to those who are there.
+    pub(crate) fn missing(&self) -> u64 {
+        let missing = |member: &Member| member.sequence.lost(self.rooms[member.room as usize].sent);
+        self.members.iter().map(missing).sum()
+    }
+
+    /// A member goes away without its fault or the server's.
+    pub(crate) fn leave(&mut self, conn: usize) {
+        self.faults.lost += self.members[conn].sequence.leave();
+    }
+
+    /// A member that had left is back in its room: what is published from now on is for it.
+    pub(crate) fn come_back(&mut self, conn: usize) {
+        let member = &mut self.members[conn];
+        member.sequence.come_back(self.rooms[member.room as usize].sent);
     }
 
     /// All that went wrong, provided that nothing more will come.
     pub(crate) fn faults(&self, disconnected: u64) -> Faults {
-        let lost = self.members.iter().map(|member| {
-            let sent = self.rooms[member.room as usize].sent;
-            member.sequence.lost(sent)
-        });
-        Faults { lost: lost.sum(), disconnected, ..self.faults }
+        Faults { lost: self.faults.lost + self.missing(), disconnected, ..self.faults }
     }
 
     /// The stamp in an event, if it has one, and whether what follows it is as it was sent.
@@ -204,18 +212,56 @@ impl Driver for Traffic {
                 return;
             }
         }
-        self.delivered += 1;
         if self.window.contains(&stamp.sent_ns) {
             let latency = at_ns.saturating_sub(stamp.sent_ns);
             if conn % self.servers == room.publisher % self.servers {
-                self.latency.saturating_record(latency);
+                self.latency.record(latency);
             } else {
-                self.crossing.saturating_record(latency);
+                self.crossing.record(latency);
             }
         }
         if conn == room.publisher && self.refill {
             self.publish(index, at_ns, out);
         }
+    }
+}
+
+/// Its lanes are the rooms.
+impl Work for Traffic {
+    fn lanes(&self) -> usize {
+        self.rooms.len()
+    }
+
+    fn conn(&self, lane: usize) -> usize {
+        self.rooms[lane].publisher
+    }
+
+    fn issue(&mut self, lane: usize, sent_ns: u64, out: &mut Outgoing) {
+        self.publish(lane, sent_ns, out);
+    }
+
+    fn refill(&mut self, refill: bool) {
+        self.refill = refill;
+    }
+
+    fn set_window(&mut self, window: Range<u64>) {
+        self.window = window;
+    }
+
+    fn issued(&self) -> u64 {
+        self.sent()
+    }
+
+    fn done(&self) -> u64 {
+        self.received
+    }
+
+    fn missing(&self) -> u64 {
+        self.missing()
+    }
+
+    fn latencies(&mut self) -> &mut Latencies {
+        &mut self.latency
     }
 }
 
@@ -272,9 +318,9 @@ mod tests {
                 deliver(&mut traffic, conns, &array);
             }
         }
-        assert_eq!((traffic.sent(), traffic.expected()), (6, 18));
-        assert_eq!((traffic.received, traffic.delivered, traffic.other), (18, 18, 0));
-        assert_eq!(traffic.latency.len(), 18);
+        assert_eq!((traffic.sent(), traffic.missing()), (6, 0));
+        assert_eq!((traffic.received, traffic.other), (18, 0));
+        assert_eq!(traffic.latency.count(), 18);
         assert!(traffic.faults(0).none());
     }
 
@@ -333,6 +379,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_away_misses_nothing() {
+        let mut traffic = traffic();
+        let first = publish(&mut traffic, 0, 1);
+        deliver(&mut traffic, &[0, 1], &first);
+        traffic.leave(2);
+        let second = publish(&mut traffic, 0, 2);
+        deliver(&mut traffic, &[0, 1], &second);
+        traffic.come_back(2);
+        assert_eq!(traffic.missing(), 0);
+        let third = publish(&mut traffic, 0, 3);
+        deliver(&mut traffic, &[0, 1], &third);
+        assert_eq!(traffic.faults(0), faults(|f| f.lost = 1));
+    }
+
+    #[test]
     fn foreign_events_are_noted_apart() {
         let mut traffic = traffic();
         deliver(&mut traffic, &[0], br#"["error",{"message":"Rate limit exceeded"}]"#);
@@ -364,8 +425,8 @@ mod tests {
             let array = publish(&mut traffic, 0, sent_ns);
             deliver(&mut traffic, &[0], &array);
         }
-        assert_eq!(traffic.latency.len(), 2);
-        assert!(traffic.latency.max().abs_diff(4_000_000) < 8_000);
+        assert_eq!(traffic.latency.count(), 2);
+        assert!((traffic.latency.percentiles().unwrap().max - 4.0).abs() < 0.008);
     }
 
     #[test]
@@ -376,7 +437,7 @@ mod tests {
         let mut traffic = Traffic::new(&args.target, &Rooms::new("r", 4), 4, 1).unwrap();
         let array = publish(&mut traffic, 0, 1_000_000);
         deliver(&mut traffic, &[0, 1, 2, 3], &array);
-        assert_eq!((traffic.latency.len(), traffic.crossing.len()), (2, 2));
+        assert_eq!((traffic.latency.count(), traffic.crossing.count()), (2, 2));
         assert!(traffic.faults(0).none());
     }
 
@@ -389,6 +450,6 @@ mod tests {
         let longer = String::from_utf8(second).unwrap().replace("new_message", "new_message_of_r0");
         deliver(&mut traffic, &[0, 1, 2], longer.as_bytes());
         assert!(traffic.faults(0).none());
-        assert_eq!(traffic.delivered, 6);
+        assert_eq!(traffic.received, 6);
     }
 }

@@ -55,7 +55,7 @@ class Script {
     this.devices = ['a', 'b', 'b'].map((user) => ({ user, connection: 0 }));
     /** What every connection that ever was has heard: `{user, device, connection, heard: [[event, told]]}`. */
     this.connections = [];
-    /** By the action that made a call: `{callId, sent}`. */
+    /** By the action that made a call: `{callId, sent, late}`, the last if its ringing could not be told at once. */
     this.made = new Map();
     /** `callId user` to the connection that is on the call, as long as that is certain. */
     this.seats = new Map();
@@ -144,7 +144,7 @@ class Script {
     const explanation = possibilities(this.state, actions, { mayLapse: mayLapse() }).find(explains);
     assert.ok(explanation, 'the model has no explanation of the last answers');
     for (const [index, action] of actions.entries()) {
-      if (action.what === 'initiate' && answers[index].success) this.made.set(action, { callId: answers[index].callId, sent });
+      if (action.what === 'initiate' && answers[index].success) this.made.set(action, { callId: answers[index].callId, sent, late: answers[index].realtime === false });
       if (actions.length === 2 && answers[index].success === false) this.tally.lost += 1;
     }
     const moved = actions.filter(({ what }) => what === 'reconnect').map(({ device }) => device);
@@ -190,9 +190,11 @@ class Script {
     const of = (user) => this.devices.map((_, at) => at).filter((at) => this.devices[at].user === user);
     for (const [index, call] of next.calls.entries()) {
       const before = earlier.calls[index];
-      const { callId } = this.made.get(call.action);
+      const { callId, late: toldLate } = this.made.get(call.action);
       const [caller, callee] = call.caller === 'a' ? ['a', 'b'] : ['b', 'a'];
-      if (!before) for (const at of of(callee)) hear(at, 'call:incoming', callId);
+      // What is told later may come when nothing rings any more; then it is not told.
+      if (!before && toldLate) for (const at of of(callee)) if (!moved.includes(at)) waits.push(this.ringsOrRang(at, callId));
+      if (!before && !toldLate) for (const at of of(callee)) hear(at, 'call:incoming', callId);
       for (const user of Object.keys(call.devices)) if (before?.devices[user] === undefined) this.seat(callId, user, call.devices[user]);
       if (call.devices[callee] !== undefined && before?.devices[callee] === undefined) {
         this.tally.accepted += 1;
@@ -217,11 +219,15 @@ class Script {
   async ringsAgain(state, device, mayLapse) {
     const call = openCall(state);
     if (call?.phase !== 'ringing' || call.caller === this.devices[device].user || mayLapse()) return;
-    const { callId } = this.made.get(call.action);
-    const { events } = this.devices[device].live;
     // On a slow machine it may be missed before it could ring there.
-    const heard = () => ['call:incoming', 'call:missed'].some((event) => events.seen(event).some(([told]) => told.callId === callId));
-    await eventually(heard, { timeout: DEADLINE_MS, what: 'the call to ring at who connects' });
+    await this.ringsOrRang(device, this.made.get(call.action).callId);
+  }
+
+  /** A device hears a call ring, or how it ended. */
+  async ringsOrRang(at, callId) {
+    const { heard } = this.connections.find(({ device, connection }) => device === at && connection === this.devices[at].connection);
+    const told = () => heard.some(([event, body]) => body?.callId === callId && ['call:incoming', ...TERMINAL].includes(event));
+    await eventually(told, { timeout: DEADLINE_MS, what: 'the call to ring, or to be over' });
   }
 
   /** A device that signals and is not the one on the call may have become it. */

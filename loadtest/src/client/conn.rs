@@ -19,6 +19,8 @@ pub(crate) enum Phase {
     Joining,
     /// A member.
     Ready,
+    /// Goodbye said; the server closes.
+    Leaving,
     /// Gone; the stream is closed.
     Closed,
 }
@@ -29,6 +31,8 @@ pub(crate) struct Conn {
     /// `None` once it is closed.
     pub(crate) stream: Option<TcpStream>,
     pub(crate) phase: Phase,
+    /// Whether it has reached [`Phase::Ready`].
+    pub(crate) was_ready: bool,
     /// The beginning of a frame whose end was not read yet. Empty nearly always.
     pub(crate) torn: Vec<u8>,
     /// What the kernel would not take yet. Empty nearly always.
@@ -38,7 +42,13 @@ pub(crate) struct Conn {
 impl Conn {
     /// A connection that has just been dialled.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream: Some(stream), phase: Phase::Dialing, torn: Vec::new(), unsent: Vec::new() }
+        Self {
+            stream: Some(stream),
+            phase: Phase::Dialing,
+            was_ready: false,
+            torn: Vec::new(),
+            unsent: Vec::new(),
+        }
     }
 
     /// Writes `bytes` after all that was written before; what does not fit goes out when it does.

@@ -60,11 +60,25 @@ impl Swarm {
             if i >= count || i as u64 >= allowed || under_way >= UNDER_WAY {
                 return Ok(());
             }
-            let mut stream =
-                dial(self.to[i % self.to.len()], i).with_context(|| format!("dialling connection {i}"))?;
-            self.poll.registry().register(&mut stream, Token(i), Interest::READABLE | Interest::WRITABLE)?;
-            self.party.conns.push(Conn::new(stream));
+            self.dial(i)?;
         }
+    }
+
+    /// Opens connection `i`: the next one, or one that there was before and that is closed.
+    pub(crate) fn dial(&mut self, i: usize) -> Result<()> {
+        let mut stream =
+            dial(self.to[i % self.to.len()], i).with_context(|| format!("dialling connection {i}"))?;
+        self.poll.registry().register(&mut stream, Token(i), Interest::READABLE | Interest::WRITABLE)?;
+        let conn = Conn::new(stream);
+        match self.party.conns.get_mut(i) {
+            Some(place) => {
+                // It counted as ready if it ever was.
+                self.party.tally.ready -= usize::from(place.was_ready);
+                *place = conn;
+            }
+            None => self.party.conns.push(conn),
+        }
+        Ok(())
     }
 }
 

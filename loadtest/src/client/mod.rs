@@ -8,7 +8,9 @@
 //! dial → upgrade → 0{open} → 40/ns,{auth} → 40/ns,{sid} → 42/ns,1["join",…] → 43/ns,1[…] → events
 //! ```
 //!
-//! A failure before the last step ends the run with its reason; a connection lost later is counted.
+//! A failure before the last step ends the run with its reason, or, where clients come back, is counted
+//! and told to the driver; a connection lost later is counted. A client that has said goodbye waits for
+//! the server to close: who closes first keeps the port for a minute, and a tester has none to spare.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use crate::client::conn::{Conn, Phase};
 use crate::client::script::Script;
 use crate::frame::{self, Head};
 use crate::sys::{self, Alarm};
-use crate::text::{self, Incoming};
+use crate::text::{self, Incoming, Namespace};
 
 mod conn;
 mod connect;
@@ -38,12 +40,23 @@ const READ_BYTES: usize = 2 << 20;
 /// Few enough that a due publish does not wait long behind a full round.
 const EVENTS: usize = 256;
 const ALARM: Token = Token(usize::MAX);
+/// RFC 6455 section 7.4.1: the purpose is fulfilled.
+const NORMAL_CLOSE: u16 = 1000;
 
 /// What the connections are for.
 pub(crate) trait Driver {
     /// One event of the namespace came on a connection: its array from `[` on, and when the read that
     /// brought it returned. What is put into `out` is written when all frames of the read are seen.
     fn event(&mut self, conn: usize, array: &[u8], at_ns: u64, out: &mut Outgoing);
+
+    /// An ack came that is not the join's: its id and its array, as in [`Self::event`].
+    fn ack(&mut self, _conn: usize, _id: u32, _array: &[u8], _at_ns: u64, _out: &mut Outgoing) {}
+
+    /// A connection is a member of its room.
+    fn ready(&mut self, _conn: usize, _at_ns: u64, _out: &mut Outgoing) {}
+
+    /// A connection is closed: after its goodbye, or by the server in whatever phase.
+    fn gone(&mut self, _conn: usize, _at_ns: u64) {}
 }
 
 /// Frames on their way to one connection.
@@ -51,17 +64,25 @@ pub(crate) trait Driver {
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     masks: u64,
+    goodbye: bool,
 }
 
 impl Outgoing {
     /// `seed` begins the sequence of frame masks.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { bytes: Vec::new(), masks: seed | 1 }
+        Self { bytes: Vec::new(), masks: seed | 1, goodbye: false }
     }
 
     /// Adds one text message.
     pub(crate) fn text(&mut self, packet: &[u8]) {
         self.frame(frame::TEXT, packet);
+    }
+
+    /// Leaves the namespace and asks the server to close, as the stock client does.
+    pub(crate) fn goodbye(&mut self, namespace: &Namespace) {
+        self.text(namespace.disconnect().as_bytes());
+        self.frame(frame::CLOSE, &NORMAL_CLOSE.to_be_bytes());
+        self.goodbye = true;
     }
 
     fn frame(&mut self, opcode: u8, payload: &[u8]) {
@@ -83,12 +104,17 @@ impl Outgoing {
 /// Counts over all connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Connections that have reached [`Phase::Ready`], whether or not they are still there.
+    /// Connections that have reached [`Phase::Ready`] since they were last dialled, whether or not they
+    /// are still there.
     pub(crate) ready: usize,
     /// WebSocket frames received after the upgrade.
     pub(crate) frames: u64,
     /// Engine.IO pings answered.
     pub(crate) pings: u64,
+    /// Connections that failed before they were ready, where that does not end the run.
+    pub(crate) refused: u64,
+    /// Why the first of them failed.
+    pub(crate) first_refusal: Option<String>,
     /// Connections the server closed after they were ready.
     pub(crate) disconnected: u64,
     /// Why the first of them was closed.
@@ -113,6 +139,8 @@ pub(crate) struct Swarm {
 struct Party {
     script: Script,
     conns: Vec<Conn>,
+    /// Whether a connection that fails before it is ready is counted and does not end the run.
+    forgiving: bool,
     tally: Tally,
     buf: Box<[u8]>,
     out: Outgoing,
@@ -133,6 +161,7 @@ impl Swarm {
             party: Party {
                 script,
                 conns: Vec::new(),
+                forgiving: false,
                 tally: Tally::default(),
                 buf: vec![0; READ_BYTES].into_boxed_slice(),
                 out: Outgoing::new(seed),
@@ -143,6 +172,21 @@ impl Swarm {
     /// What has been counted so far.
     pub(crate) fn tally(&self) -> &Tally {
         &self.party.tally
+    }
+
+    /// From now on a connection that fails before it is ready is counted and does not end the run.
+    pub(crate) fn forgive(&mut self) {
+        self.party.forgiving = true;
+    }
+
+    /// The dialogue's texts.
+    pub(crate) fn script(&self) -> &Script {
+        &self.party.script
+    }
+
+    /// Closes a connection without a word, as a phone that loses its network.
+    pub(crate) fn cut(&mut self, conn: usize) {
+        self.party.conns[conn].close();
     }
 
     /// Waits for something to happen, until `until_ns` at the latest, and deals with all that has.
@@ -181,14 +225,18 @@ impl Party {
     fn wake(&mut self, event: &Event, driver: &mut impl Driver) -> Result<()> {
         let i = event.token().0;
         let conn = &mut self.conns[i];
-        if conn.phase == Phase::Dialing && !self.dialed(i, event)? {
-            return Ok(());
+        if conn.phase == Phase::Dialing {
+            match self.dialed(i, event) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(reason) => return self.lost(i, &reason, driver),
+            }
         }
         let conn = &mut self.conns[i];
         if event.is_writable()
             && let Err(error) = conn.flush()
         {
-            return self.lost(i, &anyhow!(error));
+            return self.lost(i, &anyhow!(error), driver);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             // Taken out for the time of the call, so that frames in it can be passed on while the rest
@@ -197,7 +245,7 @@ impl Party {
             let outcome = self.read(i, &mut buf, driver);
             self.buf = buf;
             if let Err(reason) = outcome {
-                return self.lost(i, &reason);
+                return self.lost(i, &reason, driver);
             }
         }
         Ok(())
@@ -254,22 +302,27 @@ impl Party {
                     Incoming::Event(array) => {
                         driver.event(i, array, at_ns, &mut self.out);
                         if self.conns[i].phase != Phase::Ready {
-                            self.advance(i, &Incoming::Event(array))?;
+                            self.advance(i, &Incoming::Event(array), at_ns, driver)?;
                         }
                     }
-                    packet => self.advance(i, &packet)?,
+                    Incoming::Ack { id, array } if self.conns[i].phase == Phase::Ready => {
+                        driver.ack(i, id, array, at_ns, &mut self.out);
+                    }
+                    packet => self.advance(i, &packet, at_ns, driver)?,
                 }
             } else {
-                self.control(found, payload)?;
+                self.control(i, found, payload)?;
             }
         }
         Ok(used)
     }
 
     #[cold]
-    fn control(&mut self, found: Head, payload: &[u8]) -> Result<()> {
+    fn control(&mut self, i: usize, found: Head, payload: &[u8]) -> Result<()> {
         match (found.opcode, found.mask) {
             (_, Some(_)) => bail!("a masked frame from the server"),
+            // The answer to ours. The server closes the connection next.
+            (frame::CLOSE, _) if self.conns[i].phase == Phase::Leaving => {}
             (frame::PING, _) => self.out.frame(frame::PONG, payload),
             (frame::CLOSE, _) => match payload {
                 [high, low, reason @ ..] => bail!(
@@ -291,32 +344,55 @@ impl Party {
             // A connection that cannot be written to will say so when it is read.
             let _ = self.conns[i].write(&self.out.bytes);
             self.out.bytes.clear();
+            if std::mem::take(&mut self.out.goodbye) {
+                self.conns[i].phase = Phase::Leaving;
+            }
         }
     }
 
-    /// Counts a lost connection, or ends the run if it never became ready.
+    /// Counts a lost connection and tells the driver, or ends the run if it never became ready.
     #[cold]
-    fn lost(&mut self, i: usize, reason: &anyhow::Error) -> Result<()> {
+    fn lost(&mut self, i: usize, reason: &anyhow::Error, driver: &mut impl Driver) -> Result<()> {
         let phase = self.conns[i].phase;
         self.conns[i].close();
         self.out.bytes.clear();
-        match phase {
-            Phase::Ready => {
-                self.tally.disconnected += 1;
-                if self.tally.first_disconnect.is_none() {
-                    self.tally.first_disconnect = Some(format!("connection {i}: {reason:#}"));
-                }
-                Ok(())
+        self.out.goodbye = false;
+        let tally = &mut self.tally;
+        let (count, first, reason) = match phase {
+            Phase::Closed => return Ok(()),
+            Phase::Leaving => {
+                driver.gone(i, sys::now_ns());
+                return Ok(());
             }
-            Phase::Closed => Ok(()),
-            _ => Err(anyhow!("connection {i}, while {phase:?}: {reason:#}")),
-        }
+            Phase::Ready => {
+                let reason = format!("connection {i}: {reason:#}");
+                (&mut tally.disconnected, &mut tally.first_disconnect, reason)
+            }
+            _ => {
+                let reason = format!("connection {i}, while {phase:?}: {reason:#}");
+                if !self.forgiving {
+                    bail!(reason);
+                }
+                (&mut tally.refused, &mut tally.first_refusal, reason)
+            }
+        };
+        *count += 1;
+        first.get_or_insert(reason);
+        driver.gone(i, sys::now_ns());
+        Ok(())
     }
 
     /// Takes the next step of the dialogue, or answers what comes outside of it.
-    fn advance(&mut self, i: usize, packet: &Incoming<'_>) -> Result<()> {
+    fn advance(
+        &mut self,
+        i: usize,
+        packet: &Incoming<'_>,
+        at_ns: u64,
+        driver: &mut impl Driver,
+    ) -> Result<()> {
         let phase = self.conns[i].phase;
         match (phase, packet) {
+            (Phase::Leaving, _) => {}
             (_, Incoming::Ping) => {
                 self.tally.pings += 1;
                 self.out.text(b"3");
@@ -333,18 +409,18 @@ impl Party {
                     self.out.text(join.as_bytes());
                     self.conns[i].phase = Phase::Joining;
                 }
-                None => self.ready(i),
+                None => self.ready(i, at_ns, driver),
             },
-            (Phase::Joining, Incoming::Ack(answer)) => {
-                if text::is_refusal(answer) {
-                    bail!("join refused: {}", String::from_utf8_lossy(answer));
+            (Phase::Joining, Incoming::Ack { array, .. }) => {
+                if text::is_refusal(array) {
+                    bail!("join refused: {}", String::from_utf8_lossy(array));
                 }
-                self.ready(i);
+                self.ready(i, at_ns, driver);
             }
             (Phase::Joining, Incoming::Event(array)) => {
                 let confirmation = self.script.joined_on.as_deref();
                 if confirmation.is_some_and(|name| text::is_event(array, name)) {
-                    self.ready(i);
+                    self.ready(i, at_ns, driver);
                 }
             }
             _ => {}
@@ -352,8 +428,10 @@ impl Party {
         Ok(())
     }
 
-    fn ready(&mut self, i: usize) {
-        self.conns[i].phase = Phase::Ready;
+    fn ready(&mut self, i: usize, at_ns: u64, driver: &mut impl Driver) {
+        let conn = &mut self.conns[i];
+        (conn.phase, conn.was_ready) = (Phase::Ready, true);
         self.tally.ready += 1;
+        driver.ready(i, at_ns, &mut self.out);
     }
 }

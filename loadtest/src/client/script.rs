@@ -7,8 +7,10 @@ use crate::text::{self, Namespace};
 use crate::token::Tokens;
 use crate::upgrade::Upgrade;
 
-/// The id of the only ack a connection ever asks for: that of its join.
+/// The ack id of a connection's join.
 const JOIN_ACK: u32 = 1;
+/// The ack id of its leaving. What else it asks has larger ones.
+pub(crate) const LEAVE_ACK: u32 = 2;
 
 /// Which connection is in which room: they are dealt out in order, the first of each room publishes.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub(crate) struct Script {
     rooms: Rooms,
     join_event: String,
     join_payload: String,
+    leave_event: String,
+    leave_payload: String,
 }
 
 impl Script {
@@ -69,6 +73,8 @@ impl Script {
             rooms,
             join_event: target.join_event.clone(),
             join_payload: target.join_payload.clone(),
+            leave_event: target.leave_event.clone(),
+            leave_payload: target.leave_payload.clone(),
         })
     }
 
@@ -93,5 +99,12 @@ impl Script {
         // for an argument.
         let ack = self.joined_on.is_none().then_some(JOIN_ACK);
         Some(self.namespace.event(ack, &self.join_event, &payload))
+    }
+
+    /// The leaving of a connection, acknowledged as [`LEAVE_ACK`].
+    pub(crate) fn leave(&self, conn: usize) -> String {
+        let room = self.rooms.name(self.rooms.of(conn));
+        let payload = text::fill(&self.leave_payload, &room, conn);
+        self.namespace.event(Some(LEAVE_ACK), &self.leave_event, &payload)
     }
 }

@@ -18,12 +18,13 @@ enum Kind {
     Corrupt,
 }
 
-/// One kind of wrong, done to every n-th delivery that is not the publisher's own.
+/// One kind of wrong, done to every n-th delivery of a room that is not the publisher's own.
 #[derive(Clone, Debug)]
 pub(crate) struct Injection {
     kind: Kind,
     every: u64,
-    deliveries: u64,
+    /// For each room by itself: who is wronged next does not depend on which room is published to next.
+    deliveries: Vec<u64>,
     /// Deliveries held back for a reordering until their room's next message.
     held: Vec<Held>,
 }
@@ -50,7 +51,7 @@ impl FromStr for Injection {
             _ => return Err(wrong()),
         };
         let every = every.parse().ok().filter(|&n| n > 0).ok_or_else(wrong)?;
-        Ok(Self { kind, every, deliveries: 0, held: Vec::new() })
+        Ok(Self { kind, every, deliveries: Vec::new(), held: Vec::new() })
     }
 }
 
@@ -60,10 +61,14 @@ impl Injection {
         let mut right = Vec::new();
         frame::write_plain(&mut right, frame::TEXT, text);
         let overtaken: Vec<Held> = self.held.extract_if(.., |held| held.room == room).collect();
+        if self.deliveries.len() <= room {
+            self.deliveries.resize(room + 1, 0);
+        }
+        let deliveries = &mut self.deliveries[room];
         for (index, &member) in rooms.members(room).iter().enumerate() {
             let due = index > 0 && {
-                self.deliveries += 1;
-                self.deliveries.is_multiple_of(self.every)
+                *deliveries += 1;
+                deliveries.is_multiple_of(self.every)
             };
             let mut send = |to, frame: &[u8]| lines.send_to(to, frame);
             match self.kind {

@@ -1,8 +1,8 @@
 //! The floor: the least a server can do to fan out, so that the rest is known to be its own.
 //!
 //! One thread, one epoll, no runtime. Speaks just enough Engine.IO and Socket.IO over WebSocket for the
-//! scenarios of this crate: upgrade, open, CONNECT to any namespace without a look at the token, `join`
-//! with an ack, `publish`, pings. A broadcast is encoded once and given to the kernel once per member,
+//! scenarios of this crate: upgrade, open, CONNECT to any namespace without a look at the token, `join`,
+//! `leave` and `echo` with an ack, `publish`, pings. A broadcast is encoded once and given to the kernel once per member,
 //! by a `send` at once, or (`--coalesce`) together with everything else of the round at its end.
 //!
 //! What it leaves out is what the servers under test are measured for: limits, timeouts, polling,
@@ -278,10 +278,20 @@ impl Floor {
                 }
                 if let Some(ack) = ack {
                     let room = serde_json::to_string(&room)?;
-                    let reply = format!(r#"43{tag}{ack}[{{"success":true,"room":{room}}}]"#);
-                    frame::write_plain(&mut self.reply, frame::TEXT, reply.as_bytes());
+                    self.acknowledge(tag, ack, &format!(r#"{{"success":true,"room":{room}}}"#));
                 }
             }
+            // A connection sits in one room at most, so there is only one to leave.
+            Packet::Leave { tag, ack } => {
+                if let Some(line) = self.lines.get(id) {
+                    let seat = std::mem::replace(&mut line.seat, rooms::Seat::NONE);
+                    self.rooms.leave(seat, &mut self.lines);
+                }
+                if let Some(ack) = ack {
+                    self.acknowledge(tag, ack, r#"{"success":true}"#);
+                }
+            }
+            Packet::Echo { tag, ack, data } => self.acknowledge(tag, ack, data),
             Packet::Publish(publish) => self.publish(&publish)?,
             Packet::Other => {}
         }
@@ -305,10 +315,18 @@ impl Floor {
             }
         }
         if let Some(ack) = ack {
-            let reply = format!(r#"43{tag}{ack}[{{"success":true}}]"#);
-            frame::write_plain(&mut self.reply, frame::TEXT, reply.as_bytes());
+            self.acknowledge(tag, ack, r#"{"success":true}"#);
         }
         Ok(())
+    }
+
+    /// Answers an event that asked for it.
+    fn acknowledge(&mut self, tag: &str, ack: &str, data: &str) {
+        self.text.clear();
+        for part in ["43", tag, ack, "[", data, "]"] {
+            self.text.extend_from_slice(part.as_bytes());
+        }
+        frame::write_plain(&mut self.reply, frame::TEXT, &self.text);
     }
 
     /// Pings everybody at once. Who does not answer is not put out: nobody here goes missing unnoticed.

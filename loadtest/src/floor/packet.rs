@@ -17,6 +17,16 @@ pub(super) enum Packet<'a> {
         ack: Option<&'a str>,
         room: String,
     },
+    Leave {
+        tag: &'a str,
+        ack: Option<&'a str>,
+    },
+    /// To be sent back as the ack's arguments: `data` as it came.
+    Echo {
+        tag: &'a str,
+        ack: &'a str,
+        data: &'a str,
+    },
     Publish(Publish<'a>),
     /// Pongs, and events the floor does not know.
     Other,
@@ -77,6 +87,13 @@ pub(super) fn read(text: &[u8]) -> Result<Packet<'_>> {
     if array.starts_with(r#"["publish","#) {
         let (_, body): (Cow<'_, str>, PublishBody<'_>) = serde_json::from_str(array).context("publish")?;
         return Ok(Packet::Publish(Publish { tag, ack, body }));
+    }
+    if let (Some(ack), Some(data)) = (ack, array.strip_prefix(r#"["echo","#)) {
+        let data = data.strip_suffix(']').context("echo")?;
+        return Ok(Packet::Echo { tag, ack, data });
+    }
+    if array.starts_with(r#"["leave","#) {
+        return Ok(Packet::Leave { tag, ack });
     }
     if array.starts_with(r#"["join","#) {
         let (_, body): (String, JoinBody) = serde_json::from_str(array).context("join")?;

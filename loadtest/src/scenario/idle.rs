@@ -11,17 +11,18 @@ use serde::Serialize;
 
 use crate::check::Faults;
 use crate::cli::{TargetArgs, parse_duration};
+use crate::client::Swarm;
+use crate::load::{drain, pass};
+use crate::measure::{Reading, Recorder, Sample, Span, nanos};
 use crate::procfs::{Memory, Server};
-use crate::report::{self, Report, short, short_or_dash};
-use crate::scenario::{Reading, Span, drain, pass, prepare, warn_of_others};
+use crate::report::{self, Plots, Report, short, short_or_dash};
+use crate::scenario::{swarm_with_traffic, warn_of_strangers};
 use crate::sys;
+use crate::traffic::Traffic;
 
 /// The flags of `loadtest idle`.
 #[derive(Args, Debug)]
 pub(crate) struct IdleArgs {
-    #[command(flatten)]
-    target: TargetArgs,
-
     /// How many connections.
     #[arg(long, default_value_t = 15_000)]
     connections: usize,
@@ -41,6 +42,9 @@ pub(crate) struct IdleArgs {
     /// How long nothing may arrive before what is missing counts as lost.
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     patience: Duration,
+
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 /// What holding the connections cost.
@@ -73,6 +77,7 @@ struct IdleReport {
     /// The time of connecting.
     #[serde(flatten)]
     span: Span,
+    samples: Vec<Sample>,
     #[serde(skip)]
     warnings: Vec<String>,
 }
@@ -119,12 +124,16 @@ impl Report for IdleReport {
         rows
     }
 
-    fn warnings(&self) -> Vec<String> {
-        self.warnings.clone()
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    fn plots(&self) -> Plots<'_> {
+        Plots { counted: "connections", curves: &[], samples: &self.samples }
     }
 }
 
@@ -133,14 +142,14 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     if args.connections == 0 || args.room_size == 0 {
         bail!("--connections and --room-size must be at least 1");
     }
-    let (mut swarm, mut traffic) = prepare(&args.target, args.connections, args.room_size)?;
+    let (mut swarm, mut traffic) = swarm_with_traffic(&args.target, args.connections, args.room_size)?;
     let server = Server::new(&args.target.server_pid);
     let memory = || server.is_known().then(|| server.memory()).transpose();
 
     let memory_before = memory()?;
-    let start = Reading::read(&server, &swarm, &traffic)?;
+    let start = Reading::read(&server, &swarm, traffic.received)?;
     let connecting = swarm.connect(args.connections, args.target.ramp)?;
-    let connected = Reading::read(&server, &swarm, &traffic)?;
+    let connected = Reading::read(&server, &swarm, traffic.received)?;
     pass(&mut swarm, &mut traffic, args.settle)?;
     let memory_fresh = memory()?;
 
@@ -153,27 +162,11 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     pass(&mut swarm, &mut traffic, args.settle)?;
     let memory_warmed = memory()?;
 
-    let held = if args.hold.is_zero() {
-        None
-    } else {
-        let pings = swarm.tally().pings;
-        let before = Reading::read(&server, &swarm, &traffic)?;
-        pass(&mut swarm, &mut traffic, args.hold)?;
-        let after = Reading::read(&server, &swarm, &traffic)?;
-        let span = Span::between(&before, &after, &server);
-        Some(Held {
-            seconds: span.seconds,
-            pings: swarm.tally().pings - pings,
-            server_core_percent: span.server_core_percent,
-            memory: memory()?,
-        })
-    };
+    let (held, samples) = hold(args, &server, &mut swarm, &mut traffic)?;
 
     let span = Span::between(&start, &connected, &server);
-    let tally = swarm.tally();
     let mut warnings = span.warnings(&server);
-    warn_of_others(&traffic, &mut warnings);
-    warnings.extend(tally.first_disconnect.iter().map(|reason| format!("disconnected: {reason}")));
+    warn_of_strangers(&traffic, &swarm, &mut warnings);
     let connections = args.connections as f64;
     let growth = |now: Option<Memory>, of: fn(Memory) -> u64| {
         Some((of(now?) as f64 - of(memory_before?) as f64) / connections)
@@ -193,9 +186,40 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
         pss_per_connection_warmed: growth(memory_warmed, |memory| memory.pss),
         held,
         other_events: traffic.other,
-        faults: traffic.faults(tally.disconnected),
+        faults: traffic.faults(swarm.tally().disconnected),
         span,
+        samples,
         warnings,
     };
-    report::show(&report, args.target.json)
+    report::show(&report, &args.target.output)
+}
+
+/// Keeps the connections for as long as was asked for.
+fn hold(
+    args: &IdleArgs,
+    server: &Server,
+    swarm: &mut Swarm,
+    traffic: &mut Traffic,
+) -> Result<(Option<Held>, Vec<Sample>)> {
+    if args.hold.is_zero() {
+        return Ok((None, Vec::new()));
+    }
+    let pings = swarm.tally().pings;
+    let before = Reading::read(server, swarm, traffic.received)?;
+    let mut recorder = Recorder::new(server, args.hold, None, traffic.received)?;
+    let end = sys::now_ns() + nanos(args.hold);
+    while sys::now_ns() < end {
+        swarm.turn(traffic, end.min(recorder.due_ns()))?;
+        recorder.sample(server, traffic.received, &mut traffic.latency)?;
+    }
+    let samples = recorder.finish();
+    let after = Reading::read(server, swarm, traffic.received)?;
+    let span = Span::between(&before, &after, server);
+    let held = Held {
+        seconds: span.seconds,
+        pings: swarm.tally().pings - pings,
+        server_core_percent: span.server_core_percent,
+        memory: server.is_known().then(|| server.memory()).transpose()?,
+    };
+    Ok((Some(held), samples))
 }

@@ -1,0 +1,96 @@
+//! A scenario out of a file: the flags of a subcommand as keys of a TOML table.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser};
+use toml::{Table, Value};
+
+use crate::cli::{Cli, Command};
+
+/// The flags of `loadtest run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// `scenario = "fanout"`, and any of its flags without the dashes: `members = 500`, `json = true`,
+    /// `url = ["ws://…", "ws://…"]`.
+    file: PathBuf,
+
+    /// Flags of the scenario that win over the file's.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    flags: Vec<OsString>,
+}
+
+/// The command that the file asks for.
+pub(crate) fn read(args: &RunArgs) -> Result<Command> {
+    let path = args.file.display();
+    let text = fs::read_to_string(&args.file).with_context(|| format!("reading {path}"))?;
+    let table: Table = text.parse().with_context(|| format!("{path}"))?;
+    let line = line(table, &args.flags).with_context(|| format!("{path}"))?;
+    let command = Cli::try_parse_from(line).with_context(|| format!("{path}"))?.command;
+    if let Command::Run(_) = command {
+        bail!("{path}: scenario = \"run\" would go round in a circle");
+    }
+    Ok(command)
+}
+
+/// The command line that says the same.
+fn line(mut table: Table, flags: &[OsString]) -> Result<Vec<OsString>> {
+    let Some(Value::String(scenario)) = table.remove("scenario") else {
+        bail!("expected scenario = \"fanout\" or another subcommand");
+    };
+    let mut line = vec![OsString::from("loadtest"), OsString::from(scenario)];
+    for (key, value) in table {
+        let flag = format!("--{key}");
+        let given = |given: &OsString| {
+            given.to_str().is_some_and(|given| given == flag || given.starts_with(&format!("{flag}=")))
+        };
+        if flags.iter().any(given) {
+            continue;
+        }
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            match value {
+                Value::Boolean(false) => {}
+                Value::Boolean(true) => line.push(flag.clone().into()),
+                Value::String(text) => line.push(format!("{flag}={text}").into()),
+                Value::Integer(number) => line.push(format!("{flag}={number}").into()),
+                other => bail!("{key}: expected a text, a number, true or false, not {other}"),
+            }
+        }
+    }
+    line.extend(flags.iter().cloned());
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str, flags: &[&str]) -> Result<Vec<String>> {
+        let flags: Vec<OsString> = flags.iter().map(OsString::from).collect();
+        let line = line(text.parse()?, &flags)?;
+        Ok(line.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn keys_are_flags_and_the_command_line_wins() {
+        let text = "scenario = 'fanout'\nmembers = 5\nurl = ['ws://a', 'ws://b']\njson = true\nrate = '20/s'";
+        let line = words(text, &["--members", "7"]).unwrap();
+        for word in ["fanout", "--url=ws://a", "--url=ws://b", "--json", "--rate=20/s", "--members", "7"] {
+            assert!(line.iter().any(|found| found == word), "{word}: {line:?}");
+        }
+        assert!(!line.iter().any(|word| word == "--members=5"));
+    }
+
+    #[test]
+    fn what_is_no_flag_is_an_error() {
+        assert!(words("members = 5", &[]).is_err());
+        assert!(words("scenario = 'fanout'\nmembers = 1.5", &[]).is_err());
+        assert!(words("scenario = 'fanout'\n[members]\nx = 1", &[]).is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! `echo`: requests that the server answers with an ack, on many connections.
+//!
+//! The stock client may get its acks in any order, so order is no fault here; what must be is that each
+//! request is answered once, on its own connection, with what was sent.
+
+use std::ops::Range;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use crate::check::{Faults, Sequence, Verdict};
+use crate::cli::TargetArgs;
+use crate::client::script::LEAVE_ACK;
+use crate::client::{Driver, Outgoing};
+use crate::latency::{Latencies, Percentiles, in_words_or_dash};
+use crate::load::{self, LoadArgs, Work};
+use crate::measure::{Sample, Span};
+use crate::procfs::Server;
+use crate::report::{self, Plots, Report, short, short_or_dash};
+use crate::scenario::{run_id, swarm, warn_of_closed};
+use crate::stamp::{self, Stamp};
+use crate::text::Namespace;
+
+/// The ack id of a connection's first request.
+const FIRST_ACK: u32 = LEAVE_ACK + 1;
+
+/// The flags of `loadtest echo`.
+#[derive(Args, Debug)]
+pub(crate) struct EchoArgs {
+    /// How many connections.
+    #[arg(long, default_value_t = 200)]
+    connections: usize,
+
+    /// Event that the server answers with an ack that has {content} in it.
+    #[arg(long, default_value = "echo", value_name = "EVENT")]
+    echo_event: String,
+
+    /// Arguments of that event; {room}, {user} and {content} are filled in, the last within a string.
+    #[arg(long, default_value = r#"{"content":"{content}"}"#, value_name = "PAYLOAD")]
+    echo_payload: String,
+
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct EchoReport {
+    scenario: &'static str,
+    connections: usize,
+    payload: usize,
+    in_flight: Option<usize>,
+    rate: Option<u64>,
+    ops_per_s: f64,
+    server_cpu_us_per_op: Option<f64>,
+    own_cpu_us_per_frame: f64,
+    latency_ms: Option<Percentiles>,
+    lateness_ms: Option<Percentiles>,
+    faults: Faults,
+    #[serde(flatten)]
+    span: Span,
+    samples: Vec<Sample>,
+    #[serde(skip)]
+    load: String,
+    #[serde(skip)]
+    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
+    #[serde(skip)]
+    warnings: Vec<String>,
+}
+
+impl Report for EchoReport {
+    fn title(&self) -> String {
+        let Self { connections, payload, load, .. } = self;
+        format!("echo: {connections} connections, {payload} bytes, {load}")
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let span = &self.span;
+        let mut rows = vec![
+            ("answers/s", short(self.ops_per_s)),
+            ("measured", format!("{} answers in {:.2} s", span.done, span.seconds)),
+            ("server CPU µs/answer", short_or_dash(self.server_cpu_us_per_op)),
+            ("server core %", short_or_dash(span.server_core_percent)),
+            ("server switches vol/invol", span.switches_in_words()),
+            ("latency p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
+        ];
+        rows.extend(self.lateness_ms.iter().map(|ms| ("written late by", ms.in_words())));
+        rows.extend([
+            ("own CPU µs/frame", short(self.own_cpu_us_per_frame)),
+            ("own core %", short(span.own_core_percent)),
+            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
+        ]);
+        rows
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    fn plots(&self) -> Plots<'_> {
+        Plots { counted: "answers", curves: &self.curves, samples: &self.samples }
+    }
+}
+
+/// Runs the scenario; whether every request was answered as it must.
+pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
+    let EchoArgs { connections, load, target, .. } = args;
+    load.check()?;
+    if *connections == 0 {
+        bail!("--connections must be at least 1");
+    }
+    // One room each: nobody hears what is not for them.
+    let mut swarm = swarm(target, 1)?;
+    let mut echoes = Echoes::new(args, run_id()?)?;
+    let server = Server::new(&target.server_pid);
+    server.cpu_ns()?;
+    swarm.connect(*connections, target.ramp)?;
+    let outcome = load::drive(&mut swarm, &mut echoes, &server, load)?;
+
+    let span = outcome.span;
+    let mut warnings = span.warnings(&server);
+    warn_of_closed(&swarm, &mut warnings);
+    let report = EchoReport {
+        scenario: "echo",
+        connections: *connections,
+        payload: target.payload,
+        in_flight: load.rate.is_none().then_some(load.in_flight),
+        rate: load.rate,
+        ops_per_s: span.done_per_s(),
+        server_cpu_us_per_op: span.server_cpu_us_each(),
+        own_cpu_us_per_frame: span.own_cpu_us_per_frame(),
+        latency_ms: echoes.latencies.percentiles(),
+        lateness_ms: outcome.lateness,
+        faults: echoes.faults(swarm.tally().disconnected),
+        samples: outcome.samples,
+        load: load.in_words("connection"),
+        curves: vec![("latency", echoes.latencies.curve())],
+        span,
+        warnings,
+    };
+    report::show(&report, &target.output)
+}
+
+/// One connection's requests.
+#[derive(Debug, Default)]
+struct Asker {
+    sent: u32,
+    answered: Sequence,
+}
+
+/// The requests of all connections; each is a lane.
+struct Echoes {
+    run: u32,
+    namespace: Namespace,
+    event: String,
+    /// The arguments, and where the stamp lies in them.
+    payload: String,
+    stamp_at: usize,
+    askers: Vec<Asker>,
+    /// What must follow the stamp.
+    filler: Vec<u8>,
+    refill: bool,
+    window: Range<u64>,
+    latencies: Latencies,
+    done: u64,
+    faults: Faults,
+}
+
+impl Echoes {
+    fn new(args: &EchoArgs, run: u32) -> Result<Self> {
+        let Some(before) = args.echo_payload.find("{content}") else {
+            bail!("--echo-payload needs a {{content}}");
+        };
+        if args.target.payload < stamp::LEN {
+            bail!("--payload must be at least {}", stamp::LEN);
+        }
+        let content: String = ('a'..='z').cycle().take(args.target.payload).collect();
+        let mut filler = content.as_bytes()[stamp::LEN..].to_vec();
+        filler.push(b'"');
+        Ok(Self {
+            run,
+            namespace: Namespace::new(&args.target.namespace)?,
+            event: args.echo_event.clone(),
+            payload: args.echo_payload.replace("{content}", &content),
+            stamp_at: before,
+            askers: (0..args.connections).map(|_| Asker::default()).collect(),
+            filler,
+            refill: false,
+            window: 0..u64::MAX,
+            latencies: Latencies::new()?,
+            done: 0,
+            faults: Faults::default(),
+        })
+    }
+
+    fn faults(&self, disconnected: u64) -> Faults {
+        Faults { lost: self.missing(), disconnected, ..self.faults }
+    }
+
+    /// Whether the answer has the content that was sent on this connection as request `seq`.
+    fn content(&self, conn: usize, seq: u32, array: &[u8]) -> Option<Stamp> {
+        let at = Stamp::find(array)?;
+        let stamp = Stamp::read(array, at)?;
+        let whole = array[at + stamp::LEN..].starts_with(&self.filler);
+        let ours = stamp.run == self.run && stamp.room as usize == conn && stamp.seq == seq;
+        (whole && ours).then_some(stamp)
+    }
+}
+
+impl Driver for Echoes {
+    fn event(&mut self, _conn: usize, _array: &[u8], _at_ns: u64, _out: &mut Outgoing) {}
+
+    fn ack(&mut self, conn: usize, id: u32, array: &[u8], at_ns: u64, out: &mut Outgoing) {
+        self.done += 1;
+        let seq = id.wrapping_sub(FIRST_ACK);
+        if seq >= self.askers[conn].sent {
+            self.faults.misrouted += 1;
+            return;
+        }
+        let Some(stamp) = self.content(conn, seq, array) else {
+            self.faults.corrupt += 1;
+            return;
+        };
+        if self.askers[conn].answered.see(seq) == Verdict::Duplicate {
+            self.faults.duplicated += 1;
+            return;
+        }
+        if self.window.contains(&stamp.sent_ns) {
+            self.latencies.record(at_ns.saturating_sub(stamp.sent_ns));
+        }
+        if self.refill {
+            self.issue(conn, at_ns, out);
+        }
+    }
+}
+
+impl Work for Echoes {
+    fn lanes(&self) -> usize {
+        self.askers.len()
+    }
+
+    fn conn(&self, lane: usize) -> usize {
+        lane
+    }
+
+    fn issue(&mut self, lane: usize, sent_ns: u64, out: &mut Outgoing) {
+        let asker = &mut self.askers[lane];
+        let seq = asker.sent;
+        asker.sent += 1;
+        let room = u32::try_from(lane).unwrap_or(u32::MAX);
+        let packet = self.namespace.event(Some(FIRST_ACK + seq), &self.event, &self.payload);
+        let mut packet = packet.into_bytes();
+        // The arguments end where the packet's last bracket begins.
+        let at = packet.len() - 1 - self.payload.len() + self.stamp_at;
+        Stamp { run: self.run, room, seq, sent_ns }.write(&mut packet[at..]);
+        out.text(&packet);
+    }
+
+    fn refill(&mut self, refill: bool) {
+        self.refill = refill;
+    }
+
+    fn set_window(&mut self, window: Range<u64>) {
+        self.window = window;
+    }
+
+    fn issued(&self) -> u64 {
+        self.askers.iter().map(|asker| u64::from(asker.sent)).sum()
+    }
+
+    fn done(&self) -> u64 {
+        self.done
+    }
+
+    fn missing(&self) -> u64 {
+        self.askers.iter().map(|asker| asker.answered.lost(asker.sent)).sum()
+    }
+
+    fn latencies(&mut self) -> &mut Latencies {
+        &mut self.latencies
+    }
+}

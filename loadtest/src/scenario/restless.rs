@@ -1,0 +1,184 @@
+//! Traffic whose members lose their connection and come back, as phones do.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::client::{Driver, Outgoing, Swarm};
+use crate::latency::Latencies;
+use crate::load::Work;
+use crate::measure::nanos;
+use crate::sys;
+use crate::traffic::Traffic;
+
+/// How long who was refused waits before the next try; the stock client's first pause.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Traffic, and who of its members is away.
+pub(super) struct Restless {
+    pub(super) traffic: Traffic,
+    /// How many rooms are published to, from the first on.
+    pub(super) published: usize,
+    /// Members cut off by the clock in a second; 0: none but those that are cut by hand.
+    per_s: u64,
+    /// When the clock was started, and how many it has cut off.
+    started_ns: u64,
+    cut: u64,
+    /// When each connection was cut off; 0 while it is there.
+    left_ns: Vec<u64>,
+    /// Who tries again when, the earliest first.
+    waiting: VecDeque<(u64, usize)>,
+    /// How many are not back yet.
+    pub(super) away: usize,
+    /// When the last one came back.
+    pub(super) last_back_ns: u64,
+    /// From being cut off to being a member again.
+    pub(super) back: Latencies,
+    random: u64,
+}
+
+impl Restless {
+    /// Publishes to the first `published` rooms; `per_s` members are cut off in a second.
+    pub(super) fn new(
+        traffic: Traffic,
+        connections: usize,
+        published: usize,
+        per_s: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        Ok(Self {
+            traffic,
+            published,
+            per_s,
+            started_ns: sys::now_ns(),
+            cut: 0,
+            left_ns: vec![0; connections],
+            waiting: VecDeque::new(),
+            away: 0,
+            last_back_ns: 0,
+            back: Latencies::new()?,
+            random: seed | 1,
+        })
+    }
+
+    /// Starts the clock that cuts members off.
+    pub(super) fn start(&mut self) {
+        self.started_ns = sys::now_ns();
+    }
+
+    /// Cuts a member off and lets it come back at once.
+    pub(super) fn cut(&mut self, swarm: &mut Swarm, conn: usize) -> Result<()> {
+        if self.left_ns[conn] == 0 {
+            self.traffic.leave(conn);
+            self.left_ns[conn] = sys::now_ns();
+            self.away += 1;
+        }
+        swarm.cut(conn);
+        swarm.dial(conn)
+    }
+
+    /// Some member who is there and does not publish; `None` if none was found in a few tries.
+    fn somebody(&mut self) -> Option<usize> {
+        const TRIES: usize = 16;
+        (0..TRIES).find_map(|_| {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            let conn = usize::try_from(self.random >> 16).unwrap_or_default() % self.left_ns.len();
+            (self.left_ns[conn] == 0 && !self.traffic.publishes(conn)).then_some(conn)
+        })
+    }
+}
+
+impl Driver for Restless {
+    fn event(&mut self, conn: usize, array: &[u8], at_ns: u64, out: &mut Outgoing) {
+        self.traffic.event(conn, array, at_ns, out);
+    }
+
+    fn ready(&mut self, conn: usize, at_ns: u64, _out: &mut Outgoing) {
+        let left = std::mem::take(&mut self.left_ns[conn]);
+        if left > 0 {
+            self.away -= 1;
+            self.last_back_ns = at_ns;
+            self.back.record(at_ns - left);
+            self.traffic.come_back(conn);
+        }
+    }
+
+    /// A fault if the member was there; then it comes back as the stock client would.
+    fn gone(&mut self, conn: usize, at_ns: u64) {
+        if self.left_ns[conn] == 0 {
+            self.traffic.leave(conn);
+            self.left_ns[conn] = at_ns;
+            self.away += 1;
+        }
+        self.waiting.push_back((at_ns + nanos(PAUSE), conn));
+    }
+}
+
+impl Work for Restless {
+    fn lanes(&self) -> usize {
+        self.published
+    }
+
+    fn conn(&self, lane: usize) -> usize {
+        self.traffic.conn(lane)
+    }
+
+    fn issue(&mut self, lane: usize, sent_ns: u64, out: &mut Outgoing) {
+        self.traffic.issue(lane, sent_ns, out);
+    }
+
+    fn refill(&mut self, refill: bool) {
+        self.traffic.refill(refill);
+        if !refill {
+            // The load is at its end: nobody else goes away, and who is away comes back.
+            self.per_s = 0;
+        }
+    }
+
+    fn set_window(&mut self, window: Range<u64>) {
+        self.traffic.set_window(window);
+    }
+
+    fn issued(&self) -> u64 {
+        self.traffic.issued()
+    }
+
+    fn done(&self) -> u64 {
+        self.traffic.done()
+    }
+
+    fn missing(&self) -> u64 {
+        self.traffic.missing() + self.away as u64
+    }
+
+    fn latencies(&mut self) -> &mut Latencies {
+        self.traffic.latencies()
+    }
+
+    fn chores(&mut self, swarm: &mut Swarm, now_ns: u64) -> Result<u64> {
+        while let Some(&(due, conn)) = self.waiting.front()
+            && due <= now_ns
+        {
+            self.waiting.pop_front();
+            swarm.dial(conn)?;
+        }
+        let again = self.waiting.front().map_or(u64::MAX, |&(due, _)| due);
+        if self.per_s == 0 {
+            return Ok(again);
+        }
+        loop {
+            let due = self.started_ns + self.cut * 1_000_000_000 / self.per_s;
+            if due > now_ns {
+                return Ok(again.min(due));
+            }
+            self.cut += 1;
+            if let Some(conn) = self.somebody() {
+                self.cut(swarm, conn)?;
+            }
+        }
+    }
+}

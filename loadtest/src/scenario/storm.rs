@@ -1,0 +1,231 @@
+//! `storm`: all clients lose their connection and come back at once.
+//!
+//! Some others stay, in rooms of their own at a steady rate: what they notice of the storm is told beside
+//! what they noticed before it. When all are back each room gets a message that all must hear.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use crate::check::Faults;
+use crate::cli::{TargetArgs, parse_duration, parse_rate};
+use crate::client::Swarm;
+use crate::latency::{Percentiles, in_words_or_dash};
+use crate::load::{Load, LoadArgs, Work, drain};
+use crate::measure::{Reading, Recorder, Sample, Span, nanos};
+use crate::procfs::Server;
+use crate::report::{self, Plots, Report, short, short_or_dash};
+use crate::scenario::restless::Restless;
+use crate::scenario::{random, swarm_with_traffic, warn_of_strangers};
+use crate::sys;
+
+/// How long those who stay are watched after the last one is back.
+const AFTER: Duration = Duration::from_millis(500);
+
+/// The flags of `loadtest storm`.
+#[derive(Args, Debug)]
+pub(crate) struct StormArgs {
+    /// Clients that lose their connection and come back.
+    #[arg(long, default_value_t = 2000)]
+    connections: usize,
+
+    /// Clients that stay and are published to meanwhile.
+    #[arg(long, default_value_t = 100)]
+    stay: usize,
+
+    /// Connections in each room; the last room may have fewer.
+    #[arg(long, default_value_t = 50)]
+    room_size: usize,
+
+    /// Broadcasts a second to those who stay, their rooms in turn.
+    #[arg(long, default_value = "50/s", value_parser = parse_rate)]
+    rate: u64,
+
+    /// How long those who stay are watched before the storm.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    before: Duration,
+
+    /// How long it may take until all are back.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    within: Duration,
+
+    /// How long nothing may arrive at the end before what is missing counts as lost.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    patience: Duration,
+
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct StormReport {
+    scenario: &'static str,
+    connections: usize,
+    stay: usize,
+    rate: u64,
+    /// From the cut to the last confirmed join.
+    seconds_to_all_back: f64,
+    server_cpu_us_per_connect: Option<f64>,
+    /// Failed tries; each client tries again after a second.
+    refused: u64,
+    never_back: usize,
+    /// From a client's cut to its confirmed join.
+    latency_ms: Option<Percentiles>,
+    /// Deliveries to those who stay, before the storm and in it.
+    stay_before_ms: Option<Percentiles>,
+    stay_meanwhile_ms: Option<Percentiles>,
+    /// The server's resident bytes before, and the most seen in the storm.
+    rss_before: Option<u64>,
+    rss_peak: Option<u64>,
+    faults: Faults,
+    /// The storm.
+    #[serde(flatten)]
+    span: Span,
+    samples: Vec<Sample>,
+    #[serde(skip)]
+    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
+    #[serde(skip)]
+    warnings: Vec<String>,
+}
+
+impl Report for StormReport {
+    fn title(&self) -> String {
+        let Self { connections, stay, rate, .. } = self;
+        format!("storm: {connections} come back at once, {stay} stay at {rate} broadcasts a second")
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let span = &self.span;
+        let megabytes = |bytes: Option<u64>| {
+            bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
+        };
+        vec![
+            ("all back after", format!("{:.2} s", self.seconds_to_all_back)),
+            ("back p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
+            ("tries refused", self.refused.to_string()),
+            ("never back", self.never_back.to_string()),
+            ("server CPU µs/connect", short_or_dash(self.server_cpu_us_per_connect)),
+            ("server core %", short_or_dash(span.server_core_percent)),
+            (
+                "RSS before / peak MB",
+                format!("{} / {}", megabytes(self.rss_before), megabytes(self.rss_peak)),
+            ),
+            ("who stays: before", in_words_or_dash(self.stay_before_ms.as_ref())),
+            ("who stays: meanwhile", in_words_or_dash(self.stay_meanwhile_ms.as_ref())),
+            ("own core %", short(span.own_core_percent)),
+            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
+        ]
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    fn plots(&self) -> Plots<'_> {
+        Plots { counted: "deliveries", curves: &self.curves, samples: &self.samples }
+    }
+}
+
+/// Runs the scenario; whether all came back and heard what they must.
+pub(crate) fn run(args: &StormArgs) -> Result<bool> {
+    let StormArgs { connections, stay, room_size, target, .. } = args;
+    if *connections == 0 || *stay == 0 || *room_size == 0 || args.rate == 0 {
+        bail!("--connections, --stay, --room-size and --rate must be at least 1");
+    }
+    // Who stays has rooms of their own: the first ones, filled up.
+    let staying = stay.div_ceil(*room_size) * room_size;
+    let all = staying + connections;
+    let (mut swarm, traffic) = swarm_with_traffic(target, all, *room_size)?;
+    let mut restless = Restless::new(traffic, all, staying / room_size, 0, random())?;
+    let server = Server::new(&target.server_pid);
+    server.cpu_ns()?;
+    swarm.connect(all, target.ramp)?;
+    swarm.forgive();
+
+    let load = LoadArgs::at_rate(args.rate, args.before, args.patience);
+    let start = sys::now_ns();
+    let open = start + nanos(load.warmup);
+    let cut = open + nanos(args.before);
+    restless.set_window(open..u64::MAX);
+    let mut load = Load::new(&load, start, open)?;
+    load.run(&mut swarm, &mut restless, cut, None)?;
+    // What is still on its way was sent before the storm.
+    load.run(&mut swarm, &mut restless, sys::now_ns() + nanos(AFTER), None)?;
+    let stay_before_ms = restless.latencies().take_percentiles();
+
+    let rss_before = server.is_known().then(|| server.rss()).transpose()?;
+    let storm = storm(args, &server, &mut swarm, &mut restless, &mut load, staying)?;
+    let stay_meanwhile_ms = restless.latencies().percentiles();
+    for room in restless.published..restless.traffic.rooms() {
+        swarm.send(restless.traffic.publisher(room), |out| {
+            restless.traffic.publish(room, sys::now_ns(), out);
+        });
+    }
+    drain(&mut swarm, &mut restless, args.patience)?;
+
+    let mut warnings = storm.span.warnings(&server);
+    warn_of_strangers(&restless.traffic, &swarm, &mut warnings);
+    let report = StormReport {
+        scenario: "storm",
+        connections: *connections,
+        stay: staying,
+        rate: args.rate,
+        seconds_to_all_back: storm.seconds,
+        server_cpu_us_per_connect: storm.span.server_cpu_us.map(|cpu| cpu / *connections as f64),
+        refused: swarm.tally().refused,
+        never_back: restless.away,
+        latency_ms: restless.back.percentiles(),
+        stay_before_ms,
+        stay_meanwhile_ms,
+        rss_before,
+        rss_peak: storm.samples.iter().filter_map(|sample| sample.server_rss).max(),
+        faults: restless.traffic.faults(swarm.tally().disconnected + restless.away as u64),
+        span: storm.span,
+        curves: vec![("back", restless.back.curve()), ("who stays, meanwhile", restless.latencies().curve())],
+        samples: storm.samples,
+        warnings,
+    };
+    report::show(&report, &target.output)
+}
+
+/// What was seen of the storm itself.
+struct Storm {
+    seconds: f64,
+    span: Span,
+    samples: Vec<Sample>,
+}
+
+/// Cuts everybody off who does not stay, and keeps the load on until all are back.
+fn storm(
+    args: &StormArgs,
+    server: &Server,
+    swarm: &mut Swarm,
+    restless: &mut Restless,
+    load: &mut Load,
+    staying: usize,
+) -> Result<Storm> {
+    const STEP_NS: u64 = 20_000_000;
+    let before = Reading::read(server, swarm, restless.done())?;
+    let mut recorder = Recorder::new(server, args.within, Some(Duration::ZERO), restless.done())?;
+    let start = sys::now_ns();
+    for conn in staying..staying + args.connections {
+        swarm.cut(conn);
+    }
+    for conn in staying..staying + args.connections {
+        restless.cut(swarm, conn)?;
+    }
+    let end = start + nanos(args.within);
+    while restless.away > 0 && sys::now_ns() < end {
+        load.run(swarm, restless, sys::now_ns() + STEP_NS, Some((&mut recorder, server)))?;
+    }
+    let seconds = restless.last_back_ns.saturating_sub(start) as f64 / 1e9;
+    let after = Reading::read(server, swarm, restless.done())?;
+    load.run(swarm, restless, sys::now_ns() + nanos(AFTER), Some((&mut recorder, server)))?;
+    Ok(Storm { seconds, span: Span::between(&before, &after, server), samples: recorder.finish() })
+}
