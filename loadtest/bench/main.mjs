@@ -1,6 +1,6 @@
 // The runner behind `make bench`; --help says all.
 
-import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -34,7 +34,9 @@ async function main() {
   const scenarios = allScenarios(options).filter(({ name }) => options.only.test(name));
   const plan = planned(options, scenarios);
   if (!plan.length) throw new Error('no scenario and server are both wanted');
-  for (const binary of [options.gateway, options.loadtest]) accessSync(binary, constants.X_OK);
+  for (const binary of [options.gateway, options.loadtest]) {
+    if (!existsSync(binary)) throw new Error(`no ${binary}: cargo build --release --workspace`);
+  }
 
   const work = mkdtempSync(join(tmpdir(), 'muster-bench-'));
   let servers;
