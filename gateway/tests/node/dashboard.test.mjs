@@ -8,26 +8,17 @@ import { fileURLToPath } from 'node:url';
 
 import { EVERYTHING, TRANSPORTS, ask, bounded, refused, unique } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
-import { sumMetric } from './support/gateway.mjs';
+import { DASHBOARD, PANELS, filled } from './support/dashboard.mjs';
+import { drawDashboard } from './support/dashboard_picture.mjs';
+import { sumMetric, temporaryDirectory } from './support/gateway.mjs';
 import { promtool, startPrometheus } from './support/prometheus.mjs';
 import { request } from './support/raw.mjs';
 import { delay, eventually, preview } from './support/wait.mjs';
 
 const repository = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 const RULES = repository('charts/muster/files/rules.yaml');
-const DASHBOARD = JSON.parse(readFileSync(repository('charts/muster/files/dashboard.json'), 'utf8'));
 const README = readFileSync(repository('README.md'), 'utf8');
 const JOB = 'muster';
-
-const PANELS = DASHBOARD.panels.filter(({ type }) => type !== 'row');
-
-/** An expression of the dashboard as Grafana sends it with every job and node chosen. */
-function filled(expression) {
-  const values = { $__rate_interval: '15s', $job: JOB, $instance: '.*' };
-  const text = expression.replace(/\$(?:__rate_interval|job|instance)\b/g, (name) => values[name]);
-  assert.ok(!text.includes('$'), `an unknown variable in ${expression}`);
-  return text;
-}
 
 /** The series that an expression reads. */
 function selectors(expression) {
@@ -127,14 +118,21 @@ describe('a Prometheus that watches two nodes under load', () => {
 
   test('every query of the dashboard answers', async () => {
     for (const { title, targets } of PANELS) {
-      for (const { expr } of targets) await answers(filled(expr), title);
+      for (const { expr } of targets) await answers(filled(expr, { job: JOB }), title);
     }
+  });
+
+  test('its picture has something in every panel, and no legend that hides the graph', { timeout: 60_000 }, async () => {
+    const to = Date.now();
+    const { png, empty, crowded } = await drawDashboard({ prometheus, job: JOB, from: to - 30_000, to, directory: temporaryDirectory() });
+    assert.deepEqual(readFileSync(png).subarray(1, 4).toString(), 'PNG');
+    assert.deepEqual({ empty, crowded }, { empty: [], crowded: [] });
   });
 
   test('its first line tells the load', async () => {
     const value = async (title) => {
       const panel = PANELS.find((each) => each.title === title && each.type === 'stat');
-      return Number((await prometheus.query(filled(panel.targets[0].expr)))[0].value[1]);
+      return Number((await prometheus.query(filled(panel.targets[0].expr, { job: JOB })))[0].value[1]);
     };
     assert.equal(await value('Nodes'), 2);
     await eventually(async () => (await value('Connections')) === load.connections, { timeout: 20_000, what: 'all connections to be counted' });
