@@ -90,6 +90,10 @@ describe('the files by themselves', () => {
         for (const name of ['$job', '$instance']) assert.ok(expr.includes(`=~"${name}"`), `${title} does not heed ${name}`);
       }
     }
+    for (const { name, datasource, expr } of DASHBOARD.annotations.list) {
+      assert.deepEqual(datasource, { type: 'prometheus', uid: '${datasource}' }, name);
+      for (const variable of ['$job', '$instance']) assert.ok(expr.includes(`=~"${variable}"`), `${name} does not heed ${variable}`);
+    }
     assert.deepEqual(DASHBOARD.templating.list.map(({ name }) => name), ['datasource', 'job', 'instance']);
   });
 });
