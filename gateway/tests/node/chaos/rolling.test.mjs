@@ -1,15 +1,17 @@
 // A rolling restart as an operator sees it: three nodes behind a balancer, thousands of clients, steady publishing, and a
-// Prometheus whose figures decide. `make chaos`; with DASHBOARD_OUT the dashboard's picture of it is kept there.
+// Prometheus whose figures decide. `make chaos`; the dashboard's picture of it is kept in DASHBOARD_OUT.
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
 import { EVERYTHING, unique } from '../support/clients.mjs';
 import { startBalancer } from '../support/balancer.mjs';
 import { count, ready, startCluster } from '../support/cluster.mjs';
 import { drawDashboard } from '../support/dashboard_picture.mjs';
-import { sumMetric, temporaryDirectory } from '../support/gateway.mjs';
+import { sumMetric } from '../support/gateway.mjs';
 import { stopwatch } from '../support/measure.mjs';
 import { load } from '../support/packages.mjs';
 import { startPrometheus } from '../support/prometheus.mjs';
@@ -32,7 +34,7 @@ const PEAK_MAX = 1.5;
  * second's share is never a guess. At N/window = 70 a second, chance alone moves such a count by 8 %.
  */
 const SHORT_MS = 2_000;
-/** How long a client may be away: the backoff of its first try (0.5–1.5 s) or, had that met a node that was just going, of its second. */
+/** How long a client may be away: the backoff of its first try (0.5–1.5 s) and, had that failed, of its second (1–3 s). */
 const AWAY_MAX_MS = 6_000;
 /** What was published so long before a connection's end has been heard on it. */
 const ON_ITS_WAY_MS = 1_000;
@@ -191,7 +193,8 @@ describe('a rolling restart', () => {
       }, { timeout: 20_000, interval: 250, what: 'the count of every room on every node to be the truth' });
       const ended = now();
 
-      const kept = process.env.DASHBOARD_OUT ?? temporaryDirectory();
+      // Kept when the test is over, to be looked at.
+      const kept = process.env.DASHBOARD_OUT ?? mkdtempSync(join(tmpdir(), 'muster-dashboard-'));
       mkdirSync(kept, { recursive: true });
       const picture = await drawDashboard({ prometheus, job: JOB, from: began, to: ended, directory: kept });
       t.diagnostic(`the dashboard: ${picture.html}, ${picture.png}`);
