@@ -1,7 +1,7 @@
 # make run    the gateway, embedded
 # make test   everything that tests: installs what it needs on Debian, then runs every test
 # make check  format, lints, documentation, dependencies
-# make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES)
+# make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES, CHAOS_DRAIN_SECONDS)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
 # make bench  the gateway, the bare-kernel floor and other makes' servers, every scenario, three rounds (BENCH='--only PATTERN --readme …')
 # make fuzz   every decoder for FUZZ_SECONDS (60)
@@ -16,6 +16,7 @@ PEERS := loadtest/peers
 BENCH ?=
 FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message
 DEBIAN := curl openssl postgresql redis-server prometheus chromium fonts-dejavu-core python3-venv
+CHAOS_DEBIAN := $(DEBIAN) haproxy
 
 run:
 	cargo run --release
@@ -63,7 +64,8 @@ test-chart: setup-debian
 	GATEWAY_BIN=$(CURDIR)/target/debug/gateway charts/tests/run.sh
 
 # One after the other: each has the machine for itself, and says what it measured.
-chaos: setup
+chaos: setup-npm
+	@$(MAKE) --no-print-directory setup-debian DEBIAN='$(CHAOS_DEBIAN)'
 	cargo build --release -p gateway
 	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway node --test --test-concurrency=1 chaos/*.test.mjs
 

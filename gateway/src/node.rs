@@ -26,12 +26,12 @@ use crate::push::Pusher;
 use crate::records::{OpenError, Records};
 use crate::session::{Engine, Session, SessionTable, TICK};
 use crate::tasks::Tasks;
-use crate::transport::{Gate, Peers, Transports};
+use crate::transport::{Gate, Peers, Transports, Tunnels};
 
 /// How long tasks and connections may take to end when every session is closed.
 const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
 
-/// The shortest time between two closed sessions of a small node: nobody waits half a minute for two.
+/// The shortest time between two closed connections of a small node: nobody waits half a minute for two.
 const DRAIN_GAP: Duration = Duration::from_secs(1);
 
 /// A running node.
@@ -97,6 +97,7 @@ impl Node {
                 config.limits.handshakes_per_address,
             ),
             peers: Peers { context: context.clone(), token: internal_token.clone() },
+            tunnels: Arc::new(Tunnels::default()),
         });
         let login = Login::new(context.clone()).map_err(StartError::Randomness)?;
         let site =
@@ -123,11 +124,11 @@ impl Node {
         Ok(Self { public, internal, id, context, transports, stopping, drain_window })
     }
 
-    /// Closes every session over the drain window and stops. `hurry` ends the waiting.
+    /// Closes every connection over the drain window and stops. `hurry` ends the waiting.
     pub(crate) async fn drain(self, hurry: impl Future<Output = ()>) {
         self.transports.gate.drain();
         tokio::select! {
-            () = self.close_sessions() => {}
+            () = self.close_connections() => {}
             () = hurry => {
                 tracing::warn!("stopping at once");
                 return;
@@ -151,21 +152,23 @@ impl Node {
 
     /// Transports are closed, never sockets: the stock client comes back after a transport close, and does
     /// not after a disconnect packet. Spread evenly with jitter, so that the survivors are not stormed.
-    async fn close_sessions(&self) {
-        let mut sessions: Vec<(f64, Arc<Session>)> =
-            self.transports.engine.sessions.all().into_iter().map(|s| (rand::random(), s)).collect();
-        sessions.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
-        let window = self.drain_window.min(DRAIN_GAP.saturating_mul(count));
-        tracing::info!(sessions = count, window_ms = window.as_millis(), "draining");
-        let start = tokio::time::Instant::now();
-        for (left, (at, session)) in (0..sessions.len()).rev().zip(sessions) {
-            tokio::time::sleep_until(start + window.mul_f64(at)).await;
-            session.close(CloseReason::Shutdown);
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::get().drain_remaining.set(left as f64);
-        }
-        let sessions = &self.transports.engine.sessions;
+    async fn close_connections(&self) {
+        let Transports { engine, tunnels, .. } = &*self.transports;
+        let (sessions, carried) = (engine.sessions.all(), tunnels.count());
+        let count = sessions.len() + carried;
+        let window =
+            self.drain_window.min(DRAIN_GAP.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)));
+        tracing::info!(
+            sessions = sessions.len(),
+            tunnels = carried,
+            window_ms = window.as_millis(),
+            "draining"
+        );
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::get().drain_remaining.set(count as f64);
+        tokio::join!(close_over(window, sessions), tunnels.drain(window));
+        metrics::get().drain_remaining.set(0);
+        let sessions = &engine.sessions;
         // Whoever came in by a handshake that was under way.
         sessions.all().iter().for_each(|session| session.close(CloseReason::Shutdown));
         // Who polls is told by the next GET, if that comes soon.
@@ -173,6 +176,18 @@ impl Node {
         if tokio::time::timeout(last_gets, sessions.emptied()).await.is_err() {
             sessions.all().iter().for_each(|session| session.forget());
         }
+    }
+}
+
+/// Closes sessions in any order, each at a moment of its own.
+async fn close_over(window: Duration, sessions: Vec<Arc<Session>>) {
+    let mut turns: Vec<(f64, Arc<Session>)> = sessions.into_iter().map(|s| (rand::random(), s)).collect();
+    turns.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let start = tokio::time::Instant::now();
+    for (at, session) in turns {
+        tokio::time::sleep_until(start + window.mul_f64(at)).await;
+        session.close(CloseReason::Shutdown);
+        metrics::get().drain_remaining.decrement(1);
     }
 }
 

@@ -25,23 +25,45 @@ pub(crate) struct Sequence {
     next: u32,
     /// Numbers below `next` not seen yet: ascending, not empty, not touching.
     holes: Vec<Range<u32>>,
-    /// Coming back: the first message seen, whichever it is, is the next one.
-    open: bool,
+    presence: Presence,
+}
+
+/// Whether the member is in its room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Presence {
+    #[default]
+    There,
+    /// Nothing is owed; the first message seen, whichever it is, begins the sequence anew.
+    Away,
+    /// Back, nothing seen yet: owed from this number on. One that was sent before and handled after the join may come,
+    /// and begins the sequence.
+    Back(u32),
 }
 
 impl Sequence {
     /// Takes note of one message.
     #[inline]
     pub(crate) fn see(&mut self, seq: u32) -> Verdict {
-        if seq < self.next && !self.open {
+        if self.presence != Presence::There {
+            self.begin_anew(seq);
+        }
+        if seq < self.next {
             return self.see_late(seq);
         }
-        if seq > self.next && !self.open {
+        if seq > self.next {
             self.holes.push(self.next..seq);
         }
-        self.open = false;
         self.next = seq + 1;
         Verdict::InOrder
+    }
+
+    #[cold]
+    fn begin_anew(&mut self, seq: u32) {
+        self.next = match self.presence {
+            Presence::Back(owed) => owed.min(seq),
+            Presence::There | Presence::Away => seq,
+        };
+        self.presence = Presence::There;
     }
 
     #[cold]
@@ -65,7 +87,11 @@ impl Sequence {
 
     /// How many of the `sent` messages have not come. Who is coming back waits for none.
     pub(crate) fn lost(&self, sent: u32) -> u64 {
-        let late = if self.open { 0 } else { sent.saturating_sub(self.next) };
+        let late = match self.presence {
+            Presence::There => sent.saturating_sub(self.next),
+            Presence::Away => 0,
+            Presence::Back(owed) => sent.saturating_sub(owed),
+        };
         self.holes() + u64::from(late)
     }
 
@@ -74,15 +100,15 @@ impl Sequence {
     pub(crate) fn leave(&mut self) -> u64 {
         let lost = self.holes();
         self.holes.clear();
-        self.open = true;
+        self.presence = Presence::Away;
         lost
     }
 
     /// The member is back, and all messages from number `sent` on are for it. One that came since its
     /// join was handled, though before its join was confirmed, has begun the sequence already.
     pub(crate) fn come_back(&mut self, sent: u32) {
-        if self.open {
-            (self.next, self.open) = (sent, false);
+        if self.presence == Presence::Away {
+            self.presence = Presence::Back(sent);
         }
     }
 
@@ -187,6 +213,27 @@ mod tests {
         sequence.come_back(7);
         assert_eq!(sequence.see(7), Verdict::InOrder);
         assert_eq!(sequence.lost(8), 1);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_join_and_handled_after_it_may_come() {
+        let mut sequence = Sequence::default();
+        sequence.leave();
+        sequence.come_back(7);
+        assert_eq!(sequence.lost(8), 1);
+        assert_eq!(sequence.see(6), Verdict::InOrder);
+        assert_eq!(sequence.lost(8), 1);
+        assert_eq!(sequence.see(7), Verdict::InOrder);
+        assert_eq!(sequence.lost(8), 0);
+    }
+
+    #[test]
+    fn what_is_owed_since_the_return_is_missed() {
+        let mut sequence = Sequence::default();
+        sequence.leave();
+        sequence.come_back(7);
+        assert_eq!(sequence.see(9), Verdict::InOrder);
+        assert_eq!(sequence.lost(10), 2);
     }
 
     /// Against the plainest model there is, over every order of five messages with one missing or

@@ -175,6 +175,104 @@ fn large_messages_cross_in_pieces() {
     assert_eq!(output.status.code(), Some(0), "{}", report(&output));
 }
 
+/// Flags that make a run short.
+const SHORT: [&str; 4] = ["--warmup", "50ms", "--duration", "300ms"];
+
+#[test]
+fn every_request_is_answered() {
+    let floor = Floor::start(&[]);
+    for load in [["--in-flight", "3"], ["--rate", "500"]] {
+        let report = report(&floor.test("echo", &[&["--connections", "20"][..], &SHORT, &load].concat()));
+        assert!(report["done"].as_u64().unwrap() > 50, "{report}");
+        assert_eq!(report["faults"]["lost"], 0);
+        assert!(report["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
+        assert!(!report["samples"].as_array().unwrap().is_empty());
+    }
+}
+
+/// An event that nobody answers: all that were asked are lost.
+#[test]
+fn requests_without_an_answer_are_lost() {
+    let floor = Floor::start(&[]);
+    let flags = ["--connections", "7", "--echo-event", "silence", "--patience", "200ms"];
+    let output = floor.test("echo", &[&flags[..], &SHORT].concat());
+    let report = report(&output);
+    assert_eq!((output.status.code(), &report["faults"]["lost"]), (Some(1), &json!(7)), "{report}");
+}
+
+#[test]
+fn cycles_go_round_until_the_server_falls_silent() {
+    let floor = Floor::start(&[]);
+    let output = floor.test("churn", &[&["--slots", "10"][..], &SHORT].concat());
+    let good = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{good}");
+    assert!(good["done"].as_u64().unwrap() > 20, "{good}");
+    assert!(good["join_ms"]["p50"].as_f64().unwrap() <= good["latency_ms"]["max"].as_f64().unwrap());
+
+    let silent = ["--slots", "10", "--leave-event", "silence", "--patience", "200ms"];
+    let output = floor.test("churn", &[&silent[..], &SHORT].concat());
+    let report = report(&output);
+    assert_eq!((output.status.code(), &report["faults"]["lost"]), (Some(1), &json!(10)), "{report}");
+}
+
+#[test]
+fn all_come_back_after_a_storm() {
+    let floor = Floor::start(&[]);
+    let flags = ["--connections", "300", "--stay", "50", "--before", "300ms"];
+    let output = floor.test("storm", &flags);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!((&report["never_back"], &report["stay"]), (&json!(0), &json!(50)));
+    assert!(report["seconds_to_all_back"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["stay_before_ms"]["p50"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["rss_peak"].as_u64().unwrap() > 0, "{report}");
+}
+
+const SOAK: [&str; 10] =
+    ["--rooms", "4", "--members", "20", "--rate", "400", "--reconnects", "100", "--duration", "1s"];
+
+#[test]
+fn members_who_come_and_go_lose_nothing() {
+    let floor = Floor::start(&[]);
+    let output = floor.test("soak", &SOAK);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report["came_back"].as_u64().unwrap() > 50, "{report}");
+    assert!(report["rss_last"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn losses_among_members_who_come_and_go_are_seen() {
+    let floor = Floor::start(&["--inject", "drop:100"]);
+    let output = floor.test("soak", &SOAK);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let lost = report["faults"]["lost"].as_u64().unwrap();
+    assert!(lost > 10, "{report}");
+    assert_eq!(report["faults"]["duplicated"], 0, "{report}");
+}
+
+/// The file's flags, the command line's instead of them, and the page.
+#[test]
+fn a_scenario_comes_out_of_a_file_and_a_page_out_of_it() {
+    let floor = Floor::start(&[]);
+    let dir = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (file, page) = (dir.join("echo.toml"), dir.join("echo.html"));
+    let text = format!(
+        "scenario = 'echo'\nurl = ['{}']\nconnections = 900\nduration = '300ms'\njson = true\nhtml = '{}'\n",
+        floor.url,
+        page.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let output = Command::new(BINARY).arg("run").arg(&file).args(["--connections", "5"]).output().unwrap();
+    let report = report(&output);
+    let html = std::fs::read_to_string(&page).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!((output.status.code(), &report["connections"]), (Some(0), &json!(5)), "{report}");
+    assert!(html.contains("echo: 5 connections") && html.contains("<svg"), "{html}");
+}
+
 #[test]
 fn a_run_that_cannot_be_made_is_told_from_one_with_faults() {
     let floor = Floor::start(&[]);

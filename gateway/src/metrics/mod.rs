@@ -119,6 +119,7 @@ pub(crate) struct Metrics {
     pub(crate) bytes_received: Counter,
     pub(crate) records_errors: Counter,
     pub(crate) records_seconds: Histogram,
+    pub(crate) tunnels: Gauge,
     pub(crate) drain_remaining: Gauge,
     pub(crate) tokens_refused: Counter,
     log_lines_dropped: Counter,
@@ -189,6 +190,7 @@ fn describe() {
     describe_gauge!("muster_build_info", "Version of the node; always 1.");
     describe_gauge!("muster_workers", "Worker threads: the cores that the node may keep busy.");
     describe_gauge!("muster_connections", "Open sessions by transport.");
+    describe_gauge!("muster_tunnels", "WebSockets carried to the nodes of their sessions.");
     describe_counter!("muster_sessions_opened_total", "Engine.IO sessions opened.");
     describe_counter!("muster_sessions_closed_total", "Engine.IO sessions closed, by reason.");
     describe_counter!("muster_packets_received_total", "Engine.IO packets received.");
@@ -241,7 +243,7 @@ fn describe() {
     describe_gauge!("muster_canary_lag_seconds", "Time the last canary took through Redis and back.");
     describe_gauge!("muster_redis_up", "1 when Redis can be used and the lease is held; also without Redis.");
     describe_gauge!("muster_redis_channels", "Channels subscribed.");
-    describe_gauge!("muster_drain_remaining", "Sessions that a drain has still to close.");
+    describe_gauge!("muster_drain_remaining", "Sessions and tunnels that a drain has still to close.");
 }
 
 impl Metrics {
@@ -266,6 +268,7 @@ impl Metrics {
             bytes_received: counter!("muster_bytes_received_total"),
             records_errors: counter!("muster_records_errors_total"),
             records_seconds: histogram!("muster_records_seconds"),
+            tunnels: gauge!("muster_tunnels"),
             drain_remaining: gauge!("muster_drain_remaining"),
             tokens_refused: counter!("muster_tokens_refused_total"),
             log_lines_dropped: counter!("muster_log_lines_dropped_total"),

@@ -103,7 +103,7 @@ impl Transports {
             && let Some(client) = client
         {
             let server = hyper::upgrade::on(&mut answer);
-            *slot.lock() = Some(Upgrade::Tunnel { client, server });
+            *slot.lock() = Some(Upgrade::Tunnel { client, server, tunnels: Arc::clone(&self.tunnels) });
         }
         let (mut head, body) = answer.into_parts();
         head.headers.remove(header::TRANSFER_ENCODING);

@@ -1,13 +1,15 @@
 //! Requests to `/socket.io/`: which session and which transport (protocol, 1.1–1.3).
 //!
 //! [`gate`] decides who may come in, [`polling`] and [`websocket`] carry sessions, [`probe`] moves one from
-//! the first to the second.
+//! the first to the second. Requests for another node's session go there ([`forward`]), its WebSocket through
+//! a [`tunnel`].
 
 mod forward;
 mod gate;
 mod heads;
 mod polling;
 mod probe;
+mod tunnel;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -32,6 +34,7 @@ pub(crate) use forward::{PEER_PATH, Peers};
 use gate::Origin;
 pub(crate) use gate::{Cross, Gate};
 pub(crate) use heads::Heads;
+pub(crate) use tunnel::Tunnels;
 
 /// Where the engine lives.
 pub(crate) const PATH: &str = "/socket.io/";
@@ -51,7 +54,7 @@ pub(crate) enum Upgrade {
         seat: Option<ProbeSeat>,
     },
     /// For a session of another node, which has switched protocols too.
-    Tunnel { client: OnUpgrade, server: OnUpgrade },
+    Tunnel { client: OnUpgrade, server: OnUpgrade, tunnels: Arc<Tunnels> },
 }
 
 /// The engine over HTTP.
@@ -60,6 +63,7 @@ pub(crate) struct Transports {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gate: Gate,
     pub(crate) peers: Peers,
+    pub(crate) tunnels: Arc<Tunnels>,
 }
 
 impl Transports {
@@ -247,7 +251,11 @@ fn accept(
 pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
     let (on, session, seat) = match upgrade {
         Upgrade::Session { on, session, seat } => (on, session, seat),
-        Upgrade::Tunnel { client, server } => return tunnel(client, server, place).await,
+        Upgrade::Tunnel { client, server, tunnels } => {
+            tunnels.carry(client, server).await;
+            drop(place);
+            return;
+        }
     };
     let stream = match on.await {
         Ok(upgraded) => upgraded.downcast::<TokioIo<Heads>>().ok(),
@@ -267,15 +275,6 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
     } else {
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
-}
-
-/// Carries bytes both ways until one side ends.
-async fn tunnel(client: OnUpgrade, server: OnUpgrade, place: OwnedSemaphorePermit) {
-    let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
-    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    // Either end may break: the sessions' own node sees to the rest.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-    drop(place);
 }
 
 /// An Engine.IO refusal.

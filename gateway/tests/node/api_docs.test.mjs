@@ -5,12 +5,13 @@
 // end each has been seen. Screenshots of the page go to the directory `SCREENSHOTS`.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
+import { launchBrowser } from './support/browser.mjs';
 import { EVERYTHING, keeper, refused, unique } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
 import { documentsOf, endpoints, events, witness } from './support/described.mjs';
@@ -24,15 +25,12 @@ import { eventually, once } from './support/wait.mjs';
 const { Ajv } = load('ajv');
 const { Ajv2020 } = load('ajv/dist/2020.js');
 const addFormats = load('ajv-formats').default;
-const { chromium } = load('playwright-core');
 const asyncapiSpecs = load('@asyncapi/specs');
 const { Validator } = await loadModule('@seriousme/openapi-schema-validator');
 
 const SOURCES = fileURLToPath(new URL('../../src', import.meta.url));
 const INTERNAL_TOKEN = 'internal-token-of-this-test';
 const RING_MS = 6_000;
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
 const DESKTOP = { viewport: { width: 1280, height: 900 } };
 const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
@@ -374,9 +372,8 @@ test('what only a cluster and an outage bring is as described, too', { timeout: 
 describe('the page', () => {
   let browser;
   before(async () => {
-    if (!existsSync(CHROMIUM)) throw new Error(`no Chromium at ${CHROMIUM}: install it, or set CHROMIUM`);
     mkdirSync(SCREENSHOTS, { recursive: true });
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+    browser = await launchBrowser();
   });
   after(() => browser?.close());
 

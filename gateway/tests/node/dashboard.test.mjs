@@ -8,26 +8,17 @@ import { fileURLToPath } from 'node:url';
 
 import { EVERYTHING, TRANSPORTS, ask, bounded, refused, unique } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
-import { sumMetric } from './support/gateway.mjs';
+import { DASHBOARD, PANELS, filled } from './support/dashboard.mjs';
+import { drawDashboard } from './support/dashboard_picture.mjs';
+import { sumMetric, temporaryDirectory } from './support/gateway.mjs';
 import { promtool, startPrometheus } from './support/prometheus.mjs';
 import { request } from './support/raw.mjs';
 import { delay, eventually, preview } from './support/wait.mjs';
 
 const repository = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 const RULES = repository('charts/muster/files/rules.yaml');
-const DASHBOARD = JSON.parse(readFileSync(repository('charts/muster/files/dashboard.json'), 'utf8'));
 const README = readFileSync(repository('README.md'), 'utf8');
 const JOB = 'muster';
-
-const PANELS = DASHBOARD.panels.filter(({ type }) => type !== 'row');
-
-/** An expression of the dashboard as Grafana sends it with every job and node chosen. */
-function filled(expression) {
-  const values = { $__rate_interval: '15s', $job: JOB, $instance: '.*' };
-  const text = expression.replace(/\$(?:__rate_interval|job|instance)\b/g, (name) => values[name]);
-  assert.ok(!text.includes('$'), `an unknown variable in ${expression}`);
-  return text;
-}
 
 /** The series that an expression reads. */
 function selectors(expression) {
@@ -99,6 +90,10 @@ describe('the files by themselves', () => {
         for (const name of ['$job', '$instance']) assert.ok(expr.includes(`=~"${name}"`), `${title} does not heed ${name}`);
       }
     }
+    for (const { name, datasource, expr } of DASHBOARD.annotations.list) {
+      assert.deepEqual(datasource, { type: 'prometheus', uid: '${datasource}' }, name);
+      for (const variable of ['$job', '$instance']) assert.ok(expr.includes(`=~"${variable}"`), `${name} does not heed ${variable}`);
+    }
     assert.deepEqual(DASHBOARD.templating.list.map(({ name }) => name), ['datasource', 'job', 'instance']);
   });
 });
@@ -127,14 +122,26 @@ describe('a Prometheus that watches two nodes under load', () => {
 
   test('every query of the dashboard answers', async () => {
     for (const { title, targets } of PANELS) {
-      for (const { expr } of targets) await answers(filled(expr), title);
+      for (const { expr } of targets) await answers(filled(expr, { job: JOB }), title);
     }
+  });
+
+  test('its picture has something in every panel, and no legend that hides the graph', { timeout: 60_000 }, async () => {
+    const directory = temporaryDirectory();
+    const draw = () => drawDashboard({ prometheus, job: JOB, from: Date.now() - 30_000, to: Date.now(), directory });
+    const isWhole = async () => {
+      const { png, empty, crowded } = await draw();
+      if (empty.length > 0) throw new Error(`no data: ${empty}`);
+      assert.equal(readFileSync(png).subarray(1, 4).toString(), 'PNG');
+      return { crowded };
+    };
+    assert.deepEqual(await eventually(isWhole, { timeout: 30_000, interval: 500, what: 'every panel to have data' }), { crowded: [] });
   });
 
   test('its first line tells the load', async () => {
     const value = async (title) => {
       const panel = PANELS.find((each) => each.title === title && each.type === 'stat');
-      return Number((await prometheus.query(filled(panel.targets[0].expr)))[0].value[1]);
+      return Number((await prometheus.query(filled(panel.targets[0].expr, { job: JOB })))[0].value[1]);
     };
     assert.equal(await value('Nodes'), 2);
     await eventually(async () => (await value('Connections')) === load.connections, { timeout: 20_000, what: 'all connections to be counted' });

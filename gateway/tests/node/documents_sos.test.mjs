@@ -4,12 +4,11 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { component, request } from './documents/http.mjs';
+import { launchBrowser } from './support/browser.mjs';
 import { startGateway } from './support/gateway.mjs';
-import { load } from './support/packages.mjs';
 
 const SOS = '507f1f77bcf86cd799439011';
 const USER = '507f1f77bcf86cd799439012';
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
 describe('document 001', () => {
   let gateway;
@@ -37,10 +36,7 @@ describe('document 001', () => {
   test('its hook and component join, list and leave in a browser', { timeout: 60_000 }, async () => {
     const props = { sosId: '607f1f77bcf86cd799439011', token: token(), currentUserId: USER };
     const script = await component({ url: gateway.url, props });
-    const browser = await load('playwright-core').chromium.launch({
-      executablePath: CHROMIUM,
-      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    });
+    const browser = await launchBrowser();
     try {
       const page = await browser.newPage();
       page.setDefaultTimeout(15_000);

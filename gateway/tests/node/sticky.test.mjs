@@ -92,3 +92,36 @@ describe('behind a balancer without stickiness', () => {
     assert.equal((await request(node.port, 'GET', '/internal/engine?EIO=4&transport=polling&sid=x')).status, 404);
   });
 });
+
+describe('a node that carries WebSockets of another node', () => {
+  test('lets them go over the window of its drain, as its own', { timeout: 60_000 }, async () => {
+    const window = 4_000;
+    const cluster = await startCluster(2, { env: { DRAIN: `${window}ms` } });
+    const front = await balancer(cluster.nodes);
+    const [staying, going] = cluster.nodes;
+    const clients = keeper({ url: front.url, token: staying.token });
+    try {
+      const sockets = await bounded(200, 10, (n) => clients.connect({ namespace: '/relay', transport: TRANSPORTS[2], claims: { ...EVERYTHING, sub: `u${n}` } }));
+      const carried = (await going.metrics()).get('muster_tunnels');
+      assert.ok(carried > 20, `${carried} of ${sockets.length}`);
+      const ends = [];
+      const start = performance.now();
+      for (const socket of sockets.filter((each) => each.io.engine.id.startsWith(staying.node))) {
+        socket.on('disconnect', (reason) => ends.push({ reason, after: performance.now() - start }));
+      }
+      assert.deepEqual(await going.stop(), { code: 0, signal: null });
+      const took = performance.now() - start;
+      assert.ok(took < window + 2_500, `it took ${took} ms`);
+      await eventually(() => ends.length === carried, { what: 'every carried client to notice' });
+      assert.deepEqual([...new Set(ends.map(({ reason }) => reason))], ['transport close']);
+      for (let at = 0; at < took; at += 500) {
+        const wave = ends.filter(({ after: time }) => time >= at && time < at + 500).length;
+        assert.ok(wave < carried * 0.5, `${wave} of ${carried} were closed between ${at} and ${at + 500} ms`);
+      }
+    } finally {
+      clients.closeAll();
+      await front.close();
+      await cluster.stop();
+    }
+  });
+});

@@ -2,7 +2,8 @@
 //!
 //! One epoll, one large read buffer for all connections, frames parsed where the kernel put them, and
 //! a driver that is compiled in and not called through a table. A connection is read once per
-//! readiness: a read that leaves room in the buffer has emptied the socket.
+//! readiness: a read that leaves room in the buffer has emptied the socket, and only when its other side
+//! has closed there is an end to be read as well.
 //!
 //! ```text
 //! dial → upgrade → 0{open} → 40/ns,{auth} → 40/ns,{sid} → 42/ns,1["join",…] → 43/ns,1[…] → events
@@ -242,7 +243,7 @@ impl Party {
             // Taken out for the time of the call, so that frames in it can be passed on while the rest
             // of `self` changes.
             let mut buf = std::mem::take(&mut self.buf);
-            let outcome = self.read(i, &mut buf, driver);
+            let outcome = self.read(i, &mut buf, event.is_read_closed(), driver);
             self.buf = buf;
             if let Err(reason) = outcome {
                 return self.lost(i, &reason, driver);
@@ -251,8 +252,9 @@ impl Party {
         Ok(())
     }
 
-    /// Reads all there is. An `Err` is the reason why this connection is of no more use.
-    fn read(&mut self, i: usize, buf: &mut [u8], driver: &mut impl Driver) -> Result<()> {
+    /// Reads all there is, `to_end` where that is known to be there. An `Err` is the reason why this
+    /// connection is of no more use.
+    fn read(&mut self, i: usize, buf: &mut [u8], to_end: bool, driver: &mut impl Driver) -> Result<()> {
         loop {
             let conn = &mut self.conns[i];
             let Some(stream) = &mut conn.stream else {
@@ -277,7 +279,7 @@ impl Party {
                 bail!("a frame of more than {} bytes", buf.len());
             }
             self.write_out(i);
-            if filled < buf.len() {
+            if filled < buf.len() && !to_end {
                 return Ok(());
             }
         }

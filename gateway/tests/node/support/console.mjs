@@ -3,19 +3,15 @@
 // the test that opened it. Screenshots go to the directory `SCREENSHOTS`.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before } from 'node:test';
 
+import { launchBrowser } from './browser.mjs';
 import { keeper, unique } from './clients.mjs';
 import { startGateway } from './gateway.mjs';
-import { load } from './packages.mjs';
 
-const { chromium } = load('playwright-core');
-
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
 const DEADLINE = 15_000;
 export const DESKTOP = { viewport: { width: 1280, height: 800 } };
@@ -35,11 +31,10 @@ export function consoleSite({ env = {}, flags = [] } = {}) {
   let visitors = [];
 
   before(async () => {
-    if (!existsSync(CHROMIUM)) throw new Error(`no Chromium at ${CHROMIUM}: install it, or set CHROMIUM`);
     mkdirSync(SCREENSHOTS, { recursive: true });
     site.gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0', ...env } });
     site.clients = keeper(site.gateway);
-    site.browser = await chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...flags] });
+    site.browser = await launchBrowser({ flags });
   });
 
   afterEach(async () => {

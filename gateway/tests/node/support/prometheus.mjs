@@ -18,15 +18,15 @@ process.on('exit', () => {
 
 /**
  * Starts a server that asks `targets` (`host:port`) for their metrics every second, as the job `job`, and evaluates the
- * rules of the file `rules`: `{query(expression), get(path), stop()}`.
+ * rules of the file `rules`, if any: `{query(expression), range(expression, {from, to, step}), get(path), stop()}`.
  */
-export async function startPrometheus({ targets, job, rules }) {
+export async function startPrometheus({ targets, job, rules = undefined }) {
   const directory = temporaryDirectory();
   const config = join(directory, 'prometheus.yml');
   // JSON is YAML.
   writeFileSync(config, JSON.stringify({
     global: { scrape_interval: '1s', evaluation_interval: '1s' },
-    rule_files: [rules],
+    rule_files: rules ? [rules] : [],
     scrape_configs: [{ job_name: job, static_configs: [{ targets }] }],
   }));
   const port = await freePort();
@@ -60,6 +60,8 @@ export async function startPrometheus({ targets, job, rules }) {
     stop,
     /** What an expression answers now: `[{metric, value: [time, text]}, …]`. */
     query: async (expression) => (await get(`query?query=${encodeURIComponent(expression)}`)).result,
+    /** What it answered at every step of a time (in seconds): `[{metric, values: [[time, text], …]}, …]`. */
+    range: async (expression, { from, to, step }) => (await get(`query_range?${new URLSearchParams({ query: expression, start: from, end: to, step })}`)).result,
   };
 }
 

@@ -1,0 +1,72 @@
+//! WebSockets that came in here and are carried to the node of their session.
+//!
+//! A client that begins by polling behind a balancer without stickiness has one as often as not. They are
+//! this node's connections, too: a drain ends them as it closes sessions, spread over its window, so that
+//! their clients do not all come back in the moment in which the process ends.
+
+use std::time::Duration;
+
+use ::metrics::Gauge;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics;
+
+/// The tunnels of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels {
+    open: TaskTracker,
+    /// When the last of them ends, once the node drains.
+    until: watch::Sender<Option<Instant>>,
+}
+
+impl Tunnels {
+    pub(crate) fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Carries bytes both ways until one side ends, or the drain comes to this tunnel.
+    pub(super) async fn carry(&self, client: OnUpgrade, server: OnUpgrade) {
+        let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        let open = self.open.token();
+        self.counted(|gauge| gauge.increment(1));
+        tokio::select! {
+            // Either end may break: the session's own node sees to the rest.
+            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+            () = self.turn() => {
+                // Ended in order, not reset: to both sides it is a transport that closes.
+                let _ = tokio::join!(client.shutdown(), server.shutdown());
+            }
+        }
+        self.counted(|gauge| gauge.decrement(1));
+        drop(open);
+    }
+
+    /// Moves the gauges that a tunnel is in.
+    fn counted(&self, by_one: impl Fn(&Gauge)) {
+        by_one(&metrics::get().tunnels);
+        if self.until.borrow().is_some() {
+            by_one(&metrics::get().drain_remaining);
+        }
+    }
+
+    /// Passes when the drain comes to the tunnel that waits here: at any moment of what is left of the window.
+    async fn turn(&self) {
+        let mut until = self.until.subscribe();
+        let Ok(until) = until.wait_for(Option::is_some).await.map(|until| *until) else { return };
+        let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        tokio::time::sleep(left.mul_f64(rand::random())).await;
+    }
+
+    /// Ends all of them, also those that begin meanwhile, within `window`.
+    pub(crate) async fn drain(&self, window: Duration) {
+        self.until.send_replace(Some(Instant::now() + window));
+        self.open.close();
+        self.open.wait().await;
+    }
+}
