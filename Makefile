@@ -4,11 +4,12 @@
 # make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
 # make bench  the gateway against the bare-kernel floor, and two nodes against Node.js through Redis
+# make instructions  how many instructions the hot path takes, beside what is expected (BLESS=1 accepts what is counted)
 # make fuzz   every decoder for FUZZ_SECONDS (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm test-rust test-node test-chart
+.PHONY: run cluster test chaos check lint deny bench instructions fuzz setup setup-debian setup-npm test-rust test-node test-chart
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
@@ -76,6 +77,12 @@ bench: setup-npm
 	cargo build --release --workspace
 	loadtest/bench.sh
 	loadtest/cross.sh
+
+# Counted under callgrind, so that a change of 5 % shows on a busy machine, too. What it counts and what it expects
+# is in fanout/benches/instructions.
+instructions:
+	@$(MAKE) --no-print-directory setup-debian DEBIAN=valgrind
+	cargo bench -p fanout --bench instructions -- $(if $(BLESS),bless,count)
 
 fuzz:
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
