@@ -52,7 +52,7 @@ impl Node {
         let node = fanout.clone();
         let carriers = vec![
             Carrier::new(async move { courier.run().await }),
-            Carrier::new(async move { node.run().await }),
+            Carrier::new(async move { Box::pin(node.run()).await }),
         ];
         let (namespace, room) = names();
         Self { fanout, namespace, room, events, carriers, made: 0 }
