@@ -4,11 +4,12 @@
 # make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES, CHAOS_DRAIN_SECONDS)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
 # make bench  the gateway, the bare-kernel floor and other makes' servers, every scenario, three rounds (BENCH='--only PATTERN --readme …')
+# make instructions  how many instructions the hot path takes, beside what is expected (BLESS=1 accepts what is counted)
 # make fuzz   every decoder for FUZZ_SECONDS (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run cluster test chaos check lint deny bench fuzz setup setup-debian setup-npm peers test-rust test-node test-bench test-chart
+.PHONY: run cluster test chaos check lint deny bench instructions fuzz setup setup-debian setup-npm peers test-rust test-node test-bench test-chart
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
@@ -91,6 +92,12 @@ peers:
 	@cd $(PEERS)/node && [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --ignore-scripts --no-audit --no-fund
 	cd $(PEERS)/socketioxide && cargo build --release --locked --target-dir target/glibc
 	cd $(PEERS)/socketioxide && cargo build --release --locked --features mimalloc --target-dir target/mimalloc
+
+# Counted under callgrind, so that a change of 5 % shows on a busy machine, too. What it counts and what it expects
+# is in fanout/benches/instructions.
+instructions:
+	@$(MAKE) --no-print-directory setup-debian DEBIAN=valgrind
+	cargo bench -p fanout --bench instructions -- $(if $(BLESS),bless,count)
 
 fuzz:
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

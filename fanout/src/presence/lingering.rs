@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ pub(crate) struct Lingering {
 struct State {
     queue: VecDeque<(u64, Instant, Waiting)>,
     /// The entry that counts for a user in a room, and whether its leave has been told; older ones are void.
-    current: HashMap<(String, String), (u64, bool)>,
+    current: HashMap<(String, String), (u64, bool), RandomState>,
     next: u64,
 }
 
@@ -72,7 +73,12 @@ impl Lingering {
 
     /// The user is back, or gone for good: nothing waits any more. Answers whether a leave did that nobody has heard of.
     pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
-        let waited = self.state.lock().current.remove(&(room.to_owned(), user.to_owned()));
+        let mut state = self.state.lock();
+        // Most of the time nobody waits, and every join asks.
+        if state.current.is_empty() {
+            return false;
+        }
+        let waited = state.current.remove(&(room.to_owned(), user.to_owned()));
         waited.is_some_and(|(_, told)| !told)
     }
 

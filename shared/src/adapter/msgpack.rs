@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 
+use crate::json::count;
 use crate::limits::{ATTACHMENTS_MAX, JSON_DEPTH_MAX};
 use crate::sio::placeholders::{self, Found};
 use bytes::Bytes;
@@ -185,7 +186,7 @@ impl Scanner<'_> {
             length += 2 + memchr::memchr2(b'"', b'\\', rest).ok_or(MsgpackError::Malformed)?;
         }
         let raw = &self.text[self.at + 1..self.at + 1 + length];
-        if raw.bytes().any(|byte| byte < 0x20) {
+        if count(raw, |byte| byte < 0x20) > 0 {
             return Err(MsgpackError::Malformed);
         }
         self.at += length + 2;
@@ -278,7 +279,7 @@ fn number_text(number: f64) -> String {
 }
 
 fn push_json_str(text: &str, out: &mut String) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    if count(text, |byte| byte < 0x20 || byte == b'"' || byte == b'\\') == 0 {
         out.push('"');
         out.push_str(text);
         out.push('"');
@@ -406,7 +407,8 @@ fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], MsgpackErro
 /// The text behind a string's marker; bytes that are no UTF-8 are replaced, as JavaScript does.
 pub(super) fn text<'a>(marker: Marker, input: &mut &'a [u8]) -> Result<Cow<'a, str>, MsgpackError> {
     let length = length(marker, input)?;
-    Ok(String::from_utf8_lossy(take(input, length)?))
+    let bytes = take(input, length)?;
+    Ok(simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed))
 }
 
 /// The integer behind a marker, in decimal.

@@ -90,8 +90,9 @@ pub struct Packet<'a> {
 /// # Errors
 /// [`DecodeError`]: close the session.
 pub fn decode(text: &str) -> Result<Packet<'_>, DecodeError> {
-    let (&kind, rest) = text.as_bytes().split_first().ok_or(DecodeError::Malformed)?;
-    let mut rest = str::from_utf8(rest).map_err(|_| DecodeError::Malformed)?;
+    let &kind = text.as_bytes().first().ok_or(DecodeError::Malformed)?;
+    // A type is one byte; what begins with a longer character has none.
+    let mut rest = text.get(1..).ok_or(DecodeError::Malformed)?;
     let mut attachments = 0;
     if matches!(kind, b'5' | b'6') {
         let (count, tail) = rest.split_once('-').ok_or(DecodeError::Attachments)?;
