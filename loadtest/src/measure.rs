@@ -96,6 +96,22 @@ impl Span {
         }
     }
 
+    /// A span in which nothing happened.
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Self {
+        let server = Server::new(&[]);
+        let at = Reading {
+            at_ns: 0,
+            server_cpu_ns: 0,
+            own_cpu_ns: 0,
+            switches: Switches::default(),
+            machine: Machine::default(),
+            frames: 0,
+            done: 0,
+        };
+        Self::between(&at, &at, &server)
+    }
+
     /// What was done, for each second.
     pub(crate) fn done_per_s(&self) -> f64 {
         self.done as f64 / self.seconds

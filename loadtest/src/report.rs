@@ -7,55 +7,74 @@ use serde::Serialize;
 
 use crate::check::Faults;
 use crate::cli::OutputArgs;
-use crate::measure::Sample;
+use crate::measure::{Sample, Span};
 use crate::page;
 
 /// What a scenario found, for people and for programs.
 pub(crate) trait Report: Serialize {
     /// One line that names the run.
     fn title(&self) -> String;
-    /// Label and value, in the order to be read.
+    /// Label and value, in the order to be read; what all scenarios find follows.
     fn rows(&self) -> Vec<(&'static str, String)>;
-    /// What the reader must know before trusting the figures.
-    fn warnings(&self) -> &[String];
-    /// What the server did wrong.
-    fn faults(&self) -> &Faults;
-    /// What can be drawn.
-    fn plots(&self) -> Plots<'_>;
+    /// What all scenarios find.
+    fn found(&self) -> &Found;
 }
 
-/// What can be drawn of a run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plots<'a> {
+/// What all scenarios find.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found {
+    /// What the server did wrong.
+    pub(crate) faults: Faults,
+    #[serde(flatten)]
+    pub(crate) span: Span,
+    /// How it went over time.
+    pub(crate) samples: Vec<Sample>,
     /// What the samples count.
+    #[serde(skip)]
     pub(crate) counted: &'static str,
     /// Name, and quantile with milliseconds.
-    pub(crate) curves: &'a [(&'static str, Vec<(f64, f64)>)],
-    /// How it went over time.
-    pub(crate) samples: &'a [Sample],
+    #[serde(skip)]
+    pub(crate) curves: Vec<(&'static str, Vec<(f64, f64)>)>,
+    /// What the reader must know before trusting the figures.
+    #[serde(skip)]
+    pub(crate) warnings: Vec<String>,
+}
+
+/// All rows of a report.
+pub(crate) fn rows(report: &impl Report) -> Vec<(&'static str, String)> {
+    let span = &report.found().span;
+    let mut rows = report.rows();
+    rows.extend([
+        ("server core %", short_or_dash(span.server_core_percent)),
+        ("server switches vol/invol", span.switches_in_words()),
+        ("own CPU µs/frame", short(span.own_cpu_us_per_frame())),
+        ("own core %", short(span.own_core_percent)),
+        ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
+    ]);
+    rows
 }
 
 /// Prints a report: a table, or one line of JSON with the warnings on standard error; and writes the
 /// page that is asked for. Returns whether the server did all that it must.
 pub(crate) fn show(report: &impl Report, output: &OutputArgs) -> anyhow::Result<bool> {
-    let faults = report.faults();
+    let found = report.found();
     if output.json {
         line(&serde_json::to_string(report)?);
     } else {
         line(&report.title());
-        for (label, value) in report.rows() {
+        for (label, value) in rows(report) {
             line(&format!("  {label:<28} {value}"));
         }
-        line(&format!("  {:<28} {}", "faults", in_words(faults)));
+        line(&format!("  {:<28} {}", "faults", in_words(&found.faults)));
     }
-    for warning in report.warnings() {
+    for warning in &found.warnings {
         complain(&format!("warning: {warning}"));
     }
     if let Some(path) = &output.html {
         let page = page::render(report)?;
         fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(faults.none())
+    Ok(found.faults.none())
 }
 
 /// `none`, or all kinds with their numbers.
@@ -84,6 +103,11 @@ pub(crate) fn short(value: f64) -> String {
         _ => 3,
     };
     format!("{scaled:.decimals$}{unit}")
+}
+
+/// Megabytes, or a dash for what was not measured.
+pub(crate) fn megabytes_or_dash(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
 }
 
 /// As [`short`], or a dash for what was not measured.

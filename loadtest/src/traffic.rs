@@ -161,6 +161,12 @@ impl Traffic {
         Faults { lost: self.faults.lost + self.missing(), disconnected, ..self.faults }
     }
 
+    /// What the reader must know of events that the tester did not cause.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let first = self.first_other.as_ref()?;
+        Some(format!("{} events that no publish explains, the first: {first}", self.other))
+    }
+
     /// The stamp in an event, if it has one, and whether what follows it is as it was sent.
     #[inline]
     fn stamp(&mut self, conn: usize, array: &[u8]) -> Option<(Stamp, bool)> {

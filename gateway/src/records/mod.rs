@@ -4,6 +4,7 @@
 //! the users. Columns are integers, doubles and texts alone: flags are 0 or 1, times milliseconds since
 //! the epoch, ids text (what the driver for both databases carries).
 
+mod nearby;
 pub(crate) mod users;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::AppError;
 use crate::metrics;
+pub(crate) use nearby::nearby;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::measure::Sample;
 use crate::page::plot::{Axis, Line, Plot};
-use crate::report::{Plots, Report, in_words};
+use crate::report::{Found, Report, in_words, rows};
 
 mod plot;
 
@@ -28,17 +28,18 @@ pub(crate) fn render(report: &impl Report) -> Result<String> {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body><h1>{title}</h1>"
     )?;
-    for warning in report.warnings() {
+    let found = report.found();
+    for warning in &found.warnings {
         write!(page, "<section class=\"warning\">{}</section>", escaped(warning))?;
     }
     page.push_str("<section><table>");
-    for (label, value) in report.rows() {
+    for (label, value) in rows(report) {
         write!(page, "<tr><th>{}</th><td>{}</td></tr>", escaped(label), escaped(&value))?;
     }
-    let class = if report.faults().none() { "good" } else { "bad" };
-    let faults = escaped(&in_words(report.faults()));
+    let class = if found.faults.none() { "good" } else { "bad" };
+    let faults = escaped(&in_words(&found.faults));
     write!(page, "<tr><th>faults</th><td class=\"{class}\">{faults}</td></tr></table></section>")?;
-    for plot in plots(report.plots()) {
+    for plot in plots(found) {
         write!(page, "<section><h2>{}</h2>{}</section>", escaped(&plot.title), plot.draw()?)?;
     }
     page.push_str("</body></html>\n");
@@ -46,8 +47,8 @@ pub(crate) fn render(report: &impl Report) -> Result<String> {
 }
 
 /// Those that have something to show.
-fn plots(plots: Plots<'_>) -> Vec<Plot> {
-    let Plots { counted, curves, samples } = plots;
+fn plots(found: &Found) -> Vec<Plot> {
+    let Found { counted, curves, samples, .. } = found;
     let curves = curves.iter().map(|(name, curve)| Line::new(name, curve.clone())).collect();
     let percent = |of: fn(&Sample) -> Option<f64>| over_time(samples, of);
     let all = [
@@ -102,16 +103,11 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::check::Faults;
+    use crate::measure::Span;
     use serde::Serialize;
 
     #[derive(Serialize)]
-    struct Example {
-        #[serde(skip)]
-        warnings: Vec<String>,
-        faults: Faults,
-        curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-        samples: Vec<Sample>,
-    }
+    struct Example(Found);
 
     impl Report for Example {
         fn title(&self) -> String {
@@ -122,16 +118,19 @@ mod tests {
             vec![("deliveries/s", "405 k".to_owned())]
         }
 
-        fn warnings(&self) -> &[String] {
-            &self.warnings
+        fn found(&self) -> &Found {
+            &self.0
         }
+    }
 
-        fn faults(&self) -> &Faults {
-            &self.faults
-        }
-
-        fn plots(&self) -> Plots<'_> {
-            Plots { counted: "deliveries", curves: &self.curves, samples: &self.samples }
+    fn found() -> Found {
+        Found {
+            faults: Faults::default(),
+            span: Span::nothing(),
+            samples: Vec::new(),
+            counted: "deliveries",
+            curves: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -150,12 +149,13 @@ mod tests {
 
     #[test]
     fn the_page_stands_alone_and_draws_what_there_is() {
-        let example = Example {
+        let example = Example(Found {
             warnings: vec!["the tester used 99 % of its core".to_owned()],
             faults: Faults { lost: 3, ..Faults::default() },
             curves: vec![("latency", vec![(0.0, 0.5), (0.5, 1.0), (0.99, 2.0), (1.0, 2.5)])],
             samples: vec![sample(1.0), sample(2.0)],
-        };
+            ..found()
+        });
         let page = render(&example).unwrap();
         for part in ["a &lt;b&gt; of 5 rooms", "405 k", "LOST 3", "99 % of its core", "class=\"bad\""] {
             assert!(page.contains(part), "{part}");
@@ -169,13 +169,7 @@ mod tests {
 
     #[test]
     fn a_run_without_samples_has_no_empty_plots() {
-        let example = Example {
-            warnings: Vec::new(),
-            faults: Faults::default(),
-            curves: Vec::new(),
-            samples: Vec::new(),
-        };
-        let page = render(&example).unwrap();
+        let page = render(&Example(found())).unwrap();
         assert!(!page.contains("<svg") && page.contains("class=\"good\""));
     }
 }

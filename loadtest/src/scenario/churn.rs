@@ -14,10 +14,10 @@ use crate::cli::{TargetArgs, parse_duration};
 use crate::client::script::LEAVE_ACK;
 use crate::client::{Driver, Outgoing, Swarm};
 use crate::latency::{Latencies, Percentiles, in_words_or_dash};
-use crate::measure::{Reading, Recorder, Sample, Span, nanos};
+use crate::measure::{Reading, Recorder, Span, nanos};
 use crate::procfs::Server;
-use crate::report::{self, Plots, Report, short, short_or_dash};
-use crate::scenario::{swarm, warn_of_closed};
+use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::scenario::{found, swarm};
 use crate::sys;
 use crate::text::{self, Namespace};
 
@@ -59,14 +59,8 @@ struct ChurnReport {
     latency_ms: Option<Percentiles>,
     /// From dialling to the confirmed join.
     join_ms: Option<Percentiles>,
-    faults: Faults,
     #[serde(flatten)]
-    span: Span,
-    samples: Vec<Sample>,
-    #[serde(skip)]
-    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-    #[serde(skip)]
-    warnings: Vec<String>,
+    found: Found,
 }
 
 impl Report for ChurnReport {
@@ -75,30 +69,18 @@ impl Report for ChurnReport {
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let span = &self.span;
+        let span = &self.found.span;
         vec![
             ("cycles/s", short(self.cycles_per_s)),
             ("measured", format!("{} cycles in {:.2} s", span.done, span.seconds)),
             ("server CPU µs/cycle", short_or_dash(self.server_cpu_us_per_cycle)),
-            ("server core %", short_or_dash(span.server_core_percent)),
-            ("server switches vol/invol", span.switches_in_words()),
             ("cycle p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
             ("until joined", in_words_or_dash(self.join_ms.as_ref())),
-            ("own core %", short(span.own_core_percent)),
-            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
         ]
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    fn plots(&self) -> Plots<'_> {
-        Plots { counted: "cycles", curves: &self.curves, samples: &self.samples }
+    fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -132,9 +114,10 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
     let stuck = churn.finish(&mut swarm, close + nanos(args.patience))?;
 
     let span = Span::between(&before, &after, &server);
-    let mut warnings = span.warnings(&server);
-    warn_of_closed(&swarm, &mut warnings);
     let faults = Faults { lost: stuck, disconnected: swarm.tally().disconnected, ..Faults::default() };
+    let mut found = found(&server, &swarm, faults, span);
+    (found.counted, found.samples) = ("cycles", samples);
+    found.curves = vec![("cycle", churn.cycles.curve()), ("until joined", churn.joins.curve())];
     let report = ChurnReport {
         scenario: "churn",
         slots: *slots,
@@ -143,11 +126,7 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
         server_cpu_us_per_cycle: span.server_cpu_us_each(),
         latency_ms: churn.cycles.percentiles(),
         join_ms: churn.joins.percentiles(),
-        faults,
-        samples,
-        curves: vec![("cycle", churn.cycles.curve()), ("until joined", churn.joins.curve())],
-        span,
-        warnings,
+        found,
     };
     report::show(&report, &target.output)
 }

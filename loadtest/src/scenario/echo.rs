@@ -15,10 +15,9 @@ use crate::client::script::LEAVE_ACK;
 use crate::client::{Driver, Outgoing};
 use crate::latency::{Latencies, Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs, Work};
-use crate::measure::{Sample, Span};
 use crate::procfs::Server;
-use crate::report::{self, Plots, Report, short, short_or_dash};
-use crate::scenario::{run_id, swarm, warn_of_closed};
+use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::scenario::{found, run_id, swarm};
 use crate::stamp::{self, Stamp};
 use crate::text::Namespace;
 
@@ -55,19 +54,12 @@ struct EchoReport {
     rate: Option<u64>,
     ops_per_s: f64,
     server_cpu_us_per_op: Option<f64>,
-    own_cpu_us_per_frame: f64,
     latency_ms: Option<Percentiles>,
     lateness_ms: Option<Percentiles>,
-    faults: Faults,
     #[serde(flatten)]
-    span: Span,
-    samples: Vec<Sample>,
+    found: Found,
     #[serde(skip)]
     load: String,
-    #[serde(skip)]
-    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-    #[serde(skip)]
-    warnings: Vec<String>,
 }
 
 impl Report for EchoReport {
@@ -77,34 +69,20 @@ impl Report for EchoReport {
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let span = &self.span;
+        let span = &self.found.span;
         let mut rows = vec![
             ("answers/s", short(self.ops_per_s)),
             ("measured", format!("{} answers in {:.2} s", span.done, span.seconds)),
             ("server CPU µs/answer", short_or_dash(self.server_cpu_us_per_op)),
-            ("server core %", short_or_dash(span.server_core_percent)),
-            ("server switches vol/invol", span.switches_in_words()),
             ("latency p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
         ];
         rows.extend(self.lateness_ms.iter().map(|ms| ("written late by", ms.in_words())));
-        rows.extend([
-            ("own CPU µs/frame", short(self.own_cpu_us_per_frame)),
-            ("own core %", short(span.own_core_percent)),
-            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
-        ]);
+        rows.extend([]);
         rows
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    fn plots(&self) -> Plots<'_> {
-        Plots { counted: "answers", curves: &self.curves, samples: &self.samples }
+    fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -124,8 +102,10 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
     let outcome = load::drive(&mut swarm, &mut echoes, &server, load)?;
 
     let span = outcome.span;
-    let mut warnings = span.warnings(&server);
-    warn_of_closed(&swarm, &mut warnings);
+    let faults = echoes.faults(swarm.tally().disconnected);
+    let mut found = found(&server, &swarm, faults, span);
+    (found.counted, found.samples) = ("answers", outcome.samples);
+    found.curves = vec![("latency", echoes.latencies.curve())];
     let report = EchoReport {
         scenario: "echo",
         connections: *connections,
@@ -134,15 +114,10 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
         rate: load.rate,
         ops_per_s: span.done_per_s(),
         server_cpu_us_per_op: span.server_cpu_us_each(),
-        own_cpu_us_per_frame: span.own_cpu_us_per_frame(),
         latency_ms: echoes.latencies.percentiles(),
         lateness_ms: outcome.lateness,
-        faults: echoes.faults(swarm.tally().disconnected),
-        samples: outcome.samples,
         load: load.in_words("connection"),
-        curves: vec![("latency", echoes.latencies.curve())],
-        span,
-        warnings,
+        found,
     };
     report::show(&report, &target.output)
 }

@@ -4,14 +4,12 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::check::Faults;
 use crate::cli::TargetArgs;
 use crate::latency::{Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs};
-use crate::measure::{Sample, Span};
 use crate::procfs::Server;
-use crate::report::{self, Plots, Report, short, short_or_dash};
-use crate::scenario::{swarm_with_traffic, warn_of_strangers};
+use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::scenario::{found, swarm_with_traffic};
 
 /// The flags of `loadtest fanout` and `loadtest cross`.
 #[derive(Args, Debug)]
@@ -64,7 +62,6 @@ struct FanoutReport {
     deliveries: u64,
     deliveries_per_s: f64,
     server_cpu_us_per_delivery: Option<f64>,
-    own_cpu_us_per_frame: f64,
     /// On the publisher's node.
     latency_ms: Option<Percentiles>,
     /// On the other nodes; `None` where there is one.
@@ -72,16 +69,10 @@ struct FanoutReport {
     /// How far behind its schedule a broadcast was written; part of the latencies. Fixed rate only.
     lateness_ms: Option<Percentiles>,
     other_events: u64,
-    faults: Faults,
     #[serde(flatten)]
-    span: Span,
-    samples: Vec<Sample>,
+    found: Found,
     #[serde(skip)]
     load: String,
-    #[serde(skip)]
-    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-    #[serde(skip)]
-    warnings: Vec<String>,
 }
 
 impl Report for FanoutReport {
@@ -92,38 +83,25 @@ impl Report for FanoutReport {
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let span = &self.span;
+        let span = &self.found.span;
         let mut rows = vec![
             ("broadcasts/s", short(self.broadcasts_per_s)),
             ("deliveries/s", short(self.deliveries_per_s)),
             ("measured", format!("{} deliveries in {:.2} s", span.done, span.seconds)),
             ("server CPU µs/delivery", short_or_dash(self.server_cpu_us_per_delivery)),
-            ("server core %", short_or_dash(span.server_core_percent)),
-            ("server switches vol/invol", span.switches_in_words()),
             ("latency p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
         ];
         rows.extend(self.crossing_ms.iter().map(|ms| ("latency on other nodes", ms.in_words())));
         rows.extend(self.lateness_ms.iter().map(|ms| ("written late by", ms.in_words())));
         rows.extend([
-            ("own CPU µs/frame", short(self.own_cpu_us_per_frame)),
-            ("own core %", short(span.own_core_percent)),
-            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
             ("connects/s", short(self.connects_per_s)),
             ("broadcasts in all", self.broadcasts_sent.to_string()),
         ]);
         rows
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    fn plots(&self) -> Plots<'_> {
-        Plots { counted: "deliveries", curves: &self.curves, samples: &self.samples }
+    fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -165,12 +143,14 @@ fn measure(
     let outcome = load::drive(&mut swarm, &mut traffic, &server, load)?;
 
     let span = outcome.span;
-    let mut warnings = span.warnings(&server);
-    warn_of_strangers(&traffic, &swarm, &mut warnings);
     let several = target.url.len() > 1;
-    let mut curves = vec![("latency", traffic.latency.curve())];
+    let faults = traffic.faults(swarm.tally().disconnected);
+    let mut found = found(&server, &swarm, faults, span);
+    found.warnings.extend(traffic.warning());
+    (found.counted, found.samples) = ("deliveries", outcome.samples);
+    found.curves.push(("latency", traffic.latency.curve()));
     if several {
-        curves.push(("on other nodes", traffic.crossing.curve()));
+        found.curves.push(("on other nodes", traffic.crossing.curve()));
     }
     let report = FanoutReport {
         scenario,
@@ -186,17 +166,12 @@ fn measure(
         deliveries: span.done,
         deliveries_per_s: span.done_per_s(),
         server_cpu_us_per_delivery: span.server_cpu_us_each(),
-        own_cpu_us_per_frame: span.own_cpu_us_per_frame(),
         latency_ms: traffic.latency.percentiles(),
         crossing_ms: if several { traffic.crossing.percentiles() } else { None },
         lateness_ms: outcome.lateness,
         other_events: traffic.other,
-        faults: traffic.faults(swarm.tally().disconnected),
-        samples: outcome.samples,
         load: load.in_words("room"),
-        curves,
-        span,
-        warnings,
+        found,
     };
     report::show(&report, &target.output)
 }

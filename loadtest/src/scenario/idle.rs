@@ -9,14 +9,13 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::check::Faults;
 use crate::cli::{TargetArgs, parse_duration};
 use crate::client::Swarm;
 use crate::load::{drain, pass};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};
 use crate::procfs::{Memory, Server};
-use crate::report::{self, Plots, Report, short, short_or_dash};
-use crate::scenario::{swarm_with_traffic, warn_of_strangers};
+use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::scenario::{found, swarm_with_traffic};
 use crate::sys;
 use crate::traffic::Traffic;
 
@@ -73,13 +72,8 @@ struct IdleReport {
     pss_per_connection_warmed: Option<f64>,
     held: Option<Held>,
     other_events: u64,
-    faults: Faults,
-    /// The time of connecting.
     #[serde(flatten)]
-    span: Span,
-    samples: Vec<Sample>,
-    #[serde(skip)]
-    warnings: Vec<String>,
+    found: Found,
 }
 
 impl Report for IdleReport {
@@ -104,7 +98,6 @@ impl Report for IdleReport {
         let mut rows = vec![
             ("connects/s", short(self.connects_per_s)),
             ("server CPU µs/connect", short_or_dash(self.server_cpu_us_per_connect)),
-            ("own core %", short(self.span.own_core_percent)),
             ("RSS / PSS before", megabytes(&self.memory_before)),
             ("RSS / PSS fresh", megabytes(&self.memory_fresh)),
             ("RSS / PSS warmed", megabytes(&self.memory_warmed)),
@@ -124,16 +117,8 @@ impl Report for IdleReport {
         rows
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    fn plots(&self) -> Plots<'_> {
-        Plots { counted: "connections", curves: &[], samples: &self.samples }
+    fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -165,8 +150,10 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     let (held, samples) = hold(args, &server, &mut swarm, &mut traffic)?;
 
     let span = Span::between(&start, &connected, &server);
-    let mut warnings = span.warnings(&server);
-    warn_of_strangers(&traffic, &swarm, &mut warnings);
+    let faults = traffic.faults(swarm.tally().disconnected);
+    let mut found = found(&server, &swarm, faults, span);
+    found.warnings.extend(traffic.warning());
+    (found.counted, found.samples) = ("deliveries", samples);
     let connections = args.connections as f64;
     let growth = |now: Option<Memory>, of: fn(Memory) -> u64| {
         Some((of(now?) as f64 - of(memory_before?) as f64) / connections)
@@ -186,10 +173,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
         pss_per_connection_warmed: growth(memory_warmed, |memory| memory.pss),
         held,
         other_events: traffic.other,
-        faults: traffic.faults(swarm.tally().disconnected),
-        span,
-        samples,
-        warnings,
+        found,
     };
     report::show(&report, &args.target.output)
 }

@@ -4,9 +4,13 @@ use std::hash::{BuildHasher, RandomState};
 
 use anyhow::Result;
 
+use crate::check::Faults;
 use crate::cli::TargetArgs;
 use crate::client::Swarm;
 use crate::client::script::{Rooms, Script};
+use crate::measure::Span;
+use crate::procfs::Server;
+use crate::report::Found;
 use crate::traffic::Traffic;
 
 pub(crate) mod churn;
@@ -44,19 +48,13 @@ fn random() -> u64 {
     RandomState::new().hash_one(())
 }
 
-/// What belongs to every warning about events that the tester did not cause, and about closed connections.
-fn warn_of_strangers(traffic: &Traffic, swarm: &Swarm, warnings: &mut Vec<String>) {
-    if let Some(first) = &traffic.first_other {
-        warnings.push(format!("{} events that no publish explains, the first: {first}", traffic.other));
-    }
-    warn_of_closed(swarm, warnings);
-}
-
-/// What belongs to every warning about connections that were closed or refused.
-fn warn_of_closed(swarm: &Swarm, warnings: &mut Vec<String>) {
+/// What all scenarios find, without what can be drawn.
+fn found(server: &Server, swarm: &Swarm, faults: Faults, span: Span) -> Found {
     let tally = swarm.tally();
+    let mut warnings = span.warnings(server);
     warnings.extend(tally.first_disconnect.iter().map(|reason| format!("disconnected: {reason}")));
     warnings.extend(tally.first_refusal.iter().map(|reason| format!("refused: {reason}")));
+    Found { faults, span, samples: Vec::new(), counted: "", curves: Vec::new(), warnings }
 }
 
 #[cfg(test)]

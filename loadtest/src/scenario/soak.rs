@@ -6,15 +6,14 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::check::Faults;
 use crate::cli::{TargetArgs, parse_duration, parse_rate};
 use crate::latency::{Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs, Work};
-use crate::measure::{Sample, Span};
+use crate::measure::Sample;
 use crate::procfs::Server;
-use crate::report::{self, Plots, Report, short, short_or_dash};
+use crate::report::{self, Found, Report, megabytes_or_dash, short, short_or_dash};
 use crate::scenario::restless::Restless;
-use crate::scenario::{random, swarm_with_traffic, warn_of_strangers};
+use crate::scenario::{found, random, swarm_with_traffic};
 
 /// The flags of `loadtest soak`.
 #[derive(Args, Debug)]
@@ -71,14 +70,8 @@ struct SoakReport {
     rss_first: Option<u64>,
     rss_last: Option<u64>,
     other_events: u64,
-    faults: Faults,
     #[serde(flatten)]
-    span: Span,
-    samples: Vec<Sample>,
-    #[serde(skip)]
-    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-    #[serde(skip)]
-    warnings: Vec<String>,
+    found: Found,
 }
 
 impl Report for SoakReport {
@@ -90,10 +83,7 @@ impl Report for SoakReport {
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let span = &self.span;
-        let megabytes = |bytes: Option<u64>| {
-            bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
-        };
+        let span = &self.found.span;
         let worst = self.worst_p99_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.2} ms"));
         vec![
             ("deliveries/s", short(self.deliveries_per_s)),
@@ -104,23 +94,15 @@ impl Report for SoakReport {
             ("came back", format!("{} times, {} tries refused", self.came_back, self.refused)),
             ("back p50/90/99/99.9/max", in_words_or_dash(self.back_ms.as_ref())),
             ("server CPU µs/delivery", short_or_dash(self.server_cpu_us_per_delivery)),
-            ("server core %", short_or_dash(span.server_core_percent)),
-            ("RSS first / last MB", format!("{} / {}", megabytes(self.rss_first), megabytes(self.rss_last))),
-            ("own core %", short(span.own_core_percent)),
-            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
+            (
+                "RSS first / last MB",
+                format!("{} / {}", megabytes_or_dash(self.rss_first), megabytes_or_dash(self.rss_last)),
+            ),
         ]
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    fn plots(&self) -> Plots<'_> {
-        Plots { counted: "deliveries", curves: &self.curves, samples: &self.samples }
+    fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -143,9 +125,14 @@ pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
     let outcome = load::drive(&mut swarm, &mut restless, &server, &load)?;
 
     let span = outcome.span;
-    let mut warnings = span.warnings(&server);
-    warn_of_strangers(&restless.traffic, &swarm, &mut warnings);
     let rss = |sample: Option<&Sample>| sample.and_then(|sample| sample.server_rss);
+    let (first, last) = (rss(outcome.samples.first()), rss(outcome.samples.last()));
+    let worst = outcome.samples.iter().filter_map(|sample| sample.p99).max_by(f64::total_cmp);
+    let faults = restless.traffic.faults(swarm.tally().disconnected + restless.away as u64);
+    let mut found = found(&server, &swarm, faults, span);
+    found.warnings.extend(restless.traffic.warning());
+    (found.counted, found.samples) = ("deliveries", outcome.samples);
+    found.curves = vec![("latency", restless.latencies().curve()), ("back", restless.back.curve())];
     let report = SoakReport {
         scenario: "soak",
         rooms: *rooms,
@@ -156,18 +143,14 @@ pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
         server_cpu_us_per_delivery: span.server_cpu_us_each(),
         latency_ms: restless.latencies().percentiles(),
         lateness_ms: outcome.lateness,
-        worst_p99_ms: outcome.samples.iter().filter_map(|sample| sample.p99).max_by(f64::total_cmp),
+        worst_p99_ms: worst,
         back_ms: restless.back.percentiles(),
         came_back: restless.back.count(),
         refused: swarm.tally().refused,
-        rss_first: rss(outcome.samples.first()),
-        rss_last: rss(outcome.samples.last()),
+        rss_first: first,
+        rss_last: last,
         other_events: restless.traffic.other,
-        faults: restless.traffic.faults(swarm.tally().disconnected + restless.away as u64),
-        curves: vec![("latency", restless.latencies().curve()), ("back", restless.back.curve())],
-        samples: outcome.samples,
-        span,
-        warnings,
+        found,
     };
     report::show(&report, &target.output)
 }

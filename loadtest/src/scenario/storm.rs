@@ -9,16 +9,15 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::check::Faults;
 use crate::cli::{TargetArgs, parse_duration, parse_rate};
 use crate::client::Swarm;
 use crate::latency::{Percentiles, in_words_or_dash};
 use crate::load::{Load, LoadArgs, Work, drain};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};
 use crate::procfs::Server;
-use crate::report::{self, Plots, Report, short, short_or_dash};
+use crate::report::{self, Found, Report, megabytes_or_dash, short_or_dash};
 use crate::scenario::restless::Restless;
-use crate::scenario::{random, swarm_with_traffic, warn_of_strangers};
+use crate::scenario::{found, random, swarm_with_traffic};
 use crate::sys;
 
 /// How long those who stay are watched after the last one is back.
@@ -79,15 +78,8 @@ struct StormReport {
     /// The server's resident bytes before, and the most seen in the storm.
     rss_before: Option<u64>,
     rss_peak: Option<u64>,
-    faults: Faults,
-    /// The storm.
     #[serde(flatten)]
-    span: Span,
-    samples: Vec<Sample>,
-    #[serde(skip)]
-    curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-    #[serde(skip)]
-    warnings: Vec<String>,
+    found: Found,
 }
 
 impl Report for StormReport {
@@ -97,38 +89,23 @@ impl Report for StormReport {
     }
 
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let span = &self.span;
-        let megabytes = |bytes: Option<u64>| {
-            bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
-        };
         vec![
             ("all back after", format!("{:.2} s", self.seconds_to_all_back)),
             ("back p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
             ("tries refused", self.refused.to_string()),
             ("never back", self.never_back.to_string()),
             ("server CPU µs/connect", short_or_dash(self.server_cpu_us_per_connect)),
-            ("server core %", short_or_dash(span.server_core_percent)),
             (
                 "RSS before / peak MB",
-                format!("{} / {}", megabytes(self.rss_before), megabytes(self.rss_peak)),
+                format!("{} / {}", megabytes_or_dash(self.rss_before), megabytes_or_dash(self.rss_peak)),
             ),
             ("who stays: before", in_words_or_dash(self.stay_before_ms.as_ref())),
             ("who stays: meanwhile", in_words_or_dash(self.stay_meanwhile_ms.as_ref())),
-            ("own core %", short(span.own_core_percent)),
-            ("others / steal core %", format!("{:.1} / {:.1}", span.others_core_percent, span.steal_percent)),
         ]
     }
 
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    fn plots(&self) -> Plots<'_> {
-        Plots { counted: "deliveries", curves: &self.curves, samples: &self.samples }
+    fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -169,8 +146,13 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
     }
     drain(&mut swarm, &mut restless, args.patience)?;
 
-    let mut warnings = storm.span.warnings(&server);
-    warn_of_strangers(&restless.traffic, &swarm, &mut warnings);
+    let rss_peak = storm.samples.iter().filter_map(|sample| sample.server_rss).max();
+    let faults = restless.traffic.faults(swarm.tally().disconnected + restless.away as u64);
+    let mut found = found(&server, &swarm, faults, storm.span);
+    found.warnings.extend(restless.traffic.warning());
+    (found.counted, found.samples) = ("deliveries", storm.samples);
+    found.curves =
+        vec![("back", restless.back.curve()), ("who stays, meanwhile", restless.latencies().curve())];
     let report = StormReport {
         scenario: "storm",
         connections: *connections,
@@ -184,12 +166,8 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
         stay_before_ms,
         stay_meanwhile_ms,
         rss_before,
-        rss_peak: storm.samples.iter().filter_map(|sample| sample.server_rss).max(),
-        faults: restless.traffic.faults(swarm.tally().disconnected + restless.away as u64),
-        span: storm.span,
-        curves: vec![("back", restless.back.curve()), ("who stays, meanwhile", restless.latencies().curve())],
-        samples: storm.samples,
-        warnings,
+        rss_peak,
+        found,
     };
     report::show(&report, &target.output)
 }

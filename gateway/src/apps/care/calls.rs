@@ -8,10 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{Sequenced, Target};
+use fanout::{LocalSocket, Sequenced, Target};
 use serde_json::value::RawValue;
 use shared::limits::{CALL_CHECK_MS, CALLS_AT_ONCE, DUE_EVERY_MS};
 use shared::names::UserId;
+use shared::sio::Encoded;
 use uuid::Uuid;
 
 use super::call::{Happening, Refusal, State};
@@ -184,6 +185,13 @@ impl Care {
         }
     }
 
+    /// Rings at a socket of this node, if the call that began then has not rung there yet.
+    fn ring_once(&self, socket: &LocalSocket, began: i64, packet: Encoded) {
+        if self.rung.insert(socket.id(), began) != Some(began) {
+            self.context.fanout.emit(socket, packet);
+        }
+    }
+
     /// Whether one of a user's sockets, or a certain one, is there.
     async fn has_socket(
         &self,
@@ -322,9 +330,7 @@ pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, sig
 /// rung at already when it connected.
 pub(super) fn rings(care: &Care, user: &UserId, incoming: &Sequenced) {
     for socket in care.context.fanout.sockets_of(&care.namespace, user) {
-        if care.rung.insert(socket.id(), incoming.sequence) != Some(incoming.sequence) {
-            care.context.fanout.emit(&socket, incoming.packet.clone());
-        }
+        care.ring_once(&socket, incoming.sequence, incoming.packet.clone());
     }
 }
 
@@ -336,11 +342,8 @@ pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
     let Ok(call) = care.call_of(&id, user).await else { return };
     let is_caller = call.caller == *user;
     if call.state == State::Ringing && !is_caller {
-        let ring = || {
-            if care.rung.insert(socket.id(), call.began()) != Some(call.began()) {
-                socket.emit(&care.context, INCOMING, &call.incoming());
-            }
-        };
+        let packet = socket::encode(&care.namespace, INCOMING, &call.incoming());
+        let ring = || care.ring_once(socket.local(), call.began(), packet);
         if let Err(error) = records.run(store::while_it_rings(records.pool(), &id, ring)).await {
             tracing::debug!(error = error.say(), "a call does not ring at a new socket");
         }
@@ -447,11 +450,7 @@ pub(super) async fn ring_all(care: &Arc<Care>) {
     for call in ringing {
         for socket in care.context.fanout.sockets_of(&care.namespace, &call.recipient) {
             let packet = socket::encode(&care.namespace, INCOMING, &call.incoming());
-            let ring = || {
-                if care.rung.insert(socket.id(), call.began()) != Some(call.began()) {
-                    care.context.fanout.emit(&socket, packet);
-                }
-            };
+            let ring = || care.ring_once(&socket, call.began(), packet);
             if records.run(store::while_it_rings(records.pool(), &call.id, ring)).await.is_err() {
                 return;
             }

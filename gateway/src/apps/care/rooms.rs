@@ -104,7 +104,7 @@ impl Care {
                     }
             }
         };
-        if may { Ok(()) } else { Err(AppError::Forbidden("Room access denied".into())) }
+        if may { Ok(()) } else { Err(denied()) }
     }
 
     /// Who is granted a room.
@@ -206,6 +206,15 @@ fn moved<'a>(room: &'a RoomId, claims: &'a Claims) -> UserMoved<'a> {
     }
 }
 
+fn denied() -> AppError {
+    AppError::Forbidden("Room access denied".into())
+}
+
+/// Another app's rooms, and those that are only watched, are for nobody here.
+fn must_be_for_somebody(room: &RoomId) -> Result<(), AppError> {
+    if room.access() == Access::Nobody { Err(denied()) } else { Ok(()) }
+}
+
 /// Enters a room; answers who is there, each user once.
 pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
     care.may_join(socket.user())?;
@@ -252,10 +261,7 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
 
 /// Leaves a room.
 pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
-    if room.access() == Access::Nobody {
-        // Another app's, or only watched.
-        return Err(AppError::Forbidden("Room access denied".into()));
-    }
+    must_be_for_somebody(room)?;
     if *room.room() == super::notifications_room(socket.user()) {
         // It tells that the user is there.
         return Ok(Reply::success(&Left { room_id: room.as_str() }));
@@ -270,9 +276,7 @@ pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> H
 
 /// Tells the others that the user types, or has stopped.
 pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: bool) -> Handled {
-    if room.access() == Access::Nobody {
-        return Err(AppError::Forbidden("Room access denied".into()));
-    }
+    must_be_for_somebody(room)?;
     if !socket.local().is_in(room.as_str()) {
         return Err(AppError::Forbidden("You must join the room first".into()));
     }

@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AnyPool, Row as _};
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
 use crate::announce::{self, Announcement};
 use crate::geo::Area;
-use crate::records::{LAST_ID, column_time, time_column};
+use crate::records::{LAST_ID, column_time, nearby, time_column};
 
 const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avatar, kind, category, description, \
     latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted) \
@@ -89,26 +89,8 @@ pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Emergency>, 
 
 /// Open emergencies in an area, the nearest first.
 pub(super) async fn open_in(pool: &AnyPool, area: &Area, limit: u32) -> Result<Vec<Emergency>, sqlx::Error> {
-    let Area { latitudes, longitudes: [first, second], centre, squeeze } = *area;
-    let sql = format!(
-        "{COLUMNS} WHERE status IN ('active', 'responding') AND latitude BETWEEN $1 AND $2 \
-         AND (longitude BETWEEN $3 AND $4 OR longitude BETWEEN $5 AND $6) \
-         ORDER BY (latitude - $7) * (latitude - $7) + (longitude - $8) * (longitude - $8) * $9 LIMIT $10"
-    );
-    let numbers = [
-        latitudes.0,
-        latitudes.1,
-        first.0,
-        first.1,
-        second.0,
-        second.1,
-        centre.latitude,
-        centre.longitude,
-        squeeze,
-    ];
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql));
-    let query = numbers.into_iter().fold(query, |query, number| query.bind(number));
-    let rows = query.bind(i64::from(limit)).fetch_all(pool).await?;
+    let select = format!("{COLUMNS} WHERE status IN ('active', 'responding')");
+    let rows = nearby(pool, &select, area, limit).await?;
     rows.iter().map(emergency).collect()
 }
 

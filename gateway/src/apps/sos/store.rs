@@ -11,7 +11,7 @@ use super::stories::USER_TYPES;
 use crate::clock::iso;
 use crate::describe::forms::{Name, OwnId, Time};
 use crate::geo::Area;
-use crate::records::{column_time, time_column};
+use crate::records::{column_time, nearby, time_column};
 
 /// A participation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -101,10 +101,8 @@ const HAS_TAKEN_PART: &str = "SELECT 1 FROM sos_participants WHERE sos_id = $1 A
 const PLACE_OF: &str = "SELECT joined_at FROM sos_participants WHERE id = $1";
 const INSERT_INCIDENT: &str = "INSERT INTO sos_incidents \
     (id, user_id, latitude, longitude, description, status, created_at) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6)";
-const NEARBY: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at FROM sos_incidents \
-    WHERE status = 'ACTIVE' AND latitude BETWEEN $1 AND $2 \
-    AND (longitude BETWEEN $3 AND $4 OR longitude BETWEEN $5 AND $6) \
-    ORDER BY (latitude - $7) * (latitude - $7) + (longitude - $8) * (longitude - $8) * $9 LIMIT $10";
+const ACTIVE_INCIDENTS: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at FROM sos_incidents \
+    WHERE status = 'ACTIVE'";
 
 /// How often an entry is tried that meets a leave of the same user.
 const ENTRIES_TRIED: usize = 3;
@@ -242,23 +240,7 @@ pub(crate) async fn incidents_in(
     area: &Area,
     limit: u32,
 ) -> Result<Vec<Incident>, sqlx::Error> {
-    let Area { latitudes, longitudes: [first, second], centre, squeeze } = *area;
-    let degrees = [
-        latitudes.0,
-        latitudes.1,
-        first.0,
-        first.1,
-        second.0,
-        second.1,
-        centre.latitude,
-        centre.longitude,
-        squeeze,
-    ];
-    let mut query = sqlx::query(NEARBY);
-    for degree in degrees {
-        query = query.bind(degree);
-    }
-    let rows = query.bind(i64::from(limit)).fetch_all(pool).await?;
+    let rows = nearby(pool, ACTIVE_INCIDENTS, area, limit).await?;
     rows.iter()
         .map(|row| {
             Ok(Incident {
