@@ -11,25 +11,36 @@ use crate::client::url::Url;
 use crate::{file, floor, scenario};
 
 /// What a stranger needs to begin with.
-const EXAMPLES: &str = r#"Against another Socket.IO server: name its events. One that puts sockets into a room by
-`socket.on("enter", (room, done) => …)` and publishes by `socket.on("say", (room, text) => io.to(room).emit("said", text))`:
+const EXAMPLES: &str = r#"Against another Socket.IO server: name its events. For one that has
 
-  loadtest fanout --url ws://127.0.0.1:3000 --namespace / --join-event enter --join-payload '"{room}"'     --publish-event say --publish-payload '"{room}","{content}"' --members 500 --rate 50/s --duration 30s
+    socket.on("enter", (room, done) => { socket.join(room); done(); });
+    socket.on("say", (room, text) => io.to(room).emit("said", text));
 
-What it needs of the server: WebSocket; an ack of the join (or --joined-on EVENT, or no join at all with
---join-event ''); and that members of a room get an event with {content} as it was published, in whatever
-place, the publisher too. {room} and {user} (the connection's number) are filled in wherever they stand.
+put this into a file, in which any flag of a subcommand is a key,
 
-The same from a file, any flag of the subcommand as a key; flags on the command line win:
+    scenario = "fanout"
+    url = ["ws://127.0.0.1:3000"]
+    namespace = "/"
+    join-event = "enter"
+    join-payload = '"{room}"'
+    publish-event = "say"
+    publish-payload = '"{room}","{content}"'
 
-  loadtest run said.toml --members 1000
-      scenario = "fanout"
-      url = ["ws://127.0.0.1:3000"]
-      join-event = "enter"
-      join-payload = '"{room}"'
+and run it; flags on the command line win:
 
-Exit status: 0 all was delivered; 1 the server lost, repeated, reordered, misrouted or altered something, or
-closed connections; 2 the test could not be run."#;
+    loadtest run said.toml --members 500 --rate 50/s --duration 30s
+
+What it needs of a server: WebSocket; an ack of the join (or an event that
+confirms it, --joined-on, or no join at all, --join-event ''); and that all
+members of a room, the publisher too, get an event with the {content} that
+was published, in whatever place. {room} and {user} (the connection's
+number) are filled in wherever they stand in a payload.
+
+To measure the server's CPU and memory, give its process: --server-pid.
+
+Exit status: 0 all was delivered; 1 the server lost, repeated, reordered,
+misrouted or altered something, or closed connections; 2 the test could not
+be run."#;
 
 /// Load and correctness tester for Socket.IO v4/v5 servers over WebSocket.
 #[derive(Debug, Parser)]
