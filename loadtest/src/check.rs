@@ -95,10 +95,10 @@ impl Sequence {
         self.holes() + u64::from(late)
     }
 
-    /// The member goes away, and comes back sooner or later. What is on its way to it is nobody's fault;
-    /// the numbers missed before the highest seen one are lost, and are returned.
-    pub(crate) fn leave(&mut self) -> u64 {
-        let lost = self.holes();
+    /// The member goes away, and comes back sooner or later. What is on its way to it is nobody's fault; what was sent
+    /// before number `settled` should have come, and how much of that has not is returned.
+    pub(crate) fn leave(&mut self, settled: u32) -> u64 {
+        let lost = self.lost(settled);
         self.holes.clear();
         self.presence = Presence::Away;
         lost
@@ -132,6 +132,8 @@ pub(crate) struct Faults {
     pub(crate) corrupt: u64,
     /// Connections that the server closed.
     pub(crate) disconnected: u64,
+    /// Connections that the server refused though it had room, or that never came back.
+    pub(crate) refused: u64,
 }
 
 impl Faults {
@@ -196,7 +198,7 @@ mod tests {
         for seq in [0, 2] {
             sequence.see(seq);
         }
-        assert_eq!(sequence.leave(), 1);
+        assert_eq!(sequence.leave(3), 1);
         assert_eq!(sequence.lost(9), 0);
         sequence.come_back(9);
         assert_eq!(sequence.lost(10), 1);
@@ -206,9 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn who_heard_nothing_for_long_before_leaving_has_lost_it() {
+        let mut sequence = Sequence::default();
+        sequence.see(0);
+        assert_eq!(sequence.leave(5), 4);
+        sequence.come_back(7);
+        assert_eq!(sequence.leave(9), 2);
+        assert_eq!(sequence.leave(9), 0);
+    }
+
+    #[test]
     fn a_message_before_the_confirmation_begins_the_sequence() {
         let mut sequence = Sequence::default();
-        sequence.leave();
+        sequence.leave(0);
         assert_eq!(sequence.see(5), Verdict::InOrder);
         sequence.come_back(7);
         assert_eq!(sequence.see(7), Verdict::InOrder);
@@ -218,7 +230,7 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_join_and_handled_after_it_may_come() {
         let mut sequence = Sequence::default();
-        sequence.leave();
+        sequence.leave(0);
         sequence.come_back(7);
         assert_eq!(sequence.lost(8), 1);
         assert_eq!(sequence.see(6), Verdict::InOrder);
@@ -230,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_owed_since_the_return_is_missed() {
         let mut sequence = Sequence::default();
-        sequence.leave();
+        sequence.leave(0);
         sequence.come_back(7);
         assert_eq!(sequence.see(9), Verdict::InOrder);
         assert_eq!(sequence.lost(10), 2);

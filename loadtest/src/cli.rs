@@ -2,6 +2,7 @@
 //!
 //! Each scenario's own flags live with the scenario.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,7 +37,10 @@ members of a room, the publisher too, get an event with the {content} that
 was published, in whatever place. {room} and {user} (the connection's
 number) are filled in wherever they stand in a payload.
 
-To measure the server's CPU and memory, give its process: --server-pid.
+TLS is not spoken: ws:// only. A token goes into the CONNECT packet as
+{"token":"…"}. Times have a unit: 250ms, 10s, 2m, 1h. Towards a loopback
+address of IPv4 connections come from 249 addresses. To measure the
+server's CPU and memory, give its process: --server-pid.
 
 Exit status: 0 all was delivered; 1 the server lost, repeated, reordered,
 misrouted or altered something, or closed connections; 2 the test could not
@@ -84,7 +88,7 @@ pub(crate) struct OutputArgs {
     pub(crate) json: bool,
 
     /// Also write a page with plots, which needs nothing else to be looked at.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_page)]
     pub(crate) html: Option<PathBuf>,
 }
 
@@ -160,19 +164,28 @@ pub(crate) struct TargetArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// `250ms`, `10s`, `2m`, `1h`; a bare number is milliseconds, as in the gateway's settings.
+/// `250ms`, `10s`, `2m`, `1h`, or 0: a bare number would be taken for seconds by some and for milliseconds by others.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 =
         digits.parse().map_err(|_| format!("{text:?}: expected a duration such as 250ms, 10s or 2m"))?;
     let unit_ms = match &text[digits.len()..] {
-        "" | "ms" => 1,
+        "ms" => 1,
+        "" if number == 0 => 1,
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        unit => return Err(format!("unit {unit:?}: expected ms, s, m or h")),
+        unit => return Err(format!("unit {unit:?}: expected ms, s, m or h, such as 250ms, 10s or 2m")),
     };
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
+}
+
+/// A file that can be written: better told before the run than after it.
+fn parse_page(text: &str) -> Result<PathBuf, String> {
+    match OpenOptions::new().create(true).append(true).open(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// `5000/s` or `5000`.
@@ -199,8 +212,8 @@ mod tests {
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
-        assert_eq!(parse_duration("40"), Ok(Duration::from_millis(40)));
-        for wrong in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615m"] {
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        for wrong in ["", "s", "40", "1d", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615m"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

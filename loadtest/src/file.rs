@@ -10,6 +10,9 @@ use toml::{Table, Value};
 
 use crate::cli::{Cli, Command};
 
+/// Flags that cannot be given together.
+const EXCLUSIVE: [(&str, &str); 2] = [("rate", "in-flight"), ("in-flight", "rate")];
+
 /// The flags of `loadtest run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
@@ -28,7 +31,12 @@ pub(crate) fn read(args: &RunArgs) -> Result<Command> {
     let text = fs::read_to_string(&args.file).with_context(|| format!("reading {path}"))?;
     let table: Table = text.parse().with_context(|| format!("{path}"))?;
     let line = line(table, &args.flags).with_context(|| format!("{path}"))?;
-    let command = Cli::try_parse_from(line).with_context(|| format!("{path}"))?.command;
+    let command = match Cli::try_parse_from(line) {
+        Ok(cli) => cli.command,
+        Err(error) if error.use_stderr() => return Err(error).with_context(|| format!("{path}")),
+        // Help was asked for.
+        Err(error) => error.exit(),
+    };
     if let Command::Run(_) = command {
         bail!("{path}: scenario = \"run\" would go round in a circle");
     }
@@ -43,10 +51,18 @@ fn line(mut table: Table, flags: &[OsString]) -> Result<Vec<OsString>> {
     let mut line = vec![OsString::from("loadtest"), OsString::from(scenario)];
     for (key, value) in table {
         let flag = format!("--{key}");
-        let given = |given: &OsString| {
-            given.to_str().is_some_and(|given| given == flag || given.starts_with(&format!("{flag}=")))
+        let other = EXCLUSIVE.iter().find(|(one, _)| *one == key).map(|(_, other)| format!("--{other}"));
+        let is_replaced = |flag: &String| {
+            let given = |given: &OsString| {
+                given.to_str().is_some_and(|given| {
+                    given
+                        .strip_prefix(flag.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+                })
+            };
+            flags.iter().any(given)
         };
-        if flags.iter().any(given) {
+        if is_replaced(&flag) || other.as_ref().is_some_and(is_replaced) {
             continue;
         }
         let values = match value {
@@ -85,6 +101,12 @@ mod tests {
             assert!(line.iter().any(|found| found == word), "{word}: {line:?}");
         }
         assert!(!line.iter().any(|word| word == "--members=5"));
+    }
+
+    #[test]
+    fn a_flag_also_replaces_what_excludes_it() {
+        let line = words("scenario = 'fanout'\nrate = 20", &["--in-flight=32"]).unwrap();
+        assert!(!line.iter().any(|word| word.starts_with("--rate")), "{line:?}");
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub(crate) struct Outcome {
     pub(crate) issued_per_s: f64,
     /// How far behind its schedule a request was written; part of the latencies. At a rate only.
     pub(crate) lateness: Option<Percentiles>,
+    /// Requests of the schedule that were not sent, since their connection was gone.
+    pub(crate) skipped: u64,
     pub(crate) samples: Vec<Sample>,
 }
 
@@ -126,12 +128,19 @@ pub(crate) fn drive(
     let mut recorder = Recorder::new(server, args.duration, args.sample, work.done())?;
     load.run(swarm, work, close, Some((&mut recorder, server)))?;
     let (after, issued) = (Reading::read(server, swarm, work.done())?, work.issued() - issued);
-    let samples = recorder.finish();
+    let samples = recorder.finish(server, work.done(), work.latencies())?;
     work.refill(false);
     drain(swarm, work, args.patience)?;
     let span = Span::between(&before, &after, server);
     let issued_per_s = issued as f64 / span.seconds;
-    Ok(Outcome { span, issued_per_s, lateness: load.lateness(), samples })
+    Ok(Outcome { span, issued_per_s, lateness: load.lateness(), skipped: load.skipped(), samples })
+}
+
+/// What the reader must know of requests that were not sent.
+pub(crate) fn warn_of_skipped(skipped: u64, warnings: &mut Vec<String>) {
+    if skipped > 0 {
+        warnings.push(format!("{skipped} requests were not sent: their connections were gone"));
+    }
 }
 
 /// What makes the lanes send.
@@ -141,7 +150,15 @@ pub(crate) enum Load {
     InFlight { count: usize, started: bool },
     /// Request number `next` is due at `start_ns + next / rate`; the lanes take turns.
     /// Lateness counts from `measured_ns` on.
-    Rate { rate: u64, start_ns: u64, measured_ns: u64, next: u64, lane: usize, lateness: Box<Latencies> },
+    Rate {
+        rate: u64,
+        start_ns: u64,
+        measured_ns: u64,
+        next: u64,
+        lane: usize,
+        lateness: Box<Latencies>,
+        skipped: u64,
+    },
 }
 
 impl Load {
@@ -151,7 +168,7 @@ impl Load {
             None => Self::InFlight { count: args.in_flight, started: false },
             Some(rate) => {
                 let lateness = Box::new(Latencies::new()?);
-                Self::Rate { rate, start_ns, measured_ns, next: 0, lane: 0, lateness }
+                Self::Rate { rate, start_ns, measured_ns, next: 0, lane: 0, lateness, skipped: 0 }
             }
         })
     }
@@ -196,7 +213,7 @@ impl Load {
                 }
                 u64::MAX
             }
-            Self::Rate { rate, start_ns, measured_ns, next, lane, lateness } => loop {
+            Self::Rate { rate, start_ns, measured_ns, next, lane, lateness, skipped } => loop {
                 let due = *start_ns + due_after(*next, *rate);
                 if due > now || due >= until_ns {
                     return due;
@@ -204,10 +221,23 @@ impl Load {
                 if due >= *measured_ns {
                     lateness.record(sys::now_ns() - due);
                 }
-                swarm.send(work.conn(*lane), |out| work.issue(*lane, due, out));
+                let conn = work.conn(*lane);
+                if swarm.is_ready(conn) {
+                    swarm.send(conn, |out| work.issue(*lane, due, out));
+                } else {
+                    *skipped += 1;
+                }
                 *next += 1;
                 *lane = (*lane + 1) % work.lanes();
             },
+        }
+    }
+
+    /// Requests of a schedule that were not sent.
+    pub(crate) fn skipped(&self) -> u64 {
+        match self {
+            Self::InFlight { .. } => 0,
+            Self::Rate { skipped, .. } => *skipped,
         }
     }
 

@@ -7,7 +7,7 @@
 //! cheapest server that these scenarios run on. Nothing here is part of the gateway.
 //!
 //! Exit status: 0 all was delivered, 1 the server lost, repeated, reordered, misrouted or altered
-//! something, 2 the test could not be run.
+//! something, or closed or refused connections, 2 the test could not be run.
 
 use std::process::ExitCode;
 

@@ -214,6 +214,10 @@ impl Recorder {
         if now < self.due_ns {
             return Ok(());
         }
+        self.take(now, server, done, latencies)
+    }
+
+    fn take(&mut self, now: u64, server: &Server, done: u64, latencies: &mut Latencies) -> Result<()> {
         let (server_cpu, own_cpu) = (server.cpu_ns()?, sys::own_cpu_ns()?);
         let wall = (now - self.last_ns).max(1) as f64;
         let share = |cpu: u64, last: u64| 100.0 * cpu.saturating_sub(last) as f64 / wall;
@@ -239,10 +243,19 @@ impl Recorder {
         Ok(())
     }
 
-    /// Ends the run.
-    pub(crate) fn finish(self) -> Vec<Sample> {
+    /// Ends the run with a last sample, if it is long enough to be one.
+    pub(crate) fn finish(
+        mut self,
+        server: &Server,
+        done: u64,
+        latencies: &mut Latencies,
+    ) -> Result<Vec<Sample>> {
+        let now = sys::now_ns();
+        if now - self.last_ns >= nanos(SHORTEST_SAMPLE) || self.samples.is_empty() {
+            self.take(now, server, done, latencies)?;
+        }
         self.bar.finish_and_clear();
-        self.samples
+        Ok(self.samples)
     }
 }
 
@@ -302,7 +315,7 @@ mod tests {
         recorder.due_ns = 0;
         recorder.sample(&server, 9, &mut latencies).unwrap();
         assert!(recorder.due_ns() > sys::now_ns());
-        let samples = recorder.finish();
+        let samples = recorder.finish(&server, 9, &mut latencies).unwrap();
         assert_eq!(samples.len(), 1);
         assert!(samples[0].per_s > 0.0 && samples[0].p50.is_none());
         assert!(samples[0].server_rss.is_some_and(|rss| rss > 0));

@@ -1,6 +1,7 @@
 //! The only module that prints.
 
 use std::fs;
+use std::io::{self, Write as _};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -36,7 +37,6 @@ pub(crate) struct Found {
     #[serde(skip)]
     pub(crate) curves: Vec<(&'static str, Vec<(f64, f64)>)>,
     /// What the reader must know before trusting the figures.
-    #[serde(skip)]
     pub(crate) warnings: Vec<String>,
 }
 
@@ -82,10 +82,10 @@ pub(crate) fn in_words(faults: &Faults) -> String {
     if faults.none() {
         return "none".to_owned();
     }
-    let Faults { lost, duplicated, reordered, misrouted, corrupt, disconnected } = faults;
+    let Faults { lost, duplicated, reordered, misrouted, corrupt, disconnected, refused } = faults;
     format!(
         "LOST {lost}, DUPLICATED {duplicated}, REORDERED {reordered}, MISROUTED {misrouted}, \
-         CORRUPT {corrupt}, DISCONNECTED {disconnected}"
+         CORRUPT {corrupt}, DISCONNECTED {disconnected}, REFUSED {refused}"
     )
 }
 
@@ -116,15 +116,14 @@ pub(crate) fn short_or_dash(value: Option<f64>) -> String {
 }
 
 /// One line on standard output.
-#[expect(clippy::print_stdout, reason = "the output of a command-line tool")]
 pub(crate) fn line(text: &str) {
-    println!("{text}");
+    // Nobody may be reading any more.
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// One line on standard error.
-#[expect(clippy::print_stderr, reason = "the complaints of a command-line tool")]
 pub(crate) fn complain(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 #[cfg(test)]

@@ -15,13 +15,36 @@ use crate::client::{Driver, Outgoing};
 use crate::latency::Latencies;
 use crate::load::Work;
 use crate::stamp::{self, Stamp};
-use crate::text::Namespace;
+use crate::text::{self, Namespace};
+
+/// Events that the tester did not cause, such as joins of others or errors.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    pub(crate) count: u64,
+    first: Option<String>,
+}
+
+impl Others {
+    #[cold]
+    pub(crate) fn note(&mut self, array: &[u8]) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| String::from_utf8_lossy(array).chars().take(300).collect());
+    }
+
+    /// What the reader must know of them.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(format!("{} events that no request explains, the first: {first}", self.count))
+    }
+}
 
 /// One room's publisher.
 #[derive(Debug)]
 struct Room {
     /// Messages published so far, and so the next sequence number.
     sent: u32,
+    /// How many those were at the last look and at the one before.
+    earlier: [u32; 2],
     publisher: usize,
     /// The publish packet; only the stamp in it changes.
     packet: Vec<u8>,
@@ -58,9 +81,7 @@ pub(crate) struct Traffic {
     pub(crate) crossing: Latencies,
     /// Deliveries, the faulty ones included.
     pub(crate) received: u64,
-    /// Events that no publish of ours explains, such as joins of others or errors.
-    pub(crate) other: u64,
-    pub(crate) first_other: Option<String>,
+    pub(crate) others: Others,
     faults: Faults,
 }
 
@@ -80,11 +101,13 @@ impl Traffic {
                 bail!("--publish-payload needs a {{content}}");
             };
             let name = rooms.name(index);
-            let before = before.replace("{room}", &name);
-            let payload = format!("{before}{content}{}", after.replace("{room}", &name));
+            let publisher = rooms.publisher(index);
+            let before = text::fill(before, &name, publisher);
+            let payload = format!("{before}{content}{}", text::fill(after, &name, publisher));
             let packet = namespace.event(None, &target.publish_event, &payload);
             Ok(Room {
                 sent: 0,
+                earlier: [0; 2],
                 publisher: rooms.publisher(index),
                 stamp_at: packet.len() - payload.len() - 1 + before.len(),
                 packet: packet.into_bytes(),
@@ -104,8 +127,7 @@ impl Traffic {
             servers: target.url.len(),
             crossing: Latencies::new()?,
             received: 0,
-            other: 0,
-            first_other: None,
+            others: Others::default(),
             faults: Faults::default(),
         })
     }
@@ -145,9 +167,18 @@ impl Traffic {
         self.members.iter().map(missing).sum()
     }
 
+    /// To be told now and then: what was sent before the last look but one should have come by now.
+    pub(crate) fn look(&mut self) {
+        for room in &mut self.rooms {
+            room.earlier = [room.sent, room.earlier[0]];
+        }
+    }
+
     /// A member goes away without its fault or the server's.
     pub(crate) fn leave(&mut self, conn: usize) {
-        self.faults.lost += self.members[conn].sequence.leave();
+        let member = &mut self.members[conn];
+        let [_, settled] = self.rooms[member.room as usize].earlier;
+        self.faults.lost += member.sequence.leave(settled);
     }
 
     /// A member that had left is back in its room: what is published from now on is for it.
@@ -159,12 +190,6 @@ impl Traffic {
     /// All that went wrong, provided that nothing more will come.
     pub(crate) fn faults(&self, disconnected: u64) -> Faults {
         Faults { lost: self.faults.lost + self.missing(), disconnected, ..self.faults }
-    }
-
-    /// What the reader must know of events that the tester did not cause.
-    pub(crate) fn warning(&self) -> Option<String> {
-        let first = self.first_other.as_ref()?;
-        Some(format!("{} events that no publish explains, the first: {first}", self.other))
     }
 
     /// The stamp in an event, if it has one, and whether what follows it is as it was sent.
@@ -181,22 +206,13 @@ impl Traffic {
         };
         Some((stamp, array[at + stamp::LEN..].starts_with(&self.filler)))
     }
-
-    #[cold]
-    fn note_other(&mut self, array: &[u8]) {
-        self.other += 1;
-        if self.first_other.is_none() {
-            let text = String::from_utf8_lossy(array);
-            self.first_other = Some(text.chars().take(300).collect());
-        }
-    }
 }
 
 impl Driver for Traffic {
     #[inline]
     fn event(&mut self, conn: usize, array: &[u8], at_ns: u64, out: &mut Outgoing) {
         let Some((stamp, whole)) = self.stamp(conn, array) else {
-            return self.note_other(array);
+            return self.others.note(array);
         };
         self.received += 1;
         let member = &mut self.members[conn];
@@ -325,7 +341,7 @@ mod tests {
             }
         }
         assert_eq!((traffic.sent(), traffic.missing()), (6, 0));
-        assert_eq!((traffic.received, traffic.other), (18, 0));
+        assert_eq!((traffic.received, traffic.others.count), (18, 0));
         assert_eq!(traffic.latency.count(), 18);
         assert!(traffic.faults(0).none());
     }
@@ -389,6 +405,8 @@ mod tests {
         let mut traffic = traffic();
         let first = publish(&mut traffic, 0, 1);
         deliver(&mut traffic, &[0, 1], &first);
+        traffic.look();
+        traffic.look();
         traffic.leave(2);
         let second = publish(&mut traffic, 0, 2);
         deliver(&mut traffic, &[0, 1], &second);
@@ -396,15 +414,16 @@ mod tests {
         assert_eq!(traffic.missing(), 0);
         let third = publish(&mut traffic, 0, 3);
         deliver(&mut traffic, &[0, 1], &third);
-        assert_eq!(traffic.faults(0), faults(|f| f.lost = 1));
+        // The first, which it should have heard by then, and the third.
+        assert_eq!(traffic.faults(0), faults(|f| f.lost = 2));
     }
 
     #[test]
     fn foreign_events_are_noted_apart() {
         let mut traffic = traffic();
         deliver(&mut traffic, &[0], br#"["error",{"message":"Rate limit exceeded"}]"#);
-        assert_eq!(traffic.other, 1);
-        assert!(traffic.first_other.as_ref().unwrap().contains("Rate limit"));
+        assert_eq!(traffic.others.count, 1);
+        assert!(traffic.others.warning().unwrap().contains("Rate limit"));
         assert!(traffic.faults(0).none());
     }
 

@@ -53,6 +53,13 @@ impl Swarm {
         Ok(Duration::from_nanos(sys::now_ns() - start))
     }
 
+    /// How far the first connection is that is not closed; empty if all are.
+    pub(crate) fn first_open(&self) -> String {
+        let conns = &self.party.conns;
+        let at = conns.iter().position(|conn| conn.phase != Phase::Closed);
+        at.map(|i| format!("connection {i} is {:?}", conns[i].phase)).unwrap_or_default()
+    }
+
     fn dial_due(&mut self, count: usize, allowed: u64) -> Result<()> {
         loop {
             let i = self.party.conns.len();
@@ -62,6 +69,18 @@ impl Swarm {
             }
             self.dial(i)?;
         }
+    }
+
+    /// As [`Self::dial`] where clients come back: what cannot even be begun is counted as refused. Answers whether it
+    /// was begun.
+    pub(crate) fn dial_again(&mut self, i: usize) -> bool {
+        let Err(error) = self.dial(i) else {
+            return true;
+        };
+        let tally = &mut self.party.tally;
+        tally.refused += 1;
+        tally.first_refusal.get_or_insert(format!("{error:#}"));
+        false
     }
 
     /// Opens connection `i`: the next one, or one that there was before and that is closed.
@@ -106,11 +125,8 @@ impl Party {
     }
 
     fn first_unready(&self) -> String {
-        self.conns
-            .iter()
-            .position(|conn| conn.phase != Phase::Ready)
-            .map(|i| format!("connection {i} is {:?}", self.conns[i].phase))
-            .unwrap_or_default()
+        let at = self.conns.iter().position(|conn| conn.phase != Phase::Ready);
+        at.map(|i| format!("connection {i} is {:?}", self.conns[i].phase)).unwrap_or_default()
     }
 }
 

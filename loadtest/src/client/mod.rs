@@ -56,8 +56,8 @@ pub(crate) trait Driver {
     /// A connection is a member of its room.
     fn ready(&mut self, _conn: usize, _at_ns: u64, _out: &mut Outgoing) {}
 
-    /// A connection is closed: after its goodbye, or by the server in whatever phase.
-    fn gone(&mut self, _conn: usize, _at_ns: u64) {}
+    /// A connection is closed: `orderly` after its goodbye, else by the server in whatever phase.
+    fn gone(&mut self, _conn: usize, _at_ns: u64, _orderly: bool) {}
 }
 
 /// Frames on their way to one connection.
@@ -185,9 +185,19 @@ impl Swarm {
         &self.party.script
     }
 
-    /// Closes a connection without a word, as a phone that loses its network.
+    /// Closes a connection without a word of Engine.IO, as an app that is killed.
     pub(crate) fn cut(&mut self, conn: usize) {
         self.party.conns[conn].close();
+    }
+
+    /// Whether a connection is a member of its room.
+    pub(crate) fn is_ready(&self, conn: usize) -> bool {
+        self.party.conns[conn].phase == Phase::Ready
+    }
+
+    /// Whether a connection is closed, and not dialled again yet.
+    pub(crate) fn is_closed(&self, conn: usize) -> bool {
+        self.party.conns[conn].phase == Phase::Closed
     }
 
     /// Waits for something to happen, until `until_ns` at the latest, and deals with all that has.
@@ -363,7 +373,7 @@ impl Party {
         let (count, first, reason) = match phase {
             Phase::Closed => return Ok(()),
             Phase::Leaving => {
-                driver.gone(i, sys::now_ns());
+                driver.gone(i, sys::now_ns(), true);
                 return Ok(());
             }
             Phase::Ready => {
@@ -380,7 +390,7 @@ impl Party {
         };
         *count += 1;
         first.get_or_insert(reason);
-        driver.gone(i, sys::now_ns());
+        driver.gone(i, sys::now_ns(), false);
         Ok(())
     }
 

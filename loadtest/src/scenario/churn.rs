@@ -92,6 +92,7 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
     }
     let mut swarm = swarm(target, *room_size)?;
     let mut churn = Churn::new(target, &swarm, *slots)?;
+    swarm.forgive();
     let server = Server::new(&target.server_pid);
     server.cpu_ns()?;
     sys::raise_file_limit()?;
@@ -110,14 +111,23 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
         recorder.sample(&server, churn.done, &mut churn.cycles)?;
     }
     let after = Reading::read(&server, &swarm, churn.done)?;
-    let samples = recorder.finish();
+    let samples = recorder.finish(&server, churn.done, &mut churn.cycles)?;
     let stuck = churn.finish(&mut swarm, close + nanos(args.patience))?;
 
     let span = Span::between(&before, &after, &server);
-    let faults = Faults { lost: stuck, disconnected: swarm.tally().disconnected, ..Faults::default() };
+    let tally = swarm.tally();
+    let (disconnected, refused) = (tally.disconnected, tally.refused);
+    let faults = Faults { lost: stuck, disconnected, refused, ..Faults::default() };
     let mut found = found(&server, &swarm, faults, span);
     (found.counted, found.samples) = ("cycles", samples);
     found.curves = vec![("cycle", churn.cycles.curve()), ("until joined", churn.joins.curve())];
+    if stuck > 0 {
+        let step = swarm.first_open();
+        found.warnings.push(format!(
+            "{stuck} cycles did not end: {step}. Joining: no ack of the join (--joined-on?); Ready: none of the leave \
+             (--leave-event ''?); Leaving: the server does not close"
+        ));
+    }
     let report = ChurnReport {
         scenario: "churn",
         slots: *slots,
@@ -207,9 +217,12 @@ impl Driver for Churn {
         }
     }
 
-    fn gone(&mut self, conn: usize, at_ns: u64) {
-        self.done += 1;
+    fn gone(&mut self, conn: usize, at_ns: u64, orderly: bool) {
         self.idle.push(conn);
+        if !orderly {
+            return;
+        }
+        self.done += 1;
         if self.window.contains(&self.started_ns[conn]) {
             self.cycles.record(at_ns.saturating_sub(self.started_ns[conn]));
         }

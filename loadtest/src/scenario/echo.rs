@@ -11,15 +11,16 @@ use serde::Serialize;
 
 use crate::check::{Faults, Sequence, Verdict};
 use crate::cli::TargetArgs;
-use crate::client::script::LEAVE_ACK;
+use crate::client::script::{LEAVE_ACK, Rooms};
 use crate::client::{Driver, Outgoing};
 use crate::latency::{Latencies, Percentiles, in_words_or_dash};
-use crate::load::{self, LoadArgs, Work};
+use crate::load::{self, LoadArgs, Work, warn_of_skipped};
 use crate::procfs::Server;
 use crate::report::{self, Found, Report, short, short_or_dash};
 use crate::scenario::{found, run_id, swarm};
 use crate::stamp::{self, Stamp};
-use crate::text::Namespace;
+use crate::text::{self, Namespace};
+use crate::traffic::Others;
 
 /// The ack id of a connection's first request.
 const FIRST_ACK: u32 = LEAVE_ACK + 1;
@@ -77,7 +78,6 @@ impl Report for EchoReport {
             ("latency p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
         ];
         rows.extend(self.lateness_ms.iter().map(|ms| ("written late by", ms.in_words())));
-        rows.extend([]);
         rows
     }
 
@@ -104,6 +104,8 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
     let span = outcome.span;
     let faults = echoes.faults(swarm.tally().disconnected);
     let mut found = found(&server, &swarm, faults, span);
+    found.warnings.extend(echoes.others.warning());
+    warn_of_skipped(outcome.skipped, &mut found.warnings);
     (found.counted, found.samples) = ("answers", outcome.samples);
     found.curves = vec![("latency", echoes.latencies.curve())];
     let report = EchoReport {
@@ -123,10 +125,13 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
 }
 
 /// One connection's requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Asker {
     sent: u32,
     answered: Sequence,
+    /// The arguments, and where the stamp lies in them.
+    payload: String,
+    stamp_at: usize,
 }
 
 /// The requests of all connections; each is a lane.
@@ -134,9 +139,6 @@ struct Echoes {
     run: u32,
     namespace: Namespace,
     event: String,
-    /// The arguments, and where the stamp lies in them.
-    payload: String,
-    stamp_at: usize,
     askers: Vec<Asker>,
     /// What must follow the stamp.
     filler: Vec<u8>,
@@ -144,12 +146,13 @@ struct Echoes {
     window: Range<u64>,
     latencies: Latencies,
     done: u64,
+    others: Others,
     faults: Faults,
 }
 
 impl Echoes {
     fn new(args: &EchoArgs, run: u32) -> Result<Self> {
-        let Some(before) = args.echo_payload.find("{content}") else {
+        let Some((before, after)) = args.echo_payload.split_once("{content}") else {
             bail!("--echo-payload needs a {{content}}");
         };
         if args.target.payload < stamp::LEN {
@@ -158,18 +161,24 @@ impl Echoes {
         let content: String = ('a'..='z').cycle().take(args.target.payload).collect();
         let mut filler = content.as_bytes()[stamp::LEN..].to_vec();
         filler.push(b'"');
+        let rooms = Rooms::new(&args.target.room_prefix, 1);
+        let asker = |conn: usize| {
+            let before = text::fill(before, &rooms.name(conn), conn);
+            let after = text::fill(after, &rooms.name(conn), conn);
+            let (payload, stamp_at) = (format!("{before}{content}{after}"), before.len());
+            Asker { sent: 0, answered: Sequence::default(), payload, stamp_at }
+        };
         Ok(Self {
             run,
             namespace: Namespace::new(&args.target.namespace)?,
             event: args.echo_event.clone(),
-            payload: args.echo_payload.replace("{content}", &content),
-            stamp_at: before,
-            askers: (0..args.connections).map(|_| Asker::default()).collect(),
+            askers: (0..args.connections).map(asker).collect(),
             filler,
             refill: false,
             window: 0..u64::MAX,
             latencies: Latencies::new()?,
             done: 0,
+            others: Others::default(),
             faults: Faults::default(),
         })
     }
@@ -189,7 +198,9 @@ impl Echoes {
 }
 
 impl Driver for Echoes {
-    fn event(&mut self, _conn: usize, _array: &[u8], _at_ns: u64, _out: &mut Outgoing) {}
+    fn event(&mut self, _conn: usize, array: &[u8], _at_ns: u64, _out: &mut Outgoing) {
+        self.others.note(array);
+    }
 
     fn ack(&mut self, conn: usize, id: u32, array: &[u8], at_ns: u64, out: &mut Outgoing) {
         self.done += 1;
@@ -229,10 +240,10 @@ impl Work for Echoes {
         let seq = asker.sent;
         asker.sent += 1;
         let room = u32::try_from(lane).unwrap_or(u32::MAX);
-        let packet = self.namespace.event(Some(FIRST_ACK + seq), &self.event, &self.payload);
+        let packet = self.namespace.event(Some(FIRST_ACK + seq), &self.event, &asker.payload);
         let mut packet = packet.into_bytes();
         // The arguments end where the packet's last bracket begins.
-        let at = packet.len() - 1 - self.payload.len() + self.stamp_at;
+        let at = packet.len() - 1 - asker.payload.len() + asker.stamp_at;
         Stamp { run: self.run, room, seq, sent_ns }.write(&mut packet[at..]);
         out.text(&packet);
     }

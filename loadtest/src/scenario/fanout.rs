@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::TargetArgs;
 use crate::latency::{Percentiles, in_words_or_dash};
-use crate::load::{self, LoadArgs};
+use crate::load::{self, LoadArgs, warn_of_skipped};
 use crate::procfs::Server;
 use crate::report::{self, Found, Report, short, short_or_dash};
 use crate::scenario::{found, swarm_with_traffic};
@@ -146,7 +146,8 @@ fn measure(
     let several = target.url.len() > 1;
     let faults = traffic.faults(swarm.tally().disconnected);
     let mut found = found(&server, &swarm, faults, span);
-    found.warnings.extend(traffic.warning());
+    found.warnings.extend(traffic.others.warning());
+    warn_of_skipped(outcome.skipped, &mut found.warnings);
     (found.counted, found.samples) = ("deliveries", outcome.samples);
     found.curves.push(("latency", traffic.latency.curve()));
     if several {
@@ -169,7 +170,7 @@ fn measure(
         latency_ms: traffic.latency.percentiles(),
         crossing_ms: if several { traffic.crossing.percentiles() } else { None },
         lateness_ms: outcome.lateness,
-        other_events: traffic.other,
+        other_events: traffic.others.count,
         load: load.in_words("room"),
         found,
     };

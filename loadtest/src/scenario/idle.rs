@@ -152,7 +152,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     let span = Span::between(&start, &connected, &server);
     let faults = traffic.faults(swarm.tally().disconnected);
     let mut found = found(&server, &swarm, faults, span);
-    found.warnings.extend(traffic.warning());
+    found.warnings.extend(traffic.others.warning());
     (found.counted, found.samples) = ("deliveries", samples);
     let connections = args.connections as f64;
     let growth = |now: Option<Memory>, of: fn(Memory) -> u64| {
@@ -172,7 +172,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
         pss_per_connection_fresh: growth(memory_fresh, |memory| memory.pss),
         pss_per_connection_warmed: growth(memory_warmed, |memory| memory.pss),
         held,
-        other_events: traffic.other,
+        other_events: traffic.others.count,
         found,
     };
     report::show(&report, &args.target.output)
@@ -196,7 +196,7 @@ fn hold(
         swarm.turn(traffic, end.min(recorder.due_ns()))?;
         recorder.sample(server, traffic.received, &mut traffic.latency)?;
     }
-    let samples = recorder.finish();
+    let samples = recorder.finish(server, traffic.received, &mut traffic.latency)?;
     let after = Reading::read(server, swarm, traffic.received)?;
     let span = Span::between(&before, &after, server);
     let held = Held {

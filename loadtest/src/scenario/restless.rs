@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::check::Faults;
 use crate::client::{Driver, Outgoing, Swarm};
 use crate::latency::Latencies;
 use crate::load::Work;
@@ -15,6 +16,9 @@ use crate::traffic::Traffic;
 
 /// How long who was refused waits before the next try; the stock client's first pause.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// What was sent so long ago has come, or is lost.
+const SETTLES_IN: Duration = Duration::from_secs(1);
 
 /// Traffic, and who of its members is away.
 pub(super) struct Restless {
@@ -36,6 +40,8 @@ pub(super) struct Restless {
     pub(super) last_back_ns: u64,
     /// From being cut off to being a member again.
     pub(super) back: Latencies,
+    /// When the traffic is looked at next.
+    look_ns: u64,
     random: u64,
 }
 
@@ -59,6 +65,7 @@ impl Restless {
             away: 0,
             last_back_ns: 0,
             back: Latencies::new()?,
+            look_ns: 0,
             random: seed | 1,
         })
     }
@@ -68,15 +75,31 @@ impl Restless {
         self.started_ns = sys::now_ns();
     }
 
-    /// Cuts a member off and lets it come back at once.
-    pub(super) fn cut(&mut self, swarm: &mut Swarm, conn: usize) -> Result<()> {
+    /// Cuts a member off.
+    pub(super) fn cut(&mut self, swarm: &mut Swarm, conn: usize) {
+        self.leave(conn, sys::now_ns());
+        swarm.cut(conn);
+    }
+
+    /// Lets a member come back who was cut off.
+    pub(super) fn dial(&mut self, swarm: &mut Swarm, conn: usize) {
+        if !swarm.dial_again(conn) {
+            self.waiting.push_back((sys::now_ns() + nanos(PAUSE), conn));
+        }
+    }
+
+    /// All that went wrong, provided that nothing more will come.
+    pub(super) fn faults(&self, swarm: &Swarm) -> Faults {
+        let faults = self.traffic.faults(swarm.tally().disconnected);
+        Faults { refused: self.away as u64, ..faults }
+    }
+
+    fn leave(&mut self, conn: usize, at_ns: u64) {
+        self.traffic.leave(conn);
         if self.left_ns[conn] == 0 {
-            self.traffic.leave(conn);
-            self.left_ns[conn] = sys::now_ns();
+            self.left_ns[conn] = at_ns;
             self.away += 1;
         }
-        swarm.cut(conn);
-        swarm.dial(conn)
     }
 
     /// Some member who is there and does not publish; `None` if none was found in a few tries.
@@ -108,12 +131,8 @@ impl Driver for Restless {
     }
 
     /// A fault if the member was there; then it comes back as the stock client would.
-    fn gone(&mut self, conn: usize, at_ns: u64) {
-        if self.left_ns[conn] == 0 {
-            self.traffic.leave(conn);
-            self.left_ns[conn] = at_ns;
-            self.away += 1;
-        }
+    fn gone(&mut self, conn: usize, at_ns: u64, _orderly: bool) {
+        self.leave(conn, at_ns);
         self.waiting.push_back((at_ns + nanos(PAUSE), conn));
     }
 }
@@ -160,11 +179,18 @@ impl Work for Restless {
     }
 
     fn chores(&mut self, swarm: &mut Swarm, now_ns: u64) -> Result<u64> {
+        if now_ns >= self.look_ns {
+            self.look_ns = now_ns + nanos(SETTLES_IN);
+            self.traffic.look();
+        }
         while let Some(&(due, conn)) = self.waiting.front()
             && due <= now_ns
         {
             self.waiting.pop_front();
-            swarm.dial(conn)?;
+            // It may have been cut off and dialled meanwhile.
+            if swarm.is_closed(conn) {
+                self.dial(swarm, conn);
+            }
         }
         let again = self.waiting.front().map_or(u64::MAX, |&(due, _)| due);
         if self.per_s == 0 {
@@ -177,7 +203,8 @@ impl Work for Restless {
             }
             self.cut += 1;
             if let Some(conn) = self.somebody() {
-                self.cut(swarm, conn)?;
+                self.cut(swarm, conn);
+                self.dial(swarm, conn);
             }
         }
     }

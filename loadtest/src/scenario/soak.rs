@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cli::{TargetArgs, parse_duration, parse_rate};
 use crate::latency::{Percentiles, in_words_or_dash};
-use crate::load::{self, LoadArgs, Work};
+use crate::load::{self, LoadArgs, Work, warn_of_skipped};
 use crate::measure::Sample;
 use crate::procfs::Server;
 use crate::report::{self, Found, Report, megabytes_or_dash, short, short_or_dash};
@@ -128,11 +128,12 @@ pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
     let rss = |sample: Option<&Sample>| sample.and_then(|sample| sample.server_rss);
     let (first, last) = (rss(outcome.samples.first()), rss(outcome.samples.last()));
     let worst = outcome.samples.iter().filter_map(|sample| sample.p99).max_by(f64::total_cmp);
-    let faults = restless.traffic.faults(swarm.tally().disconnected + restless.away as u64);
+    let faults = restless.faults(&swarm);
     let mut found = found(&server, &swarm, faults, span);
-    found.warnings.extend(restless.traffic.warning());
+    found.warnings.extend(restless.traffic.others.warning());
     (found.counted, found.samples) = ("deliveries", outcome.samples);
     found.curves = vec![("latency", restless.latencies().curve()), ("back", restless.back.curve())];
+    warn_of_skipped(outcome.skipped, &mut found.warnings);
     let report = SoakReport {
         scenario: "soak",
         rooms: *rooms,
@@ -149,7 +150,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
         refused: swarm.tally().refused,
         rss_first: first,
         rss_last: last,
-        other_events: restless.traffic.other,
+        other_events: restless.traffic.others.count,
         found,
     };
     report::show(&report, &target.output)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::cli::{TargetArgs, parse_duration, parse_rate};
 use crate::client::Swarm;
 use crate::latency::{Percentiles, in_words_or_dash};
-use crate::load::{Load, LoadArgs, Work, drain};
+use crate::load::{Load, LoadArgs, Work, drain, warn_of_skipped};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};
 use crate::procfs::Server;
 use crate::report::{self, Found, Report, megabytes_or_dash, short_or_dash};
@@ -64,8 +64,9 @@ struct StormReport {
     connections: usize,
     stay: usize,
     rate: u64,
-    /// From the cut to the last confirmed join.
-    seconds_to_all_back: f64,
+    /// From the first cut to the last confirmed join; `None` if some never came back.
+    seconds_to_all_back: Option<f64>,
+    /// All the server did meanwhile, for each of them.
     server_cpu_us_per_connect: Option<f64>,
     /// Failed tries; each client tries again after a second.
     refused: u64,
@@ -75,6 +76,8 @@ struct StormReport {
     /// Deliveries to those who stay, before the storm and in it.
     stay_before_ms: Option<Percentiles>,
     stay_meanwhile_ms: Option<Percentiles>,
+    /// How far behind its schedule a broadcast to them was written; part of the latencies.
+    lateness_ms: Option<Percentiles>,
     /// The server's resident bytes before, and the most seen in the storm.
     rss_before: Option<u64>,
     rss_peak: Option<u64>,
@@ -90,7 +93,10 @@ impl Report for StormReport {
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("all back after", format!("{:.2} s", self.seconds_to_all_back)),
+            (
+                "all back after",
+                self.seconds_to_all_back.map_or_else(|| "never".to_owned(), |s| format!("{s:.2} s")),
+            ),
             ("back p50/90/99/99.9/max", in_words_or_dash(self.latency_ms.as_ref())),
             ("tries refused", self.refused.to_string()),
             ("never back", self.never_back.to_string()),
@@ -101,6 +107,7 @@ impl Report for StormReport {
             ),
             ("who stays: before", in_words_or_dash(self.stay_before_ms.as_ref())),
             ("who stays: meanwhile", in_words_or_dash(self.stay_meanwhile_ms.as_ref())),
+            ("written late by", in_words_or_dash(self.lateness_ms.as_ref())),
         ]
     }
 
@@ -139,20 +146,22 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
     let rss_before = server.is_known().then(|| server.rss()).transpose()?;
     let storm = storm(args, &server, &mut swarm, &mut restless, &mut load, staying)?;
     let stay_meanwhile_ms = restless.latencies().percentiles();
+    let curve = restless.latencies().curve();
     for room in restless.published..restless.traffic.rooms() {
-        swarm.send(restless.traffic.publisher(room), |out| {
-            restless.traffic.publish(room, sys::now_ns(), out);
-        });
+        let publisher = restless.traffic.publisher(room);
+        if swarm.is_ready(publisher) {
+            swarm.send(publisher, |out| restless.traffic.publish(room, sys::now_ns(), out));
+        }
     }
     drain(&mut swarm, &mut restless, args.patience)?;
 
     let rss_peak = storm.samples.iter().filter_map(|sample| sample.server_rss).max();
-    let faults = restless.traffic.faults(swarm.tally().disconnected + restless.away as u64);
+    let faults = restless.faults(&swarm);
     let mut found = found(&server, &swarm, faults, storm.span);
-    found.warnings.extend(restless.traffic.warning());
+    found.warnings.extend(restless.traffic.others.warning());
     (found.counted, found.samples) = ("deliveries", storm.samples);
-    found.curves =
-        vec![("back", restless.back.curve()), ("who stays, meanwhile", restless.latencies().curve())];
+    found.curves = vec![("back", restless.back.curve()), ("who stays, meanwhile", curve)];
+    warn_of_skipped(load.skipped(), &mut found.warnings);
     let report = StormReport {
         scenario: "storm",
         connections: *connections,
@@ -165,6 +174,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
         latency_ms: restless.back.percentiles(),
         stay_before_ms,
         stay_meanwhile_ms,
+        lateness_ms: load.lateness(),
         rss_before,
         rss_peak,
         found,
@@ -174,7 +184,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
 
 /// What was seen of the storm itself.
 struct Storm {
-    seconds: f64,
+    seconds: Option<f64>,
     span: Span,
     samples: Vec<Sample>,
 }
@@ -189,21 +199,28 @@ fn storm(
     staying: usize,
 ) -> Result<Storm> {
     const STEP_NS: u64 = 20_000_000;
+    const DIALS_IN_A_ROW: usize = 32;
     let before = Reading::read(server, swarm, restless.done())?;
     let mut recorder = Recorder::new(server, args.within, Some(Duration::ZERO), restless.done())?;
     let start = sys::now_ns();
     for conn in staying..staying + args.connections {
-        swarm.cut(conn);
+        restless.cut(swarm, conn);
     }
     for conn in staying..staying + args.connections {
-        restless.cut(swarm, conn)?;
+        restless.dial(swarm, conn);
+        if conn % DIALS_IN_A_ROW == 0 {
+            // Who stays is heard meanwhile.
+            swarm.turn(restless, 0)?;
+            load.run(swarm, restless, sys::now_ns(), None)?;
+        }
     }
     let end = start + nanos(args.within);
     while restless.away > 0 && sys::now_ns() < end {
         load.run(swarm, restless, sys::now_ns() + STEP_NS, Some((&mut recorder, server)))?;
     }
-    let seconds = restless.last_back_ns.saturating_sub(start) as f64 / 1e9;
+    let seconds = (restless.away == 0).then(|| restless.last_back_ns.saturating_sub(start) as f64 / 1e9);
     let after = Reading::read(server, swarm, restless.done())?;
     load.run(swarm, restless, sys::now_ns() + nanos(AFTER), Some((&mut recorder, server)))?;
-    Ok(Storm { seconds, span: Span::between(&before, &after, server), samples: recorder.finish() })
+    let samples = recorder.finish(server, restless.done(), restless.latencies())?;
+    Ok(Storm { seconds, span: Span::between(&before, &after, server), samples })
 }
