@@ -48,7 +48,7 @@ async function main() {
     rmSync(work, { recursive: true, force: true });
     process.exit(130);
   };
-  process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, interrupted);
   const track = (started) => {
     if (brokenOff) throw new Error('broken off');
     servers = started;

@@ -20,7 +20,7 @@ export async function measure(scenario, server, place) {
   const first = await measureOnce(scenario, server, place);
   if (first.failure || disturbance(first) <= DISTURBED_PERCENT) return first;
   const second = await measureOnce(scenario, server, place);
-  if (second.failure) return { ...first, repeated: true };
+  if (second.failure) return { ...first, repeated: true, failure: second.failure };
   const [kept, dropped] = disturbance(second) < disturbance(first) ? [second, first] : [first, second];
   // A fault stays one, however disturbed the machine was.
   return { ...kept, faults: kept.faults ?? dropped.faults, repeated: true, dropped: { figures: dropped.figures, load: dropped.load } };

@@ -182,9 +182,10 @@ const SHORT: [&str; 4] = ["--warmup", "50ms", "--duration", "300ms"];
 fn every_request_is_answered() {
     let floor = Floor::start(&[]);
     for load in [["--in-flight", "3"], ["--rate", "500"]] {
-        let report = report(&floor.test("echo", &[&["--connections", "20"][..], &SHORT, &load].concat()));
+        let output = floor.test("echo", &[&["--connections", "20"][..], &SHORT, &load].concat());
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{report}");
         assert!(report["done"].as_u64().unwrap() > 50, "{report}");
-        assert_eq!(report["faults"]["lost"], 0);
         assert!(report["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
         assert!(!report["samples"].as_array().unwrap().is_empty());
     }
@@ -250,6 +251,58 @@ fn losses_among_members_who_come_and_go_are_seen() {
     let lost = report["faults"]["lost"].as_u64().unwrap();
     assert!(lost > 10, "{report}");
     assert_eq!(report["faults"]["duplicated"], 0, "{report}");
+}
+
+/// The server dies in the middle: nobody comes back, and that is told, with the publishes that nobody could send.
+#[test]
+fn a_server_that_dies_is_found_out() {
+    let floor = Floor::start(&[]);
+    let (url, pid) = (floor.url.clone(), floor.child.id().to_string());
+    let mut tester = Command::new(BINARY)
+        .args(["soak", "--json", "--url", &url, "--patience", "300ms"])
+        .args(["--rooms", "4", "--members", "20", "--rate", "400", "--reconnects", "100", "--duration", "4s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // To connect takes it one or two hundredths of a second of CPU, to publish many more.
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.split(' ').skip(13).take(2).map(|word| word.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    while ticks() < 10 {
+        assert!(tester.try_wait().unwrap().is_none(), "the tester ended first");
+        std::thread::yield_now();
+    }
+    drop(floor);
+    let output = tester.wait_with_output().unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    // But for those who were on their way back just then.
+    assert!(report["faults"]["disconnected"].as_u64().unwrap() > 60, "{report}");
+    assert_eq!(report["faults"]["refused"], 80, "{report}");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("requests were not sent") && warnings.contains("refused:"), "{warnings}");
+}
+
+#[test]
+fn many_rooms_and_two_servers_are_told_apart() {
+    let (one, two) = (Floor::start(&[]), Floor::start(&[]));
+    let rooms = ["--rooms", "5", "--members", "4"];
+    let output = one.test("rooms", &[&rooms[..], &SHORT].concat());
+    let alone = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{alone}");
+    assert_eq!((&alone["rooms"], &alone["crossing_ms"]), (&json!(5), &Value::Null));
+
+    // Floors do not know each other: whoever is on the other one hears nothing.
+    let patience = ["--patience", "200ms"];
+    let output = one.test("cross", &[&rooms[..], &SHORT, &patience, &["--url", &two.url]].concat());
+    let apart = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{apart}");
+    assert_eq!(apart["nodes"], 2);
+    let (sent, lost) =
+        (apart["broadcasts_sent"].as_u64().unwrap(), apart["faults"]["lost"].as_u64().unwrap());
+    assert_eq!(lost, 2 * sent, "{apart}");
 }
 
 /// The file's flags, the command line's instead of them, and the page.

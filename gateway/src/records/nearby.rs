@@ -5,9 +5,11 @@ use sqlx::any::AnyRow;
 
 use crate::geo::Area;
 
-/// Columns are called `latitude` and `longitude`. The order is about that of the distances.
+/// Columns are called `latitude` and `longitude`. The order is about that of the distances; between two longitudes are 180
+/// degrees at most, the other way round if need be.
 const NEAREST: &str = "latitude BETWEEN $1 AND $2 AND (longitude BETWEEN $3 AND $4 OR longitude BETWEEN $5 AND $6) \
-    ORDER BY (latitude - $7) * (latitude - $7) + (longitude - $8) * (longitude - $8) * $9 LIMIT $10";
+    ORDER BY (latitude - $7) * (latitude - $7) \
+    + (180 - ABS(ABS(longitude - $8) - 180)) * (180 - ABS(ABS(longitude - $8) - 180)) * $9 LIMIT $10";
 
 /// Rows in an area, about the nearest first; `select` ends within its conditions.
 ///

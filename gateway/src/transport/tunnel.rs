@@ -39,7 +39,7 @@ impl Tunnels {
             // Either end may break: the session's own node sees to the rest.
             _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
             () = self.turn() => {
-                // Ended in order, not reset: to both sides it is a transport that closes.
+                // To both sides it is a transport that closes, at worst in the middle of a frame.
                 let _ = tokio::join!(client.shutdown(), server.shutdown());
             }
         }

@@ -217,6 +217,7 @@ describe('a rolling restart', () => {
         // With the node that is started again, so that its return sets nothing off either.
         assert.ok(drain.peakOfAll <= PEAK_MAX * drain.even, `${drain.peakOfAll} handshakes a second, ${drain.even} were even`);
       }
+      assert.ok(seen.away.length > 0, 'nobody was seen to go away');
       assert.ok(Math.max(...seen.away) <= AWAY_MAX_MS, `${Math.max(...seen.away)} ms away`);
     } finally {
       await swarm?.stop();
