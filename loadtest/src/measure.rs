@@ -188,7 +188,7 @@ impl Recorder {
     pub(crate) fn new(server: &Server, length: Duration, every: Option<Duration>, done: u64) -> Result<Self> {
         let every = every.unwrap_or(length / SAMPLES).max(SHORTEST_SAMPLE);
         let now = sys::now_ns();
-        let style = ProgressStyle::with_template("{elapsed} of {len}s {bar:40} {msg}")
+        let style = ProgressStyle::with_template("{elapsed} {bar:40} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         Ok(Self {
             every_ns: nanos(every),
@@ -199,7 +199,7 @@ impl Recorder {
             last_server_cpu_ns: server.cpu_ns()?,
             last_own_cpu_ns: sys::own_cpu_ns()?,
             samples: Vec::new(),
-            bar: ProgressBar::new(length.as_secs()).with_style(style),
+            bar: ProgressBar::new(u64::try_from(length.as_millis())?).with_style(style),
         })
     }
 
@@ -232,7 +232,7 @@ impl Recorder {
             server_core_percent: server.is_known().then(|| share(server_cpu, self.last_server_cpu_ns)),
             own_core_percent: share(own_cpu, self.last_own_cpu_ns),
         };
-        self.bar.set_position((now - self.start_ns) / 1_000_000_000);
+        self.bar.set_position((now - self.start_ns) / 1_000_000);
         let p99 = percentiles.map_or_else(|| "–".to_owned(), |p| format!("{:.2} ms", p.p99));
         self.bar.set_message(format!("{}/s, p99 {p99}", short(sample.per_s)));
         self.samples.push(sample);
