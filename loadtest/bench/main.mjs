@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { machine, versions } from './machine.mjs';
 import { measure } from './measure.mjs';
 import { HELP, readOptions } from './options.mjs';
-import { stopRunning } from './processes.mjs';
+import { stopRunning, whenInterrupted } from './processes.mjs';
 import { Progress } from './progress.mjs';
 import { text, write, writeReadme } from './results.mjs';
 import { scenarios as allScenarios } from './scenarios.mjs';
@@ -48,7 +48,7 @@ async function main() {
     rmSync(work, { recursive: true, force: true });
     process.exit(130);
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, interrupted);
+  whenInterrupted(interrupted);
   const track = (started) => {
     if (brokenOff) throw new Error('broken off');
     servers = started;

@@ -86,6 +86,13 @@ export function stopRunning() {
   for (const child of running) child.kill('SIGKILL');
 }
 
+/** Has `end` called when the runner is told to stop; returns how to call that off. */
+export function whenInterrupted(end) {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+  for (const signal of signals) process.once(signal, end);
+  return () => { for (const signal of signals) process.off(signal, end); };
+}
+
 /** A port below the range from which the tester's connections take theirs. */
 export async function freePort() {
   for (;;) {

@@ -9,14 +9,13 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { Servers, freePort, run, stopRunning } from './processes.mjs';
+import { Servers, freePort, run, stopRunning, whenInterrupted } from './processes.mjs';
 
 const NODES = [0, 1, 2, 5, 10, 20, 40];
 const IN_FLIGHT = [1, 32];
 const PUBLISHES = 50_000;
 const BYTES = 300;
 const LIMIT_MS = 120_000;
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /** Microseconds of CPU that Redis has used. */
 function cpu(port) {
@@ -38,12 +37,11 @@ async function measure(nodes, inFlight) {
   const servers = new Servers(process.env.SERVER_CORE ?? '0', work);
   const listeners = [];
   // Nothing is left running, however this ends.
-  const interrupted = async () => {
+  const calledOff = whenInterrupted(async () => {
     stopRunning();
     await servers.stop();
     process.exit(130);
-  };
-  for (const signal of SIGNALS) process.once(signal, interrupted);
+  });
   try {
     const port = await freePort();
     await servers.start(port, { command: ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', work] });
@@ -58,7 +56,7 @@ async function measure(nodes, inFlight) {
   } finally {
     for (const socket of listeners) socket.destroy();
     await servers.stop();
-    for (const signal of SIGNALS) process.off(signal, interrupted);
+    calledOff();
     rmSync(work, { recursive: true, force: true });
   }
 }

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use crate::cli::{Cli, Command};
 
 /// Flags that cannot be given together.
-const EXCLUSIVE: [(&str, &str); 2] = [("rate", "in-flight"), ("in-flight", "rate")];
+const EXCLUSIVE: [&str; 2] = ["rate", "in-flight"];
 
 /// The flags of `loadtest run`.
 #[derive(Args, Debug)]
@@ -50,21 +50,11 @@ fn line(mut table: Table, flags: &[OsString]) -> Result<Vec<OsString>> {
     };
     let mut line = vec![OsString::from("loadtest"), OsString::from(scenario)];
     for (key, value) in table {
-        let flag = format!("--{key}");
-        let other = EXCLUSIVE.iter().find(|(one, _)| *one == key).map(|(_, other)| format!("--{other}"));
-        let is_replaced = |flag: &String| {
-            let given = |given: &OsString| {
-                given.to_str().is_some_and(|given| {
-                    given
-                        .strip_prefix(flag.as_str())
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-                })
-            };
-            flags.iter().any(given)
-        };
-        if is_replaced(&flag) || other.as_ref().is_some_and(is_replaced) {
+        let excludes = EXCLUSIVE.contains(&key.as_str()).then_some(EXCLUSIVE);
+        if gives(flags, &key) || excludes.is_some_and(|all| all.iter().any(|other| gives(flags, other))) {
             continue;
         }
+        let flag = format!("--{key}");
         let values = match value {
             Value::Array(values) => values,
             value => vec![value],
@@ -81,6 +71,15 @@ fn line(mut table: Table, flags: &[OsString]) -> Result<Vec<OsString>> {
     }
     line.extend(flags.iter().cloned());
     Ok(line)
+}
+
+/// Whether `--name` or `--name=…` is among the flags.
+fn gives(flags: &[OsString], name: &str) -> bool {
+    let given = |flag: &OsString| {
+        let rest = flag.to_str()?.strip_prefix("--")?.strip_prefix(name)?;
+        (rest.is_empty() || rest.starts_with('=')).then_some(())
+    };
+    flags.iter().any(|flag| given(flag).is_some())
 }
 
 #[cfg(test)]

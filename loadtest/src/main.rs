@@ -18,6 +18,7 @@ use crate::cli::{Cli, Command};
 mod check;
 mod cli;
 mod client;
+mod content;
 mod file;
 mod floor;
 mod frame;
@@ -34,6 +35,7 @@ mod text;
 mod token;
 mod traffic;
 mod upgrade;
+mod xorshift;
 
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {

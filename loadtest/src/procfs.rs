@@ -70,10 +70,7 @@ impl Server {
 
     /// Resident bytes now, as cheaply as the kernel tells them: within some pages for each thread.
     pub(crate) fn rss(&self) -> Result<u64> {
-        self.sum(|pid| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            Ok(field(&status, "VmRSS:").context("no VmRSS")? * 1024)
-        })
+        self.sum(resident)
     }
 
     /// Context switches so far of the threads alive now.
@@ -112,9 +109,13 @@ fn memory(pid: u32) -> Result<Memory> {
     {
         return Ok(Memory { rss: rss * 1024, pss: pss * 1024 });
     }
-    let status = fs::read_to_string(dir.join("status"))?;
-    let rss = field(&status, "VmRSS:").context("no VmRSS")? * 1024;
+    let rss = resident(pid)?;
     Ok(Memory { rss, pss: rss })
+}
+
+fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(field(&status, "VmRSS:").context("no VmRSS")? * 1024)
 }
 
 /// The number after `name` at the beginning of a line.

@@ -6,16 +6,17 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::check::{Faults, Sequence, Verdict};
 use crate::cli::TargetArgs;
 use crate::client::script::Rooms;
 use crate::client::{Driver, Outgoing};
+use crate::content::Content;
 use crate::latency::Latencies;
 use crate::load::Work;
-use crate::stamp::{self, Stamp};
-use crate::text::{self, Namespace};
+use crate::stamp::Stamp;
+use crate::text::Namespace;
 
 /// Events that the tester did not cause, such as joins of others or errors.
 #[derive(Debug, Default)]
@@ -67,8 +68,7 @@ pub(crate) struct Traffic {
     run: u32,
     rooms: Vec<Room>,
     members: Vec<Member>,
-    /// What must follow the stamp: the rest of the content and the quote that ends it.
-    filler: Vec<u8>,
+    content: Content,
     /// Whether a returned broadcast makes room for the next one.
     pub(crate) refill: bool,
     /// Latencies count for messages sent, or due, in this span of the monotonic clock.
@@ -88,28 +88,18 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Traffic over connections that are dealt out to `rooms`. `run` should be random.
     pub(crate) fn new(target: &TargetArgs, rooms: &Rooms, connections: usize, run: u32) -> Result<Self> {
-        if target.payload < stamp::LEN {
-            bail!("--payload must be at least {}", stamp::LEN);
-        }
+        let content = Content::new(target.payload)?;
         let namespace = Namespace::new(&target.namespace)?;
-        let content: Vec<u8> = (b'a'..=b'z').cycle().take(target.payload).collect();
-        let content = String::from_utf8(content)?;
-        let mut filler = content.as_bytes()[stamp::LEN..].to_vec();
-        filler.push(b'"');
         let room = |index| -> Result<Room> {
-            let Some((before, after)) = target.publish_payload.split_once("{content}") else {
-                bail!("--publish-payload needs a {{content}}");
-            };
-            let name = rooms.name(index);
             let publisher = rooms.publisher(index);
-            let before = text::fill(before, &name, publisher);
-            let payload = format!("{before}{content}{}", text::fill(after, &name, publisher));
+            let (payload, stamp_at) =
+                content.fill("--publish-payload", &target.publish_payload, &rooms.name(index), publisher)?;
             let packet = namespace.event(None, &target.publish_event, &payload);
             Ok(Room {
                 sent: 0,
                 earlier: [0; 2],
-                publisher: rooms.publisher(index),
-                stamp_at: packet.len() - payload.len() - 1 + before.len(),
+                publisher,
+                stamp_at: packet.len() - payload.len() - 1 + stamp_at,
                 packet: packet.into_bytes(),
             })
         };
@@ -120,7 +110,7 @@ impl Traffic {
             run,
             rooms: (0..rooms.count(connections)).map(room).collect::<Result<_>>()?,
             members: (0..connections).map(member).collect::<Result<_>>()?,
-            filler,
+            content,
             refill: false,
             window: 0..u64::MAX,
             latency: Latencies::new()?,
@@ -132,39 +122,9 @@ impl Traffic {
         })
     }
 
-    /// How many rooms there are.
-    pub(crate) fn rooms(&self) -> usize {
-        self.rooms.len()
-    }
-
-    /// The connection that [`Self::publish`] for this room must be written to.
-    pub(crate) fn publisher(&self, room: usize) -> usize {
-        self.rooms[room].publisher
-    }
-
     /// Whether a connection is a room's publisher.
     pub(crate) fn publishes(&self, conn: usize) -> bool {
         self.rooms[self.members[conn].room as usize].publisher == conn
-    }
-
-    /// Puts out a room's next message, stamped as sent at `sent_ns`.
-    pub(crate) fn publish(&mut self, room: usize, sent_ns: u64, out: &mut Outgoing) {
-        let sender = &mut self.rooms[room];
-        Stamp { run: self.run, room: self.members[sender.publisher].room, seq: sender.sent, sent_ns }
-            .write(&mut sender.packet[sender.stamp_at..]);
-        sender.sent += 1;
-        out.text(&sender.packet);
-    }
-
-    /// Messages published so far, over all rooms.
-    pub(crate) fn sent(&self) -> u64 {
-        self.rooms.iter().map(|room| u64::from(room.sent)).sum()
-    }
-
-    /// Deliveries that have not come yet, to those who are there.
-    pub(crate) fn missing(&self) -> u64 {
-        let missing = |member: &Member| member.sequence.lost(self.rooms[member.room as usize].sent);
-        self.members.iter().map(missing).sum()
     }
 
     /// To be told now and then: what was sent before the last look but one should have come by now.
@@ -204,7 +164,7 @@ impl Traffic {
                 Stamp::read(array, at)?
             }
         };
-        Some((stamp, array[at + stamp::LEN..].starts_with(&self.filler)))
+        Some((stamp, self.content.is_whole(array, at)))
     }
 }
 
@@ -243,12 +203,13 @@ impl Driver for Traffic {
             }
         }
         if conn == room.publisher && self.refill {
-            self.publish(index, at_ns, out);
+            self.issue(index, at_ns, out);
         }
     }
 }
 
-/// Its lanes are the rooms.
+/// Its lanes are the rooms, each request of theirs is a message to all members, and what is missing are deliveries to those
+/// who are there.
 impl Work for Traffic {
     fn lanes(&self) -> usize {
         self.rooms.len()
@@ -259,7 +220,11 @@ impl Work for Traffic {
     }
 
     fn issue(&mut self, lane: usize, sent_ns: u64, out: &mut Outgoing) {
-        self.publish(lane, sent_ns, out);
+        let room = &mut self.rooms[lane];
+        Stamp { run: self.run, room: self.members[room.publisher].room, seq: room.sent, sent_ns }
+            .write(&mut room.packet[room.stamp_at..]);
+        room.sent += 1;
+        out.text(&room.packet);
     }
 
     fn refill(&mut self, refill: bool) {
@@ -271,7 +236,7 @@ impl Work for Traffic {
     }
 
     fn issued(&self) -> u64 {
-        self.sent()
+        self.rooms.iter().map(|room| u64::from(room.sent)).sum()
     }
 
     fn done(&self) -> u64 {
@@ -279,7 +244,8 @@ impl Work for Traffic {
     }
 
     fn missing(&self) -> u64 {
-        self.missing()
+        let missing = |member: &Member| member.sequence.lost(self.rooms[member.room as usize].sent);
+        self.members.iter().map(missing).sum()
     }
 
     fn latencies(&mut self) -> &mut Latencies {
@@ -305,7 +271,7 @@ mod tests {
     /// Publishes one message and returns the event's array as a relay would deliver it.
     fn publish(traffic: &mut Traffic, room: usize, sent_ns: u64) -> Vec<u8> {
         let mut out = Outgoing::new(1);
-        traffic.publish(room, sent_ns, &mut out);
+        traffic.issue(room, sent_ns, &mut out);
         let mut bytes = out.take();
         let found = frame::head(&bytes, 0).unwrap().unwrap();
         let payload = &mut bytes[found.start..found.end];
@@ -340,7 +306,7 @@ mod tests {
                 deliver(&mut traffic, conns, &array);
             }
         }
-        assert_eq!((traffic.sent(), traffic.missing()), (6, 0));
+        assert_eq!((traffic.issued(), traffic.missing()), (6, 0));
         assert_eq!((traffic.received, traffic.others.count), (18, 0));
         assert_eq!(traffic.latency.count(), 18);
         assert!(traffic.faults(0).none());
@@ -439,7 +405,7 @@ mod tests {
         assert!(!out.take().is_empty());
         traffic.event(0, &array, 5, &mut out);
         assert!(out.take().is_empty());
-        assert_eq!(traffic.sent(), 2);
+        assert_eq!(traffic.issued(), 2);
     }
 
     #[test]

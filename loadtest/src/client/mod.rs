@@ -28,6 +28,7 @@ use crate::client::script::Script;
 use crate::frame::{self, Head};
 use crate::sys::{self, Alarm};
 use crate::text::{self, Incoming, Namespace};
+use crate::xorshift::Xorshift;
 
 mod conn;
 mod connect;
@@ -64,14 +65,14 @@ pub(crate) trait Driver {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
-    masks: u64,
+    masks: Xorshift,
     goodbye: bool,
 }
 
 impl Outgoing {
     /// `seed` begins the sequence of frame masks.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { bytes: Vec::new(), masks: seed | 1, goodbye: false }
+        Self { bytes: Vec::new(), masks: Xorshift::new(seed), goodbye: false }
     }
 
     /// Adds one text message.
@@ -87,11 +88,8 @@ impl Outgoing {
     }
 
     fn frame(&mut self, opcode: u8, payload: &[u8]) {
-        // Masks guard proxies against chosen bytes; here they need only differ (xorshift).
-        self.masks ^= self.masks << 13;
-        self.masks ^= self.masks >> 7;
-        self.masks ^= self.masks << 17;
-        let [a, b, c, d, ..] = self.masks.to_ne_bytes();
+        // Masks guard proxies against chosen bytes; here they need only differ.
+        let [a, b, c, d, ..] = self.masks.next().to_ne_bytes();
         frame::write_masked(&mut self.bytes, opcode, payload, [a, b, c, d]);
     }
 

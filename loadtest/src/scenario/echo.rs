@@ -13,13 +13,14 @@ use crate::check::{Faults, Sequence, Verdict};
 use crate::cli::TargetArgs;
 use crate::client::script::{LEAVE_ACK, Rooms};
 use crate::client::{Driver, Outgoing};
+use crate::content::Content;
 use crate::latency::{Latencies, Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs, Work, warn_of_skipped};
 use crate::procfs::Server;
 use crate::report::{self, Found, Report, short, short_or_dash};
 use crate::scenario::{found, run_id, swarm};
-use crate::stamp::{self, Stamp};
-use crate::text::{self, Namespace};
+use crate::stamp::Stamp;
+use crate::text::Namespace;
 use crate::traffic::Others;
 
 /// The ack id of a connection's first request.
@@ -140,8 +141,7 @@ struct Echoes {
     namespace: Namespace,
     event: String,
     askers: Vec<Asker>,
-    /// What must follow the stamp.
-    filler: Vec<u8>,
+    content: Content,
     refill: bool,
     window: Range<u64>,
     latencies: Latencies,
@@ -152,28 +152,19 @@ struct Echoes {
 
 impl Echoes {
     fn new(args: &EchoArgs, run: u32) -> Result<Self> {
-        let Some((before, after)) = args.echo_payload.split_once("{content}") else {
-            bail!("--echo-payload needs a {{content}}");
-        };
-        if args.target.payload < stamp::LEN {
-            bail!("--payload must be at least {}", stamp::LEN);
-        }
-        let content: String = ('a'..='z').cycle().take(args.target.payload).collect();
-        let mut filler = content.as_bytes()[stamp::LEN..].to_vec();
-        filler.push(b'"');
+        let content = Content::new(args.target.payload)?;
         let rooms = Rooms::new(&args.target.room_prefix, 1);
-        let asker = |conn: usize| {
-            let before = text::fill(before, &rooms.name(conn), conn);
-            let after = text::fill(after, &rooms.name(conn), conn);
-            let (payload, stamp_at) = (format!("{before}{content}{after}"), before.len());
-            Asker { sent: 0, answered: Sequence::default(), payload, stamp_at }
+        let asker = |conn: usize| -> Result<Asker> {
+            let (payload, stamp_at) =
+                content.fill("--echo-payload", &args.echo_payload, &rooms.name(conn), conn)?;
+            Ok(Asker { sent: 0, answered: Sequence::default(), payload, stamp_at })
         };
         Ok(Self {
             run,
             namespace: Namespace::new(&args.target.namespace)?,
             event: args.echo_event.clone(),
-            askers: (0..args.connections).map(asker).collect(),
-            filler,
+            askers: (0..args.connections).map(asker).collect::<Result<_>>()?,
+            content,
             refill: false,
             window: 0..u64::MAX,
             latencies: Latencies::new()?,
@@ -187,11 +178,11 @@ impl Echoes {
         Faults { lost: self.missing(), disconnected, ..self.faults }
     }
 
-    /// Whether the answer has the content that was sent on this connection as request `seq`.
-    fn content(&self, conn: usize, seq: u32, array: &[u8]) -> Option<Stamp> {
+    /// The stamp of an answer that has the content that was sent on this connection as request `seq`.
+    fn stamp(&self, conn: usize, seq: u32, array: &[u8]) -> Option<Stamp> {
         let at = Stamp::find(array)?;
         let stamp = Stamp::read(array, at)?;
-        let whole = array[at + stamp::LEN..].starts_with(&self.filler);
+        let whole = self.content.is_whole(array, at);
         let ours = stamp.run == self.run && stamp.room as usize == conn && stamp.seq == seq;
         (whole && ours).then_some(stamp)
     }
@@ -209,7 +200,7 @@ impl Driver for Echoes {
             self.faults.misrouted += 1;
             return;
         }
-        let Some(stamp) = self.content(conn, seq, array) else {
+        let Some(stamp) = self.stamp(conn, seq, array) else {
             self.faults.corrupt += 1;
             return;
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::TargetArgs;
 use crate::latency::{Percentiles, in_words_or_dash};
-use crate::load::{self, LoadArgs, warn_of_skipped};
+use crate::load::{self, LoadArgs, Work, warn_of_skipped};
 use crate::procfs::Server;
 use crate::report::{self, Found, Report, short, short_or_dash};
 use crate::scenario::{found, swarm_with_traffic};
@@ -162,7 +162,7 @@ fn measure(
         in_flight: load.rate.is_none().then_some(load.in_flight),
         rate: load.rate,
         connects_per_s: connections as f64 / connecting.as_secs_f64(),
-        broadcasts_sent: traffic.sent(),
+        broadcasts_sent: traffic.issued(),
         broadcasts_per_s: outcome.issued_per_s,
         deliveries: span.done,
         deliveries_per_s: span.done_per_s(),

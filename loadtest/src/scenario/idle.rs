@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::{TargetArgs, parse_duration};
 use crate::client::Swarm;
-use crate::load::{drain, pass};
+use crate::load::{Work, drain, pass};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};
 use crate::procfs::{Memory, Server};
 use crate::report::{self, Found, Report, short, short_or_dash};
@@ -138,9 +138,9 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     pass(&mut swarm, &mut traffic, args.settle)?;
     let memory_fresh = memory()?;
 
-    for room in 0..traffic.rooms() {
-        swarm.send(traffic.publisher(room), |out| {
-            traffic.publish(room, sys::now_ns(), out);
+    for room in 0..traffic.lanes() {
+        swarm.send(traffic.conn(room), |out| {
+            traffic.issue(room, sys::now_ns(), out);
         });
     }
     drain(&mut swarm, &mut traffic, args.patience)?;

@@ -13,6 +13,7 @@ use crate::load::Work;
 use crate::measure::nanos;
 use crate::sys;
 use crate::traffic::Traffic;
+use crate::xorshift::Xorshift;
 
 /// How long who was refused waits before the next try; the stock client's first pause.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ pub(super) struct Restless {
     pub(super) published: usize,
     /// Members cut off by the clock in a second; 0: none but those that are cut by hand.
     per_s: u64,
-    /// When the clock was started, and how many it has cut off.
+    /// Since when, and how many it has cut off.
     started_ns: u64,
     cut: u64,
     /// When each connection was cut off; 0 while it is there.
@@ -42,11 +43,11 @@ pub(super) struct Restless {
     pub(super) back: Latencies,
     /// When the traffic is looked at next.
     look_ns: u64,
-    random: u64,
+    random: Xorshift,
 }
 
 impl Restless {
-    /// Publishes to the first `published` rooms; `per_s` members are cut off in a second.
+    /// Publishes to the first `published` rooms; from now on `per_s` members are cut off in a second.
     pub(super) fn new(
         traffic: Traffic,
         connections: usize,
@@ -66,13 +67,8 @@ impl Restless {
             last_back_ns: 0,
             back: Latencies::new()?,
             look_ns: 0,
-            random: seed | 1,
+            random: Xorshift::new(seed),
         })
-    }
-
-    /// Starts the clock that cuts members off.
-    pub(super) fn start(&mut self) {
-        self.started_ns = sys::now_ns();
     }
 
     /// Cuts a member off.
@@ -106,10 +102,7 @@ impl Restless {
     fn somebody(&mut self) -> Option<usize> {
         const TRIES: usize = 16;
         (0..TRIES).find_map(|_| {
-            self.random ^= self.random << 13;
-            self.random ^= self.random >> 7;
-            self.random ^= self.random << 17;
-            let conn = usize::try_from(self.random >> 16).unwrap_or_default() % self.left_ns.len();
+            let conn = usize::try_from(self.random.next() >> 16).unwrap_or_default() % self.left_ns.len();
             (self.left_ns[conn] == 0 && !self.traffic.publishes(conn)).then_some(conn)
         })
     }

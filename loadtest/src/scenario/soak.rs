@@ -114,12 +114,11 @@ pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
     }
     let connections = rooms * members;
     let (mut swarm, traffic) = swarm_with_traffic(target, connections, *members)?;
-    let mut restless = Restless::new(traffic, connections, *rooms, args.reconnects, random())?;
     let server = Server::new(&target.server_pid);
     server.cpu_ns()?;
     swarm.connect(connections, target.ramp)?;
     swarm.forgive();
-    restless.start();
+    let mut restless = Restless::new(traffic, connections, *rooms, args.reconnects, random())?;
     let mut load = LoadArgs::at_rate(args.rate, args.duration, args.patience);
     load.sample = args.sample;
     let outcome = load::drive(&mut swarm, &mut restless, &server, &load)?;

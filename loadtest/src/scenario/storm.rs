@@ -147,10 +147,10 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
     let storm = storm(args, &server, &mut swarm, &mut restless, &mut load, staying)?;
     let stay_meanwhile_ms = restless.latencies().percentiles();
     let curve = restless.latencies().curve();
-    for room in restless.published..restless.traffic.rooms() {
-        let publisher = restless.traffic.publisher(room);
+    for room in restless.published..restless.traffic.lanes() {
+        let publisher = restless.traffic.conn(room);
         if swarm.is_ready(publisher) {
-            swarm.send(publisher, |out| restless.traffic.publish(room, sys::now_ns(), out));
+            swarm.send(publisher, |out| restless.traffic.issue(room, sys::now_ns(), out));
         }
     }
     drain(&mut swarm, &mut restless, args.patience)?;
