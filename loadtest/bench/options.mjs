@@ -1,6 +1,6 @@
 // The command line and the environment of the runner, read once.
 
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
 export const ROOT = new URL('../..', import.meta.url).pathname;
@@ -59,9 +59,10 @@ export function readOptions(argv, env, servers) {
     idle: count('--idle', values.idle),
     only: new RegExp(values.only),
     servers: wanted,
-    gateway: env.GATEWAY ?? join(built, 'gateway'),
-    loadtest: env.LOADTEST ?? join(built, 'loadtest'),
-    peers: env.PEERS ?? join(ROOT, 'loadtest/peers/socketioxide/target'),
+    // Servers are started in a directory of their own.
+    gateway: resolve(env.GATEWAY ?? join(built, 'gateway')),
+    loadtest: resolve(env.LOADTEST ?? join(built, 'loadtest')),
+    peers: resolve(env.PEERS ?? join(ROOT, 'loadtest/peers/socketioxide/target')),
     gatewayEnv: Object.fromEntries((env.GATEWAY_ENV ?? '').split(/\s+/).filter(Boolean).map(setting)),
     serverCore: env.SERVER_CORE ?? '0',
     testCore: env.TEST_CORE ?? '1',
