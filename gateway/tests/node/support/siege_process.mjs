@@ -1,0 +1,16 @@
+// One part of a siege in a process of its own; see `siege.mjs`. The role is the argument, commands come over IPC.
+
+const [role] = process.argv.slice(2);
+const { part } = await import(`./siege_${role}.mjs`);
+
+const commands = part();
+
+process.on('message', async ({ id, command, payload }) => {
+  if (command === 'end') {
+    await commands.end?.();
+    process.send({ id, answer: true }, () => process.exit(0));
+    return;
+  }
+  process.send({ id, answer: await commands[command](payload) });
+});
+process.on('disconnect', () => process.exit(0));
