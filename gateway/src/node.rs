@@ -258,7 +258,7 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            engine.tick(Instant::now());
+            engine.tick(Instant::now()).await;
         }
     });
     context.tasks.spawn_until_stop(control::tell_left_over(Arc::clone(&transports.engine)));
