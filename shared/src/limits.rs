@@ -290,6 +290,10 @@ pub const SUBSCRIBE_LINGER_MS: u64 = 3_000;
 /// Milliseconds that entering a room waits for the confirmation of its channel.
 pub const SUBSCRIBE_WAIT_MS: u64 = 2_000;
 
+/// Milliseconds that no task of a node's workers may have run for its lease to be renewed. Longer than any work
+/// takes, and short enough that the clients of workers which stand still for good are soon told to be gone.
+pub const WORKERS_SILENT_MAX_MS: u64 = 10_000;
+
 /// Milliseconds between two messages of a node to itself through Redis.
 pub const CANARY_EVERY_MS: u64 = 1_000;
 
