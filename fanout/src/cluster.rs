@@ -26,7 +26,7 @@ use crate::presence::store::{Kept, Store};
 use crate::redis::{Commands, Link, Listener, Message, Posts, Script, Subscriber};
 use crate::registry::{NamespaceRooms, SocketInfo};
 use crate::room::Room;
-use crate::stats::Stats;
+use crate::stats::{Distributions, Stats};
 
 /// How a node is one of many.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ pub(crate) struct Exchange {
 /// The cluster, as one node sees it.
 pub(crate) struct Cluster {
     pub(crate) node: NodeId,
+    link: Link,
     pub(crate) commands: Arc<Commands>,
     pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) presence: ClusterPresence,
@@ -138,7 +139,7 @@ impl Cluster {
     ) -> (Self, mpsc::Receiver<Exchange>) {
         let link = Link::new(options.redis);
         let channels = Channels::new(&options.channel_prefix);
-        let commands = Arc::new(Commands::new(link.clone(), Arc::clone(&stats)));
+        let commands = Arc::new(Commands::new(link.clone(), "commands", Arc::clone(&stats)));
         let mut standing = Vec::new();
         let mut patterns = Vec::new();
         for namespace in namespaces.keys().map(Namespace::as_str) {
@@ -149,7 +150,7 @@ impl Cluster {
             patterns.push(channels.sockets_of_node(namespace, node.as_str()));
         }
         let canary = format!("{}canary:{node}:{:016x}", options.key_prefix, rand::random::<u64>());
-        let subscriber = Arc::new(Subscriber::new(link, standing, patterns, canary, Arc::clone(&stats)));
+        let subscriber = Arc::new(Subscriber::new(link.clone(), standing, patterns, canary, Arc::clone(&stats)));
         let store = Store::redis(Arc::clone(&commands), &options.key_prefix);
         let terms = Terms { node, lease: options.lease, holdback, info: options.advertise };
         let local = Arc::new(Registry(namespaces.clone()));
@@ -157,6 +158,7 @@ impl Cluster {
         let (exchanges, received) = mpsc::channel(EXCHANGE_QUEUE_MAX);
         let cluster = Self {
             node,
+            link,
             commands,
             subscriber,
             presence,
@@ -191,6 +193,15 @@ impl Cluster {
             self.sing(),
             self.watch_commands(),
         );
+    }
+
+    /// Renews the lease on a connection of its own: for a thread that no client's work can hold up.
+    pub(crate) async fn run_apart(&self) {
+        // Its failures are those of the other connections, which are counted.
+        let stats = Arc::new(Stats::new(Distributions::ignored()));
+        let commands = Arc::new(Commands::new(self.link.clone(), "lease", stats));
+        let store = Store::redis(Arc::clone(&commands), &self.prefix);
+        tokio::join!(commands.run(), self.presence.renew_apart(&store));
     }
 
     /// Publishes the canary: what this node does not hear of itself it does not hear of others.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use shared::limits::DELIVERIES_PER_TURN;
 use tokio::sync::Notify;
 
 use crate::outbox::Outbox;
@@ -58,14 +59,19 @@ impl Courier {
 
     /// Carries until the task is dropped. Dropping it loses nothing that is not dropped with the node.
     pub async fn run(&self) {
-        let mut rooms = Vec::new();
+        let mut rooms: Vec<Arc<Room>> = Vec::new();
         let mut outboxes = Vec::new();
         loop {
             self.work.notified().await;
             loop {
                 std::mem::swap(&mut *self.rooms.lock(), &mut rooms);
+                let mut delivered = 0;
                 for room in rooms.drain(..) {
-                    room.settle();
+                    delivered += room.settle();
+                    if delivered >= DELIVERIES_PER_TURN {
+                        delivered = 0;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 std::mem::swap(&mut *self.outboxes.lock(), &mut outboxes);
                 if outboxes.is_empty() {

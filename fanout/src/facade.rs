@@ -168,6 +168,14 @@ impl Fanout {
         }
     }
 
+    /// Keeps the lease from lapsing while the workers are busy: to be run until the node stops, by a thread that is no
+    /// worker. A node alone has none, and this ends at once.
+    pub async fn run_apart(&self) {
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            cluster.run_apart().await;
+        }
+    }
+
     async fn forward_gone(&self, mut gone: mpsc::Receiver<Moved>) {
         while let Some(gone) = gone.recv().await {
             self.tell_moved(gone).await;

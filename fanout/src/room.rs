@@ -180,16 +180,18 @@ impl Room {
         }
     }
 
-    /// Delivers everything that waits to those who are members now.
-    pub(crate) fn settle(&self) {
+    /// Delivers everything that waits to those who are members now. Answers how many deliveries that were at the
+    /// most.
+    pub(crate) fn settle(&self) -> usize {
         let members = self.members.lock();
-        self.settle_locked(&members);
+        self.settle_locked(&members)
     }
 
-    fn settle_locked(&self, members: &Members) {
+    fn settle_locked(&self, members: &Members) -> usize {
         if !self.is_dirty() {
-            return;
+            return 0;
         }
+        let mut delivered = 0;
         let mut scheduled = Schedule::default();
         loop {
             let (waiting, since) = {
@@ -204,6 +206,7 @@ impl Room {
             };
             Stats::add(&self.stats.batches, 1);
             for run in waiting.chunk_by(|a, b| a.except == b.except && a.volatile == b.volatile) {
+                delivered += members.map.len();
                 self.deliver(members, run, &mut scheduled);
             }
             let lag = since.map(|since| since.elapsed()).unwrap_or_default();
@@ -212,6 +215,7 @@ impl Room {
             self.stats.distributions.fanout_size.record(members.map.len() as f64);
         }
         scheduled.hand_over();
+        delivered
     }
 
     /// One run of broadcasts to the same receivers: joined into one item for every outbox.

@@ -50,11 +50,11 @@ impl Acks {
         Some(Question { acks: Arc::clone(self), id, answers })
     }
 
-    /// A socket has answered `id`.
-    pub(crate) fn answer(&self, id: u64, socket: SocketId, answer: &str) {
-        let Some(mut pending) = self.pending.get_mut(&id) else { return };
+    /// A socket has answered `id`; false when it was not asked, or has answered before.
+    pub(crate) fn answer(&self, id: u64, socket: SocketId, answer: &str) -> bool {
+        let Some(mut pending) = self.pending.get_mut(&id) else { return false };
         if !pending.asked.remove(&socket) {
-            return;
+            return false;
         }
         let fits = pending.bytes + answer.len() <= ACK_BYTES_MAX;
         let answer = if fits { answer } else { "null" };
@@ -66,6 +66,7 @@ impl Acks {
         if all {
             self.pending.remove(&id);
         }
+        true
     }
 }
 
@@ -101,10 +102,10 @@ mod tests {
     async fn an_answer_counts_once_and_only_from_who_was_asked() {
         let acks = Arc::new(Acks::default());
         let mut question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
-        acks.answer(question.id(), socket(1), "1");
-        acks.answer(question.id(), socket(1), "2");
-        acks.answer(question.id(), socket(3), "3");
-        acks.answer(question.id() + 1, socket(2), "4");
+        assert!(acks.answer(question.id(), socket(1), "1"));
+        assert!(!acks.answer(question.id(), socket(1), "2"));
+        assert!(!acks.answer(question.id(), socket(3), "3"));
+        assert!(!acks.answer(question.id() + 1, socket(2), "4"));
         assert_eq!(question.next().await.as_deref(), Some("1"));
         acks.answer(question.id(), socket(2), "5");
         assert_eq!(question.next().await.as_deref(), Some("5"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fanout::{Control, LocalSocket, Reply, Sequenced};
 use shared::adapter::Body;
 use shared::ids::SocketId;
+use shared::limits::SOCKETS_PER_TURN;
 use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
@@ -18,8 +19,9 @@ pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Contro
     while let Some(control) = controls.recv().await {
         match control {
             Control::Disconnect { sockets, close } => {
-                for socket in sockets {
-                    disconnect(&engine, &socket, close);
+                for some in sockets.chunks(SOCKETS_PER_TURN) {
+                    some.iter().for_each(|socket| disconnect(&engine, socket, close));
+                    tokio::task::yield_now().await;
                 }
             }
             Control::Ask { sockets, body, timeout, reply } => {
@@ -99,8 +101,9 @@ async fn ask(
     reply.asked(count).await;
     if let Some(first) = sockets.first() {
         let packet = body.encode(first.namespace().as_str(), Some(question.id()));
-        for socket in &sockets {
-            context.fanout.emit(socket, packet.clone());
+        for some in sockets.chunks(SOCKETS_PER_TURN) {
+            some.iter().for_each(|socket| context.fanout.emit(socket, packet.clone()));
+            tokio::task::yield_now().await;
         }
     }
     // Who has not answered by then is missing; the asker counts.

@@ -60,6 +60,8 @@ pub(crate) enum StartError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     #[error("cannot set the client for push notifications up: {0}")]
     Push(#[from] reqwest::Error),
+    #[error("cannot start the thread that keeps the lease: {0}")]
+    Thread(std::io::Error),
     #[error("the system gives no randomness: {0}")]
     Randomness(argon2::password_hash::Error),
 }
@@ -112,6 +114,11 @@ impl Node {
             stopping: stopping.clone(),
         };
         run_parts(&context, &transports, events);
+        let apart = context.fanout.clone();
+        let keep_lease = async move { apart.run_apart().await };
+        if context.fanout.is_clustered() {
+            context.tasks.spawn_thread_until_stop("lease", keep_lease).map_err(StartError::Thread)?;
+        }
         context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer), told));
         let places = usize::try_from(file_limit().saturating_sub(RESERVED_FILES / 2)).unwrap_or(usize::MAX);
         let public_door = door(public_router(site.clone()), true);
@@ -258,7 +265,7 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            engine.tick(Instant::now());
+            engine.tick(Instant::now()).await;
         }
     });
     context.tasks.spawn_until_stop(control::tell_left_over(Arc::clone(&transports.engine)));

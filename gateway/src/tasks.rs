@@ -1,6 +1,7 @@
 //! Every task has an owner that waits for it.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -29,6 +30,24 @@ impl Tasks {
         self.tracker.spawn(async move {
             stopping.run_until_cancelled_owned(future).await;
         });
+    }
+
+    /// Starts a thread that runs `future` until the node stops, and nothing else: no other task can hold it up.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread or no files for its runtime.
+    pub(crate) fn spawn_thread_until_stop(
+        &self,
+        name: &str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stopping, running) = (self.stopping.clone(), self.tracker.token());
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(stopping.run_until_cancelled_owned(Box::pin(future)));
+            drop(running);
+        })?;
+        Ok(())
     }
 
     /// Ends the tasks that run until the node stops, and waits for all tasks, `at_most` so long.

@@ -46,6 +46,66 @@ pub const CONTROL_FRAMES_PER_SECOND: u32 = 10;
 /// Control frames that a client may send at once.
 pub const CONTROL_FRAMES_BURST: u32 = 50;
 
+/// CONNECT packets a second that a client may send for long, whether they are accepted or refused. Every
+/// DISCONNECT needs an accepted one, so it bounds both.
+pub const CONNECTS_PER_SECOND: u32 = 10;
+
+/// CONNECT packets that a client may send at once: far more than there are namespaces.
+pub const CONNECTS_BURST: u32 = 50;
+
+/// Engine.IO packets without a meaning for the server (open, upgrade, noop) that a client may send a second.
+pub const IGNORED_PACKETS_PER_SECOND: u32 = 10;
+
+/// Such packets that a client may send at once.
+pub const IGNORED_PACKETS_BURST: u32 = 50;
+
+/// Acks a second that answer nothing the server still asks. A client whose answers come after the question's
+/// time is over sends some without a fault of its own.
+pub const UNASKED_ACKS_PER_SECOND: u32 = 100;
+
+/// Such acks at once: a client that was asleep answers everything that waited in its outbox.
+pub const UNASKED_ACKS_BURST: u32 = 2_048;
+
+/// Incomplete pieces of WebSocket messages that a client may send a second for long.
+pub const FRAGMENTS_PER_SECOND: u32 = 1_000;
+
+/// Incomplete pieces of WebSocket messages that a client may send at once: one message in as many pieces as
+/// it may have.
+pub const FRAGMENTS_BURST: u32 = FRAGMENTS_MAX;
+
+/// Bytes below which a read that completes no frame counts as a partial read. A message in transit arrives in
+/// larger pieces, but for its last one: the smallest segment that networks use has 536 bytes.
+pub const PARTIAL_READ_BYTES: usize = 512;
+
+/// Partial reads a second that a client may cause for long.
+pub const PARTIAL_READS_PER_SECOND: u32 = 200;
+
+/// Partial reads that a client may cause at once.
+pub const PARTIAL_READS_BURST: u32 = 2_000;
+
+/// Bytes that a connection's task reads at once.
+pub const READ_MAX_BYTES: usize = 16 * 1024;
+
+/// Units of work that one poll of a connection's task may do before the other tasks have their turn. A frame
+/// costs one unit, each started KiB of it another, and a packet that runs a handler
+/// [`HANDLER_COST`] more: some 50 µs in all.
+pub const TURN_COST: u32 = 64;
+
+/// Units of work of a packet that runs a handler, beside those of its frame.
+pub const HANDLER_COST: u32 = 8;
+
+/// Sessions whose deadline has come that are looked at before the other tasks have their turn.
+pub const DEADLINES_PER_TURN: usize = 128;
+
+/// Sockets that another server's request is carried out for before the other tasks have their turn.
+pub const SOCKETS_PER_TURN: usize = 64;
+
+/// Connections that are accepted before the other tasks have their turn.
+pub const ACCEPTS_PER_TURN: u32 = 16;
+
+/// Packets put into outboxes by broadcasts before the other tasks have their turn.
+pub const DELIVERIES_PER_TURN: usize = 1_024;
+
 /// Bytes of an HTTP request's head.
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 
@@ -178,6 +238,7 @@ pub const RESERVED_FILES: u64 = 1_000;
 
 const _: () = assert!(IPV6_PREFIX_BITS > 0 && IPV6_PREFIX_BITS <= 128);
 const _: () = assert!(CONTROL_PAYLOAD_MAX < 126);
+const _: () = assert!(FRAGMENTS_BURST + FRAGMENTS_PER_SECOND <= 65_535);
 const _: () = assert!(BATCH_BYTES_MAX <= 64 * 1024);
 const _: () = assert!(CHAT_HISTORY <= PAGE_MAX);
 
@@ -228,6 +289,10 @@ pub const SUBSCRIBE_LINGER_MS: u64 = 3_000;
 
 /// Milliseconds that entering a room waits for the confirmation of its channel.
 pub const SUBSCRIBE_WAIT_MS: u64 = 2_000;
+
+/// Milliseconds that no task of a node's workers may have run for its lease to be renewed. Longer than any work
+/// takes, and short enough that the clients of workers which stand still for good are soon told to be gone.
+pub const WORKERS_SILENT_MAX_MS: u64 = 10_000;
 
 /// Milliseconds between two messages of a node to itself through Redis.
 pub const CANARY_EVERY_MS: u64 = 1_000;

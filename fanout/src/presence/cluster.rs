@@ -77,6 +77,8 @@ pub(crate) struct ClusterPresence {
     pub(super) indexed: DashMap<String, Arc<str>>,
     pub(super) table: tokio::sync::Mutex<()>,
     pub(super) leases: Mutex<Table>,
+    /// When a task of the workers last noted that it runs.
+    pub(super) beaten: Mutex<Option<Instant>>,
     /// Incarnations since all members were last registered under one.
     pub(super) forerunners: Mutex<Vec<String>>,
     /// The store may not say what is true here.
@@ -134,6 +136,7 @@ impl ClusterPresence {
             indexed: DashMap::new(),
             table: tokio::sync::Mutex::default(),
             leases: Mutex::default(),
+            beaten: Mutex::default(),
             forerunners: Mutex::default(),
             unsaid: AtomicBool::new(false),
             opened: AtomicBool::new(false),
@@ -263,6 +266,7 @@ impl ClusterPresence {
     /// Does a node's duties until the task is dropped.
     pub(crate) async fn run(&self) {
         tokio::join!(
+            self.beat(),
             self.keep_lease(),
             self.settle_estates(),
             self.settle_lingering(),

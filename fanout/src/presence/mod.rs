@@ -12,6 +12,7 @@ mod model;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
+mod vitals;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -54,6 +54,8 @@ struct Node {
     presence: Arc<ClusterPresence>,
     sockets: Arc<Sockets>,
     faults: Arc<Mutex<Faults>>,
+    /// The way to the store of the thread that keeps the lease.
+    apart: Arc<Store>,
     task: JoinHandle<()>,
     /// It has lost answers.
     flaky: bool,
@@ -112,14 +114,16 @@ impl World {
         self.next += 1;
         let id = NodeId::from_random(self.next.to_le_bytes());
         let faults = Arc::<Mutex<Faults>>::default();
-        let store = Store::Model(Handle { server: Arc::clone(&self.server), faults: Arc::clone(&faults) });
+        let way =
+            || Store::Model(Handle { server: Arc::clone(&self.server), faults: Arc::clone(&faults) });
         let sockets = Arc::<Sockets>::default();
         let terms = Terms { node: id, lease: LEASE, holdback: HOLDBACK, info: String::new() };
         let stats = Arc::new(Stats::new(Distributions::ignored()));
         let local: Arc<dyn Local> = sockets.clone();
-        let presence = Arc::new(ClusterPresence::new(terms, store, local, self.gone.clone(), stats));
-        let task = run_node(&presence);
-        self.nodes.push(Node { presence, sockets, faults, task, flaky: false });
+        let presence = Arc::new(ClusterPresence::new(terms, way(), local, self.gone.clone(), stats));
+        let apart = Arc::new(way());
+        let task = run_node(&presence, &apart);
+        self.nodes.push(Node { presence, sockets, faults, apart, task, flaky: false });
     }
 
     async fn enter(&mut self, at: usize, room: &str, user: &str) {
@@ -199,10 +203,12 @@ impl World {
 }
 
 /// What a node does by itself, as long as it is not frozen or dead.
-fn run_node(presence: &Arc<ClusterPresence>) -> JoinHandle<()> {
-    let running = Arc::clone(presence);
+fn run_node(presence: &Arc<ClusterPresence>, apart: &Arc<Store>) -> JoinHandle<()> {
+    let (running, apart) = (Arc::clone(presence), Arc::clone(apart));
     #[expect(clippy::disallowed_methods, reason = "aborted when its node dies")]
-    tokio::spawn(async move { running.run().await })
+    tokio::spawn(async move {
+        tokio::join!(running.run(), running.renew_apart(&apart));
+    })
 }
 
 async fn run(seed: u64) {
@@ -285,7 +291,7 @@ fn a_node_that_was_frozen_is_there_again_before_it_counts() {
         world.nodes[1].task.abort();
         tokio::time::sleep(LEASE * 3).await;
         assert_eq!(world.nodes[0].presence.count("/#z").await.unwrap().count.sockets, 1, "seed {seed}");
-        world.nodes[1].task = run_node(&world.nodes[1].presence);
+        world.nodes[1].task = run_node(&world.nodes[1].presence, &world.nodes[1].apart);
         for at in [1, 0] {
             let counted = world.nodes[at].presence.count("/#z").await.unwrap();
             assert_eq!((counted.count.sockets, counted.count.users), (2, 2), "seed {seed}: node {at}");

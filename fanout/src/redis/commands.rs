@@ -28,6 +28,8 @@ const MISSES_MAX: u32 = 3;
 /// The way to Redis for everything but subscriptions.
 pub(crate) struct Commands {
     link: Link,
+    /// What it is for, in the log.
+    purpose: &'static str,
     pool: Option<Pool>,
     state: Mutex<State>,
     misses: AtomicU32,
@@ -50,10 +52,11 @@ impl std::fmt::Debug for Commands {
 }
 
 impl Commands {
-    pub(crate) fn new(link: Link, stats: Arc<Stats>) -> Self {
+    pub(crate) fn new(link: Link, purpose: &'static str, stats: Arc<Stats>) -> Self {
         let pool = link.pool().inspect_err(|error| tracing::error!(%error, "no pool for Redis")).ok();
         Self {
             link,
+            purpose,
             pool,
             state: Mutex::new(State { connection: None, run: "".into() }),
             misses: AtomicU32::new(0),
@@ -96,7 +99,7 @@ impl Commands {
         loop {
             match self.connect().await {
                 Ok((connection, run)) => {
-                    tracing::info!("connected to Redis");
+                    tracing::info!(connection = self.purpose, "connected to Redis");
                     (pause, told) = (REDIS_RETRY_MIN_MS, false);
                     self.misses.store(0, Ordering::Relaxed);
                     *self.state.lock() = State { connection: Some(connection), run };
@@ -104,12 +107,16 @@ impl Commands {
                     self.lost.notified().await;
                     self.forget();
                     Stats::add(&self.stats.redis_reconnects, 1);
-                    tracing::warn!("the connection to Redis is lost");
+                    tracing::warn!(connection = self.purpose, "the connection to Redis is lost");
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
                     if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(error = %Brief(&error), "cannot connect to Redis; trying on");
+                        tracing::warn!(
+                            connection = self.purpose,
+                            error = %Brief(&error),
+                            "cannot connect to Redis; trying on"
+                        );
                     }
                     tokio::time::sleep(jitter(pause)).await;
                     pause = (pause * 2).min(REDIS_RETRY_MAX_MS);

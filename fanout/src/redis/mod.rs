@@ -1,5 +1,6 @@
 //! Connections to Redis: one for commands ([`Commands`], and [`Posts`] for those that keep an order),
-//! one for subscriptions ([`Subscriber`]), and a pool for answers so long that nothing else should wait behind them.
+//! one for subscriptions ([`Subscriber`]), a pool for answers so long that nothing else should wait behind them, and one of
+//! the thread that renews the lease.
 //!
 //! Every command has a deadline, nothing is queued for a Redis that is away, and what is subscribed is known
 //! here, not in a library: after each connect all of it is subscribed anew and confirmed.

@@ -298,6 +298,7 @@ impl Subscriber {
 
     /// Does what is wanted until the connection ends.
     async fn serve(&self, mut connection: MultiplexedConnection, lost: &Notify) -> End {
+        let mut looked = Instant::now();
         let mut ticks = tokio::time::interval(Duration::from_millis(SUBSCRIBE_LINGER_MS / 6));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -305,6 +306,12 @@ impl Subscriber {
                 () = lost.notified() => return End::Lost,
                 () = self.work.notified() => {}
                 _ = ticks.tick() => {
+                    // Where this task was not run for long, neither was the one that reads: what has come meanwhile
+                    // is still to be heard.
+                    if looked.elapsed() > Duration::from_millis(CANARY_LOST_MS / 2) {
+                        *self.heard_canary.lock() = Some(Instant::now());
+                    }
+                    looked = Instant::now();
                     let silent = self.heard_canary.lock().is_none_or(|at| at.elapsed() > Duration::from_millis(CANARY_LOST_MS));
                     if silent {
                         return End::Deaf;

@@ -5,9 +5,12 @@
 //! memory behind.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +21,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shared::limits::{HEAD_MAX_BYTES, HEAD_MAX_MS, HEADERS_MAX, LISTEN_BACKLOG, URI_MAX_BYTES};
+use shared::limits::{
+    ACCEPTS_PER_TURN, HEAD_MAX_BYTES, HEAD_MAX_MS, HEADERS_MAX, LISTEN_BACKLOG, URI_MAX_BYTES,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -65,7 +70,11 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts until the door is stopped; `places` connections at once at the most.
 pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
     let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+    let mut turns = (1..=ACCEPTS_PER_TURN).cycle();
     loop {
+        if turns.next() == Some(ACCEPTS_PER_TURN) {
+            tokio::task::yield_now().await;
+        }
         let accepted = tokio::select! {
             biased;
             () = door.stopping.cancelled() => return,
@@ -98,9 +107,16 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<A
 
 async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSemaphorePermit) {
     let slot = UpgradeSlot::default();
+    let pace = Pace::default();
     {
         let heads = Heads::new(stream);
-        let service = service_fn(|request| answer(request, peer, door, &slot));
+        let service = service_fn(|request| {
+            let (pace, slot) = (&pace, &slot);
+            async move {
+                pace.turn().await;
+                answer(request, peer, door, slot).await
+            }
+        });
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -109,21 +125,49 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
             .max_buf_size(HEAD_MAX_BYTES)
             .half_close(false);
         let connection = builder.serve_connection(TokioIo::new(heads), service).with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            () = door.stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut connection = pin!(connection);
+        let served = async {
+            tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = door.stopping.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
         };
-        if let Err(error) = outcome {
+        if let Err(error) = pace.around(served).await {
             tracing::debug!(%error, %peer, "connection ended");
         }
     }
     let upgrade = slot.lock().take();
     if let Some(upgrade) = upgrade {
         transport::upgrade(upgrade, place).await;
+    }
+}
+
+/// One request of a connection is begun in each poll of it: a client may send hundreds without waiting for an
+/// answer, and the others have their turn between them.
+#[derive(Debug, Default)]
+struct Pace {
+    begun: AtomicBool,
+}
+
+impl Pace {
+    /// Runs the connection that the requests are of.
+    async fn around<T>(&self, connection: impl Future<Output = T>) -> T {
+        let mut connection = pin!(connection);
+        poll_fn(|cx| {
+            self.begun.store(false, Ordering::Relaxed);
+            connection.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Waits for a poll in which no request has begun.
+    async fn turn(&self) {
+        while self.begun.swap(true, Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

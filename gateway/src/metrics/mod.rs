@@ -47,6 +47,11 @@ impl Outcome {
 pub(crate) enum Limit {
     EventsPerSecond,
     ControlFrames,
+    IgnoredPackets,
+    Connects,
+    UnaskedAcks,
+    Fragments,
+    PartialReads,
     RoomsPerSocket,
     SocketsPerUser,
     ConnectionsPerAddress,
@@ -76,9 +81,14 @@ impl Push {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::EventsPerSecond, "events_per_second"),
         (Self::ControlFrames, "control_frames"),
+        (Self::IgnoredPackets, "ignored_packets"),
+        (Self::Connects, "connects"),
+        (Self::UnaskedAcks, "unasked_acks"),
+        (Self::Fragments, "fragments"),
+        (Self::PartialReads, "partial_reads"),
         (Self::RoomsPerSocket, "rooms_per_socket"),
         (Self::SocketsPerUser, "sockets_per_user"),
         (Self::ConnectionsPerAddress, "connections_per_address"),

@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 use shared::config::SessionTimes;
 use shared::eio::{Open, TransportName};
 use shared::ids::SessionId;
-use shared::limits::{CONTROL_FRAMES_BURST, CONTROL_FRAMES_PER_SECOND};
+use shared::limits::DEADLINES_PER_TURN;
 use shared::sio::Reassembly;
 use smallvec::SmallVec;
 
 use super::state::State;
+use super::allowances::Allowances;
 use super::{Deadlines, Inner, Session, SessionTable, text_frame};
 use crate::close::CloseReason;
 use crate::ids;
-use crate::limiter::{Meter, Rate};
 use crate::metrics;
 use crate::namespace::{Handshake, Namespaces};
 
@@ -28,7 +28,8 @@ pub(crate) struct Engine {
     pub(crate) sessions: SessionTable,
     pub(crate) deadlines: Deadlines,
     pub(crate) namespaces: Namespaces,
-    pub(super) control_rate: Option<Rate>,
+    /// When the seconds begin that [`Allowances`] count in.
+    started: Instant,
 }
 
 impl Engine {
@@ -44,7 +45,7 @@ impl Engine {
             sessions,
             deadlines: Deadlines::new(Instant::now()),
             namespaces,
-            control_rate: Rate::new(CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_BURST),
+            started: Instant::now(),
         }
     }
 
@@ -66,7 +67,7 @@ impl Engine {
             inner: Mutex::new(Inner {
                 state,
                 reassembly: Reassembly::default(),
-                control: Meter::default(),
+                allowances: Allowances::default(),
                 sockets: SmallVec::new(),
                 closed: None,
                 armed: None,
@@ -85,12 +86,24 @@ impl Engine {
     }
 
     /// Looks at every session whose deadline has come.
-    pub(crate) fn tick(&self, now: Instant) {
-        for id in self.deadlines.fire(now) {
-            if let Some(session) = self.sessions.get(id) {
-                session.on_deadline(now);
+    ///
+    /// Many sessions that came at once have their deadlines at once, so the other tasks have their turn between.
+    pub(crate) async fn tick(&self, now: Instant) {
+        for some in self.deadlines.fire(now).chunks(DEADLINES_PER_TURN) {
+            for id in some {
+                if let Some(session) = self.sessions.get(*id) {
+                    session.on_deadline(now);
+                }
+            }
+            if some.len() == DEADLINES_PER_TURN {
+                tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Whole seconds since the engine was made.
+    pub(super) fn second(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Closes a session by id, if it is open.

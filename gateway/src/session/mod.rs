@@ -5,6 +5,7 @@
 //! [`Session::receive_text`] and [`Session::receive_binary`] with what came, one at a time and in order, and
 //! do what the [`Work`](crate::namespace::Work) says before they bring the next: that is what keeps a client's events in order.
 
+mod allowances;
 mod deadlines;
 mod engine;
 mod receive;
@@ -26,6 +27,8 @@ use shared::ws;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use allowances::Allowances;
+pub(crate) use allowances::Counted;
 pub(crate) use deadlines::{Deadlines, TICK};
 pub(crate) use engine::Engine;
 pub(crate) use state::Refused;
@@ -33,7 +36,6 @@ use state::{Due, State};
 pub(crate) use table::{Full, SessionTable};
 
 use crate::close::CloseReason;
-use crate::limiter::Meter;
 use crate::metrics;
 use crate::namespace::Handshake;
 use crate::socket::Socket;
@@ -50,7 +52,7 @@ pub(crate) struct Session {
 struct Inner {
     state: State,
     reassembly: Reassembly,
-    control: Meter,
+    allowances: Allowances,
     sockets: SmallVec<[Arc<Socket>; 1]>,
     closed: Option<CloseReason>,
     /// When the entry in the wheel fires that counts.
@@ -450,9 +452,9 @@ mod tests {
         let session = polling_session().await;
         session.close(CloseReason::Shutdown);
         let linger = Duration::from_millis(POLLING_LINGER_MS);
-        session.engine().tick(Instant::now() + linger - Duration::from_secs(1));
+        session.engine().tick(Instant::now() + linger - Duration::from_secs(1)).await;
         assert!(is_known(&session));
-        session.engine().tick(Instant::now() + linger + 3 * TICK);
+        session.engine().tick(Instant::now() + linger + 3 * TICK).await;
         assert!(!is_known(&session));
         assert_eq!(poll(&session), Polled::Ended);
     }

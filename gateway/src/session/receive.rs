@@ -9,9 +9,9 @@ use shared::eio::Packet;
 use shared::sio::{self, DecodeError, Kind};
 
 use super::state::Step;
-use super::{Inner, Session};
+use super::{Counted, Inner, Session};
 use crate::close::CloseReason;
-use crate::metrics::{self, BadInput, Limit};
+use crate::metrics::{self, BadInput};
 use crate::namespace::{Called, REFRESH, Work};
 use crate::socket::Socket;
 
@@ -39,7 +39,11 @@ impl Session {
                 self.arm(&mut inner);
                 Work::None
             }
-            Step::Unsolicited => self.meter_control(&mut inner, now),
+            Step::Unsolicited => self.count(&mut inner, Counted::Control, now),
+            Step::Meaningless => {
+                self.arm(&mut inner);
+                self.count(&mut inner, Counted::Ignored, now)
+            }
             Step::Close(reason) => {
                 if reason != CloseReason::Client {
                     metrics::get().bad_input(BadInput::EnginePacket);
@@ -56,19 +60,17 @@ impl Session {
         self.receive(Packet::Binary(data.to_vec()))
     }
 
-    /// A WebSocket ping or pong has come; more than a few a second end the session.
-    pub(crate) fn receive_control(&self) -> Work {
-        self.meter_control(&mut self.inner.lock(), Instant::now())
+    /// Something has come that is counted and asks for nothing; more of it than its rate allows ends the session.
+    pub(crate) fn receive_counted(&self, kind: Counted) -> Work {
+        self.count(&mut self.inner.lock(), kind, Instant::now())
     }
 
-    fn meter_control(&self, inner: &mut Inner, now: Instant) -> Work {
-        match self.engine.control_rate {
-            Some(rate) if !inner.control.take(rate, now) => {
-                metrics::get().rate_limited(Limit::ControlFrames);
-                Work::Close(CloseReason::RateLimited)
-            }
-            _ => Work::None,
+    fn count(&self, inner: &mut Inner, kind: Counted, now: Instant) -> Work {
+        if inner.closed.is_some() || inner.allowances.take(kind, self.engine.second(now)) {
+            return Work::None;
         }
+        metrics::get().rate_limited(kind.limit());
+        Work::Close(CloseReason::RateLimited)
     }
 
     fn receive_packet(self: &Arc<Self>, mut guard: MutexGuard<'_, Inner>, text: &str, now: Instant) -> Work {
@@ -119,10 +121,13 @@ impl Session {
     ) -> Work {
         let socket = guard.socket(packet.namespace);
         match (packet.kind, socket) {
-            (Kind::Connect { auth }, None) => {
-                drop(guard);
-                self.connect(packet.namespace, auth)
-            }
+            (Kind::Connect { auth }, None) => match self.count(&mut guard, Counted::Connect, now) {
+                Work::None => {
+                    drop(guard);
+                    self.connect(packet.namespace, auth)
+                }
+                over => over,
+            },
             (Kind::Event { name, args, ack }, Some(socket)) => {
                 drop(guard);
                 let renews = name == REFRESH;
@@ -152,13 +157,11 @@ impl Session {
             }
             (Kind::Ack { id, args }, Some(socket)) => {
                 drop(guard);
-                if let Some(id) = id {
-                    // Binary in an answer has no place in a list of answers.
-                    let first = args.raw.first().copied().filter(|_| attachments.is_empty());
-                    let acks = &self.engine.namespaces.context().acks;
-                    acks.answer(id, socket.id(), first.unwrap_or("null"));
-                }
-                Work::None
+                // Binary in an answer has no place in a list of answers.
+                let first = args.raw.first().copied().filter(|_| attachments.is_empty());
+                let acks = &self.engine.namespaces.context().acks;
+                let counts = id.is_some_and(|id| acks.answer(id, socket.id(), first.unwrap_or("null")));
+                if counts { Work::None } else { self.receive_counted(Counted::UnaskedAck) }
             }
             (Kind::Connect { .. }, Some(_)) | (_, None) => Work::Close(bad_packet()),
         }

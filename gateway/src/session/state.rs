@@ -22,6 +22,8 @@ pub(crate) enum Step<'a> {
     Ignore,
     /// A pong that nobody asked for: allowed within a rate.
     Unsolicited,
+    /// A packet that means nothing to a server: allowed within a rate.
+    Meaningless,
     /// A Socket.IO packet's text.
     Message(&'a str),
     /// An attachment.
@@ -109,7 +111,7 @@ impl State {
             Packet::Close => Step::Close(CloseReason::Client),
             // The server pings; `2probe` belongs on a WebSocket that probes.
             Packet::Ping | Packet::PingProbe => Step::Close(CloseReason::ParseError),
-            Packet::Open | Packet::Upgrade | Packet::Noop | Packet::Pong => Step::Ignore,
+            Packet::Open | Packet::Upgrade | Packet::Noop | Packet::Pong => Step::Meaningless,
         }
     }
 

@@ -10,6 +10,7 @@ mod heads;
 mod polling;
 mod probe;
 mod tunnel;
+mod turn;
 mod websocket;
 
 use std::net::SocketAddr;

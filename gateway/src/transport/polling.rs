@@ -14,9 +14,10 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use shared::eio::{HandshakeError, Payload, push_polling};
-use shared::limits::BODY_MAX_MS;
+use shared::eio::{HandshakeError, Packet, Payload, push_polling};
+use shared::limits::{BODY_MAX_MS, HANDLER_COST};
 
+use super::turn::Turn;
 use super::{plain, refuse};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
@@ -211,9 +212,12 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
         return Err(Unread::TooLarge);
     }
     let mut read = BytesMut::new();
+    let mut turn = Turn::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Unread::Broken)?;
         let Ok(data) = frame.into_data() else { continue };
+        turn.spend_read(data.len());
+        turn.pass().await;
         if read.len() + data.len() > max {
             return Err(Unread::TooLarge);
         }
@@ -229,23 +233,42 @@ fn is_malformed(reason: CloseReason) -> bool {
     matches!(reason, CloseReason::ParseError | CloseReason::TooBig)
 }
 
-/// Handles the packets of a body one after the other; false when the body is to be refused.
+fn spend(turn: &mut Turn, packet: &Packet<'_>) {
+    turn.spend_packet(match packet {
+        Packet::Message(text) => text.len(),
+        Packet::Binary(data) => data.len(),
+        Packet::Open
+        | Packet::Close
+        | Packet::Ping
+        | Packet::PingProbe
+        | Packet::Pong
+        | Packet::Upgrade
+        | Packet::Noop => 0,
+    });
+}
+
+/// Handles the packets of a body one after the other; false when the body is to be refused. Other tasks have
+/// their turn between them: a body may have thousands.
 async fn receive(session: &Arc<Session>, body: &Bytes) -> bool {
     let Ok(text) = str::from_utf8(body) else {
         metrics::get().bad_input(BadInput::Payload);
         session.close(CloseReason::ParseError);
         return false;
     };
+    let mut turn = Turn::new();
     for packet in Payload::new(text) {
+        turn.pass().await;
         let Ok(packet) = packet else {
             metrics::get().bad_input(BadInput::EnginePacket);
             session.close(CloseReason::ParseError);
             return false;
         };
+        spend(&mut turn, &packet);
         let reply = match session.receive(packet) {
             Work::None => None,
             Work::Reply(reply) => Some(reply),
             Work::Later(work) => {
+                turn.spend(HANDLER_COST);
                 session.set_busy(true);
                 let reply = work.await;
                 session.set_busy(false);

@@ -11,12 +11,14 @@
 
 use std::sync::Arc;
 
+use shared::limits::CONTROL_FRAMES_BURST;
 use shared::ws::{self, Decoder, Received, Role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::websocket::Connection;
+use crate::metrics::{self, Limit};
 use crate::session::{ProbeSeat, Session};
 
 /// Bytes read at once; a probe has two short frames.
@@ -30,7 +32,7 @@ pub(super) async fn run(
     (place, seat): (OwnedSemaphorePermit, ProbeSeat),
 ) {
     let limit = session.engine().times.upgrade_timeout;
-    let mut frames = Frames { decoder: Decoder::new(Role::Server, CHUNK), unread };
+    let mut frames = Frames { decoder: Decoder::new(Role::Server, CHUNK), unread, passed: 0 };
     let probed = tokio::time::timeout(limit, probe(&session, &mut stream, &mut frames)).await;
     if probed == Ok(true) {
         let tasks = session.engine().namespaces.context().tasks.clone();
@@ -76,10 +78,12 @@ impl Drop for Probing<'_> {
 struct Frames {
     decoder: Decoder,
     unread: Vec<u8>,
+    /// Frames that were passed over.
+    passed: u32,
 }
 
 impl Frames {
-    /// Whether the next message is this text. Pings and pongs are passed over.
+    /// Whether the next message is this text. A few pings, pongs and pieces are passed over.
     async fn next_is(&mut self, stream: &mut TcpStream, expected: &str) -> bool {
         loop {
             match self.decoder.next(&mut self.unread) {
@@ -91,6 +95,11 @@ impl Frames {
                 }
                 Ok(Some((used, Received::Ping(_) | Received::Pong | Received::Fragment))) => {
                     self.unread.drain(..used);
+                    self.passed += 1;
+                    if self.passed > CONTROL_FRAMES_BURST {
+                        metrics::get().rate_limited(Limit::ControlFrames);
+                        return false;
+                    }
                 }
                 Ok(None) => {
                     let mut chunk = [0; CHUNK];

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::turn::Paced;
 use crate::metrics;
 
 /// The tunnels of a node.
@@ -32,7 +33,7 @@ impl Tunnels {
     /// Carries bytes both ways until one side ends, or the drain comes to this tunnel.
     pub(super) async fn carry(&self, client: OnUpgrade, server: OnUpgrade) {
         let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        let (mut client, mut server) = (Paced::new(TokioIo::new(client)), Paced::new(TokioIo::new(server)));
         let open = self.open.token();
         self.counted(|gauge| gauge.increment(1));
         tokio::select! {

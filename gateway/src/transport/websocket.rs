@@ -2,7 +2,8 @@
 //!
 //! The task reads into a buffer that all tasks of its worker share, and keeps bytes of its own only while a
 //! message is incomplete or a handler is under way: an idle connection holds no buffer. Writing is the
-//! outbox's; the task helps when the socket is full, and writes at once what its own client waits for.
+//! outbox's; the task helps when the socket is full, and writes at once what its own client waits for. What one
+//! poll does is bounded ([`Turn`]), so that no client keeps the worker for itself.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use fanout::Status;
 use futures_util::future::BoxFuture;
-use shared::limits::{LINGER_MS, OUTBOX_AGE_MAX_MS};
+use shared::limits::{HANDLER_COST, LINGER_MS, OUTBOX_AGE_MAX_MS, PARTIAL_READ_BYTES, READ_MAX_BYTES};
 use shared::sio::Encoded;
 use shared::ws::{self, Decoder, Received, Role};
 use tokio::io::{AsyncRead as _, ReadBuf};
@@ -21,13 +22,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use super::turn::{Turn, wake_later};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
 use crate::namespace::Work;
-use crate::session::Session;
-
-/// Bytes of the buffer that the tasks of a worker read into.
-const SCRATCH: usize = 64 * 1024;
+use crate::session::{Counted, Session};
 
 /// How long a closed connection waits for the client's side of the close, so that what was written last is
 /// not cut off by a reset.
@@ -40,7 +39,7 @@ const FRAMES_PER_FLUSH: u32 = 256;
 const PATIENCE: Duration = Duration::from_millis(OUTBOX_AGE_MAX_MS);
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MAX_BYTES].into_boxed_slice());
 }
 
 /// The task of a WebSocket.
@@ -50,8 +49,12 @@ pub(super) struct Connection {
     /// Given to the outbox by the first poll.
     write: Option<OwnedWriteHalf>,
     decoder: Decoder,
-    /// Received and not understood yet: an incomplete frame, or what waits for `work`.
+    /// Received and not understood yet: an incomplete frame, or what waits for `work` or for the next turn.
     unread: Vec<u8>,
+    /// `unread` was left at the end of a turn: nothing more is read before it is understood.
+    behind: bool,
+    /// Frames understood since their answers were last written.
+    unflushed: u32,
     /// The handler under way; nothing more is read before it has ended.
     work: Option<BoxFuture<'static, Option<Encoded>>>,
     /// Our direction has ended; the other is waited for until then.
@@ -79,21 +82,23 @@ impl Connection {
     ) -> Self {
         let decoder = Decoder::new(Role::Server, session.engine().max_payload);
         let (read, write) = stream.into_split();
-        Self { session, read, write: Some(write), decoder, unread, work: None, linger: None, _place: place }
+        Self { session, read, write: Some(write), decoder, unread, behind: true, unflushed: 0, work: None, linger: None, _place: place }
     }
 
-    /// Everything that can be done now.
+    /// Everything that can be done now, as far as one turn goes.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(write) = self.write.take() {
             self.session.outbox().attach_stream(write, cx.waker().clone());
-            if !self.unread.is_empty() {
-                self.understand_unread(cx);
-            }
         }
+        let mut turn = Turn::new();
         loop {
+            if turn.is_over() {
+                wake_later(cx);
+                return Poll::Pending;
+            }
             match self.session.outbox().status() {
                 Status::Open => {}
-                Status::Closed => return self.end(cx),
+                Status::Closed => return self.end(cx, turn),
                 status @ (Status::Blocked | Status::BlockedAtEnd) => {
                     self.session.rearm();
                     if status == Status::BlockedAtEnd && self.linger(PATIENCE).poll(cx).is_ready() {
@@ -117,15 +122,18 @@ impl Connection {
                 if let Some(reply) = reply {
                     self.session.outbox().push(reply.into_wire(), 1);
                 }
-                self.understand_unread(cx);
+                self.behind = true;
+            }
+            if self.behind {
+                self.understand_unread(cx, &mut turn);
                 continue;
             }
-            ready!(self.read(cx));
+            ready!(self.read(cx, &mut turn));
         }
     }
 
     /// Reads once and acts on it.
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         BUFFER.with_borrow_mut(|buffer| {
             let mut received = ReadBuf::new(buffer);
             let outcome = ready!(Pin::new(&mut self.read).poll_read(cx, &mut received));
@@ -135,15 +143,21 @@ impl Connection {
                 Err(_) => self.lost(CloseReason::TransportError),
                 Ok(()) => {
                     metrics::get().bytes_received.increment(count as u64);
-                    if self.unread.is_empty() {
-                        let used = self.understand(received.filled_mut(), cx);
+                    let used = if self.unread.is_empty() {
+                        let used = self.understand(received.filled_mut(), cx, turn);
                         let rest = received.filled().get(used..).unwrap_or_default();
                         if !rest.is_empty() {
                             self.unread = rest.to_vec();
                         }
+                        used
                     } else {
                         self.unread.extend_from_slice(received.filled());
-                        self.understand_unread(cx);
+                        self.understand_unread(cx, turn)
+                    };
+                    turn.spend_read(count);
+                    if used == 0 && count < PARTIAL_READ_BYTES {
+                        let work = self.session.receive_counted(Counted::PartialRead);
+                        self.take_up(work, cx);
                     }
                 }
             }
@@ -158,24 +172,32 @@ impl Connection {
     }
 
     /// Acts on what was received before. The buffer stays, so that a frame that comes byte by byte is
-    /// copied once.
-    fn understand_unread(&mut self, cx: &mut Context<'_>) {
+    /// copied once. Answers how many bytes that were.
+    fn understand_unread(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
         let mut unread = std::mem::take(&mut self.unread);
-        let used = self.understand(&mut unread, cx);
+        let used = self.understand(&mut unread, cx, turn);
         if used < unread.len() {
             unread.drain(..used);
             self.unread = unread;
         }
+        used
     }
 
-    /// Acts on every whole frame and writes what the client waits for. Answers how many bytes that were.
-    fn understand(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) -> usize {
-        let (mut used, mut frames) = (0, 0_u32);
+    /// Acts on whole frames until there are no more, a handler waits or the turn is over, and writes what the
+    /// client waits for. Answers how many bytes that were.
+    fn understand(&mut self, bytes: &mut [u8], cx: &mut Context<'_>, turn: &mut Turn) -> usize {
+        let mut used = 0;
+        self.behind = false;
         while let Some(rest) = bytes.get_mut(used..).filter(|rest| !rest.is_empty()) {
+            if turn.is_over() {
+                self.behind = true;
+                return used;
+            }
             let work = match self.decoder.next(rest) {
                 Ok(None) => break,
                 Ok(Some((count, received))) => {
                     used += count;
+                    turn.spend_packet(count);
                     act(&self.session, &received)
                 }
                 Err(fault) => {
@@ -183,19 +205,27 @@ impl Connection {
                     Work::Close(CloseReason::Fault(fault))
                 }
             };
+            if matches!(work, Work::Later(_)) {
+                turn.spend(HANDLER_COST);
+            }
             match self.take_up(work, cx) {
                 Flow::Read => {}
                 Flow::Wait => break,
                 // Nothing more is understood.
                 Flow::Stop => return bytes.len(),
             }
-            frames += 1;
-            if frames % FRAMES_PER_FLUSH == 0 {
-                self.session.outbox().flush();
+            self.unflushed += 1;
+            if self.unflushed >= FRAMES_PER_FLUSH {
+                self.flush();
             }
         }
-        self.session.outbox().flush();
+        self.flush();
         used
+    }
+
+    fn flush(&mut self) {
+        self.unflushed = 0;
+        self.session.outbox().flush();
     }
 
     fn take_up(&mut self, work: Work, cx: &mut Context<'_>) -> Flow {
@@ -227,7 +257,7 @@ impl Connection {
     }
 
     /// Our direction is closed: reads and forgets until the client has closed its own.
-    fn end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn end(&mut self, cx: &mut Context<'_>, mut turn: Turn) -> Poll<()> {
         self.session.close(CloseReason::TransportClose);
         if let Some(work) = self.work.take() {
             // A handler is not cut off half-way because its client has gone.
@@ -237,13 +267,15 @@ impl Connection {
             return Poll::Ready(());
         }
         BUFFER.with_borrow_mut(|buffer| {
-            loop {
+            while !turn.is_over() {
                 let mut received = ReadBuf::new(buffer);
                 match ready!(Pin::new(&mut self.read).poll_read(cx, &mut received)) {
-                    Ok(()) if !received.filled().is_empty() => {}
+                    Ok(()) if !received.filled().is_empty() => turn.spend_read(received.filled().len()),
                     Ok(()) | Err(_) => return Poll::Ready(()),
                 }
             }
+            wake_later(cx);
+            Poll::Pending
         })
     }
 }
@@ -267,14 +299,14 @@ fn act(session: &Arc<Session>, received: &Received<'_>) -> Work {
     match received {
         Received::Text(text) => session.receive_text(text),
         Received::Binary(data) => session.receive_binary(data),
-        Received::Fragment => Work::None,
+        Received::Fragment => session.receive_counted(Counted::Fragment),
         Received::Close(_) => Work::Close(CloseReason::Client),
-        Received::Pong => session.receive_control(),
+        Received::Pong => session.receive_counted(Counted::Control),
         Received::Ping(payload) => {
             let mut pong = Vec::new();
             ws::push_frame(&mut pong, ws::OP_PONG, payload);
             session.outbox().push(pong.into(), 1);
-            session.receive_control()
+            session.receive_counted(Counted::Control)
         }
     }
 }
