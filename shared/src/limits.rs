@@ -318,8 +318,12 @@ pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 /// Idempotency keys that a node alone remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
-/// Milliseconds that another node may take to answer a forwarded request, beyond the time a poll may wait.
+/// Milliseconds that looking up another node, connecting to it and beginning HTTP may take.
 pub const PEER_CONNECT_MS: u64 = 1_000;
+
+/// Milliseconds that another node may take to begin its answer to a forwarded request, beyond the time a poll or a body
+/// may take. It is the limit where Redis is away; else the wait ends with that node's lease.
+pub const PEER_MARGIN_MS: u64 = 5_000;
 
 /// Milliseconds that a join of a user's sockets waits for all nodes to have done it.
 pub const JOIN_WAIT_MS: u64 = 1_000;

@@ -9,6 +9,7 @@ mod lease;
 pub(crate) mod lingering;
 #[cfg(test)]
 mod model;
+mod neighbours;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
@@ -16,6 +17,7 @@ pub(crate) mod store;
 use std::collections::HashSet;
 use std::time::Duration;
 
+pub use neighbours::Peer;
 use shared::ids::{NodeId, SocketId};
 use shared::names::{Namespace, Room, UserId};
 
