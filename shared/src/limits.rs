@@ -137,6 +137,12 @@ pub const RECORDS_TIMEOUT_MS: u64 = 5_000;
 /// Milliseconds after the database could not be reached, in which callers are refused at once.
 pub const RECORDS_RETRY_MS: u64 = 500;
 
+/// Milliseconds that a start waits for the tables to be up to date, on a database server; then it goes on without.
+pub const RECORDS_START_MS: u64 = 10_000;
+
+/// Milliseconds that bringing the tables up to date may take, for each try.
+pub const RECORDS_MIGRATE_MS: u64 = 600_000;
+
 /// Database connections of a node.
 pub const RECORDS_CONNECTIONS: u32 = 8;
 
