@@ -26,9 +26,9 @@ use crate::error::FanoutError;
 use crate::live::Memory;
 use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
 use crate::peers::{Answers, Questions};
-use crate::presence::Gone;
 use crate::presence::cluster::Moved;
 use crate::presence::lingering::{Lingering, Waiting};
+use crate::presence::{Gone, Peer};
 use crate::registry::{LocalSocket, NamespaceRooms};
 use crate::stats::{Distributions, Stats, StatsSnapshot};
 use crate::target::{Form, Packet, Posted, Receipt, Target, To};
@@ -266,10 +266,10 @@ impl Fanout {
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
-    pub async fn peer(&self, node: NodeId) -> Result<Option<String>, FanoutError> {
+    pub async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         match &self.inner.backplane {
             Backplane::InProcess { .. } => Ok(None),
-            Backplane::Redis { cluster, .. } => cluster.presence.info_of(node).await,
+            Backplane::Redis { cluster, .. } => cluster.presence.peer(node).await,
         }
     }
 

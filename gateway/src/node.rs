@@ -17,6 +17,7 @@ use crate::auth::{Tokens, TokensError};
 use crate::close::CloseReason;
 use crate::context::Context;
 use crate::control;
+use crate::http::guard::Guard;
 use crate::http::listener::{self, Door};
 use crate::http::login::Login;
 use crate::http::{Site, internal_router, public_router};
@@ -105,11 +106,14 @@ impl Node {
         let site =
             Site::new(context.clone(), Arc::clone(&transports), login, metrics, internal_token.clone());
         let stopping = CancellationToken::new();
+        let advertised = config.cluster.as_ref().and_then(|cluster| cluster.advertise_url.as_deref());
+        let guard = Guard::new(internal, advertised, internal_token.is_some());
         let door = |router, is_public| Door {
             router,
             internal_token: internal_token.clone(),
             transports: Arc::clone(&transports),
             is_public,
+            guard: guard.clone(),
             tasks: context.tasks.clone(),
             stopping: stopping.clone(),
         };

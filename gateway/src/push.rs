@@ -107,7 +107,7 @@ async fn send(
 ) -> Result<reqwest::StatusCode, reqwest::Error> {
     let timestamp = now_s().to_string();
     let mut post = client
-        .post(&config.url)
+        .post(config.url.expose())
         .header("content-type", "application/json")
         .header("idempotency-key", &request.id)
         .header("x-muster-timestamp", &timestamp);

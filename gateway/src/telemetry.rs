@@ -1,12 +1,12 @@
 //! Log lines: pretty for people, one JSON object a line for machines, always on standard error.
 //!
 //! A thread of its own writes them, so that nobody waits for whoever reads them; what does not fit into its queue is
-//! dropped and counted.
+//! dropped and counted. The same thread takes secrets out of them: what libraries say of their errors may hold some.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::OnceLock;
 
-use shared::config::LogFormat;
+use shared::config::{LogFormat, Scrubber};
 use shared::limits::LOG_LINES_MAX;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -15,21 +15,25 @@ use tracing_subscriber::util::TryInitError;
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Starts logging; `filter` has been checked with [`check_filter`]. What is dropped last writes what waits, as far as it
+/// Starts logging; `filter` has been checked with [`check_filter`], and `scrubber` knows what no line may hold. What is dropped last writes what waits, as far as it
 /// can within a second.
 ///
 /// # Errors
 /// When logging has been started already.
-pub(crate) fn start(filter: &str, format: LogFormat) -> Result<WorkerGuard, TryInitError> {
+pub(crate) fn start(
+    filter: &str,
+    format: LogFormat,
+    scrubber: Scrubber,
+) -> Result<WorkerGuard, TryInitError> {
     let pretty = match format {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => io::stderr().is_terminal(),
     };
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_LINES_MAX)
-        .finish(std::io::stderr());
+        .finish(Scrubbed { scrubber, out: io::stderr() });
     let _ = DROPPED.set(writer.error_counter());
     let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(writer);
     if pretty {
@@ -41,6 +45,26 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> Result<WorkerGuard, TryI
     Ok(guard)
 }
 
+/// Writes lines without the secrets in them. Each write is a whole line, or several.
+struct Scrubbed<W> {
+    scrubber: Scrubber,
+    out: W,
+}
+
+impl<W: Write> Write for Scrubbed<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match str::from_utf8(line).ok().and_then(|line| self.scrubber.scrub(line)) {
+            Some(scrubbed) => self.out.write_all(scrubbed.as_bytes())?,
+            None => self.out.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Lines that did not fit into the queue since the start.
 pub(crate) fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |dropped| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
@@ -49,4 +73,23 @@ pub(crate) fn dropped_lines() -> u64 {
 /// Whether `filter` is a log filter.
 pub(crate) fn check_filter(filter: &str) -> bool {
     EnvFilter::try_new(filter).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_written_without_its_secrets() {
+        let mut scrubber = Scrubber::default();
+        scrubber.secret("hush-hush");
+        let mut writer = Scrubbed { scrubber, out: Vec::new() };
+        writer.write_all(b"{\"error\":\"no hush-hush here\"}\n").unwrap();
+        writer.write_all(b"plain\n").unwrap();
+        writer.write_all(b"\xff\n").unwrap();
+        assert_eq!(
+            writer.out,
+            "{\"error\":\"no … here\"}\nplain\n".bytes().chain(*b"\xff\n").collect::<Vec<_>>()
+        );
+    }
 }

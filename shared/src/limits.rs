@@ -197,6 +197,12 @@ pub const RECORDS_TIMEOUT_MS: u64 = 5_000;
 /// Milliseconds after the database could not be reached, in which callers are refused at once.
 pub const RECORDS_RETRY_MS: u64 = 500;
 
+/// Milliseconds that a start waits for the tables to be up to date, on a database server; then it goes on without.
+pub const RECORDS_START_MS: u64 = 10_000;
+
+/// Milliseconds that bringing the tables up to date may take, for each try.
+pub const RECORDS_MIGRATE_MS: u64 = 600_000;
+
 /// Database connections of a node.
 pub const RECORDS_CONNECTIONS: u32 = 8;
 
@@ -383,8 +389,12 @@ pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 /// Idempotency keys that a node alone remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
-/// Milliseconds that another node may take to answer a forwarded request, beyond the time a poll may wait.
+/// Milliseconds that looking up another node, connecting to it and beginning HTTP may take.
 pub const PEER_CONNECT_MS: u64 = 1_000;
+
+/// Milliseconds that another node may take to begin its answer to a forwarded request, beyond the time a poll or a body
+/// may take. It is the limit where Redis is away; else the wait ends with that node's lease.
+pub const PEER_MARGIN_MS: u64 = 5_000;
 
 /// Milliseconds that a join of a user's sockets waits for all nodes to have done it.
 pub const JOIN_WAIT_MS: u64 = 1_000;

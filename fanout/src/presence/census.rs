@@ -8,6 +8,7 @@ use shared::limits::{COUNTS_KEPT_MAX, LEASE_AHEAD_MAX_MS, LEASES_FRESH_MS, STALE
 use tokio::time::Instant;
 
 use super::cluster::{ClusterPresence, Table};
+use super::neighbours::Peer;
 use super::store::{Kept, Share};
 use super::{Counted, RoomCount};
 use crate::error::FanoutError;
@@ -48,8 +49,8 @@ impl ClusterPresence {
         Ok(self.living_ids().await?.len().max(1))
     }
 
-    /// What the living node called `node` tells of itself.
-    pub(crate) async fn info_of(&self, node: NodeId) -> Result<Option<String>, FanoutError> {
+    /// How the living node called `node` is reached.
+    pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         let living = self.living().await?;
         let prefix = format!("{node}-");
         if !living.iter().any(|incarnation| incarnation.starts_with(&prefix)) {
@@ -59,7 +60,7 @@ impl ClusterPresence {
         Ok(infos
             .into_iter()
             .find(|(inc, _)| inc.starts_with(&prefix) && living.contains(inc))
-            .map(|(_, info)| info))
+            .map(|(_, url)| Peer { url, lapsed: self.neighbours.watch(node) }))
     }
 
     /// How many are in a room, on all nodes.

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use super::RoomCount;
 use super::lingering::{Lingering, Waiting};
+use super::neighbours::Neighbours;
 use super::store::{Kept, LeftRoom, Store};
 use crate::error::FanoutError;
 use crate::stats::Stats;
@@ -89,6 +90,7 @@ pub(crate) struct ClusterPresence {
     pub(super) registered: AtomicBool,
     pub(super) wake: Notify,
     pub(super) lingering: Lingering,
+    pub(super) neighbours: Neighbours,
     pub(super) estates: Mutex<HashMap<String, Instant>>,
     pub(super) estate_added: Notify,
     pub(super) gone: mpsc::Sender<Moved>,
@@ -143,6 +145,7 @@ impl ClusterPresence {
             registered: AtomicBool::new(false),
             wake: Notify::new(),
             lingering: Lingering::new(LINGERING_MAX),
+            neighbours: Neighbours::default(),
             estates: Mutex::default(),
             estate_added: Notify::new(),
             gone,

@@ -53,6 +53,7 @@ impl ClusterPresence {
         if self.leases.lock().trusted_from.is_some_and(|from| Instant::now() < from) {
             return;
         }
+        self.end_with_lapsed(leases.now_ms);
         let own = self.incarnation();
         let lapsed = leases.nodes.iter().filter(|(inc, at)| *at <= leases.now_ms && **inc != *own);
         let left_over = leases.estates.iter().filter(|(_, until)| *until <= leases.now_ms);

@@ -9,6 +9,7 @@ mod lease;
 pub(crate) mod lingering;
 #[cfg(test)]
 mod model;
+mod neighbours;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
@@ -17,6 +18,7 @@ mod vitals;
 use std::collections::HashSet;
 use std::time::Duration;
 
+pub use neighbours::Peer;
 use shared::ids::{NodeId, SocketId};
 use shared::names::{Namespace, Room, UserId};
 

@@ -1,5 +1,6 @@
 //! Who a caller is: tokens verified ([`Tokens`]) and passwords compared ([`password`]).
 
+mod keyset;
 pub(crate) mod password;
 mod tokens;
 

@@ -13,10 +13,11 @@ use rand::Rng as _;
 use serde_json::Value;
 use shared::auth::{AuthError, BadKey, Claims, KeySet, Verifier, sign_hs256};
 use shared::config::{AuthConfig, TokenKeys};
-use shared::limits::{JWKS_MAX_BYTES, JWKS_REFRESH_MIN_S, JWKS_TIMEOUT_MS};
+use shared::limits::JWKS_REFRESH_MIN_S;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::keyset::{KeySetSource, KeySetTrouble};
 use crate::clock::now_s;
 
 /// Verifies tokens, and signs them where the node holds a secret.
@@ -29,8 +30,9 @@ pub(crate) struct Tokens {
 }
 
 struct Jwks {
-    url: String,
-    client: reqwest::Client,
+    source: KeySetSource,
+    /// What was wrong with the last fetch.
+    trouble: parking_lot::Mutex<Option<KeySetTrouble>>,
     /// When an unknown key id last made us fetch.
     asked: Mutex<Option<Instant>>,
 }
@@ -55,17 +57,6 @@ pub(crate) enum TokensError {
 /// Between two tries to get the first key set, when tokens ask for it.
 const FIRST_SET_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a key set was not taken over.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("{0}")]
-    Http(#[from] reqwest::Error),
-    #[error("{0}")]
-    Keys(#[from] BadKey),
-    #[error("larger than {JWKS_MAX_BYTES} bytes")]
-    TooBig,
-}
-
 /// A secret for a run without a configured one.
 pub(crate) fn random_secret() -> String {
     let mut bytes = [0; 32];
@@ -86,11 +77,9 @@ impl Tokens {
             TokenKeys::Random => KeySet::secret(secret.insert(random()).as_bytes()),
             TokenKeys::PublicKey(path) => read_key(path)?,
             TokenKeys::Jwks(url) => {
-                let client = reqwest::Client::builder()
-                    .timeout(Duration::from_millis(JWKS_TIMEOUT_MS))
-                    .build()
-                    .map_err(TokensError::Client)?;
-                jwks = Some(Jwks { url: url.clone(), client, asked: Mutex::new(None) });
+                let source = KeySetSource::new(url.clone()).map_err(TokensError::Client)?;
+                let trouble = parking_lot::Mutex::new(Some(KeySetTrouble::NotYet));
+                jwks = Some(Jwks { source, trouble, asked: Mutex::new(None) });
                 KeySet::none()
             }
         };
@@ -146,6 +135,11 @@ impl Tokens {
         !self.verifier.load().is_empty()
     }
 
+    /// What was wrong with the last fetch of the key set, where there is one. The keys of an earlier one stay good.
+    pub(crate) fn trouble(&self) -> Option<KeySetTrouble> {
+        *self.jwks.as_ref()?.trouble.lock()
+    }
+
     /// Keeps the key set up to date, where there is one.
     pub(crate) async fn run(&self) {
         let Some(jwks) = &self.jwks else { return };
@@ -157,31 +151,22 @@ impl Tokens {
     }
 
     async fn fetch(&self, jwks: &Jwks) -> bool {
-        match fetch(jwks).await {
+        match jwks.source.fetch().await {
             Ok(keys) => {
                 let verifier = Verifier::new(keys, self.issuer.clone(), self.audience.clone());
+                *jwks.trouble.lock() = verifier.is_empty().then_some(KeySetTrouble::Empty);
                 self.verifier.store(verifier.into());
                 true
             }
             // The keys we have stay good: an outage of the issuer must not lock everybody out.
-            Err(error) => {
-                tracing::warn!(%error, url = jwks.url, "cannot fetch the key set");
+            Err(failed) => {
+                *jwks.trouble.lock() = Some(failed.trouble);
+                let (url, detail) = (jwks.source.shown(), failed.detail);
+                tracing::warn!(error = %failed.trouble, detail, url, "cannot fetch the key set");
                 false
             }
         }
     }
-}
-
-async fn fetch(jwks: &Jwks) -> Result<KeySet, FetchError> {
-    let mut response = jwks.client.get(&jwks.url).send().await?.error_for_status()?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > JWKS_MAX_BYTES {
-            return Err(FetchError::TooBig);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(KeySet::jwks(&body)?)
 }
 
 fn read_key(path: &Path) -> Result<KeySet, TokensError> {

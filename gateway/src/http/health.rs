@@ -24,6 +24,27 @@ struct Readiness {
     status: &'static str,
     /// The names of the checks that failed.
     failed: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Details::is_empty")]
+    details: Details,
+}
+
+/// Why a check failed, or is about to, where a sentence helps.
+#[derive(Serialize, JsonSchema)]
+struct Details {
+    /// What was wrong with the last fetch of the key set. While an earlier one holds, the check is `ok` all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<String>,
+}
+
+impl Details {
+    fn of(site: &Site) -> Self {
+        let tokens = site.context.tokens.trouble().map(|trouble| format!("The key set: {trouble}"));
+        Self { tokens }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tokens.is_none()
+    }
 }
 
 /// What the node is and how its parts are.
@@ -37,6 +58,8 @@ struct Health {
     /// Open sessions.
     connections: usize,
     checks: Checks,
+    #[serde(skip_serializing_if = "Details::is_empty")]
+    details: Details,
 }
 
 /// Each `ok` or `failed`.
@@ -116,7 +139,7 @@ pub(super) async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let failed = Checks::of(&site).await.failed();
     let code = if failed.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let status = if failed.is_empty() { "ready" } else { "not ready" };
-    (code, Json(Readiness { status, failed }))
+    (code, Json(Readiness { status, failed, details: Details::of(&site) }))
 }
 
 /// For people: what the node is and how its parts are.
@@ -128,5 +151,6 @@ pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
         node: site.context.fanout.node().as_str().to_owned(),
         connections: site.transports.engine.sessions.open(),
         checks,
+        details: Details::of(&site),
     })
 }

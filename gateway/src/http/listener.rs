@@ -30,8 +30,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::guard::Guard;
 use super::{ClientAddress, assets};
 use crate::error::AppError;
+use crate::metrics::{self, BadInput};
 use crate::tasks::Tasks;
 use crate::transport::{self, Cross, Heads, Transports, UpgradeSlot};
 
@@ -49,6 +51,8 @@ pub(crate) struct Door {
     /// The public door serves the engine.
     pub(crate) transports: Arc<Transports>,
     pub(crate) is_public: bool,
+    /// Keeps pages out of the internal listener.
+    pub(crate) guard: Guard,
     pub(crate) tasks: Tasks,
     /// HTTP connections end after the request that is under way.
     pub(crate) stopping: CancellationToken,
@@ -202,6 +206,14 @@ async fn dispatch(
     let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
     if door.is_public && is_engine && !assets::is_client_file(path) {
         return Ok(door.transports.serve(request, peer, slot).await);
+    }
+    if !door.is_public {
+        let is_peer = path == transport::PEER_PATH
+            && request.headers().get("x-internal-request").is_some_and(|value| value == "true");
+        if door.guard.refuses(request.headers(), is_peer) {
+            metrics::get().bad_input(BadInput::InternalPage);
+            return Ok(AppError::Forbidden("Not for web pages".into()).into_response());
+        }
     }
     if !door.is_public && path == transport::PEER_PATH {
         if !super::caller::is_internal(request.headers(), door.internal_token.as_deref()) {

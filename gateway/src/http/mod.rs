@@ -9,6 +9,7 @@ mod care;
 mod docs;
 mod emergencies;
 mod emit;
+pub(crate) mod guard;
 mod health;
 pub(crate) mod listener;
 pub(crate) mod login;

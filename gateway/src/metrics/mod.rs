@@ -109,16 +109,18 @@ pub(crate) enum BadInput {
     Payload,
     Handshake,
     Internal,
+    InternalPage,
 }
 
 impl BadInput {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::WebSocketFrame, "websocket_frame"),
         (Self::EnginePacket, "engine_packet"),
         (Self::SocketPacket, "socket_packet"),
         (Self::Payload, "payload"),
         (Self::Handshake, "handshake"),
         (Self::Internal, "internal_on_public"),
+        (Self::InternalPage, "page_on_internal"),
     ];
 }
 

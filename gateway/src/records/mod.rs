@@ -7,16 +7,20 @@
 mod nearby;
 pub(crate) mod users;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use shared::limits::{RECORDS_CONNECT_MS, RECORDS_CONNECTIONS, RECORDS_RETRY_MS, RECORDS_TIMEOUT_MS};
+use shared::limits::{
+    RECORDS_CONNECT_MS, RECORDS_CONNECTIONS, RECORDS_MIGRATE_MS, RECORDS_RETRY_MS, RECORDS_START_MS,
+    RECORDS_TIMEOUT_MS,
+};
 use sqlx::any::AnyPoolOptions;
-use sqlx::migrate::Migrator;
-use sqlx::{AnyPool, Executor as _};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{AnyPool, AssertSqlSafe, Executor as _};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
@@ -44,6 +48,8 @@ pub(crate) fn column_time(ms: i64) -> u64 {
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     pool: AnyPool,
+    /// The one connection of migrations, on a database server: they have other limits than statements.
+    migrations: Option<AnyPool>,
     reach: Arc<Mutex<Reach>>,
     migrator: &'static Migrator,
     /// The tables are up to date; nothing is asked of them before.
@@ -63,13 +69,44 @@ struct Reach {
 /// others are refused at once instead of waiting one after the other.
 const RETRY: Duration = Duration::from_millis(RECORDS_RETRY_MS);
 
+/// SQLSTATE of a lock that was waited for too long.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// What PostgreSQL keeps of a statement or transaction that nobody waits for any more: a statement ends with the deadline of
+/// whoever asked, and the locks of a node that stands still within a transaction are given up after the same time.
+fn statement_limits() -> String {
+    format!(
+        "SET statement_timeout = {RECORDS_TIMEOUT_MS}; \
+         SET idle_in_transaction_session_timeout = {RECORDS_TIMEOUT_MS};"
+    )
+}
+
+/// A migration may take long, but not wait long for somebody else's lock.
+const MIGRATION_LIMITS: &str = "SET statement_timeout = 0; SET lock_timeout = 5000;";
+
 /// The records cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    #[error("cannot open the database: {0}")]
+    #[error("cannot open the database: {}", Cause(.0))]
     Connect(#[from] sqlx::Error),
     #[error("cannot migrate the database: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
+    #[error("cannot migrate the database: it does not answer, or somebody holds the lock of the migrations")]
+    TooSlow,
+}
+
+/// A database's error for the log. A refused login names the user, who is as secret as the rest of the URL's user info.
+#[derive(Debug)]
+struct Cause<'a>(&'a sqlx::Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match state.filter(|state| state.starts_with("28")) {
+            Some(state) => write!(f, "the server refuses the user or the password (SQLSTATE {state})"),
+            None => self.0.fmt(f),
+        }
+    }
 }
 
 impl OpenError {
@@ -81,7 +118,16 @@ impl OpenError {
                 ["08", "28", "3D", "53", "57"].iter().any(|class| state.starts_with(class))
             }),
             Self::Connect(error) => !matches!(error, sqlx::Error::Configuration(_)),
+            Self::Migrate(MigrateError::Execute(error)) => {
+                // Another process migrates, or the connection was lost.
+                let is_locked = error
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code)
+                    .is_some_and(|state| state == LOCK_NOT_AVAILABLE);
+                is_locked || matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
+            }
             Self::Migrate(_) => false,
+            Self::TooSlow => true,
         }
     }
 }
@@ -93,7 +139,7 @@ impl Records {
     /// [`OpenError`], for the operator.
     pub(crate) async fn open(url: &str) -> Result<Self, OpenError> {
         let records = Self::prepare(url)?;
-        records.migrate().await?;
+        records.migrate(Duration::from_millis(RECORDS_MIGRATE_MS)).await?;
         Ok(records)
     }
 
@@ -104,7 +150,7 @@ impl Records {
     /// [`OpenError`]: the URL, a file that cannot be opened, tables that are of another version.
     pub(crate) async fn start(url: &str) -> Result<Self, OpenError> {
         let records = Self::prepare(url)?;
-        match records.migrate().await {
+        match records.migrate(Duration::from_millis(RECORDS_START_MS)).await {
             Err(error) if !url.starts_with("sqlite:") && error.may_pass() => {
                 tracing::error!(%error, "the database is not there; trying on");
             }
@@ -117,18 +163,26 @@ impl Records {
     pub(crate) async fn come_up(&self) {
         while !self.migrated.load(Ordering::Acquire) {
             tokio::time::sleep(RETRY).await;
-            match self.migrate().await {
+            match self.migrate(Duration::from_millis(RECORDS_MIGRATE_MS)).await {
                 Ok(()) => tracing::info!("the database is there"),
                 Err(error) => tracing::debug!(%error, "the database is not there yet"),
             }
         }
     }
 
-    async fn migrate(&self) -> Result<(), OpenError> {
+    async fn migrate(&self, at_most: Duration) -> Result<(), OpenError> {
+        timeout(at_most, self.migrate_now()).await.unwrap_or(Err(OpenError::TooSlow))?;
+        self.migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn migrate_now(&self) -> Result<(), OpenError> {
         // A connection first, so that what fails there is no failure of a migration.
         drop(self.pool.acquire().await?);
-        self.migrator.run(&self.pool).await?;
-        self.migrated.store(true, Ordering::Release);
+        let Some(migrations) = &self.migrations else { return Ok(self.migrator.run(&self.pool).await?) };
+        self.migrator.run(migrations).await?;
+        // The lock of the migrations ends with its connection, whatever became of an earlier try.
+        migrations.close().await;
         Ok(())
     }
 
@@ -152,13 +206,25 @@ impl Records {
                         let pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
                                        PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON;";
                         connection.execute(pragmas).await?;
+                    } else {
+                        connection.execute(AssertSqlSafe(statement_limits())).await?;
                     }
                     Ok(())
                 })
             })
             .connect_lazy(&url)?;
         let migrator = if sqlite { &SQLITE } else { &POSTGRES };
-        Ok(Self { pool, reach: Arc::default(), migrator, migrated: Arc::default() })
+        let migrations = (!sqlite).then(|| {
+            AnyPoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
+                .after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(MIGRATION_LIMITS).await.map(drop) })
+                })
+                .connect_lazy(&url)
+        });
+        let migrations = migrations.transpose()?;
+        Ok(Self { pool, migrations, reach: Arc::default(), migrator, migrated: Arc::default() })
     }
 
     /// The pool, for statements of an app.
@@ -193,7 +259,7 @@ impl Records {
         self.reach.lock().learn(&outcome, start);
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(AppError::records(&error)),
+            Ok(Err(error)) => Err(AppError::records(&Cause(&error))),
             Err(elapsed) => Err(AppError::records(&elapsed)),
         }
     }

@@ -3,19 +3,38 @@
 //! A session's id names its node, the node's lease tells how it is reached. The request goes there as it came,
 //! over the internal listener, and the answer comes back; a WebSocket becomes a tunnel. An owner that is gone
 //! is an unknown session, at once, and the client begins anew.
+//!
+//! An owner may also stand still: the kernel takes its connections and nobody answers. So every step ends when the
+//! owner's lease lapses, or at a deadline of its own where Redis, which keeps the leases, is away:
+//!
+//! | step | ends after | with |
+//! | --- | --- | --- |
+//! | find the owner | `REDIS_COMMAND_MS` for each of two commands | session unknown |
+//! | look up its name, connect, begin HTTP | `PEER_CONNECT_MS` | session unknown |
+//! | send the request, wait for the head of the answer | the lease, or the longest poll and `PEER_MARGIN_MS` | session unknown |
+//! | each part of the answer's body | the lease, or `OUTBOX_AGE_MAX_MS` | the client's connection is closed |
+//! | a tunnel, either way | the lease; a peer that takes no bytes, `OUTBOX_AGE_MAX_MS` | transport close |
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
+use fanout::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use shared::eio::HandshakeError;
 use shared::ids::SessionId;
-use shared::limits::PEER_CONNECT_MS;
+use shared::limits::{BODY_MAX_MS, OUTBOX_AGE_MAX_MS, PEER_CONNECT_MS, PEER_MARGIN_MS};
+use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::{Transports, Upgrade, UpgradeSlot, plain, refuse};
 use crate::context::Context;
@@ -41,8 +60,8 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Where the owner of a session is reached, if it is another living node.
-    pub(super) async fn owner(&self, session: SessionId) -> Option<String> {
+    /// The owner of a session, if it is another living node.
+    pub(super) async fn owner(&self, session: SessionId) -> Option<Peer> {
         let fanout = &self.context.fanout;
         if !fanout.is_clustered() || session.node() == fanout.node() {
             return None;
@@ -58,6 +77,7 @@ impl Peers {
         // Who may connect was judged here; the session's token was read at its handshake.
         headers.remove(header::ORIGIN);
         headers.remove(header::AUTHORIZATION);
+        headers.remove("sec-fetch-site");
         headers.insert("x-internal-request", HeaderValue::from_static("true"));
         if let Some(token) = &self.token
             && let Ok(value) = HeaderValue::try_from(format!("Bearer {token}"))
@@ -73,44 +93,71 @@ impl Transports {
     pub(super) async fn forward(
         &self,
         mut request: Request<Incoming>,
-        owner: &str,
+        owner: &Peer,
         slot: &UpgradeSlot,
     ) -> Response<Body> {
         let wants_upgrade = super::is_upgrade(request.headers());
         let client = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let authority = owner.trim_start_matches("http://");
+        let authority = owner.url.trim_start_matches("http://");
         let connect = async {
             let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
+            // What it does not take is given up, also by the kernel's own tries.
+            SockRef::from(&stream).set_tcp_user_timeout(Some(Duration::from_millis(OUTBOX_AGE_MAX_MS)))?;
             let (sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>((sender, connection.with_upgrades()))
+                http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((sender, connection.with_upgrades()))
         };
         let connected = tokio::time::timeout(Duration::from_millis(PEER_CONNECT_MS), connect).await;
         let Ok(Ok((mut sender, connection))) = connected else {
             // Its lease has not lapsed yet, but nobody is there.
             return refuse(HandshakeError::UnknownSession);
         };
-        drop(self.peers.context.tasks.spawn(async move {
-            // How it ended is seen by who sent the request.
-            let _ = connection.await;
-        }));
         let Some(onward) = self.onward(request, authority) else { return refuse(HandshakeError::BadRequest) };
-        let Ok(mut answer) = sender.send_request(onward).await else {
-            return refuse(HandshakeError::UnknownSession);
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        drop(self.peers.context.tasks.spawn(async move {
+            tokio::select! {
+                // How it ended is seen by who sent the request.
+                _ = connection => {}
+                () = ended.cancelled() => {}
+            }
+        }));
+        let answered = tokio::select! {
+            answered = sender.send_request(onward) => answered.ok(),
+            () = owner.lapsed.cancelled() => None,
+            () = tokio::time::sleep(self.longest_answer()) => None,
+        };
+        let Some(mut answer) = answered else {
+            let mut refusal = refuse(HandshakeError::UnknownSession);
+            // The rest of the request's body is not read.
+            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return refusal;
         };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(client) = client
         {
             let server = hyper::upgrade::on(&mut answer);
-            *slot.lock() = Some(Upgrade::Tunnel { client, server, tunnels: Arc::clone(&self.tunnels) });
+            let (lapsed, tunnels) = (owner.lapsed.clone(), Arc::clone(&self.tunnels));
+            *slot.lock() = Some(Upgrade::Tunnel { client, server, lapsed, tunnels });
         }
         let (mut head, body) = answer.into_parts();
         head.headers.remove(header::TRANSFER_ENCODING);
-        if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            head.headers.remove(header::CONNECTION);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // The connection goes on as a tunnel.
+            drop(guard.disarm());
+            return Response::from_parts(head, Body::empty());
         }
-        Response::from_parts(head, Body::new(body))
+        head.headers.remove(header::CONNECTION);
+        Response::from_parts(head, Body::new(Answer::new(body, &owner.lapsed, guard)))
+    }
+
+    /// How long another node may take to begin its answer: a poll ends with the next ping or the session, a POST when its
+    /// body has come and its packets are handled.
+    fn longest_answer(&self) -> Duration {
+        let times = self.engine.times;
+        let poll = times.ping_interval.saturating_add(times.ping_timeout);
+        poll.max(Duration::from_millis(BODY_MAX_MS)).saturating_add(Duration::from_millis(PEER_MARGIN_MS))
     }
 
     fn onward(&self, request: Request<Incoming>, authority: &str) -> Option<Request<Incoming>> {
@@ -137,5 +184,52 @@ impl Transports {
         let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let routed = self.route(&mut request, nobody, slot);
         self.finish(routed, request).await
+    }
+}
+
+/// The body of another node's answer. It ends with an error when that node's lease lapses, or sends nothing for
+/// `OUTBOX_AGE_MAX_MS`.
+struct Answer {
+    body: Incoming,
+    lapsed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// While a part is waited for: when that is given up.
+    late: Option<Pin<Box<Sleep>>>,
+    /// Ends the connection.
+    _connection: DropGuard,
+}
+
+impl Answer {
+    fn new(body: Incoming, lapsed: &CancellationToken, connection: DropGuard) -> Self {
+        let lapsed = Box::pin(lapsed.clone().cancelled_owned());
+        Self { body, lapsed, late: None, _connection: connection }
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.late = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)));
+        }
+        if self.lapsed.as_mut().poll(cx).is_pending() {
+            let limit = Duration::from_millis(OUTBOX_AGE_MAX_MS);
+            let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            ready!(late.as_mut().poll(cx));
+        }
+        Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

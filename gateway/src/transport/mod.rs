@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
+use fanout::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -26,6 +27,7 @@ use shared::eio::{HandshakeError, Query, TransportName};
 use shared::ids::SessionId;
 use shared::ws;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
@@ -55,7 +57,7 @@ pub(crate) enum Upgrade {
         seat: Option<ProbeSeat>,
     },
     /// For a session of another node, which has switched protocols too.
-    Tunnel { client: OnUpgrade, server: OnUpgrade, tunnels: Arc<Tunnels> },
+    Tunnel { client: OnUpgrade, server: OnUpgrade, lapsed: CancellationToken, tunnels: Arc<Tunnels> },
 }
 
 /// The engine over HTTP.
@@ -94,7 +96,7 @@ impl Transports {
     }
 
     /// The other node whose session a request is about.
-    async fn owner(&self, request: &Request<Incoming>) -> Option<String> {
+    async fn owner(&self, request: &Request<Incoming>) -> Option<Peer> {
         let query = Query::parse(request.uri().query().unwrap_or_default()).ok()?;
         self.peers.owner(SessionId::parse(&query.sid?)?).await
     }
@@ -252,8 +254,8 @@ fn accept(
 pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
     let (on, session, seat) = match upgrade {
         Upgrade::Session { on, session, seat } => (on, session, seat),
-        Upgrade::Tunnel { client, server, tunnels } => {
-            tunnels.carry(client, server).await;
+        Upgrade::Tunnel { client, server, lapsed, tunnels } => {
+            tunnels.carry(client, server, lapsed).await;
             drop(place);
             return;
         }

@@ -2,7 +2,8 @@
 //!
 //! A client that begins by polling behind a balancer without stickiness has one as often as not. They are
 //! this node's connections, too: a drain ends them as it closes sessions, spread over its window, so that
-//! their clients do not all come back in the moment in which the process ends.
+//! their clients do not all come back in the moment in which the process ends. And they end when the lease of the
+//! session's node lapses: it may stand still with its connections open.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::turn::Paced;
@@ -30,8 +32,9 @@ impl Tunnels {
         self.open.len()
     }
 
-    /// Carries bytes both ways until one side ends, or the drain comes to this tunnel.
-    pub(super) async fn carry(&self, client: OnUpgrade, server: OnUpgrade) {
+    /// Carries bytes both ways until one side ends, the lease of the session's node has `lapsed`, or the drain comes to
+    /// this tunnel.
+    pub(super) async fn carry(&self, client: OnUpgrade, server: OnUpgrade, lapsed: CancellationToken) {
         let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
         let (mut client, mut server) = (Paced::new(TokioIo::new(client)), Paced::new(TokioIo::new(server)));
         let open = self.open.token();
@@ -39,7 +42,7 @@ impl Tunnels {
         tokio::select! {
             // Either end may break: the session's own node sees to the rest.
             _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-            () = self.turn() => {
+            () = async { tokio::select! { () = self.turn() => {}, () = lapsed.cancelled() => {} } } => {
                 // To both sides it is a transport that closes, at worst in the middle of a frame.
                 let _ = tokio::join!(client.shutdown(), server.shutdown());
             }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use base64::Engine as _;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value};
@@ -175,6 +176,9 @@ impl Verifier {
             return Err(AuthError::Invalid);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid)?;
+        if has_critical(token) {
+            return Err(AuthError::Invalid);
+        }
         let key = self.keys.find(header.kid.as_deref()).ok_or(AuthError::UnknownKey)?;
         let decoded =
             jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm));
@@ -208,6 +212,14 @@ impl Verifier {
         }
         validation
     }
+}
+
+/// Whether a token's header says that some of it must be understood (`crit`; RFC 7515, 4.1.11). No such extension is
+/// known here, so such a token is not valid, whatever `crit` holds.
+fn has_critical(token: &str) -> bool {
+    let head = token.split('.').next().unwrap_or_default();
+    let Ok(json) = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head) else { return true };
+    serde_json::from_slice::<Map<String, Value>>(&json).map_or(true, |head| head.contains_key("crit"))
 }
 
 /// A token of `claims` signed by a shared secret.
@@ -273,6 +285,27 @@ mod tests {
         )
         .unwrap();
         assert_eq!(verifier().verify(&hs512, NOW), Err(AuthError::Invalid));
+    }
+
+    #[test]
+    fn a_token_with_critical_extensions_is_not_valid() {
+        let sign = |crit: Value| {
+            let part =
+                |value: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+            let mut head = json!({"alg": "HS256", "typ": "JWT"});
+            if crit != json!("none") {
+                head["crit"] = crit;
+            }
+            let signed = format!("{}.{}", part(&head), part(&json!({"sub": "u", "exp": NOW + 60})));
+            let key = EncodingKey::from_secret(b"s3cret");
+            let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+            format!("{signed}.{signature}")
+        };
+        assert!(verifier().verify(&sign(json!("none")), NOW).is_ok());
+        for crit in [json!(["b64"]), json!(["exp"]), json!([]), json!(null), json!("b64"), json!({"b64": 1})]
+        {
+            assert_eq!(verifier().verify(&sign(crit.clone()), NOW), Err(AuthError::Invalid), "{crit}");
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //! gateway then gets its own struct by value and never reads a setting again.
 
 mod parse;
+mod redact;
 mod redis;
 mod settings;
 mod source;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,9 +18,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::names::Namespace;
+pub use redact::{HIDDEN, Scrubber, SecretUrl, redact};
 pub use redis::{RedisAddress, Server, Topology};
 pub use settings::{SETTINGS, Setting, markdown_table};
-pub use source::{Layer, Layers, Problem};
+pub use source::{Effective, Layer, Layers, Problem};
 
 /// Reads a duration: `250ms`, `25s`, `2m`, `1h`; a bare number is milliseconds.
 ///
@@ -81,6 +84,15 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// Where a node without a key for tokens puts the token that it makes for its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstTokenTo {
+    /// On a terminal to standard output, else to a file.
+    Auto,
+    /// To standard output.
+    Stdout,
+}
+
 /// Where keys for tokens come from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum TokenKeys {
@@ -91,7 +103,7 @@ pub enum TokenKeys {
     /// A PEM file's path.
     PublicKey(PathBuf),
     /// A URL of a JSON Web Key Set.
-    Jwks(String),
+    Jwks(SecretUrl),
 }
 
 impl std::fmt::Debug for TokenKeys {
@@ -185,7 +197,7 @@ pub struct AppsConfig {
 #[derive(Debug, Clone)]
 pub struct PushConfig {
     /// Where to.
-    pub url: String,
+    pub url: SecretUrl,
     /// The key of signatures; without one nothing is signed.
     pub secret: Option<Secret>,
 }
@@ -218,6 +230,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Origins of other sites that may connect; `*` for any, then without credentials.
     pub cors_origins: Vec<String>,
+    /// Where the token of a run without a configured key goes.
+    pub first_token: FirstTokenTo,
     /// Whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Records.

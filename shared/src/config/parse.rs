@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AppName, AuthErrors, LogFormat};
+use super::{AppName, AuthErrors, FirstTokenTo, LogFormat};
 use crate::names::Namespace;
 
 /// What a setting should have been.
@@ -154,10 +154,18 @@ pub(super) fn http_url(text: &str) -> Parsed<Option<String>> {
     }
     let host = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
     match host {
-        Some(host) if !host.is_empty() && !host.contains(['/', ' ', '@']) => {
+        Some(host) if !host.is_empty() && !host.contains(['/', ' ', '@', '?', '#']) => {
             Ok(Some(format!("http://{host}")))
         }
         _ => Err(Expected("a URL such as http://10.0.0.5:9090, without a path")),
+    }
+}
+
+pub(super) fn first_token(text: &str) -> Parsed<FirstTokenTo> {
+    match text {
+        "auto" => Ok(FirstTokenTo::Auto),
+        "stdout" => Ok(FirstTokenTo::Stdout),
+        _ => Err(Expected("auto or stdout")),
     }
 }
 

@@ -30,8 +30,8 @@ pub enum Topology {
     Cluster(Vec<Server>),
 }
 
-/// How to reach Redis. [`fmt::Display`] shows it without the password.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How to reach Redis. [`fmt::Display`] and [`fmt::Debug`] show it without user and password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct RedisAddress {
     /// What is there.
     pub topology: Topology,
@@ -105,6 +105,12 @@ impl RedisAddress {
             Topology::Single(server) => std::slice::from_ref(server),
             Topology::Sentinel { sentinels: servers, .. } | Topology::Cluster(servers) => servers,
         }
+    }
+}
+
+impl fmt::Debug for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

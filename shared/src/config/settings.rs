@@ -39,6 +39,12 @@ pub const SETTINGS: &[Setting] = &[
         "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable.",
     ),
     secret("jwt_secret", "", "HS256 secret of tokens. Not set: a random one for this run."),
+    setting(
+        "first_token",
+        "auto",
+        "Where a node without a key for tokens puts a token for its run: `auto` prints it on a terminal and else writes it to a \
+         file beside the SQLite file, which only its user can read; `stdout` prints it in any case.",
+    ),
     setting("jwt_public_key", "", "PEM file of the public key of tokens: RS256, ES256 or EdDSA."),
     setting(
         "jwks_url",

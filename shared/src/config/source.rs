@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::parse::{self, Expected};
+use super::redact::{HIDDEN, SecretUrl, redact};
 use super::settings::SETTINGS;
 use super::{
     AppsConfig, AuthConfig, ClusterConfig, Config, Limits, PushConfig, RedisAddress, Secret, SessionTimes,
@@ -16,7 +17,7 @@ use super::{
 pub struct Problem {
     /// Where it stands: `--ping-interval`, `PING_INTERVAL`, or `ping_interval in FILE`.
     pub place: String,
-    /// The value; `…` for secrets, `None` where there is none to show.
+    /// The value; `…` for secrets and for the credentials of URLs, `None` where there is none to show.
     pub value: Option<String>,
     /// What should stand there.
     pub expected: String,
@@ -43,11 +44,18 @@ pub enum Layer {
 }
 
 /// Texts of all sources, by key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Layers {
     values: BTreeMap<(String, Layer), String>,
     file_name: String,
     problems: Vec<Problem>,
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The texts are as they were set, secrets too.
+        f.debug_struct("Layers").field("keys", &self.values.keys()).finish_non_exhaustive()
+    }
 }
 
 impl Layers {
@@ -80,7 +88,7 @@ impl Layers {
                 Some(text) => drop(self.values.insert((key, Layer::File), text)),
                 None => self.problems.push(Problem {
                     place,
-                    value: Some(value.to_string()),
+                    value: Some(shown(&key, &value.to_string())),
                     expected: "a text, a number or a list of texts".to_owned(),
                 }),
             }
@@ -103,12 +111,13 @@ impl Layers {
         }
     }
 
-    /// Every setting with the text in force, secrets hidden: `print-config`.
-    pub fn effective(&self) -> impl Iterator<Item = (&'static str, String)> {
+    /// Every setting with what may be shown of the text in force: `print-config`.
+    pub fn effective(&self) -> impl Iterator<Item = Effective> {
         SETTINGS.iter().map(|setting| {
             let value = self.get(setting.key).map_or(setting.default, |(_, text)| text);
-            let hidden = setting.secret && !value.is_empty() && value != setting.default;
-            (setting.key, if hidden { "…".to_owned() } else { value.to_owned() })
+            let is_default = value.is_empty() || value == setting.default;
+            let text = if is_default { value.to_owned() } else { shown(setting.key, value) };
+            Effective { key: setting.key, is_whole: text == value, text }
         })
     }
 
@@ -126,6 +135,23 @@ impl Layers {
             _ => Err(problems),
         }
     }
+}
+
+/// A setting as `print-config` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    /// Its key.
+    pub key: &'static str,
+    /// The text in force, less what must not be shown.
+    pub text: String,
+    /// Nothing is left out.
+    pub is_whole: bool,
+}
+
+/// What may be shown of a setting's text.
+fn shown(key: &str, text: &str) -> String {
+    let is_secret = SETTINGS.iter().any(|setting| setting.key == key && setting.secret);
+    if is_secret { HIDDEN.to_owned() } else { redact(text) }
 }
 
 fn text_of(value: &toml::Value) -> Option<String> {
@@ -148,11 +174,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn problem(&mut self, key: &str, expected: &str) {
-        let setting = SETTINGS.iter().find(|setting| setting.key == key);
         let found = self.layers.get(key);
         let place = self.layers.place(key, found.map_or(Layer::Environment, |(layer, _)| layer));
-        let secret = setting.is_some_and(|setting| setting.secret);
-        let value = found.map(|(_, text)| if secret { "…".to_owned() } else { text.to_owned() });
+        let value = found.map(|(_, text)| shown(key, text));
         self.problems.push(Problem { place, value, expected: expected.to_owned() });
     }
 
@@ -182,6 +206,7 @@ impl Reader<'_> {
         let internal_listen = self.read("internal_listen", parse::address);
         let mounts = self.read("mounts", parse::mounts);
         let auth = self.auth();
+        let first_token = self.read("first_token", parse::first_token);
         let cors_origins = self.read("cors_origins", parse::origins);
         let trusted_proxies = self.read("trusted_proxies", parse::networks);
         let database_url = self.read("database_url", parse::database_url);
@@ -205,6 +230,7 @@ impl Reader<'_> {
             internal_listen: internal_listen?,
             mounts: mounts?,
             auth: auth?,
+            first_token: first_token?,
             cors_origins: cors_origins?,
             trusted_proxies: trusted_proxies?,
             database_url: Secret(database_url?),
@@ -226,8 +252,9 @@ impl Reader<'_> {
         let presence_away = self.read("presence_away", parse::duration);
         let url = self.read("push_webhook_url", parse::web_address);
         let secret = self.text("push_webhook_secret").map(Secret);
-        let push =
-            url.map(|url| Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url, secret }));
+        let push = url.map(|url| {
+            Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url: SecretUrl::new(url), secret })
+        });
         Some(AppsConfig {
             call_ring: call_ring?,
             presence_grace: presence_grace?,
@@ -279,7 +306,7 @@ impl Reader<'_> {
             (Some(secret), None, None) => TokenKeys::Secret(secret),
             (None, None, None) => TokenKeys::Random,
             (None, Some(path), None) => TokenKeys::PublicKey(path.into()),
-            (None, None, Some(url)) => TokenKeys::Jwks(url),
+            (None, None, Some(url)) => TokenKeys::Jwks(SecretUrl::new(url)),
             (_, Some(_), _) => {
                 self.problem("jwt_public_key", "only one of jwt_secret, jwt_public_key and jwks_url");
                 return None;
@@ -391,9 +418,61 @@ mod tests {
         layers.set(Layer::Environment, "jwt_secret", "hush");
         layers.set(Layer::Environment, "database_url", "mysql://hush");
         let shown: Vec<_> = layers.effective().collect();
-        assert!(shown.iter().all(|(_, value)| !value.contains("hush")));
+        assert!(shown.iter().all(|setting| !setting.text.contains("hush")));
         let problems = layers.resolve().unwrap_err();
         assert!(problems.iter().all(|problem| !problem.to_string().contains("hush")));
+    }
+
+    #[test]
+    fn credentials_are_not_shown_whatever_setting_they_stand_in() {
+        for setting in SETTINGS {
+            for text in ["https://user:hush@h.example/x?token=hush", "user:hush@h.example"] {
+                let mut layers = Layers::default();
+                layers.set(Layer::Environment, setting.key, text);
+                for shown in layers.effective() {
+                    assert!(!shown.text.contains("hush"), "{shown:?}");
+                    assert!(shown.key != setting.key || !shown.is_whole, "{shown:?}");
+                }
+                // Whether it is accepted or not.
+                let said = match layers.resolve() {
+                    Ok(config) => format!("{config:?}"),
+                    Err(problems) => format!("{problems:?}"),
+                };
+                assert!(!said.contains("hush"), "{}: {said}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_not_shown_where_it_is_secret() {
+        for key in SETTINGS.iter().filter(|setting| setting.secret).map(|setting| setting.key) {
+            for value in ["12345.5", "true", "{ hush = 12345 }", "[12345]", "1979-05-27"] {
+                let mut layers = Layers::default();
+                layers.set_file("m.toml", &format!("{key} = {value}"));
+                let problems = layers.resolve().unwrap_err();
+                let said = problems.iter().map(ToString::to_string).collect::<String>();
+                assert!(said.contains(key) && !said.contains("12345") && !said.contains("true"), "{said}");
+                assert!(!said.contains("1979"), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_debug_form_of_a_configuration_holds_no_credentials() {
+        let mut layers = Layers::default();
+        for (key, value) in [
+            ("jwks_url", "https://user:hush@keys.example/jwks?hush=1"),
+            ("push_webhook_url", "https://user:hush@push.example/?hush=1"),
+            ("push_webhook_secret", "hush hush"),
+            ("redis_url", "redis://name-of-the-user:hush@redis.example"),
+            ("database_url", "postgres://name-of-the-user:hush@db.example/x?password=hush"),
+            ("internal_token", "hush hush"),
+        ] {
+            layers.set(Layer::Environment, key, value);
+        }
+        let said = format!("{:?}", layers.resolve().unwrap());
+        assert!(said.contains("keys.example") && said.contains("redis.example"), "{said}");
+        assert!(!said.contains("hush") && !said.contains("name-of-the-user"), "{said}");
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! The command line: `gateway` (= `gateway serve`), `token`, `user add`, `check-config`, `print-config`,
 //! `version`.
 
+mod first_token;
+
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use shared::auth::sign_hs256;
-use shared::config::{Config, Layer, Layers, Problem, SETTINGS, TokenKeys};
+use shared::config::{
+    Config, Effective, HIDDEN, Layer, Layers, Problem, SETTINGS, Scrubber, TokenKeys, redact,
+};
 use shared::limits::CREDENTIAL_MAX_BYTES;
 use shared::names::UserId;
 
@@ -18,14 +23,12 @@ use crate::clock::{now_ms, now_s};
 use crate::node::{Node, makes_secret};
 use crate::records::{Records, time_column, users};
 use crate::telemetry;
+use first_token::FirstToken;
 
 /// A command that failed has told why; this is what the shell sees.
 const FAILED: u8 = 1;
 /// Settings or arguments are wrong.
 const MISUSED: u8 = 2;
-
-/// Seconds that the token of a node without a configured secret is good for.
-const DEV_TOKEN_LIFE_S: u64 = 24 * 3_600;
 
 /// Runs the command line `args` with the environment `variables`; answers the exit code.
 pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -> ExitCode {
@@ -44,7 +47,12 @@ pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -
     match matches.subcommand() {
         Some(("version", _)) => say(&format!("gateway {}", env!("CARGO_PKG_VERSION"))),
         Some(("print-config", _)) => print_config(layers),
-        Some(("check-config", _)) => configured(layers, |_| say("The configuration is good.")),
+        Some(("check-config", _)) => configured(layers, |config| {
+            for warning in config.warnings() {
+                warn(&format!("warning: {warning}"));
+            }
+            say("The configuration is good.")
+        }),
         Some(("token", token)) => configured(layers, |config| print_token(&config, token)),
         Some(("user", user)) => configured(layers, |config| add_user(&config, user)),
         _ => configured(layers, serve),
@@ -139,13 +147,19 @@ fn configured(layers: Layers, go: impl FnOnce(Config) -> ExitCode) -> ExitCode {
             return Ok(config);
         }
         let expected = "a level such as info, or target=level separated by commas".to_owned();
-        Err(vec![Problem { place: "LOG".to_owned(), value: Some(config.log), expected }])
+        Err(vec![Problem { place: "LOG".to_owned(), value: Some(redact(&config.log)), expected }])
     });
     match config {
-        Ok(config) => go(config),
+        Ok(config) => {
+            let _ = SCRUBBER.set(config.scrubber());
+            go(config)
+        }
         Err(problems) => complain(&problems),
     }
 }
+
+/// What no output may hold, once the settings are known.
+static SCRUBBER: OnceLock<Scrubber> = OnceLock::new();
 
 fn complain(problems: &[Problem]) -> ExitCode {
     for problem in problems {
@@ -155,8 +169,10 @@ fn complain(problems: &[Problem]) -> ExitCode {
 }
 
 fn warn(what: &dyn Display) {
+    let line = format!("gateway: {what}");
+    let scrubbed = SCRUBBER.get().and_then(|scrubber| scrubber.scrub(&line));
     // With standard error closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "gateway: {what}");
+    let _ = writeln!(std::io::stderr(), "{}", scrubbed.unwrap_or(line));
 }
 
 fn say(what: &str) -> ExitCode {
@@ -172,9 +188,13 @@ fn fail(what: &dyn Display) -> ExitCode {
 }
 
 fn print_config(layers: Layers) -> ExitCode {
-    let line = |(key, value): (&str, String)| {
-        // What is hidden must not be taken for the secret when the output is used as a file.
-        if value == "…" { format!("# {key} is set") } else { format!("{key} = {value:?}") }
+    let line = |Effective { key, text, is_whole }: Effective| {
+        // What is left out must not be taken for the value when the output is used as a file.
+        match (is_whole, text.as_str()) {
+            (true, _) => format!("{key} = {text:?}"),
+            (false, HIDDEN) => format!("# {key} is set"),
+            (false, _) => format!("# {key} is set: {text:?}"),
+        }
     };
     let shown: Vec<String> = layers.effective().map(line).collect();
     let code = say(&shown.join("\n"));
@@ -289,7 +309,7 @@ fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn serve(config: Config) -> ExitCode {
-    let _log = match telemetry::start(&config.log, config.log_format) {
+    let _log = match telemetry::start(&config.log, config.log_format, config.scrubber()) {
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
@@ -304,13 +324,11 @@ async fn run_node(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
-    let is_dev = makes_secret(&config);
-    if let TokenKeys::Secret(secret) = &config.auth.keys
-        && secret.len() < 32
-    {
-        tracing::warn!("JWT_SECRET is shorter than 32 bytes and can be guessed");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     let secret = random_secret();
+    let mut token = makes_secret(&config).then(|| FirstToken::new(&secret, &config));
     let node = match Node::start(config, &secret).await {
         Ok(node) => node,
         Err(error) => return fail(&error),
@@ -322,32 +340,22 @@ async fn run_node(config: Config) -> ExitCode {
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
-    banner(&node, is_dev.then_some(secret.as_str()));
+    say(&banner(&node, token.as_mut()));
     signals.next().await;
     node.drain(signals.next()).await;
+    drop(token);
     tracing::info!("stopped");
     ExitCode::SUCCESS
 }
 
-fn banner(node: &Node, secret: Option<&str>) {
+fn banner(node: &Node, token: Option<&mut FirstToken>) -> String {
     let mut lines = vec![
         format!("Muster {} is ready (node {}).", env!("CARGO_PKG_VERSION"), node.id),
         format!("  console    http://{}/", node.public),
         format!("  internal   http://{}/metrics", node.internal),
     ];
-    if let Some(secret) = secret {
-        let claims = json!({
-            "sub": "dev", "name": "Developer", "email": "dev@localhost", "role": "admin",
-            "rooms": ["*"], "publish": ["*"], "exp": now_s() + DEV_TOKEN_LIFE_S,
-        });
-        if let Ok(token) = sign_hs256(secret, &claims) {
-            lines.push("  No JWT_SECRET is set: a random one holds for this run. A token for it:".to_owned());
-            lines.push(format!("  {token}"));
-            lines.push("  Signed in already:".to_owned());
-            lines.push(format!("  http://{}/#token={token}", node.public));
-        }
-    }
-    say(&lines.join("\n"));
+    lines.extend(token.map(|token| token.hand_out(&node.public.to_string())).unwrap_or_default());
+    lines.join("\n")
 }
 
 /// SIGTERM and SIGINT.

@@ -1,0 +1,139 @@
+//! The key set at `JWKS_URL`: how it is fetched, and why it could not be.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use shared::auth::{BadKey, KeySet};
+use shared::config::SecretUrl;
+use shared::limits::{JWKS_MAX_BYTES, JWKS_TIMEOUT_MS};
+
+/// Where the key set is.
+#[derive(Debug)]
+pub(super) struct KeySetSource {
+    url: SecretUrl,
+    client: reqwest::Client,
+}
+
+/// Why a key set was not taken over: a sentence for the log and for `/ready`, without the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeySetTrouble {
+    #[error("it has not been fetched yet")]
+    NotYet,
+    #[error("the name of its host cannot be resolved")]
+    Dns,
+    #[error("the connection was refused")]
+    Refused,
+    #[error("its host cannot be reached")]
+    Unreachable,
+    #[error(
+        "TLS failed: is its certificate valid, for this name, and by an authority that the system trusts?"
+    )]
+    Tls,
+    #[error("it took longer than {JWKS_TIMEOUT_MS} ms")]
+    TooSlow,
+    #[error("the answer has status {0}")]
+    Status(u16),
+    #[error("the answer was cut off or redirected too often")]
+    Broken,
+    #[error("the answer is larger than {JWKS_MAX_BYTES} bytes")]
+    TooBig,
+    #[error("the answer is no JSON Web Key Set")]
+    NotAKeySet,
+    #[error("it holds no key that can be used")]
+    Empty,
+}
+
+/// A failed fetch: what it comes to, and the library's own words for the log.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) trouble: KeySetTrouble,
+    pub(super) detail: String,
+}
+
+impl From<KeySetTrouble> for Failed {
+    fn from(trouble: KeySetTrouble) -> Self {
+        Self { trouble, detail: String::new() }
+    }
+}
+
+impl From<reqwest::Error> for Failed {
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let detail = innermost(&error).to_string();
+        Self { trouble: trouble_of(&error), detail }
+    }
+}
+
+impl From<BadKey> for Failed {
+    fn from(_: BadKey) -> Self {
+        KeySetTrouble::NotAKeySet.into()
+    }
+}
+
+impl KeySetSource {
+    /// A source at `url`; nothing is fetched yet. Each fetch, from looking up the name to the last byte, may take
+    /// `JWKS_TIMEOUT_MS`.
+    ///
+    /// # Errors
+    /// When no client for HTTP can be made.
+    pub(super) fn new(url: SecretUrl) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder().timeout(Duration::from_millis(JWKS_TIMEOUT_MS)).build();
+        client.map(|client| Self { url, client }).map_err(reqwest::Error::without_url)
+    }
+
+    /// Where it is, without credentials.
+    pub(super) fn shown(&self) -> String {
+        self.url.to_string()
+    }
+
+    pub(super) async fn fetch(&self) -> Result<KeySet, Failed> {
+        let mut response = self.client.get(self.url.expose()).send().await?;
+        if !response.status().is_success() {
+            return Err(KeySetTrouble::Status(response.status().as_u16()).into());
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > JWKS_MAX_BYTES {
+                return Err(KeySetTrouble::TooBig.into());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(KeySet::jwks(&body)?)
+    }
+}
+
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
+}
+
+fn trouble_of(error: &reqwest::Error) -> KeySetTrouble {
+    if error.is_timeout() {
+        return KeySetTrouble::TooSlow;
+    }
+    if !error.is_connect() {
+        return KeySetTrouble::Broken;
+    }
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return KeySetTrouble::Refused,
+            // What the TLS library says of what it read.
+            Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => return KeySetTrouble::Tls,
+            _ => {}
+        }
+        let text = cause.to_string();
+        if text.starts_with("dns error") {
+            return KeySetTrouble::Dns;
+        }
+        if text.contains("certificate") || text.contains("tls handshake") {
+            return KeySetTrouble::Tls;
+        }
+        source = cause.source();
+    }
+    KeySetTrouble::Unreachable
+}
