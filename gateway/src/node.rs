@@ -18,7 +18,7 @@ use crate::close::CloseReason;
 use crate::context::Context;
 use crate::control;
 use crate::http::listener::{self, Door};
-use crate::http::login::Login;
+use crate::http::login::{Login, LoginError};
 use crate::http::{Site, internal_router, public_router};
 use crate::metrics;
 use crate::namespace::{Collision, Namespaces};
@@ -60,8 +60,8 @@ pub(crate) enum StartError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     #[error("cannot set the client for push notifications up: {0}")]
     Push(#[from] reqwest::Error),
-    #[error("the system gives no randomness: {0}")]
-    Randomness(argon2::password_hash::Error),
+    #[error(transparent)]
+    Login(#[from] LoginError),
 }
 
 impl Node {
@@ -99,7 +99,7 @@ impl Node {
             peers: Peers { context: context.clone(), token: internal_token.clone() },
             tunnels: Arc::new(Tunnels::default()),
         });
-        let login = Login::new(context.clone()).map_err(StartError::Randomness)?;
+        let login = Login::new(context.clone())?;
         let site =
             Site::new(context.clone(), Arc::clone(&transports), login, metrics, internal_token.clone());
         let stopping = CancellationToken::new();

@@ -37,6 +37,16 @@ struct Health {
     /// Open sessions.
     connections: usize,
     checks: Checks,
+    /// What an operator should change, though the node works.
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum Warning {
+    /// The latest logins and handshakes all came through a proxy that `TRUSTED_PROXIES` does not name, so all
+    /// clients share its address.
+    ProxyNotTrusted,
 }
 
 /// Each `ok` or `failed`.
@@ -128,5 +138,12 @@ pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
         node: site.context.fanout.node().as_str().to_owned(),
         connections: site.transports.engine.sessions.open(),
         checks,
+        warnings: site
+            .transports
+            .gate
+            .is_proxy_untrusted()
+            .then_some(Warning::ProxyNotTrusted)
+            .into_iter()
+            .collect(),
     })
 }
