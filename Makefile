@@ -15,9 +15,8 @@ FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
 PEERS := loadtest/peers
 BENCH ?=
-FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message
-DEBIAN := curl openssl postgresql redis-server prometheus chromium fonts-dejavu-core python3-venv
-CHAOS_DEBIAN := $(DEBIAN) haproxy
+FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message forwarded
+DEBIAN := curl openssl postgresql redis-server prometheus haproxy chromium fonts-dejavu-core python3-venv
 
 run:
 	cargo run --release
@@ -66,7 +65,7 @@ test-chart: setup-debian
 
 # One after the other: each has the machine for itself, and says what it measured.
 chaos: setup-npm
-	@$(MAKE) --no-print-directory setup-debian DEBIAN='$(CHAOS_DEBIAN)'
+	@$(MAKE) --no-print-directory setup-debian
 	cargo build --release -p gateway
 	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway node --test --test-concurrency=1 chaos/*.test.mjs
 

@@ -311,6 +311,9 @@ class Values(unittest.TestCase):
         self.assertIn("https://realtime.example.org/", cluster)
         self.assertNotIn("No key", cluster)
         self.assertNotIn("Records end", cluster)
+        self.assertNotIn("TRUSTED_PROXIES", cluster)
+        untrusting = rendered(merged(CLUSTER, {"settings": {"TRUSTED_PROXIES": ""}}))["muster/templates/NOTES.txt"]
+        self.assertIn("Set settings.TRUSTED_PROXIES to the network of the ingress' pods", untrusting)
 
 
 class Refused(unittest.TestCase):

@@ -65,7 +65,7 @@ for node in one two; do
   listen=${!node} internal_port=${node}_internal
   start "$node" env JWT_SECRET="$secret" REDIS_URL="redis://127.0.0.1:$redis" DRAIN=5s \
     DATABASE_URL="postgres://postgres@127.0.0.1:$postgres/postgres" \
-    LISTEN="127.0.0.1:$listen" INTERNAL_LISTEN="127.0.0.1:${!internal_port}" "$gateway"
+    TRUSTED_PROXIES=127.0.0.1 LISTEN="127.0.0.1:$listen" INTERNAL_LISTEN="127.0.0.1:${!internal_port}" "$gateway"
   wait_for curl -fsS "http://127.0.0.1:$listen/ready"
 done
 FRONT="127.0.0.1:$front" NODE_ONE="127.0.0.1:$one" NODE_TWO="127.0.0.1:$two" \

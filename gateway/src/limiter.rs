@@ -1,9 +1,8 @@
-//! Rates: events of a socket, control frames of a session, handshakes and failed logins of an address.
+//! Rates: events of a socket, control frames of a session, handshakes of an address.
 //!
 //! [`Meter`] is our own because one lies in every socket and is asked at every event: eight bytes and no
 //! clock of its own.
 
-use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -103,69 +102,6 @@ impl<K: Eq + Hash> Meters<K> {
     }
 }
 
-/// Failures by key within a minute: for logins, where only failures count.
-#[derive(Debug)]
-pub(crate) struct Failures {
-    max_per_minute: usize,
-    max_keys: usize,
-    failures: Mutex<Recent>,
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    by_key: std::collections::HashMap<String, usize>,
-    in_order: VecDeque<(Instant, String)>,
-}
-
-/// How long a failure counts.
-const WINDOW: Duration = Duration::from_mins(1);
-
-impl Failures {
-    pub(crate) fn new(max_per_minute: u32, max_keys: usize) -> Self {
-        Self { max_per_minute: max_per_minute as usize, max_keys, failures: Mutex::default() }
-    }
-
-    /// Seconds until `key` may try again; `None` when it may now.
-    pub(crate) fn blocked(&self, key: &str, now: Instant) -> Option<u64> {
-        let mut recent = self.failures.lock();
-        recent.forget(now);
-        if recent.by_key.get(key).is_none_or(|count| *count < self.max_per_minute) {
-            return None;
-        }
-        let oldest = recent.in_order.iter().find(|(_, other)| other == key).map(|(at, _)| *at)?;
-        Some((oldest + WINDOW).saturating_duration_since(now).as_secs() + 1)
-    }
-
-    /// Counts a failure of `key`.
-    pub(crate) fn add(&self, key: String, now: Instant) {
-        let mut recent = self.failures.lock();
-        recent.forget(now);
-        while recent.in_order.len() >= self.max_keys {
-            recent.forget_first();
-        }
-        *recent.by_key.entry(key.clone()).or_default() += 1;
-        recent.in_order.push_back((now, key));
-    }
-}
-
-impl Recent {
-    fn forget(&mut self, now: Instant) {
-        while self.in_order.front().is_some_and(|(at, _)| *at + WINDOW <= now) {
-            self.forget_first();
-        }
-    }
-
-    fn forget_first(&mut self) {
-        let Some((_, key)) = self.in_order.pop_front() else { return };
-        if let Some(count) = self.by_key.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_key.remove(&key);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,28 +134,5 @@ mod tests {
         assert!(!meters.take("e", now));
         // Idle ones make room.
         assert!(meters.take("e", now + Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn failures_block_a_key_for_the_rest_of_a_minute() {
-        let failures = Failures::new(2, 100);
-        let now = Instant::now();
-        failures.add("a".into(), now);
-        assert_eq!(failures.blocked("a", now), None);
-        failures.add("a".into(), now + Duration::from_secs(30));
-        assert_eq!(failures.blocked("a", now + Duration::from_secs(30)), Some(31));
-        assert_eq!(failures.blocked("b", now + Duration::from_secs(30)), None);
-        assert_eq!(failures.blocked("a", now + Duration::from_secs(61)), None);
-    }
-
-    #[test]
-    fn remembered_failures_are_bounded() {
-        let failures = Failures::new(1, 3);
-        let now = Instant::now();
-        for key in ["a", "b", "c", "d"] {
-            failures.add(key.into(), now);
-        }
-        assert_eq!(failures.blocked("a", now), None);
-        assert!(failures.blocked("d", now).is_some());
     }
 }

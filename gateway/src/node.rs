@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::control;
 use crate::http::guard::Guard;
 use crate::http::listener::{self, Door};
-use crate::http::login::Login;
+use crate::http::login::{Login, LoginError};
 use crate::http::{Site, internal_router, public_router};
 use crate::metrics;
 use crate::namespace::{Collision, Namespaces};
@@ -63,8 +63,8 @@ pub(crate) enum StartError {
     Push(#[from] reqwest::Error),
     #[error("cannot start the thread that keeps the lease: {0}")]
     Thread(std::io::Error),
-    #[error("the system gives no randomness: {0}")]
-    Randomness(argon2::password_hash::Error),
+    #[error(transparent)]
+    Login(#[from] LoginError),
 }
 
 impl Node {
@@ -102,7 +102,7 @@ impl Node {
             peers: Peers { context: context.clone(), token: internal_token.clone() },
             tunnels: Arc::new(Tunnels::default()),
         });
-        let login = Login::new(context.clone()).map_err(StartError::Randomness)?;
+        let login = Login::new(context.clone())?;
         let site =
             Site::new(context.clone(), Arc::clone(&transports), login, metrics, internal_token.clone());
         let stopping = CancellationToken::new();

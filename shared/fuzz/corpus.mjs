@@ -47,6 +47,8 @@ save('token', '{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"},{"kty":"OK
 save('query', 'EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAAAAAA&t=x');
 save('query', 'EIO=4&transport=websocket&token=a.b.c');
 save('settings', 'ping_interval = "25s"\ncors_origins = ["https://a.example"]\nmounts = "chat=/"\n');
+save('forwarded', '198.51.100.7, [2001:db8::7]:80\n10.0.0.2:1234\n\nfor="[2001:db8::7]:80";proto=https, for=10.0.0.2');
+save('forwarded', '\nFor=198.51.100.7;by=_hidden, for=unknown');
 save('redis_message', '{"uid":"a","requestId":"r","type":5,"opts":{"rooms":["x",7],"except":[]}}');
 save('redis_message', '{"type":8,"requestId":"r","clientCount":1}');
 save('redis_message', '{"a":[1,-2,3.25,"x\\n",{"_placeholder":true,"num":0}]}');

@@ -4,8 +4,8 @@
 //! each piece can be tested with plain functions and fuzzed as it is.
 //!
 //! Reading order: [`limits`] (every maximum), [`names`] and [`ids`] (what may be called how), [`ws`]
-//! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`adapter`] (what crosses Redis), [`auth`] (tokens), [`config`]
-//! (settings).
+//! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`adapter`] (what crosses Redis), [`auth`] (tokens), [`forwarded`]
+//! (clients' addresses behind proxies), [`config`] (settings).
 
 pub mod adapter;
 pub mod auth;
@@ -13,6 +13,7 @@ pub mod auth;
 pub mod client;
 pub mod config;
 pub mod eio;
+pub mod forwarded;
 pub mod ids;
 pub mod json;
 pub mod limits;

@@ -206,14 +206,53 @@ pub const RECORDS_MIGRATE_MS: u64 = 600_000;
 /// Database connections of a node.
 pub const RECORDS_CONNECTIONS: u32 = 8;
 
-/// Failed logins a minute for one e-mail or address before 429 (contract, Identity).
-pub const LOGIN_FAILURES_PER_MINUTE: u32 = 5;
+/// Failed logins a minute for one e-mail, from one address, or of one pair of both, before 429 (contract,
+/// Identity). A pair that has logged in before is asked for its own failures alone; see the README, "Logging in".
+pub const LOGIN_FAILURES_PER_MINUTE: usize = 5;
 
-/// E-mails and addresses whose failed logins are remembered at once; past it the oldest go.
+/// Failed logins a minute for one e-mail or from one address before pairs that have logged in before are refused
+/// too, if they have failed themselves.
+pub const LOGIN_FAILURES_OF_ALL: usize = 50;
+
+/// Seconds that a pair of e-mail and address waits when it has used up its failures; twice as long after each
+/// further one.
+pub const LOGIN_BACK_OFF_S: u64 = 60;
+
+/// The most seconds that a pair of e-mail and address waits for its next try.
+pub const LOGIN_BACK_OFF_MAX_S: u64 = 900;
+
+/// Seconds without a failure after which a pair that was made to wait begins anew.
+pub const LOGIN_BACK_OFF_KEPT_S: u64 = 1_800;
+
+/// Addresses from which an e-mail has logged in that are remembered; the latest.
+pub const LOGIN_PLACES_MAX: usize = 16;
+
+/// Days that an address from which an e-mail has logged in is remembered.
+pub const LOGIN_PLACE_KEPT_DAYS: u64 = 30;
+
+/// E-mails, addresses and pairs of both whose failed logins a node remembers at once, and e-mails whose addresses
+/// it remembers; past it older ones go.
 pub const LOGIN_KEYS_MAX: usize = 100_000;
 
-/// Password hashes computed at once; each takes about 19 MiB for some tens of milliseconds.
-pub const PASSWORD_HASHES_AT_ONCE: usize = 2;
+/// The most passwords that a node hashes at once: one less than there are cores, and no more than this. Each takes
+/// about 19 MiB for some tens of milliseconds.
+pub const PASSWORD_HASHES_AT_ONCE: usize = 8;
+
+/// Logins that wait until their password can be hashed; more are refused.
+pub const PASSWORD_HASHES_WAITING: usize = 32;
+
+/// Milliseconds that a login waits until its password can be hashed.
+pub const PASSWORD_HASH_WAIT_MS: u64 = 5_000;
+
+/// Milliseconds without a login after which the memory of a hashing thread is given back.
+pub const PASSWORD_MEMORY_KEPT_MS: u64 = 2_000;
+
+/// Nice value of the threads that hash passwords: about a tenth of a core where clients keep all cores busy.
+pub const PASSWORD_HASH_NICENESS: i32 = 10;
+
+/// Logins and handshakes in a row that were forwarded by a peer that is no trusted proxy, after which the node warns
+/// that `TRUSTED_PROXIES` lacks one.
+pub const UNTRUSTED_FORWARDED_MIN: u32 = 20;
 
 /// Bytes of an e-mail address or a password.
 pub const CREDENTIAL_MAX_BYTES: usize = 256;

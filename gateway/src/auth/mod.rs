@@ -1,7 +1,13 @@
-//! Who a caller is: tokens verified ([`Tokens`]) and passwords compared ([`password`]).
+//! Who a caller is: tokens verified ([`Tokens`]), passwords compared ([`password`]) by few at a time ([`Turns`]), and
+//! failed logins counted ([`Attempts`]).
 
 mod keyset;
+mod attempts;
+mod failures;
 pub(crate) mod password;
 mod tokens;
+mod turns;
 
+pub(crate) use attempts::{Attempt, Attempts};
 pub(crate) use tokens::{Tokens, TokensError, random_secret};
+pub(crate) use turns::{Busy, Turn, Turns};

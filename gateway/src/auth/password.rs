@@ -1,7 +1,19 @@
-//! Passwords (argon2id with the library's recommended cost).
+//! Passwords (argon2id with the library's recommended cost), and the threads that hash them.
+//!
+//! A hash takes 19 MiB and tens of milliseconds of a core, and anybody may ask for one. So there are as many
+//! threads for it as there are cores less one ([`hashers`]), each with memory of its own that it uses again
+//! and gives back when it has nothing to do, and with a lower priority than the threads that serve clients.
 
-use argon2::Argon2;
-use argon2::password_hash::{Error, PasswordHasher as _, PasswordVerifier as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{Error, PasswordHasher as _};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use shared::limits::{PASSWORD_HASH_NICENESS, PASSWORD_HASHES_AT_ONCE, PASSWORD_MEMORY_KEPT_MS};
+use tokio::sync::oneshot;
 
 /// The text to store for a password.
 ///
@@ -11,9 +23,107 @@ pub(crate) fn hash(password: &str) -> Result<String, Error> {
     Ok(Argon2::default().hash_password(password.as_bytes())?.to_string())
 }
 
-/// Whether `password` is the one behind `hash`. Slow on purpose: not on a worker thread.
-pub(crate) fn matches(password: &str, hash: &str) -> bool {
-    Argon2::default().verify_password(password.as_bytes(), hash).is_ok()
+/// The memory that a hash works in.
+#[derive(Debug, Default)]
+struct Memory(Vec<Block>);
+
+impl Memory {
+    /// What is more than 32 MiB is mapped by glibc's allocator on its own, and unmapped when it is freed. Smaller
+    /// pieces stay with the thread's arena, and would raise the size from which anything is given back. Pages that are not
+    /// written take no memory.
+    const BLOCKS_MIN: usize = 33 * 1_024;
+
+    fn blocks(&mut self, count: usize) -> &mut [Block] {
+        if self.0.len() < count {
+            *self = Self(Vec::with_capacity(count.max(Self::BLOCKS_MIN)));
+            self.0.resize(count, Block::new());
+        }
+        &mut self.0
+    }
+}
+
+/// Whether `password` is the one behind `stored`. Takes as long whether it is or not.
+fn matches(password: &str, stored: &str, memory: &mut Memory) -> bool {
+    let Ok(stored) = PasswordHash::new(stored) else { return false };
+    let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else { return false };
+    let Ok(algorithm) = Algorithm::try_from(stored.algorithm.as_str()) else { return false };
+    let Ok(version) = stored.version.map(Version::try_from).transpose() else { return false };
+    let Ok(params) = Params::try_from(&stored) else { return false };
+    let blocks = memory.blocks(params.block_count());
+    let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params);
+    let mut output = vec![0; expected.len()];
+    let hashed = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, blocks);
+    // Every byte is compared, so the time tells nothing of where they differ.
+    let differ = output.iter().zip(expected.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
+    hashed.is_ok() && differ == 0
+}
+
+/// A password to compare.
+struct Job {
+    password: String,
+    stored: Arc<str>,
+    done: oneshot::Sender<bool>,
+}
+
+/// A thread that hashes; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hasher(SyncSender<Job>);
+
+/// Starts the threads: one less than there are cores, at least one.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn hashers() -> std::io::Result<Vec<Hasher>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (0..(cores - 1).clamp(1, PASSWORD_HASHES_AT_ONCE)).map(|_| Hasher::start()).collect()
+}
+
+impl Hasher {
+    pub(super) fn start() -> std::io::Result<Self> {
+        let (jobs, todo) = sync_channel(1);
+        std::thread::Builder::new().name("passwords".to_owned()).spawn(move || work(&todo))?;
+        Ok(Self(jobs))
+    }
+
+    /// Whether `password` is the one behind `stored`; `None` when the thread has failed. A hasher has one password at
+    /// a time.
+    pub(crate) async fn matches(&self, password: String, stored: Arc<str>) -> Option<bool> {
+        let (done, answer) = oneshot::channel();
+        self.0.try_send(Job { password, stored, done }).ok()?;
+        answer.await.ok()
+    }
+}
+
+fn work(todo: &Receiver<Job>) {
+    lower_priority();
+    let kept = Duration::from_millis(PASSWORD_MEMORY_KEPT_MS);
+    let mut memory = Memory::default();
+    loop {
+        let next = if memory.0.is_empty() {
+            todo.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            todo.recv_timeout(kept)
+        };
+        match next {
+            Ok(Job { password, stored, done }) => {
+                // A panic of the library must not cost the node its logins: the asker finds the answer missing.
+                if let Ok(same) = catch_unwind(AssertUnwindSafe(|| matches(&password, &stored, &mut memory)))
+                {
+                    let _ = done.send(same);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => memory = Memory::default(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// On Linux the nice value is a thread's own. Elsewhere the threads compete as equals.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, PASSWORD_HASH_NICENESS) {
+        tracing::debug!(%error, "the priority of a hashing thread could not be lowered");
+    }
 }
 
 #[cfg(test)]
@@ -24,8 +134,30 @@ mod tests {
     fn a_password_matches_its_own_hash_only() {
         let stored = hash("correct horse").unwrap();
         assert!(stored.starts_with("$argon2id$"));
-        assert!(matches("correct horse", &stored));
-        assert!(!matches("battery staple", &stored));
-        assert!(!matches("correct horse", "not a hash"));
+        let mut memory = Memory::default();
+        for _ in 0..2 {
+            assert!(matches("correct horse", &stored, &mut memory));
+            assert!(!matches("battery staple", &stored, &mut memory));
+        }
+        assert!(!matches("correct horse", "not a hash", &mut memory));
+    }
+
+    #[test]
+    fn hashes_of_other_costs_are_read_as_they_were_made() {
+        let mut memory = Memory::default();
+        for (kib, passes, lanes) in [(8, 1, 1), (64, 2, 4), (40 * 1_024, 1, 1)] {
+            let params = Params::new(kib, passes, lanes, Some(16)).unwrap();
+            let made = Argon2::from(params).hash_password(b"correct horse").unwrap().to_string();
+            assert!(matches("correct horse", &made, &mut memory), "{made}");
+            assert!(!matches("battery staple", &made, &mut memory), "{made}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_answers_one_after_the_other() {
+        let hasher = Hasher::start().unwrap();
+        let stored: Arc<str> = hash("correct horse").unwrap().into();
+        assert_eq!(hasher.matches("correct horse".into(), Arc::clone(&stored)).await, Some(true));
+        assert_eq!(hasher.matches("battery staple".into(), stored).await, Some(false));
     }
 }

@@ -259,7 +259,7 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let url = config.database_url.0.clone();
-    let user = (email.to_lowercase(), name.to_owned(), text("role").map(str::to_owned));
+    let user = (users::normal_email(email), name.to_owned(), text("role").map(str::to_owned));
     let added = runtime(Some(1)).map(|runtime| {
         runtime.block_on(async {
             let records = Records::open(&url).await.map_err(|error| error.to_string())?;

@@ -60,6 +60,16 @@ struct Health {
     checks: Checks,
     #[serde(skip_serializing_if = "Details::is_empty")]
     details: Details,
+    /// What an operator should change, though the node works.
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum Warning {
+    /// The latest logins and handshakes all came through a proxy that `TRUSTED_PROXIES` does not name, so all
+    /// clients share its address.
+    ProxyNotTrusted,
 }
 
 /// Each `ok` or `failed`.
@@ -152,5 +162,12 @@ pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
         connections: site.transports.engine.sessions.open(),
         checks,
         details: Details::of(&site),
+        warnings: site
+            .transports
+            .gate
+            .is_proxy_untrusted()
+            .then_some(Warning::ProxyNotTrusted)
+            .into_iter()
+            .collect(),
     })
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::guard::Guard;
-use super::{ClientAddress, assets};
+use super::{ClientAddress, assets, login};
 use crate::error::AppError;
 use crate::metrics::{self, BadInput};
 use crate::tasks::Tasks;
@@ -227,7 +227,11 @@ async fn dispatch(
         // What is not for other sites' pages is not told to them by a browser.
         Ok(_) | Err(_) => Cross::default(),
     };
-    let address = door.transports.gate.client_address(peer.ip(), request.headers());
+    let gate = &door.transports.gate;
+    let address = gate.client_address(peer.ip(), request.headers());
+    if door.is_public && request.uri().path() == login::PATH {
+        gate.note_forwarding(peer.ip(), request.headers());
+    }
     request.extensions_mut().insert(ClientAddress(address));
     let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
     cross.apply(response.headers_mut());

@@ -2,35 +2,41 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::limits::{
-    CREDENTIAL_MAX_BYTES, LOGIN_FAILURES_PER_MINUTE, LOGIN_KEYS_MAX, LOGIN_TOKEN_LIFE_S,
-    PASSWORD_HASHES_AT_ONCE,
-};
-use tokio::sync::Semaphore;
+use shared::limits::{CREDENTIAL_MAX_BYTES, LOGIN_TOKEN_LIFE_S, PASSWORD_HASHES_WAITING};
 
-use crate::auth::password;
+use crate::auth::{Attempt, Attempts, Busy, Turn, Turns, password};
 use crate::clock::now_s;
 use crate::context::Context;
 use crate::describe::forms::{Name, True};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
-use crate::limiter::{Failures, source};
 use crate::metrics::{self, Limit};
 use crate::records::users::{self, User};
 
-/// The desk where people log in.
+/// Where it is.
+pub(super) const PATH: &str = "/api/v1/auth/login";
+
+/// The desk where people log in. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Login {
     context: Context,
-    failures: Arc<Failures>,
-    hashing: Arc<Semaphore>,
+    attempts: Arc<Attempts>,
+    turns: Turns,
     /// What an unknown e-mail's password is compared with, so that it takes as long as a known one's.
     decoy: Arc<str>,
+}
+
+/// Logins cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error("the system gives no randomness: {0}")]
+    Randomness(argon2::password_hash::Error),
+    #[error("cannot start the threads that hash passwords: {0}")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Credentials.
@@ -67,7 +73,7 @@ struct Shown {
 /// Describes the route.
 pub(super) fn describe(section: &mut Section) {
     section.operation(
-        Operation::post("/api/v1/auth/login", "Exchanges e-mail and password for a token.")
+        Operation::post(PATH, "Exchanges e-mail and password for a token.")
             .detail(
                 "Users are made by `gateway user add`. Off where tokens are made elsewhere \
                  (`JWT_PUBLIC_KEY`, `JWKS_URL`).",
@@ -84,27 +90,30 @@ pub(super) fn describe(section: &mut Section) {
             )
             .refuse(401, "Invalid credentials")
             .refuse(404, "Not found")
-            .refuse(429, "Too many failed logins"),
+            .refuse_all(429, &["Too many failed logins", "Too many logins, try again"]),
     );
 }
 
 impl Login {
     /// # Errors
-    /// When the system has no randomness.
-    pub(crate) fn new(context: Context) -> Result<Self, argon2::password_hash::Error> {
+    /// When the system has no randomness or no threads.
+    pub(crate) fn new(context: Context) -> Result<Self, LoginError> {
+        // Without a key to sign with nobody logs in, and no thread is needed.
+        let hashers = if context.tokens.can_sign() { password::hashers()? } else { Vec::new() };
         Ok(Self {
+            attempts: Arc::new(Attempts::new(context.fanout.clone())),
+            turns: Turns::new(hashers, PASSWORD_HASHES_WAITING),
+            decoy: password::hash("decoy").map_err(LoginError::Randomness)?.into(),
             context,
-            failures: Arc::new(Failures::new(LOGIN_FAILURES_PER_MINUTE, LOGIN_KEYS_MAX)),
-            hashing: Arc::new(Semaphore::new(PASSWORD_HASHES_AT_ONCE)),
-            decoy: password::hash("decoy")?.into(),
         })
     }
 
-    /// Exchanges credentials for a token.
+    /// Exchanges credentials for a token. Dropped while it waits for its turn it has cost nothing; from then on it
+    /// runs to its end, so that going away hides no failure.
     ///
     /// # Errors
-    /// 400, 401, 404 where the node cannot sign, 429 after five failures of the e-mail or the address within
-    /// a minute, 503.
+    /// 400, 401, 404 where the node cannot sign, 429 after too many failures ([`Attempts`]) or while too many others
+    /// log in, 503.
     pub(crate) async fn log_in(
         &self,
         credentials: Credentials,
@@ -114,7 +123,7 @@ impl Login {
             return Err(AppError::NotFound("Not found".into()));
         }
         let Credentials { email, password } = credentials;
-        let email = email.trim().to_lowercase();
+        let email = users::normal_email(&email);
         if email.is_empty() || password.is_empty() {
             return Err(AppError::BadInput("Email and password are required".into()));
         }
@@ -124,38 +133,38 @@ impl Login {
         if email.contains('\0') {
             return Err(AppError::BadInput("Email contains a null character".into()));
         }
-        let keys = [format!("e {email}"), format!("a {}", source(address))];
-        self.must_not_be_blocked(&keys)?;
-        // Waiting for a place to hash, others may have failed.
-        let place = Arc::clone(&self.hashing).acquire_owned().await.map_err(|e| AppError::internal(&e))?;
-        self.must_not_be_blocked(&keys)?;
-        let user = users::find(&self.context.records, &email).await?;
-        let stored: Arc<str> =
-            user.as_ref().map_or_else(|| Arc::clone(&self.decoy), |user| user.password_hash.as_str().into());
-        let matches = tokio::task::spawn_blocking(move || {
-            let matches = password::matches(&password, &stored);
-            drop(place);
-            matches
-        });
-        let matches = matches.await.map_err(|error| AppError::internal(&error))?;
-        match user.filter(|_| matches) {
-            Some(user) => self.token(user),
-            None => {
-                let now = Instant::now();
-                keys.into_iter().for_each(|key| self.failures.add(key, now));
-                Err(AppError::Unauthorized("Invalid credentials".into()))
-            }
-        }
+        let attempt = Attempt::new(&email, address);
+        let is_known = self.attempts.admit(&attempt).await.map_err(failed_too_often)?;
+        let turn = self.turns.turn(address, is_known).await.map_err(|Busy| too_many_at_once())?;
+        let this = self.clone();
+        let story = async move { this.compare(turn, attempt, (&email, password)).await };
+        self.context.to_the_end(story).await
     }
 
-    fn must_not_be_blocked(&self, keys: &[String]) -> Result<(), AppError> {
-        let now = Instant::now();
-        match keys.iter().filter_map(|key| self.failures.blocked(key, now)).max() {
-            None => Ok(()),
-            Some(seconds) => {
-                metrics::get().rate_limited(Limit::Logins);
-                Err(AppError::Limited("Too many failed logins".into(), seconds))
-            }
+    async fn compare(
+        &self,
+        turn: Turn,
+        attempt: Attempt,
+        (email, password): (&str, String),
+    ) -> Result<LoggedIn, AppError> {
+        // While this one waited for its turn, others may have failed.
+        self.attempts.wait(&attempt).map_err(failed_too_often)?;
+        let user = users::find(&self.context.records, email).await?;
+        let stored: Arc<str> =
+            user.as_ref().map_or_else(|| Arc::clone(&self.decoy), |user| user.password_hash.as_str().into());
+        let matches = turn.matches(password, stored).await;
+        let matches = matches.ok_or_else(|| AppError::internal(&"a password could not be hashed"))?;
+        if let Some(user) = user.filter(|_| matches) {
+            let shared = self.attempts.succeeded(&attempt);
+            drop(turn);
+            shared.await;
+            self.token(user)
+        } else {
+            // Counted here before the next one has its turn.
+            let shared = self.attempts.failed(&attempt);
+            drop(turn);
+            shared.await;
+            Err(AppError::Unauthorized("Invalid credentials".into()))
         }
     }
 
@@ -174,4 +183,15 @@ impl Login {
         let User { id, email, name, role, avatar, .. } = user;
         Ok(LoggedIn { success: true, token, user: Shown { id, email, name, role, avatar } })
     }
+}
+
+fn failed_too_often(seconds: u64) -> AppError {
+    metrics::get().rate_limited(Limit::Logins);
+    AppError::Limited("Too many failed logins".into(), seconds)
+}
+
+fn too_many_at_once() -> AppError {
+    metrics::get().rate_limited(Limit::PasswordHashes);
+    // Spread, so that those refused together do not come back together.
+    AppError::Limited("Too many logins, try again".into(), rand::random_range(1..=5))
 }

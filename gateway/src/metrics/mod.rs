@@ -58,6 +58,7 @@ pub(crate) enum Limit {
     HandshakesPerAddress,
     MaxConnections,
     Logins,
+    PasswordHashes,
     Questions,
     UserRate,
 }
@@ -81,7 +82,7 @@ impl Push {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::EventsPerSecond, "events_per_second"),
         (Self::ControlFrames, "control_frames"),
         (Self::IgnoredPackets, "ignored_packets"),
@@ -95,6 +96,7 @@ impl Limit {
         (Self::HandshakesPerAddress, "handshakes_per_address"),
         (Self::MaxConnections, "max_connections"),
         (Self::Logins, "logins"),
+        (Self::PasswordHashes, "password_hashes"),
         (Self::Questions, "questions"),
         (Self::UserRate, "user_rate"),
     ];
@@ -134,6 +136,7 @@ pub(crate) struct Metrics {
     pub(crate) tunnels: Gauge,
     pub(crate) drain_remaining: Gauge,
     pub(crate) tokens_refused: Counter,
+    pub(crate) logins_waiting: Gauge,
     log_lines_dropped: Counter,
     connections: [Gauge; 2],
     closed: Vec<Counter>,
@@ -222,6 +225,7 @@ fn describe() {
         "Requests, events and connections over a limit, by limit."
     );
     describe_counter!("muster_tokens_refused_total", "Tokens refused on CONNECT, refresh and REST.");
+    describe_gauge!("muster_logins_waiting", "Logins that wait until their password can be hashed.");
     describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
     describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");
     describe_counter!(
@@ -283,6 +287,7 @@ impl Metrics {
             tunnels: gauge!("muster_tunnels"),
             drain_remaining: gauge!("muster_drain_remaining"),
             tokens_refused: counter!("muster_tokens_refused_total"),
+            logins_waiting: gauge!("muster_logins_waiting"),
             log_lines_dropped: counter!("muster_log_lines_dropped_total"),
             connections,
             closed: labelled("muster_sessions_closed_total", "reason", &reasons),

@@ -21,7 +21,12 @@ const FIND: &str = "SELECT id, email, name, role, avatar, password_hash FROM use
 const ADD: &str = "INSERT INTO users (id, email, name, role, password_hash, created_at) \
                    VALUES ($1, $2, $3, $4, $5, $6)";
 
-/// The user with an e-mail address, in lower case.
+/// An e-mail address as the records compare it: in lower case, without spaces around it.
+pub(crate) fn normal_email(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+/// The user with an e-mail address ([`normal_email`]).
 pub(crate) async fn find(records: &Records, email: &str) -> Result<Option<User>, AppError> {
     let row = records.run(sqlx::query(FIND).bind(email).fetch_optional(records.pool())).await?;
     let Some(row) = row else { return Ok(None) };
@@ -38,7 +43,7 @@ pub(crate) async fn find(records: &Records, email: &str) -> Result<Option<User>,
     user().map(Some).map_err(|error| AppError::records(&error))
 }
 
-/// Adds a user and answers the new id.
+/// Adds a user and answers the new id. The e-mail must be a [`normal_email`].
 ///
 /// # Errors
 /// The database's, for the operator; a taken e-mail is a unique violation.

@@ -9,8 +9,11 @@ use axum::response::IntoResponse as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use ipnet::IpNet;
 use shared::eio::HandshakeError;
+use shared::forwarded;
 use shared::limits::{ADDRESSES_MAX, ORIGIN_MAX_BYTES};
+use smallvec::SmallVec;
 
+use super::forwarding::Forwarding;
 use super::{plain, refuse};
 use crate::error::AppError;
 use crate::limiter::{Meters, Rate, source};
@@ -24,7 +27,11 @@ pub(crate) struct Gate {
     trusted_proxies: Vec<IpNet>,
     handshakes: Meters<IpAddr>,
     draining: AtomicBool,
+    forwarding: Forwarding,
 }
+
+/// The header that names a request's client, in front of RFC 7239.
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Where a page that makes a request comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +92,7 @@ impl Gate {
             trusted_proxies,
             handshakes: Meters::new(rate, ADDRESSES_MAX),
             draining: AtomicBool::new(false),
+            forwarding: Forwarding::default(),
         }
     }
 
@@ -138,21 +146,30 @@ impl Gate {
         Ok(Cross(Some(origin)))
     }
 
-    /// The address of the client: the peer's, or where the peer is a trusted proxy, the last one that no
-    /// trusted proxy speaks for.
+    /// The address of the client: the peer's, or where the peer is a trusted proxy, the one that its
+    /// forwarding headers name ([`forwarded`]).
     pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let is_trusted = |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
-        let mut client = peer.to_canonical();
-        let forwarded = headers.get_all("x-forwarded-for").iter().rev();
-        let hops = forwarded.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
-        for hop in hops {
-            if !is_trusted(&client) {
-                break;
-            }
-            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
-            client = address.to_canonical();
-        }
-        client
+        let lines = |name: &str| -> SmallVec<[&[u8]; 4]> {
+            headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+        };
+        let (x_forwarded_for, forwarded) = (lines(X_FORWARDED_FOR), lines(header::FORWARDED.as_str()));
+        forwarded::client_address(peer, &x_forwarded_for, &forwarded, |address| self.is_trusted(*address))
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// Notes a login or a handshake: whether proxies are in front that are not trusted shows in who forwards them.
+    pub(crate) fn note_forwarding(&self, peer: IpAddr, headers: &HeaderMap) {
+        let is_forwarded = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
+        let peer = peer.to_canonical();
+        self.forwarding.note(peer, is_forwarded && !self.is_trusted(peer));
+    }
+
+    /// Whether clients seem to come through a proxy that is not in `TRUSTED_PROXIES`, and therefore all count as one.
+    pub(crate) fn is_proxy_untrusted(&self) -> bool {
+        self.forwarding.is_untrusted()
     }
 
     /// Takes a place for a new session, as the limits allow.
@@ -217,6 +234,8 @@ pub(super) fn preflight(origin: &Origin, request: &HeaderMap) -> Response<Body> 
 
 #[cfg(test)]
 mod tests {
+    use shared::limits::UNTRUSTED_FORWARDED_MIN;
+
     use super::*;
 
     fn gate(origins: &[&str], trusted: &str) -> Gate {
@@ -256,5 +275,24 @@ mod tests {
         assert_eq!(address("10.0.0.1", "203.0.113.9, 198.51.100.7"), "198.51.100.7");
         assert_eq!(address("10.0.0.1", "198.51.100.7, 10.0.0.2"), "198.51.100.7");
         assert_eq!(address("10.0.0.1", "rubbish"), "10.0.0.1");
+        assert_eq!(address("10.0.0.1", "198.51.100.7:1234"), "198.51.100.7");
+        let forwarded = headers(&[("forwarded", "for=\"[2001:db8::7]:80\"")]);
+        assert_eq!(gate.client_address("10.0.0.1".parse().unwrap(), &forwarded).to_string(), "2001:db8::7");
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_trusted_is_found_by_what_it_forwards() {
+        let gate = gate(&[], "10.0.0.0/8");
+        let plain = HeaderMap::new();
+        let forwarded = headers(&[("x-forwarded-for", "198.51.100.7")]);
+        let note = |peer: &str, headers: &HeaderMap, times| {
+            (0..times).for_each(|_| gate.note_forwarding(peer.parse().unwrap(), headers));
+            gate.is_proxy_untrusted()
+        };
+        assert!(!note("10.0.0.1", &forwarded, 2 * UNTRUSTED_FORWARDED_MIN));
+        assert!(!note("192.0.2.1", &forwarded, UNTRUSTED_FORWARDED_MIN - 1));
+        assert!(note("192.0.2.2", &forwarded, 1), "two balancers are as good as one");
+        assert!(!note("192.0.2.1", &plain, 1), "who comes directly is told apart");
+        assert!(note("192.0.2.1", &forwarded, UNTRUSTED_FORWARDED_MIN));
     }
 }

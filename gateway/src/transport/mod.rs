@@ -5,6 +5,7 @@
 //! a [`tunnel`].
 
 mod forward;
+mod forwarding;
 mod gate;
 mod heads;
 mod polling;
@@ -161,6 +162,7 @@ impl Transports {
             return Ok(Route::Done(refusal));
         }
         let address = self.gate.client_address(peer.ip(), request.headers());
+        self.gate.note_forwarding(peer.ip(), request.headers());
         self.gate.admit(&self.engine, address)?;
         let handshake = Handshake::new(address, query.token.as_deref(), bearer(request.headers()));
         let session = self.engine.open(query.transport, handshake);

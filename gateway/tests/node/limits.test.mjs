@@ -461,12 +461,25 @@ describe('TRUSTED_PROXIES', () => {
     ['one address for all, behind an invented header', false, (at) => [`10.0.0.${at}`, '203.0.113.5']],
     ['one IPv6 address for all', false, () => '2001:db8::aaaa'],
     ['one address for all, behind trusted addresses that were invented', false, () => '127.0.9.5, 203.0.113.6'],
+    ['an address with a port for each', true, (at) => `198.51.105.${at}:4711`],
+    ['an IPv6 network with a port for each', true, (at) => `[2001:db8:3:${at + 1}::1]:4711`],
+    ['one address for all, with a port for each', false, (at) => `203.0.113.7:${at + 1}`],
+    ['one IPv6 address for all, with a port for each', false, (at) => `"[2001:db8::bbbb]:${at + 1}"`],
+    ['an address for each, as Forwarded', true, (at) => ({ Forwarded: `for=198.51.106.${at};proto=https, For="127.0.9.9:80"` })],
+    ['an IPv6 network for each, as Forwarded', true, (at) => ({ Forwarded: `proto=https;FOR="[2001:db8:4:${at + 1}::1]:80"` })],
+    ['one address for all, behind invented elements of Forwarded', false, (at) => ({ Forwarded: `for=10.0.0.${at}, for="203.0.113.8:${at + 1}"` })],
+    ['an unknown client for all, as Forwarded', false, (at) => ({ Forwarded: `for=10.0.0.${at}, for=unknown` })],
+    ['one address for all, beside an invented Forwarded', false, (at) => ({ 'X-Forwarded-For': '203.0.113.9', Forwarded: `for=10.0.0.${at}` })],
+    ['one address for all as Forwarded, beside an invented X-Forwarded-For', false, (at) => ({ 'X-Forwarded-For': `10.0.0.${at}`, Forwarded: 'for=203.0.113.10' })],
   ];
   rows(
     site,
     table.map(([what, open, forwarded]) => ({ name: `B87 tell ${what}: ${open ? 'each counts for itself' : 'all count as one'}`, open, forwarded })),
     async (gateway, { open, forwarded }) => {
-      const passed = await letIn(gateway, all, proxy, (at) => ({ 'X-Forwarded-For': forwarded(at) }));
+      const passed = await letIn(gateway, all, proxy, (at) => {
+        const headers = forwarded(at);
+        return typeof headers === 'string' || Array.isArray(headers) ? { 'X-Forwarded-For': headers } : headers;
+      });
       if (open) assert.equal(passed, all);
       else assert.ok(passed >= 1 && passed < all - 4, `${passed} of ${all} were let in`);
     },

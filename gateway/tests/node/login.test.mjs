@@ -6,12 +6,15 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
+import { startBalancer } from './support/balancer.mjs';
 import { TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
+import { ready, startCluster } from './support/cluster.mjs';
 import { runGateway, startGateway, temporaryDirectory } from './support/gateway.mjs';
+import { requestFrom, upgradeFrom } from './support/hostile.mjs';
 import { load } from './support/packages.mjs';
 import { startPostgres } from './support/postgres.mjs';
 import { request } from './support/raw.mjs';
-import { record } from './support/wait.mjs';
+import { eventually, record } from './support/wait.mjs';
 
 const jwt = load('jsonwebtoken');
 const LOGIN = '/api/v1/auth/login';
@@ -233,4 +236,160 @@ describe('login', { concurrency: 4 }, () => {
       assert.equal(answer.json.success, false);
     });
   });
+});
+
+const BEHIND_PROXY = { TRUSTED_PROXIES: '127.0.0.1/32' };
+const PASSWORD = 'right one';
+
+/** Adds a user to the database of `node`. */
+async function addUser(node, email) {
+  const added = await runGateway(['user', 'add', '--email', email, '--name', 'Name'], { env: { DATABASE_URL: node.databaseUrl }, input: `${PASSWORD}\n` });
+  assert.equal(added.code, 0, added.stderr);
+}
+
+/** A login at `node` from an address that a trusted proxy names: the whole answer. */
+function loginAs(node, address, email, password) {
+  return request(node.port, 'POST', LOGIN, {
+    headers: { ...JSON_TYPE, 'X-Forwarded-For': address },
+    body: JSON.stringify({ email, password }),
+    timeout: 15_000,
+  });
+}
+
+/** A refusal that says when to come again. */
+function mustWait(answer, error = 'Too many failed logins') {
+  assert.deepEqual([answer.status, JSON.parse(answer.body)], [429, { success: false, error }]);
+  assert.match(answer.headers['retry-after'] ?? 'no Retry-After', /^[1-9]\d*$/);
+}
+
+/** Wrong passwords, each of which must be tried. */
+async function fails(times, attempt) {
+  for (let at = 0; at < times; at += 1) assert.equal((await attempt(at)).status, 401, `failure ${at + 1}`);
+}
+
+describe('who has logged in before', () => {
+  test('is not locked out by strangers who fail with their e-mail', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
+    await addUser(gateway, 'ann@example.com');
+    assert.equal((await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD)).status, 200);
+    await fails(5, (at) => loginAs(gateway, `203.0.113.${at}`, 'ann@example.com', 'wrong'));
+    mustWait(await loginAs(gateway, '203.0.113.77', 'ann@example.com', PASSWORD));
+    assert.equal((await loginAs(gateway, '198.51.100.1', 'Ann@example.com ', PASSWORD)).status, 200);
+  }));
+
+  test('is not locked out by an attacker behind the same address', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
+    for (const email of ['ann@example.com', 'bob@example.com']) await addUser(gateway, email);
+    assert.equal((await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD)).status, 200);
+    await fails(5, (at) => loginAs(gateway, '198.51.100.1', `nobody${at}@example.com`, 'wrong'));
+    mustWait(await loginAs(gateway, '198.51.100.1', 'bob@example.com', PASSWORD));
+    assert.equal((await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD)).status, 200);
+  }));
+
+  test('waits for their own failures', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
+    await addUser(gateway, 'ann@example.com');
+    assert.equal((await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD)).status, 200);
+    await fails(5, () => loginAs(gateway, '198.51.100.1', 'ann@example.com', 'wrong'));
+    mustWait(await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD));
+  }));
+
+  test('cannot guess without end with an account of their own', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
+    await addUser(gateway, 'eve@example.com');
+    await fails(4, (at) => loginAs(gateway, '198.51.100.1', `nobody${at}@example.com`, 'wrong'));
+    assert.equal((await loginAs(gateway, '198.51.100.1', 'eve@example.com', PASSWORD)).status, 200);
+    await fails(1, () => loginAs(gateway, '198.51.100.1', 'nobody@example.com', 'wrong'));
+    mustWait(await loginAs(gateway, '198.51.100.1', 'nobody5@example.com', 'wrong'));
+  }));
+});
+
+describe('failed logins on many nodes', () => {
+  const withCluster = async (work) => {
+    const cluster = await startCluster(2, { env: BEHIND_PROXY });
+    try {
+      for (const name of ['ann', 'bob']) await addUser(cluster.nodes[0], `${name}@example.com`);
+      await work(cluster, ...cluster.nodes);
+    } finally {
+      await cluster.stop();
+    }
+  };
+
+  test('count together, by e-mail and by address, and so do good ones', () => withCluster(async (cluster, one, two) => {
+    await fails(5, (at) => loginAs([one, two][at % 2], `203.0.113.${at}`, 'ann@example.com', 'wrong'));
+    for (const node of [one, two]) mustWait(await loginAs(node, '203.0.113.77', 'ann@example.com', PASSWORD));
+    await fails(5, (at) => loginAs([one, two][at % 2], '203.0.113.99', `nobody${at}@example.com`, 'wrong'));
+    for (const node of [one, two]) mustWait(await loginAs(node, '203.0.113.99', 'bob@example.com', PASSWORD));
+    // Whom one node knows, the others know.
+    assert.equal((await loginAs(one, '198.51.100.1', 'bob@example.com', PASSWORD)).status, 200);
+    await fails(5, (at) => loginAs(one, '198.51.100.1', `other${at}@example.com`, 'wrong'));
+    assert.equal((await loginAs(two, '198.51.100.1', 'bob@example.com', PASSWORD)).status, 200);
+    // No e-mail or address stands in Redis, and nothing of a stranger stays there.
+    const client = await cluster.redis.connect();
+    const keys = await client.keys('muster:live:login:*');
+    assert.ok(keys.length > 0);
+    for (const key of keys) {
+      assert.doesNotMatch(`${key} ${await client.get(key)}`, /example|203|198/);
+      const ms = await client.pTTL(key);
+      assert.ok(ms > 0 && (key.includes(':from:') || ms <= 60_000), `${key} is kept for ${ms} ms`);
+    }
+  }));
+
+  test('count on each node while Redis is away, and keep nobody out', { timeout: 60_000 }, () => withCluster(async (cluster, one, two) => {
+    await cluster.redis.kill();
+    for (const node of [one, two]) {
+      await fails(5, (at) => loginAs(node, `203.0.113.${at}`, 'ann@example.com', 'wrong'));
+      mustWait(await loginAs(node, '203.0.113.77', 'ann@example.com', PASSWORD));
+      assert.equal((await loginAs(node, '198.51.100.1', 'bob@example.com', PASSWORD)).status, 200);
+    }
+    await cluster.redis.restart();
+    for (const node of [one, two]) await ready(node);
+    mustWait(await loginAs(one, '203.0.113.77', 'ann@example.com', PASSWORD));
+  }));
+});
+
+describe('through HAProxy as it is shipped', () => {
+  const through = (balancer, address, email, password, headers = {}) => requestFrom(address, balancer.port, LOGIN, {
+    method: 'POST', headers: { ...JSON_TYPE, ...headers }, body: JSON.stringify({ email, password }), timeout: 15_000,
+  });
+
+  test('two clients have two addresses, whatever they say of themselves', { timeout: 60_000 }, () => withGateway({ ...BEHIND_PROXY, CONNECTIONS_PER_ADDRESS: '1' }, async ({ gateway }) => {
+    await addUser(gateway, 'ann@example.com');
+    const balancer = await startBalancer([gateway.port]);
+    const opened = [];
+    const open = { after: (close) => opened.push(close) };
+    try {
+      await fails(5, (at) => through(balancer, '127.0.0.2', `nobody${at}@example.com`, 'wrong', { 'X-Forwarded-For': `203.0.113.${at}` }));
+      mustWait(await through(balancer, '127.0.0.2', 'ann@example.com', PASSWORD));
+      mustWait(await through(balancer, '127.0.0.2', 'ann@example.com', PASSWORD, { Forwarded: 'for=203.0.113.9', 'X-Forwarded-For': '203.0.113.9' }));
+      assert.equal((await through(balancer, '127.0.0.3', 'ann@example.com', PASSWORD, { Forwarded: 'for=127.0.0.2' })).status, 200);
+      // WebSockets, too.
+      assert.equal((await upgradeFrom(open, '127.0.0.2', balancer.port)).status, 101);
+      assert.equal((await upgradeFrom(open, '127.0.0.3', balancer.port)).status, 101);
+      assert.equal((await upgradeFrom(open, '127.0.0.2', balancer.port)).status, 429);
+      assert.deepEqual((await (await fetch(`${gateway.url}/health`)).json()).warnings, []);
+    } finally {
+      for (const close of opened) close();
+      await balancer.stop();
+    }
+  }));
+
+  test('a node that does not trust it says so in /health and, once, in its log', { timeout: 60_000 }, () => withGateway({}, async ({ gateway }) => {
+    const warnings = async () => (await (await fetch(`${gateway.internalUrl}/health`)).json()).warnings;
+    const lines = () => gateway.logs.filter(({ level, message }) => level === 'WARN' && /TRUSTED_PROXIES/.test(message ?? '')).length;
+    const balancer = await startBalancer([gateway.port]);
+    try {
+      const handshake = (port) => request(port, 'GET', '/socket.io/?EIO=4&transport=polling');
+      for (let at = 0; at < 19; at += 1) assert.equal((await handshake(balancer.port)).status, 200);
+      assert.deepEqual(await warnings(), []);
+      // Logins count as handshakes do.
+      assert.equal((await through(balancer, '127.0.0.2', 'nobody@example.com', 'wrong')).status, 401);
+      assert.deepEqual(await warnings(), ['proxyNotTrusted']);
+      assert.equal((await request(gateway.port, 'GET', '/ready')).status, 200, 'it is no reason to send nobody');
+      // Who comes directly shows that not all come through it.
+      assert.equal((await handshake(gateway.port)).status, 200);
+      assert.deepEqual(await warnings(), []);
+      for (let at = 0; at < 20; at += 1) assert.equal((await handshake(balancer.port)).status, 200);
+      assert.deepEqual(await warnings(), ['proxyNotTrusted']);
+      await eventually(() => lines() === 1, { what: 'one line in the log' });
+    } finally {
+      await balancer.stop();
+    }
+  }));
 });

@@ -168,9 +168,9 @@ pub struct Limits {
     pub rooms_per_socket: usize,
     /// Sockets of one user on this node, in each namespace.
     pub sockets_per_user: usize,
-    /// Open connections of one address.
+    /// Open connections of one address, on this node.
     pub connections_per_address: usize,
-    /// Handshakes a second of one address.
+    /// Handshakes a second of one address, on this node.
     pub handshakes_per_address: u32,
     /// Sessions of this node; `None` means by the file limit.
     pub max_connections: Option<usize>,
@@ -232,7 +232,7 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Where the token of a run without a configured key goes.
     pub first_token: FirstTokenTo,
-    /// Whose `X-Forwarded-For` counts.
+    /// Whose `X-Forwarded-For` or `Forwarded` counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Records.
     pub database_url: Secret,

@@ -64,7 +64,11 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Origins of other sites whose pages may connect, separated by commas; `*` for any, without credentials.",
     ),
-    setting("trusted_proxies", "", "Networks whose `X-Forwarded-For` counts, separated by commas."),
+    setting(
+        "trusted_proxies",
+        "",
+        "Addresses and networks of the proxies whose `X-Forwarded-For` or `Forwarded` counts, separated by commas.",
+    ),
     secret("database_url", "sqlite:muster.db", "Records: `sqlite:FILE` or `postgres://…`."),
     secret(
         "redis_url",
@@ -116,9 +120,9 @@ pub const SETTINGS: &[Setting] = &[
         "Events a second of one socket, four times as many at once; 0: no limit.",
     ),
     setting("rooms_per_socket", "100", "Rooms of one socket; 0: no limit."),
-    setting("sockets_per_user", "100", "Sockets of one user in a namespace; 0: no limit."),
-    setting("connections_per_address", "0", "Open sessions of one address; 0: no limit."),
-    setting("handshakes_per_address", "0", "Handshakes a second of one address; 0: no limit."),
+    setting("sockets_per_user", "100", "Sockets of one user in a namespace, on each node; 0: no limit."),
+    setting("connections_per_address", "0", "Open sessions of one address, on each node; 0: no limit."),
+    setting("handshakes_per_address", "0", "Handshakes a second of one address, on each node; 0: no limit."),
     setting(
         "max_connections",
         "auto",

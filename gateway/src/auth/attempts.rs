@@ -1,0 +1,179 @@
+//! Failed and good logins, counted on all nodes together.
+//!
+//! Each node remembers what it has seen ([`Ledger`]) and judges by that. In a cluster it first takes in what the
+//! others know, and gives what it has seen to them: small values in the live state that are changed by comparing
+//! and swapping. While Redis is away each node counts for itself, so that guessing is bounded by the number of
+//! nodes, and nobody is kept out.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fanout::Fanout;
+use sha2::{Digest as _, Sha256};
+use shared::limits::{LOGIN_KEYS_MAX, LOGIN_PLACE_KEPT_DAYS};
+
+use super::failures::{History, Key, Ledger, Places, WINDOW_MS, Who};
+use crate::clock::now_ms;
+use crate::limiter::source;
+
+/// What is known of failed and good logins.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    fanout: Fanout,
+    ledger: Ledger,
+}
+
+/// One try to log in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt(Who);
+
+impl Attempt {
+    /// `email` as the records compare it.
+    pub(crate) fn new(email: &str, address: IpAddr) -> Self {
+        let address = source(address).to_string();
+        Self(Who { email: key(&[email]), address: key(&[&address]), pair: key(&[email, &address]) })
+    }
+}
+
+fn key(parts: &[&str]) -> Key {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.len().to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().iter().take(size_of::<Key>()).fold(0, |key, byte| (key << 8) | Key::from(*byte))
+}
+
+/// Seconds, at least one, that cover some milliseconds.
+fn seconds(ms: u64) -> u64 {
+    ms.div_ceil(1_000).max(1)
+}
+
+impl Attempts {
+    pub(crate) fn new(fanout: Fanout) -> Self {
+        Self { fanout, ledger: Ledger::new(LOGIN_KEYS_MAX) }
+    }
+
+    /// Whether the try may go on, as all nodes know it: seconds until it may. Where it may, whether the e-mail has logged in
+    /// from this address before.
+    pub(crate) async fn admit(&self, attempt: &Attempt) -> Result<bool, u64> {
+        if self.fanout.is_clustered() {
+            self.learn(&attempt.0).await;
+        }
+        self.wait(attempt)?;
+        Ok(self.ledger.is_known(&attempt.0, now_ms()))
+    }
+
+    /// The same as this node knows it.
+    pub(crate) fn wait(&self, attempt: &Attempt) -> Result<(), u64> {
+        self.ledger.wait(&attempt.0, now_ms()).map_or(Ok(()), |ms| Err(seconds(ms)))
+    }
+
+    /// Counts a wrong password: on this node when it is called, on all when the future has ended.
+    pub(crate) fn failed(&self, attempt: &Attempt) -> impl Future<Output = ()> + Send + '_ {
+        let (who, now) = (attempt.0, now_ms());
+        let kept_ms = self.ledger.failed(&who, now);
+        async move {
+            if self.fanout.is_clustered() {
+                tokio::join!(
+                    self.share_failure(who.pair, now, kept_ms),
+                    self.share_failure(who.email, now, WINDOW_MS),
+                    self.share_failure(who.address, now, WINDOW_MS)
+                );
+            }
+        }
+    }
+
+    async fn share_failure(&self, key: Key, now: u64, kept_ms: u64) {
+        let add = |old: Option<&str>| {
+            let mut history = History::parse(old.unwrap_or_default());
+            history.note(now);
+            Some(history.text())
+        };
+        let kept = Duration::from_millis(kept_ms);
+        if let Err(error) = self.fanout.live().update(&failures_of(key), kept, add).await {
+            tracing::debug!(%error, "a failed login is counted on this node alone");
+        }
+    }
+
+    /// Notes a login: on this node when it is called, on all when the future has ended.
+    pub(crate) fn succeeded(&self, attempt: &Attempt) -> impl Future<Output = ()> + Send + '_ {
+        let (who, now) = (attempt.0, now_ms());
+        self.ledger.succeeded(&who, now);
+        async move {
+            if self.fanout.is_clustered() {
+                self.share_success(&who, now).await;
+            }
+        }
+    }
+
+    async fn share_success(&self, who: &Who, now: u64) {
+        let live = self.fanout.live();
+        let kept = Duration::from_hours(24 * LOGIN_PLACE_KEPT_DAYS);
+        let add = |old: Option<&str>| {
+            let mut places = Places::parse(old.unwrap_or_default());
+            places.note(who.address, now);
+            Some(places.text())
+        };
+        let (places, pair) = (places_of(who.email), failures_of(who.pair));
+        let (added, cleared) =
+            tokio::join!(live.update(&places, kept, add), live.update(&pair, kept, |_| None));
+        if let Some(error) = added.err().or(cleared.err()) {
+            tracing::debug!(%error, "a login is known to this node alone");
+        }
+    }
+
+    /// Takes in what the other nodes know.
+    async fn learn(&self, who: &Who) {
+        let keys = [who.pair, who.email, who.address];
+        let mut names: Vec<String> = keys.iter().map(|key| failures_of(*key)).collect();
+        names.push(places_of(who.email));
+        let mut values = match self.fanout.live().get(&names).await {
+            Ok(values) => values,
+            Err(error) => {
+                tracing::debug!(%error, "failed logins are judged by what this node knows");
+                return;
+            }
+        };
+        let now = now_ms();
+        if let Some(places) = values.pop().flatten() {
+            self.ledger.learn_places(who.email, &Places::parse(&places), now);
+        }
+        for (key, value) in keys.into_iter().zip(values) {
+            if let Some(history) = value {
+                self.ledger.learn_failures(key, &History::parse(&history), now);
+            }
+        }
+    }
+}
+
+fn failures_of(key: Key) -> String {
+    format!("login:failed:{key:032x}")
+}
+
+fn places_of(email: Key) -> String {
+    format!("login:from:{email:032x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let attempt = |address: &str| Attempt::new("ann@example.com", address.parse().unwrap()).0;
+        assert_eq!(attempt("2001:db8::1"), attempt("2001:db8::2"));
+        assert_ne!(attempt("2001:db8::1").address, attempt("2001:db8:0:1::1").address);
+    }
+
+    #[test]
+    fn an_e_mail_is_no_pair_and_no_address() {
+        let who = Attempt::new("192.0.2.1", "192.0.2.1".parse().unwrap()).0;
+        assert_ne!(who.email, who.pair);
+    }
+
+    #[test]
+    fn seconds_are_never_too_few() {
+        assert_eq!([1, 999, 1_000, 1_001, 60_000].map(seconds), [1, 1, 1, 2, 60]);
+    }
+}

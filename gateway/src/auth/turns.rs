@@ -1,0 +1,283 @@
+//! Who may have a password hashed next.
+//!
+//! A few hash at once and a few more wait; who comes then is refused. A stranger can ask as often as anybody,
+//! so the line is a fair one: addresses take turns, and when it is full, the address with the most places gives
+//! one up to an address with fewer. Pairs of e-mail and address that have logged in before have a line of their
+//! own, which gets every second turn at least.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shared::limits::PASSWORD_HASH_WAIT_MS;
+use tokio::sync::oneshot;
+
+use super::password::Hasher;
+use crate::limiter::source;
+use crate::metrics;
+
+/// Too many wait, or it took too long.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Busy;
+
+/// The hashers and the line before them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    max_waiting: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The one that was used last is used next: its memory is there.
+    free: Vec<Hasher>,
+    /// In the order in which they came.
+    waiting: Vec<Waiting>,
+    /// Whose turn it was last.
+    last: Option<IpAddr>,
+    /// Whether the line of known pairs goes first this time.
+    known_first: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    address: IpAddr,
+    is_known: bool,
+    ready: oneshot::Sender<Turn>,
+}
+
+/// A hasher for the time of one password.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    hasher: Option<Hasher>,
+    turns: Arc<Shared>,
+}
+
+impl Turn {
+    /// Whether `password` is the one behind `stored`; `None` when the hasher has failed.
+    pub(crate) async fn matches(&self, password: String, stored: Arc<str>) -> Option<bool> {
+        self.hasher.as_ref()?.matches(password, stored).await
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(hasher) = self.hasher.take() {
+            Shared::pass_on(&self.turns, hasher);
+        }
+    }
+}
+
+/// A place in the line, given up when whoever has it goes away.
+struct Place<'a> {
+    turns: &'a Shared,
+    ready: oneshot::Receiver<Turn>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.ready.close();
+        self.turns.state.lock().forget_gone();
+    }
+}
+
+impl Turns {
+    /// A line of `max_waiting` places before some hashers.
+    pub(crate) fn new(hashers: Vec<Hasher>, max_waiting: usize) -> Self {
+        let state = State { free: hashers, waiting: Vec::new(), last: None, known_first: true };
+        Self(Arc::new(Shared { max_waiting, state: Mutex::new(state) }))
+    }
+
+    /// Waits for a hasher. `is_known`: the e-mail has logged in from this address before. Whoever drops the future
+    /// has left the line.
+    ///
+    /// # Errors
+    /// [`Busy`], at once or after [`PASSWORD_HASH_WAIT_MS`].
+    pub(crate) async fn turn(&self, address: IpAddr, is_known: bool) -> Result<Turn, Busy> {
+        let ready = {
+            let mut state = self.0.state.lock();
+            if let Some(hasher) = state.free.pop() {
+                state.last = Some(source(address));
+                return Ok(Turn { hasher: Some(hasher), turns: Arc::clone(&self.0) });
+            }
+            let (sender, ready) = oneshot::channel();
+            let waiting = Waiting { address: source(address), is_known, ready: sender };
+            state.line_up(waiting, self.0.max_waiting)?;
+            ready
+        };
+        let mut place = Place { turns: &self.0, ready };
+        let at_most = Duration::from_millis(PASSWORD_HASH_WAIT_MS);
+        match tokio::time::timeout(at_most, &mut place.ready).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Busy),
+        }
+    }
+}
+
+impl Shared {
+    fn pass_on(turns: &Arc<Self>, hasher: Hasher) {
+        let mut state = turns.state.lock();
+        let Some(next) = state.next() else {
+            state.free.push(hasher);
+            return;
+        };
+        drop(state);
+        // Whoever went away meanwhile gives the turn back, which passes it on.
+        let _ = next.ready.send(Turn { hasher: Some(hasher), turns: Arc::clone(turns) });
+    }
+}
+
+impl State {
+    fn forget_gone(&mut self) {
+        self.waiting.retain(|waiting| !waiting.ready.is_closed());
+        self.show();
+    }
+
+    fn show(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::get().logins_waiting.set(self.waiting.len() as f64);
+    }
+
+    fn line_up(&mut self, newcomer: Waiting, max: usize) -> Result<(), Busy> {
+        if self.waiting.len() >= max {
+            let victim = self.victim(&newcomer).ok_or(Busy)?;
+            // Without its sender, it is refused.
+            self.waiting.remove(victim);
+        }
+        self.waiting.push(newcomer);
+        self.show();
+        Ok(())
+    }
+
+    /// Who gives up a place: the latest of the address with the most, unless that would be no fairer. Strangers
+    /// give way to known pairs, never the other way.
+    fn victim(&self, newcomer: &Waiting) -> Option<usize> {
+        let has_strangers = self.waiting.iter().any(|waiting| !waiting.is_known);
+        let is_known = newcomer.is_known && !has_strangers;
+        let places = |address: IpAddr| {
+            self.waiting.iter().filter(|other| other.is_known == is_known && other.address == address).count()
+        };
+        let line = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.is_known == is_known);
+        let (victim, most) =
+            line.map(|(at, waiting)| (at, places(waiting.address))).max_by_key(|(_, places)| *places)?;
+        let gives_way = newcomer.is_known && !is_known;
+        (gives_way || most > places(newcomer.address) + 1).then_some(victim)
+    }
+
+    /// Takes whoever is next out of the line.
+    fn next(&mut self) -> Option<Waiting> {
+        self.waiting.retain(|waiting| !waiting.ready.is_closed());
+        let prefers = self.known_first;
+        self.known_first = !prefers;
+        let first = |is_known: bool, last: Option<IpAddr>| {
+            let line = |waiting: &Waiting| waiting.is_known == is_known && Some(waiting.address) != last;
+            self.waiting.iter().position(line)
+        };
+        let at = first(prefers, self.last)
+            .or_else(|| first(prefers, None))
+            .or_else(|| first(!prefers, self.last))
+            .or_else(|| first(!prefers, None));
+        let next = at.map(|at| self.waiting.remove(at));
+        self.last = next.as_ref().map_or(self.last, |next| Some(next.address));
+        self.show();
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn turns(max_waiting: usize) -> Turns {
+        Turns::new(vec![Hasher::start().unwrap()], max_waiting)
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn waiting(turns: &Turns) -> usize {
+        turns.0.state.lock().waiting.len()
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_away_holds_no_place() {
+        let turns = turns(1);
+        let busy = turns.turn(address(1), false).await.unwrap();
+        let mut first = Box::pin(turns.turn(address(2), false));
+        assert!(first.as_mut().now_or_never().is_none());
+        assert_eq!(turns.turn(address(3), false).await.unwrap_err(), Busy);
+        drop(first);
+        assert_eq!(waiting(&turns), 0);
+        let mut second = pin!(turns.turn(address(3), false));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(busy);
+        assert!(second.await.is_ok());
+        assert!(turns.turn(address(4), false).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_nobody_takes_goes_to_the_next() {
+        let turns = turns(4);
+        let busy = turns.turn(address(1), false).await.unwrap();
+        let mut gone = Box::pin(turns.turn(address(2), false));
+        assert!(gone.as_mut().now_or_never().is_none());
+        let mut next = pin!(turns.turn(address(3), false));
+        assert!(next.as_mut().now_or_never().is_none());
+        // Its turn has come, and it goes without having seen it.
+        drop(busy);
+        drop(gone);
+        assert!(next.now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_fill_the_line() {
+        let turns = turns(3);
+        let busy = turns.turn(address(1), false).await.unwrap();
+        let mut many: Vec<_> = (0..3).map(|_| Box::pin(turns.turn(address(1), false))).collect();
+        for each in &mut many {
+            assert!(each.as_mut().now_or_never().is_none());
+        }
+        let mut other = pin!(turns.turn(address(2), false));
+        assert!(other.as_mut().now_or_never().is_none());
+        assert_eq!(many.pop().unwrap().await.unwrap_err(), Busy);
+        assert_eq!(turns.turn(address(1), false).await.unwrap_err(), Busy);
+        // And it is the other address' turn.
+        drop(busy);
+        assert!(other.now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn known_pairs_are_not_kept_out_by_strangers() {
+        let turns = turns(2);
+        let busy = turns.turn(address(1), false).await.unwrap();
+        let mut strangers: Vec<_> = (2..4).map(|n| Box::pin(turns.turn(address(n), false))).collect();
+        for each in &mut strangers {
+            assert!(each.as_mut().now_or_never().is_none());
+        }
+        let mut known = pin!(turns.turn(address(9), true));
+        assert!(known.as_mut().now_or_never().is_none());
+        assert_eq!(turns.turn(address(5), false).await.unwrap_err(), Busy);
+        drop(busy);
+        let turn = known.now_or_never().unwrap().unwrap();
+        // Every other turn is a stranger's.
+        drop(turn);
+        assert!(strangers.remove(0).now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let turns = turns(2);
+        let _busy = turns.turn(address(1), false).await.unwrap();
+        assert_eq!(turns.turn(address(2), false).await.unwrap_err(), Busy);
+        assert_eq!(waiting(&turns), 0);
+    }
+}
