@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fanout::LocalSocket;
 use parking_lot::Mutex;
 use shared::config::SessionTimes;
 use shared::eio::{Open, TransportName};
@@ -18,6 +19,7 @@ use crate::ids;
 use crate::limiter::{Meter, Rate};
 use crate::metrics;
 use crate::namespace::{Handshake, Namespaces};
+use crate::socket::Socket;
 
 /// What all sessions of a node share.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Engine {
     pub(crate) max_payload: usize,
     pub(crate) sessions: SessionTable,
     pub(crate) deadlines: Deadlines,
-    pub(crate) namespaces: Namespaces,
+    pub(crate) namespaces: Arc<Namespaces>,
     pub(super) control_rate: Option<Rate>,
 }
 
@@ -43,7 +45,7 @@ impl Engine {
             max_payload,
             sessions,
             deadlines: Deadlines::new(Instant::now()),
-            namespaces,
+            namespaces: Arc::new(namespaces),
             control_rate: Rate::new(CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_BURST),
         }
     }
@@ -91,6 +93,11 @@ impl Engine {
                 session.on_deadline(now);
             }
         }
+    }
+
+    /// The socket that the fan-out knows; `None` while its CONNECT is under way, and when its session has ended.
+    pub(crate) fn socket(&self, local: &LocalSocket) -> Option<Arc<Socket>> {
+        self.sessions.get(local.outbox().session())?.socket(local.id())
     }
 
     /// Closes a session by id, if it is open.
