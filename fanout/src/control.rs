@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::adapter::Body;
 use shared::ids::SessionId;
-use shared::names::Namespace;
+use shared::names::{Namespace, Room};
 use shared::sio::Encoded;
 use tokio::sync::mpsc;
 
@@ -33,6 +33,24 @@ pub enum Control {
         timeout: Duration,
         /// Whom to tell.
         reply: Reply,
+    },
+    /// Sockets are to enter a room, those that may be there by the rules of its app.
+    Bring {
+        /// Which; all of one namespace.
+        sockets: Vec<Arc<LocalSocket>>,
+        /// Where.
+        room: Room,
+        /// Whom to tell when it is done; nobody waits where there is none.
+        reply: Option<Reply>,
+    },
+    /// Who may be in a room has changed: sockets that may not be there any more are to leave it.
+    Review {
+        /// Those in the room; all of one namespace.
+        sockets: Vec<Arc<LocalSocket>>,
+        /// Where.
+        room: Room,
+        /// Whom to tell when all of them have been judged; nobody waits where there is none.
+        reply: Option<Reply>,
     },
     /// A user's last socket in a room is gone for good.
     Gone(Gone),
@@ -80,6 +98,11 @@ impl Reply {
     /// Tells how many sockets were asked: once, before the first answer.
     pub async fn asked(&self, sockets: usize) {
         self.fanout.tell_asked(self, sockets).await;
+    }
+
+    /// Tells that what was asked of this node is done, and that no socket has anything to answer.
+    pub async fn done(&self) {
+        self.asked(0).await;
     }
 
     /// Tells what a socket answered; `json` is the first argument of its ack.

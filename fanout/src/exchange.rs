@@ -2,10 +2,11 @@
 //! questions to clients (protocol, 3.1).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use shared::adapter::{self, Request, Selection};
+use shared::adapter::{self, JoinedBy, Request, Selection};
 use shared::ids::SocketId;
 use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS, REACH_PAUSE_MS, REACH_WAIT_MS};
 use shared::names::{Namespace, Room, UserId};
@@ -15,7 +16,9 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Exchange};
 use crate::control::{Control, Reply};
 use crate::error::FanoutError;
-use crate::facade::Fanout;
+use crate::facade::{Backplane, Fanout};
+use crate::peers::Question;
+use crate::registry::LocalSocket;
 use crate::target::Target;
 
 impl Fanout {
@@ -46,14 +49,33 @@ impl Fanout {
                 let told: Vec<_> = sockets.iter().map(|socket| describe(socket)).collect();
                 Some(adapter::encode_fetched(&id, Some(&told)))
             }
-            Request::Join { id, selection, rooms: names } => {
+            Request::Join { id, selection, rooms: names, by: JoinedBy::AppIfAllowed } => {
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let reply = id.map(|id| Reply { fanout: self.clone(), namespace: namespace.clone(), id });
+                if let Some(room) = names.first().and_then(|name| Room::of_cluster(name)) {
+                    self.control(Control::Bring { sockets, room, reply }).await;
+                }
+                None
+            }
+            Request::Join { id, selection, rooms: names, by } => {
                 for socket in rooms.select(&selection.rooms, &selection.except) {
                     for room in names.iter().filter_map(|name| Room::of_cluster(name)) {
                         // Past its limit of rooms a socket stays out.
                         let _ = self.enter(&socket, &room).await;
+                        if by == JoinedBy::Backend {
+                            socket.set_placed(&room);
+                        }
                     }
                 }
                 id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+            }
+            Request::Review { id, rooms: names } => {
+                if let Some(room) = names.first().and_then(|name| Room::of_cluster(name)) {
+                    let sockets = rooms.sockets_in(room.as_str());
+                    let reply = Some(Reply { fanout: self.clone(), namespace: namespace.clone(), id });
+                    self.control(Control::Review { sockets, room, reply }).await;
+                }
+                None
             }
             Request::Leave { id, selection, rooms: names } => {
                 for socket in rooms.select(&selection.rooms, &selection.except) {
@@ -110,16 +132,7 @@ impl Fanout {
     ) -> Result<(), FanoutError> {
         let of = selection(Room::of_user(user).as_str(), None);
         if let Some(cluster) = self.cluster() {
-            // Node.js servers do not answer; a node that has just died holds its lease but does not listen.
-            let listening = cluster.servers(namespace.as_str()).await?;
-            let nodes = cluster.presence.living_nodes().await?.min(listening);
-            let node = self.node();
-            let question =
-                cluster.questions.open(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
-            let message = adapter::encode_join_sockets(node.as_str(), &question.id, &of, &[room.as_str()]);
-            self.request(namespace, &message).await?;
-            let done = question.all_done(Duration::from_millis(JOIN_WAIT_MS)).await;
-            return if done { Ok(()) } else { Err(FanoutError::Unavailable) };
+            return self.ask_to_join(cluster, namespace, &of, room, false).await;
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         for socket in rooms.select(&of.rooms, &of.except) {
@@ -127,6 +140,98 @@ impl Fanout {
             let _ = self.enter(&socket, room).await;
         }
         Ok(())
+    }
+
+    /// As [`Self::join_user`], but only those sockets enter that may be in the room by the rules of its app
+    /// ([`Control::Bring`]): sockets of one user may have tokens of different rights.
+    ///
+    /// # Errors
+    /// As [`Self::join_user`].
+    pub async fn bring_user(
+        &self,
+        namespace: &Namespace,
+        user: &UserId,
+        room: &Room,
+    ) -> Result<(), FanoutError> {
+        let of = selection(Room::of_user(user).as_str(), None);
+        if let Some(cluster) = self.cluster() {
+            return self.ask_to_join(cluster, namespace, &of, room, true).await;
+        }
+        let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
+        let sockets = rooms.select(&of.rooms, &of.except);
+        let (question, reply) = self.ask_here(namespace)?;
+        self.control(Control::Bring { sockets, room: room.clone(), reply: Some(reply) }).await;
+        if Self::is_done(question).await { Ok(()) } else { Err(FanoutError::Unavailable) }
+    }
+
+    /// Sockets of this node enter a room, those that may be there by the rules of its app. Nobody waits for it.
+    pub async fn bring(&self, sockets: Vec<Arc<LocalSocket>>, room: Room) {
+        self.control(Control::Bring { sockets, room, reply: None }).await;
+    }
+
+    async fn ask_to_join(
+        &self,
+        cluster: &Cluster,
+        namespace: &Namespace,
+        of: &Selection,
+        room: &Room,
+        judged: bool,
+    ) -> Result<(), FanoutError> {
+        let (question, node) = (self.ask_nodes(cluster, namespace).await?, self.node());
+        let from = (node.as_str(), &*question.id);
+        self.request(namespace, &adapter::encode_join_sockets(from, of, &[room.as_str()], judged)).await?;
+        if Self::is_done(question).await { Ok(()) } else { Err(FanoutError::Unavailable) }
+    }
+
+    /// Who may be in a room has changed: on all nodes, sockets that may not be there any more leave it
+    /// ([`Control::Review`]). Answers whether all nodes have said within `JOIN_WAIT_MS` that it is done. A node that was not
+    /// asked, because Redis is away, judges all of its sockets when its subscriptions are made anew.
+    pub async fn review(&self, namespace: &Namespace, room: &Room) -> bool {
+        if let Some(cluster) = self.cluster() {
+            let asked = async {
+                let (question, node) = (self.ask_nodes(cluster, namespace).await?, self.node());
+                let message = adapter::encode_review(node.as_str(), &question.id, room.as_str());
+                self.request(namespace, &message).await?;
+                Ok::<_, FanoutError>(Self::is_done(question).await)
+            };
+            if let Ok(is_done) = asked.await {
+                return is_done;
+            }
+        }
+        // Alone, or cut off: at least the sockets of this node.
+        let Some(rooms) = self.rooms_of(namespace) else { return false };
+        let sockets = rooms.sockets_in(room.as_str());
+        let Ok((question, reply)) = self.ask_here(namespace) else { return false };
+        let reply = Some(reply).filter(|_| !self.is_clustered());
+        self.control(Control::Review { sockets, room: room.clone(), reply }).await;
+        !self.is_clustered() && Self::is_done(question).await
+    }
+
+    /// A question to every node of ours that listens.
+    async fn ask_nodes<'a>(
+        &self,
+        cluster: &'a Cluster,
+        namespace: &Namespace,
+    ) -> Result<Question<'a>, FanoutError> {
+        // Node.js servers do not answer; a node that has just died holds its lease but does not listen.
+        let listening = cluster.servers(namespace.as_str()).await?;
+        let nodes = cluster.presence.living_nodes().await?.min(listening);
+        cluster.questions.open(self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)
+    }
+
+    /// A question to the owner of this node alone.
+    fn ask_here(&self, namespace: &Namespace) -> Result<(Question<'_>, Reply), FanoutError> {
+        let questions = match &self.inner.backplane {
+            Backplane::InProcess { questions, .. } => questions,
+            Backplane::Redis { cluster, .. } => &cluster.questions,
+        };
+        let question = questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
+        let id = question.id.clone();
+        Ok((question, Reply { fanout: self.clone(), namespace: namespace.clone(), id }))
+    }
+
+    async fn is_done(question: Question<'_>) -> bool {
+        question.all_done(Duration::from_millis(JOIN_WAIT_MS)).await
     }
 
     /// How many sockets on all nodes get what is sent to `target`; `None` when one of them does not tell in time, or lately did
@@ -243,7 +348,7 @@ fn selection(room: &str, except: Option<SocketId>) -> Selection {
 }
 
 /// A socket as `fetchSockets` of a Node.js server shows it. Headers, address and token stay here.
-fn describe(socket: &crate::registry::LocalSocket) -> serde_json::Value {
+fn describe(socket: &LocalSocket) -> serde_json::Value {
     let info = &socket.info;
     let mut rooms = vec![info.id.as_str().to_owned(), Room::of_user(&info.user).as_str().to_owned()];
     rooms.extend(socket.rooms().iter().map(|room| room.as_str().to_owned()));

@@ -50,7 +50,12 @@ struct Joined {
     /// Set by detaching; nothing is entered after it.
     gone: bool,
     rooms: SmallVec<[Arc<Room>; 2]>,
+    /// Rooms that a backend has put it into; most sockets have none.
+    placed: Option<Box<Placed>>,
 }
+
+/// Names of rooms.
+struct Placed(SmallVec<[RoomName; 1]>);
 
 impl fmt::Debug for LocalSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,6 +109,24 @@ impl LocalSocket {
     /// The names of the rooms that it watches.
     pub(crate) fn watched(&self) -> Vec<RoomName> {
         self.named(|room| !room.is_listed())
+    }
+
+    /// Whether a backend has put it into `room`: no app's rules take it out then.
+    #[must_use]
+    pub fn is_placed(&self, room: &str) -> bool {
+        let joined = self.rooms.lock();
+        joined.placed.as_ref().is_some_and(|placed| placed.0.iter().any(|name| name.as_str() == room))
+    }
+
+    /// A backend has put it into `room`. Forgotten when it leaves.
+    pub(crate) fn set_placed(&self, room: &RoomName) {
+        let mut joined = self.rooms.lock();
+        if joined.rooms.iter().any(|joined| joined.name == *room) {
+            let placed = joined.placed.get_or_insert_with(|| Box::new(Placed(SmallVec::new())));
+            if !placed.0.contains(room) {
+                placed.0.push(room.clone());
+            }
+        }
     }
 
     fn named(&self, is_meant: impl Fn(&Room) -> bool) -> Vec<RoomName> {
@@ -243,6 +266,9 @@ impl NamespaceRooms {
             let Some(at) = joined.rooms.iter().position(|room| room.name.as_str() == name) else {
                 return none;
             };
+            if let Some(placed) = &mut joined.placed {
+                placed.0.retain(|room| room.as_str() != name);
+            }
             joined.rooms.swap_remove(at)
         };
         self.remove_member(&room, socket);

@@ -2,10 +2,14 @@
 //!
 //! An app writes them in the transaction with what they tell of ([`write()`]) and tells them when it is committed
 //! ([`Announcer::tell`]). What could not be told then, because Redis was away or the node died, any node finds in the
-//! records and tells later ([`Announcer::tell_left_over`]). A second telling is none: each has a key that Redis
-//! remembers (`IDEMPOTENCY_S`), and a node knows which it is telling itself.
+//! records and tells later ([`Announcer::tell_left_over`]).
+//!
+//! Sending an event and deleting its row cannot be one step, so a crash between the two repeats the event. In a cluster
+//! Redis remembers each event's id (`IDEMPOTENCY_S`) and drops the repetition. A node alone bounds how many events are in
+//! that state ([`told`]), and each event carries its id ([`Announced`]) for clients to drop repetitions by.
 
-use std::collections::HashSet;
+mod told;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,19 +18,43 @@ use fanout::{Fanout, FanoutError, Target};
 use parking_lot::Mutex;
 use serde::Serialize;
 use shared::ids::SocketId;
+use schemars::JsonSchema;
 use shared::limits::{
-    ANNOUNCE_AFTER_MS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_TOLD_MAX, DUE_EVERY_MS, RECORDS_RETRY_MS,
+    ANNOUNCE_AFTER_MS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_REPEATED_MAX, ANNOUNCEMENTS_TOLD_MAX,
+    ANNOUNCEMENTS_WAIT_MS, DUE_EVERY_MS, RECORDS_RETRY_MS,
 };
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Event;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::clock::now_ms;
 use crate::records::{Records, time_column};
 use crate::text::json;
+use told::{Claim, Told};
+
+/// An event's argument with the event's id.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "{T}Event")]
+pub(crate) struct Announced<'a, T> {
+    #[serde(flatten)]
+    body: &'a T,
+    /// The event's id. After a crash of the server an event may come a second time, with the same id: drop it then.
+    event_id: &'a str,
+}
+
+/// What an event with this body is described as.
+pub(crate) type Identified<T> = Announced<'static, T>;
+
+impl<'a, T> Announced<'a, T> {
+    /// `body` as the argument of the event that is called `event_id`.
+    pub(crate) fn new(event_id: &'a str, body: &'a T) -> Self {
+        Self { body, event_id }
+    }
+}
 
 /// Whom an announcement is for.
 #[derive(Debug, Clone)]
@@ -46,28 +74,43 @@ pub(crate) struct Announcement {
     /// Apps deliver it, on every node, told by this number which it is.
     sequence: Option<i64>,
     pub(crate) event: String,
-    /// Raw JSON of its argument.
+    /// Raw JSON of its argument, its id among it.
     pub(crate) body: String,
+    /// The rows that the transaction deletes that writes this one.
+    claim: Arc<Claim>,
 }
 
 impl Announcement {
     /// An event with one argument.
-    pub(crate) fn new(namespace: &Namespace, to: Audience, event: &str, body: &impl Serialize) -> Self {
+    pub(crate) fn new(
+        announcer: &Announcer,
+        namespace: &Namespace,
+        to: Audience,
+        event: &str,
+        body: &impl Serialize,
+    ) -> Self {
+        Self::known_as(&Uuid::now_v7().to_string(), announcer, (namespace, to), event, body)
+    }
+
+    /// As [`Self::new`], under an id that its app knows, to take it back ([`take_back`]).
+    pub(crate) fn known_as(
+        id: &str,
+        announcer: &Announcer,
+        (namespace, to): (&Namespace, Audience),
+        event: &str,
+        body: &impl Serialize,
+    ) -> Self {
         Self {
-            id: Uuid::now_v7().to_string(),
+            id: id.to_owned(),
             namespace: namespace.clone(),
             to,
             except: None,
             except_user: None,
             sequence: None,
             event: event.to_owned(),
-            body: json(body),
+            body: json(&Announced::new(id, body)),
+            claim: announcer.told.no_claim(),
         }
-    }
-
-    /// Under an id that its app knows, to take it back ([`take_back`]).
-    pub(crate) fn known_as(self, id: &str) -> Self {
-        Self { id: id.to_owned(), ..self }
     }
 
     /// Not to this socket.
@@ -101,7 +144,7 @@ const INSERT: &str = "INSERT INTO announcements \
 const LEFT_OVER: &str = "SELECT id, namespace, audience, recipient, except_socket, except_user, event, body, sequence \
     FROM announcements WHERE created_at <= $1 ORDER BY id LIMIT $2";
 
-/// Writes announcements within a transaction.
+/// Writes announcements within a transaction, which also deletes the rows of what has been told before.
 pub(crate) async fn write(
     transaction: &mut AnyConnection,
     announcements: &[Announcement],
@@ -125,7 +168,23 @@ pub(crate) async fn write(
             .execute(&mut *transaction)
             .await?;
     }
-    Ok(())
+    // Only now: on SQLite this transaction is the only one that writes, so what was told before is all known.
+    match announcements.first() {
+        Some(first) => delete(transaction, &first.claim.take()).await,
+        None => Ok(()),
+    }
+}
+
+/// Deletes rows by their ids.
+async fn delete(transaction: &mut AnyConnection, ids: &[String]) -> Result<(), sqlx::Error> {
+    let Some(last) = ids.last() else { return Ok(()) };
+    // Few different statements, so that the connection keeps them all prepared; the last id fills up.
+    let count = ids.len().next_power_of_two();
+    let places: Vec<String> = (1..=count).map(|place| format!("${place}")).collect();
+    let sql = format!("DELETE FROM announcements WHERE id IN ({})", places.join(", "));
+    let ids = ids.iter().chain(std::iter::repeat(last)).take(count);
+    let delete = ids.fold(sqlx::query(sqlx::AssertSqlSafe(sql)), |query, id| query.bind(id.clone()));
+    delete.execute(transaction).await.map(drop)
 }
 
 /// What an announcement tells is not so any more: if it has not been told, it is not.
@@ -134,16 +193,20 @@ pub(crate) async fn take_back(transaction: &mut AnyConnection, id: &str) -> Resu
     Ok(())
 }
 
-async fn left_over(pool: &AnyPool, before_ms: u64) -> Result<Vec<Announcement>, sqlx::Error> {
+async fn left_over(
+    pool: &AnyPool,
+    told: &Arc<Told>,
+    before_ms: u64,
+) -> Result<Vec<Announcement>, sqlx::Error> {
     let rows = sqlx::query(LEFT_OVER)
         .bind(time_column(before_ms))
         .bind(i64::try_from(ANNOUNCEMENTS_AT_ONCE).unwrap_or(i64::MAX))
         .fetch_all(pool)
         .await?;
-    rows.iter().map(announcement).collect()
+    rows.iter().map(|row| announcement(row, told)).collect()
 }
 
-fn announcement(row: &AnyRow) -> Result<Announcement, sqlx::Error> {
+fn announcement(row: &AnyRow, told: &Arc<Told>) -> Result<Announcement, sqlx::Error> {
     // Written by a node from what it had checked.
     let bad = |what| sqlx::Error::Decode(format!("an announcement's {what}").into());
     let (namespace, audience, recipient) =
@@ -162,6 +225,7 @@ fn announcement(row: &AnyRow) -> Result<Announcement, sqlx::Error> {
         event: row.try_get(6)?,
         body: row.try_get(7)?,
         sequence: row.try_get(8)?,
+        claim: told.no_claim(),
     })
 }
 
@@ -170,9 +234,7 @@ fn announcement(row: &AnyRow) -> Result<Announcement, sqlx::Error> {
 pub(crate) struct Announcer {
     fanout: Fanout,
     records: Records,
-    /// Those that this node is telling.
-    in_hand: Mutex<HashSet<String>>,
-    told: mpsc::Sender<String>,
+    told: Arc<Told>,
     /// This node could not tell something: what comes later waits behind it, so that the order stays.
     is_behind: AtomicBool,
     fell_behind: Notify,
@@ -182,18 +244,25 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// An announcer, and what [`forget_told`] is to forget.
-    pub(crate) fn new(fanout: Fanout, records: Records) -> (Arc<Self>, mpsc::Receiver<String>) {
-        let (told, forgotten) = mpsc::channel(ANNOUNCEMENTS_TOLD_MAX);
-        let (in_hand, is_behind, fell_behind) = (Mutex::default(), AtomicBool::new(false), Notify::new());
-        let (catching_up, caught_up) = (tokio::sync::Mutex::default(), Mutex::default());
-        let announcer =
-            Self { fanout, records, in_hand, told, is_behind, fell_behind, catching_up, caught_up };
-        (Arc::new(announcer), forgotten)
+    /// An announcer; [`forget_told`] must be run for it.
+    pub(crate) fn new(fanout: Fanout, records: Records) -> Arc<Self> {
+        // In a cluster Redis drops repetitions, and there is no need to wait for the records.
+        let limit =
+            if fanout.is_clustered() { ANNOUNCEMENTS_TOLD_MAX } else { ANNOUNCEMENTS_REPEATED_MAX };
+        Arc::new(Self {
+            fanout,
+            records,
+            told: Told::new(limit),
+            is_behind: AtomicBool::new(false),
+            fell_behind: Notify::new(),
+            catching_up: tokio::sync::Mutex::default(),
+            caught_up: Mutex::default(),
+        })
     }
 
     /// Tells what has been committed, in this order. Answers whether all of it could be told; the rest is told later.
     pub(crate) async fn tell(&self, announcements: &[Announcement]) -> bool {
+        announcements.iter().for_each(|announcement| announcement.claim.confirm());
         if self.is_behind.load(Ordering::Acquire) {
             self.catch_up().await;
             if self.is_behind.load(Ordering::Acquire) {
@@ -212,35 +281,49 @@ impl Announcer {
     }
 
     async fn tell_now(&self, announcements: &[Announcement]) -> bool {
-        self.in_hand.lock().extend(announcements.iter().map(|announcement| announcement.id.clone()));
-        // All have their places before the first is waited for.
+        let ids = || announcements.iter().map(|announcement| announcement.id.as_str());
+        self.told.begin(ids());
+        let mut all = true;
+        for (at, some) in announcements.chunks(self.told.limit()).enumerate() {
+            if !self.told.reserve(some.len()).await {
+                tracing::warn!("announcements wait for the records");
+                self.told.abandon(ids().skip(at * self.told.limit()));
+                self.fall_behind();
+                return false;
+            }
+            all &= self.tell_some(some).await;
+        }
+        all
+    }
+
+    /// Tells those that have a place.
+    async fn tell_some(&self, announcements: &[Announcement]) -> bool {
+        // All have their places in the order before the first is waited for.
         let posted: Vec<_> = announcements.iter().map(|announcement| self.post(announcement)).collect();
         let mut all = true;
         for (announcement, posted) in announcements.iter().zip(posted) {
             match posted.outcome().await {
-                Ok(_) => self.forget(announcement),
+                Ok(_) => self.told.sent(&announcement.id),
                 Err(FanoutError::Unavailable) => {
                     tracing::debug!(event = announcement.event, "an announcement was not told");
-                    self.in_hand.lock().remove(&announcement.id);
-                    self.is_behind.store(true, Ordering::Release);
-                    self.fell_behind.notify_one();
+                    self.told.release(&announcement.id);
+                    self.fall_behind();
                     all = false;
                 }
                 Err(error) => {
                     // It never can be, and the others shall not wait for it.
                     tracing::error!(%error, event = announcement.event, "an announcement cannot be told");
-                    self.forget(announcement);
+                    self.told.sent(&announcement.id);
                 }
             }
         }
         all
     }
 
-    fn forget(&self, announcement: &Announcement) {
-        if self.told.try_send(announcement.id.clone()).is_err() {
-            // Too many wait to be forgotten: it is found left over, told a second time, and forgotten.
-            self.in_hand.lock().remove(&announcement.id);
-        }
+    /// Some of it is told later.
+    fn fall_behind(&self) {
+        self.is_behind.store(true, Ordering::Release);
+        self.fell_behind.notify_one();
     }
 
     fn post(&self, announcement: &Announcement) -> fanout::Posted {
@@ -283,13 +366,13 @@ impl Announcer {
         // What this node owes itself is not waited for.
         let age = if was_behind { 0 } else { ANNOUNCE_AFTER_MS };
         let before = now_ms().saturating_sub(age);
-        let Ok(found) = self.records.run(left_over(self.records.pool(), before)).await else {
+        let Ok(found) = self.records.run(left_over(self.records.pool(), &self.told, before)).await else {
             return Vec::new();
         };
         let is_all = found.len() < ANNOUNCEMENTS_AT_ONCE;
         let mut told = Vec::new();
         for announcement in found {
-            if self.in_hand.lock().contains(&announcement.id) {
+            if self.told.has(&announcement.id) {
                 continue;
             }
             if !self.tell_now(std::slice::from_ref(&announcement)).await {
@@ -305,23 +388,31 @@ impl Announcer {
     }
 }
 
-/// Takes what has been told out of the records, many at once, until the node stops.
-pub(crate) async fn forget_told(announcer: Arc<Announcer>, mut told: mpsc::Receiver<String>) {
-    let mut ids = Vec::with_capacity(ANNOUNCEMENTS_AT_ONCE);
-    while told.recv_many(&mut ids, ANNOUNCEMENTS_AT_ONCE).await > 0 {
-        let places: Vec<String> = (1..=ids.len()).map(|place| format!("${place}")).collect();
-        let sql = format!("DELETE FROM announcements WHERE id IN ({})", places.join(", "));
-        loop {
-            let delete =
-                ids.iter().fold(sqlx::query(sqlx::AssertSqlSafe(sql.clone())), |q, id| q.bind(id.clone()));
-            if announcer.records.run(delete.execute(announcer.records.pool())).await.is_ok() {
-                break;
-            }
+/// Deletes the rows of what has been told, where no transaction of an app does it in time. Runs until the node stops.
+pub(crate) async fn forget_told(announcer: Arc<Announcer>) {
+    loop {
+        announcer.told.until_due(Duration::from_millis(ANNOUNCEMENTS_WAIT_MS)).await;
+        if !announcer.forget_some().await {
             tokio::time::sleep(Duration::from_millis(RECORDS_RETRY_MS)).await;
         }
-        let mut in_hand = announcer.in_hand.lock();
-        for id in ids.drain(..) {
-            in_hand.remove(&id);
+    }
+}
+
+impl Announcer {
+    /// Deletes the rows of what has been told; answers false where the records could not be asked.
+    async fn forget_some(&self) -> bool {
+        let claim = self.told.claim();
+        let ids = claim.take();
+        let deleted = async { delete(&mut *self.records.pool().acquire().await?, &ids).await };
+        let is_deleted = self.records.run(deleted).await.is_ok();
+        if is_deleted {
+            claim.confirm();
         }
+        is_deleted
+    }
+
+    /// Deletes them once more before the node stops: what it has told shall not come again when it is started anew.
+    pub(crate) async fn forget_all(&self) {
+        self.forget_some().await;
     }
 }

@@ -6,6 +6,7 @@ use fanout::Fanout;
 
 use shared::config::AppsConfig;
 
+use crate::access::AccessLocks;
 use crate::acks::Acks;
 use crate::announce::Announcer;
 use crate::auth::Tokens;
@@ -22,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) tasks: Tasks,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) access: Arc<AccessLocks>,
     pub(crate) announcer: Arc<Announcer>,
     pub(crate) pusher: Pusher,
     pub(crate) settings: Arc<AppsConfig>,

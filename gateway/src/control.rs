@@ -7,12 +7,17 @@ use std::time::Duration;
 use fanout::{Control, LocalSocket, Reply, Sequenced};
 use shared::adapter::Body;
 use shared::ids::SocketId;
-use shared::limits::SOCKETS_PER_TURN;
+use shared::limits::{AUTO_JOIN_RETRY_MS, SOCKETS_PER_TURN};
+use shared::names::Room;
 use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
 use crate::context::Context;
 use crate::session::Engine;
+
+/// How often, and after which pause, a socket that is connecting or leaving is looked for again.
+const CONNECT_TRIES: u32 = 20;
+const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Does what is asked until nobody can ask any more.
 pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Control>) {
@@ -39,12 +44,82 @@ pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Contro
                     app.on_back(&back).await;
                 }
             }
-            Control::Resubscribed => {
-                for app in engine.namespaces.apps() {
-                    app.on_resubscribed().await;
-                }
+            Control::Bring { sockets, room, reply } => {
+                let tasks = engine.namespaces.context().tasks.clone();
+                drop(tasks.spawn(bring(Arc::clone(&engine), sockets, room, reply)));
             }
+            Control::Review { sockets, room, reply } => {
+                let tasks = engine.namespaces.context().tasks.clone();
+                drop(tasks.spawn(review(Arc::clone(&engine), sockets, room, reply)));
+            }
+            Control::Resubscribed => engine.namespaces.resubscribed().notify_one(),
         }
+    }
+}
+
+/// Has apps look for what other nodes may have asked in vain, whenever the subscriptions were made anew; then judges every
+/// room of every socket, since a withdrawal of access may have been missed.
+pub(crate) async fn catch_up(engine: Arc<Engine>) {
+    let namespaces = &engine.namespaces;
+    loop {
+        namespaces.resubscribed().notified().await;
+        for app in namespaces.apps() {
+            app.on_resubscribed().await;
+        }
+        for (_, namespace) in namespaces.mounts() {
+            namespaces.unreviewed().add(namespaces.context().fanout.sockets(namespace));
+        }
+    }
+}
+
+/// Judges the rooms of sockets where that could not be done at once.
+pub(crate) async fn review_later(engine: Arc<Engine>) {
+    loop {
+        for local in engine.namespaces.unreviewed().take().await {
+            match engine.socket(&local) {
+                Some(socket) => drop(engine.namespaces.review_socket(&socket).await),
+                // Its CONNECT is under way.
+                None if local.is_attached() => engine.namespaces.unreviewed().add([local]),
+                None => {}
+            }
+            // There may be very many, and most need no records.
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
+    }
+}
+
+async fn bring(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room, reply: Option<Reply>) {
+    // Whose CONNECT is under way enters by itself when it is done.
+    let sockets = sockets.iter().filter_map(|socket| engine.socket(socket)).collect();
+    match (engine.namespaces.bring(sockets, &room).await, reply) {
+        (Ok(()), Some(reply)) => reply.done().await,
+        (Ok(()), None) => {}
+        (Err(error), _) => tracing::warn!(error = error.say(), room = %room, "sockets did not enter a room"),
+    }
+}
+
+async fn review(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room, reply: Option<Reply>) {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        sockets.into_iter().map(|local| engine.socket(&local).ok_or(local)).partition(Result::is_ok);
+    let mut all = engine.namespaces.review_room(known.into_iter().flatten().collect(), &room).await;
+    for local in unknown.into_iter().filter_map(Result::err) {
+        // Its CONNECT is under way, or its end: both take a moment.
+        let mut tries = 0..CONNECT_TRIES;
+        while local.is_attached() && engine.socket(&local).is_none() && tries.next().is_some() {
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+        match engine.socket(&local) {
+            Some(socket) => all &= engine.namespaces.review_room(vec![socket], &room).await,
+            None if local.is_attached() => {
+                engine.namespaces.unreviewed().add([local]);
+                all = false;
+            }
+            None => {}
+        }
+    }
+    if let Some(reply) = reply.filter(|_| all) {
+        reply.done().await;
     }
 }
 

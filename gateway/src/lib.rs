@@ -7,12 +7,13 @@
 //! What is to the left may use what is to the right, never the reverse:
 //!
 //! ```text
-//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, acks, tasks
+//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, access, acks, tasks
 //! ```
 //!
 //! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use
 //! none of the above.
 
+mod access;
 mod acks;
 mod announce;
 mod apps;

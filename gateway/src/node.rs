@@ -86,10 +86,11 @@ impl Node {
         let id = NodeId::from_random(rand::random());
         let (fanout, events) = Fanout::new(fanout_options(&config, id, internal));
         let tasks = Tasks::default();
-        let (announcer, told) = Announcer::new(fanout.clone(), records.clone());
+        let announcer = Announcer::new(fanout.clone(), records.clone());
         let pusher = Pusher::start(config.apps.push.clone(), &tasks)?;
         let (acks, settings) = (Arc::default(), Arc::new(config.apps.clone()));
-        let context = Context { fanout, records, tokens, tasks, acks, announcer, pusher, settings };
+        let access = Arc::default();
+        let context = Context { fanout, records, tokens, tasks, acks, access, announcer, pusher, settings };
         let internal_token: Option<Arc<str>> =
             config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
         let transports = Arc::new(Transports {
@@ -123,7 +124,7 @@ impl Node {
         if context.fanout.is_clustered() {
             context.tasks.spawn_thread_until_stop("lease", keep_lease).map_err(StartError::Thread)?;
         }
-        context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer), told));
+        context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer)));
         let places = usize::try_from(file_limit().saturating_sub(RESERVED_FILES / 2)).unwrap_or(usize::MAX);
         let public_door = door(public_router(site.clone()), true);
         drop(context.tasks.spawn(listener::run(public_listener, public_door, places.max(64))));
@@ -154,8 +155,12 @@ impl Node {
         let Self { context, transports, .. } = self;
         drop(transports);
         let (tasks, records) = (context.tasks.clone(), context.records.clone());
+        let announcer = Arc::clone(&context.announcer);
         drop(context);
         tasks.stop(LAST_WORDS).await;
+        if tokio::time::timeout(LAST_WORDS, announcer.forget_all()).await.is_err() {
+            tracing::warn!("the rows of sent announcements were not deleted in time; they may be sent again");
+        }
         if tokio::time::timeout(LAST_WORDS, records.close()).await.is_err() {
             tracing::warn!("the database did not close in time");
         }
@@ -252,6 +257,8 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     context.tasks.spawn_until_stop(async move { Box::pin(fanout.run()).await });
     context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), control));
     context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), moved));
+    context.tasks.spawn_until_stop(control::catch_up(Arc::clone(&transports.engine)));
+    context.tasks.spawn_until_stop(control::review_later(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
     for courier in context.fanout.couriers() {
         let courier = Arc::clone(courier);

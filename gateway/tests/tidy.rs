@@ -84,7 +84,7 @@ const ORDER: &[&[&str]] = &[
     &["socket"],
     &["context"],
     &["announce", "push"],
-    &["auth", "records", "acks", "tasks"],
+    &["auth", "records", "access", "acks", "tasks"],
     &["geo", "text"],
     &["error"],
     &["metrics"],

@@ -465,11 +465,31 @@ pub const ANNOUNCE_AFTER_MS: u64 = 3_000;
 /// Milliseconds between two looks for such announcements, and for calls and emergencies with something due.
 pub const DUE_EVERY_MS: u64 = 1_000;
 
+/// Locks that sockets share while it is judged which rooms they may be in.
+pub const ACCESS_LOCKS: usize = 256;
+
+/// Sockets of one room that are judged at once after a grant was withdrawn.
+pub const REVIEWS_AT_ONCE: usize = 16;
+
+/// Times a second that one user's sockets may change to a token of other rights by `auth:refresh`: each has every room of the
+/// socket judged, `ROOMS_PER_SOCKET` at most.
+pub const RENEWALS_PER_SECOND: u32 = 10;
+
+/// The same at once: all of a user's sockets may change their tokens together.
+pub const RENEWALS_BURST: u32 = 200;
+
 /// Announcements that are looked for, or taken out of the records, at once.
 pub const ANNOUNCEMENTS_AT_ONCE: usize = 256;
 
-/// Announcements that have been told and wait to be taken out of the records.
+/// Announcements that a node of a cluster has sent and whose rows are still in the records. Redis drops repetitions.
 pub const ANNOUNCEMENTS_TOLD_MAX: usize = 16_384;
+
+/// Announcements that a node alone has sent and whose rows are still in the records: no more than these are sent again
+/// after a crash. The next one waits until rows are deleted.
+pub const ANNOUNCEMENTS_REPEATED_MAX: usize = 32;
+
+/// Milliseconds that the rows of sent announcements wait for a transaction that deletes them along with its own work.
+pub const ANNOUNCEMENTS_WAIT_MS: u64 = 20;
 
 /// Push requests that wait; more are dropped and counted.
 pub const PUSH_QUEUE_MAX: usize = 1_024;

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use fanout::{Gone, Sequenced};
+use fanout::{Gone, Left, Sequenced};
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shared::auth::Claims;
 use shared::config::AppName;
 use shared::names::{Namespace, Room, USER_ROOM_PREFIX, UserId};
 use shared::sio::Args;
@@ -150,7 +151,33 @@ impl App {
         }
     }
 
-    /// A socket has a newer token, which may give it other rights.
+    /// Whether a socket with these claims may be in a room now; `None` where it is none of this app's rooms. The one place
+    /// where an app says so: joins ask it, and it is asked again whenever access changes.
+    ///
+    /// # Errors
+    /// Where the records decide and do not answer.
+    pub(crate) async fn admits(&self, claims: &Claims, room: &Room) -> Result<Option<bool>, AppError> {
+        match self {
+            Self::Care(care) => care.admits(claims, room).await,
+            Self::Emergencies(app) => app.admits(claims, room).await,
+            // Any token opens every room.
+            Self::Chat(_) => Ok(chat::is_room(room).then_some(true)),
+            Self::Relay(relay) => Ok(relay.admits(claims, room)),
+            // The record of who takes part decides, not the token, and it moves the sockets when it changes.
+            Self::Sos(_) => Ok(sos::is_room(room).then_some(true)),
+        }
+    }
+
+    /// A socket was taken out of a room that it may not be in any more: the others are told.
+    pub(crate) async fn on_removed(&self, socket: &Arc<Socket>, room: &Room, left: Left) {
+        match self {
+            Self::Care(care) => care::on_removed(care, socket, room, left).await,
+            Self::Emergencies(app) => emergencies::on_removed(app, socket, room, left).await,
+            Self::Chat(_) | Self::Relay(_) | Self::Sos(_) => {}
+        }
+    }
+
+    /// A socket has a newer token, which may give it more rights.
     pub(crate) async fn on_renewed(&self, socket: &Arc<Socket>) {
         match self {
             Self::Emergencies(app) => emergencies::on_renewed(app, socket).await,

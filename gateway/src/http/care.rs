@@ -19,7 +19,7 @@ use super::emit::key_of;
 use super::query::Names;
 use super::reply::{self, Data};
 use crate::apps::care::{Care, NewNotification, Notification};
-use crate::describe::forms::Name;
+use crate::describe::forms::{Name, True};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::text::{bounded, checked};
@@ -64,7 +64,11 @@ pub(super) fn describe(section: &mut Section) {
     );
     section.operation(
         Operation::put(MEMBERS, "Grants a room to these users and nobody else.")
-            .detail("Rooms `visit:…` and `call:…`. Who is in it and not among them is taken out of it.")
+            .detail(
+                "Rooms `visit:…` and `call:…`. Sockets in it of other users are taken out of it on every node \
+                 before the answer, unless their token lists the room or they are parties of the call. Their \
+                 clients receive `muster:removed`, the others in the room `room:userLeft`.",
+            )
             .of_backend()
             .body::<Grants>()
             .answer::<Data<Granted>>(200, "Whom the room is granted.")
@@ -148,8 +152,8 @@ async fn grant(
         return Err(AppError::BadInput(format!("Too many userIds (max {ROOM_GRANTS_MAX})").into()));
     }
     let users: Vec<UserId> = user_ids.iter().map(|id| user(id)).collect::<Result<_, _>>()?;
-    let users = app(&site)?.grant(&room, users).await?;
-    Ok(granted(room, users))
+    let (users, is_done) = app(&site)?.grant(&room, users).await?;
+    Ok(granted(room, users, is_done))
 }
 
 async fn grants(
@@ -158,7 +162,7 @@ async fn grants(
     Names([room]): Names<1>,
 ) -> Result<Json<Data<Granted>>, AppError> {
     let users = app(&site)?.grants(&room).await?;
-    Ok(granted(room, users))
+    Ok(granted(room, users, true))
 }
 
 /// Whom a room is granted.
@@ -171,8 +175,14 @@ struct Granted {
     user_ids: Vec<String>,
     /// How many there are in `userIds`.
     count: usize,
+    /// `true` where not every node has said in time that it has taken out who may not be in the room any more. It does so
+    /// as soon as it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "True")]
+    incomplete: Option<bool>,
 }
 
-fn granted(room_id: String, user_ids: Vec<String>) -> Json<Data<Granted>> {
-    reply::data(Granted { count: user_ids.len(), room_id, user_ids })
+fn granted(room_id: String, user_ids: Vec<String>, is_done: bool) -> Json<Data<Granted>> {
+    let incomplete = (!is_done).then_some(true);
+    reply::data(Granted { count: user_ids.len(), room_id, user_ids, incomplete })
 }

@@ -46,12 +46,16 @@ pub(super) struct Emit {
     /// `/` unless sent.
     namespace: Option<String>,
     to: Whom,
-    /// The event's name; none of Socket.IO's own.
+    /// The event's name; none of Socket.IO's own, and to servers neither `connection` nor `new_namespace`.
     #[schemars(with = "Name")]
     event: String,
     /// The event's argument; without it the event has none.
     data: Option<Box<RawValue>>,
 }
+
+/// Events by which a namespace of a Node.js server speaks to its own handlers: one from outside would have them handle a
+/// socket that is none.
+const SERVERS_OWN_EVENTS: [&str; 2] = ["connection", "new_namespace"];
 
 /// What became of it.
 #[derive(Debug, Default, Serialize, JsonSchema)]
@@ -192,6 +196,9 @@ pub(super) async fn emit(
         }
         Whom::Word(word) if word == "all" => Target::all(&namespace),
         Whom::Word(word) if word == "servers" => {
+            if SERVERS_OWN_EVENTS.contains(&&*event) {
+                return Err(AppError::BadInput("Invalid event".into()));
+            }
             let args: Vec<&str> = data.as_deref().map(RawValue::get).into_iter().collect();
             site.context.fanout.server_side_emit(&namespace, &event, &args).await?;
             return Ok(Json(Emitted { success: true, ..Emitted::default() }));

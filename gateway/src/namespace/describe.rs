@@ -1,5 +1,6 @@
 //! The events of every namespace, whatever is mounted on it.
 
+use super::access::{REMOVED, Removed};
 use super::connect::ConnectError;
 use super::dispatch::REFRESH;
 use super::expiry::{Refresh, Refreshed};
@@ -20,7 +21,13 @@ pub(crate) fn describe(section: &mut Section) {
                 "Invalid token",
                 "Token expired",
                 "Token is of another user",
-            ]),
+                "Too many requests",
+            ])
+            .detail(
+                "Every room of the socket is judged by the new token before the ack. A room that it may not be in any \
+                 more is left, and the client receives `muster:removed`. Rooms that a backend has put the socket into \
+                 stay.",
+            ),
     );
     section.event(
         Event::to_client("error", "An event of the client without an ack was refused.")
@@ -35,6 +42,15 @@ pub(crate) fn describe(section: &mut Section) {
         )
         .to("the client that asked to enter")
         .payload::<ConnectError>(),
+    );
+    section.event(
+        Event::to_client(REMOVED, "The socket may not be in a room any more, and has left it.")
+            .detail(
+                "After `auth:refresh` with a token that does not open the room, or when a backend withdraws a grant. \
+                 Nothing comes from the room after this event.",
+            )
+            .to("the socket")
+            .payload::<Removed<'_>>(),
     );
     section.event(
         Event::to_client(

@@ -32,7 +32,7 @@ pub(crate) struct Called<'a> {
 
 impl Namespaces {
     /// Brings an event to its app. The next event of the session waits until the work is done.
-    pub(crate) fn dispatch(&self, socket: &Arc<Socket>, called: Called<'_>) -> Work {
+    pub(crate) fn dispatch(self: &Arc<Self>, socket: &Arc<Socket>, called: Called<'_>) -> Work {
         let Some(mounted) = self.by_name.get(socket.namespace()) else { return Work::None };
         let app = mounted.by_event.get(&*called.name);
         let caller = Caller {

@@ -1,6 +1,8 @@
 //! What a namespace does with packets: [`connect`] lets sockets in, [`dispatch`] brings their events to
-//! apps and answers back, [`expiry`] sees them out when their tokens end.
+//! apps and answers back, [`expiry`] sees them out when their tokens end. [`access`] takes sockets out of rooms that they
+//! may not be in any more.
 
+mod access;
 mod connect;
 mod describe;
 mod dispatch;
@@ -11,14 +13,17 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use shared::config::{AppName, AuthConfig, AuthErrors};
-use shared::names::Namespace;
+use shared::limits::{RATED_USERS_MAX, RENEWALS_BURST, RENEWALS_PER_SECOND};
+use shared::names::{Namespace, UserId};
 use shared::sio::Encoded;
+use tokio::sync::Notify;
 
 use crate::apps::{App, Departure};
 use crate::close::CloseReason;
 use crate::context::Context;
-use crate::limiter::Rate;
+use crate::limiter::{Meters, Rate};
 use crate::socket::Socket;
+pub(crate) use access::Unreviewed;
 pub(crate) use connect::Handshake;
 pub(crate) use describe::describe;
 pub(crate) use dispatch::{Called, REFRESH};
@@ -42,6 +47,10 @@ pub(crate) struct Namespaces {
     by_name: HashMap<Namespace, Arc<Mounted>>,
     event_rate: Option<Rate>,
     event_burst: u32,
+    /// Tokens of other rights that one user's sockets change to: each has every room of the socket judged.
+    renewals: Meters<UserId>,
+    unreviewed: Unreviewed,
+    resubscribed: Notify,
 }
 
 /// One namespace.
@@ -88,7 +97,9 @@ impl Namespaces {
         let by_name = by_name.into_iter().map(|(name, mounted)| (name, Arc::new(mounted))).collect();
         let event_burst = events_per_second.saturating_mul(4);
         let event_rate = Rate::new(events_per_second, event_burst);
-        Ok(Self { context, by_name, event_rate, event_burst })
+        let renewals = Meters::new(Rate::new(RENEWALS_PER_SECOND, RENEWALS_BURST), RATED_USERS_MAX);
+        let (unreviewed, resubscribed) = (Unreviewed::default(), Notify::new());
+        Ok(Self { context, by_name, event_rate, event_burst, renewals, unreviewed, resubscribed })
     }
 
     /// What apps may use.
@@ -99,6 +110,16 @@ impl Namespaces {
     /// The namespace called `name`.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Mounted>> {
         self.by_name.get(name).cloned()
+    }
+
+    /// Sockets whose rooms are to be judged.
+    pub(crate) fn unreviewed(&self) -> &Unreviewed {
+        &self.unreviewed
+    }
+
+    /// Notified when this node's subscriptions were made anew: requests of other nodes may have been missed.
+    pub(crate) fn resubscribed(&self) -> &Notify {
+        &self.resubscribed
     }
 
     /// Takes a socket out of its rooms and tells its apps. Runs to its end even when the session is gone,

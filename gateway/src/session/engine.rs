@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fanout::LocalSocket;
 use parking_lot::Mutex;
 use shared::config::SessionTimes;
 use shared::eio::{Open, TransportName};
@@ -18,6 +19,7 @@ use crate::close::CloseReason;
 use crate::ids;
 use crate::metrics;
 use crate::namespace::{Handshake, Namespaces};
+use crate::socket::Socket;
 
 /// What all sessions of a node share.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Engine {
     pub(crate) max_payload: usize,
     pub(crate) sessions: SessionTable,
     pub(crate) deadlines: Deadlines,
-    pub(crate) namespaces: Namespaces,
+    pub(crate) namespaces: Arc<Namespaces>,
     /// When the seconds begin that [`Allowances`] count in.
     started: Instant,
 }
@@ -44,7 +46,7 @@ impl Engine {
             max_payload,
             sessions,
             deadlines: Deadlines::new(Instant::now()),
-            namespaces,
+            namespaces: Arc::new(namespaces),
             started: Instant::now(),
         }
     }
@@ -104,6 +106,11 @@ impl Engine {
     /// Whole seconds since the engine was made.
     pub(super) fn second(&self, now: Instant) -> u32 {
         u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// The socket that the fan-out knows; `None` while its CONNECT is under way, and when its session has ended.
+    pub(crate) fn socket(&self, local: &LocalSocket) -> Option<Arc<Socket>> {
+        self.sessions.get(local.outbox().session())?.socket(local.id())
     }
 
     /// Closes a session by id, if it is open.

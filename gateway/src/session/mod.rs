@@ -194,6 +194,11 @@ impl Session {
         Some(socket)
     }
 
+    /// One of its sockets.
+    pub(crate) fn socket(&self, id: SocketId) -> Option<Arc<Socket>> {
+        self.inner.lock().sockets.iter().find(|socket| socket.id() == id).cloned()
+    }
+
     /// Ids of its sockets.
     pub(crate) fn sockets(&self) -> Vec<SocketId> {
         self.inner.lock().sockets.iter().map(|socket| socket.id()).collect()
@@ -403,13 +408,14 @@ mod tests {
             distributions: metrics::distributions(),
         });
         let records = Records::open("sqlite::memory:").await.unwrap();
-        let (announcer, _) = Announcer::new(fanout.clone(), records.clone());
+        let announcer = Announcer::new(fanout.clone(), records.clone());
         let context = Context {
             fanout,
             records,
             tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
             tasks: Tasks::default(),
             acks: Arc::default(),
+            access: Arc::default(),
             announcer,
             pusher: Pusher::default(),
             settings: Arc::new(config.apps.clone()),

@@ -1,4 +1,5 @@
-// An acknowledged message is a stored message: kill -9 in the middle of sending, start again, read it all back.
+// An acknowledged message is a stored message: kill -9 in the middle of sending, start again, read it all back. And what
+// the records say is sent to clients: after a crash too, and then no more than a few events for a second time.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -6,6 +7,7 @@ import { describe, test } from 'node:test';
 import { TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { startPostgres } from './support/postgres.mjs';
+import { repetitionAfterCrash } from './support/repetition.mjs';
 import { within } from './support/wait.mjs';
 
 const SENDERS = 4;
@@ -105,4 +107,10 @@ describe('kill -9 while messages are acknowledged', { concurrency: 2 }, () => {
       await postgres.kill();
     }
   });
+});
+
+describe('kill -9 while events are sent that the records owe', { concurrency: 2 }, () => {
+  for (const senders of [1, 4]) {
+    test(`on SQLite, ${senders} sending: every event comes, and no more than one batch of them twice`, { timeout: 120_000 }, () => repetitionAfterCrash({ senders }));
+  }
 });

@@ -14,8 +14,8 @@ pub use broadcast::{Body, Broadcast, BroadcastError, Outgoing, Rooms, Stamp, dec
 pub use channel::{Channel, Channels};
 pub use msgpack::{Fidelity, MsgpackError, json_to_msgpack, msgpack_to_json};
 pub use request::{
-    FetchedSocket, Request, RequestError, Response, Selection, decode_request, decode_response,
+    FetchedSocket, JoinedBy, Request, RequestError, Response, Selection, decode_request, decode_response,
     encode_ack_broadcast, encode_acked, encode_client_count, encode_count, encode_disconnect_sockets,
-    encode_fetch, encode_fetched, encode_join_sockets, encode_leave_sockets, encode_rooms,
+    encode_fetch, encode_fetched, encode_join_sockets, encode_leave_sockets, encode_review, encode_rooms,
     encode_server_side_ack, encode_server_side_emit,
 };

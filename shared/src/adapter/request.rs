@@ -29,8 +29,20 @@ pub struct Selection {
     pub except: Vec<String>,
 }
 
-/// The type of a request that only nodes of ours know.
+/// Types of requests that only nodes of ours know.
 const COUNT: u8 = 100;
+const REVIEW: u8 = 101;
+
+/// Who lets sockets enter a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinedBy {
+    /// A backend: an emitter or a Node.js server. Nobody but a backend takes them out again.
+    Backend,
+    /// An app of ours, for every socket.
+    App,
+    /// An app of ours, for those sockets that may be in the room by its rules.
+    AppIfAllowed,
+}
 
 /// A request of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +67,8 @@ pub enum Request<'a> {
         selection: Selection,
         /// What they enter.
         rooms: Vec<String>,
+        /// Who has let them in.
+        by: JoinedBy,
     },
     /// Sockets leave rooms.
     Leave {
@@ -80,6 +94,14 @@ pub enum Request<'a> {
         id: String,
         /// Which.
         selection: Selection,
+    },
+    /// Whether the sockets in a room may still be there; nodes of ours alone ask and answer, with [`Response::Done`] or
+    /// [`Response::ClientCount`].
+    Review {
+        /// To answer with.
+        id: String,
+        /// The rooms.
+        rooms: Vec<String>,
     },
     /// How many sockets; nodes of ours alone ask and answer, with [`Response::ClientCount`].
     Count {
@@ -164,6 +186,8 @@ struct Wire<'a> {
     close: Option<bool>,
     sid: Option<String>,
     room: Option<String>,
+    /// Of our own joins alone: whether each socket is judged.
+    judged: Option<bool>,
     #[serde(borrow)]
     data: Option<Vec<&'a RawValue>>,
 }
@@ -220,13 +244,19 @@ pub fn decode_request(message: &[u8], max: usize) -> Result<Request<'_>, Request
     };
     let rooms = wire.room.map_or(wire.rooms, |room| vec![room]);
     let answer = id.clone();
+    let by = match wire.judged {
+        None => JoinedBy::Backend,
+        Some(false) => JoinedBy::App,
+        Some(true) => JoinedBy::AppIfAllowed,
+    };
     match wire.kind {
         0 => Ok(Request::Sockets { id: id.ok_or(RequestError)?, selection }),
         1 => Ok(Request::Rooms { id: id.ok_or(RequestError)? }),
-        2 => Ok(Request::Join { id: answer, selection, rooms }),
+        2 => Ok(Request::Join { id: answer, selection, rooms, by }),
         3 => Ok(Request::Leave { id: answer, selection, rooms }),
         4 => Ok(Request::Disconnect { id: answer, selection, close: wire.close.unwrap_or_default() }),
         5 => Ok(Request::Fetch { id: id.ok_or(RequestError)?, selection }),
+        REVIEW => Ok(Request::Review { id: id.ok_or(RequestError)?, rooms }),
         COUNT => Ok(Request::Count { id: id.ok_or(RequestError)?, selection }),
         6 => {
             let data = wire.data.ok_or(RequestError)?;
@@ -355,10 +385,26 @@ fn selection(selection: &Selection) -> serde_json::Value {
     json!({"rooms": selection.rooms, "except": selection.except})
 }
 
-/// Sockets enter rooms. Nodes of ours answer with [`Response::Done`] when theirs have; others do not.
+/// Sockets enter rooms; with `judged`, those that may be there by the rules of the room's app. Nodes of ours answer with
+/// [`Response::Done`] or [`Response::ClientCount`] when theirs have; others do not.
 #[must_use]
-pub fn encode_join_sockets(uid: &str, id: &str, of: &Selection, rooms: &[&str]) -> Vec<u8> {
-    json!({"uid": uid, "requestId": id, "type": 2, "opts": selection(of), "rooms": rooms}).to_string().into()
+pub fn encode_join_sockets(
+    (uid, id): (&str, &str),
+    of: &Selection,
+    rooms: &[&str],
+    judged: bool,
+) -> Vec<u8> {
+    json!({
+        "uid": uid, "requestId": id, "type": 2, "opts": selection(of), "rooms": rooms, "judged": judged,
+    })
+    .to_string()
+    .into()
+}
+
+/// Asks every node to judge whether its sockets in a room may still be there. Node.js servers pass over it.
+#[must_use]
+pub fn encode_review(uid: &str, id: &str, room: &str) -> Vec<u8> {
+    json!({"uid": uid, "requestId": id, "type": REVIEW, "rooms": [room]}).to_string().into()
 }
 
 /// Sockets leave rooms.
@@ -483,6 +529,7 @@ mod tests {
                     id: None,
                     selection: of(&["room1", "7"]),
                     rooms: vec!["x".into(), "y".into()],
+                    by: JoinedBy::Backend,
                 },
             ),
             (
@@ -495,7 +542,12 @@ mod tests {
             ),
             (
                 r#"{"requestId":"r","type":2,"sid":"s","room":"x"}"#,
-                Request::Join { id: Some("r".into()), selection: of(&["s"]), rooms: vec!["x".into()] },
+                Request::Join {
+                    id: Some("r".into()),
+                    selection: of(&["s"]),
+                    rooms: vec!["x".into()],
+                    by: JoinedBy::Backend,
+                },
             ),
             (
                 r#"{"uid":"a","requestId":"r","type":5,"opts":{"rooms":[],"except":[]}}"#,
@@ -531,8 +583,13 @@ mod tests {
             (broadcast.rooms.as_slice(), broadcast.except.as_slice()),
             (&["r".into()][..], &["s".into()][..])
         );
-        let join = encode_join_sockets("n1", "j", &of(&["user:1"]), &["sos:1"]);
-        assert!(matches!(decode_request(&join, MAX), Ok(Request::Join { .. })));
+        for (judged, who) in [(false, JoinedBy::App), (true, JoinedBy::AppIfAllowed)] {
+            let join = encode_join_sockets(("n1", "j"), &of(&["user:1"]), &["sos:1"], judged);
+            assert!(matches!(decode_request(&join, MAX), Ok(Request::Join { by, .. }) if by == who));
+        }
+        let review = encode_review("n1", "v", "visit:1");
+        let asked = Request::Review { id: "v".into(), rooms: vec!["visit:1".into()] };
+        assert_eq!(decode_request(&review, MAX), Ok(asked));
         let acked = encode_acked("id", "{\"a\":[1]}").unwrap();
         assert_eq!(
             decode_response(&acked),

@@ -87,6 +87,13 @@ impl Claims {
         })
     }
 
+    /// Whether a token with `other` as its content gives the same rights in every app.
+    #[must_use]
+    pub fn has_same_rights(&self, other: &Self) -> bool {
+        (&self.user, &self.role, self.anonymous, self.verified, &self.rooms, &self.publish)
+            == (&other.user, &other.role, other.anonymous, other.verified, &other.rooms, &other.publish)
+    }
+
     /// Whether the bearer may enter `room`.
     #[must_use]
     pub fn may_join(&self, room: &str) -> bool {
@@ -197,6 +204,27 @@ mod tests {
     fn no_text_of_a_token_has_a_nul() {
         for key in ["displayName", "name", "email", "avatar", "role"] {
             assert_eq!(claims(json!({"sub": "u", "exp": 1, key: "a\0b"})), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn rights_are_all_of_a_token_but_its_end_and_its_names() {
+        let with = |more: Value| {
+            let mut all = json!({"sub": "u", "exp": 1, "role": "helper", "rooms": ["a"], "publish": ["b"]});
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            claims(all).unwrap()
+        };
+        let old = with(json!({}));
+        assert!(old.has_same_rights(&with(json!({"exp": 2, "name": "N", "email": "e"}))));
+        for more in [
+            json!({"sub": "v"}),
+            json!({"role": "citizen"}),
+            json!({"rooms": []}),
+            json!({"publish": ["b", "c"]}),
+            json!({"verified": true}),
+            json!({"actor": {"type": "ANON"}}),
+        ] {
+            assert!(!old.has_same_rights(&with(more.clone())), "{more}");
         }
     }
 

@@ -18,3 +18,13 @@ pub use reassembly::{Reassembly, Whole};
 /// and are refused where an app would emit them.
 pub const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Whether only servers may emit an event of this name: Socket.IO's own, and those by which a server speaks to a client about
+/// its connection and its requests. A client that could send one to others could pretend to be the server.
+#[must_use]
+pub fn is_servers_event(name: &str) -> bool {
+    RESERVED_EVENTS.contains(&name)
+        || name == "error"
+        || name.starts_with("connect")
+        || name.starts_with("muster:")
+}

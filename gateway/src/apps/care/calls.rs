@@ -23,7 +23,7 @@ use super::call_events::{
 use super::call_store::{self as store, Begun, Call, Move};
 use super::events::NewCall;
 use super::{Care, if_late, notifications_room, presence};
-use crate::announce::{Announcement, Audience};
+use crate::announce::{Announced, Announcement, Audience};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
@@ -233,8 +233,9 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
         .to_the_end(async move {
             let records = &care.context.records;
             let room = Audience::Room(notifications_room(&call.recipient));
-            let incoming = Announcement::new(&care.namespace, room, INCOMING, &call.incoming());
-            let announcements = [incoming.sequenced(call.began()).known_as(&call.id)];
+            let (announcer, to) = (&care.context.announcer, (&care.namespace, room));
+            let incoming = Announcement::known_as(&call.id, announcer, to, INCOMING, &call.incoming());
+            let announcements = [incoming.sequenced(call.began())];
             match records.run(store::begin(records.pool(), &call, &announcements)).await? {
                 Begun::Yes => {}
                 Begun::CallerBusy => return Err(AppError::WrongState("You are already in a call".into())),
@@ -342,7 +343,8 @@ pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
     let Ok(call) = care.call_of(&id, user).await else { return };
     let is_caller = call.caller == *user;
     if call.state == State::Ringing && !is_caller {
-        let packet = socket::encode(&care.namespace, INCOMING, &call.incoming());
+        let incoming = call.incoming();
+        let packet = socket::encode(&care.namespace, INCOMING, &Announced::new(&call.id, &incoming));
         let ring = || care.ring_once(socket.local(), call.began(), packet);
         if let Err(error) = records.run(store::while_it_rings(records.pool(), &id, ring)).await {
             tracing::debug!(error = error.say(), "a call does not ring at a new socket");
@@ -449,7 +451,8 @@ pub(super) async fn ring_all(care: &Arc<Care>) {
     let Ok(ringing) = records.run(store::ringing(records.pool())).await else { return };
     for call in ringing {
         for socket in care.context.fanout.sockets_of(&care.namespace, &call.recipient) {
-            let packet = socket::encode(&care.namespace, INCOMING, &call.incoming());
+            let incoming = call.incoming();
+        let packet = socket::encode(&care.namespace, INCOMING, &Announced::new(&call.id, &incoming));
             let ring = || care.ring_once(&socket, call.began(), packet);
             if records.run(store::while_it_rings(records.pool(), &call.id, ring)).await.is_err() {
                 return;

@@ -13,6 +13,7 @@ use super::notifications::{AllRead, Listed, Notification, Unread};
 use super::presence::{Presences, StatusSet, Subscribed};
 use super::rooms::{Joined, Left, Typing, UserMoved};
 use super::status::Shown;
+use crate::announce::Identified;
 use crate::apps::{Ack, Done};
 use crate::describe::{Event, Section};
 
@@ -170,17 +171,17 @@ fn news_of_messages(section: &mut Section) {
     section.event(
         Event::to_client("message:new", "A message.")
             .to("the recipient's sockets, or the room without the sender's")
-            .payload::<Message>(),
+            .payload::<Identified<Message>>(),
     );
     section.event(
         Event::to_client("message:sent", "A message that the user has sent by another socket.")
             .to("the sender's other sockets")
-            .payload::<Message>(),
+            .payload::<Identified<Message>>(),
     );
     section.event(
         Event::to_client("message:status", "A message was delivered or read.")
             .to("the sender's sockets")
-            .payload::<StatusChanged<'_>>(),
+            .payload::<Identified<StatusChanged<'_>>>(),
     );
 }
 
@@ -243,30 +244,30 @@ fn news_of_calls(section: &mut Section) {
     section.event(
         Event::to_client("call:incoming", "Somebody calls.")
             .to("the recipient's sockets, each once")
-            .payload::<Incoming<'_>>(),
+            .payload::<Identified<Incoming<'_>>>(),
     );
     section.event(
         Event::to_client("call:accepted", "The recipient has taken the call.")
             .to("the caller's sockets")
-            .payload::<Accepted<'_>>(),
+            .payload::<Identified<Accepted<'_>>>(),
     );
     section.event(
         Event::to_client("call:answered_elsewhere", "The call was taken by another socket of the user.")
             .to("the recipient's other sockets")
-            .payload::<AnsweredElsewhere<'_>>(),
+            .payload::<Identified<AnsweredElsewhere<'_>>>(),
     );
     section.event(
         Event::to_client("call:rejected", "The recipient has declined the call.")
             .to(BOTH)
-            .payload::<Rejected<'_>>(),
+            .payload::<Identified<Rejected<'_>>>(),
     );
     section.event(
         Event::to_client("call:ended", "A party has ended the call, or was lost.")
             .to(BOTH)
-            .payload::<Ended<'_>>(),
+            .payload::<Identified<Ended<'_>>>(),
     );
     section.event(
-        Event::to_client("call:missed", "The call was not taken in time.").to(BOTH).payload::<Missed<'_>>(),
+        Event::to_client("call:missed", "The call was not taken in time.").to(BOTH).payload::<Identified<Missed<'_>>>(),
     );
 }
 
@@ -330,7 +331,7 @@ fn notifications(section: &mut Section) {
     section.event(
         Event::to_client("notification:new", "A notification, by a backend.")
             .to("the user's sockets")
-            .payload::<Notification>(),
+            .payload::<Identified<Notification>>(),
     );
 }
 

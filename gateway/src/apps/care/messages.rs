@@ -182,7 +182,7 @@ impl Care {
             (Some(recipient), _) => self.to_user(recipient, NEW, message),
             (None, Some(room)) => {
                 let audience = Audience::Room(room.room().clone());
-                Announcement::new(&self.namespace, audience, NEW, message).except_user(socket.user())
+                self.announcement(audience, NEW, message).except_user(socket.user())
             }
             (None, None) => return Vec::new(),
         };

@@ -25,7 +25,7 @@ mod status;
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use fanout::{Gone, Sequenced};
+use fanout::{Gone, Left, Sequenced};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::ids::SocketId;
@@ -78,7 +78,12 @@ impl Care {
 
     /// An event for every socket of a user.
     fn to_user(&self, user: &UserId, event: &str, body: &impl Serialize) -> Announcement {
-        Announcement::new(&self.namespace, Audience::User(user.clone()), event, body)
+        self.announcement(Audience::User(user.clone()), event, body)
+    }
+
+    /// An event that the records owe.
+    fn announcement(&self, to: Audience, event: &str, body: &impl Serialize) -> Announcement {
+        Announcement::new(&self.context.announcer, &self.namespace, to, event, body)
     }
 
     /// Takes a unit of the rate at which a user may ask for lists of others.
@@ -158,6 +163,11 @@ pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
         presence::came(&care, socket.user()).await;
         calls::ring_again(&care, &socket).await;
     }));
+}
+
+/// A socket was taken out of a room that it may not be in any more.
+pub(crate) async fn on_removed(care: &Care, socket: &Socket, room: &Room, left: Left) {
+    rooms::removed(care, socket, room, left).await;
 }
 
 /// A user's last socket in a room is gone for good.

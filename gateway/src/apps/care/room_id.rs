@@ -44,6 +44,13 @@ impl RoomId {
         }
     }
 
+    /// A room of the cluster, if it is one of this app's that clients may name.
+    pub(super) fn of_cluster(room: &Room) -> Option<Self> {
+        let (kind, _) = room.as_str().split_once(':')?;
+        let is_ours = matches!(kind, "chat" | "notifications" | "visit" | "call" | "topic");
+        is_ours.then(|| Self { room: room.clone() })
+    }
+
     /// The room of a visit.
     pub(super) fn of_visit(visit: &str) -> Result<Self, AppError> {
         if is_name(visit) { Self::parse(&format!("visit:{visit}")) } else { Self::parse(" ") }

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use fanout::{Gone, Target};
+use fanout::{Gone, Left as LeftRoom, Target};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::MEMBERS_MAX;
-use shared::names::UserId;
+use shared::names::{Room, UserId};
 use sqlx::{AnyPool, Row as _};
 
-use super::room_id::{Access, RoomId};
+use super::room_id::{Access, PRESENCE_PREFIX, RoomId};
 use super::{Care, call_store};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
@@ -93,18 +93,33 @@ impl Care {
     /// # Errors
     /// 403 with the document's words.
     pub(super) async fn must_have_access(&self, claims: &Claims, room: &RoomId) -> Result<(), AppError> {
-        let may = match room.opens_for(claims) {
-            Some(may) => may,
-            None => {
-                let (records, user) = (&self.context.records, claims.user.as_str());
-                records.run(is_granted(records.pool(), room.as_str(), user)).await?
-                    || match room.as_str().strip_prefix("call:") {
-                        Some(call) => records.run(call_store::is_party(records.pool(), call, user)).await?,
-                        None => false,
-                    }
-            }
-        };
-        if may { Ok(()) } else { Err(denied()) }
+        if self.has_access(claims, room).await? { Ok(()) } else { Err(denied()) }
+    }
+
+    async fn has_access(&self, claims: &Claims, room: &RoomId) -> Result<bool, AppError> {
+        if let Some(may) = room.opens_for(claims) {
+            return Ok(may);
+        }
+        let (records, user) = (&self.context.records, claims.user.as_str());
+        if records.run(is_granted(records.pool(), room.as_str(), user)).await? {
+            return Ok(true);
+        }
+        match room.as_str().strip_prefix("call:") {
+            Some(call) => records.run(call_store::is_party(records.pool(), call, user)).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a socket with these claims may be in a room; `None` where it is none of care's.
+    pub(crate) async fn admits(&self, claims: &Claims, room: &Room) -> Result<Option<bool>, AppError> {
+        if room.as_str().starts_with(PRESENCE_PREFIX) {
+            // Any token lets its bearer watch anybody's presence.
+            return Ok(Some(true));
+        }
+        match RoomId::of_cluster(room) {
+            Some(room) => self.has_access(claims, &room).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Who is granted a room.
@@ -117,7 +132,9 @@ impl Care {
         records.run(grants(records.pool(), room.as_str())).await
     }
 
-    /// Grants a room to these users and nobody else; who is no more among them is taken out of it.
+    /// Grants a room to these users and nobody else. Sockets that may not be there any more are taken out of it; those
+    /// whose token lists the room, and the parties of a call, may. Answers who is granted it, and whether all nodes have
+    /// taken their sockets out.
     ///
     /// # Errors
     /// 400 for rooms that are not granted.
@@ -125,7 +142,7 @@ impl Care {
         self: &Arc<Self>,
         room: &str,
         users: Vec<UserId>,
-    ) -> Result<Vec<String>, AppError> {
+    ) -> Result<(Vec<String>, bool), AppError> {
         let room = granted_room(room)?;
         let care = Arc::clone(self);
         self.context
@@ -133,31 +150,10 @@ impl Care {
                 let records = &care.context.records;
                 records.run(set_grants(records.pool(), room.as_str(), &users)).await?;
                 let granted = records.run(grants(records.pool(), room.as_str())).await?;
-                care.take_out(&room, &granted).await?;
-                Ok(granted)
+                let is_done = care.context.fanout.review(&care.namespace, room.room()).await;
+                Ok((granted, is_done))
             })
             .await
-    }
-
-    /// Takes out of a room who is there and was not granted it. Whose token opens it may enter again.
-    async fn take_out(&self, room: &RoomId, granted: &[String]) -> Result<(), AppError> {
-        let fanout = &self.context.fanout;
-        let members = fanout.members(self.namespace.as_str(), room.as_str()).await?;
-        let mut seen = HashSet::new();
-        let strangers =
-            members.iter().filter(|member| !granted.iter().any(|user| user == member.user.as_str()));
-        for member in strangers.filter(|member| seen.insert(&member.user)) {
-            fanout.leave_user(&self.namespace, &member.user, room.room()).await?;
-            let body = UserMoved {
-                room_id: room.as_str(),
-                user_id: member.user.as_str(),
-                role: member.role.as_deref(),
-                display_name: &member.display_name,
-                timestamp: iso(now_ms()),
-            };
-            self.tell_room(Target::room(&self.namespace, room.as_str()), "room:userLeft", &body).await;
-        }
-        Ok(())
     }
 
     async fn tell_room(&self, target: Target<'_>, event: &str, body: &(impl Serialize + Sync)) {
@@ -219,14 +215,16 @@ fn must_be_for_somebody(room: &RoomId) -> Result<(), AppError> {
 pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
     care.may_join(socket.user())?;
     let claims = socket.claims();
-    care.must_have_access(&claims, room).await?;
     let fanout = &care.context.fanout;
+    let lock = care.context.access.of(socket.id()).await;
+    care.must_have_access(&claims, room).await?;
     let entered = fanout.enter(socket.local(), room.room()).await?;
     if let Err(refused) = care.must_have_access(&claims, room).await {
         // It was taken away meanwhile, before there was anybody to be taken out.
         fanout.leave(socket.local(), room.as_str()).await;
         return Err(refused);
     }
+    drop(lock);
     if entered.first_of_user {
         let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
         care.tell_room(target, "room:userJoined", &moved(room, &claims)).await;
@@ -292,6 +290,15 @@ pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: 
     let (target, event) = if starts { (target.volatile(), "typing:start") } else { (target, "typing:stop") };
     socket::broadcast(&care.context, target, event, &body).await?;
     Ok(Reply::ok())
+}
+
+/// A socket was taken out of a room that it may not be in any more.
+pub(super) async fn removed(care: &Care, socket: &Socket, room: &Room, left: LeftRoom) {
+    let Some(room) = RoomId::of_cluster(room).filter(RoomId::opens_for_members) else { return };
+    if left.last_of_user {
+        let target = Target::room(socket.namespace(), room.as_str());
+        care.tell_room(target, "room:userLeft", &moved(&room, &socket.claims())).await;
+    }
 }
 
 /// A user's last socket in a room is gone for good.

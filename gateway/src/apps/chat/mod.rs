@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use fanout::{FanoutError, Gone, Sequenced, Target};
 use shared::limits::CHAT_UNTOLD_RETRY_MS;
+use shared::names::Room;
 use tokio::sync::Notify;
 
 use super::{Departure, Event, Handling};
@@ -66,8 +67,13 @@ pub(crate) fn on_event(chat: &Arc<Chat>, socket: &Arc<Socket>, event: &Event<'_>
     }
 }
 
+/// Whether a room is one of chat's.
+pub(crate) fn is_room(room: &Room) -> bool {
+    events::RoomId::of_room(room).is_some()
+}
+
 pub(crate) fn on_disconnect(chat: &Chat, departure: &Departure) {
-    for room in departure.rooms.iter().filter(|room| events::RoomId::of_room(room).is_some()) {
+    for room in departure.rooms.iter().filter(|room| is_room(room)) {
         chat.orders.release(room);
     }
 }

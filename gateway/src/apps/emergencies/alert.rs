@@ -16,6 +16,7 @@ use shared::names::UserId;
 use super::emergency::{Emergency, Viewer};
 use super::events::{Created, Nearby};
 use super::{Emergencies, HELPERS, POSITIONS, store};
+use crate::announce::Announced;
 use crate::clock::now_ms;
 use crate::error::AppError;
 use crate::socket;
@@ -64,7 +65,7 @@ impl Emergencies {
         let body = Created { emergency: &shown, nearby_helper_count: near.len() };
         let key = format!("created:{}", emergency.id);
         let target = Target::room(&self.namespace, HELPERS).once(&key);
-        socket::broadcast(&self.context, target, "emergency:created", &body).await?;
+        socket::broadcast(&self.context, target, "emergency:created", &Announced::new(&key, &body)).await?;
         let key = format!("nearby:{}", emergency.id);
         // No more at once than leaves room for what others publish meanwhile.
         for some in near.chunks(REDIS_PIPELINE_MAX) {
@@ -73,7 +74,7 @@ impl Emergencies {
                 .map(|(user, near)| {
                     let body = Nearby { emergency: &shown, distance: near.metres.round() };
                     let target = Target::user(&self.namespace, user).once(&key);
-                    socket::post(&self.context, target, "emergency:nearby", &body)
+                    socket::post(&self.context, target, "emergency:nearby", &Announced::new(&key, &body))
                 })
                 .collect();
             for posted in posted {

@@ -5,6 +5,7 @@ use super::events::{
     Cancelled, Created, Ended, Entered, HelperJoined, HelperLocation, HelperMoved, HelperPresence, Joined,
     Left, Located, Nearby, NewMessage, Resolved, Sent, StatusChanged, Which,
 };
+use crate::announce::Identified;
 use crate::apps::Ack;
 use crate::describe::{Event, Section};
 use crate::geo::Degrees;
@@ -80,12 +81,12 @@ fn to_whom_it_may_concern(section: &mut Section) {
     section.event(
         Event::to_client("emergency:created", "An emergency was raised.")
             .to("all helpers")
-            .payload::<Created<'_>>(),
+            .payload::<Identified<Created<'_>>>(),
     );
     section.event(
         Event::to_client("emergency:nearby", "An emergency was raised near the helper.")
             .to("the nearest helpers, as far as they have told where they are")
-            .payload::<Nearby<'_>>(),
+            .payload::<Identified<Nearby<'_>>>(),
     );
     section.event(
         Event::to_client("emergency:joined", "The socket has entered an emergency's room.")
@@ -105,7 +106,7 @@ fn to_whom_it_may_concern(section: &mut Section) {
     section.event(
         Event::to_client("emergency:message", "A message.")
             .to("the sockets of whom it is for, and the sender's others")
-            .payload::<ShownMessage<'_>>(),
+            .payload::<Identified<ShownMessage<'_>>>(),
     );
 }
 
@@ -113,13 +114,13 @@ fn of_helpers(section: &mut Section) {
     section.event(
         Event::to_client("helper:joined", "A helper responds.")
             .to("the emergency's room, the helper's sockets among them")
-            .payload::<HelperJoined<'_>>(),
+            .payload::<Identified<HelperJoined<'_>>>(),
     );
     section.event(
         Event::to_client("helper:status_update", "A helper has told how far they are.")
             .detail("Who cancels leaves the room after it.")
             .to(THE_ROOM)
-            .payload::<HelperMoved<'_>>(),
+            .payload::<Identified<HelperMoved<'_>>>(),
     );
     section.event(
         Event::to_client("helper:location", "Where a helper is. May be lost: the next one replaces it.")
@@ -146,21 +147,21 @@ fn of_the_end(section: &mut Section) {
     section.event(
         Event::to_client("emergency:status_changed", "The first helper has responded.")
             .to(THE_ROOM)
-            .payload::<StatusChanged<'_>>(),
+            .payload::<Identified<StatusChanged<'_>>>(),
     );
     section.event(
         Event::to_client("emergency:resolved", "The emergency was resolved.")
             .to(THE_ROOM)
-            .payload::<Resolved<'_>>(),
+            .payload::<Identified<Resolved<'_>>>(),
     );
     section.event(
         Event::to_client("emergency:cancelled", "The emergency was called off.")
             .to(THE_ROOM)
-            .payload::<Cancelled<'_>>(),
+            .payload::<Identified<Cancelled<'_>>>(),
     );
     section.event(
         Event::to_client("emergency:ended", "An emergency was resolved or called off.")
             .to("all helpers")
-            .payload::<Ended<'_>>(),
+            .payload::<Identified<Ended<'_>>>(),
     );
 }

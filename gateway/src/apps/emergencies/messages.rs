@@ -53,7 +53,7 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
     };
     let body = message.shown(&emergency);
     let announcement =
-        |user: UserId| Announcement::new(&app.namespace, Audience::User(user), "emergency:message", &body);
+        |user: UserId| app.announcement(Audience::User(user), "emergency:message", &body);
     let mut announcements: Vec<Announcement> =
         recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?))).collect();
     announcements.push(announcement(socket.user().clone()).except(socket.id()));

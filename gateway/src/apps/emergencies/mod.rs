@@ -17,7 +17,7 @@ mod stories;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::Gone;
+use fanout::{Gone, Left};
 use shared::limits::{HELPER_POSITION_S, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
@@ -121,7 +121,12 @@ pub(crate) async fn on_connect(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     rooms::welcome(app, socket).await;
 }
 
-/// A socket has a newer token: it may be a helper's now, or not any more.
+/// A socket was taken out of a room that it may not be in any more.
+pub(crate) async fn on_removed(app: &Emergencies, socket: &Socket, room: &Room, left: Left) {
+    rooms::removed(app, socket, room, left).await;
+}
+
+/// A socket has a newer token: it may be a helper's now.
 pub(crate) async fn on_renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     rooms::renewed(app, socket).await;
 }

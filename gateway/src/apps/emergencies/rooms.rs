@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{FanoutError, LocalSocket, Place, Target};
+use fanout::{FanoutError, Left as LeftRoom, LocalSocket, Place, Target};
 use serde::Deserialize;
 use shared::auth::Claims;
 use shared::limits::AUTO_JOIN_RETRY_MS;
-use shared::names::UserId;
+use shared::names::{Room, UserId};
 
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
 use super::events::{Entered, HelperLocation, HelperPresence, Joined, Left, Located};
@@ -24,6 +24,7 @@ use crate::socket::{self, Socket};
 pub(super) async fn join(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> Handled {
     within(&app.rates.joins, socket.user())?;
     let claims = socket.claims();
+    let lock = app.context.access.of(socket.id()).await;
     let emergency = app.find(id).await?;
     if !may_join(app, &claims, &emergency).await? {
         return Err(AppError::Forbidden("Not authorized to join this emergency room".into()));
@@ -35,6 +36,7 @@ pub(super) async fn join(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> H
         app.context.fanout.leave(socket.local(), room.as_str()).await;
         return Err(AppError::Forbidden("Not authorized to join this emergency room".into()));
     }
+    drop(lock);
     let message = "Successfully joined emergency room";
     let entered = Entered { emergency_id: id, room: room.as_str(), message };
     socket.emit(&app.context, "emergency:joined", &entered);
@@ -117,28 +119,32 @@ async fn enter_helpers(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     }));
 }
 
-/// A socket has a newer token: who is no helper any more leaves the helpers and every room that was theirs alone.
+/// A socket has a newer token: a helper's enters the helpers' room. What it does not give any more is taken away by the
+/// platform, which asks [`Emergencies::admits`].
 pub(super) async fn renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
-    let (claims, fanout) = (socket.claims(), &app.context.fanout);
-    if is_helper(&claims) {
+    if is_helper(&socket.claims()) {
         enter_helpers(app, socket).await;
-        return;
     }
-    if !socket.local().is_in(app.helpers.as_str()) {
-        return;
-    }
-    let left = fanout.leave(socket.local(), app.helpers.as_str()).await;
-    if left.last_of_user {
+}
+
+/// A socket was taken out of a room that it may not be in any more.
+pub(super) async fn removed(app: &Emergencies, socket: &Socket, room: &Room, left: LeftRoom) {
+    if *room == app.helpers && left.last_of_user {
         helper_gone(app, socket.user()).await;
     }
-    for room in socket.local().rooms() {
-        let Some(id) = room.as_str().strip_prefix(ROOM_PREFIX) else { continue };
-        let may = match app.find(id).await {
-            Ok(emergency) => may_join(app, &claims, &emergency).await.unwrap_or(false),
-            Err(_) => false,
-        };
-        if !may {
-            fanout.leave(socket.local(), room.as_str()).await;
+}
+
+impl Emergencies {
+    /// Whether a socket with these claims may be in a room; `None` where the room is another app's.
+    pub(crate) async fn admits(&self, claims: &Claims, room: &Room) -> Result<Option<bool>, AppError> {
+        if *room == self.helpers {
+            return Ok(Some(is_helper(claims)));
+        }
+        let Some(id) = room.as_str().strip_prefix(ROOM_PREFIX) else { return Ok(None) };
+        match self.find(id).await {
+            Ok(emergency) => may_join(self, claims, &emergency).await.map(Some),
+            Err(AppError::NotFound(_)) => Ok(Some(false)),
+            Err(error) => Err(error),
         }
     }
 }
@@ -149,34 +155,45 @@ pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     if is_helper(&socket.claims()) {
         enter_helpers(app, socket).await;
     }
-    if bring(app, socket.local()).await.is_ok() {
+    if bring(app, socket).await.is_ok() {
         return;
     }
     let (app, socket) = (Arc::clone(app), Arc::clone(socket));
     app.context.clone().tasks.spawn_until_stop(async move {
         loop {
             tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
-            if !socket.local().is_attached() || bring(&app, socket.local()).await.is_ok() {
+            if !socket.local().is_attached() || bring(&app, &socket).await.is_ok() {
                 return;
             }
         }
     });
 }
 
-async fn bring(app: &Emergencies, socket: &Arc<LocalSocket>) -> Result<(), AppError> {
+async fn bring(app: &Emergencies, socket: &Arc<Socket>) -> Result<(), AppError> {
     let (records, user) = (&app.context.records, socket.user().as_str());
+    // Its token cannot be judged anew before it has entered.
+    let _lock = app.context.access.of(socket.id()).await;
     let owned = records.run(store::owns(records.pool(), user)).await?;
-    let helped = records.run(store::helps_in(records.pool(), user)).await?;
+    let helped = helped_by(app, socket).await?;
     for id in owned.iter().chain(&helped) {
-        enter(app, socket, id).await;
+        enter(app, socket.local(), id).await;
     }
     if !helped.is_empty() {
-        let still = records.run(store::helps_in(records.pool(), user)).await?;
+        let still = helped_by(app, socket).await?;
         for id in helped.iter().filter(|id| !still.contains(id) && !owned.contains(id)) {
-            app.context.fanout.leave(socket, room(id).as_str()).await;
+            app.context.fanout.leave(socket.local(), room(id).as_str()).await;
         }
     }
     Ok(())
+}
+
+/// The open emergencies that a socket's user helps in; none where its token is no helper's.
+async fn helped_by(app: &Emergencies, socket: &Socket) -> Result<Vec<String>, AppError> {
+    if !is_helper(&socket.claims()) {
+        return Ok(Vec::new());
+    }
+    let records = &app.context.records;
+    records.run(store::helps_in(records.pool(), socket.user().as_str())).await
 }
 
 async fn enter(app: &Emergencies, socket: &Arc<LocalSocket>, id: &str) {
@@ -196,8 +213,11 @@ pub(super) async fn bring_all(app: &Emergencies) {
         sockets.entry(socket.user().clone()).or_default().push(socket);
     }
     for (id, user) in involved {
-        for socket in sockets.get(user.as_str()).into_iter().flatten() {
-            enter(app, socket, &id).await;
+        let outside = sockets.get(user.as_str()).into_iter().flatten();
+        let room = room(&id);
+        let outside: Vec<_> = outside.filter(|socket| !socket.is_in(room.as_str())).cloned().collect();
+        if !outside.is_empty() {
+            app.context.fanout.bring(outside, room).await;
         }
     }
 }

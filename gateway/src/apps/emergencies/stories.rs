@@ -123,8 +123,13 @@ impl Emergencies {
         records.run(store::helpers(records.pool(), id)).await
     }
 
-    fn announcement(&self, room: Room, event: &str, body: &impl Serialize) -> Announcement {
-        Announcement::new(&self.namespace, Audience::Room(room), event, body)
+    /// An event that the records owe.
+    pub(super) fn announcement(&self, to: Audience, event: &str, body: &impl Serialize) -> Announcement {
+        Announcement::new(&self.context.announcer, &self.namespace, to, event, body)
+    }
+
+    fn to_room(&self, room: Room, event: &str, body: &impl Serialize) -> Announcement {
+        self.announcement(Audience::Room(room), event, body)
     }
 
     /// Raises an emergency, and alerts helpers.
@@ -175,7 +180,7 @@ impl Emergencies {
     /// The sockets of who takes part enter the room, on all nodes. Where that fails they do so when they connect anew,
     /// when Redis is back, or when they ask.
     pub(super) async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
-        if let Err(error) = self.context.fanout.join_user(&self.namespace, user, &room(id)).await {
+        if let Err(error) = self.context.fanout.bring_user(&self.namespace, user, &room(id)).await {
             tracing::warn!(%error, emergency = id, "not all sockets of a participant entered its room");
         }
     }
@@ -220,12 +225,12 @@ impl Emergencies {
 
     fn response(&self, id: &str, helper: &Helper, is_first: bool) -> Vec<Announcement> {
         let joined = HelperJoined { emergency_id: id, helper: helper.shown() };
-        let mut announcements = vec![self.announcement(room(id), "helper:joined", &joined)];
+        let mut announcements = vec![self.to_room(room(id), "helper:joined", &joined)];
         if is_first {
             let (timestamp, status) = (iso(helper.joined_at_ms), Status::Responding);
             let emergency = ShownChange { id, status, updated_at: &timestamp };
             let body = StatusChanged { emergency_id: id, status, emergency, timestamp: &timestamp };
-            announcements.push(self.announcement(room(id), "emergency:status_changed", &body));
+            announcements.push(self.to_room(room(id), "emergency:status_changed", &body));
         }
         announcements
     }
@@ -258,7 +263,7 @@ impl Emergencies {
                     notes: notes.as_deref(),
                     updated_at: iso(at),
                 };
-                let announcements = [app.announcement(room(&id), "helper:status_update", &body)];
+                let announcements = [app.to_room(room(&id), "helper:status_update", &body)];
                 let records = &app.context.records;
                 let change = (status, notes.as_deref(), at);
                 let set = store::set_helper(records.pool(), (&id, user.as_str()), change, &announcements);
@@ -307,13 +312,13 @@ impl Emergencies {
                         resolution_notes: notes,
                         timestamp: &timestamp,
                     };
-                    app.announcement(room(&id), "emergency:resolved", &body)
+                    app.to_room(room(&id), "emergency:resolved", &body)
                 } else {
                     let body = Cancelled { emergency_id: &id, timestamp: &timestamp };
-                    app.announcement(room(&id), "emergency:cancelled", &body)
+                    app.to_room(room(&id), "emergency:cancelled", &body)
                 };
                 let ended = Ended { emergency_id: &id, status, timestamp: &timestamp };
-                let announcements = [first, app.announcement(app.helpers.clone(), "emergency:ended", &ended)];
+                let announcements = [first, app.to_room(app.helpers.clone(), "emergency:ended", &ended)];
                 let end = End { status, at_ms: at, by: &by, resolution: (kind, notes) };
                 let records = &app.context.records;
                 match records.run(store::end(records.pool(), &id, &end, &announcements)).await? {

@@ -14,9 +14,11 @@ use fanout::{Answers, Posted, RoomCount, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use shared::auth::Claims;
+use shared::ids::SocketId;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
 use shared::names::{Room, is_name};
-use shared::sio::{self, RESERVED_EVENTS};
+use shared::sio::{self, is_servers_event};
 
 use super::{Event, Handling, Reply, first};
 use crate::context::Context;
@@ -51,7 +53,7 @@ struct Publish<'a> {
     #[serde(borrow)]
     #[schemars(with = "Name")]
     room: std::borrow::Cow<'a, str>,
-    /// The event's name; none of Socket.IO's own.
+    /// The event's name; none of Socket.IO's own, not `error`, and none that begins with `connect` or `muster:`.
     #[serde(borrow)]
     #[schemars(with = "Name")]
     event: std::borrow::Cow<'a, str>,
@@ -104,8 +106,20 @@ impl Relay {
         Self { context, reserved }
     }
 
-    fn is_room(&self, name: &str) -> bool {
+    /// Whether clients may name a room so: not like other apps' rooms.
+    fn is_name_of_room(&self, name: &str) -> bool {
         is_name(name) && !self.reserved.iter().any(|prefix| name.starts_with(prefix))
+    }
+
+    /// Whether clients may be in a room of this name: not where it is the own room of a socket of this node.
+    fn is_room(&self, name: &str) -> bool {
+        self.is_name_of_room(name)
+            && SocketId::parse(name).is_none_or(|id| id.node() != self.context.fanout.node())
+    }
+
+    /// Whether a socket with these claims may be in a room; `None` where the room is another app's.
+    pub(crate) fn admits(&self, claims: &Claims, room: &Room) -> Option<bool> {
+        self.is_room(room.as_str()).then(|| claims.may_join(room.as_str()))
     }
 
     pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
@@ -136,6 +150,12 @@ impl Relay {
     fn join(&self, socket: &Arc<Socket>, room: Room) -> Handling {
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
         Handling::later(async move {
+            if let Some(id) = SocketId::parse(room.as_str())
+                && context.fanout.peer(id.node()).await?.is_some()
+            {
+                // A socket's own room on another node: what is sent to that socket alone would be heard in it.
+                return Err(AppError::BadInput("Invalid room".into()));
+            }
             context.fanout.enter(socket.local(), &room).await?;
             Ok(Reply::success(&InRoom { room: room.as_str().to_owned() }))
         })
@@ -154,10 +174,10 @@ impl Relay {
             event.args.raw.first().and_then(|raw| serde_json::from_str(raw).ok());
         let Some(publish) = publish else { return Handling::refuse("Expected {room, event, data}") };
         let (room, name) = (&*publish.room, &*publish.event);
-        if !self.is_room(room) {
+        if !self.is_name_of_room(room) {
             return Handling::refuse("Invalid room");
         }
-        if !is_name(name) || RESERVED_EVENTS.contains(&name) {
+        if !is_name(name) || is_servers_event(name) {
             return Handling::refuse("Invalid event");
         }
         if !socket.claims().may_publish(room) {
@@ -227,6 +247,10 @@ impl Relay {
             let Answers { receivers, answers } =
                 context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
             drop(asking);
+            if !socket.claims().may_publish(&asked.room) {
+                // Its token was renewed meanwhile, and what is said in the room is not for it any more.
+                return Err(AppError::Forbidden("Not allowed".into()));
+            }
             Ok(Reply::success(&Answered {
                 receivers,
                 missing: receivers.saturating_sub(answers.len()),

@@ -52,6 +52,11 @@ pub(crate) fn room(sos_id: &str) -> Room {
     Room::prefixed(ROOM_PREFIX, sos_id)
 }
 
+/// Whether a room is one of an incident.
+pub(crate) fn is_room(room: &Room) -> bool {
+    room.as_str().starts_with(ROOM_PREFIX)
+}
+
 /// The incident of a room.
 fn id_of(room: &Room) -> Option<String> {
     room.as_str().strip_prefix(ROOM_PREFIX).map(str::to_owned)

@@ -1,0 +1,283 @@
+//! Access is judged again when it changes.
+//!
+//! An app states once which sockets may be in which of its rooms ([`App::admits`]). Here that is applied to a socket's rooms
+//! after `auth:refresh`, to a room's sockets after a grant was withdrawn, and to everything after this node may have missed a
+//! withdrawal. A socket that may not stay leaves the room, the others are told as they are of any leave, and its client
+//! receives `muster:removed`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fanout::{FanoutError, LocalSocket};
+use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
+use shared::ids::SocketId;
+use shared::limits::REVIEWS_AT_ONCE;
+use shared::names::Room;
+use tokio::sync::Notify;
+
+use super::Namespaces;
+use crate::apps::App;
+use crate::error::AppError;
+use crate::metrics::{self, Limit};
+use crate::socket::Socket;
+
+/// Which room a socket was taken out of.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Removed<'a> {
+    /// The room, as the cluster calls it: with the prefix of its app, such as `room:lobby` for chat's room `lobby`.
+    room: &'a str,
+}
+
+/// Whose word counts for sockets that a backend has put into a room itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// They stay: the socket's token has changed, and it was not the token that let them in.
+    Stay,
+    /// They are judged like all others: a backend has said who may be in the room.
+    Judged,
+}
+
+/// Sockets whose rooms could not be judged, because the records did not answer; no more than there are sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Unreviewed {
+    sockets: Mutex<HashMap<SocketId, Arc<LocalSocket>>>,
+    added: Notify,
+}
+
+impl Unreviewed {
+    /// These are to be judged.
+    pub(crate) fn add(&self, sockets: impl IntoIterator<Item = Arc<LocalSocket>>) {
+        self.sockets.lock().extend(sockets.into_iter().map(|socket| (socket.id(), socket)));
+        self.added.notify_one();
+    }
+
+    /// Waits for some, and takes all.
+    pub(crate) async fn take(&self) -> Vec<Arc<LocalSocket>> {
+        loop {
+            let taken = std::mem::take(&mut *self.sockets.lock());
+            if !taken.is_empty() {
+                return taken.into_values().collect();
+            }
+            self.added.notified().await;
+        }
+    }
+}
+
+impl Namespaces {
+    /// Judges every room of a socket; answers whether all could be judged. Those that could not are judged later.
+    pub(crate) async fn review_socket(&self, socket: &Arc<Socket>) -> bool {
+        let mut all = true;
+        let rooms = socket.local().rooms().into_iter().chain(self.context.fanout.watched(socket.local()));
+        for room in rooms {
+            all &= self.review(socket, &room, Placed::Stay).await;
+        }
+        all
+    }
+
+    /// Judges whether these sockets may stay in a room; answers whether all could be judged. Those that could not are judged
+    /// later.
+    pub(crate) async fn review_room(&self, sockets: Vec<Arc<Socket>>, room: &Room) -> bool {
+        stream::iter(sockets)
+            .map(|socket| async move { self.review(&socket, room, Placed::Judged).await })
+            .buffer_unordered(REVIEWS_AT_ONCE)
+            .fold(true, |all, judged| async move { all && judged })
+            .await
+    }
+
+    /// Brings those of these sockets into a room that may be there.
+    pub(crate) async fn bring(&self, sockets: Vec<Arc<Socket>>, room: &Room) -> Result<(), AppError> {
+        for socket in sockets {
+            let _lock = self.context.access.of(socket.id()).await;
+            let Some((_, true)) = self.judge(&socket, room).await? else { continue };
+            match self.context.fanout.enter(socket.local(), room).await {
+                // Who has gone needs no room.
+                Ok(_) | Err(FanoutError::Gone) => {}
+                Err(FanoutError::TooManyRooms) => {
+                    metrics::get().rate_limited(Limit::RoomsPerSocket);
+                    tracing::warn!(socket = %socket.id(), room = %room, "a socket is in too many rooms for one more");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn review(&self, socket: &Arc<Socket>, room: &Room, placed: Placed) -> bool {
+        let _lock = self.context.access.of(socket.id()).await;
+        if placed == Placed::Stay && socket.local().is_placed(room.as_str()) {
+            return true;
+        }
+        match self.judge(socket, room).await {
+            Ok(Some((app, false))) => {
+                self.remove(app, socket, room).await;
+                true
+            }
+            Ok(Some((_, true)) | None) => true,
+            Err(error) => {
+                tracing::warn!(error = error.say(), socket = %socket.id(), "a socket's room is judged later");
+                self.unreviewed.add([Arc::clone(socket.local())]);
+                false
+            }
+        }
+    }
+
+    /// Whose room it is, and whether the socket may be there; `None` where no app of the namespace has such rooms.
+    async fn judge(&self, socket: &Socket, room: &Room) -> Result<Option<(&App, bool)>, AppError> {
+        for app in self.apps_of(socket.namespace().as_str()) {
+            if let Some(may) = app.admits(&socket.claims(), room).await? {
+                return Ok(Some((app, may)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn remove(&self, app: &App, socket: &Arc<Socket>, room: &Room) {
+        let fanout = &self.context.fanout;
+        if !socket.local().is_in(room.as_str()) {
+            fanout.unwatch(socket.local(), room.as_str());
+            return;
+        }
+        let left = fanout.leave(socket.local(), room.as_str()).await;
+        if !left.was_member {
+            return;
+        }
+        tracing::info!(socket = %socket.id(), user = %socket.user(), room = %room, "access to a room has ended");
+        socket.emit(&self.context, REMOVED, &Removed { room: room.as_str() });
+        app.on_removed(socket, room, left).await;
+    }
+}
+
+/// The event that tells a client that it was taken out of a room.
+pub(super) const REMOVED: &str = "muster:removed";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fanout::{Fanout, FanoutOptions, OutboxLimits, SocketInfo};
+    use serde_json::{Value, json};
+    use shared::auth::Claims;
+    use shared::config::{AppName, Config, Layers};
+    use shared::ids::{NodeId, SessionId};
+    use shared::names::Namespace;
+
+    use super::*;
+    use crate::announce::Announcer;
+    use crate::auth::Tokens;
+    use crate::context::Context;
+    use crate::push::Pusher;
+    use crate::records::Records;
+    use crate::tasks::Tasks;
+
+    const NODE: [u8; 4] = [0; 4];
+
+    /// Relay on a node alone.
+    async fn relay() -> Namespaces {
+        let config: Config = Layers::default().resolve().unwrap();
+        let namespace = Namespace::parse("/relay").unwrap();
+        let (fanout, _events) = Fanout::new(FanoutOptions {
+            node: NodeId::from_random(NODE),
+            namespaces: vec![namespace.clone()],
+            couriers: 1,
+            outbox: OutboxLimits { bytes: 1_000_000, packets: 1_000 },
+            rooms_per_socket: 0,
+            sockets_per_user: 0,
+            holdback: Duration::ZERO,
+            cluster: None,
+            distributions: metrics::distributions(),
+        });
+        let records = Records::open("sqlite::memory:").await.unwrap();
+        let announcer = Announcer::new(fanout.clone(), records.clone());
+        let context = Context {
+            fanout,
+            records,
+            tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
+            tasks: Tasks::default(),
+            acks: Arc::default(),
+            access: Arc::default(),
+            announcer,
+            pusher: Pusher::default(),
+            settings: Arc::new(config.apps.clone()),
+        };
+        let app = App::new(AppName::Relay, &context, &namespace, &[]);
+        Namespaces::new(context, vec![(app, namespace)], &config.auth, 0).unwrap()
+    }
+
+    fn claims(rooms: Value) -> Claims {
+        let claims = json!({"sub": "u", "exp": 1, "rooms": rooms});
+        Claims::from_json(claims.as_object().unwrap()).unwrap()
+    }
+
+    /// A socket with this claim, in these rooms.
+    async fn socket(namespaces: &Namespaces, id: u8, may: Value, rooms: &[&str]) -> Arc<Socket> {
+        let (fanout, claims) = (&namespaces.context.fanout, claims(may));
+        let node = NodeId::from_random(NODE);
+        let info = SocketInfo {
+            id: SocketId::new(node, [id; 16]),
+            user: claims.user.clone(),
+            display_name: "U".into(),
+            connected_at_ms: 0,
+            email: None,
+            role: None,
+        };
+        let outbox = fanout.outbox(SessionId::new(node, [id; 16]));
+        let local = fanout.attach("/relay", info, outbox).await.unwrap();
+        for room in rooms {
+            fanout.enter(&local, &Room::parse(room).unwrap()).await.unwrap();
+        }
+        Arc::new(Socket::new(local, claims))
+    }
+
+    fn rooms(socket: &Socket) -> Vec<String> {
+        let mut rooms: Vec<_> =
+            socket.local().rooms().iter().map(|room| room.as_str().to_owned()).collect();
+        rooms.sort_unstable();
+        rooms
+    }
+
+    #[tokio::test]
+    async fn a_socket_keeps_the_rooms_that_its_token_opens() {
+        let namespaces = relay().await;
+        let phone = socket(&namespaces, 1, json!(["*"]), &["a", "b1", "b2"]).await;
+        let desk = socket(&namespaces, 2, json!(["*"]), &["a", "b1"]).await;
+        phone.renew(claims(json!(["b*"])));
+        assert!(namespaces.review_socket(&phone).await);
+        assert_eq!(rooms(&phone), ["b1", "b2"]);
+        assert_eq!(rooms(&desk), ["a", "b1"], "each socket by its own token");
+        phone.renew(claims(json!([])));
+        assert!(namespaces.review_socket(&phone).await && rooms(&phone).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_rooms_sockets_are_judged_each_by_its_own_token() {
+        let namespaces = relay().await;
+        let stays = socket(&namespaces, 1, json!(["a"]), &["a"]).await;
+        let goes = socket(&namespaces, 2, json!(["b"]), &["a", "b"]).await;
+        let all = vec![Arc::clone(&stays), Arc::clone(&goes)];
+        assert!(namespaces.review_room(all, &Room::parse("a").unwrap()).await);
+        assert_eq!((rooms(&stays), rooms(&goes)), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn only_who_may_is_brought_into_a_room() {
+        let namespaces = relay().await;
+        let may = socket(&namespaces, 1, json!(["a"]), &[]).await;
+        let may_not = socket(&namespaces, 2, json!(["b"]), &[]).await;
+        let both = vec![Arc::clone(&may), Arc::clone(&may_not)];
+        namespaces.bring(both, &Room::parse("a").unwrap()).await.unwrap();
+        assert_eq!((rooms(&may).len(), rooms(&may_not).len()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_judged_waits_once_for_each_socket() {
+        let namespaces = relay().await;
+        let socket = socket(&namespaces, 1, json!([]), &[]).await;
+        for _ in 0..3 {
+            namespaces.unreviewed.add([Arc::clone(socket.local())]);
+        }
+        assert_eq!(namespaces.unreviewed.take().await.len(), 1);
+    }
+}
