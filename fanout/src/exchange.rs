@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Exchange};
 use crate::control::{Control, Reply};
 use crate::error::FanoutError;
 use crate::facade::Fanout;
+use crate::peers::Asker;
 use crate::target::Target;
 
 impl Fanout {
@@ -49,8 +50,8 @@ impl Fanout {
             Request::Join { id, selection, rooms: names } => {
                 for socket in rooms.select(&selection.rooms, &selection.except) {
                     for room in names.iter().filter_map(|name| Room::of_cluster(name)) {
-                        // Past its limit of rooms a socket stays out.
-                        let _ = self.enter(&socket, &room).await;
+                        // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
+                        let _ = self.enter_own(&socket, &room).await;
                     }
                 }
                 id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
@@ -114,8 +115,10 @@ impl Fanout {
             let listening = cluster.servers(namespace.as_str()).await?;
             let nodes = cluster.presence.living_nodes().await?.min(listening);
             let node = self.node();
-            let question =
-                cluster.questions.open(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+            let question = cluster
+                .questions
+                .open(Asker::Node, node.as_str(), nodes)
+                .ok_or(FanoutError::TooManyQuestions)?;
             let message = adapter::encode_join_sockets(node.as_str(), &question.id, &of, &[room.as_str()]);
             self.request(namespace, &message).await?;
             let done = question.all_done(Duration::from_millis(JOIN_WAIT_MS)).await;
@@ -123,8 +126,8 @@ impl Fanout {
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         for socket in rooms.select(&of.rooms, &of.except) {
-            // Past its limit of rooms a socket stays out.
-            let _ = self.enter(&socket, room).await;
+            // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
+            let _ = self.enter_own(&socket, room).await;
         }
         Ok(())
     }
@@ -149,8 +152,10 @@ impl Fanout {
         }
         let nodes = cluster.presence.living_nodes().await?;
         let node = self.node();
-        let question =
-            cluster.questions.open_count(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+        let question = cluster
+            .questions
+            .open_count(Asker::Backend, node.as_str(), nodes)
+            .ok_or(FanoutError::TooManyQuestions)?;
         let message = adapter::encode_count(node.as_str(), &question.id, &of);
         self.request(target.namespace, &message).await?;
         let reached = question.counted(Duration::from_millis(REACH_WAIT_MS)).await;

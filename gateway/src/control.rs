@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
 use crate::context::Context;
+use crate::metrics::{self, Limit};
 use crate::session::Engine;
 
 /// Does what is asked until nobody can ask any more.
@@ -92,7 +93,8 @@ async fn ask(
 ) {
     let asked: HashSet<SocketId> = sockets.iter().map(|socket| socket.id()).collect();
     let count = asked.len();
-    let Some(mut question) = context.acks.ask(asked) else {
+    let Some(mut question) = context.acks.ask(reply.is_of_client(), asked) else {
+        metrics::get().rate_limited(Limit::Questions);
         reply.asked(0).await;
         return;
     };

@@ -7,7 +7,7 @@
 //! What is to the left may use what is to the right, never the reverse:
 //!
 //! ```text
-//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, acks, tasks
+//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, acks, tasks, users
 //! ```
 //!
 //! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use
@@ -40,5 +40,6 @@ mod tasks;
 mod telemetry;
 mod text;
 mod transport;
+mod users;
 
 pub use cli::run;

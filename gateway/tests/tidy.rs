@@ -84,7 +84,7 @@ const ORDER: &[&[&str]] = &[
     &["socket"],
     &["context"],
     &["announce", "push"],
-    &["auth", "records", "acks", "tasks"],
+    &["auth", "records", "acks", "tasks", "users"],
     &["geo", "text"],
     &["error"],
     &["metrics"],

@@ -46,6 +46,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     EventsPerSecond,
+    EventsOfUser,
     ControlFrames,
     RoomsPerSocket,
     SocketsPerUser,
@@ -55,6 +56,7 @@ pub(crate) enum Limit {
     Logins,
     Questions,
     UserRate,
+    WatchedPerUser,
 }
 
 /// What became of a request for push notifications, or of one try.
@@ -76,8 +78,9 @@ impl Push {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::EventsPerSecond, "events_per_second"),
+        (Self::EventsOfUser, "events_of_user"),
         (Self::ControlFrames, "control_frames"),
         (Self::RoomsPerSocket, "rooms_per_socket"),
         (Self::SocketsPerUser, "sockets_per_user"),
@@ -87,6 +90,7 @@ impl Limit {
         (Self::Logins, "logins"),
         (Self::Questions, "questions"),
         (Self::UserRate, "user_rate"),
+        (Self::WatchedPerUser, "watched_per_user"),
     ];
 }
 

@@ -19,6 +19,7 @@ use crate::close::CloseReason;
 use crate::context::Context;
 use crate::limiter::Rate;
 use crate::socket::Socket;
+use crate::users::Users;
 pub(crate) use connect::Handshake;
 pub(crate) use describe::describe;
 pub(crate) use dispatch::{Called, REFRESH};
@@ -42,6 +43,7 @@ pub(crate) struct Namespaces {
     by_name: HashMap<Namespace, Arc<Mounted>>,
     event_rate: Option<Rate>,
     event_burst: u32,
+    users: Users,
 }
 
 /// One namespace.
@@ -49,7 +51,8 @@ pub(crate) struct Namespaces {
 pub(crate) struct Mounted {
     name: Namespace,
     apps: Vec<App>,
-    by_event: HashMap<&'static str, App>,
+    /// The app of each event, and what one weighs.
+    by_event: HashMap<&'static str, (App, u32)>,
     auth_errors: AuthErrors,
 }
 
@@ -64,7 +67,8 @@ pub(crate) struct Collision {
 }
 
 impl Namespaces {
-    /// Mounts `apps`; `events_per_second` may come from one socket, four times as many at once.
+    /// Mounts `apps`; `events_per_second` may come from one socket, four times as many at once. What all sockets of a user
+    /// may do follows from it ([`Users`]).
     ///
     /// # Errors
     /// [`Collision`].
@@ -88,7 +92,8 @@ impl Namespaces {
         let by_name = by_name.into_iter().map(|(name, mounted)| (name, Arc::new(mounted))).collect();
         let event_burst = events_per_second.saturating_mul(4);
         let event_rate = Rate::new(events_per_second, event_burst);
-        Ok(Self { context, by_name, event_rate, event_burst })
+        let users = Users::new(events_per_second);
+        Ok(Self { context, by_name, event_rate, event_burst, users })
     }
 
     /// What apps may use.
@@ -149,7 +154,7 @@ impl Namespaces {
 impl Mounted {
     fn add(&mut self, app: App) -> Result<(), Collision> {
         for event in app.events() {
-            if let Some(other) = self.by_event.insert(event, app.clone()) {
+            if let Some((other, _)) = self.by_event.insert(event, (app.clone(), app.weight(event))) {
                 return Err(Collision {
                     namespace: self.name.clone(),
                     event,

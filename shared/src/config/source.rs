@@ -221,6 +221,7 @@ impl Reader<'_> {
     }
 
     fn apps(&mut self) -> Option<AppsConfig> {
+        let calls_per_minute = self.read("calls_per_minute", parse::number);
         let call_ring = self.read("call_ring", parse::duration);
         let presence_grace = self.read("presence_grace", parse::duration);
         let presence_away = self.read("presence_away", parse::duration);
@@ -229,6 +230,7 @@ impl Reader<'_> {
         let push =
             url.map(|url| Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url, secret }));
         Some(AppsConfig {
+            calls_per_minute: u32::try_from(calls_per_minute?).unwrap_or(u32::MAX),
             call_ring: call_ring?,
             presence_grace: presence_grace?,
             presence_away: presence_away?,
