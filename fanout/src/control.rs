@@ -95,6 +95,12 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Whether a client asks, of this or of another node.
+    #[must_use]
+    pub fn is_of_client(&self) -> bool {
+        crate::peers::is_of_client(&self.id)
+    }
+
     /// Tells how many sockets were asked: once, before the first answer.
     pub async fn asked(&self, sockets: usize) {
         self.fanout.tell_asked(self, sockets).await;

@@ -6,6 +6,9 @@ pub enum FanoutError {
     /// The socket is in as many rooms as it may be.
     #[error("socket is in too many rooms")]
     TooManyRooms,
+    /// The user's sockets together watch as many rooms as they may.
+    #[error("user watches too many rooms")]
+    TooManyWatched,
     /// The user has as many sockets as they may have.
     #[error("user has too many sockets")]
     TooManySockets,

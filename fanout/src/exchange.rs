@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, Exchange};
 use crate::control::{Control, Reply};
 use crate::error::FanoutError;
 use crate::facade::{Backplane, Fanout};
-use crate::peers::Question;
+use crate::peers::{Asker, Question};
 use crate::registry::LocalSocket;
 use crate::target::Target;
 
@@ -60,8 +60,8 @@ impl Fanout {
             Request::Join { id, selection, rooms: names, by } => {
                 for socket in rooms.select(&selection.rooms, &selection.except) {
                     for room in names.iter().filter_map(|name| Room::of_cluster(name)) {
-                        // Past its limit of rooms a socket stays out.
-                        let _ = self.enter(&socket, &room).await;
+                        // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
+                        let _ = self.enter_own(&socket, &room).await;
                         if by == JoinedBy::Backend {
                             socket.set_placed(&room);
                         }
@@ -136,8 +136,8 @@ impl Fanout {
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         for socket in rooms.select(&of.rooms, &of.except) {
-            // Past its limit of rooms a socket stays out.
-            let _ = self.enter(&socket, room).await;
+            // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
+            let _ = self.enter_own(&socket, room).await;
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Fanout {
         // Node.js servers do not answer; a node that has just died holds its lease but does not listen.
         let listening = cluster.servers(namespace.as_str()).await?;
         let nodes = cluster.presence.living_nodes().await?.min(listening);
-        cluster.questions.open(self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)
+        cluster.questions.open(Asker::Node, self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)
     }
 
     /// A question to the owner of this node alone.
@@ -225,7 +225,7 @@ impl Fanout {
             Backplane::InProcess { questions, .. } => questions,
             Backplane::Redis { cluster, .. } => &cluster.questions,
         };
-        let question = questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
+        let question = questions.open(Asker::Node, self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
         let id = question.id.clone();
         Ok((question, Reply { fanout: self.clone(), namespace: namespace.clone(), id }))
     }
@@ -254,8 +254,10 @@ impl Fanout {
         }
         let nodes = cluster.presence.living_nodes().await?;
         let node = self.node();
-        let question =
-            cluster.questions.open_count(node.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)?;
+        let question = cluster
+            .questions
+            .open_count(Asker::Backend, node.as_str(), nodes)
+            .ok_or(FanoutError::TooManyQuestions)?;
         let message = adapter::encode_count(node.as_str(), &question.id, &of);
         self.request(target.namespace, &message).await?;
         let reached = question.counted(Duration::from_millis(REACH_WAIT_MS)).await;

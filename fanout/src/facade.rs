@@ -25,7 +25,7 @@ use crate::courier::Courier;
 use crate::error::FanoutError;
 use crate::live::Memory;
 use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
-use crate::peers::{Answers, Questions};
+use crate::peers::{Answers, Asker, Questions};
 use crate::presence::cluster::Moved;
 use crate::presence::lingering::{Lingering, Waiting};
 use crate::presence::{Gone, Peer};
@@ -285,6 +285,12 @@ impl Fanout {
         self.rooms_of(namespace).map(|rooms| rooms.sockets_of(user.as_str())).unwrap_or_default()
     }
 
+    /// How many sockets of this node are in a room.
+    #[must_use]
+    pub fn size_here(&self, namespace: &Namespace, room: &str) -> usize {
+        self.rooms_of(namespace).and_then(|rooms| rooms.find(room)).map_or(0, |room| room.size())
+    }
+
     /// An outbox for a new session.
     #[must_use]
     pub fn outbox(&self, session: SessionId) -> Arc<Outbox> {
@@ -362,7 +368,7 @@ impl Fanout {
         socket.emit(packet);
     }
 
-    /// Sends an event whose receivers are asked for acks, and waits for them, `at_most` so long.
+    /// Sends a client's event whose receivers are asked for acks, and waits for them, `at_most` so long.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`].
@@ -378,8 +384,9 @@ impl Fanout {
         let except = target.except.as_ref().map(SocketId::as_str);
         match &self.inner.backplane {
             Backplane::InProcess { questions, .. } => {
-                let question =
-                    questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
+                let question = questions
+                    .open(Asker::Client, self.node().as_str(), 1)
+                    .ok_or(FanoutError::TooManyQuestions)?;
                 let sockets = self.rooms(namespace.as_str())?.select(room.as_slice(), except.as_slice());
                 let args: Vec<&str> = event.args.to_vec();
                 let name = serde_json::Value::from(event.name).to_string();
@@ -395,7 +402,7 @@ impl Fanout {
                 let nodes = cluster.servers(namespace.as_str()).await?;
                 let question = cluster
                     .questions
-                    .open(self.node().as_str(), nodes)
+                    .open(Asker::Client, self.node().as_str(), nodes)
                     .ok_or(FanoutError::TooManyQuestions)?;
                 let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
                 let node = self.node();

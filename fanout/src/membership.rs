@@ -1,10 +1,12 @@
 //! Sockets that come and go, the rooms that they are in, and who is there: on this node at once, in a cluster
 //! with the store's word.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::ids::SocketId;
+use shared::limits::ROOMS_AT_ONCE;
 use shared::names::{Room, USER_ROOM_PREFIX, UserId};
 
 use crate::cluster::{kept, room_key};
@@ -13,8 +15,8 @@ use crate::facade::{Backplane, Fanout};
 use crate::outbox::Outbox;
 use crate::presence::lingering::Waiting;
 use crate::presence::store::Kept;
-use crate::presence::{Counted, Entered, Left, Member, RoomCount};
-use crate::registry::{LocalSocket, SocketInfo};
+use crate::presence::{Counted, Entered, FirstMembers, Left, Member, RoomCount, SCANNED_PER_USER};
+use crate::registry::{Detached, LocalSocket, SocketInfo};
 use crate::room::Kind;
 
 /// Interest in a room: while it is held, this node hears what is published to the room.
@@ -57,42 +59,52 @@ impl Fanout {
         Ok(socket)
     }
 
-    /// Forgets a socket: it leaves all of its rooms, which are answered. Where it was its user's last, that is
+    /// Forgets a socket: it leaves all of its rooms, which are answered; some at a time, so that others get their turn. Where it was its user's last, that is
     /// told after the hold-back as [`Gone`](crate::presence::Gone), unless the user is back. Safe to call twice: the
     /// second call finds nothing.
     pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
         let namespace = socket.namespace();
-        if !socket.namespace.knows(socket) {
-            return Vec::new();
-        }
-        let left = socket.namespace.detach(socket);
-        match &self.inner.backplane {
-            Backplane::InProcess { lingering, .. } => {
-                for (room, left) in &left {
-                    if room.is_listed() && left.last_of_user {
-                        let Kept { user, info, .. } = kept(&socket.info);
-                        let room = room_key(namespace.as_str(), room.name.as_str());
-                        let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
-                        lingering.add(waiting, self.inner.options.holdback);
-                    }
+        let (mut names, mut begins, mut member) = (Vec::new(), true, None);
+        loop {
+            let mut left = Vec::new();
+            let detached = socket.namespace.detach_some(socket, begins, ROOMS_AT_ONCE, |room, is_last| {
+                if let (Backplane::InProcess { lingering, .. }, true, true) =
+                    (&self.inner.backplane, is_last, room.is_listed())
+                {
+                    let Kept { user, info, .. } = member.get_or_insert_with(|| kept(&socket.info)).clone();
+                    let room = room_key(namespace.as_str(), room.name.as_str());
+                    let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
+                    lingering.add(waiting, self.inner.options.holdback);
                 }
+                left.push(Arc::clone(room));
+            });
+            if detached == Detached::Elsewhere {
+                return names;
             }
-            Backplane::Redis { cluster, .. } => {
-                let user_room = Room::of_user(socket.user());
-                cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), user_room.as_str()));
-                let member = kept(&socket.info);
-                for (room, _) in &left {
+            if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+                if begins {
+                    let user_room = Room::of_user(socket.user());
+                    let channel = cluster.channels.room(namespace.as_str(), user_room.as_str());
+                    cluster.subscriber.release(&channel);
+                }
+                let member = member.get_or_insert_with(|| kept(&socket.info));
+                for room in &left {
                     let name = room.name.as_str();
                     if room.is_listed() {
                         let key = room_key(namespace.as_str(), name);
                         let _changing = Box::pin(cluster.presence.changing(&key)).await;
-                        Box::pin(cluster.presence.left(&key, &member, true)).await;
+                        Box::pin(cluster.presence.left(&key, member, true)).await;
                     }
                     cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), name));
                 }
             }
+            names.extend(left.iter().filter(|room| room.is_listed()).map(|room| room.name.clone()));
+            if detached == Detached::Wholly {
+                return names;
+            }
+            begins = false;
+            tokio::task::yield_now().await;
         }
-        left.into_iter().filter(|(room, _)| room.is_listed()).map(|(room, _)| room.name.clone()).collect()
     }
 
     /// Wants to hear what is published to a room, before anybody enters it.
@@ -179,10 +191,11 @@ impl Fanout {
 
     /// Has a socket hear what is broadcast to a room without being one of its members: nobody is told, nothing is counted,
     /// and `ROOMS_PER_SOCKET` does not matter. The caller bounds how many rooms one socket watches, and uses the room for
-    /// nothing else. Undone by [`Self::unwatch`], and when the socket goes.
+    /// nothing else; all sockets of a user together watch `WATCHED_PER_USER_MAX`. Undone by [`Self::unwatch`], and when the
+    /// socket goes.
     ///
     /// # Errors
-    /// [`FanoutError::Gone`].
+    /// [`FanoutError::Gone`], [`FanoutError::TooManyWatched`].
     pub async fn watch(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<(), FanoutError> {
         let Backplane::Redis { cluster, .. } = &self.inner.backplane else {
             return socket.namespace.enter(socket, (room, Kind::Watched), 0).map(drop);
@@ -240,14 +253,7 @@ impl Fanout {
     /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
     pub async fn members(&self, namespace: &str, room: &str) -> Result<Vec<Member>, FanoutError> {
         let rooms = self.rooms(namespace)?;
-        let member = |info: &SocketInfo| Member {
-            socket: info.id,
-            user: info.user.clone(),
-            display_name: info.display_name.clone(),
-            node: self.inner.options.node,
-            connected_at_ms: info.connected_at_ms,
-            role: info.role.clone(),
-        };
+        let member = |info: &SocketInfo| self.member(info);
         match &self.inner.backplane {
             Backplane::InProcess { .. } => {
                 if room.starts_with(USER_ROOM_PREFIX) {
@@ -259,6 +265,49 @@ impl Fanout {
                 let members = cluster.presence.members(&room_key(namespace, room)).await?;
                 Ok(members.iter().filter_map(listed).collect())
             }
+        }
+    }
+
+    /// Some members of a room on all nodes, of at most `users` distinct users, and how many there are. What it costs does
+    /// not grow with the room.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
+    pub async fn first_members(
+        &self,
+        namespace: &str,
+        room: &str,
+        users: usize,
+    ) -> Result<FirstMembers, FanoutError> {
+        let rooms = self.rooms(namespace)?;
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => {
+                let Some(room) = rooms.find(room) else {
+                    return Ok(FirstMembers { members: Vec::new(), count: RoomCount::default() });
+                };
+                let mut seen = HashSet::new();
+                let mut members = room.map_some(users.saturating_mul(SCANNED_PER_USER), |info| {
+                    let is_new = seen.len() < users && seen.insert(info.user.clone());
+                    is_new.then(|| self.member(info))
+                });
+                Ok(FirstMembers { members: members.drain(..).flatten().collect(), count: room.count() })
+            }
+            Backplane::Redis { cluster, .. } => {
+                let (members, count) =
+                    cluster.presence.first_members(&room_key(namespace, room), users).await?;
+                Ok(FirstMembers { members: members.iter().filter_map(listed).collect(), count })
+            }
+        }
+    }
+
+    fn member(&self, info: &SocketInfo) -> Member {
+        Member {
+            socket: info.id,
+            user: info.user.clone(),
+            display_name: info.display_name.clone(),
+            node: self.inner.options.node,
+            connected_at_ms: info.connected_at_ms,
+            role: info.role.clone(),
         }
     }
 
@@ -286,11 +335,8 @@ impl Fanout {
         let rooms = self.rooms(namespace)?;
         match &self.inner.backplane {
             Backplane::InProcess { .. } => {
-                let users = rooms.find(room).map(|room| room.map_members(|info| info.user.clone()));
-                let users = users.unwrap_or_default();
-                let sockets = users.len();
-                let users = users.into_iter().collect::<std::collections::HashSet<UserId>>().len();
-                Ok(Counted { count: RoomCount { sockets, users }, age: Duration::ZERO, stale: false })
+                let count = rooms.find(room).map(|room| room.count()).unwrap_or_default();
+                Ok(Counted { count, age: Duration::ZERO, stale: false })
             }
             Backplane::Redis { cluster, .. } => cluster.presence.count(&room_key(namespace, room)).await,
         }

@@ -5,11 +5,12 @@
 //! over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use shared::limits::{ACK_BYTES_MAX, PENDING_ACKS_MAX};
+use shared::ids::NODE_CHARS;
+use shared::limits::{ACK_BYTES_MAX, ACKS_BYTES_MAX, NODE_QUESTIONS_MAX, PENDING_ACKS_MAX};
 use tokio::sync::Notify;
 
 /// The answers to a question.
@@ -21,16 +22,51 @@ pub struct Answers {
     pub answers: Vec<String>,
 }
 
+/// Who asks. Each has places of its own, so that none takes another's: a client's questions cannot keep a backend from
+/// asking, nor a node from bringing a user's sockets into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A client; its gateway bounds what one user asks.
+    Client,
+    /// A backend.
+    Backend,
+    /// The node itself, to do what a user or a backend has been promised.
+    Node,
+}
+
+impl Asker {
+    fn max(self) -> usize {
+        match self {
+            Self::Client | Self::Backend => PENDING_ACKS_MAX,
+            Self::Node => NODE_QUESTIONS_MAX,
+        }
+    }
+}
+
+/// What the ids of clients' questions have behind the node's id, so that the nodes that are asked know them.
+const OF_CLIENT: char = 'c';
+
+/// Whether a question, of this or of another node of ours, is a client's.
+pub(crate) fn is_of_client(id: &str) -> bool {
+    let number = id.get(NODE_CHARS..).and_then(|rest| rest.strip_prefix(OF_CLIENT));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Open questions of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
     next: AtomicU64,
     open: DashMap<String, Open>,
+    /// How many of each [`Asker`] are open.
+    places: [AtomicUsize; 3],
+    /// Bytes of the answers to clients' open questions.
+    bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Open {
     nodes: usize,
+    is_of_client: bool,
     /// No socket is asked.
     counts: bool,
     told: usize,
@@ -42,31 +78,53 @@ struct Open {
 /// A question that has been put. Dropped, it is forgotten.
 pub(crate) struct Question<'a> {
     questions: &'a Questions,
+    asker: Asker,
     pub(crate) id: String,
     done: Arc<Notify>,
 }
 
 impl Questions {
     /// Opens a question to `nodes` nodes; `None` when too many are open.
-    pub(crate) fn open(&self, node: &str, nodes: usize) -> Option<Question<'_>> {
-        self.open_for(node, nodes, false)
+    pub(crate) fn open(&self, asker: Asker, node: &str, nodes: usize) -> Option<Question<'_>> {
+        self.open_for(asker, node, nodes, false)
     }
 
     /// As [`Self::open`], for a question that nodes answer and no socket.
-    pub(crate) fn open_count(&self, node: &str, nodes: usize) -> Option<Question<'_>> {
-        self.open_for(node, nodes, true)
+    pub(crate) fn open_count(&self, asker: Asker, node: &str, nodes: usize) -> Option<Question<'_>> {
+        self.open_for(asker, node, nodes, true)
     }
 
-    fn open_for(&self, node: &str, nodes: usize, counts: bool) -> Option<Question<'_>> {
-        if self.open.len() >= PENDING_ACKS_MAX {
+    fn open_for(&self, asker: Asker, node: &str, nodes: usize, counts: bool) -> Option<Question<'_>> {
+        let places = self.places(asker);
+        if places.fetch_add(1, Ordering::AcqRel) >= asker.max() {
+            places.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        let id = format!("{node}{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let (number, is_of_client) = (self.next.fetch_add(1, Ordering::Relaxed), asker == Asker::Client);
+        let id = if is_of_client { format!("{node}{OF_CLIENT}{number}") } else { format!("{node}{number}") };
         let done = Arc::new(Notify::new());
         let answers = Answers::default();
-        let open = Open { nodes, counts, told: 0, bytes: 0, answers, done: Arc::clone(&done) };
+        let open = Open { nodes, is_of_client, counts, told: 0, bytes: 0, answers, done: Arc::clone(&done) };
         self.open.insert(id.clone(), open);
-        Some(Question { questions: self, id, done })
+        Some(Question { questions: self, asker, id, done })
+    }
+
+    fn places(&self, asker: Asker) -> &AtomicUsize {
+        let [clients, backends, node] = &self.places;
+        match asker {
+            Asker::Client => clients,
+            Asker::Backend => backends,
+            Asker::Node => node,
+        }
+    }
+
+    /// Forgets a question; answers what there was of it.
+    fn close(&self, id: &str) -> Option<Answers> {
+        let (_, open) = self.open.remove(id)?;
+        if open.is_of_client {
+            self.bytes.fetch_sub(open.bytes, Ordering::AcqRel);
+        }
+        Some(open.answers)
     }
 
     /// A node tells how many of its sockets were asked.
@@ -81,9 +139,13 @@ impl Questions {
     /// A socket has answered.
     pub(crate) fn answered(&self, id: &str, json: &str) {
         if let Some(mut open) = self.open.get_mut(id) {
-            let fits = open.bytes + json.len() <= ACK_BYTES_MAX;
+            let fits_all = !open.is_of_client || self.bytes.load(Ordering::Acquire) <= ACKS_BYTES_MAX;
+            let fits = fits_all && open.bytes + json.len() <= ACK_BYTES_MAX;
             let json = if fits { json } else { "null" };
             open.bytes += json.len();
+            if open.is_of_client {
+                self.bytes.fetch_add(json.len(), Ordering::AcqRel);
+            }
             open.answers.answers.push(json.to_owned());
             open.finish_if_all();
         }
@@ -104,8 +166,7 @@ impl Question<'_> {
     pub(crate) async fn answers(self, at_most: Duration) -> Answers {
         // Either way the answers are those that have come.
         let _ = tokio::time::timeout(at_most, self.done.notified()).await;
-        let taken = self.questions.open.remove(&self.id);
-        taken.map(|(_, open)| open.answers).unwrap_or_default()
+        self.questions.close(&self.id).unwrap_or_default()
     }
 }
 
@@ -124,7 +185,8 @@ impl Question<'_> {
 
 impl Drop for Question<'_> {
     fn drop(&mut self) {
-        self.questions.open.remove(&self.id);
+        self.questions.close(&self.id);
+        self.questions.places(self.asker).fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -135,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_ends_when_all_nodes_and_sockets_have_spoken() {
         let questions = Questions::default();
-        let question = questions.open("n", 2).unwrap();
+        let question = questions.open(Asker::Backend, "n", 2).unwrap();
         let id = question.id.clone();
         questions.told(&id, 1);
         questions.answered(&id, "1");
@@ -150,11 +212,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sockets_are_counted_when_all_nodes_have_told() {
         let questions = Questions::default();
-        let question = questions.open_count("n", 2).unwrap();
+        let question = questions.open_count(Asker::Backend, "n", 2).unwrap();
         questions.told(&question.id.clone(), 3);
         questions.told(&question.id.clone(), 4);
         assert_eq!(question.counted(Duration::from_hours(1)).await, Some(7));
-        let question = questions.open_count("n", 2).unwrap();
+        let question = questions.open_count(Asker::Backend, "n", 2).unwrap();
         questions.told(&question.id.clone(), 3);
         assert_eq!(question.counted(Duration::from_secs(1)).await, None);
         assert!(questions.open.is_empty());
@@ -163,20 +225,54 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_answer_is_not_waited_for_longer() {
         let questions = Questions::default();
-        let question = questions.open("n", 1).unwrap();
+        let question = questions.open(Asker::Backend, "n", 1).unwrap();
         questions.told(&question.id.clone(), 2);
         let answers = question.answers(Duration::from_secs(5)).await;
         assert_eq!(answers, Answers { receivers: 2, answers: Vec::new() });
     }
 
+    #[test]
+    fn nobody_takes_the_places_of_another_asker() {
+        let questions = Questions::default();
+        let ask =
+            |asker, count| (0..count).map_while(|_| questions.open(asker, "node", 1)).collect::<Vec<_>>();
+        let of_clients = ask(Asker::Client, PENDING_ACKS_MAX + 1);
+        assert_eq!(of_clients.len(), PENDING_ACKS_MAX);
+        let of_backends = ask(Asker::Backend, PENDING_ACKS_MAX + 1);
+        assert_eq!(of_backends.len(), PENDING_ACKS_MAX);
+        let own = questions.open(Asker::Node, "node", 1).unwrap();
+        assert!(is_of_client(&of_clients[7].id));
+        assert!(!is_of_client(&of_backends[7].id) && !is_of_client(&own.id));
+        for other in ["", "node", "nodec", "nodecx", "abcdefghi", "éééc1"] {
+            assert!(!is_of_client(other), "{other}");
+        }
+        drop(of_clients);
+        assert!(questions.open(Asker::Client, "node", 1).is_some());
+    }
+
+    #[test]
+    fn the_answers_to_all_clients_are_bounded_together() {
+        let questions = Questions::default();
+        let answer = "x".repeat(ACK_BYTES_MAX / 2);
+        let open: Vec<_> = (0..1_000).filter_map(|_| questions.open(Asker::Client, "node", 1)).collect();
+        open.iter().for_each(|question| questions.answered(&question.id, &answer));
+        let held = questions.bytes.load(Ordering::Relaxed);
+        assert!((ACKS_BYTES_MAX..ACKS_BYTES_MAX + ACK_BYTES_MAX).contains(&held), "{held}");
+        let of_backend = questions.open(Asker::Backend, "node", 1).unwrap();
+        questions.answered(&of_backend.id, &answer);
+        assert_eq!(questions.close(&of_backend.id).unwrap().answers, [answer]);
+        drop(open);
+        assert_eq!(questions.bytes.load(Ordering::Relaxed), 0);
+    }
+
     #[tokio::test]
     async fn open_questions_and_their_answers_are_bounded() {
         let questions = Questions::default();
-        let open: Vec<_> = (0..PENDING_ACKS_MAX).map(|_| questions.open("n", 1)).collect();
+        let open: Vec<_> = (0..PENDING_ACKS_MAX).map(|_| questions.open(Asker::Backend, "n", 1)).collect();
         assert!(open.iter().all(Option::is_some));
-        assert!(questions.open("n", 1).is_none());
+        assert!(questions.open(Asker::Backend, "n", 1).is_none());
         drop(open);
-        let question = questions.open("n", 1).unwrap();
+        let question = questions.open(Asker::Backend, "n", 1).unwrap();
         let id = question.id.clone();
         questions.told(&id, 2);
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));

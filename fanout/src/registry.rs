@@ -1,7 +1,11 @@
 //! This node's sockets, and which rooms they are in.
 //!
 //! A user's entry is locked before anything of a room ([`crate::room`]); no lock is held across an await.
+//!
+//! Whether a socket is its user's first or last in a room is a number in the user's entry ([`User`]), so entering, leaving and
+//! closing cost the same however many sockets and rooms the user has.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,13 +13,14 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use shared::ids::SocketId;
+use shared::limits::{USER_ROOMS_FACTOR, WATCHED_PER_USER_MAX};
 use shared::names::{Namespace, Room as RoomName, UserId};
 use shared::sio::Encoded;
 use smallvec::SmallVec;
 
 use crate::courier::Courier;
 use crate::error::FanoutError;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Quota};
 use crate::presence::{Entered, Left};
 use crate::room::{Kind, Room};
 use crate::stats::Stats;
@@ -45,13 +50,175 @@ pub struct LocalSocket {
     rooms: Mutex<Joined>,
 }
 
+/// So many rooms are looked through by name; among more, the room is found first and compared by its address.
+const FEW: usize = 8;
+
 #[derive(Default)]
 struct Joined {
     /// Set by detaching; nothing is entered after it.
     gone: bool,
+    /// Those that are listed.
     rooms: SmallVec<[Arc<Room>; 2]>,
     /// Rooms that a backend has put it into; most sockets have none.
     placed: Option<Box<Placed>>,
+    /// Those that are only watched, by their address. Most sockets watch none.
+    watched: Option<Box<HashMap<usize, Arc<Room>, RandomState>>>,
+}
+
+impl Joined {
+    fn has(&self, room: &Arc<Room>) -> bool {
+        match &self.watched {
+            Some(watched) if !room.is_listed() => watched.contains_key(&address(room)),
+            _ => self.rooms.iter().any(|joined| Arc::ptr_eq(joined, room)),
+        }
+    }
+
+    fn add(&mut self, room: Arc<Room>) {
+        if room.is_listed() {
+            self.rooms.push(room);
+        } else {
+            self.watched.get_or_insert_default().insert(address(&room), room);
+        }
+    }
+
+    fn take(&mut self, room: &Arc<Room>) -> bool {
+        if !room.is_listed() {
+            return self.watched.as_mut().is_some_and(|watched| watched.remove(&address(room)).is_some());
+        }
+        if let Some(placed) = &mut self.placed {
+            placed.0.retain(|name| *name != room.name);
+        }
+        let at = self.rooms.iter().position(|joined| Arc::ptr_eq(joined, room));
+        at.map(|at| self.rooms.swap_remove(at)).is_some()
+    }
+
+    /// Takes any `at_most` rooms.
+    fn take_some(&mut self, at_most: usize) -> SmallVec<[Arc<Room>; 2]> {
+        let first = self.rooms.len().saturating_sub(at_most);
+        let mut taken: SmallVec<_> = self.rooms.drain(first..).collect();
+        if let Some(watched) = &mut self.watched {
+            taken.extend(watched.extract_if(|_, _| true).map(|(_, room)| room).take(at_most - taken.len()));
+        }
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rooms.is_empty() && self.watched.as_ref().is_none_or(|watched| watched.is_empty())
+    }
+}
+
+fn address(room: &Arc<Room>) -> usize {
+    Arc::as_ptr(room) as usize
+}
+
+/// The sockets of a user in one namespace.
+#[derive(Default)]
+struct User {
+    sockets: SmallVec<[Arc<LocalSocket>; 1]>,
+    /// Where they are together, while there are several of them. Of a single one its own list of rooms tells.
+    shared: Option<Box<Presence>>,
+    /// What the outboxes of the user's sockets hold together.
+    quota: Arc<Quota>,
+}
+
+/// In which rooms a user is, by all of their sockets.
+#[derive(Default)]
+struct Presence {
+    /// How many of the sockets are in each room, by the room's address; never 0.
+    sockets: HashMap<usize, u32, RandomState>,
+    /// How many of these rooms the user has joined by own choice, and how many are only watched.
+    joined: usize,
+    watched: usize,
+}
+
+impl Presence {
+    fn add(&mut self, room: &Arc<Room>) {
+        let sockets = self.sockets.entry(address(room)).or_default();
+        *sockets += 1;
+        if *sockets == 1 {
+            self.count(room.kind, |count| *count += 1);
+        }
+    }
+
+    /// Answers whether none of the sockets is in the room any more.
+    fn remove(&mut self, room: &Arc<Room>) -> bool {
+        let Some(sockets) = self.sockets.get_mut(&address(room)) else { return true };
+        *sockets -= 1;
+        let is_last = *sockets == 0;
+        if is_last {
+            self.sockets.remove(&address(room));
+            self.count(room.kind, |count| *count -= 1);
+        }
+        is_last
+    }
+
+    fn count(&mut self, kind: Kind, change: impl FnOnce(&mut usize)) {
+        match kind {
+            Kind::Joined => change(&mut self.joined),
+            Kind::Watched => change(&mut self.watched),
+            Kind::Own => {}
+        }
+    }
+}
+
+impl User {
+    fn add(&mut self, socket: Arc<LocalSocket>) {
+        if let [first] = &*self.sockets {
+            let mut shared = Box::<Presence>::default();
+            let joined = first.rooms.lock();
+            joined.rooms.iter().for_each(|room| shared.add(room));
+            joined.watched.iter().flat_map(|watched| watched.values()).for_each(|room| shared.add(room));
+            drop(joined);
+            self.shared = Some(shared);
+        }
+        self.sockets.push(socket);
+    }
+
+    fn remove(&mut self, socket: &Arc<LocalSocket>) {
+        self.sockets.retain(|other| !Arc::ptr_eq(other, socket));
+        if self.sockets.len() <= 1 {
+            self.shared = None;
+        }
+    }
+
+    /// Whether another socket of the user is in the room already. Not to be asked where the socket itself is.
+    fn is_in(&self, room: &Arc<Room>) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.sockets.contains_key(&address(room)))
+    }
+
+    fn entered(&mut self, room: &Arc<Room>) {
+        if let Some(shared) = &mut self.shared {
+            shared.add(room);
+        }
+    }
+
+    /// Answers whether no socket of the user is in the room any more.
+    fn left(&mut self, room: &Arc<Room>) -> bool {
+        self.shared.as_mut().is_none_or(|shared| shared.remove(room))
+    }
+
+    /// Whether the user's sockets together may be in one more room of this kind.
+    fn has_place(&self, kind: Kind, per_socket: usize) -> Result<(), FanoutError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        match kind {
+            Kind::Joined if per_socket != 0 && shared.joined >= per_socket * USER_ROOMS_FACTOR => {
+                Err(FanoutError::TooManyRooms)
+            }
+            Kind::Watched if shared.watched >= WATCHED_PER_USER_MAX => Err(FanoutError::TooManyWatched),
+            Kind::Joined | Kind::Watched | Kind::Own => Ok(()),
+        }
+    }
+}
+
+/// How far the detaching of a socket has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detached {
+    /// Somebody else has begun it.
+    Elsewhere,
+    /// There are more rooms to leave.
+    Partly,
+    /// The socket is forgotten.
+    Wholly,
 }
 
 /// Names of rooms.
@@ -91,7 +258,13 @@ impl LocalSocket {
     /// Whether it is in `room`; not so where it only watches.
     #[must_use]
     pub fn is_in(&self, room: &str) -> bool {
-        self.rooms.lock().rooms.iter().any(|joined| joined.name.as_str() == room && joined.is_listed())
+        {
+            let joined = self.rooms.lock();
+            if joined.rooms.len() <= FEW {
+                return joined.rooms.iter().any(|joined| joined.name.as_str() == room);
+            }
+        }
+        self.namespace.find(room).is_some_and(|room| room.is_listed() && self.rooms.lock().has(&room))
     }
 
     /// Whether it is still known here.
@@ -103,12 +276,13 @@ impl LocalSocket {
     /// The names of its rooms, but for those that it only watches.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.named(Room::is_listed)
+        self.rooms.lock().rooms.iter().map(|room| room.name.clone()).collect()
     }
 
     /// The names of the rooms that it watches.
     pub(crate) fn watched(&self) -> Vec<RoomName> {
-        self.named(|room| !room.is_listed())
+        let joined = self.rooms.lock();
+        joined.watched.iter().flat_map(|watched| watched.values()).map(|room| room.name.clone()).collect()
     }
 
     /// Whether a backend has put it into `room`: no app's rules take it out then.
@@ -129,12 +303,8 @@ impl LocalSocket {
         }
     }
 
-    fn named(&self, is_meant: impl Fn(&Room) -> bool) -> Vec<RoomName> {
-        let joined = self.rooms.lock();
-        joined.rooms.iter().filter(|room| is_meant(room)).map(|room| room.name.clone()).collect()
-    }
-
-    /// Puts `packet` into the outbox, behind every broadcast that was made to the socket's rooms before.
+    /// Puts `packet` into the outbox, behind every broadcast that was made to the socket's rooms before. Those that it
+    /// only watches have no order with anything else.
     pub(crate) fn emit(&self, packet: Encoded) {
         self.settle_rooms();
         self.outbox.send(packet.into_wire(), 1);
@@ -163,7 +333,7 @@ impl LocalSocket {
 pub(crate) struct NamespaceRooms {
     pub(crate) name: Namespace,
     rooms: DashMap<RoomName, Arc<Room>, RandomState>,
-    users: DashMap<UserId, SmallVec<[Arc<LocalSocket>; 1]>, RandomState>,
+    users: DashMap<UserId, User, RandomState>,
     sockets: DashMap<SocketId, Arc<LocalSocket>, RandomState>,
     couriers: Box<[Arc<Courier>]>,
     stats: Arc<Stats>,
@@ -182,41 +352,56 @@ impl NamespaceRooms {
         outbox: Arc<Outbox>,
         per_user: usize,
     ) -> Result<Arc<LocalSocket>, FanoutError> {
-        let mut sockets = self.users.entry(info.user.clone()).or_default();
-        if per_user != 0 && sockets.len() >= per_user {
+        let mut user = self.users.entry(info.user.clone()).or_default();
+        if per_user != 0 && user.sockets.len() >= per_user {
             return Err(FanoutError::TooManySockets);
         }
+        outbox.counts_for(&user.quota);
         let namespace = Arc::clone(self);
         let socket = Arc::new(LocalSocket { info, outbox, namespace, rooms: Mutex::default() });
-        sockets.push(Arc::clone(&socket));
+        user.add(Arc::clone(&socket));
         self.sockets.insert(socket.id(), Arc::clone(&socket));
         Ok(socket)
     }
 
-    /// Leaves every room and forgets the socket. Answers the rooms it was in. A second call finds nothing.
-    pub(crate) fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<(Arc<Room>, Left)> {
-        let Some(mut sockets) = self.users.get_mut(&socket.info.user) else { return Vec::new() };
-        sockets.retain(|other| !Arc::ptr_eq(other, socket));
-        let rooms = {
+    /// Leaves up to `at_most` of the socket's rooms, and forgets the socket when there are no more. Calls `left` for each
+    /// room, with whether it was the user's last socket there, before the user can enter it again. Whoever begins
+    /// (`begins`) calls again until it is done; for others there is nothing to do.
+    pub(crate) fn detach_some(
+        &self,
+        socket: &Arc<LocalSocket>,
+        begins: bool,
+        at_most: usize,
+        mut left: impl FnMut(&Arc<Room>, bool),
+    ) -> Detached {
+        let Some(mut user) = self.users.get_mut(&socket.info.user) else { return Detached::Elsewhere };
+        let (rooms, is_over) = {
             let mut joined = socket.rooms.lock();
-            joined.gone = true;
-            std::mem::take(&mut joined.rooms)
+            if begins && std::mem::replace(&mut joined.gone, true) {
+                return Detached::Elsewhere;
+            }
+            (joined.take_some(at_most), joined.is_empty())
         };
-        let left = rooms
-            .into_iter()
-            .map(|room| {
-                self.remove_member(&room, socket);
-                let last_of_user = !sockets.iter().any(|other| other.is_in(room.name.as_str()));
-                (room, Left { was_member: true, last_of_user })
-            })
-            .collect();
-        self.sockets.remove(&socket.info.id);
-        drop(sockets);
-        self.users.remove_if(&socket.info.user, |_, sockets| sockets.is_empty());
-        left
+        if begins {
+            self.sockets.remove(&socket.info.id);
+        }
+        for room in &rooms {
+            self.remove_member(room, socket);
+            let is_last = user.left(room);
+            left(room, self.note_left(room, is_last));
+        }
+        if !is_over {
+            return Detached::Partly;
+        }
+        // Only now: until then the user's other sockets are not the first in its rooms.
+        user.remove(socket);
+        drop(user);
+        self.users.remove_if(&socket.info.user, |_, user| user.sockets.is_empty());
+        Detached::Wholly
     }
 
-    /// Puts the socket into a room; it may be in `per_socket` rooms of its own choice (0: no limit).
+    /// Puts the socket into a room; it may be in `per_socket` rooms of its own choice (0: no limit), and all sockets of its
+    /// user together in `USER_ROOMS_FACTOR` times as many.
     pub(crate) fn enter(
         &self,
         socket: &Arc<LocalSocket>,
@@ -224,17 +409,14 @@ impl NamespaceRooms {
         per_socket: usize,
     ) -> Result<Entered, FanoutError> {
         // Held to the end: whether this is the user's first socket in the room is decided once.
-        let sockets = self.users.get_mut(&socket.info.user).ok_or(FanoutError::Gone)?;
-        let first_of_user = |socket: &Arc<LocalSocket>| {
-            !sockets.iter().any(|other| !Arc::ptr_eq(other, socket) && other.is_in(name.as_str()))
-        };
+        let mut user = self.users.get_mut(&socket.info.user).ok_or(FanoutError::Gone)?;
+        let mut found = self.find(name.as_str());
         {
             let joined = socket.rooms.lock();
             if joined.gone {
                 return Err(FanoutError::Gone);
             }
-            if joined.rooms.iter().any(|room| room.name == *name) {
-                drop(joined);
+            if found.as_ref().is_some_and(|room| joined.has(room)) {
                 return Ok(Entered { new: false, first_of_user: false });
             }
             let counted = || joined.rooms.iter().filter(|room| room.kind == Kind::Joined).count();
@@ -243,14 +425,19 @@ impl NamespaceRooms {
                 return Err(FanoutError::TooManyRooms);
             }
         }
-        let first_of_user = first_of_user(socket);
+        let first_of_user = !found.as_ref().is_some_and(|room| user.is_in(room));
+        if first_of_user {
+            user.has_place(kind, per_socket)?;
+        }
         loop {
-            let room = self.room(name, kind);
-            let joined = || socket.rooms.lock().rooms.push(Arc::clone(&room));
             // Where its last member left between our look and now, the next look makes a new one.
+            let room = found.take().unwrap_or_else(|| self.room(name, kind));
+            let joined = || socket.rooms.lock().add(Arc::clone(&room));
             if room.insert(socket, joined) {
+                user.entered(&room);
                 if room.is_listed() {
                     Stats::add(&self.stats.joins, 1);
+                    room.count_user(first_of_user);
                 }
                 return Ok(Entered { new: true, first_of_user });
             }
@@ -260,20 +447,19 @@ impl NamespaceRooms {
     /// Takes the socket out of a room.
     pub(crate) fn leave(&self, socket: &Arc<LocalSocket>, name: &str) -> Left {
         let none = Left { was_member: false, last_of_user: false };
-        let Some(sockets) = self.users.get_mut(&socket.info.user) else { return none };
-        let room = {
-            let mut joined = socket.rooms.lock();
-            let Some(at) = joined.rooms.iter().position(|room| room.name.as_str() == name) else {
-                return none;
-            };
-            if let Some(placed) = &mut joined.placed {
-                placed.0.retain(|room| room.as_str() != name);
-            }
-            joined.rooms.swap_remove(at)
-        };
+        let Some(mut user) = self.users.get_mut(&socket.info.user) else { return none };
+        let Some(room) = self.find(name).filter(|room| socket.rooms.lock().take(room)) else { return none };
         self.remove_member(&room, socket);
-        let last_of_user = !sockets.iter().any(|other| other.is_in(name));
-        Left { was_member: true, last_of_user }
+        let is_last = user.left(&room);
+        Left { was_member: true, last_of_user: self.note_left(&room, is_last) }
+    }
+
+    /// Notes that the last of a user's sockets has left a room, or another one.
+    fn note_left(&self, room: &Room, is_last: bool) -> bool {
+        if is_last && room.is_listed() {
+            room.uncount_user();
+        }
+        is_last
     }
 
     fn remove_member(&self, room: &Arc<Room>, socket: &Arc<LocalSocket>) {
@@ -301,7 +487,7 @@ impl NamespaceRooms {
 
     /// The sockets of a user.
     pub(crate) fn sockets_of(&self, user: &str) -> Vec<Arc<LocalSocket>> {
-        self.users.get(user).map(|sockets| sockets.to_vec()).unwrap_or_default()
+        self.users.get(user).map(|user| user.sockets.to_vec()).unwrap_or_default()
     }
 
     /// Whether the socket is attached.

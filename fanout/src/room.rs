@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use ahash::RandomState;
@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use crate::courier::Courier;
 use crate::outbox::Outbox;
+use crate::presence::RoomCount;
 use crate::registry::{LocalSocket, SocketInfo};
 use crate::stats::Stats;
 
@@ -74,6 +75,10 @@ pub(crate) struct Room {
     pub(crate) name: RoomName,
     pub(crate) kind: Kind,
     members: Mutex<Members>,
+    /// How many they are.
+    size: AtomicUsize,
+    /// Distinct users among them. Written under the entry of the user who enters or leaves.
+    users: AtomicUsize,
     batch: Mutex<Batch>,
     /// Something waits or is being delivered. Written under `batch`.
     dirty: AtomicBool,
@@ -100,7 +105,8 @@ impl Room {
     pub(crate) fn new(name: RoomName, kind: Kind, courier: Arc<Courier>, stats: Arc<Stats>) -> Self {
         let (members, batch) = (Mutex::default(), Mutex::default());
         let (dirty, sequenced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { name, kind, members, batch, dirty, place: Mutex::default(), sequenced, courier, stats }
+        let (size, users, place) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::default());
+        Self { name, kind, members, size, users, batch, dirty, place, sequenced, courier, stats }
     }
 
     /// Adds a member behind everything that was broadcast before, and calls `joined` before anything else can be; false
@@ -113,6 +119,7 @@ impl Room {
         self.settle_locked(&members);
         let member = Occupant { outbox: Arc::clone(&socket.outbox), socket: Arc::clone(socket) };
         members.map.insert(key(socket), member);
+        self.size.store(members.map.len(), Ordering::Release);
         joined();
         true
     }
@@ -123,8 +130,31 @@ impl Room {
         let mut members = self.members.lock();
         self.settle_locked(&members);
         members.map.swap_remove(&key(socket));
+        self.size.store(members.map.len(), Ordering::Release);
         members.retired = members.map.is_empty();
         members.retired
+    }
+
+    /// A socket has entered; `first_of_user`: no other of its user was there.
+    pub(crate) fn count_user(&self, first_of_user: bool) {
+        if first_of_user {
+            self.users.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The last socket of a user has left.
+    pub(crate) fn uncount_user(&self) {
+        self.users.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many sockets are in it, and of how many users.
+    pub(crate) fn count(&self) -> RoomCount {
+        RoomCount { sockets: self.size(), users: self.users.load(Ordering::Acquire) }
+    }
+
+    /// How many sockets are in it.
+    pub(crate) fn size(&self) -> usize {
+        self.size.load(Ordering::Acquire)
     }
 
     /// A tracked broadcast has been heard; answers whether something before it was missed.
@@ -244,6 +274,11 @@ impl Room {
     /// The sockets of all members.
     pub(crate) fn sockets(&self) -> Vec<Arc<LocalSocket>> {
         self.members.lock().map.values().map(|member| Arc::clone(&member.socket)).collect()
+    }
+
+    /// Reads something of the first `at_most` members.
+    pub(crate) fn map_some<T>(&self, at_most: usize, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
+        self.members.lock().map.values().take(at_most).map(|member| read(&member.socket.info)).collect()
     }
 
     /// Reads something of every member.

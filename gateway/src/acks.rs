@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use shared::ids::SocketId;
-use shared::limits::{ACK_BYTES_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
+use shared::limits::{ACK_BYTES_MAX, AWAITED_ACKS_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
 use tokio::sync::mpsc;
 
 /// What was asked and not answered in full. Cheap to share.
@@ -17,6 +17,15 @@ use tokio::sync::mpsc;
 pub(crate) struct Acks {
     next: AtomicU64,
     pending: DashMap<u64, Pending>,
+    /// Of clients, and of backends: neither takes the other's places.
+    open: [Places; 2],
+}
+
+/// Open questions, and how many sockets they were put to.
+#[derive(Debug, Default)]
+struct Places {
+    questions: AtomicUsize,
+    asked: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -30,14 +39,24 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Question {
     acks: Arc<Acks>,
+    of_client: bool,
+    asked: usize,
     id: u64,
     answers: mpsc::Receiver<String>,
 }
 
 impl Acks {
-    /// Prepares to hear from `asked`; `None` when too many questions are open, or too many are asked.
-    pub(crate) fn ask(self: &Arc<Self>, asked: HashSet<SocketId>) -> Option<Question> {
-        if self.pending.len() >= PENDING_ACKS_MAX || asked.len() > MEMBERS_MAX {
+    /// Prepares to hear from `asked` what a client (`of_client`) or a backend wants to know; `None` when too many of their
+    /// questions are open, or too many are asked.
+    pub(crate) fn ask(self: &Arc<Self>, of_client: bool, asked: HashSet<SocketId>) -> Option<Question> {
+        if asked.len() > MEMBERS_MAX {
+            return None;
+        }
+        let (places, count) = (self.places(of_client), asked.len());
+        let questions = places.questions.fetch_add(1, Ordering::AcqRel);
+        let awaited = places.asked.fetch_add(count, Ordering::AcqRel);
+        if questions >= PENDING_ACKS_MAX || awaited + count > AWAITED_ACKS_MAX {
+            places.give_back(count);
             return None;
         }
         // Far below what JavaScript keeps exact for as long as a node runs.
@@ -47,7 +66,12 @@ impl Acks {
         if !asked.is_empty() {
             self.pending.insert(id, Pending { asked, bytes: 0, answers: sender });
         }
-        Some(Question { acks: Arc::clone(self), id, answers })
+        Some(Question { acks: Arc::clone(self), of_client, asked: count, id, answers })
+    }
+
+    fn places(&self, of_client: bool) -> &Places {
+        let [clients, backends] = &self.open;
+        if of_client { clients } else { backends }
     }
 
     /// A socket has answered `id`; false when it was not asked, or has answered before.
@@ -70,6 +94,13 @@ impl Acks {
     }
 }
 
+impl Places {
+    fn give_back(&self, asked: usize) {
+        self.questions.fetch_sub(1, Ordering::AcqRel);
+        self.asked.fetch_sub(asked, Ordering::AcqRel);
+    }
+}
+
 impl Question {
     /// The ack id to send.
     pub(crate) fn id(&self) -> u64 {
@@ -85,6 +116,7 @@ impl Question {
 impl Drop for Question {
     fn drop(&mut self) {
         self.acks.pending.remove(&self.id);
+        self.acks.places(self.of_client).give_back(self.asked);
     }
 }
 
@@ -101,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_counts_once_and_only_from_who_was_asked() {
         let acks = Arc::new(Acks::default());
-        let mut question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
+        let mut question = acks.ask(false, HashSet::from([socket(1), socket(2)])).unwrap();
         assert!(acks.answer(question.id(), socket(1), "1"));
         assert!(!acks.answer(question.id(), socket(1), "2"));
         assert!(!acks.answer(question.id(), socket(3), "3"));
@@ -111,21 +143,47 @@ mod tests {
         assert_eq!(question.next().await.as_deref(), Some("5"));
         assert_eq!(question.next().await, None);
         assert!(acks.pending.is_empty());
-        assert_eq!(acks.ask(HashSet::new()).unwrap().next().await, None);
+        assert_eq!(acks.ask(false, HashSet::new()).unwrap().next().await, None);
     }
 
     #[tokio::test]
     async fn open_questions_and_their_answers_are_bounded() {
         let acks = Arc::new(Acks::default());
-        let questions: Vec<_> = (0..PENDING_ACKS_MAX).map(|_| acks.ask(HashSet::from([socket(1)]))).collect();
+        let questions: Vec<_> =
+            (0..PENDING_ACKS_MAX).map(|_| acks.ask(false, HashSet::from([socket(1)]))).collect();
         assert!(questions.iter().all(Option::is_some));
-        assert!(acks.ask(HashSet::from([socket(1)])).is_none());
+        assert!(acks.ask(false, HashSet::from([socket(1)])).is_none());
+        assert!(acks.ask(true, HashSet::from([socket(1)])).is_some(), "a client has other places");
         drop(questions);
-        let mut question = acks.ask(HashSet::from([socket(1), socket(2)])).unwrap();
+        let mut question = acks.ask(false, HashSet::from([socket(1), socket(2)])).unwrap();
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));
         acks.answer(question.id(), socket(1), &long);
         acks.answer(question.id(), socket(2), "\"more\"");
         assert_eq!(question.next().await, Some(long));
         assert_eq!(question.next().await.as_deref(), Some("null"));
+    }
+
+    #[test]
+    fn the_sockets_that_clients_ask_are_bounded_together() {
+        let acks = Arc::new(Acks::default());
+        let node = NodeId::from_random([0; 4]);
+        let everybody = || {
+            (0..MEMBERS_MAX)
+                .map(|n| {
+                    let mut random = [0; 16];
+                    for (place, byte) in random.iter_mut().enumerate() {
+                        *byte = u8::try_from(n >> (6 * place.min(4)) & 63).unwrap_or_default();
+                    }
+                    SocketId::new(node, random)
+                })
+                .collect::<HashSet<_>>()
+        };
+        let one = everybody();
+        assert_eq!(one.len(), MEMBERS_MAX);
+        let questions: Vec<_> = (0..AWAITED_ACKS_MAX).map_while(|_| acks.ask(true, one.clone())).collect();
+        assert_eq!(questions.len(), AWAITED_ACKS_MAX / MEMBERS_MAX);
+        assert!(acks.ask(false, one.clone()).is_some(), "a backend has other places");
+        drop(questions);
+        assert!(acks.ask(true, one).is_some());
     }
 }

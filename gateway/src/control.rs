@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
 use crate::context::Context;
+use crate::metrics::{self, Limit};
 use crate::session::Engine;
 
 /// How often, and after which pause, a socket that is connecting or leaving is looked for again.
@@ -169,7 +170,8 @@ async fn ask(
 ) {
     let asked: HashSet<SocketId> = sockets.iter().map(|socket| socket.id()).collect();
     let count = asked.len();
-    let Some(mut question) = context.acks.ask(asked) else {
+    let Some(mut question) = context.acks.ask(reply.is_of_client(), asked) else {
+        metrics::get().rate_limited(Limit::Questions);
         reply.asked(0).await;
         return;
     };

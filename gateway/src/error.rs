@@ -13,6 +13,7 @@ use fanout::FanoutError;
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::AuthError;
+use shared::limits::WATCHED_PER_USER_MAX;
 
 use crate::describe::forms::False;
 use crate::metrics;
@@ -191,6 +192,11 @@ impl From<FanoutError> for AppError {
             FanoutError::TooManyRooms => {
                 metrics::get().rate_limited(metrics::Limit::RoomsPerSocket);
                 Self::Limited("Too many rooms".into(), 1)
+            }
+            FanoutError::TooManyWatched => {
+                metrics::get().rate_limited(metrics::Limit::WatchedPerUser);
+                let say = format!("Too many subscriptions (max {WATCHED_PER_USER_MAX} of all your devices)");
+                Self::Limited(say.into(), 1)
             }
             FanoutError::TooManySockets => Self::Limited("Too many connections".into(), 1),
             FanoutError::Gone => Self::BadInput("Socket is disconnected".into()),

@@ -7,7 +7,7 @@
 //! What is to the left may use what is to the right, never the reverse:
 //!
 //! ```text
-//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, access, acks, tasks
+//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, access, acks, tasks, users
 //! ```
 //!
 //! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use
@@ -41,5 +41,6 @@ mod tasks;
 mod telemetry;
 mod text;
 mod transport;
+mod users;
 
 pub use cli::run;

@@ -65,8 +65,26 @@ impl Meter {
         true
     }
 
+    /// Takes `units`, or all that a burst has where they are more; false when there are not so many.
+    pub(crate) fn take_many(&mut self, rate: Rate, units: u32, now: Instant) -> bool {
+        let cost = rate.unit.saturating_mul(units).min(rate.burst);
+        let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + cost;
+        if paid_at.saturating_duration_since(now) > rate.burst {
+            return false;
+        }
+        self.paid_at = Some(paid_at);
+        true
+    }
+
+    /// Takes `units` that have been used already, whether they were there or not; no more than a burst is owed.
+    pub(crate) fn charge(&mut self, rate: Rate, units: u32, now: Instant) {
+        let cost = rate.unit.saturating_mul(units).min(rate.burst);
+        let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + cost;
+        self.paid_at = Some(paid_at.min(now + rate.burst));
+    }
+
     /// Whether nothing of it is used.
-    fn is_idle(&self, now: Instant) -> bool {
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
         self.paid_at.is_none_or(|at| at <= now)
     }
 }
@@ -88,17 +106,31 @@ impl<K: Eq + Hash> Meters<K> {
 
     /// Takes one unit of `key`; false when there is none.
     pub(crate) fn take(&self, key: K, now: Instant) -> bool {
+        self.take_many(key, 1, now)
+    }
+
+    /// Takes `units` of `key`, or all that a burst has where they are more; false when there are not so many.
+    pub(crate) fn take_many(&self, key: K, units: u32, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };
         if let Some(mut meter) = self.meters.get_mut(&key) {
-            return meter.take(rate, now);
+            return meter.take_many(rate, units, now);
         }
         if self.meters.len() >= self.max {
             self.meters.retain(|_, meter| !meter.is_idle(now));
         }
         if self.meters.len() >= self.max {
-            return self.others.lock().take(rate, now);
+            return self.others.lock().take_many(rate, units, now);
         }
-        self.meters.entry(key).or_default().take(rate, now)
+        self.meters.entry(key).or_default().take_many(rate, units, now)
+    }
+}
+
+impl<K: Eq + Hash> Meters<K> {
+    /// Gives back one unit of `key` that was taken for nothing.
+    pub(crate) fn give_back(&self, key: &K) {
+        if let (Some(rate), Some(mut meter)) = (self.rate, self.meters.get_mut(key)) {
+            meter.paid_at = meter.paid_at.and_then(|at| at.checked_sub(rate.unit));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::clock::now_ms;
 use crate::context::Context;
 use crate::limiter::{Meter, Rate};
 use crate::text::json;
+use crate::users::Share;
 
 /// A client that is silent for so long has stopped flooding.
 const PAUSE: Duration = Duration::from_millis(FLOOD_PAUSE_MS);
@@ -28,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(FLOOD_PAUSE_MS);
 pub(crate) enum Admitted {
     Yes,
     No,
+    /// Not because of this socket, but of all that its user has.
+    NotForUser,
     /// As many refusals as a burst has events, without a [`PAUSE`] between: the client does not listen.
     Flood,
 }
@@ -39,15 +42,32 @@ pub(crate) struct Socket {
     events: Mutex<Events>,
     questions: AtomicU32,
     posts: AtomicU32,
+    /// What it shares with its user's other sockets.
+    share: Arc<Share>,
 }
 
-/// A question's place among those of its socket; given back when it is dropped.
+/// A question's place among those of its socket and of its user; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Asking(Arc<Socket>);
+pub(crate) struct Asking {
+    socket: Arc<Socket>,
+    awaited: usize,
+}
+
+impl Asking {
+    /// Awaits acks of so many sockets; false when the user's questions together would await too many.
+    pub(crate) fn expect(&mut self, receivers: usize) -> bool {
+        let fits = self.socket.share.expect(receivers);
+        if fits {
+            self.awaited += receivers;
+        }
+        fits
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.questions.fetch_sub(1, Ordering::AcqRel);
+        self.socket.questions.fetch_sub(1, Ordering::AcqRel);
+        self.socket.share.answered(self.awaited);
     }
 }
 
@@ -58,6 +78,7 @@ pub(crate) struct Posting(Arc<Socket>);
 impl Drop for Posting {
     fn drop(&mut self) {
         self.0.posts.fetch_sub(1, Ordering::AcqRel);
+        self.0.share.posted();
     }
 }
 
@@ -81,10 +102,10 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims) -> Self {
+    pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims, share: Arc<Share>) -> Self {
         let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
         let (questions, posts) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions, posts }
+        Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions, posts, share }
     }
 
     pub(crate) fn id(&self) -> SocketId {
@@ -120,23 +141,43 @@ impl Socket {
         *self.bearer.lock() = bearer;
     }
 
-    /// Takes one event's place in the rate.
-    pub(crate) fn admit(&self, rate: Rate, burst: u32) -> Admitted {
+    /// Takes one event's place in the rate of the socket, and `units` of its user's.
+    pub(crate) fn admit(&self, rate: Rate, burst: u32, units: u32) -> Admitted {
         let (mut events, now) = (self.events.lock(), Instant::now());
         if events.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
             events.refused = 0;
         }
         events.last = Some(now);
-        if events.meter.take(rate, now) {
+        let is_within = events.meter.take(rate, now);
+        if is_within && self.share.take(units, now) {
             return Admitted::Yes;
         }
         events.refused += 1;
-        if events.refused > burst { Admitted::Flood } else { Admitted::No }
+        match is_within {
+            _ if events.refused > burst => Admitted::Flood,
+            true => Admitted::NotForUser,
+            false => Admitted::No,
+        }
+    }
+
+    /// Has the user pay for an event that is delivered to so many of this node's sockets.
+    pub(crate) fn charge_receivers(&self, receivers: usize) {
+        self.share.charge_receivers(receivers);
+    }
+
+    /// As [`Self::charge_receivers`], for an event that everybody in a room gets.
+    pub(crate) fn charge_room(&self, context: &Context, room: &str) {
+        if self.share.is_limited() {
+            self.charge_receivers(context.fanout.size_here(self.namespace(), room));
+        }
     }
 
     /// Takes the place of one more open question; `None` when there is none.
     pub(crate) fn ask(self: &Arc<Self>) -> Option<Asking> {
-        let asking = Asking(Arc::clone(self));
+        if !self.share.ask() {
+            return None;
+        }
+        let asking = Asking { socket: Arc::clone(self), awaited: 0 };
         let before = self.questions.fetch_add(1, Ordering::AcqRel);
         (before < QUESTIONS_PER_SOCKET).then_some(asking)
     }
@@ -144,6 +185,9 @@ impl Socket {
     /// Takes the place of one more broadcast whose outcome the next events do not wait for; `None` when there is
     /// none, and they do.
     pub(crate) fn post(self: &Arc<Self>) -> Option<Posting> {
+        if !self.share.post() {
+            return None;
+        }
         let posting = Posting(Arc::clone(self));
         let before = self.posts.fetch_add(1, Ordering::AcqRel);
         (before < POSTS_PER_SOCKET).then_some(posting)

@@ -84,7 +84,7 @@ const ORDER: &[&[&str]] = &[
     &["socket"],
     &["context"],
     &["announce", "push"],
-    &["auth", "records", "access", "acks", "tasks"],
+    &["auth", "records", "access", "acks", "tasks", "users"],
     &["geo", "text"],
     &["error"],
     &["metrics"],

@@ -155,14 +155,57 @@ pub const DRAIN_LAST_GETS_MS: u64 = 1_000;
 /// Milliseconds a closed polling session keeps its last packets for the next GET.
 pub const POLLING_LINGER_MS: u64 = 30_000;
 
+/// Bytes that one session's outbox may hold without counting against its user.
+pub const OUTBOX_FREE_BYTES: usize = 64 * 1024;
+
+/// What all outboxes of one user in a namespace hold together beyond [`OUTBOX_FREE_BYTES`] each, in times `OUTBOX_BYTES`.
+/// With its default and 100 sockets: 8 MiB and at most 6.4 MB, instead of 100 MiB.
+pub const USER_OUTBOXES_FACTOR: usize = 8;
+
 /// Frames of one room that wait to be delivered together.
 pub const BATCH_FRAMES_MAX: usize = 256;
 
 /// Bytes of one room that wait to be delivered together.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Events whose acks a node awaits from clients at once.
+/// Distinct rooms of all sockets of one user on a node, in times `ROOMS_PER_SOCKET`. With its default and 100 sockets:
+/// 1,000 rooms and 10,000 entries in them.
+pub const USER_ROOMS_FACTOR: usize = 10;
+
+/// Events of clients, and likewise of backends, whose acks a node awaits at once. A user has [`QUESTIONS_PER_USER`] of them,
+/// so 157 users fill what clients have; nobody else's questions are met by that. With [`ACK_BYTES_MAX`]: bounded by
+/// [`ACKS_BYTES_MAX`].
 pub const PENDING_ACKS_MAX: usize = 10_000;
+
+/// Open questions of one user's sockets on a node, together. Without it: 100 sockets of [`QUESTIONS_PER_SOCKET`], 3,200.
+pub const QUESTIONS_PER_USER: u32 = 64;
+
+/// Acks that the open questions of one user await together. Without it: [`QUESTIONS_PER_USER`] times [`MEMBERS_MAX`].
+pub const AWAITED_ACKS_PER_USER: usize = 20_000;
+
+/// Acks that a node awaits for clients, and likewise for backends, at once: about 32 bytes each, so at most 32 MB. Without
+/// it: [`PENDING_ACKS_MAX`] times [`MEMBERS_MAX`], 3 GB.
+pub const AWAITED_ACKS_MAX: usize = 1_000_000;
+
+/// Bytes of the acks to all open questions of a node's clients. Without it: [`PENDING_ACKS_MAX`] times [`ACK_BYTES_MAX`],
+/// 2.6 GB. Answers beyond it are given as `null`.
+pub const ACKS_BYTES_MAX: usize = 64 << 20;
+
+/// Questions that a node asks all nodes for itself at once, to bring a user's sockets into rooms. A question lasts
+/// [`JOIN_WAIT_MS`] at most and holds about 200 bytes.
+pub const NODE_QUESTIONS_MAX: usize = 100_000;
+
+/// The budget of events that all sockets of a user on a node share, in times `EVENTS_PER_SECOND`. With its default: 1,000
+/// units a second and 4,000 at once, where 100 sockets would have 10,000 events a second.
+pub const USER_EVENTS_FACTOR: u32 = 10;
+
+/// Bytes of an event that cost its user one unit more. With [`USER_EVENTS_FACTOR`]: 4 MB a second of one user for long and
+/// 16 MB at once, where 100 sockets of 100 events of `MAX_PAYLOAD` would have 10 GB a second.
+pub const EVENT_UNIT_BYTES: usize = 4_096;
+
+/// Receivers of an event, on the node of its sender, that cost its user one unit more. With [`USER_EVENTS_FACTOR`]: 100,000
+/// deliveries a second of one user for long, however large the room.
+pub const EVENT_UNIT_RECEIVERS: usize = 100;
 
 /// Bytes of the acks to one event together; what is more is given as `null`.
 pub const ACK_BYTES_MAX: usize = 256 * 1024;
@@ -314,6 +357,10 @@ pub const REDIS_PIPELINE_BYTES: usize = 1 << 20;
 /// Broadcasts of one socket that are on their way to Redis while its next events are handled.
 pub const POSTS_PER_SOCKET: u32 = 64;
 
+/// The same of all sockets of one user on a node: one sixteenth of [`REDIS_POSTS_MAX`]. Without it: 100 sockets of
+/// [`POSTS_PER_SOCKET`], 6,400, which is more than a node may have. Beyond it each socket has one on its way and waits.
+pub const POSTS_PER_USER: u32 = 256;
+
 /// Commands under way to Redis at once; more are refused as if it were away.
 pub const REDIS_IN_FLIGHT_MAX: usize = 4_096;
 
@@ -401,6 +448,10 @@ pub const CHAT_UNTOLD_MAX: usize = 10_000;
 /// Milliseconds between two such tries.
 pub const CHAT_UNTOLD_RETRY_MS: u64 = 500;
 
+/// Incidents, and likewise emergencies, whose rooms a socket enters by itself; the latest. With 100 sockets: 100,000 entries
+/// of one user, in no more than 1,000 rooms.
+pub const PARTICIPATIONS_MAX: usize = 1_000;
+
 /// Milliseconds between two tries to find a socket's participations while the records are away.
 pub const AUTO_JOIN_RETRY_MS: u64 = 1_000;
 
@@ -450,7 +501,7 @@ pub const TIME_AHEAD_MAX_MS: u64 = 300_000;
 /// Messages of one room that wait while somebody enters it; what is more is read from the records.
 pub const CHAT_ARRIVED_MAX: usize = 1_024;
 
-/// Open questions (events whose receivers are asked for acks) of one socket.
+/// Open questions (events whose receivers are asked for acks) of one socket. See [`QUESTIONS_PER_USER`].
 pub const QUESTIONS_PER_SOCKET: u32 = 32;
 
 /// Values, timers and places of one map that a node alone keeps for its apps; more are refused.
@@ -551,8 +602,14 @@ pub const CALL_CHECK_MS: u64 = 5_000;
 /// Calls that are looked after at once.
 pub const CALLS_AT_ONCE: u32 = 100;
 
-/// Users whose presence may be asked for at once, or watched by one socket (contract, "care").
+/// Users whose presence may be asked for at once, or watched by one socket (contract, "care"). With Redis each costs a
+/// command, so asking counts by the number of users: 1,000 a second of one user for long. With 100 sockets: see
+/// [`WATCHED_PER_USER_MAX`].
 pub const PRESENCE_USERS_MAX: usize = 500;
+
+/// Users whose presence all sockets of one user watch together on a node. With 100 sockets that watch 500 each: 2,000
+/// rooms and 50,000 entries in them.
+pub const WATCHED_PER_USER_MAX: usize = 2_000;
 
 /// Users whose presence is asked for from Redis at once.
 pub const PRESENCE_AT_ONCE: usize = 32;

@@ -12,12 +12,13 @@ mod state;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::ids::SessionId;
+use shared::limits::OUTBOX_FREE_BYTES;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +34,12 @@ pub struct OutboxLimits {
     pub bytes: usize,
     /// Packets that may wait.
     pub packets: usize,
+}
+
+/// What the outboxes of one user hold together, beyond what each may hold without asking.
+#[derive(Debug, Default)]
+pub(crate) struct Quota {
+    bytes: AtomicUsize,
 }
 
 /// A bounded queue towards one session.
@@ -91,6 +98,11 @@ impl Outbox {
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// What waits here counts for a user from now on. The first of a session's users stays.
+    pub(crate) fn counts_for(&self, quota: &Arc<Quota>) {
+        self.state.lock().quota.get_or_insert_with(|| Arc::clone(quota));
     }
 
     /// Queues whole packets and sees to it that they are written soon. Never waits.
@@ -153,16 +165,38 @@ impl Outbox {
         }
         // A single item is as large as its maker allows; only what piles up is the client's fault.
         if self.is_over(state, added) && state.first.is_some() {
-            state.overflow();
-            Stats::add(&self.shared.stats.overflows, 1);
-            // When the channel is full the session is found by its next deadline.
-            let _ = self.shared.overflowed.try_send(self.session);
-            return false;
+            return self.overflow(state);
         }
         state.bytes += added.0;
         state.packets += added.1;
         state.insert_last(Queued { wire, packets });
+        if state.bytes > OUTBOX_FREE_BYTES && self.is_over_quota(state) {
+            return self.overflow(state);
+        }
         !state.blocked
+    }
+
+    /// Ends the queue and reports the session; nothing is to be written.
+    fn overflow(&self, state: &mut State) -> bool {
+        state.overflow();
+        Stats::add(&self.shared.stats.overflows, 1);
+        // When the channel is full the session is found by its next deadline.
+        let _ = self.shared.overflowed.try_send(self.session);
+        false
+    }
+
+    /// Whether all outboxes of the user together hold too much, and this one is among those that do.
+    fn is_over_quota(&self, state: &mut State) -> bool {
+        let per_outbox = self.shared.limits.bytes;
+        state.charge();
+        if per_outbox == 0 || !state.is_quota_used_up(per_outbox) {
+            return false;
+        }
+        if matches!(state.sink, Sink::Stream(_)) && !state.blocked {
+            // As above: who takes it is not slow.
+            state.write_out(&self.shared.stats);
+        }
+        state.bytes > OUTBOX_FREE_BYTES && state.is_quota_used_up(per_outbox)
     }
 
     /// Whether so many bytes and packets more are too many.
@@ -389,6 +423,42 @@ mod tests {
         assert!(!outbox.has_overflowed());
         outbox.push(Bytes::from_static(b"7"), 1);
         assert!(outbox.has_overflowed());
+    }
+
+    #[test]
+    fn the_outboxes_of_one_user_are_bounded_together() {
+        let (limits, packet) =
+            (OutboxLimits { bytes: 1 << 20, packets: 0 }, Bytes::from(vec![b'x'; 1 << 19]));
+        let (overflowed, mut receiver) = mpsc::channel(64);
+        let stats = Arc::new(Stats::new(crate::stats::Distributions::ignored()));
+        let shared = Arc::new(OutboxShared { limits, overflowed, stats });
+        let node = shared::ids::NodeId::from_random([0; 4]);
+        let quota = Arc::<Quota>::default();
+        let outbox = |at: u8| {
+            let session = SessionId::new(node, [at; 16]);
+            let outbox = Outbox::new(session, Arc::clone(&shared), Arc::new(Courier::default()));
+            outbox.counts_for(&quota);
+            outbox
+        };
+        let outboxes: Vec<_> = (0..40).map(outbox).collect();
+        for outbox in &outboxes {
+            outbox.push(packet.clone(), 1);
+        }
+        let (kept, ended): (Vec<_>, Vec<_>) = outboxes.iter().partition(|outbox| !outbox.has_overflowed());
+        assert_eq!(quota.bytes.load(Ordering::Relaxed), kept.len() * (packet.len() - OUTBOX_FREE_BYTES));
+        assert!(quota.bytes.load(Ordering::Relaxed) <= shared::limits::USER_OUTBOXES_FACTOR << 20);
+        assert!(kept.len() >= 16 && ended.len() >= 16, "{} kept", kept.len());
+        assert_eq!(receiver.try_recv(), Ok(ended[0].session()));
+        // What is taken makes room, and what is small always has it.
+        assert!(matches!(kept[0].poll_packets(Waker::noop()), Polled::Packets(_)));
+        let next = outbox(99);
+        next.push(packet.clone(), 1);
+        outboxes.iter().filter(|outbox| !outbox.has_overflowed()).for_each(|outbox| {
+            outbox.push(Bytes::from_static(b"small"), 1);
+        });
+        assert!(!next.has_overflowed());
+        drop((outboxes, next));
+        assert_eq!(quota.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

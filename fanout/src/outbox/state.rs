@@ -2,14 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
+use shared::limits::{OUTBOX_FREE_BYTES, USER_OUTBOXES_FACTOR};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
 
+use super::Quota;
 use crate::stats::Stats;
 
 /// Slices of one vectored write; what is more waits for the next turn of the loop.
@@ -48,6 +52,17 @@ pub(super) struct State {
     pub(super) rest: VecDeque<Queued>,
     pub(super) task: Option<Waker>,
     pub(super) blocked_since: Option<Instant>,
+    /// What the user's outboxes hold together.
+    pub(super) quota: Option<Arc<Quota>>,
+    /// What of it this one holds.
+    charged: usize,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.bytes = 0;
+        self.charge();
+    }
 }
 
 impl State {
@@ -65,6 +80,34 @@ impl State {
             rest: VecDeque::new(),
             task: None,
             blocked_since: None,
+            quota: None,
+            charged: 0,
+        }
+    }
+
+    /// Has the user's quota know what waits here beyond `OUTBOX_FREE_BYTES`. To be called after `bytes` has grown beyond
+    /// that, and after it has shrunk.
+    pub(super) fn charge(&mut self) {
+        let Some(quota) = &self.quota else { return };
+        let due = self.bytes.saturating_sub(OUTBOX_FREE_BYTES);
+        if due > self.charged {
+            quota.bytes.fetch_add(due - self.charged, Ordering::Relaxed);
+        } else if due < self.charged {
+            quota.bytes.fetch_sub(self.charged - due, Ordering::Relaxed);
+        }
+        self.charged = due;
+    }
+
+    /// Whether the user's outboxes hold more than they may, where one may hold `per_outbox`.
+    pub(super) fn is_quota_used_up(&self, per_outbox: usize) -> bool {
+        let max = per_outbox.saturating_mul(USER_OUTBOXES_FACTOR);
+        self.quota.as_ref().is_some_and(|quota| quota.bytes.load(Ordering::Relaxed) > max)
+    }
+
+    /// As [`Self::charge`], where `bytes` can only have shrunk.
+    fn discharge(&mut self) {
+        if self.charged != 0 {
+            self.charge();
         }
     }
 
@@ -94,6 +137,7 @@ impl State {
         self.bytes = 0;
         self.packets = 0;
         self.written = 0;
+        self.discharge();
         let first = self.first.take();
         let rest = std::mem::take(&mut self.rest);
         first.into_iter().chain(rest).map(|item| item.wire).collect()
@@ -109,6 +153,7 @@ impl State {
         }
         self.bytes = self.first.as_ref().map_or(0, |first| first.wire.len() - self.written);
         self.packets = self.first.as_ref().map_or(0, |first| first.packets as usize);
+        self.discharge();
         self.wake();
     }
 
@@ -200,6 +245,7 @@ impl State {
         }
         self.written = left;
         self.packets -= packets;
+        self.discharge();
         if self.first.is_none() && self.rest.capacity() > SLICES_MAX {
             // A backlog is over; its room is given back.
             self.rest = VecDeque::new();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::cluster::{ClusterPresence, Table};
 use super::neighbours::Peer;
 use super::store::{Kept, Share};
-use super::{Counted, RoomCount};
+use super::{Counted, RoomCount, SCANNED_PER_USER};
 use crate::error::FanoutError;
 
 /// How often a room is read before its count is given up, when each time a lease was lost meanwhile.
@@ -127,6 +127,64 @@ impl ClusterPresence {
         self.members_of(&shares, room).await
     }
 
+    /// Some members of a room, each user once and at most `users` of them, and how many there are. What is read does not
+    /// grow with the room, but for the count of users where several nodes have some, and that is read once for all who
+    /// ask at the same time.
+    pub(crate) async fn first_members(
+        &self,
+        room: &str,
+        users: usize,
+    ) -> Result<(Vec<Kept>, RoomCount), FanoutError> {
+        let asked = Instant::now();
+        let shares = self.living_shares(room).await?;
+        let (mut found, mut seen, mut is_whole) = (Vec::new(), HashSet::new(), true);
+        for share in &shares {
+            if seen.len() >= users {
+                is_whole = false;
+                break;
+            }
+            let enough = (users - seen.len()) * SCANNED_PER_USER;
+            let members = self.store.some_members(&share.incarnation, room, enough).await?;
+            is_whole &= members.len() >= share.sockets;
+            for member in members {
+                if seen.contains(&member.user) {
+                    continue;
+                }
+                if seen.len() >= users {
+                    is_whole = false;
+                    break;
+                }
+                seen.insert(member.user.clone());
+                found.push(member);
+            }
+        }
+        let has_twins = has_twins(&shares);
+        let count = match &*shares {
+            _ if has_twins => self.count_now(room).await?.0,
+            [only] => RoomCount { sockets: only.sockets, users: only.users },
+            several => {
+                let sockets = several.iter().map(|share| share.sockets).sum();
+                let users = if is_whole { seen.len() } else { self.users_since(asked, room).await? };
+                RoomCount { sockets, users }
+            }
+        };
+        Ok((found, count))
+    }
+
+    /// How many distinct users a room has, read after `asked`. Who asks while it is read waits, and all who waited get the
+    /// answer of one more reading.
+    async fn users_since(&self, asked: Instant, room: &str) -> Result<usize, FanoutError> {
+        let at = usize::try_from(self.hasher.hash_one(room)).unwrap_or_default() % self.unions.len();
+        let mut last = self.unions[at].lock().await;
+        if let Some(last) = last.as_ref().filter(|last| last.room == room && last.read >= asked) {
+            return Ok(last.users);
+        }
+        let read = Instant::now();
+        let users = self.count_now(room).await?.0.users;
+        *last = Some(Union { room: room.to_owned(), read, users });
+        Ok(users)
+    }
+
     async fn members_of(&self, shares: &[Share], room: &str) -> Result<Vec<Kept>, FanoutError> {
         let mut members = Vec::new();
         for share in shares {
@@ -191,6 +249,14 @@ impl ClusterPresence {
         });
         told.await.unwrap_or(Err(FanoutError::Unavailable))
     }
+}
+
+/// How many distinct users a room had when that was read.
+#[derive(Debug)]
+pub(super) struct Union {
+    room: String,
+    read: Instant,
+    users: usize,
 }
 
 /// Whether a node has members under two incarnations: it is registering anew.

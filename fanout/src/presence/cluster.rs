@@ -27,6 +27,7 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard, mpsc};
 use tokio::time::Instant;
 
 use super::RoomCount;
+use super::census::Union;
 use super::lingering::{Lingering, Waiting};
 use super::neighbours::Neighbours;
 use super::store::{Kept, LeftRoom, Store};
@@ -99,6 +100,8 @@ pub(crate) struct ClusterPresence {
     to_tell_added: Notify,
     /// What rooms counted last, and when that was asked.
     pub(super) counts: DashMap<String, (Instant, RoomCount)>,
+    /// The users last counted over several nodes, by a hash of the room.
+    pub(super) unions: Box<[tokio::sync::Mutex<Option<Union>>]>,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -152,6 +155,7 @@ impl ClusterPresence {
             to_tell: Mutex::default(),
             to_tell_added: Notify::new(),
             counts: DashMap::new(),
+            unions: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
             stats,
         }
     }

@@ -1,6 +1,7 @@
 //! Who is in a room, and when a user enters it first and leaves it last.
 //!
-//! Nothing is counted up and down: every answer is read from the set of members, so it cannot drift.
+//! In the store nothing is counted up and down: every answer is read from the set of members, so it cannot drift. On a node
+//! a user's sockets in a room are a number, changed under the user's lock together with the members ([`crate::registry`]).
 
 mod census;
 pub(crate) mod cluster;
@@ -38,6 +39,18 @@ pub struct Left {
     pub was_member: bool,
     /// No socket of the user is in the room any more.
     pub last_of_user: bool,
+}
+
+/// Sockets that are looked at to list one user: so many of a user's may be in one room and others still be found.
+pub(crate) const SCANNED_PER_USER: usize = 10;
+
+/// Some members of a room, each user once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstMembers {
+    /// Each of another user.
+    pub members: Vec<Member>,
+    /// How many there are in all.
+    pub count: RoomCount,
 }
 
 /// A socket in a room.

@@ -250,6 +250,15 @@ impl Store {
         on_store!(self, store => store.members(inc, room))
     }
 
+    /// At least `enough` of the members that an incarnation has in a room, or all.
+    pub(crate) async fn some_members(&self, inc: &str, room: &str, enough: usize) -> Answer<Vec<Kept>> {
+        match self {
+            Self::Redis(store) => store.scan_members(inc, room, enough).await,
+            #[cfg(test)]
+            Self::Model(store) => store.members(inc, room).await,
+        }
+    }
+
     /// Keeps an incarnation's keys in a room from expiring.
     pub(crate) async fn touch(&self, inc: &str, room: &str) -> Answer<()> {
         on_store!(self, store => store.touch(inc, room))
@@ -437,11 +446,16 @@ impl RedisStore {
     }
 
     async fn members(&self, inc: &str, room: &str) -> Answer<Vec<Kept>> {
+        self.scan_members(inc, room, MEMBERS_READ_MAX).await
+    }
+
+    async fn scan_members(&self, inc: &str, room: &str, enough: usize) -> Answer<Vec<Kept>> {
+        let count = enough.min(1_000);
         let key = format!("{}m:{inc}", self.base(room));
         let (mut members, mut cursor) = (Vec::new(), 0_u64);
         loop {
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(&key).arg(cursor).arg("COUNT").arg(1_000);
+            scan.arg(&key).arg(cursor).arg("COUNT").arg(count);
             let (next, flat): (u64, Vec<String>) = self.commands.query_long(&scan).await?;
             let (pairs, _) = flat.as_chunks::<2>();
             members.extend(pairs.iter().filter_map(|[socket, value]| {
@@ -449,7 +463,7 @@ impl RedisStore {
                 Some(Kept { socket: socket.clone(), user: user.to_owned(), info: info.to_owned() })
             }));
             cursor = next;
-            if cursor == 0 || members.len() >= MEMBERS_READ_MAX {
+            if cursor == 0 || members.len() >= enough {
                 break;
             }
         }

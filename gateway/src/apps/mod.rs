@@ -131,6 +131,18 @@ impl App {
         }
     }
 
+    /// What one of its events costs the node, in units of its user's budget: a plain one is 1, and none is more than
+    /// `USER_EVENTS_FACTOR`, so that a user with one socket meets no other limit than that socket's.
+    pub(crate) fn weight(&self, event: &str) -> u32 {
+        match self {
+            Self::Chat(_) => chat::weight(event),
+            Self::Care(_) => care::weight(event),
+            Self::Relay(_) => relay::weight(event),
+            // Records are asked.
+            Self::Emergencies(_) | Self::Sos(_) => 5,
+        }
+    }
+
     pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         match self {
             Self::Sos(sos) => sos::on_event(sos, socket, &event),

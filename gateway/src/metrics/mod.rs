@@ -46,6 +46,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     EventsPerSecond,
+    EventsOfUser,
     ControlFrames,
     IgnoredPackets,
     Connects,
@@ -61,6 +62,7 @@ pub(crate) enum Limit {
     PasswordHashes,
     Questions,
     UserRate,
+    WatchedPerUser,
 }
 
 /// What became of a request for push notifications, or of one try.
@@ -82,8 +84,9 @@ impl Push {
 }
 
 impl Limit {
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 18] = [
         (Self::EventsPerSecond, "events_per_second"),
+        (Self::EventsOfUser, "events_of_user"),
         (Self::ControlFrames, "control_frames"),
         (Self::IgnoredPackets, "ignored_packets"),
         (Self::Connects, "connects"),
@@ -99,6 +102,7 @@ impl Limit {
         (Self::PasswordHashes, "password_hashes"),
         (Self::Questions, "questions"),
         (Self::UserRate, "user_rate"),
+        (Self::WatchedPerUser, "watched_per_user"),
     ];
 }
 

@@ -132,6 +132,7 @@ impl Namespaces {
                 encode_connect_error(namespace, "Too many connections", Some(&data))
             }
             FanoutError::TooManyRooms
+            | FanoutError::TooManyWatched
             | FanoutError::Gone
             | FanoutError::Unavailable
             | FanoutError::BadPacket
@@ -141,7 +142,8 @@ impl Namespaces {
         })?;
         tracing::debug!(socket = %id, user = %claims.user, namespace, "socket connected");
         let reply = encode_connect(namespace, id.as_str());
-        Ok((Arc::new(Socket::new(local, claims)), reply))
+        let share = self.users.share(&claims.user);
+        Ok((Arc::new(Socket::new(local, claims, share)), reply))
     }
 }
 

@@ -17,9 +17,13 @@ use crate::error::AppError;
 use crate::metrics::{self, Limit, Outcome};
 use crate::socket::{Admitted, Socket};
 use crate::text::json;
+use crate::users::units;
 
 /// The event that extends a socket's life; no app's.
 pub(crate) const REFRESH: &str = "auth:refresh";
+
+/// What it weighs: a signature is verified, and every room looked at.
+const REFRESH_WEIGHT: u32 = 10;
 
 /// An event as it came.
 #[derive(Debug)]
@@ -30,21 +34,36 @@ pub(crate) struct Called<'a> {
     pub(crate) attachments: Vec<Bytes>,
 }
 
+impl Called<'_> {
+    fn bytes(&self) -> usize {
+        let args: usize = self.args.raw.iter().map(|raw| raw.len()).sum();
+        args + self.attachments.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
 impl Namespaces {
     /// Brings an event to its app. The next event of the session waits until the work is done.
     pub(crate) fn dispatch(self: &Arc<Self>, socket: &Arc<Socket>, called: Called<'_>) -> Work {
         let Some(mounted) = self.by_name.get(socket.namespace()) else { return Work::None };
-        let app = mounted.by_event.get(&*called.name);
+        let (app, weight) = match mounted.by_event.get(&*called.name) {
+            Some((app, weight)) => (Some(app), *weight),
+            None => (None, if called.name == REFRESH { REFRESH_WEIGHT } else { 1 }),
+        };
         let caller = Caller {
             socket: Arc::clone(socket),
             ack: called.ack,
             app: app.map(crate::apps::App::name).or(mounted.first_app()),
         };
         if let Some(rate) = self.event_rate {
-            match socket.admit(rate, self.event_burst) {
+            match socket.admit(rate, self.event_burst, units(weight, called.bytes())) {
                 Admitted::Yes => {}
-                Admitted::No => {
-                    metrics::get().rate_limited(Limit::EventsPerSecond);
+                refused @ (Admitted::No | Admitted::NotForUser) => {
+                    let of_user = refused == Admitted::NotForUser;
+                    metrics::get().rate_limited(if of_user {
+                        Limit::EventsOfUser
+                    } else {
+                        Limit::EventsPerSecond
+                    });
                     let error = AppError::Limited("Rate limit exceeded".into(), 1);
                     return Work::reply(caller.answer(Err(error)));
                 }

@@ -23,6 +23,7 @@ use crate::close::CloseReason;
 use crate::context::Context;
 use crate::limiter::{Meters, Rate};
 use crate::socket::Socket;
+use crate::users::Users;
 pub(crate) use access::Unreviewed;
 pub(crate) use connect::Handshake;
 pub(crate) use describe::describe;
@@ -51,6 +52,7 @@ pub(crate) struct Namespaces {
     renewals: Meters<UserId>,
     unreviewed: Unreviewed,
     resubscribed: Notify,
+    users: Users,
 }
 
 /// One namespace.
@@ -58,7 +60,8 @@ pub(crate) struct Namespaces {
 pub(crate) struct Mounted {
     name: Namespace,
     apps: Vec<App>,
-    by_event: HashMap<&'static str, App>,
+    /// The app of each event, and what one weighs.
+    by_event: HashMap<&'static str, (App, u32)>,
     auth_errors: AuthErrors,
 }
 
@@ -73,7 +76,8 @@ pub(crate) struct Collision {
 }
 
 impl Namespaces {
-    /// Mounts `apps`; `events_per_second` may come from one socket, four times as many at once.
+    /// Mounts `apps`; `events_per_second` may come from one socket, four times as many at once. What all sockets of a user
+    /// may do follows from it ([`Users`]).
     ///
     /// # Errors
     /// [`Collision`].
@@ -99,7 +103,8 @@ impl Namespaces {
         let event_rate = Rate::new(events_per_second, event_burst);
         let renewals = Meters::new(Rate::new(RENEWALS_PER_SECOND, RENEWALS_BURST), RATED_USERS_MAX);
         let (unreviewed, resubscribed) = (Unreviewed::default(), Notify::new());
-        Ok(Self { context, by_name, event_rate, event_burst, renewals, unreviewed, resubscribed })
+        let users = Users::new(events_per_second);
+        Ok(Self { context, by_name, event_rate, event_burst, renewals, unreviewed, resubscribed, users })
     }
 
     /// What apps may use.
@@ -170,7 +175,7 @@ impl Namespaces {
 impl Mounted {
     fn add(&mut self, app: App) -> Result<(), Collision> {
         for event in app.events() {
-            if let Some(other) = self.by_event.insert(event, app.clone()) {
+            if let Some((other, _)) = self.by_event.insert(event, (app.clone(), app.weight(event))) {
                 return Err(Collision {
                     namespace: self.name.clone(),
                     event,

@@ -183,6 +183,8 @@ pub struct Limits {
 /// Settings of apps.
 #[derive(Debug, Clone)]
 pub struct AppsConfig {
+    /// Calls a minute that one user may begin; 0: no limit.
+    pub calls_per_minute: u32,
     /// How long a call rings.
     pub call_ring: Duration,
     /// How long a user without a socket is not told to be offline.

@@ -104,6 +104,11 @@ pub const SETTINGS: &[Setting] = &[
         "3s",
         "How long `user_left` waits after a lost connection for the user to come back.",
     ),
+    setting(
+        "calls_per_minute",
+        "10",
+        "Calls of `care` a minute that one user may begin, as many at once; one user is called by another three tenths as often, and by all twice as often; 0: no limit.",
+    ),
     setting("call_ring", "30s", "How long a call of `care` rings before it is missed."),
     setting(
         "presence_grace",

@@ -247,6 +247,7 @@ impl Reader<'_> {
     }
 
     fn apps(&mut self) -> Option<AppsConfig> {
+        let calls_per_minute = self.read("calls_per_minute", parse::number);
         let call_ring = self.read("call_ring", parse::duration);
         let presence_grace = self.read("presence_grace", parse::duration);
         let presence_away = self.read("presence_away", parse::duration);
@@ -256,6 +257,7 @@ impl Reader<'_> {
             Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url: SecretUrl::new(url), secret })
         });
         Some(AppsConfig {
+            calls_per_minute: u32::try_from(calls_per_minute?).unwrap_or(u32::MAX),
             call_ring: call_ring?,
             presence_grace: presence_grace?,
             presence_away: presence_away?,

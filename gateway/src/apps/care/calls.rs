@@ -32,6 +32,9 @@ use crate::socket::{self, Socket};
 /// The event that rings.
 const INCOMING: &str = "call:incoming";
 
+const CALLER_BUSY: &str = "You are already in a call";
+const RECIPIENT_BUSY: &str = "User is busy";
+
 /// How often a step is tried that meets others of the same call.
 const STEPS_TRIED: usize = 5;
 
@@ -210,6 +213,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
     if new.recipient == claims.user {
         return Err(AppError::BadInput("Recipient must be another user".into()));
     }
+    care.rates.call(&claims.user, &new.recipient)?;
     let now = now_ms();
     let ring = u64::try_from(care.context.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
     let call = Call {
@@ -238,8 +242,11 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
             let announcements = [incoming.sequenced(call.began())];
             match records.run(store::begin(records.pool(), &call, &announcements)).await? {
                 Begun::Yes => {}
-                Begun::CallerBusy => return Err(AppError::WrongState("You are already in a call".into())),
-                Begun::RecipientBusy => return Err(AppError::WrongState("User is busy".into())),
+                busy => {
+                    care.rates.did_not_ring(&call.caller, &call.recipient);
+                    let whose = if busy == Begun::CallerBusy { CALLER_BUSY } else { RECIPIENT_BUSY };
+                    return Err(AppError::WrongState(whose.into()));
+                }
             }
             let realtime = care.context.announcer.tell(&announcements).await;
             Ok(Reply::success(&Called { call_id: &call.id, realtime: if_late(realtime) }))
@@ -302,6 +309,7 @@ pub(super) async fn end(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> H
 
 /// Brings something of WebRTC to the other party's socket of the call.
 pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, signal: &RawValue) -> Handled {
+    care.rates.signal(socket.user())?;
     let call = care.call_of(id, socket.user()).await?;
     let next = call.state.after(Happening::Signal).map_err(refused)?;
     let is_caller = call.caller == *socket.user();

@@ -5,13 +5,13 @@ use super::call_events::{
     Accepted, AnsweredElsewhere, Ended, Incoming, Missed, Rejected, Signalled, Stepped, SteppedToEnd,
 };
 use super::events::{
-    CallBody, HistoryBody, InitiateBody, NotificationBody, PageBody, ReadBody, RejectBody, RoomBody,
-    SendBody, SignalBody, StatusBody, UsersBody, UsersOrAllBody,
+    CallBody, HistoryBody, InitiateBody, NotificationBody, PageBody, ParticipantsBody, ReadBody, RejectBody,
+    RoomBody, SendBody, SignalBody, StatusBody, UsersBody, UsersOrAllBody,
 };
 use super::messages::{Conversations, Found, Message, Sent, StatusChanged, Updated};
 use super::notifications::{AllRead, Listed, Notification, Unread};
 use super::presence::{Presences, StatusSet, Subscribed};
-use super::rooms::{Joined, Left, Typing, UserMoved};
+use super::rooms::{Joined, Left, Participants, Typing, UserMoved};
 use super::status::Shown;
 use crate::announce::Identified;
 use crate::apps::{Ack, Done};
@@ -33,6 +33,7 @@ const ONLY_RECIPIENT: &str = "Only the recipient may do this";
 const OTHERS_ONLY: &str = "Recipient must be another user";
 const USERS: [&str; 3] = ["Expected {userIds}", "Too many userIds (max 500)", "Invalid userId"];
 const TOO_MANY: &str = "Too many requests";
+const NOT_IN: &str = "You must join the room first";
 const BOTH: &str = "both parties' sockets";
 
 /// Describes the events.
@@ -70,7 +71,15 @@ fn rooms(section: &mut Section) {
             .payload::<RoomBody>()
             .ack::<Ack<Joined<'_>>>()
             .refuse_all(&ROOM)
-            .refuse_all(&[NO_ACCESS, TOO_MANY]),
+            .refuse_all(&[NO_ACCESS, TOO_MANY, "Too many rooms"]),
+    );
+    section.event(
+        Event::from_client("room:participants", "Lists who is in a room that the socket is in.")
+            .detail("Page by page: `after` is the last user of the page before.")
+            .payload::<ParticipantsBody>()
+            .ack::<Ack<Participants<'_>>>()
+            .refuse_all(&["Expected {roomId, after?, limit?}", "Invalid after", ROOM[1]])
+            .refuse_all(&[NO_ACCESS, NOT_IN, TOO_MANY]),
     );
     section.event(
         Event::from_client("room:leave", "Leaves a room.")
@@ -106,7 +115,7 @@ fn typing(section: &mut Section) {
                 .payload::<RoomBody>()
                 .ack::<Done>()
                 .refuse_all(&ROOM)
-                .refuse_all(&[NO_ACCESS, "You must join the room first"]),
+                .refuse_all(&[NO_ACCESS, NOT_IN, TOO_MANY]),
         );
         section.event(Event::to_client(name, told).to("the others in the room").payload::<Typing<'_>>());
     }
@@ -133,6 +142,7 @@ fn messages(section: &mut Section) {
                 "clientMessageId was used for something else",
                 OTHERS_ONLY,
                 NO_ACCESS,
+                TOO_MANY,
             ]),
     );
     section.event(
@@ -143,7 +153,7 @@ fn messages(section: &mut Section) {
             )
             .payload::<ReadBody>()
             .ack::<Ack<Updated>>()
-            .refuse_all(&["Expected {messageIds}", "Invalid messageIds: expected 1 to 100 ids"]),
+            .refuse_all(&["Expected {messageIds}", "Invalid messageIds: expected 1 to 100 ids", TOO_MANY]),
     );
 }
 
@@ -155,7 +165,7 @@ fn pages_of_messages(section: &mut Section) {
             .ack::<Ack<Found>>()
             .refuse_all(&PEER)
             .refuse_all(&PAGE)
-            .refuse_all(&[OTHERS_ONLY, NO_ACCESS, "Message not found"]),
+            .refuse_all(&[OTHERS_ONLY, NO_ACCESS, "Message not found", TOO_MANY]),
     );
     section.event(
         Event::from_client("message:conversations", "Asks for the user's conversations.")
@@ -199,6 +209,7 @@ fn calls(section: &mut Section) {
                 OTHERS_ONLY,
                 "You are already in a call",
                 "User is busy",
+                "Too many calls, try again later",
             ]),
     );
     section.event(
@@ -231,7 +242,8 @@ fn signals(section: &mut Section) {
             .payload::<SignalBody>()
             .ack::<Done>()
             .refuse_all(&CALL)
-            .refuse_all(&["Expected {callId, signal}", "Signal too large", "Call is not active", OVER]),
+            .refuse_all(&["Expected {callId, signal}", "Signal too large", "Call is not active", OVER])
+            .refuse(TOO_MANY),
     );
     section.event(
         Event::to_client("call:signal", "Something of WebRTC.")
@@ -292,6 +304,7 @@ fn presence(section: &mut Section) {
                 "Invalid status: expected online, away or busy",
                 "customStatus too long (max 128 characters)",
                 "customStatus contains a null character",
+                TOO_MANY,
             ]),
     );
     section.event(
@@ -308,7 +321,11 @@ fn subscriptions(section: &mut Section) {
             .payload::<UsersBody>()
             .ack::<Ack<Subscribed>>()
             .refuse_all(&USERS)
-            .refuse_all(&[TOO_MANY, "Too many subscriptions (max 500)"]),
+            .refuse_all(&[
+                TOO_MANY,
+                "Too many subscriptions (max 500)",
+                "Too many subscriptions (max 2000 of all your devices)",
+            ]),
     );
     section.event(
         Event::from_client("presence:unsubscribe", "Watches these users no more, or nobody.")
@@ -326,7 +343,8 @@ fn notifications(section: &mut Section) {
             .detail("The argument may be left out.")
             .payload::<PageBody>()
             .ack::<Ack<Listed>>()
-            .refuse_all(&PAGE),
+            .refuse_all(&PAGE)
+            .refuse(TOO_MANY),
     );
     section.event(
         Event::to_client("notification:new", "A notification, by a backend.")

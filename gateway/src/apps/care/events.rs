@@ -1,5 +1,7 @@
 //! Events of clients, decoded and checked (document 004, "Client → Server").
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -21,6 +23,7 @@ use crate::text::bounded;
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] = &[
     "room:join",
+    "room:participants",
     "room:leave",
     "typing:start",
     "typing:stop",
@@ -80,6 +83,14 @@ pub(super) struct Page {
     pub(super) unread_only: bool,
 }
 
+/// `room:participants`.
+#[derive(Debug)]
+pub(super) struct OfRoom {
+    pub(super) room: RoomId,
+    pub(super) after: Option<UserId>,
+    pub(super) limit: usize,
+}
+
 /// `call:initiate`.
 #[derive(Debug)]
 pub(super) struct NewCall {
@@ -92,6 +103,7 @@ pub(super) struct NewCall {
 #[derive(Debug)]
 pub(super) enum ClientEvent {
     RoomJoin(RoomId),
+    Participants(OfRoom),
     RoomLeave(RoomId),
     TypingStart(RoomId),
     TypingStop(RoomId),
@@ -120,6 +132,19 @@ pub(super) enum ClientEvent {
 pub(super) struct RoomBody {
     #[schemars(with = "Name")]
     room_id: String,
+}
+
+/// A page of a room's participants.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ParticipantsBody {
+    #[schemars(with = "Name")]
+    room_id: String,
+    /// The user after whom the page begins; from the first on unless sent.
+    #[schemars(with = "Option<Name>")]
+    after: Option<String>,
+    /// 1 to 100, clamped; 100 unless asked for.
+    limit: Option<i64>,
 }
 
 /// Whom a message is for, or which conversation is meant: exactly one of these.
@@ -281,6 +306,7 @@ impl ClientEvent {
         let room = || RoomId::parse(&expect::<RoomBody>(args, "Expected {roomId}")?.room_id);
         Ok(match name {
             "room:join" => Self::RoomJoin(room()?),
+            "room:participants" => Self::Participants(participants(args)?),
             "room:leave" => Self::RoomLeave(room()?),
             "typing:start" => Self::TypingStart(room()?),
             "typing:stop" => Self::TypingStop(room()?),
@@ -327,6 +353,17 @@ impl ClientEvent {
             _ => Self::UnreadCount,
         })
     }
+}
+
+fn participants(args: &Args<'_>) -> Result<OfRoom, AppError> {
+    let body: ParticipantsBody = expect(args, "Expected {roomId, after?, limit?}")?;
+    let most = i64::from(PAGE_MAX);
+    let limit = body.limit.unwrap_or(most).clamp(1, most);
+    Ok(OfRoom {
+        room: RoomId::parse(&body.room_id)?,
+        after: body.after.map(|after| user(&after, "Invalid after")).transpose()?,
+        limit: usize::try_from(limit).unwrap_or(1),
+    })
 }
 
 /// Exactly one of the three.
@@ -425,14 +462,9 @@ fn users(args: &Args<'_>) -> Result<Vec<UserId>, AppError> {
     if ids.len() > PRESENCE_USERS_MAX {
         return Err(AppError::BadInput(format!("Too many userIds (max {PRESENCE_USERS_MAX})").into()));
     }
-    let mut users: Vec<UserId> = Vec::with_capacity(ids.len());
-    for id in &ids {
-        let user = user(id, "Invalid userId")?;
-        if !users.contains(&user) {
-            users.push(user);
-        }
-    }
-    Ok(users)
+    let mut seen = HashSet::with_capacity(ids.len());
+    let each = ids.iter().filter(|id| seen.insert(id.as_str()));
+    each.map(|id| user(id, "Invalid userId")).collect()
 }
 
 fn chosen(args: &Args<'_>) -> Result<Chosen, AppError> {

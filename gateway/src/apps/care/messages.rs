@@ -220,7 +220,11 @@ impl Care {
 /// Stores a message and sends it. Sent again under the same id of its sender, it is what it was.
 pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage) -> Handled {
     let claims = socket.claims();
+    care.rates.send(&claims.user)?;
     let conversation = care.conversation(&claims, &new.to).await?;
+    if let (None, Some(room)) = (&conversation.recipient, &conversation.room) {
+        socket.charge_room(&care.context, room.as_str());
+    }
     let at_ms = now_ms();
     let raw = |text: String| RawValue::from_string(text).map_err(|error| AppError::internal(&error));
     let message = Message {
@@ -313,6 +317,7 @@ pub(super) async fn told_later(care: &Care, announcement: &Announcement) {
 /// The user has read messages; their senders are told.
 pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) -> Handled {
     let claims = socket.claims();
+    care.rates.read(&claims.user, ids.len())?;
     let records = &care.context.records;
     let mut changes = Vec::with_capacity(ids.len());
     for id in &ids {
@@ -337,6 +342,7 @@ pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) ->
 /// A page of a conversation, oldest first. What its reader sees of it is delivered.
 pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -> Handled {
     let claims = socket.claims();
+    care.rates.list_records(&claims.user, asked.page.limit, 1)?;
     let conversation = care.conversation(&claims, &asked.of).await?;
     let records = &care.context.records;
     let before = match &asked.page.before {
@@ -372,7 +378,7 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
 
 /// The user's conversations, the last spoken in first.
 pub(super) async fn conversations(care: &Care, socket: &Socket, page: Page) -> Handled {
-    care.may_list(socket.user())?;
+    care.rates.list_records(socket.user(), page.limit, 3)?;
     let claims = socket.claims();
     let (records, user) = (&care.context.records, socket.user().as_str());
     let before = page.before.as_deref().unwrap_or(LAST_ID);

@@ -18,6 +18,7 @@ mod message_store;
 mod messages;
 mod notifications;
 mod presence;
+mod rates;
 mod room_id;
 mod rooms;
 mod status;
@@ -29,20 +30,18 @@ use fanout::{Gone, Left, Sequenced};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::ids::SocketId;
-use shared::limits::RATED_USERS_MAX;
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling, within};
+use super::{Event, Handled, Handling};
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
 use crate::describe::forms::Name;
-use crate::error::AppError;
-use crate::limiter::{Meters, Rate};
 use crate::socket::Socket;
 pub(crate) use describe::describe;
 use events::ClientEvent;
 pub(crate) use events::EVENTS;
 pub(crate) use notifications::{NewNotification, Notification};
+use rates::Rates;
 pub(crate) use room_id::ROOM_PREFIXES;
 
 /// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.
@@ -56,19 +55,15 @@ pub(crate) struct Care {
     presence: presence::Local,
     /// The call that rang last at each socket of this node, by when it began.
     rung: DashMap<SocketId, i64>,
-    /// Lists of other users that one user asks for.
-    lists: Meters<UserId>,
-    /// Rooms that one user enters: all of many devices at once, when they come back.
-    joins: Meters<UserId>,
+    rates: Rates,
 }
 
 impl Care {
     /// Makes the app, and starts what runs for it until the node stops.
     pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
-        let lists = Meters::new(Rate::new(20, 100), RATED_USERS_MAX);
-        let joins = Meters::new(Rate::new(100, 1_000), RATED_USERS_MAX);
         let (presence, rung) = (presence::Local::default(), DashMap::new());
-        let care = Arc::new(Self { context, namespace, presence, rung, lists, joins });
+        let rates = Rates::new(context.settings.calls_per_minute);
+        let care = Arc::new(Self { context, namespace, presence, rung, rates });
         let tasks = &care.context.tasks;
         tasks.spawn_until_stop(calls::look_after(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
@@ -84,16 +79,6 @@ impl Care {
     /// An event that the records owe.
     fn announcement(&self, to: Audience, event: &str, body: &impl Serialize) -> Announcement {
         Announcement::new(&self.context.announcer, &self.namespace, to, event, body)
-    }
-
-    /// Takes a unit of the rate at which a user may ask for lists of others.
-    fn may_list(&self, user: &UserId) -> Result<(), AppError> {
-        within(&self.lists, user)
-    }
-
-    /// Takes a unit of the rate at which a user may enter rooms.
-    fn may_join(&self, user: &UserId) -> Result<(), AppError> {
-        within(&self.joins, user)
     }
 }
 
@@ -115,6 +100,20 @@ struct Connected<'a> {
     user_id: &'a str,
 }
 
+/// What an event of this name weighs, where a plain one weighs 1.
+pub(crate) fn weight(event: &str) -> u32 {
+    match event {
+        "typing:start" | "typing:stop" => 1,
+        "room:join"
+        | "room:participants"
+        | "message:history"
+        | "message:conversations"
+        | "presence:get"
+        | "presence:subscribe" => 10,
+        _ => 5,
+    }
+}
+
 pub(crate) fn on_event(care: &Arc<Care>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
     presence::touch(care, socket.user());
     match ClientEvent::decode(&event.name, &event.args) {
@@ -126,6 +125,7 @@ pub(crate) fn on_event(care: &Arc<Care>, socket: &Arc<Socket>, event: &Event<'_>
 async fn handle(care: Arc<Care>, socket: Arc<Socket>, event: ClientEvent) -> Handled {
     match event {
         ClientEvent::RoomJoin(room) => rooms::join(&care, &socket, &room).await,
+        ClientEvent::Participants(page) => rooms::participants(&care, &socket, page).await,
         ClientEvent::RoomLeave(room) => rooms::leave(&care, &socket, &room).await,
         ClientEvent::TypingStart(room) => rooms::typing(&care, &socket, &room, true).await,
         ClientEvent::TypingStop(room) => rooms::typing(&care, &socket, &room, false).await,

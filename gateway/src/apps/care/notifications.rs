@@ -219,6 +219,7 @@ pub(super) async fn read(care: &Care, socket: &Socket, id: Option<String>) -> Ha
 /// A page of the user's notifications, newest first.
 pub(super) async fn list(care: &Care, socket: &Socket, page: Page) -> Handled {
     let (records, user) = (&care.context.records, socket.user());
+    care.rates.list_records(user, page.limit, 1)?;
     let unread_only = if page.unread_only { "AND is_read = 0" } else { "" };
     let sql = format!("{COLUMNS} WHERE user_id = $1 AND id < $2 {unread_only} ORDER BY id DESC LIMIT $3");
     let query = sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -404,12 +404,13 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppErro
 }
 
 pub(super) async fn get(care: &Arc<Care>, socket: &Socket, users: &[UserId]) -> Handled {
-    care.may_list(socket.user())?;
+    care.rates.list_users(socket.user(), users.len())?;
     Ok(Reply::success(&Presences { presences: shown(care, users).await? }))
 }
 
 pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen) -> Handled {
     let user = socket.user();
+    care.rates.set_status(user)?;
     let Chosen { mode, custom } = &chosen;
     change(care, user, |record| {
         record.is_on = true;
@@ -424,23 +425,24 @@ pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen
 
 /// A socket watches users, and is told what they are now.
 pub(super) async fn subscribe(care: &Arc<Care>, socket: &Arc<Socket>, users: &[UserId]) -> Handled {
-    care.may_list(socket.user())?;
+    care.rates.list_users(socket.user(), users.len())?;
     let fanout = &care.context.fanout;
-    let watched = fanout.watched(socket.local());
-    let is_watched = |user: &UserId| watched.iter().any(|room| *room == watchers(user));
-    let new = users.iter().filter(|user| !is_watched(user)).count();
-    if watched.len() + new > PRESENCE_USERS_MAX {
+    let watched: HashSet<Room> = fanout.watched(socket.local()).into_iter().collect();
+    let new: Vec<Room> = users.iter().map(watchers).filter(|room| !watched.contains(room)).collect();
+    if watched.len() + new.len() > PRESENCE_USERS_MAX {
         let say = format!("Too many subscriptions (max {PRESENCE_USERS_MAX})");
         return Err(AppError::Limited(say.into(), 1));
     }
     // Watched before they are looked at, so that no change lies between.
-    let rooms: Vec<Room> = users.iter().map(watchers).collect();
-    let watching: Vec<_> = rooms.iter().map(|room| fanout.watch(socket.local(), room)).collect();
-    for outcome in futures_util::future::join_all(watching).await {
-        outcome?;
+    let watching: Vec<_> = new.iter().map(|room| fanout.watch(socket.local(), room)).collect();
+    let outcomes = futures_util::future::join_all(watching).await;
+    if let Some(refused) = outcomes.into_iter().find_map(Result::err) {
+        // All of them or none.
+        new.iter().for_each(|room| fanout.unwatch(socket.local(), room.as_str()));
+        return Err(refused.into());
     }
     let presences = shown(care, users).await?;
-    Ok(Reply::success(&Subscribed { presences, subscribed: watched.len() + new }))
+    Ok(Reply::success(&Subscribed { presences, subscribed: watched.len() + new.len() }))
 }
 
 /// A socket watches these no more, or nobody.

@@ -1,16 +1,16 @@
 //! Rooms: entering and leaving, who is there, who types; and whom backends grant them.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use fanout::{Gone, Left as LeftRoom, Target};
+use fanout::{FirstMembers, Gone, Left as LeftRoom, Member, RoomCount, Target};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
-use shared::limits::MEMBERS_MAX;
+use shared::limits::PAGE_MAX;
 use shared::names::{Room, UserId};
 use sqlx::{AnyPool, Row as _};
 
+use super::events::OfRoom;
 use super::room_id::{Access, PRESENCE_PREFIX, RoomId};
 use super::{Care, call_store};
 use crate::apps::{Handled, Reply};
@@ -71,12 +71,41 @@ struct Participant<'a> {
 pub(super) struct Joined<'a> {
     #[schemars(with = "Name")]
     room_id: &'a str,
-    /// Each user once, the one who asks among them.
+    /// Each user once, the one who asks among them; 100 at most, in no order. The others: `room:participants`.
     participants: Vec<Participant<'a>>,
+    /// How many users there are.
+    count: usize,
+    /// Whether there are others than these.
+    has_more: bool,
     /// Where Redis is away: nobody knows who is on the other nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "True")]
     stale: Option<bool>,
+}
+
+/// Some of those who are in a room.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Participants<'a> {
+    #[schemars(with = "Name")]
+    room_id: &'a str,
+    /// Each user once, in the order of their ids.
+    participants: Vec<Participant<'a>>,
+    /// How many users there are.
+    count: usize,
+    /// Whether there are others after these.
+    has_more: bool,
+}
+
+impl<'a> Participant<'a> {
+    fn of(member: &'a Member) -> Self {
+        Self {
+            user_id: member.user.as_str(),
+            role: member.role.as_deref(),
+            display_name: &member.display_name,
+            joined_at: iso(member.connected_at_ms),
+        }
+    }
 }
 
 /// The room that was left.
@@ -211,9 +240,9 @@ fn must_be_for_somebody(room: &RoomId) -> Result<(), AppError> {
     if room.access() == Access::Nobody { Err(denied()) } else { Ok(()) }
 }
 
-/// Enters a room; answers who is there, each user once.
+/// Enters a room; answers who is there, each user once and a page of them: what it costs does not grow with the room.
 pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
-    care.may_join(socket.user())?;
+    care.rates.join(socket.user())?;
     let claims = socket.claims();
     let fanout = &care.context.fanout;
     let lock = care.context.access.of(socket.id()).await;
@@ -230,22 +259,14 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
         care.tell_room(target, "room:userJoined", &moved(room, &claims)).await;
     }
     // While Redis is away nobody knows who is on the other nodes.
-    let members = fanout.members(care.namespace.as_str(), room.as_str()).await;
-    let is_stale = members.is_err();
-    let mut seen = HashSet::new();
-    let members = members.unwrap_or_default();
-    let mut participants: Vec<Participant<'_>> = members
-        .iter()
-        .filter(|member| seen.insert(member.user.clone()))
-        .take(MEMBERS_MAX)
-        .map(|member| Participant {
-            user_id: member.user.as_str(),
-            role: member.role.as_deref(),
-            display_name: &member.display_name,
-            joined_at: iso(member.connected_at_ms),
-        })
-        .collect();
-    if !seen.contains(&claims.user) {
+    let page = PAGE_MAX as usize;
+    let found = fanout.first_members(care.namespace.as_str(), room.as_str(), page).await;
+    let is_stale = found.is_err();
+    let alone = || FirstMembers { members: Vec::new(), count: RoomCount { sockets: 1, users: 1 } };
+    let FirstMembers { members, count } = found.unwrap_or_else(|_| alone());
+    let mut participants: Vec<Participant<'_>> = members.iter().map(Participant::of).collect();
+    if !members.iter().any(|member| member.user == claims.user) {
+        participants.truncate(page - 1);
         participants.push(Participant {
             user_id: claims.user.as_str(),
             role: claims.role.as_deref(),
@@ -253,8 +274,36 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
             joined_at: iso(now_ms()),
         });
     }
-    let stale = is_stale.then_some(true);
-    Ok(Reply::success(&Joined { room_id: room.as_str(), participants, stale }))
+    let has_more = count.users > participants.len();
+    let (count, stale) = (count.users.max(participants.len()), is_stale.then_some(true));
+    Ok(Reply::success(&Joined { room_id: room.as_str(), participants, count, has_more, stale }))
+}
+
+/// A page of those who are in a room that the socket is in.
+pub(super) async fn participants(care: &Care, socket: &Socket, asked: OfRoom) -> Handled {
+    must_be_for_somebody(&asked.room)?;
+    care.rates.list_users(socket.user(), asked.limit)?;
+    must_be_in(socket, &asked.room)?;
+    let mut members = care.context.fanout.members(care.namespace.as_str(), asked.room.as_str()).await?;
+    // All of them have been read.
+    socket.charge_receivers(members.len());
+    members.sort_by(|a, b| a.user.cmp(&b.user));
+    members.dedup_by(|a, b| a.user == b.user);
+    let count = members.len();
+    let first = asked.after.map_or(0, |after| members.partition_point(|member| member.user <= after));
+    let page = members.iter().skip(first).take(asked.limit);
+    let participants: Vec<Participant<'_>> = page.map(Participant::of).collect();
+    let has_more = first + participants.len() < count;
+    let room_id = asked.room.as_str();
+    Ok(Reply::success(&Participants { room_id, participants, count, has_more }))
+}
+
+fn must_be_in(socket: &Socket, room: &RoomId) -> Result<(), AppError> {
+    if socket.local().is_in(room.as_str()) {
+        Ok(())
+    } else {
+        Err(AppError::Forbidden("You must join the room first".into()))
+    }
 }
 
 /// Leaves a room.
@@ -275,9 +324,9 @@ pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> H
 /// Tells the others that the user types, or has stopped.
 pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: bool) -> Handled {
     must_be_for_somebody(room)?;
-    if !socket.local().is_in(room.as_str()) {
-        return Err(AppError::Forbidden("You must join the room first".into()));
-    }
+    care.rates.typing(socket.user())?;
+    must_be_in(socket, room)?;
+    socket.charge_room(&care.context, room.as_str());
     let claims = socket.claims();
     let body = Typing {
         room_id: room.as_str(),

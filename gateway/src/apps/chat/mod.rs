@@ -51,6 +51,14 @@ impl Chat {
     }
 }
 
+/// What an event of this name weighs, where a plain one weighs 1.
+pub(crate) fn weight(event: &str) -> u32 {
+    match event {
+        "join_room" | "send_message" | "room_history" => 10,
+        _ => 1,
+    }
+}
+
 pub(crate) fn on_event(chat: &Arc<Chat>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
     let event = match ChatEvent::decode(&event.name, &event.args) {
         Ok(event) => event,

@@ -98,6 +98,7 @@ pub(super) async fn send_message(chat: Arc<Chat>, socket: Arc<Socket>, message: 
         name: claims.display_name.as_ref().to_owned(),
         avatar: claims.avatar.as_deref().map(str::to_owned),
     };
+    socket.charge_room(&chat.context, message.room.room().as_str());
     let draft = Draft { room: message.room, content: message.content, author };
     let Stored { message, realtime } = chat.ledger.append(socket.namespace(), draft).await?;
     // Else it is stored, and told to the others as soon as that is possible.
@@ -109,6 +110,7 @@ pub(super) async fn send_message(chat: Arc<Chat>, socket: Arc<Socket>, message: 
 pub(super) async fn typing_start(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
     must_be_in(&socket, &room)?;
     let claims = socket.claims();
+    socket.charge_room(&chat.context, room.room().as_str());
     let body = UserTyping { user_id: socket.user().as_str(), email: claims.email.as_deref() };
     let target = Target::room(socket.namespace(), room.room().as_str()).except(socket.id()).volatile();
     socket::broadcast(&chat.context, target, "user_typing", &body).await?;
@@ -118,6 +120,7 @@ pub(super) async fn typing_start(chat: Arc<Chat>, socket: Arc<Socket>, room: Roo
 /// Tells the others that the user has stopped. Not volatile: who saw the start would wait for ever.
 pub(super) async fn typing_stop(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
     must_be_in(&socket, &room)?;
+    socket.charge_room(&chat.context, room.room().as_str());
     let body = UserStoppedTyping { user_id: socket.user().as_str() };
     tell_others(&chat, &socket, &room, "user_stopped_typing", &body).await?;
     Ok(Reply::ok())

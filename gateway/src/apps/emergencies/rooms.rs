@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{FanoutError, Left as LeftRoom, LocalSocket, Place, Target};
+use fanout::{Left as LeftRoom, LocalSocket, Place, Target};
 use serde::Deserialize;
 use shared::auth::Claims;
-use shared::limits::AUTO_JOIN_RETRY_MS;
+use shared::limits::{AUTO_JOIN_RETRY_MS, PARTICIPATIONS_MAX};
 use shared::names::{Room, UserId};
 
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
@@ -175,7 +175,11 @@ async fn bring(app: &Emergencies, socket: &Arc<Socket>) -> Result<(), AppError> 
     let _lock = app.context.access.of(socket.id()).await;
     let owned = records.run(store::owns(records.pool(), user)).await?;
     let helped = helped_by(app, socket).await?;
-    for id in owned.iter().chain(&helped) {
+    if owned.len() + helped.len() > PARTICIPATIONS_MAX {
+        metrics::get().rate_limited(Limit::RoomsPerSocket);
+        tracing::warn!(socket = %socket.id(), "a socket is in too many rooms for all its emergencies");
+    }
+    for id in owned.iter().chain(&helped).take(PARTICIPATIONS_MAX) {
         enter(app, socket.local(), id).await;
     }
     if !helped.is_empty() {
@@ -197,10 +201,8 @@ async fn helped_by(app: &Emergencies, socket: &Socket) -> Result<Vec<String>, Ap
 }
 
 async fn enter(app: &Emergencies, socket: &Arc<LocalSocket>, id: &str) {
-    if let Err(FanoutError::TooManyRooms) = app.context.fanout.enter(socket, &room(id)).await {
-        metrics::get().rate_limited(Limit::RoomsPerSocket);
-        tracing::warn!(socket = %socket.id(), "a socket is in too many rooms for all its emergencies");
-    }
+    // The records say so, not the client: `ROOMS_PER_SOCKET` does not matter. A socket that has gone stays out.
+    let _ = app.context.fanout.enter_own(socket, &room(id)).await;
 }
 
 /// Brings this node's sockets into the rooms that the records say: nodes ask each other to do so, and that may have been

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answered, InRoom, Members, Publish};
+use super::{Answered, InRoom, Members, PageOf, Publish};
 use crate::apps::{Ack, Done};
 use crate::describe::{Event, Section};
 
@@ -52,9 +52,10 @@ pub(crate) fn describe(section: &mut Section) {
     );
     section.event(
         Event::from_client("members", "Lists who is in a room, on all nodes.")
-            .payload::<InRoom>()
+            .detail("Page by page: `after` is the last `socketId` of the page before.")
+            .payload::<PageOf>()
             .ack::<Ack<Members<'_>>>()
-            .refuse_all(&[NOT_ALLOWED, NO_ROOM]),
+            .refuse_all(&[NOT_ALLOWED, NO_ROOM, "Expected {room, after?, limit?}"]),
     );
     section.event(
         Event::from_client("echo", "Answers with what was sent, binary data too. No `success` is added.")

@@ -32,6 +32,21 @@ pub(crate) use describe::describe;
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] = &["join", "leave", "publish", "members", "echo"];
 
+/// What an event of this name weighs, where a plain one weighs 1.
+pub(crate) fn weight(event: &str) -> u32 {
+    match event {
+        "join" | "leave" => 2,
+        "members" => 10,
+        _ => 1,
+    }
+}
+
+/// Members of one page.
+const PAGE: usize = 1_000;
+
+/// What a receiver who is asked for an ack costs, in receivers of a plain event: it answers, and that is brought back.
+const ASKED: usize = 10;
+
 /// The app.
 #[derive(Debug, Clone)]
 pub(crate) struct Relay {
@@ -45,6 +60,18 @@ pub(crate) struct Relay {
 struct InRoom {
     #[schemars(with = "Name")]
     room: String,
+}
+
+/// A page of a room's members.
+#[derive(Deserialize, JsonSchema)]
+struct PageOf {
+    #[schemars(with = "Name")]
+    #[expect(dead_code, reason = "it is read and checked with that of every other event")]
+    room: String,
+    /// The `socketId` after which the page begins; from the first on unless sent.
+    after: Option<String>,
+    /// 1 to 1,000, clamped; 1,000 unless asked for.
+    limit: Option<i64>,
 }
 
 /// An event for a room.
@@ -84,8 +111,11 @@ struct Answered<'a> {
 struct Members<'a> {
     #[schemars(with = "Name")]
     room: &'a str,
-    /// The first 10,000.
+    /// In the order of their `socketId`.
     members: Vec<Listed<'a>>,
+    /// Whether there are others after these.
+    #[serde(rename = "hasMore")]
+    has_more: bool,
     /// How many sockets there are.
     count: usize,
     /// How many distinct users that is.
@@ -142,7 +172,10 @@ impl Relay {
                 Some(room) if name == "leave" => self.leave(socket, room),
                 Some(room) if !claims.may_join(room.as_str()) => not_allowed(),
                 Some(room) if name == "join" => self.join(socket, room),
-                Some(room) => self.members(socket, room),
+                Some(room) => match first::<PageOf>(&event.args) {
+                    Some(PageOf { after, limit, .. }) => self.members(socket, room, after, limit),
+                    None => Handling::refuse("Expected {room, after?, limit?}"),
+                },
             },
         }
     }
@@ -190,6 +223,7 @@ impl Relay {
             let asked = Asked { room: room.to_owned(), name, data, attachments: event.attachments };
             return self.ask(socket, asked, to_self, wait_ms);
         }
+        socket.charge_room(&self.context, room);
         let packet = {
             let event = sio::Event {
                 namespace: socket.namespace().as_str(),
@@ -224,9 +258,8 @@ impl Relay {
         if !(1..=ACK_MAX_MS).contains(&wait_ms) {
             return Handling::refuse(format!("Invalid ack: expected 1 to {ACK_MAX_MS} milliseconds"));
         }
-        let Some(asking) = socket.ask() else {
-            metrics::get().rate_limited(Limit::Questions);
-            return Handling::Done(Err(AppError::Limited("Too many open questions".into(), 1)));
+        let Some(mut asking) = socket.ask() else {
+            return Handling::Done(Err(too_many_questions()));
         };
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
         // Not in the publisher's turn: it may be among those asked, and answers with its next packet.
@@ -243,6 +276,10 @@ impl Relay {
             if count.sockets > MEMBERS_MAX {
                 return Err(AppError::TooLarge(format!("More than {MEMBERS_MAX} receivers").into()));
             }
+            if !asking.expect(count.sockets) {
+                return Err(too_many_questions());
+            }
+            socket.charge_receivers(count.sockets.saturating_mul(ASKED));
             let target = to_room(&socket, &asked.room, to_self);
             let Answers { receivers, answers } =
                 context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
@@ -263,16 +300,35 @@ impl Relay {
         }))
     }
 
-    fn members(&self, socket: &Arc<Socket>, room: Room) -> Handling {
+    fn members(
+        &self,
+        socket: &Arc<Socket>,
+        room: Room,
+        after: Option<String>,
+        limit: Option<i64>,
+    ) -> Handling {
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
+        let limit = limit.and_then(|limit| usize::try_from(limit.max(1)).ok()).unwrap_or(PAGE).min(PAGE);
         Handling::later(async move {
             let namespace = socket.namespace().as_str();
-            let members = context.fanout.members(namespace, room.as_str()).await?;
+            let mut members = context.fanout.members(namespace, room.as_str()).await?;
+            // All of them have been read.
+            socket.charge_receivers(members.len());
             let RoomCount { sockets: count, users } = RoomCount::of(&members);
-            let members = listed(&members);
-            Ok(Reply::success(&Members { room: room.as_str(), members, count, users }))
+            members.sort_by_key(|member| member.socket);
+            let after = after.as_deref().unwrap_or_default();
+            let first = members.partition_point(|member| member.socket.as_str() <= after);
+            let page = members.get(first..).unwrap_or_default();
+            let has_more = page.len() > limit;
+            let members = listed(page.get(..limit).unwrap_or(page));
+            Ok(Reply::success(&Members { room: room.as_str(), members, has_more, count, users }))
         })
     }
+}
+
+fn too_many_questions() -> AppError {
+    metrics::get().rate_limited(Limit::Questions);
+    AppError::Limited("Too many open questions".into(), 1)
 }
 
 fn to_room<'a>(socket: &'a Socket, room: &'a str, to_self: bool) -> Target<'a> {

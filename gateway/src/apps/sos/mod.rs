@@ -12,8 +12,7 @@ pub(crate) mod stories;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::FanoutError;
-use shared::limits::AUTO_JOIN_RETRY_MS;
+use shared::limits::{AUTO_JOIN_RETRY_MS, PARTICIPATIONS_MAX};
 use shared::names::{Namespace, Room};
 
 use super::{Event, Handling};
@@ -100,16 +99,15 @@ async fn enter_active(sos: &Sos, socket: &Socket) -> bool {
     let Ok(active) = records.run(store::active_of(records.pool(), socket.user().as_str())).await else {
         return false;
     };
-    for sos_id in &active {
-        match sos.context.fanout.enter(socket.local(), &room(sos_id)).await {
-            Ok(_) => {}
-            Err(FanoutError::TooManyRooms) => {
-                metrics::get().rate_limited(Limit::RoomsPerSocket);
-                tracing::warn!(user = %socket.user(), "a socket is in too many rooms for all participations");
-                break;
-            }
+    if active.len() > PARTICIPATIONS_MAX {
+        metrics::get().rate_limited(Limit::RoomsPerSocket);
+        tracing::warn!(user = %socket.user(), "a socket is in too many rooms for all participations");
+    }
+    for sos_id in active.iter().take(PARTICIPATIONS_MAX) {
+        // The records say so, not the client: `ROOMS_PER_SOCKET` does not matter.
+        if sos.context.fanout.enter_own(socket.local(), &room(sos_id)).await.is_err() {
             // It has gone.
-            Err(_) => return true,
+            return true;
         }
     }
     if active.is_empty() {
