@@ -41,13 +41,6 @@ impl Rate {
     }
 }
 
-impl Rate {
-    /// One in every `unit` for long and `burst` at once.
-    pub(crate) fn every(unit: Duration, burst: u32) -> Option<Self> {
-        Some(Self { unit, burst: unit * burst })
-    }
-}
-
 /// How far one source has used up its [`Rate`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Meter {
