@@ -123,14 +123,17 @@ impl Sos {
         };
         let ended = incidents::end(records.pool(), incident, end, announce);
         let Some(announcements) = records.run(ended).await? else { return Ok(false) };
-        self.context.announcer.tell(&announcements).await;
-        self.empty(sos_id).await;
+        // Else the room is emptied when it has been told.
+        if self.context.announcer.tell(&announcements).await {
+            self.empty(sos_id).await;
+        }
         Ok(true)
     }
 
     /// What is told to the room of an incident that has ended.
     pub(super) fn ended(&self, sos_id: &str, end: &End<'_>) -> Announcement {
         self.ended_for(Audience::Room(room(sos_id)), sos_id, end)
+            .known_as(&incidents::announcement_id(sos_id))
     }
 
     fn ended_for(&self, to: Audience, sos_id: &str, end: &End<'_>) -> Announcement {
@@ -145,6 +148,16 @@ impl Sos {
             tracing::warn!(%error, sos = sos_id, "the room of an ended incident is not empty yet; trying on");
             self.owed.add_room(sos_id);
         }
+    }
+
+    /// That the room of an incident that has ended has been told so: before that, no socket leaves it.
+    ///
+    /// # Errors
+    /// [`AppError::Unavailable`] where it has not.
+    pub(super) async fn must_be_told(&self, sos_id: &str) -> Result<(), AppError> {
+        let records = &self.context.records;
+        let untold = records.run(incidents::is_untold(records.pool(), sos_id)).await?;
+        if untold { Err(AppError::Unavailable) } else { Ok(()) }
     }
 
     /// Computes the squares of incidents that an older version raised, so that they are found; at once where none is left.
@@ -168,7 +181,9 @@ pub(super) async fn told_later(sos: &Sos, announcement: &Announcement) {
     if announcement.event != ENDED {
         return;
     }
-    if let Ok(Which { sos_id }) = serde_json::from_str(&announcement.body) {
+    if let Ok(Which { sos_id }) = serde_json::from_str(&announcement.body)
+        && announcement.id() == incidents::announcement_id(&sos_id)
+    {
         sos.empty(&sos_id).await;
     }
 }

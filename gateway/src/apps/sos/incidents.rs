@@ -198,6 +198,17 @@ pub(super) async fn end_in(
     Ok(true)
 }
 
+/// The id under which what the room of an incident is to be told of its end is in the records.
+pub(super) fn announcement_id(id: &str) -> String {
+    format!("sos:ended:{id}")
+}
+
+/// Whether the room of an incident is still to be told that it has ended.
+pub(super) async fn is_untold(pool: &AnyPool, id: &str) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query("SELECT 1 FROM announcements WHERE id = $1").bind(announcement_id(id));
+    Ok(found.fetch_optional(pool).await?.is_some())
+}
+
 /// Incidents that were raised before `before_ms` and are open, the oldest first, each with its raiser.
 pub(crate) async fn old(
     pool: &AnyPool,

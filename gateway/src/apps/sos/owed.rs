@@ -54,7 +54,10 @@ pub(super) async fn settle(sos: Arc<Sos>) {
         tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
         for (sos_id, user) in sos.owed.take() {
             let Some(user) = user else {
-                sos.empty(&sos_id).await;
+                match sos.must_be_told(&sos_id).await {
+                    Ok(()) => sos.empty(&sos_id).await,
+                    Err(_) => sos.owed.add_room(&sos_id),
+                }
                 continue;
             };
             if let Err(error) = sos.try_bring(&sos_id, &user).await {

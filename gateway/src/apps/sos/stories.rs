@@ -267,7 +267,10 @@ impl Sos {
         match known {
             Standing::Active => {}
             Standing::Left => fanout.disconnect_user(&self.namespace, user, &room).await?,
-            Standing::Ended => fanout.leave_user(&self.namespace, user, &room).await?,
+            Standing::Ended => {
+                self.must_be_told(sos_id).await?;
+                fanout.leave_user(&self.namespace, user, &room).await?;
+            }
         }
         Ok(known)
     }
