@@ -289,6 +289,23 @@ impl Fanout {
         Ok(())
     }
 
+    /// Every socket in a room, on all nodes, leaves it. May be repeated.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn leave_all(&self, namespace: &Namespace, room: &Room) -> Result<(), FanoutError> {
+        let of = selection(room.as_str(), None);
+        if self.is_clustered() {
+            let message = adapter::encode_leave_sockets(self.node().as_str(), &of, &[room.as_str()]);
+            return self.request(namespace, &message).await;
+        }
+        let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
+        for socket in rooms.select(&of.rooms, &of.except) {
+            self.leave(&socket, room.as_str()).await;
+        }
+        Ok(())
+    }
+
     /// Those sockets of a user that are in `room` are disconnected from the namespace, on all nodes.
     ///
     /// # Errors

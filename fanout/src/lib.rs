@@ -40,7 +40,7 @@ pub use control::{Control, Events, Reply, Sequenced};
 pub use courier::Courier;
 pub use error::FanoutError;
 pub use facade::{Fanout, FanoutOptions};
-pub use live::{Live, Near, Place, metres_between};
+pub use live::{EARTH_RADIUS, Live, Near, Place, metres_between};
 pub use membership::Follow;
 pub use outbox::{Outbox, OutboxLimits, Polled, Status};
 pub use peers::Answers;

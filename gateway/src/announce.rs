@@ -113,6 +113,11 @@ impl Announcement {
         }
     }
 
+    /// Its id in the records.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Not to this socket.
     pub(crate) fn except(self, socket: SocketId) -> Self {
         Self { except: Some(socket), ..self }

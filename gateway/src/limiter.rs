@@ -38,12 +38,10 @@ impl Rate {
         let unit = Duration::from_secs(1).checked_div(per_second)?;
         Some(Self { unit, burst: unit * burst })
     }
-}
 
-impl Rate {
     /// One in every `unit` for long and `burst` at once.
-    pub(crate) fn every(unit: Duration, burst: u32) -> Option<Self> {
-        Some(Self { unit, burst: unit * burst })
+    pub(crate) fn every(unit: Duration, burst: u32) -> Self {
+        Self { unit, burst: unit * burst }
     }
 }
 

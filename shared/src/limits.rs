@@ -461,11 +461,37 @@ pub const SOS_TEXT_MAX: usize = 2_000;
 /// Active participants that are listed.
 pub const ACTIVE_PARTICIPANTS_MAX: u32 = 10_000;
 
-/// Incidents that a search nearby lists.
-pub const NEARBY_MAX: usize = 100;
+/// Incidents or emergencies on one page of a search nearby.
+pub const NEARBY_MAX: u32 = 100;
 
-/// Incidents that a search nearby looks at; the newest.
-pub const NEARBY_SCANNED_MAX: u32 = 10_000;
+/// Incidents or emergencies that one page of a search nearby looks at. A page that reaches this is shorter than asked
+/// for and has a next one.
+pub const NEARBY_SCANNED_MAX: usize = 2_000;
+
+/// Open incidents, or emergencies, of one user whose nearest is listed before anybody's second one. What the user
+/// raises beyond them comes after everybody's first, so that a page never has to look at more of one user.
+pub const OPEN_LEADING_MAX: usize = 10;
+
+/// Searches nearby a second of one user on one node, for `sos` and for `emergencies` each.
+pub const LOOKS_PER_SECOND: u32 = 5;
+
+/// Searches nearby of one user at once.
+pub const LOOKS_BURST: u32 = 50;
+
+/// Incidents a second that a rescuer or an admin may mark as false for long, on one node.
+pub const MARKS_PER_SECOND: u32 = 1;
+
+/// Incidents that a rescuer or an admin may mark as false at once.
+pub const MARKS_BURST: u32 = 20;
+
+/// Milliseconds for each incident, or emergency, that a user raises: ten a minute for long, on all nodes together.
+pub const RAISE_EVERY_MS: u64 = 6_000;
+
+/// Incidents, or emergencies, that a user may raise at once.
+pub const RAISE_BURST: u32 = 10;
+
+/// Open incidents that are ended by their age, or whose square is computed, in one go.
+pub const INCIDENTS_AT_ONCE: u32 = 256;
 
 /// Metres around a place in which incidents are listed unless another radius is asked for.
 pub const NEARBY_RADIUS: f64 = 5_000.0;
@@ -578,8 +604,8 @@ pub const HELPER_POSITION_S: u64 = 300;
 /// Helpers near a new emergency that are told so.
 pub const HELPERS_NEAR_MAX: usize = 10_000;
 
-/// Open emergencies whose participants' sockets are brought into the rooms after a break.
-pub const EMERGENCIES_OPEN_MAX: u32 = 100_000;
+/// Participants of open emergencies that are read at once when their sockets are brought into the rooms after a break.
+pub const EMERGENCIES_INVOLVED_AT_ONCE: u32 = 10_000;
 
 /// Users whose rates of creating, writing and moving are kept apart at once.
 pub const RATED_USERS_MAX: usize = 100_000;
@@ -634,9 +660,6 @@ pub const ROOM_GRANTS_MAX: usize = 1_000;
 
 /// Milliseconds that the receipt of an emit waits for all nodes to tell how many sockets they have.
 pub const REACH_WAIT_MS: u64 = 250;
-
-/// Open emergencies that a search nearby looks at; the nearest by their degrees.
-pub const EMERGENCIES_SCANNED_MAX: u32 = 1_000;
 
 /// Milliseconds in which no receipt waits again after a node has not told.
 pub const REACH_PAUSE_MS: u64 = 5_000;

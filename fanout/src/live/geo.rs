@@ -1,7 +1,7 @@
 //! Places on earth, and how far they are from each other.
 
 /// Metres: the mean radius of the earth.
-const EARTH_RADIUS: f64 = 6_371_008.8;
+pub const EARTH_RADIUS: f64 = 6_371_008.8;
 
 /// Degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use shared::limits::LIVE_TRIES_MAX;
 
-pub use geo::{Place, metres_between};
+pub use geo::{EARTH_RADIUS, Place, metres_between};
 pub(crate) use memory::Memory;
 pub(crate) use redis::LiveScripts;
 use redis::LiveStore;

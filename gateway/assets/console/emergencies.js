@@ -12,7 +12,7 @@ import { failureOf, parts, request, rest, session } from './session.js';
 import { timeOf } from './bubbles.js';
 import { views } from './views.js';
 
-const EMERGENCIES_MAX = 200;
+const EMERGENCIES_MAX = 1_000;
 const OWN_MAX = 50;
 const HELPERS_MAX = 200;
 const MESSAGES_MAX = 500;
@@ -31,6 +31,8 @@ export const emergencies = {
   // The ids that this user made in this tab: no list of one's own can be asked for.
   own: [],
   news: 0,
+  // Where the next page of what is nearby begins; empty where there is none.
+  next: '',
 
   attach({ emergencies: socket }) {
     this.socket = socket;
@@ -63,7 +65,8 @@ export const emergencies = {
 
   clear() {
     this.all.clear();
-    Object.assign(this, { active: null, own: [], news: 0 });
+    Object.assign(this, { active: null, own: [], news: 0, next: '' });
+    $('em-found').hidden = true;
     for (const form of ['em-create', 'em-resolve', 'em-status-form', 'em-say']) $(form).reset();
     empty('em-create-hint', 'em-title', 'em-id', 'em-facts', 'em-text', 'em-note', 'em-helpers', 'em-positions', 'em-messages', 'em-to');
     this.paint();
@@ -257,17 +260,25 @@ export const emergencies = {
     this.show(one.id);
   },
 
-  async lookNearby(event) {
+  /** A page of what is nearby: the first, or the one after `cursor`. */
+  async lookNearby(event, cursor = '') {
     event.preventDefault();
     if (!here.spot) {
       toast('Say first where you are, under “My location”.');
       return;
     }
-    const query = new URLSearchParams({ ...here.spot, radius: $('em-radius').value });
+    const search = cursor ? this.search : { ...here.spot, radius: $('em-radius').value };
+    const query = new URLSearchParams({ ...search, ...(cursor ? { cursor } : {}) });
     const answer = await this.ask('GET', `/nearby?${query}`, undefined, 'Nothing nearby');
     if (!answer) return;
     for (const facts of answer.data) this.take(facts);
-    setText($('announcer'), answer.data.length === 1 ? 'One emergency nearby' : `${answer.data.length} emergencies nearby`);
+    this.found = (cursor ? this.found : 0) + answer.data.length;
+    Object.assign(this, { search, next: answer.nextCursor ?? '' });
+    const text = `${this.found === 1 ? 'One emergency' : `${this.found} emergencies`} nearby${answer.hasMore ? ', and there are more' : ''}`;
+    $('em-found').hidden = false;
+    $('em-more').hidden = !this.next;
+    setText($('em-found-text'), text);
+    setText($('announcer'), text);
     this.paint();
   },
 

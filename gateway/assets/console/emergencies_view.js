@@ -16,6 +16,7 @@ export const face = {
     here.watchers.add(() => this.paint());
     $('em-create').addEventListener('submit', (event) => this.create(event));
     $('em-nearby').addEventListener('submit', (event) => this.lookNearby(event));
+    $('em-more').addEventListener('click', (event) => this.lookNearby(event, this.next));
     $('em-respond').addEventListener('click', () => this.respond());
     $('em-join').addEventListener('click', () => this.watch(true));
     $('em-leave').addEventListener('click', () => this.watch(false));

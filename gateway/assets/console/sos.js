@@ -8,7 +8,7 @@ import { PlaceForm, ago, clockOf, coordinates, distance, here, inMetres, isPlace
 import { failureOf, isGone, linkState, parts, request, rest, session } from './session.js';
 import { views } from './views.js';
 
-const INCIDENTS_MAX = 200;
+const INCIDENTS_MAX = 1_000;
 const PARTICIPANTS_MAX = 500;
 const PEOPLE_MAX = 2_000;
 const PAGE_SIZE = 100;
@@ -22,6 +22,15 @@ function brief(text) {
   return letters.length > TITLE_MAX ? `${letters.slice(0, TITLE_MAX).join('')}…` : (text ?? '');
 }
 
+/** Why an incident has ended, in words. */
+const REASONS = {
+  left: 'everybody has left',
+  raiser: 'whoever raised it has ended it',
+  admin: 'an admin has ended it',
+  false_alarm: 'it was marked as a false alarm',
+  age: 'it was too old',
+};
+
 const pathOf = (id, rest) => `/api/sos/${encodeURIComponent(id)}/participants/${rest}`;
 
 export const sos = {
@@ -33,6 +42,8 @@ export const sos = {
   // Names as events told them; the records have ids only.
   people: new Map(),
   news: 0,
+  // Where the next page of what is nearby begins; empty where there is none.
+  next: '',
 
   listen() {
     this.form = new PlaceForm($('sos-here'), { verb: 'Share', share: (spot) => this.shareLocation(spot) });
@@ -48,6 +59,9 @@ export const sos = {
     });
     $('sos-join').addEventListener('click', () => this.join());
     $('sos-leave').addEventListener('click', () => this.leave());
+    $('sos-end').addEventListener('click', () => this.end('end', 'Not ended'));
+    $('sos-false').addEventListener('click', () => this.end('false-alarm', 'Not marked as false'));
+    $('sos-more').addEventListener('click', () => this.lookNearby(this.next));
     $('sos-older').addEventListener('click', () => this.older());
     setInterval(() => { if (views.isOpen('sos')) this.paint(); }, REPAINT_EVERY_MS);
   },
@@ -62,12 +76,14 @@ export const sos = {
     on('participant:joined', this.onJoined);
     on('participant:left', this.onLeft);
     on('participant:location', this.onLocation);
+    on('sos:ended', this.onEnded);
   },
 
   clear() {
     this.incidents.clear();
     this.people.clear();
-    Object.assign(this, { active: null, news: 0 });
+    Object.assign(this, { active: null, news: 0, next: '' });
+    $('sos-found').hidden = true;
     $('sos-raise').reset();
     empty('sos-title', 'sos-id', 'sos-facts', 'sos-text', 'sos-active', 'sos-positions', 'sos-history');
     this.paint();
@@ -128,6 +144,20 @@ export const sos = {
     this.tell(sosId, own ? '' : `${this.nameOf(userId)} left the incident`);
   },
 
+  onEnded({ sosId, reason, endedBy, endedAt }) {
+    const incident = this.incident(sosId);
+    this.takeEnd(incident, { endReason: reason, endedBy, endedAt });
+    this.tell(sosId, `An incident has ended: ${REASONS[reason] ?? reason}`);
+  },
+
+  /** Nobody takes part in what has ended. */
+  takeEnd(incident, { endReason, endedBy, endedAt }) {
+    Object.assign(incident, { joined: false, ended: { reason: endReason, by: endedBy, at: endedAt } });
+    incident.participants.clear();
+    incident.positions.clear();
+    for (const record of incident.history.values()) record.leftAt ??= endedAt;
+  },
+
   onLocation({ sosId, userId, latitude, longitude, timestamp }) {
     if (!isPlace({ latitude, longitude })) return;
     const at = new Date(timestamp ?? Date.now());
@@ -178,17 +208,25 @@ export const sos = {
     this.open(incident.id);
   },
 
-  async lookNearby() {
+  /** A page of what is nearby: the first, or the one after `cursor`. */
+  async lookNearby(cursor = '') {
     if (!here.spot) {
       toast('Say first where you are, under “My location”.');
       return;
     }
     const { latitude, longitude } = here.spot;
-    const query = new URLSearchParams({ latitude, longitude, radius: $('sos-radius').value });
+    const search = cursor ? this.search : { latitude, longitude, radius: $('sos-radius').value };
+    const query = new URLSearchParams({ ...search, ...(cursor ? { cursor } : {}) });
     const answer = await this.ask('GET', `/api/sos/nearby?${query}`, undefined, 'Nothing nearby');
     if (!answer) return;
     for (const facts of answer.data) this.incident(facts.id).facts = facts;
-    setText($('announcer'), answer.data.length === 1 ? 'One incident nearby' : `${answer.data.length} incidents nearby`);
+    this.found = (cursor ? this.found : 0) + answer.data.length;
+    Object.assign(this, { search, next: answer.nextCursor ?? '' });
+    const text = `${this.found === 1 ? 'One incident' : `${this.found} incidents`} nearby${answer.hasMore ? ', and there are more' : ''}`;
+    $('sos-found').hidden = false;
+    $('sos-more').hidden = !this.next;
+    setText($('sos-found-text'), text);
+    setText($('announcer'), text);
     this.paint();
   },
 
@@ -253,6 +291,16 @@ export const sos = {
     this.paint();
   },
 
+  /** Ends an incident, or marks it as a false alarm, which ends it as well. */
+  async end(how, what) {
+    const incident = this.incidents.get(this.active);
+    const answer = await this.ask('POST', `/api/sos/${encodeURIComponent(incident.id)}/${how}`, undefined, what);
+    if (!answer) return;
+    incident.facts = { ...incident.facts, ...answer.data };
+    this.takeEnd(incident, answer.data);
+    this.paint();
+  },
+
   /** Tells all incidents that this user takes part in. */
   async shareLocation(spot) {
     const joined = [...this.incidents.values()].filter((incident) => incident.joined);
@@ -290,8 +338,8 @@ export const sos = {
       if (incident.id === this.active) tab.setAttribute('aria-current', 'true');
       else tab.removeAttribute('aria-current');
       setText(title, this.titleOf(incident));
-      mark.hidden = !incident.joined;
-      setText(mark, 'joined');
+      mark.hidden = !incident.joined && !incident.ended;
+      setText(mark, incident.ended ? 'ended' : 'joined');
       setText(note, [inMetres(away(incident)), incident.facts.createdAt && ago(new Date(incident.facts.createdAt))].filter(Boolean).join(' · ') || incident.id);
       return incident.node;
     }));
@@ -308,11 +356,16 @@ export const sos = {
     setText($('sos-text'), $('sos-title').textContent === facts.description ? '' : (facts.description ?? ''));
     setText($('sos-id'), incident.id);
     setText($('sos-facts'), [isPlace(facts) ? coordinates(facts) : 'no place known', facts.createdAt && `raised ${clockOf(facts.createdAt)}`].filter(Boolean).join(' · '));
-    $('sos-join').hidden = incident.joined;
-    $('sos-type').hidden = incident.joined;
+    const { ended } = incident;
+    $('sos-join').hidden = incident.joined || Boolean(ended);
+    $('sos-type').hidden = incident.joined || Boolean(ended);
     $('sos-leave').hidden = !incident.joined;
+    const own = facts.userId ? facts.userId === session.user.id : incident.joined;
+    $('sos-end').hidden = Boolean(ended) || !(own || session.claims.role === 'admin');
+    $('sos-false').hidden = Boolean(ended) || !this.seesAll();
     const sees = incident.joined || this.seesAll();
-    setText($('sos-note'), sees ? '' : 'Join to see who takes part.');
+    const end = ended && [`Ended: ${REASONS[ended.reason] ?? ended.reason}`, ended.by && `by ${this.nameOf(ended.by)}`, ended.at && clockOf(ended.at)].filter(Boolean).join(' · ');
+    setText($('sos-note'), end || (sees ? '' : 'Join to see who takes part.'));
     $('sos-case').dataset.joined = incident.joined ? 'yes' : 'no';
     this.paintPeople(incident);
     const positions = [...incident.positions].map(([id, spot]) => ({ id, name: this.nameOf(id), ...spot }));

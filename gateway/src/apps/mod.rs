@@ -238,7 +238,8 @@ impl App {
         match self {
             Self::Care(care) => care::on_told(care, announcement).await,
             Self::Emergencies(app) => emergencies::on_told(app, announcement).await,
-            Self::Chat(_) | Self::Relay(_) | Self::Sos(_) => {}
+            Self::Sos(sos) => sos::on_told(sos, announcement).await,
+            Self::Chat(_) | Self::Relay(_) => {}
         }
     }
 
@@ -315,8 +316,13 @@ fn within(meters: &Meters<UserId>, user: &UserId) -> Result<(), AppError> {
     if meters.take(user.clone(), Instant::now()) {
         return Ok(());
     }
+    Err(limited(1))
+}
+
+/// What a user is refused who is over a rate, counted; `seconds` are until it is worth trying again.
+fn limited(seconds: u64) -> AppError {
     metrics::get().rate_limited(Limit::UserRate);
-    Err(AppError::Limited("Too many requests".into(), 1))
+    AppError::Limited("Too many requests".into(), seconds)
 }
 
 /// The first argument as `T`; `None` when it is not there or not one.

@@ -155,21 +155,29 @@ fn describe_looking(section: &mut Section) {
     section.operation(
         Operation::get(
             "/api/v1/emergencies/nearby",
-            "Lists the open emergencies around a place, the nearest first.",
+            "Pages through the open emergencies around a place.",
         )
-        .detail("For helpers and admins.")
+        .detail(
+            "For helpers and admins. Of each owner the nearest first, before anybody's second one, and within that the \
+             nearest. (Of an owner with more than ten open ones the first ten count; the rest comes after everybody's \
+             first.) `hasMore` says whether there are more, and `nextCursor` asks for them; a page may be shorter than \
+             asked for.",
+        )
         .of_user()
         .query::<AroundQuery>()
-        .answer::<List<Near<'_>>>(200, "The nearest 100 at most.")
+        .answer::<List<Near<'_>>>(200, "A page.")
         .refuse_all(
             400,
             &[
                 "Expected latitude, longitude and radius?",
                 "Invalid radius: expected 0 to 100000 metres",
                 "Invalid latitude or longitude",
+                "Invalid limit",
+                "Invalid cursor",
             ],
         )
-        .refuse(403, "Only helpers may do this"),
+        .refuse(403, "Only helpers may do this")
+        .refuse(429, TOO_MANY),
     );
     section.operation(
         Operation::get("/api/v1/emergencies/{id}", "An emergency and its helpers.")
@@ -273,9 +281,9 @@ async fn raise(
 async fn nearby(
     State(site): State<Site>,
     User(claims): User,
-    Around { place, radius }: Around,
+    Around(looked): Around,
 ) -> Result<Response, AppError> {
-    app(&site)?.nearby(&claims, (place, radius), |near| reply::list(near).into_response()).await
+    app(&site)?.nearby(&claims, &looked, |near, next| reply::page(near, next).into_response()).await
 }
 
 async fn find(

@@ -55,7 +55,8 @@ pub(super) fn describe(section: &mut Section) {
                 "Invalid displayName",
                 "Invalid joinedAt",
             ],
-        ),
+        )
+        .refuse(409, "SOS has ended"),
     );
     section.operation(
         Operation::post(
@@ -74,7 +75,10 @@ pub(super) fn describe(section: &mut Section) {
             "Lists the sockets that are in the incident's room now, on all nodes.",
         )
         .of_backend()
-        .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
+        .answer::<Answer<Active<'_>>>(
+            200,
+            "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
+        )
         .refuse(400, "Invalid sosId"),
     );
     section.operation(
@@ -175,6 +179,9 @@ struct Active<'a> {
     count: usize,
     /// How many distinct users that is.
     users: usize,
+    /// `true` where not all are listed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
     #[schemars(with = "Millis")]
     timestamp: u64,
 }
@@ -268,7 +275,7 @@ async fn active(
 ) -> Result<Response, AppError> {
     let sos = app(&site)?;
     let members = site.context.fanout.members(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
-    let recorded = sos.active(&sos_id).await.unwrap_or_default();
+    let (recorded, _) = sos.active(&sos_id).await.unwrap_or_default();
     let recorded: HashMap<&str, &str> =
         recorded.iter().map(|record| (&*record.user_id, &*record.user_type)).collect();
     let RoomCount { sockets, users } = RoomCount::of(&members);
@@ -287,7 +294,8 @@ async fn active(
         })
         .collect();
     let timestamp = now_ms();
-    let active = Active { sos_id: &sos_id, participants, count: sockets, users, timestamp };
+    let truncated = sockets > participants.len();
+    let active = Active { sos_id: &sos_id, participants, count: sockets, users, truncated, timestamp };
     Ok(reply::answer(active).into_response())
 }
 

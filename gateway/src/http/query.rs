@@ -2,16 +2,16 @@
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use fanout::Place;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use shared::limits::{NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
+use shared::limits::{NEARBY_MAX, NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
 use shared::names::is_name;
 
 use super::Site;
 use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
 use crate::geo::Degrees;
+use crate::records::{Cursor, Looked};
 
 /// The names in a path, checked.
 pub(super) struct Names<const N: usize>(pub(super) [String; N]);
@@ -33,7 +33,7 @@ impl<const N: usize> FromRequestParts<Site> for Names<N> {
     }
 }
 
-/// `?latitude=&longitude=&radius=`.
+/// `?latitude=&longitude=&radius=&limit=&cursor=`.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct AroundQuery {
     #[schemars(with = "Latitude")]
@@ -43,27 +43,35 @@ pub(super) struct AroundQuery {
     /// Metres; 5,000 unless asked for.
     #[schemars(range(min = 0.0, max = NEARBY_RADIUS_MAX))]
     radius: Option<f64>,
+    /// 1 to 100, clamped; 100 unless asked for.
+    #[schemars(with = "Option<i64>")]
+    limit: Option<String>,
+    /// The `nextCursor` of the page before, with the same place and radius.
+    cursor: Option<String>,
 }
 
-/// A place and metres around it that were asked for.
-pub(super) struct Around {
-    pub(super) place: Place,
-    pub(super) radius: f64,
-}
+/// A page of what is around a place that was asked for.
+pub(super) struct Around(pub(super) Looked);
 
 impl FromRequestParts<Site> for Around {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
         let query = Query::<AroundQuery>::from_request_parts(parts, site).await;
-        let Query(AroundQuery { latitude, longitude, radius }) =
+        let Query(AroundQuery { latitude, longitude, radius, limit, cursor }) =
             query.map_err(|_| AppError::BadInput("Expected latitude, longitude and radius?".into()))?;
         let radius = radius.unwrap_or(NEARBY_RADIUS);
         if !(0.0..=NEARBY_RADIUS_MAX).contains(&radius) {
             let say = format!("Invalid radius: expected 0 to {NEARBY_RADIUS_MAX} metres");
             return Err(AppError::BadInput(say.into()));
         }
-        Ok(Self { place: Degrees { latitude, longitude }.place()?, radius })
+        let around = Degrees { latitude, longitude }.place()?;
+        let limit = limit.map_or(Ok(i64::from(NEARBY_MAX)), |limit| limit.parse());
+        let limit = limit.map_err(|_| AppError::BadInput("Invalid limit".into()))?;
+        let limit = usize::try_from(limit.clamp(1, i64::from(NEARBY_MAX))).unwrap_or(1);
+        let after =
+            cursor.map(|text| Cursor::parse(&text).ok_or(AppError::BadInput("Invalid cursor".into())));
+        Ok(Self(Looked { around, radius, after: after.transpose()?, limit }))
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Time, True};
+use crate::records::Cursor;
 
 /// What was asked for.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -21,6 +22,7 @@ pub(super) struct Data<T> {
 
 /// A list.
 #[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "{T}List")]
 pub(super) struct List<T> {
     #[schemars(with = "True")]
@@ -28,6 +30,14 @@ pub(super) struct List<T> {
     data: Vec<T>,
     /// How many there are in `data`.
     count: usize,
+    /// Whether there are more than these. Where it is left out there are not, or a page's `before` asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    has_more: Option<bool>,
+    /// The `cursor` that asks for the next ones, where there are more and they can be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    next_cursor: Option<String>,
     /// When it was answered.
     #[schemars(with = "Time")]
     timestamp: String,
@@ -58,8 +68,22 @@ pub(super) fn data<T>(data: T) -> Json<Data<T>> {
 }
 
 pub(super) fn list<T>(data: Vec<T>) -> Json<List<T>> {
-    let count = data.len();
-    Json(List { success: true, data, count, timestamp: iso(now_ms()) })
+    list_of(data, None, None)
+}
+
+/// A page, and where the next one begins.
+pub(super) fn page<T>(data: Vec<T>, next: Option<&Cursor>) -> Json<List<T>> {
+    list_of(data, Some(next.is_some()), next.map(Cursor::text))
+}
+
+/// A list that is cut where there are too many.
+pub(super) fn cut_list<T>(data: Vec<T>, has_more: bool) -> Json<List<T>> {
+    list_of(data, has_more.then_some(true), None)
+}
+
+fn list_of<T>(data: Vec<T>, has_more: Option<bool>, next_cursor: Option<String>) -> Json<List<T>> {
+    let (count, timestamp) = (data.len(), iso(now_ms()));
+    Json(List { success: true, data, count, has_more, next_cursor, timestamp })
 }
 
 pub(super) fn answer<T>(data: T) -> Json<Answer<T>> {

@@ -61,7 +61,10 @@ pub(super) fn describe(section: &mut Section) {
             .detail("The room is named as the cluster calls it, with its app's prefix.")
             .of_backend()
             .query::<Asked>()
-            .answer::<Answer<Active<'_>>>(200, "10,000 sockets at most; the counts are of all.")
+            .answer::<Answer<Active<'_>>>(
+                200,
+                "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
+            )
             .refuse_all(400, &["Invalid room", "Invalid query"])
             .refuse(404, "Namespace not found"),
     );
@@ -86,6 +89,9 @@ struct Active<'a> {
     count: usize,
     /// How many distinct users that is.
     users: usize,
+    /// `true` where not all are listed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
     #[schemars(with = "Time")]
     as_of: String,
     #[schemars(with = "Millis")]
@@ -138,8 +144,8 @@ pub(super) async fn active(
     let members = site.context.fanout.members(namespace, room).await?;
     let RoomCount { sockets: count, users } = RoomCount::of(&members);
     let (members, timestamp) = (listed(&members), now_ms());
-    let as_of = iso(timestamp);
-    let active = Active { room, namespace, members, count, users, as_of, timestamp };
+    let (as_of, truncated) = (iso(timestamp), count > members.len());
+    let active = Active { room, namespace, members, count, users, truncated, as_of, timestamp };
     Ok(reply::answer(active).into_response())
 }
 

@@ -17,7 +17,8 @@ use super::caller::User;
 use super::query::{Around, AroundQuery, Names, PageQuery, Paged};
 use super::reply::{self, Data, List, Told};
 use crate::apps::sos::Sos;
-use crate::apps::sos::store::{Entry, Incident, Of, Participant};
+use crate::apps::sos::incidents::Incident;
+use crate::apps::sos::store::{Entry, Of, Participant};
 use crate::apps::sos::stories::{self, Near, Raised, USER_TYPES};
 use crate::clock::now_ms;
 use crate::describe::forms::{Latitude, Longitude};
@@ -29,6 +30,8 @@ pub(super) fn routes() -> Router<Site> {
     Router::new()
         .route("/api/sos", post(raise))
         .route("/api/sos/nearby", get(nearby))
+        .route("/api/sos/{sosId}/end", post(end))
+        .route("/api/sos/{sosId}/false-alarm", post(mark_false))
         .route("/api/sos/{sosId}/participants/join", post(join))
         .route("/api/sos/{sosId}/participants/active", get(active))
         .route("/api/sos/{sosId}/participants/history", get(history))
@@ -39,15 +42,24 @@ pub(super) fn routes() -> Router<Site> {
 
 /// Describes them.
 pub(super) fn describe(section: &mut Section) {
+    describe_incidents(section);
     describe_changes(section);
     describe_lists(section);
 }
 
-fn describe_changes(section: &mut Section) {
+const TOO_MANY: &str = "Too many requests";
+const OVER: &str = "SOS has ended";
+
+fn describe_incidents(section: &mut Section) {
     section.operation(
         Operation::post("/api/sos", "Raises an incident; who raises it takes part.")
             .of_user()
             .maybe_body::<Raise>()
+            .detail(
+                "A user may raise ten at once, and one more every six seconds, on all nodes together. An incident \
+                 ends when its last participant leaves, when its raiser or an admin ends it, when it is marked as \
+                 false, or by its age (`SOS_AGE`).",
+            )
             .answer::<Data<Incident>>(201, "The incident.")
             .refuse_all(
                 400,
@@ -56,22 +68,62 @@ fn describe_changes(section: &mut Section) {
                     "Description too long (max 2000 characters)",
                     "Description contains a null character",
                 ],
-            ),
+            )
+            .refuse(429, TOO_MANY),
     );
     section.operation(
-        Operation::get("/api/sos/nearby", "Lists the active incidents around a place, the nearest first.")
+        Operation::get("/api/sos/nearby", "Pages through the active incidents around a place.")
+            .detail(
+                "Of each user the nearest first, before anybody's second one, and within that the nearest. (Of a \
+                 user with more than ten open ones the first ten count; the rest comes after everybody's first.) \
+                 `hasMore` says whether there are more, and `nextCursor` asks for them; a page may be shorter than \
+                 asked for. What is raised or ends meanwhile moves nothing else.",
+            )
             .of_user()
             .query::<AroundQuery>()
-            .answer::<List<Near>>(200, "The nearest 100 at most.")
+            .answer::<List<Near>>(200, "A page.")
             .refuse_all(
                 400,
                 &[
                     "Expected latitude, longitude and radius?",
                     "Invalid radius: expected 0 to 100000 metres",
                     "Invalid latitude or longitude",
+                    "Invalid limit",
+                    "Invalid cursor",
                 ],
-            ),
+            )
+            .refuse(429, TOO_MANY),
     );
+    section.operation(
+        Operation::post("/api/sos/{sosId}/end", "Ends an incident.")
+            .detail(
+                "By who raised it or an `admin`. Nobody takes part any more: the room hears `sos:ended`, and all \
+                 sockets leave it. They stay connected.",
+            )
+            .of_user()
+            .answer::<Data<Incident>>(200, "The incident.")
+            .refuse(400, "Invalid sosId")
+            .refuse(403, "Only who raised the SOS or an admin may do this")
+            .refuse(404, "SOS not found")
+            .refuse(409, OVER),
+    );
+    section.operation(
+        Operation::post("/api/sos/{sosId}/false-alarm", "Marks an incident as false: it ends.")
+            .detail(
+                "By a `rescuer` or an `admin`. As ending it; `endedBy` and `endedAt` say who marked it, and when. Its \
+                 raiser hears `sos:ended` also where they do not take part.",
+            )
+            .of_user()
+            .answer::<Data<Incident>>(200, "The incident.")
+            .refuse(400, "Invalid sosId")
+            .refuse(403, "Only rescuers and admins may do this")
+            .refuse(404, "SOS not found")
+            .refuse(409, OVER)
+            .refuse(429, TOO_MANY),
+    );
+}
+
+fn describe_changes(section: &mut Section) {
     section.operation(
         Operation::post("/api/sos/{sosId}/participants/join", "Takes part.")
             .detail(
@@ -85,13 +137,14 @@ fn describe_changes(section: &mut Section) {
                 200,
                 "The record there was: the user takes part already. Nobody is told.",
             )
-            .refuse_all(400, &["Invalid sosId", "Invalid userType: expected citizen, rescuer or admin"]),
+            .refuse_all(400, &["Invalid sosId", "Invalid userType: expected citizen, rescuer or admin"])
+            .refuse(409, OVER),
     );
     section.operation(
         Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Takes part no more.")
             .detail(
                 "By the user or an `admin`. The room hears `participant:left`; then the user's sockets in \
-                 it are disconnected.",
+                 it are disconnected. The last one to leave an incident that was raised here ends it.",
             )
             .of_user()
             .answer::<Told>(200, "Done.")
@@ -111,7 +164,7 @@ fn describe_lists(section: &mut Section) {
         )
         .detail("For who takes part or has, rescuers and admins.")
         .of_user()
-        .answer::<List<Participant>>(200, "10,000 at most.")
+        .answer::<List<Participant>>(200, "10,000 at most; `hasMore` is `true` where there are more.")
         .refuse(400, "Invalid sosId")
         .refuse(403, NOT_SEEN),
     );
@@ -179,10 +232,27 @@ async fn raise(
 
 async fn nearby(
     State(site): State<Site>,
-    User(_): User,
-    Around { place, radius }: Around,
+    User(claims): User,
+    Around(looked): Around,
 ) -> Result<Json<List<Near>>, AppError> {
-    Ok(reply::list(app(&site)?.nearby(place, radius).await?))
+    let (near, next) = app(&site)?.nearby(&claims.user, &looked).await?;
+    Ok(reply::page(near, next.as_ref()))
+}
+
+async fn end(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id]): Names<1>,
+) -> Result<Json<Data<Incident>>, AppError> {
+    Ok(reply::data(app(&site)?.end(&claims, &sos_id).await?))
+}
+
+async fn mark_false(
+    State(site): State<Site>,
+    User(claims): User,
+    Names([sos_id]): Names<1>,
+) -> Result<Json<Data<Incident>>, AppError> {
+    Ok(reply::data(app(&site)?.mark_false(&claims, &sos_id).await?))
 }
 
 /// How to take part.
@@ -246,7 +316,8 @@ async fn active(
 ) -> Result<Json<List<Participant>>, AppError> {
     let sos = app(&site)?;
     sos.must_see(&claims, &sos_id).await?;
-    Ok(reply::list(sos.active(&sos_id).await?))
+    let (active, has_more) = sos.active(&sos_id).await?;
+    Ok(reply::cut_list(active, has_more))
 }
 
 async fn history(

@@ -21,7 +21,6 @@ use tokio::sync::Notify;
 use super::Namespaces;
 use crate::apps::App;
 use crate::error::AppError;
-use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 
 /// Which room a socket was taken out of.
@@ -184,7 +183,7 @@ mod tests {
             sockets_per_user: 0,
             holdback: Duration::ZERO,
             cluster: None,
-            distributions: metrics::distributions(),
+            distributions: crate::metrics::distributions(),
         });
         let records = Records::open("sqlite::memory:").await.unwrap();
         let announcer = Announcer::new(fanout.clone(), records.clone());

@@ -5,6 +5,8 @@
 //! the epoch, ids text (what the driver for both databases carries).
 
 mod nearby;
+pub(crate) mod raisers;
+mod squares;
 pub(crate) mod users;
 
 use std::fmt;
@@ -26,13 +28,19 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::AppError;
 use crate::metrics;
-pub(crate) use nearby::nearby;
+pub(crate) use nearby::{Cursor, Looked, Page, nearby};
+pub(crate) use squares::cell;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Greater than every id that was made here, in the order of any database and language: they are hexadecimal digits.
 pub(crate) const LAST_ID: &str = "z";
+
+/// A table of what users raise, at a place, and what ends: its app's own, with the columns that [`nearby`] and [`raisers`]
+/// read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table(pub(crate) &'static str);
 
 /// A time, in milliseconds since the epoch, as a column holds it.
 pub(crate) fn time_column(ms: u64) -> i64 {

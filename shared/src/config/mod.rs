@@ -191,6 +191,8 @@ pub struct AppsConfig {
     pub presence_grace: Duration,
     /// How long a user does nothing before they are told to be away.
     pub presence_away: Duration,
+    /// How long after it was raised an incident ends by itself; zero for never.
+    pub sos_age: Duration,
     /// Where push notifications are asked for; `None` for nowhere.
     pub push: Option<PushConfig>,
 }

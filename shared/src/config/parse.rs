@@ -17,6 +17,9 @@ type Parsed<T> = Result<T, Expected>;
 /// The longest time that may be set.
 const DURATION_MAX: Duration = Duration::from_hours(24);
 
+/// The longest age after which something ends.
+const AGE_MAX: Duration = Duration::from_hours(24 * 30);
+
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| Expected("an address and port, such as 127.0.0.1:8080"))
 }
@@ -29,6 +32,16 @@ pub(super) fn port(text: &str) -> Parsed<SocketAddr> {
 /// `250ms`, `25s`, `2m`, `1h`; a bare number is milliseconds.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let expected = Expected("a duration up to 24h, such as 250ms, 25s or 2m (a bare number is milliseconds)");
+    time(text).filter(|d| *d <= DURATION_MAX).ok_or(expected)
+}
+
+/// A duration of days: `30d`, or as [`duration`].
+pub(super) fn age(text: &str) -> Parsed<Duration> {
+    let expected = Expected("a duration up to 30d, such as 90m, 24h or 7d (a bare number is milliseconds)");
+    time(text).filter(|d| *d <= AGE_MAX).ok_or(expected)
+}
+
+fn time(text: &str) -> Option<Duration> {
     let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit_ms = match unit {
@@ -36,10 +49,11 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(expected),
+        "d" => 86_400_000,
+        _ => return None,
     };
     let ms = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ms));
-    ms.map(Duration::from_millis).filter(|d| *d <= DURATION_MAX).ok_or(expected)
+    ms.map(Duration::from_millis)
 }
 
 pub(super) fn some_duration(text: &str) -> Parsed<Duration> {

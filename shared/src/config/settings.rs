@@ -116,6 +116,11 @@ pub const SETTINGS: &[Setting] = &[
         "How long a user of `care` without a connection is neither offline nor lost to their call.",
     ),
     setting("presence_away", "5m", "How long a user of `care` does nothing before they are away."),
+    setting(
+        "sos_age",
+        "24h",
+        "How long after it was raised an incident of `sos` ends by itself, up to 30d; 0: never.",
+    ),
     setting("push_webhook_url", "", "Where `emergencies` asks for push notifications, by POST."),
     secret("push_webhook_secret", "", "Key of the HMAC-SHA256 signatures of those requests."),
     setting("max_payload", "1000000", "Bytes of one message and of a polling body."),

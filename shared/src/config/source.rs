@@ -251,6 +251,7 @@ impl Reader<'_> {
         let call_ring = self.read("call_ring", parse::duration);
         let presence_grace = self.read("presence_grace", parse::duration);
         let presence_away = self.read("presence_away", parse::duration);
+        let sos_age = self.read("sos_age", parse::age);
         let url = self.read("push_webhook_url", parse::web_address);
         let secret = self.text("push_webhook_secret").map(Secret);
         let push = url.map(|url| {
@@ -261,6 +262,7 @@ impl Reader<'_> {
             call_ring: call_ring?,
             presence_grace: presence_grace?,
             presence_away: presence_away?,
+            sos_age: sos_age?,
             push: push?,
         })
     }

@@ -45,7 +45,7 @@ impl Calls {
     /// `per_minute` calls of one user; 0: no limit.
     fn new(per_minute: u32) -> Self {
         let rate = |count: u32| Rate::every(Duration::from_secs(60) / count.max(1), count);
-        let rate = |count: u32| if per_minute == 0 { None } else { rate(count) };
+        let rate = |count: u32| (per_minute != 0).then(|| rate(count));
         Self {
             by_caller: Meters::new(rate(per_minute), RATED_USERS_MAX),
             by_recipient: Meters::new(rate(per_minute.saturating_mul(2)), RATED_USERS_MAX),

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanout::{Near, Target};
@@ -62,7 +63,8 @@ impl Emergencies {
             .take(HELPERS_NEAR_MAX)
             .collect();
         let shown = emergency.shown(Viewer::Outsider);
-        let body = Created { emergency: &shown, nearby_helper_count: near.len() };
+        let (nearby_helper_count, nearby_helpers_truncated) = (near.len(), near.len() >= HELPERS_NEAR_MAX);
+        let body = Created { emergency: &shown, nearby_helper_count, nearby_helpers_truncated };
         let key = format!("created:{}", emergency.id);
         let target = Target::room(&self.namespace, HELPERS).once(&key);
         socket::broadcast(&self.context, target, "emergency:created", &Announced::new(&key, &body)).await?;
@@ -94,6 +96,10 @@ pub(super) async fn alert_left_over(app: Arc<Emergencies>) {
         let pause = DUE_EVERY_MS / 2 + rand::random_range(0..=DUE_EVERY_MS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let records = &app.context.records;
+        if app.fill_all_cells().await.is_ok() {
+            // An older node that still runs beside this one may raise more that have no square.
+            app.is_filled.store(false, Ordering::Release);
+        }
         let before = now_ms().saturating_sub(ANNOUNCE_AFTER_MS);
         let Ok(found) = records.run(store::unalerted(records.pool(), before)).await else { continue };
         for emergency in found {

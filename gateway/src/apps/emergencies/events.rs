@@ -87,6 +87,9 @@ fn message(args: &Args<'_>) -> Result<NewMessage, AppError> {
 pub(super) struct Created<'a> {
     pub(super) emergency: &'a Shown<'a>,
     pub(super) nearby_helper_count: usize,
+    /// `true` where the count is at its bound of 10,000: there may be more, who hear `emergency:created` alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) nearby_helpers_truncated: bool,
 }
 
 /// An emergency, and how far it is.
@@ -133,6 +136,9 @@ pub(super) struct Sent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
     pub(super) realtime: Option<bool>,
+    /// `true` where more helpers respond than the 1,000 that it was sent to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) truncated: bool,
 }
 
 /// Who responds.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shared::auth::Claims;
+use shared::limits::EMERGENCY_HELPERS_MAX;
 use shared::names::UserId;
 use uuid::Uuid;
 
@@ -23,11 +24,9 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
     let sender = socket.user().as_str();
     let records = &app.context.records;
     let is_owner = emergency.owner.id == sender;
-    let recipients: Vec<String> = if is_owner {
-        let helpers = app.helpers_of(&emergency.id).await?;
-        let responding = helpers.iter().filter(|helper| helper.status != HelperStatus::Cancelled);
-        let all = responding.map(|helper| helper.id.clone());
-        let meant: Vec<_> = all.filter(|id| new.recipient_id.as_ref().is_none_or(|to| to == id)).collect();
+    let mut recipients: Vec<String> = if is_owner {
+        let to = new.recipient_id.as_deref();
+        let meant = records.run(store::responding(records.pool(), &emergency.id, to)).await?;
         if meant.is_empty() {
             return Err(AppError::NotFound("No such helper".into()));
         }
@@ -42,6 +41,9 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
         }
         vec![emergency.owner.id.clone()]
     };
+    let most = EMERGENCY_HELPERS_MAX as usize;
+    let truncated = recipients.len() > most;
+    recipients.truncate(most);
     let message = Message {
         id: Uuid::now_v7().to_string(),
         emergency_id: emergency.id.clone(),
@@ -72,7 +74,7 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
         })
         .await?;
     let realtime = (!realtime).then_some(false);
-    Ok(Reply::success(&Sent { message: message.shown(&emergency), realtime }))
+    Ok(Reply::success(&Sent { message: message.shown(&emergency), realtime, truncated }))
 }
 
 impl Emergencies {

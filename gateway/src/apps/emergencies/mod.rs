@@ -15,13 +15,14 @@ mod store;
 mod stories;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fanout::{Gone, Left};
-use shared::limits::{HELPER_POSITION_S, RATED_USERS_MAX};
+use shared::limits::{HELPER_POSITION_S, LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling, within};
+use super::{Event, Handled, Handling, limited, within};
 use crate::announce::Announcement;
 use crate::context::Context;
 use crate::limiter::{Meters, Rate};
@@ -51,12 +52,16 @@ pub(crate) struct Emergencies {
     helpers: Room,
     rates: Rates,
     alerts: alert::Alerts,
+    /// Whether all open emergencies have their squares, as far as this node knows.
+    is_filled: AtomicBool,
 }
 
 /// Rates of every user, by the class of what they do.
 #[derive(Debug)]
 struct Rates {
+    /// Well above what the records allow on all nodes together, so that a flood does not reach them.
     creations: Meters<UserId>,
+    looks: Meters<UserId>,
     messages: Meters<UserId>,
     locations: Meters<UserId>,
     joins: Meters<UserId>,
@@ -67,8 +72,8 @@ impl Default for Rates {
     fn default() -> Self {
         let meters = |per_second, burst| Meters::new(Rate::new(per_second, burst), RATED_USERS_MAX);
         Self {
-            // Ten at once, and one more every six seconds: ten a minute.
-            creations: Meters::new(Rate::every(Duration::from_secs(6), 10), RATED_USERS_MAX),
+            creations: meters(1, 2 * RAISE_BURST),
+            looks: meters(LOOKS_PER_SECOND, LOOKS_BURST),
             messages: meters(5, 20),
             locations: meters(5, 20),
             joins: meters(10, 40),
@@ -87,6 +92,7 @@ impl Emergencies {
             helpers,
             rates: Rates::default(),
             alerts: alert::Alerts::default(),
+            is_filled: AtomicBool::default(),
         });
         this.context.tasks.spawn_until_stop(alert::alert_left_over(Arc::clone(&this)));
         this

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fanout::{Left as LeftRoom, LocalSocket, Place, Target};
 use serde::Deserialize;
 use shared::auth::Claims;
-use shared::limits::{AUTO_JOIN_RETRY_MS, PARTICIPATIONS_MAX};
+use shared::limits::{AUTO_JOIN_RETRY_MS, EMERGENCIES_INVOLVED_AT_ONCE, PARTICIPATIONS_MAX};
 use shared::names::{Room, UserId};
 
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
@@ -209,17 +209,30 @@ async fn enter(app: &Emergencies, socket: &Arc<LocalSocket>, id: &str) {
 /// missed.
 pub(super) async fn bring_all(app: &Emergencies) {
     let records = &app.context.records;
-    let Ok(involved) = records.run(store::involved(records.pool())).await else { return };
     let mut sockets = HashMap::<UserId, Vec<Arc<LocalSocket>>>::new();
     for socket in app.context.fanout.sockets(&app.namespace) {
         sockets.entry(socket.user().clone()).or_default().push(socket);
     }
-    for (id, user) in involved {
-        let outside = sockets.get(user.as_str()).into_iter().flatten();
-        let room = room(&id);
-        let outside: Vec<_> = outside.filter(|socket| !socket.is_in(room.as_str())).cloned().collect();
-        if !outside.is_empty() {
-            app.context.fanout.bring(outside, room).await;
+    if sockets.is_empty() {
+        return;
+    }
+    let mut last = (String::new(), String::new());
+    loop {
+        let some = store::involved(records.pool(), (&last.0, &last.1));
+        let Ok(involved) = records.run(some).await else { return };
+        for (id, user) in &involved {
+            let outside = sockets.get(user.as_str()).into_iter().flatten();
+            let room = room(id);
+            let outside: Vec<_> = outside.filter(|socket| !socket.is_in(room.as_str())).cloned().collect();
+            if !outside.is_empty() {
+                app.context.fanout.bring(outside, room).await;
+            }
+        }
+        match involved.last() {
+            Some(to_here) if involved.len() == EMERGENCIES_INVOLVED_AT_ONCE as usize => {
+                last = to_here.clone()
+            }
+            _ => return,
         }
     }
 }

@@ -2,18 +2,21 @@
 
 use fanout::Place;
 use shared::auth::Reputation;
-use shared::limits::{EMERGENCIES_OPEN_MAX, EMERGENCY_HELPERS_MAX};
+use shared::limits::{EMERGENCIES_INVOLVED_AT_ONCE, EMERGENCY_HELPERS_MAX};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
 use crate::announce::{self, Announcement};
-use crate::geo::Area;
-use crate::records::{LAST_ID, column_time, nearby, time_column};
+use crate::records::{LAST_ID, Looked, Page, Table, cell, column_time, nearby, raisers, time_column};
+
+/// The table of emergencies.
+pub(super) const TABLE: Table = Table("emergencies");
 
 const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avatar, kind, category, description, \
-    latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'active', $14, $14, 0)";
+    latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted, \
+    cell, is_extra, has_siblings) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'active', $14, $14, 0, $15, $16, $17)";
 const COLUMNS: &str = "SELECT id, user_id, user_name, user_avatar, kind, category, description, latitude, longitude, \
     address, priority, severity, anonymous, status, created_at, updated_at, ended_at, ended_by, resolution_type, \
     resolution_notes FROM emergencies";
@@ -40,9 +43,10 @@ const CLOSE_HELPERS: &str =
 const HELPS_IN: &str =
     "SELECT emergency_id FROM emergency_helpers WHERE user_id = $1 AND is_open = 1 LIMIT 100";
 const OWNS: &str =
-    "SELECT id FROM emergencies WHERE user_id = $1 AND status IN ('active', 'responding') LIMIT 100";
-const INVOLVED: &str = "SELECT id, user_id FROM emergencies WHERE status IN ('active', 'responding') \
-    UNION SELECT emergency_id, user_id FROM emergency_helpers WHERE is_open = 1 LIMIT $1";
+    "SELECT id FROM emergencies WHERE user_id = $1 AND ended_at IS NULL ORDER BY id DESC LIMIT 100";
+const INVOLVED: &str = "SELECT id, user_id FROM (SELECT id, user_id FROM emergencies WHERE ended_at IS NULL \
+    UNION SELECT emergency_id, user_id FROM emergency_helpers WHERE is_open = 1) AS involved \
+    WHERE (id, user_id) > ($1, $2) ORDER BY id, user_id LIMIT $3";
 const ADD_MESSAGE: &str = "INSERT INTO emergency_messages \
     (id, emergency_id, sender_id, sender_role, recipient_id, message, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
@@ -58,8 +62,16 @@ pub(super) enum Changed {
     NotTheirs,
 }
 
-/// Stores a new emergency; helpers are to be told of it.
-pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<(), sqlx::Error> {
+/// Stores a new emergency; helpers are to be told of it. Answers the seconds until there may be one more where the owner
+/// raises too many, on all nodes together.
+pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<Option<u64>, sqlx::Error> {
+    let (owner, now_ms) = (&emergency.owner.id, emergency.created_at_ms);
+    let mut transaction = pool.begin().await?;
+    let wait = raisers::take(&mut transaction, TABLE, owner, now_ms).await?;
+    if wait.is_some() {
+        return Ok(wait);
+    }
+    let flags = raisers::open(&mut transaction, TABLE, owner).await?;
     sqlx::query(INSERT)
         .bind(&emergency.id)
         .bind(&emergency.owner.id)
@@ -75,9 +87,13 @@ pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<(), 
         .bind(emergency.severity)
         .bind(i64::from(emergency.anonymous))
         .bind(time_column(emergency.created_at_ms))
-        .execute(pool)
+        .bind(cell(emergency.place))
+        .bind(flags.is_extra)
+        .bind(flags.has_siblings)
+        .execute(&mut *transaction)
         .await?;
-    Ok(())
+    transaction.commit().await?;
+    Ok(None)
 }
 
 /// An emergency.
@@ -87,11 +103,9 @@ pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Emergency>, 
     row.as_ref().map(emergency).transpose()
 }
 
-/// Open emergencies in an area, the nearest first.
-pub(super) async fn open_in(pool: &AnyPool, area: &Area, limit: u32) -> Result<Vec<Emergency>, sqlx::Error> {
-    let select = format!("{COLUMNS} WHERE status IN ('active', 'responding')");
-    let rows = nearby(pool, &select, area, limit).await?;
-    rows.iter().map(emergency).collect()
+/// A page of the open emergencies around a place.
+pub(super) async fn near(pool: &AnyPool, looked: &Looked) -> Result<Page<Emergency>, sqlx::Error> {
+    nearby(pool, TABLE, looked, (COLUMNS, emergency)).await
 }
 
 /// Emergencies that helpers have not been told of, though they were raised before `before_ms`.
@@ -188,11 +202,12 @@ pub(super) struct End<'a> {
 /// An emergency ends.
 pub(super) async fn end(
     pool: &AnyPool,
-    id: &str,
+    (id, owner): (&str, &str),
     end: &End<'_>,
     announcements: &[Announcement],
 ) -> Result<Changed, sqlx::Error> {
     let mut transaction = pool.begin().await?;
+    raisers::lock(&mut transaction, TABLE, owner).await?;
     let done = sqlx::query(END)
         .bind(id)
         .bind(end.status.as_str())
@@ -206,15 +221,32 @@ pub(super) async fn end(
         return Ok(Changed::Over);
     }
     sqlx::query(CLOSE_HELPERS).bind(id).execute(&mut *transaction).await?;
+    raisers::settle(&mut transaction, TABLE, owner).await?;
     announce::write(&mut transaction, announcements).await?;
     transaction.commit().await?;
     Ok(Changed::Yes)
 }
 
-/// The helpers of an emergency, in the order they joined.
+/// The helpers of an emergency, in the order they joined: one more than [`EMERGENCY_HELPERS_MAX`] at most, which says
+/// that there are more.
 pub(super) async fn helpers(pool: &AnyPool, id: &str) -> Result<Vec<Helper>, sqlx::Error> {
-    let rows = sqlx::query(HELPERS).bind(id).bind(i64::from(EMERGENCY_HELPERS_MAX)).fetch_all(pool).await?;
+    let limit = i64::from(EMERGENCY_HELPERS_MAX) + 1;
+    let rows = sqlx::query(HELPERS).bind(id).bind(limit).fetch_all(pool).await?;
     rows.iter().map(helper).collect()
+}
+
+/// Who responds to an emergency and has not cancelled, or `only` if they do: one more than [`EMERGENCY_HELPERS_MAX`] at
+/// most, which says that there are more.
+pub(super) async fn responding(
+    pool: &AnyPool,
+    id: &str,
+    only: Option<&str>,
+) -> Result<Vec<String>, sqlx::Error> {
+    const RESPONDING: &str = "SELECT user_id FROM emergency_helpers WHERE emergency_id = $1 AND status <> 'cancelled' \
+        AND ($2 = '' OR user_id = $2) ORDER BY joined_at, user_id LIMIT $3";
+    let limit = i64::from(EMERGENCY_HELPERS_MAX) + 1;
+    let query = sqlx::query(RESPONDING).bind(id).bind(only.unwrap_or_default()).bind(limit);
+    query.fetch_all(pool).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// A helper of an emergency.
@@ -235,9 +267,13 @@ pub(super) async fn owns(pool: &AnyPool, user: &str) -> Result<Vec<String>, sqlx
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Open emergencies and who takes part in each.
-pub(super) async fn involved(pool: &AnyPool) -> Result<Vec<(String, String)>, sqlx::Error> {
-    let rows = sqlx::query(INVOLVED).bind(i64::from(EMERGENCIES_OPEN_MAX)).fetch_all(pool).await?;
+/// Open emergencies and who takes part in each, after one of them: [`EMERGENCIES_INVOLVED_AT_ONCE`], fewer at the end.
+pub(super) async fn involved(
+    pool: &AnyPool,
+    (id, user): (&str, &str),
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let limit = i64::from(EMERGENCIES_INVOLVED_AT_ONCE);
+    let rows = sqlx::query(INVOLVED).bind(id).bind(user).bind(limit).fetch_all(pool).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 

@@ -1,13 +1,14 @@
 //! The stories of the REST API: raising an emergency, responding, telling how far one is, resolving, cancelling, looking.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use fanout::{Place, metres_between};
+use fanout::Place;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use shared::auth::Claims;
-use shared::limits::{EMERGENCIES_SCANNED_MAX, NEARBY_MAX};
+use shared::limits::{EMERGENCY_HELPERS_MAX, HELPERS_NEAR_MAX, INCIDENTS_AT_ONCE};
 use shared::names::Room;
 use uuid::Uuid;
 
@@ -19,12 +20,12 @@ use super::events::{
     Cancelled, Changed as ShownChange, Ended, HelperJoined, HelperMoved, Resolved, StatusChanged,
 };
 use super::store::{self, Changed, End};
-use super::{Emergencies, room, within};
+use super::{Emergencies, limited, room, within};
 use crate::announce::{Announcement, Audience};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::False;
 use crate::error::AppError;
-use crate::geo::Area;
+use crate::records::{Cursor, Looked, raisers};
 
 /// What an emergency is raised with, checked.
 #[derive(Debug)]
@@ -65,6 +66,9 @@ pub(crate) struct ShownRaised<'a> {
     emergency: Shown<'a>,
     /// How many helpers were told that it is near; `null` where that is not known yet.
     nearby_helper_count: Option<usize>,
+    /// `true` where the count is at its bound of 10,000: there may be more, who hear `emergency:created` alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    nearby_helpers_truncated: bool,
     /// `false` where it is stored and helpers are told later, because Redis is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
@@ -80,6 +84,9 @@ pub(crate) struct Detailed<'a> {
     emergency: Shown<'a>,
     /// In the order they responded, who cancelled among them.
     helpers: Vec<ListedHelper<'a>>,
+    /// `true` where there are more than these 1,000.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    helpers_truncated: bool,
 }
 
 /// An emergency and how far it is.
@@ -98,6 +105,7 @@ impl Raised {
         ShownRaised {
             emergency: self.emergency.shown(Viewer::Insider),
             nearby_helper_count: self.near,
+            nearby_helpers_truncated: self.near.is_some_and(|near| near >= HELPERS_NEAR_MAX),
             realtime: self.realtime,
         }
     }
@@ -163,7 +171,9 @@ impl Emergencies {
         self.context
             .to_the_end(async move {
                 let (records, id) = (&app.context.records, emergency.id.clone());
-                records.run(store::insert(records.pool(), &emergency)).await?;
+                if let Some(seconds) = records.run(store::insert(records.pool(), &emergency)).await? {
+                    return Err(limited(seconds));
+                }
                 app.bring_user(&user, &id).await;
                 let (near, realtime) = match app.alert(&emergency).await {
                     Ok(near) => (near, None),
@@ -321,7 +331,8 @@ impl Emergencies {
                 let announcements = [first, app.to_room(app.helpers.clone(), "emergency:ended", &ended)];
                 let end = End { status, at_ms: at, by: &by, resolution: (kind, notes) };
                 let records = &app.context.records;
-                match records.run(store::end(records.pool(), &id, &end, &announcements)).await? {
+                let which = (id.as_str(), emergency.owner.id.as_str());
+                match records.run(store::end(records.pool(), which, &end, &announcements)).await? {
                     Changed::Yes => {}
                     Changed::Same | Changed::Over | Changed::NotTheirs => {
                         return Err(over(&app.find(&id).await?));
@@ -354,41 +365,53 @@ impl Emergencies {
         let emergency = self.find(id).await?;
         let viewer = emergency.viewer(claims);
         let helpers = self.helpers_of(id).await?;
-        let helps = || helpers.iter().any(|helper| helper.id == claims.user.as_str());
-        if viewer == Viewer::Outsider && !is_helper(claims) && !helps() {
-            return Err(AppError::Forbidden("Not authorized to see this emergency".into()));
+        if viewer == Viewer::Outsider && !is_helper(claims) {
+            let records = &self.context.records;
+            let helper = store::find_helper(records.pool(), id, claims.user.as_str());
+            if records.run(helper).await?.is_none() {
+                return Err(AppError::Forbidden("Not authorized to see this emergency".into()));
+            }
         }
-        let helpers = helpers.iter().map(Helper::listed).collect();
-        Ok(show(Detailed { emergency: emergency.shown(viewer), helpers }))
+        let most = EMERGENCY_HELPERS_MAX as usize;
+        let helpers_truncated = helpers.len() > most;
+        let helpers = helpers.iter().take(most).map(Helper::listed).collect();
+        Ok(show(Detailed { emergency: emergency.shown(viewer), helpers, helpers_truncated }))
     }
 
-    /// Shows the open emergencies around a place, the nearest first, to helpers and admins.
+    /// Shows a page of the open emergencies around a place to helpers and admins, in the order of
+    /// [`crate::records::nearby`].
     pub(crate) async fn nearby<T>(
         &self,
         claims: &Claims,
-        (place, radius): (Place, f64),
-        show: impl FnOnce(Vec<Near<'_>>) -> T,
+        looked: &Looked,
+        show: impl FnOnce(Vec<Near<'_>>, Option<&Cursor>) -> T,
     ) -> Result<T, AppError> {
         if !is_helper(claims) && !is_admin(claims) {
             return Err(AppError::Forbidden("Only helpers may do this".into()));
         }
+        within(&self.rates.looks, &claims.user)?;
+        self.fill_all_cells().await?;
         let records = &self.context.records;
-        let area = Area::around(place, radius);
-        let found = records.run(store::open_in(records.pool(), &area, EMERGENCIES_SCANNED_MAX)).await?;
-        let mut near: Vec<(f64, &Emergency)> = found
+        let page = records.run(store::near(records.pool(), looked)).await?;
+        let near = page
+            .near
             .iter()
-            .map(|emergency| (metres_between(place, emergency.place), emergency))
-            .filter(|(metres, _)| *metres <= radius)
-            .collect();
-        near.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        near.truncate(NEARBY_MAX);
-        let near: Vec<Near<'_>> = near
-            .into_iter()
-            .map(|(metres, emergency)| Near {
+            .map(|(emergency, distance)| Near {
                 emergency: emergency.shown(emergency.viewer(claims)),
-                distance: metres.round(),
+                distance: *distance,
             })
             .collect();
-        Ok(show(near))
+        Ok(show(near, page.next.as_ref()))
+    }
+
+    /// Computes the squares of emergencies that an older version raised, so that they are found; at once where none is
+    /// left.
+    pub(super) async fn fill_all_cells(&self) -> Result<(), AppError> {
+        let records = &self.context.records;
+        while !self.is_filled.load(Ordering::Acquire) {
+            let filled = records.run(raisers::fill_cells(records.pool(), store::TABLE)).await?;
+            self.is_filled.store(filled < INCIDENTS_AT_ONCE, Ordering::Release);
+        }
+        Ok(())
     }
 }

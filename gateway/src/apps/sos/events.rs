@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use shared::names::is_name;
 use shared::sio::Args;
 
-use super::{Sos, room, stories};
+use super::{Sos, ending, room, stories};
+use crate::announce::Identified;
 use crate::apps::{Done, Handled, Reply, first};
 use crate::clock::now_ms;
 use crate::describe::forms::{Latitude, Longitude, Millis, Name};
@@ -74,6 +75,17 @@ pub(crate) fn describe(section: &mut Section) {
         Event::to_client("participant:joined", "Somebody takes part.")
             .to("the incident's room, the new participant's sockets among them")
             .payload::<stories::Joined<'_>>(),
+    );
+    section.event(
+        Event::to_client(
+            "sos:ended",
+            "The incident has ended: its last participant has left, its raiser or an admin has ended it, a rescuer or \
+             an admin has marked it as false, or it was too old. Nobody takes part any more; no `participant:left` \
+             tells of each.",
+        )
+        .to("the incident's room, whose sockets leave it then and stay connected; and its raiser's sockets where they \
+             do not take part")
+        .payload::<Identified<ending::Ended<'_>>>(),
     );
     section.event(
         Event::to_client("participant:left", "Somebody takes part no more.")

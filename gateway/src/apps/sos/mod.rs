@@ -4,19 +4,27 @@
 //! room, and those who are there are told. The REST API of citizens and the internal one of backends run the
 //! same [`stories`].
 
+mod ending;
 mod events;
+pub(crate) mod incidents;
 mod owed;
 pub(crate) mod store;
 pub(crate) mod stories;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use shared::limits::{AUTO_JOIN_RETRY_MS, PARTICIPATIONS_MAX};
-use shared::names::{Namespace, Room};
+use shared::limits::{
+    AUTO_JOIN_RETRY_MS, LOOKS_BURST, LOOKS_PER_SECOND, MARKS_BURST, MARKS_PER_SECOND, PARTICIPATIONS_MAX,
+    RAISE_BURST, RATED_USERS_MAX,
+};
+use shared::names::{Namespace, Room, UserId};
 
 use super::{Event, Handling};
+use crate::announce::Announcement;
 use crate::context::Context;
+use crate::limiter::{Meters, Rate};
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 pub(crate) use events::{EVENTS, describe};
@@ -30,13 +38,38 @@ pub(crate) struct Sos {
     context: Context,
     namespace: Namespace,
     owed: owed::Owed,
+    rates: Rates,
+    /// Whether all open incidents have their squares, as far as this node knows.
+    is_filled: AtomicBool,
+}
+
+/// Rates of every user on this node.
+#[derive(Debug)]
+struct Rates {
+    /// Well above what the records allow on all nodes together, so that a flood does not reach them.
+    raises: Meters<UserId>,
+    looks: Meters<UserId>,
+    marks: Meters<UserId>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let meters = |per_second, burst| Meters::new(Rate::new(per_second, burst), RATED_USERS_MAX);
+        Self {
+            raises: meters(1, 2 * RAISE_BURST),
+            looks: meters(LOOKS_PER_SECOND, LOOKS_BURST),
+            marks: meters(MARKS_PER_SECOND, MARKS_BURST),
+        }
+    }
 }
 
 impl Sos {
-    /// Makes the app and starts the task that does later what could not be done at once.
+    /// Makes the app and starts the tasks that do later what could not be done at once, and that end what is old.
     pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
-        let sos = Arc::new(Self { context, namespace, owed: owed::Owed::default() });
+        let (owed, rates, is_filled) = (owed::Owed::default(), Rates::default(), AtomicBool::default());
+        let sos = Arc::new(Self { context, namespace, owed, rates, is_filled });
         sos.context.tasks.spawn_until_stop(owed::settle(Arc::clone(&sos)));
+        sos.context.tasks.spawn_until_stop(ending::end_old(Arc::clone(&sos)));
         sos
     }
 
@@ -59,6 +92,11 @@ pub(crate) fn is_room(room: &Room) -> bool {
 /// The incident of a room.
 fn id_of(room: &Room) -> Option<String> {
     room.as_str().strip_prefix(ROOM_PREFIX).map(str::to_owned)
+}
+
+/// An announcement was told late, perhaps by another node than the one that ended the incident.
+pub(crate) async fn on_told(sos: &Sos, announcement: &Announcement) {
+    ending::told_later(sos, announcement).await;
 }
 
 /// Requests of other nodes may have been missed.

@@ -12,10 +12,13 @@ use tokio::sync::Notify;
 
 use super::Sos;
 
+/// Who is owed what the record says: a participant of an incident, or all sockets in the room of one that has ended.
+type Debt = (String, Option<UserId>);
+
 /// Who is owed what the record says.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    users: Mutex<HashSet<(String, UserId)>>,
+    debts: Mutex<HashSet<Debt>>,
     added: Notify,
 }
 
@@ -23,15 +26,24 @@ impl Owed {
     /// Past `SOS_OWED_MAX` none is added: a node that is in such trouble is helped by clients who connect anew, which puts
     /// them where they belong.
     pub(super) fn add(&self, sos_id: &str, user: &UserId) {
-        let mut users = self.users.lock();
-        if users.len() < SOS_OWED_MAX {
-            users.insert((sos_id.to_owned(), user.clone()));
+        self.add_debt((sos_id.to_owned(), Some(user.clone())));
+    }
+
+    /// The room of an incident that has ended is to be empty.
+    pub(super) fn add_room(&self, sos_id: &str) {
+        self.add_debt((sos_id.to_owned(), None));
+    }
+
+    fn add_debt(&self, debt: Debt) {
+        let mut debts = self.debts.lock();
+        if debts.len() < SOS_OWED_MAX {
+            debts.insert(debt);
             self.added.notify_one();
         }
     }
 
-    fn take(&self) -> HashSet<(String, UserId)> {
-        std::mem::take(&mut *self.users.lock())
+    fn take(&self) -> HashSet<Debt> {
+        std::mem::take(&mut *self.debts.lock())
     }
 }
 
@@ -41,6 +53,13 @@ pub(super) async fn settle(sos: Arc<Sos>) {
         sos.owed.added.notified().await;
         tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
         for (sos_id, user) in sos.owed.take() {
+            let Some(user) = user else {
+                match sos.must_be_told(&sos_id).await {
+                    Ok(()) => sos.empty(&sos_id).await,
+                    Err(_) => sos.owed.add_room(&sos_id),
+                }
+                continue;
+            };
             if let Err(error) = sos.try_bring(&sos_id, &user).await {
                 tracing::debug!(error = error.say(), sos = sos_id, "a participant is still owed");
                 sos.owed.add(&sos_id, &user);

@@ -7,11 +7,12 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 use uuid::Uuid;
 
+use super::incidents::{self, End};
 use super::stories::USER_TYPES;
+use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::describe::forms::{Name, OwnId, Time};
-use crate::geo::Area;
-use crate::records::{column_time, nearby, time_column};
+use crate::records::{column_time, raisers, time_column};
 
 /// A participation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -49,23 +50,6 @@ pub(crate) struct Entry {
     pub(crate) joined_at_ms: u64,
 }
 
-/// An incident.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Incident {
-    #[schemars(with = "OwnId")]
-    pub(crate) id: String,
-    #[schemars(with = "Name")]
-    pub(crate) user_id: String,
-    pub(crate) latitude: Option<f64>,
-    pub(crate) longitude: Option<f64>,
-    pub(crate) description: Option<String>,
-    #[schemars(extend("enum" = ["ACTIVE"]))]
-    pub(crate) status: String,
-    #[schemars(with = "Time")]
-    pub(crate) created_at: String,
-}
-
 /// Where a page of a history ends: before this time and, within it, this id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Before {
@@ -98,30 +82,40 @@ const COLUMNS: &str = "SELECT id, sos_id, user_id, user_type, display_name, acto
 const ACTIVE_OF: &str = "SELECT sos_id FROM sos_participants WHERE user_id = $1 AND status = 'ACTIVE' \
     ORDER BY joined_at DESC LIMIT 1000";
 const HAS_TAKEN_PART: &str = "SELECT 1 FROM sos_participants WHERE sos_id = $1 AND user_id = $2 LIMIT 1";
+const ANYBODY: &str = "SELECT 1 FROM sos_participants WHERE sos_id = $1 AND status = 'ACTIVE' LIMIT 1";
+const STANDING: &str = "SELECT status, by_end FROM sos_participants WHERE sos_id = $1 AND user_id = $2 \
+    ORDER BY CASE WHEN status = 'ACTIVE' THEN 0 ELSE 1 END, joined_at DESC, id DESC LIMIT 1";
 const PLACE_OF: &str = "SELECT joined_at FROM sos_participants WHERE id = $1";
-const INSERT_INCIDENT: &str = "INSERT INTO sos_incidents \
-    (id, user_id, latitude, longitude, description, status, created_at) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6)";
-const ACTIVE_INCIDENTS: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at FROM sos_incidents \
-    WHERE status = 'ACTIVE'";
-
 /// How often an entry is tried that meets a leave of the same user.
 const ENTRIES_TRIED: usize = 3;
 
-/// Records that a user takes part; answers the record, and whether it is new.
-pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<(Participant, bool), sqlx::Error> {
+/// What became of an entry.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// The record, and whether it is new.
+    Yes(Participant, bool),
+    /// The incident has ended.
+    Over,
+}
+
+/// Records that a user takes part, unless the incident has ended.
+pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<Entered, sqlx::Error> {
     for _ in 0..ENTRIES_TRIED {
         let mut transaction = pool.begin().await?;
+        if !incidents::stay_open(&mut transaction, &entry.sos_id).await? {
+            return Ok(Entered::Over);
+        }
         let entered = enter_in(&mut transaction, entry).await?;
         transaction.commit().await?;
         // Else a record was there and has ended since.
-        if let Some(entered) = entered {
-            return Ok(entered);
+        if let Some((record, is_new)) = entered {
+            return Ok(Entered::Yes(record, is_new));
         }
     }
     Err(sqlx::Error::RowNotFound)
 }
 
-async fn enter_in(
+pub(super) async fn enter_in(
     transaction: &mut AnyConnection,
     entry: &Entry,
 ) -> Result<Option<(Participant, bool)>, sqlx::Error> {
@@ -142,15 +136,68 @@ async fn enter_in(
     row.map(|row| Ok((participant(&row)?, done.rows_affected() > 0))).transpose()
 }
 
-/// Records that a user takes part no more; false when they did not.
+/// What became of a leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// They did not take part.
+    NotThere,
+    Left,
+    /// They were the last: the incident has ended with it.
+    AsLast,
+}
+
+/// Records that a user takes part no more. Who is the last to leave an incident that was raised here ends it;
+/// `announcement` is written then.
 pub(crate) async fn leave(
     pool: &AnyPool,
-    sos_id: &str,
-    user_id: &str,
-    at_ms: u64,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(time_column(at_ms)).execute(pool).await?;
-    Ok(done.rows_affected() > 0)
+    (sos_id, user_id, at_ms): (&str, &str, u64),
+    (end, announcement): (&End<'_>, &Announcement),
+) -> Result<Gone, sqlx::Error> {
+    let raiser = incidents::raiser_of_open(pool, sos_id).await?;
+    let mut transaction = pool.begin().await?;
+    let is_open = match &raiser {
+        None => false,
+        Some(raiser) => {
+            raisers::lock(&mut transaction, incidents::TABLE, raiser).await?;
+            incidents::stay_open(&mut transaction, sos_id).await?
+        }
+    };
+    let left = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(time_column(at_ms));
+    if left.execute(&mut *transaction).await?.rows_affected() == 0 {
+        return Ok(Gone::NotThere);
+    }
+    let mut gone = Gone::Left;
+    if let Some(raiser) = raiser.filter(|_| is_open)
+        && sqlx::query(ANYBODY).bind(sos_id).fetch_optional(&mut *transaction).await?.is_none()
+    {
+        incidents::end_in(&mut transaction, (sos_id, &raiser), end).await?;
+        announce::write(&mut transaction, std::slice::from_ref(announcement)).await?;
+        gone = Gone::AsLast;
+    }
+    transaction.commit().await?;
+    Ok(gone)
+}
+
+/// Where the sockets of a user belong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// In the incident's room.
+    Active,
+    /// Out of it, and disconnected: the user has left, or never was there.
+    Left,
+    /// Out of it: it ended while the user took part.
+    Ended,
+}
+
+/// Where the sockets of a user belong.
+pub(crate) async fn standing(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<Standing, sqlx::Error> {
+    let Some(row) = sqlx::query(STANDING).bind(sos_id).bind(user_id).fetch_optional(pool).await? else {
+        return Ok(Standing::Left);
+    };
+    if row.try_get::<String, _>(0)? == "ACTIVE" {
+        return Ok(Standing::Active);
+    }
+    Ok(if row.try_get::<i64, _>(1)? == 1 { Standing::Ended } else { Standing::Left })
 }
 
 /// Who takes part now, in the order they joined.
@@ -211,49 +258,6 @@ pub(crate) async fn has_taken_part(pool: &AnyPool, sos_id: &str, user_id: &str) 
 pub(crate) async fn is_active(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'");
     Ok(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(user_id).fetch_optional(pool).await?.is_some())
-}
-
-/// Records an incident and that `entry` takes part in it: both or neither.
-pub(crate) async fn raise(
-    pool: &AnyPool,
-    incident: &Incident,
-    entry: &Entry,
-) -> Result<Participant, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    sqlx::query(INSERT_INCIDENT)
-        .bind(&incident.id)
-        .bind(&incident.user_id)
-        .bind(incident.latitude)
-        .bind(incident.longitude)
-        .bind(&incident.description)
-        .bind(time_column(entry.joined_at_ms))
-        .execute(&mut *transaction)
-        .await?;
-    let (participant, _) = enter_in(&mut transaction, entry).await?.ok_or(sqlx::Error::RowNotFound)?;
-    transaction.commit().await?;
-    Ok(participant)
-}
-
-/// Active incidents in an area, about the nearest first.
-pub(crate) async fn incidents_in(
-    pool: &AnyPool,
-    area: &Area,
-    limit: u32,
-) -> Result<Vec<Incident>, sqlx::Error> {
-    let rows = nearby(pool, ACTIVE_INCIDENTS, area, limit).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Incident {
-                id: row.try_get(0)?,
-                user_id: row.try_get(1)?,
-                latitude: row.try_get(2)?,
-                longitude: row.try_get(3)?,
-                description: row.try_get(4)?,
-                status: row.try_get(5)?,
-                created_at: time(row.try_get(6)?),
-            })
-        })
-        .collect()
 }
 
 fn time(ms: i64) -> String {

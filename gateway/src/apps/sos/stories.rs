@@ -3,20 +3,22 @@
 
 use std::sync::Arc;
 
-use fanout::{Place, metres_between};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
-use shared::limits::{ACTIVE_PARTICIPANTS_MAX, NEARBY_MAX, NEARBY_SCANNED_MAX, SOS_TEXT_MAX};
+use shared::limits::{ACTIVE_PARTICIPANTS_MAX, SOS_TEXT_MAX};
 use shared::names::UserId;
 use uuid::Uuid;
 
-use super::store::{self, Before, Entry, Incident, Of, Participant};
+use super::incidents::{self, End, Incident, Opened, Reason};
+use super::store::{self, Before, Entered, Entry, Gone, Of, Participant, Standing};
 use super::{Sos, room};
+use crate::apps::{limited, within};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Millis, Name, Time};
 use crate::error::AppError;
-use crate::geo::{Area, Degrees};
+use crate::geo::Degrees;
+use crate::records::{Cursor, Looked};
 use crate::socket;
 
 /// What a user may call themselves in an incident; it gives no rights.
@@ -92,6 +94,7 @@ impl Sos {
         claims: &Claims,
         raised: Raised,
     ) -> Result<Incident, AppError> {
+        within(&self.rates.raises, &claims.user)?;
         if let Some(description) = &raised.description {
             if description.chars().count() > SOS_TEXT_MAX {
                 let say = format!("Description too long (max {SOS_TEXT_MAX} characters)");
@@ -115,6 +118,9 @@ impl Sos {
             description: raised.description,
             status: "ACTIVE".to_owned(),
             created_at: iso(now),
+            ended_at: None,
+            ended_by: None,
+            end_reason: None,
         };
         let entry = Entry {
             sos_id: incident.id.clone(),
@@ -128,39 +134,49 @@ impl Sos {
         self.context
             .to_the_end(async move {
                 let records = &sos.context.records;
-                let record = records.run(store::raise(records.pool(), &incident, &entry)).await?;
+                let raised = incidents::raise(records.pool(), &incident, &entry);
+                let record = match records.run(raised).await? {
+                    Opened::Yes(record) => record,
+                    Opened::Limited(seconds) => return Err(limited(seconds)),
+                };
                 sos.entered(&record, &entry.user_id, true).await;
                 Ok(incident)
             })
             .await
     }
 
-    /// Active incidents within `radius` metres of a place, the nearest first.
-    pub(crate) async fn nearby(&self, place: Place, radius: f64) -> Result<Vec<Near>, AppError> {
+    /// A page of the active incidents around a place: of each user the nearest first, before anybody's second one; and the
+    /// nearest first within that. Answers it, and where the next one begins.
+    ///
+    /// # Errors
+    /// 429 when the user looks too often.
+    pub(crate) async fn nearby(
+        &self,
+        user: &UserId,
+        looked: &Looked,
+    ) -> Result<(Vec<Near>, Option<Cursor>), AppError> {
+        within(&self.rates.looks, user)?;
         let records = &self.context.records;
-        let area = Area::around(place, radius);
-        let found = records.run(store::incidents_in(records.pool(), &area, NEARBY_SCANNED_MAX)).await?;
-        let mut near: Vec<Near> = found
-            .into_iter()
-            .filter_map(|incident| {
-                let (latitude, longitude) = (incident.latitude?, incident.longitude?);
-                let distance = metres_between(place, Place { latitude, longitude });
-                (distance <= radius).then_some(Near { incident, distance: distance.round() })
-            })
-            .collect();
-        near.sort_by(|a, b| a.distance.total_cmp(&b.distance));
-        near.truncate(NEARBY_MAX);
-        Ok(near)
+        self.fill_all_cells().await?;
+        let page = records.run(incidents::near(records.pool(), looked)).await?;
+        let near = page.near.into_iter().map(|(incident, distance)| Near { incident, distance });
+        Ok((near.collect(), page.next))
     }
 
     /// A user takes part: recorded, their sockets enter, the others and they are told. Who does already is not
     /// told again. Answers the record, and whether it is new.
+    ///
+    /// # Errors
+    /// 409 when the incident has ended.
     pub(crate) async fn join(self: &Arc<Self>, entry: Entry) -> Result<(Participant, bool), AppError> {
         let sos = Arc::clone(self);
         self.context
             .to_the_end(async move {
                 let records = &sos.context.records;
-                let (record, is_new) = records.run(store::enter(records.pool(), &entry)).await?;
+                let (record, is_new) = match records.run(store::enter(records.pool(), &entry)).await? {
+                    Entered::Yes(record, is_new) => (record, is_new),
+                    Entered::Over => return Err(over()),
+                };
                 // Also where it is not new: whoever asks again may do so because not all sockets have entered.
                 sos.entered(&record, &entry.user_id, is_new).await;
                 Ok((record, is_new))
@@ -170,8 +186,8 @@ impl Sos {
 
     /// What follows a record of who takes part.
     async fn entered(&self, record: &Participant, user: &UserId, is_new: bool) {
-        let is_active = self.bring(&record.sos_id, user).await;
-        if !is_new || matches!(is_active, Ok(false)) {
+        let standing = self.bring(&record.sos_id, user).await;
+        if !is_new || matches!(standing, Ok(Standing::Left | Standing::Ended)) {
             // They have left meanwhile, and that was told.
             return;
         }
@@ -200,23 +216,33 @@ impl Sos {
         self.context
             .to_the_end(async move {
                 let records = &sos.context.records;
-                let was_active =
-                    records.run(store::leave(records.pool(), &sos_id, user.as_str(), at_ms)).await?;
-                if was_active {
+                let end = End { reason: Reason::Left, by: None, at_ms: now_ms() };
+                let announcement = sos.ended(&sos_id, &end);
+                let leave = (sos_id.as_str(), user.as_str(), at_ms);
+                let left = store::leave(records.pool(), leave, (&end, &announcement));
+                let gone = records.run(left).await?;
+                if gone != Gone::NotThere {
                     let (left_at, timestamp) = (iso(at_ms), now_ms());
                     let body = Left { sos_id: &sos_id, user_id: user.as_str(), left_at, timestamp };
                     sos.tell(&room(&sos_id), "participant:left", &body).await;
                 }
+                if gone == Gone::AsLast {
+                    sos.context.announcer.tell(&[announcement]).await;
+                }
                 // Also where they had left before: a socket may have stayed.
                 let _ = sos.bring(&sos_id, &user).await;
-                if was_active { Ok(()) } else { Err(AppError::NotFound("Participant not found".into())) }
+                if gone == Gone::NotThere {
+                    return Err(AppError::NotFound("Participant not found".into()));
+                }
+                Ok(())
             })
             .await
     }
 
-    /// Brings the sockets of a user to where the record says they belong, on all nodes: into the incident's room, or out
-    /// of it and disconnected. What cannot be done now is owed ([`super::owed`]). Answers whether the user takes part.
-    pub(super) async fn bring(&self, sos_id: &str, user: &UserId) -> Result<bool, AppError> {
+    /// Brings the sockets of a user to where the record says they belong, on all nodes: into the incident's room; out of it
+    /// and disconnected where the user has left; out of it alone where the incident has ended. What cannot be done now
+    /// is owed ([`super::owed`]). Answers where they belong.
+    pub(super) async fn bring(&self, sos_id: &str, user: &UserId) -> Result<Standing, AppError> {
         let brought = self.try_bring(sos_id, user).await;
         if let Err(error) = &brought {
             tracing::warn!(
@@ -229,17 +255,24 @@ impl Sos {
         brought
     }
 
-    pub(super) async fn try_bring(&self, sos_id: &str, user: &UserId) -> Result<bool, AppError> {
-        let (room, fanout) = (room(sos_id), &self.context.fanout);
-        if self.is_active(sos_id, user.as_str()).await? {
+    pub(super) async fn try_bring(&self, sos_id: &str, user: &UserId) -> Result<Standing, AppError> {
+        let (room, fanout, records) = (room(sos_id), &self.context.fanout, &self.context.records);
+        let standing = || records.run(store::standing(records.pool(), sos_id, user.as_str()));
+        let mut known = standing().await?;
+        if known == Standing::Active {
             fanout.join_user(&self.namespace, user, &room).await?;
             // Who left while their sockets entered has been disconnected too early.
-            if self.is_active(sos_id, user.as_str()).await? {
-                return Ok(true);
+            known = standing().await?;
+        }
+        match known {
+            Standing::Active => {}
+            Standing::Left => fanout.disconnect_user(&self.namespace, user, &room).await?,
+            Standing::Ended => {
+                self.must_be_told(sos_id).await?;
+                fanout.leave_user(&self.namespace, user, &room).await?;
             }
         }
-        fanout.disconnect_user(&self.namespace, user, &room).await?;
-        Ok(false)
+        Ok(known)
     }
 
     /// The record holds whether the room could be told or not; what was missed is in the lists.
@@ -258,10 +291,14 @@ impl Sos {
         if may { Ok(()) } else { Err(AppError::Forbidden("Not a participant of this SOS".into())) }
     }
 
-    /// Who takes part now.
-    pub(crate) async fn active(&self, sos_id: &str) -> Result<Vec<Participant>, AppError> {
+    /// Who takes part now, and whether there are more than the [`ACTIVE_PARTICIPANTS_MAX`] that are listed.
+    pub(crate) async fn active(&self, sos_id: &str) -> Result<(Vec<Participant>, bool), AppError> {
         let records = &self.context.records;
-        records.run(store::active(records.pool(), sos_id, ACTIVE_PARTICIPANTS_MAX)).await
+        let active = store::active(records.pool(), sos_id, ACTIVE_PARTICIPANTS_MAX + 1);
+        let mut active = records.run(active).await?;
+        let has_more = active.len() > ACTIVE_PARTICIPANTS_MAX as usize;
+        active.truncate(ACTIVE_PARTICIPANTS_MAX as usize);
+        Ok((active, has_more))
     }
 
     /// Whether a user takes part now.
@@ -290,6 +327,11 @@ impl Sos {
         };
         records.run(store::history(records.pool(), of, &before, limit)).await
     }
+}
+
+/// What is refused because an incident has ended.
+pub(super) fn over() -> AppError {
+    AppError::WrongState("SOS has ended".into())
 }
 
 /// What a user is called in records.

@@ -68,6 +68,8 @@ export async function startPostgres({ port: wanted } = {}) {
       }
     }
   };
+  /** The ids of its processes, its own first. */
+  server.pids = processes;
   server.freeze = () => signalAll('SIGSTOP');
   server.thaw = () => signalAll('SIGCONT');
   /** Ends the server at once (no checkpoint, connections cut). */

@@ -1,0 +1,241 @@
+//! The statements about incidents that were raised here: raising, finding and ending them.
+//!
+//! A transaction that changes which incidents are open, or who takes part in one, locks in this order: the raiser
+//! ([`raisers::lock`]), the incident ([`stay_open`]), its participants.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyPool, Row as _};
+
+use super::store::{Entry, Participant, enter_in};
+use crate::announce::{self, Announcement};
+use crate::clock::iso;
+use crate::describe::forms::{Name, OwnId, Time};
+use crate::records::{Looked, Page, Table, cell, column_time, nearby, raisers, time_column};
+
+/// The table of incidents.
+pub(super) const TABLE: Table = Table("sos_incidents");
+
+/// Why an incident has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "SosEndReason")]
+pub(crate) enum Reason {
+    /// Its last participant has left.
+    Left,
+    /// Who raised it has ended it.
+    Raiser,
+    /// An admin has ended it.
+    Admin,
+    /// A rescuer or an admin has marked it as false.
+    FalseAlarm,
+    /// It was open for as long as `SOS_AGE` says.
+    Age,
+}
+
+impl Reason {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Left, "left"),
+        (Self::Raiser, "raiser"),
+        (Self::Admin, "admin"),
+        (Self::FalseAlarm, "false_alarm"),
+        (Self::Age, "age"),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("", |(_, word)| word)
+    }
+
+    fn of_record(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == word).map(|(reason, _)| *reason)
+    }
+}
+
+/// An incident.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Incident {
+    #[schemars(with = "OwnId")]
+    pub(crate) id: String,
+    #[schemars(with = "Name")]
+    pub(crate) user_id: String,
+    pub(crate) latitude: Option<f64>,
+    pub(crate) longitude: Option<f64>,
+    pub(crate) description: Option<String>,
+    #[schemars(extend("enum" = ["ACTIVE", "ENDED"]))]
+    pub(crate) status: String,
+    #[schemars(with = "Time")]
+    pub(crate) created_at: String,
+    /// When it ended, where it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub(crate) ended_at: Option<String>,
+    /// Who ended it, or marked it as false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Name")]
+    pub(crate) ended_by: Option<String>,
+    /// Why it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Reason")]
+    pub(crate) end_reason: Option<Reason>,
+}
+
+/// How an incident ends.
+#[derive(Debug)]
+pub(crate) struct End<'a> {
+    pub(crate) reason: Reason,
+    pub(crate) by: Option<&'a str>,
+    pub(crate) at_ms: u64,
+}
+
+/// What became of raising one.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Yes(Participant),
+    /// The user raises too many; seconds until there may be one more.
+    Limited(u64),
+}
+
+const INSERT: &str = "INSERT INTO sos_incidents (id, user_id, latitude, longitude, description, status, created_at, \
+    cell, is_extra, has_siblings) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6, $7, $8, $9)";
+const COLUMNS: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at, ended_at, ended_by, \
+    end_reason FROM sos_incidents";
+const STAY_OPEN: &str = "UPDATE sos_incidents SET status = status WHERE id = $1 AND ended_at IS NULL";
+const IS_OURS: &str = "SELECT 1 FROM sos_incidents WHERE id = $1";
+const RAISER: &str = "SELECT user_id FROM sos_incidents WHERE id = $1 AND ended_at IS NULL";
+const END: &str = "UPDATE sos_incidents SET status = 'ENDED', ended_at = $2, ended_by = $3, end_reason = $4 \
+    WHERE id = $1 AND ended_at IS NULL";
+const END_PARTICIPANTS: &str = "UPDATE sos_participants SET status = 'INACTIVE', by_end = 1, \
+    left_at = CASE WHEN joined_at > $2 THEN joined_at ELSE $2 END WHERE sos_id = $1 AND status = 'ACTIVE'";
+const TAKES_PART: &str =
+    "SELECT 1 FROM sos_participants WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'";
+const OLD: &str = "SELECT id, user_id FROM sos_incidents WHERE ended_at IS NULL AND created_at <= $1 \
+    ORDER BY created_at, id LIMIT $2";
+
+/// Records an incident and that `entry` takes part in it: both or neither.
+pub(crate) async fn raise(pool: &AnyPool, incident: &Incident, entry: &Entry) -> Result<Opened, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let wait = raisers::take(&mut transaction, TABLE, &incident.user_id, entry.joined_at_ms).await?;
+    if let Some(seconds) = wait {
+        return Ok(Opened::Limited(seconds));
+    }
+    let flags = raisers::open(&mut transaction, TABLE, &incident.user_id).await?;
+    let place = incident.latitude.zip(incident.longitude);
+    sqlx::query(INSERT)
+        .bind(&incident.id)
+        .bind(&incident.user_id)
+        .bind(incident.latitude)
+        .bind(incident.longitude)
+        .bind(&incident.description)
+        .bind(time_column(entry.joined_at_ms))
+        .bind(place.map(|(latitude, longitude)| cell(fanout::Place { latitude, longitude })))
+        .bind(flags.is_extra)
+        .bind(flags.has_siblings)
+        .execute(&mut *transaction)
+        .await?;
+    let (participant, _) = enter_in(&mut transaction, entry).await?.ok_or(sqlx::Error::RowNotFound)?;
+    transaction.commit().await?;
+    Ok(Opened::Yes(participant))
+}
+
+/// Whether an incident is open or was not raised here; one that is open stays so until the transaction ends.
+pub(super) async fn stay_open(transaction: &mut AnyConnection, id: &str) -> Result<bool, sqlx::Error> {
+    let open = sqlx::query(STAY_OPEN).bind(id).execute(&mut *transaction).await?;
+    if open.rows_affected() > 0 {
+        return Ok(true);
+    }
+    Ok(sqlx::query(IS_OURS).bind(id).fetch_optional(transaction).await?.is_none())
+}
+
+/// An incident that was raised here.
+pub(crate) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Incident>, sqlx::Error> {
+    let sql = format!("{COLUMNS} WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(incident).transpose()
+}
+
+/// Who has raised an incident that is open.
+pub(super) async fn raiser_of_open(pool: &AnyPool, id: &str) -> Result<Option<String>, sqlx::Error> {
+    let row = sqlx::query(RAISER).bind(id).fetch_optional(pool).await?;
+    row.map(|row| row.try_get(0)).transpose()
+}
+
+/// An incident ends, and with it who takes part. `announce` makes what is to be told by whether its raiser takes part.
+/// Answers it, or `None` where it had ended.
+pub(crate) async fn end(
+    pool: &AnyPool,
+    (id, raiser): (&str, &str),
+    end: &End<'_>,
+    announce: impl FnOnce(bool) -> Vec<Announcement>,
+) -> Result<Option<Vec<Announcement>>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    raisers::lock(&mut transaction, TABLE, raiser).await?;
+    let raiser_is_there =
+        sqlx::query(TAKES_PART).bind(id).bind(raiser).fetch_optional(&mut *transaction).await?.is_some();
+    if !end_in(&mut transaction, (id, raiser), end).await? {
+        return Ok(None);
+    }
+    let announcements = announce(raiser_is_there);
+    announce::write(&mut transaction, &announcements).await?;
+    transaction.commit().await?;
+    Ok(Some(announcements))
+}
+
+/// Ends an incident; false where it had ended. Its raiser is locked.
+pub(super) async fn end_in(
+    transaction: &mut AnyConnection,
+    (id, raiser): (&str, &str),
+    end: &End<'_>,
+) -> Result<bool, sqlx::Error> {
+    let at = time_column(end.at_ms);
+    let ended = sqlx::query(END).bind(id).bind(at).bind(end.by).bind(end.reason.word());
+    if ended.execute(&mut *transaction).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query(END_PARTICIPANTS).bind(id).bind(at).execute(&mut *transaction).await?;
+    raisers::settle(transaction, TABLE, raiser).await?;
+    Ok(true)
+}
+
+/// The id under which what the room of an incident is to be told of its end is in the records.
+pub(super) fn announcement_id(id: &str) -> String {
+    format!("sos:ended:{id}")
+}
+
+/// Whether the room of an incident is still to be told that it has ended.
+pub(super) async fn is_untold(pool: &AnyPool, id: &str) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query("SELECT 1 FROM announcements WHERE id = $1").bind(announcement_id(id));
+    Ok(found.fetch_optional(pool).await?.is_some())
+}
+
+/// Incidents that were raised before `before_ms` and are open, the oldest first, each with its raiser.
+pub(crate) async fn old(
+    pool: &AnyPool,
+    before_ms: u64,
+    limit: u32,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query(OLD).bind(time_column(before_ms)).bind(i64::from(limit)).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// A page of the open incidents around a place.
+pub(crate) async fn near(pool: &AnyPool, looked: &Looked) -> Result<Page<Incident>, sqlx::Error> {
+    nearby(pool, TABLE, looked, (COLUMNS, incident)).await
+}
+
+fn incident(row: &AnyRow) -> Result<Incident, sqlx::Error> {
+    let time = |ms: i64| iso(column_time(ms));
+    Ok(Incident {
+        id: row.try_get(0)?,
+        user_id: row.try_get(1)?,
+        latitude: row.try_get(2)?,
+        longitude: row.try_get(3)?,
+        description: row.try_get(4)?,
+        status: row.try_get(5)?,
+        created_at: time(row.try_get(6)?),
+        ended_at: row.try_get::<Option<i64>, _>(7)?.map(time),
+        ended_by: row.try_get(8)?,
+        end_reason: row.try_get::<Option<String>, _>(9)?.as_deref().and_then(Reason::of_record),
+    })
+}

@@ -1,0 +1,156 @@
+//! Who raises incidents and emergencies: how many a minute, and which of a user's open ones are listed before others'.
+//!
+//! A transaction that opens or ends one locks the user's row first, on whichever node: what is counted then stays so
+//! until it commits. Flags of the open ones follow from it ([`super::nearby`] reads them): `has_siblings` where there
+//! is another one, `is_extra` for all but the first [`OPEN_LEADING_MAX`].
+
+use std::collections::BTreeSet;
+
+use fanout::Place;
+use shared::limits::{INCIDENTS_AT_ONCE, OPEN_LEADING_MAX, RAISE_BURST, RAISE_EVERY_MS};
+use sqlx::{AnyConnection, AnyPool, Row as _};
+
+use super::squares::cell;
+use super::{Table, column_time, time_column};
+
+/// The flags of one that is about to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags {
+    pub(crate) is_extra: i64,
+    pub(crate) has_siblings: i64,
+}
+
+// What has been paid for is no further ahead than a burst and what clocks differ by: else a clock was wrong.
+const TAKE: &str = "INSERT INTO raisers (app, user_id, paid_at) VALUES ($1, $2, $3 + $4) \
+    ON CONFLICT (app, user_id) DO UPDATE SET paid_at = $4 + \
+    CASE WHEN raisers.paid_at > $3 AND raisers.paid_at <= $6 THEN raisers.paid_at ELSE $3 END \
+    WHERE raisers.paid_at + $4 <= $5 OR raisers.paid_at > $6";
+
+/// Milliseconds that the clocks of two nodes may differ by, and a request may wait for another one of its user.
+const CLOCKS_MS: u64 = 60_000;
+
+const PAID_AT: &str = "SELECT paid_at FROM raisers WHERE app = $1 AND user_id = $2";
+const LOCK: &str = "INSERT INTO raisers (app, user_id, paid_at) VALUES ($1, $2, 0) \
+    ON CONFLICT (app, user_id) DO UPDATE SET app = excluded.app";
+
+/// Takes one from a user's rate of raising, on all nodes together, and locks the user's row. Answers the seconds until
+/// there is one where there is none.
+pub(crate) async fn take(
+    transaction: &mut AnyConnection,
+    table: Table,
+    user: &str,
+    now_ms: u64,
+) -> Result<Option<u64>, sqlx::Error> {
+    let ahead_ms = now_ms + u64::from(RAISE_BURST) * RAISE_EVERY_MS;
+    let taken = sqlx::query(TAKE)
+        .bind(table.0)
+        .bind(user)
+        .bind(time_column(now_ms))
+        .bind(time_column(RAISE_EVERY_MS))
+        .bind(time_column(ahead_ms))
+        .bind(time_column(ahead_ms + CLOCKS_MS))
+        .execute(&mut *transaction)
+        .await?;
+    if taken.rows_affected() > 0 {
+        return Ok(None);
+    }
+    let row = sqlx::query(PAID_AT).bind(table.0).bind(user).fetch_one(transaction).await?;
+    let next_at = column_time(row.try_get(0)?) + RAISE_EVERY_MS;
+    Ok(Some(next_at.saturating_sub(ahead_ms).div_ceil(1_000).max(1)))
+}
+
+/// Locks a user's row until the transaction ends.
+pub(crate) async fn lock(
+    transaction: &mut AnyConnection,
+    table: Table,
+    user: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(LOCK).bind(table.0).bind(user).execute(transaction).await?;
+    Ok(())
+}
+
+/// Makes room for one more open one of a user, whose row is locked, and answers its flags.
+pub(crate) async fn open(
+    transaction: &mut AnyConnection,
+    table: Table,
+    user: &str,
+) -> Result<Flags, sqlx::Error> {
+    let before = settle_with(transaction, table, user, 1).await?;
+    Ok(Flags { is_extra: i64::from(before >= OPEN_LEADING_MAX), has_siblings: i64::from(before > 0) })
+}
+
+/// Sets the flags of a user's open ones after one of them has ended; the user's row is locked.
+pub(crate) async fn settle(
+    transaction: &mut AnyConnection,
+    table: Table,
+    user: &str,
+) -> Result<(), sqlx::Error> {
+    settle_with(transaction, table, user, 0).await.map(drop)
+}
+
+/// Sets the flags where `more` are about to be opened. Answers how many are open, up to one more than
+/// [`OPEN_LEADING_MAX`].
+async fn settle_with(
+    transaction: &mut AnyConnection,
+    table: Table,
+    user: &str,
+    more: usize,
+) -> Result<usize, sqlx::Error> {
+    let Table(name) = table;
+    let sql = format!(
+        "SELECT id, is_extra, has_siblings FROM {name} WHERE user_id = $1 AND ended_at IS NULL \
+         ORDER BY is_extra, id LIMIT {}",
+        OPEN_LEADING_MAX + 1
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user).fetch_all(&mut *transaction).await?;
+    let has_siblings = i64::from(rows.len() + more > 1);
+    for (place, row) in rows.iter().enumerate() {
+        let is_extra = i64::from(place >= OPEN_LEADING_MAX);
+        if (row.try_get::<i64, _>(1)?, row.try_get::<i64, _>(2)?) == (is_extra, has_siblings) {
+            continue;
+        }
+        let sql = format!("UPDATE {name} SET is_extra = $2, has_siblings = $3 WHERE id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(row.try_get::<String, _>(0)?)
+            .bind(is_extra)
+            .bind(has_siblings)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    Ok(rows.len())
+}
+
+/// Computes the squares of open ones that have none: they were raised by an older version. Answers how many.
+pub(crate) async fn fill_cells(pool: &AnyPool, table: Table) -> Result<u32, sqlx::Error> {
+    let Table(name) = table;
+    let sql = format!(
+        "SELECT id, user_id, latitude, longitude FROM {name} WHERE ended_at IS NULL AND cell IS NULL \
+         AND latitude IS NOT NULL ORDER BY id LIMIT {INCIDENTS_AT_ONCE}"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let mut transaction = pool.begin().await?;
+    let users: Result<BTreeSet<String>, sqlx::Error> = rows.iter().map(|row| row.try_get(1)).collect();
+    // All rows of users are locked before any of theirs, and in one order: as everywhere.
+    let users = users?;
+    for user in &users {
+        lock(&mut transaction, table, user).await?;
+    }
+    for row in &rows {
+        let place = Place { latitude: row.try_get(2)?, longitude: row.try_get(3)? };
+        // The user's first ones get their places back below.
+        let sql = format!("UPDATE {name} SET cell = $2, is_extra = 1, has_siblings = 1 WHERE id = $1");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(row.try_get::<String, _>(0)?)
+            .bind(cell(place))
+            .execute(&mut *transaction)
+            .await?;
+    }
+    for user in &users {
+        settle(&mut transaction, table, user).await?;
+    }
+    transaction.commit().await?;
+    Ok(u32::try_from(rows.len()).unwrap_or(INCIDENTS_AT_ONCE))
+}
