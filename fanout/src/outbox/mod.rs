@@ -18,6 +18,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::ids::SessionId;
+use shared::limits::{STRANGER_OUTBOX_BYTES, STRANGER_OUTBOX_PACKETS};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -34,6 +35,10 @@ pub struct OutboxLimits {
     /// Packets that may wait.
     pub packets: usize,
 }
+
+/// Bounds of an outbox whose client has not proved who it is.
+const NARROW: OutboxLimits =
+    OutboxLimits { bytes: STRANGER_OUTBOX_BYTES, packets: STRANGER_OUTBOX_PACKETS };
 
 /// A bounded queue towards one session.
 pub struct Outbox {
@@ -91,6 +96,12 @@ impl Outbox {
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Whether only a little may wait ([`STRANGER_OUTBOX_BYTES`], [`STRANGER_OUTBOX_PACKETS`]): until the client has
+    /// proved who it is.
+    pub fn set_narrow(&self, narrow: bool) {
+        self.state.lock().narrow = narrow;
     }
 
     /// Queues whole packets and sees to it that they are written soon. Never waits.
@@ -167,7 +178,7 @@ impl Outbox {
 
     /// Whether so many bytes and packets more are too many.
     fn is_over(&self, state: &State, (bytes, packets): (usize, usize)) -> bool {
-        let limits = self.shared.limits;
+        let limits = if state.narrow { NARROW } else { self.shared.limits };
         (limits.bytes != 0 && state.bytes + bytes > limits.bytes)
             || (limits.packets != 0 && state.packets + packets > limits.packets)
     }
@@ -389,6 +400,21 @@ mod tests {
         assert!(!outbox.has_overflowed());
         outbox.push(Bytes::from_static(b"7"), 1);
         assert!(outbox.has_overflowed());
+    }
+
+    #[test]
+    fn little_may_wait_for_a_stranger() {
+        let (outbox, mut overflowed, _) = outbox(0, 0);
+        outbox.set_narrow(true);
+        for _ in 0..STRANGER_OUTBOX_PACKETS {
+            outbox.push(Bytes::from_static(b"x"), 1);
+        }
+        outbox.set_narrow(false);
+        outbox.push(Bytes::from_static(b"x"), 1);
+        assert!(!outbox.has_overflowed());
+        outbox.set_narrow(true);
+        outbox.push(Bytes::from_static(b"x"), 1);
+        assert_eq!(overflowed.try_recv(), Ok(outbox.session()));
     }
 
     #[test]

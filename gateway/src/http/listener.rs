@@ -21,14 +21,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::limits::{HEAD_MAX_BYTES, HEAD_MAX_MS, HEADERS_MAX, LISTEN_BACKLOG, URI_MAX_BYTES};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{ClientAddress, assets};
 use crate::error::AppError;
 use crate::tasks::Tasks;
-use crate::transport::{self, Cross, Heads, Transports, UpgradeSlot};
+use crate::transport::{self, Cross, Displaced, Guest, Heads, Places, Transports, UpgradeSlot};
 
 /// What other sites' pages may ask, where `CORS_ORIGINS` lists them.
 const API: &str = "/api/";
@@ -62,9 +61,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the door is stopped; `places` connections at once at the most.
-pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
-    let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+/// Accepts until the door is stopped, as many connections at once as there are `places`.
+pub(crate) async fn run(listener: TcpListener, door: Door, places: Arc<Places>) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -72,10 +70,11 @@ pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, peer, place)) => {
+            Ok((stream, peer)) => {
+                let (guest, displaced) = places.enter(peer.ip());
                 let door_of = door.clone();
                 drop(door.tasks.spawn(Box::pin(async move {
-                    serve(stream, peer, &door_of, place).await;
+                    serve(stream, peer, &door_of, (guest, displaced)).await;
                 })));
             }
             Err(error) => {
@@ -86,21 +85,25 @@ pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
     }
 }
 
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
-
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, SocketAddr)> {
+    places.room().await;
     let (stream, peer) = listener.accept().await?;
     // Small frames must not wait for the acknowledgement of earlier ones.
     stream.set_nodelay(true)?;
-    Ok((stream, peer, place))
+    Ok((stream, peer))
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSemaphorePermit) {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: &Door,
+    (guest, displaced): (Guest, Displaced),
+) {
     let slot = UpgradeSlot::default();
+    let guest = Arc::new(guest);
     {
-        let heads = Heads::new(stream);
-        let service = service_fn(|request| answer(request, peer, door, &slot));
+        let heads = Heads::new(stream, Arc::clone(&guest));
+        let service = service_fn(|request| answer(request, (peer, &guest), door, &slot));
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -116,6 +119,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            // Others need the place more; what is under way ends with the connection.
+            _ = displaced => return,
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, %peer, "connection ended");
@@ -123,13 +128,13 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
     }
     let upgrade = slot.lock().take();
     if let Some(upgrade) = upgrade {
-        transport::upgrade(upgrade, place).await;
+        transport::upgrade(upgrade, guest.leave()).await;
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
-    peer: SocketAddr,
+    client: (SocketAddr, &Arc<Guest>),
     door: &Door,
     slot: &UpgradeSlot,
 ) -> Result<Response<Body>, Infallible> {
@@ -139,7 +144,12 @@ async fn answer(
         return Ok(response);
     }
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
-    let mut response = dispatch(request, peer, door, slot).await?;
+    if !door.is_public {
+        // Nodes, backends and operators.
+        client.1.trust();
+    }
+    let mut response = dispatch(request, client, door, slot).await?;
+    client.1.rest();
     if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // What comes next may not be HTTP.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -150,20 +160,20 @@ async fn answer(
 /// Hands a request to who answers it.
 async fn dispatch(
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    (peer, guest): (SocketAddr, &Arc<Guest>),
     door: &Door,
     slot: &UpgradeSlot,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path();
     let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
     if door.is_public && is_engine && !assets::is_client_file(path) {
-        return Ok(door.transports.serve(request, peer, slot).await);
+        return Ok(door.transports.serve(request, (peer, guest), slot).await);
     }
     if !door.is_public && path == transport::PEER_PATH {
         if !super::caller::is_internal(request.headers(), door.internal_token.as_deref()) {
             return Ok(AppError::Forbidden("Internal requests only".into()).into_response());
         }
-        return Ok(door.transports.serve_peer(request, slot).await);
+        return Ok(door.transports.serve_peer(request, guest, slot).await);
     }
     let cross = match door.transports.gate.judge(&request) {
         Ok(cross) if door.is_public && path.starts_with(API) => cross,
@@ -173,6 +183,7 @@ async fn dispatch(
     };
     let address = door.transports.gate.client_address(peer.ip(), request.headers());
     request.extensions_mut().insert(ClientAddress(address));
+    request.extensions_mut().insert(Arc::clone(guest));
     let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
     cross.apply(response.headers_mut());
     Ok(response)

@@ -19,7 +19,7 @@ use crate::close::CloseReason;
 use crate::context::Context;
 use crate::limiter::Rate;
 use crate::socket::Socket;
-pub(crate) use connect::Handshake;
+pub(crate) use connect::{Handshake, Token};
 pub(crate) use describe::describe;
 pub(crate) use dispatch::{Called, REFRESH};
 

@@ -17,7 +17,7 @@ use shared::ids::SessionId;
 use shared::limits::PEER_CONNECT_MS;
 use tokio::net::TcpStream;
 
-use super::{Transports, Upgrade, UpgradeSlot, plain, refuse};
+use super::{Guest, Transports, Upgrade, UpgradeSlot, plain, refuse};
 use crate::context::Context;
 
 /// Where nodes take each other's requests, on the internal listener.
@@ -128,6 +128,7 @@ impl Transports {
     pub(crate) async fn serve_peer(
         &self,
         mut request: Request<Incoming>,
+        guest: &Guest,
         slot: &UpgradeSlot,
     ) -> Response<Body> {
         let has_session = request.uri().query().is_some_and(|query| query.contains("sid="));
@@ -136,6 +137,6 @@ impl Transports {
         }
         let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let routed = self.route(&mut request, nobody, slot);
-        self.finish(routed, request).await
+        self.finish(routed, request, guest, slot).await
     }
 }
