@@ -98,7 +98,11 @@ impl CloseReason {
     pub(crate) fn is_orderly(self) -> bool {
         !matches!(
             self,
-            Self::TransportClose | Self::TransportError | Self::SlowConsumer | Self::Evicted | Self::Overloaded
+            Self::TransportClose
+                | Self::TransportError
+                | Self::SlowConsumer
+                | Self::Evicted
+                | Self::Overloaded
         )
     }
 

@@ -75,6 +75,11 @@ impl<T> FairShare<T> {
         member
     }
 
+    /// Whether a member is here.
+    pub(crate) fn contains(&self, member: Member) -> bool {
+        self.members.contains_key(&member)
+    }
+
     /// Changes a member's weight; nothing happens when it is not here any more.
     pub(crate) fn set_weight(&mut self, member: Member, weight: usize) {
         if let Some((held, _)) = self.members.get_mut(&member) {
@@ -191,9 +196,9 @@ mod tests {
     #[test]
     fn what_is_gone_changes_nothing_and_leaves_nothing() {
         let mut share = FairShare::default();
-        let members: Vec<_> = (0..5_000_u32).map(|at| {
-            share.insert(IpAddr::from(Ipv4Addr::from(at)), u64::from(at), 3, at)
-        }).collect();
+        let members: Vec<_> = (0..5_000_u32)
+            .map(|at| share.insert(IpAddr::from(Ipv4Addr::from(at)), u64::from(at), 3, at))
+            .collect();
         for member in &members {
             assert!(share.remove(*member).is_some());
             assert!(share.remove(*member).is_none());

@@ -8,8 +8,8 @@ use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
 use shared::config::{Config, TokenKeys};
 use shared::ids::NodeId;
 use shared::limits::{
-    DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, PENDING_AUTO_MAX, PENDING_AUTO_MIN, RESERVED_FILES,
-    STRANGERS_MAX_BYTES,
+    DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, PENDING_AUTO_MAX, PENDING_AUTO_MIN,
+    RESERVED_FILES, STRANGERS_MAX_BYTES,
 };
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;

@@ -67,7 +67,7 @@ pub const STRANGER_OUTBOX_PACKETS: usize = 32;
 pub const HANDSHAKE_TOKEN_MAX_BYTES: usize = 1_024;
 
 /// Sessions without a namespace that `MAX_PENDING=auto` allows at least.
-pub const PENDING_AUTO_MIN: usize = 16;
+pub const PENDING_AUTO_MIN: usize = 256;
 
 /// Sessions without a namespace that `MAX_PENDING=auto` allows at most.
 pub const PENDING_AUTO_MAX: usize = 8_192;

@@ -116,10 +116,10 @@ impl Decoder {
         self.max = u32::try_from(max).unwrap_or(u32::MAX);
     }
 
-    /// Bytes allocated for a message in pieces.
+    /// Bytes that are kept of a message in pieces.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.pieces.capacity()
+        self.pieces.len()
     }
 
     /// Takes the first frame off `buf`: the bytes it used, and what it was. `None` when the frame is not

@@ -37,8 +37,7 @@ pub struct OutboxLimits {
 }
 
 /// Bounds of an outbox whose client has not proved who it is.
-const NARROW: OutboxLimits =
-    OutboxLimits { bytes: STRANGER_OUTBOX_BYTES, packets: STRANGER_OUTBOX_PACKETS };
+const NARROW: OutboxLimits = OutboxLimits { bytes: STRANGER_OUTBOX_BYTES, packets: STRANGER_OUTBOX_PACKETS };
 
 /// A bounded queue towards one session.
 pub struct Outbox {

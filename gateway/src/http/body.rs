@@ -77,9 +77,8 @@ async fn collect(request: Request, max: usize, site: &Site) -> Result<Bytes, App
     }
     let engine = &site.transports.engine;
     let holder = guest.as_ref().filter(|_| !is_stranger);
-    let (mut holding, refused) = holder
-        .map(|guest| engine.hold_body(Standing::Proven, guest.source(), guest.connection()))
-        .unzip();
+    let (mut holding, refused) =
+        holder.map(|guest| engine.hold_body(Standing::Proven, guest.source(), guest.connection())).unzip();
     let read = async {
         // Copied, because a frame keeps the whole buffer that it was read into.
         let mut read = BytesMut::new();
@@ -91,8 +90,8 @@ async fn collect(request: Request, max: usize, site: &Site) -> Result<Bytes, App
             }
             read.extend_from_slice(&data);
             match (&mut holding, &guest) {
-                (Some(holding), _) => engine.grow(holding, read.capacity()),
-                (None, Some(guest)) => guest.hold(read.capacity()),
+                (Some(holding), _) => engine.grow(holding, read.len()),
+                (None, Some(guest)) => guest.hold(read.len()),
                 (None, None) => {}
             }
         }

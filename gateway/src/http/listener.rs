@@ -93,12 +93,7 @@ async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStrea
     Ok((stream, peer))
 }
 
-async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    door: &Door,
-    (guest, displaced): (Guest, Displaced),
-) {
+async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displaced): (Guest, Displaced)) {
     let slot = UpgradeSlot::default();
     let guest = Arc::new(guest);
     {
@@ -120,7 +115,7 @@ async fn serve(
                 connection.await
             }
             // Others need the place more; what is under way ends with the connection.
-            _ = displaced => return,
+            _ = displaced => Ok(()),
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, %peer, "connection ended");

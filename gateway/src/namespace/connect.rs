@@ -53,7 +53,8 @@ impl Token {
     /// its CONNECT as it is: it takes little room, and most are good.
     pub(crate) async fn weighed(self, tokens: &Tokens) -> Self {
         match self {
-            Self::Text(token) if token.len() > HANDSHAKE_TOKEN_MAX_BYTES => match tokens.verify(&token).await {
+            Self::Text(token) if token.len() > HANDSHAKE_TOKEN_MAX_BYTES => match tokens.verify(&token).await
+            {
                 // Signed by our issuer: strangers cannot make it.
                 Ok(_) | Err(AuthError::Early) => Self::Text(token),
                 Err(error) => Self::Refused(error),

@@ -106,6 +106,10 @@ impl Engine {
         metrics::get().sessions_opened.increment(1);
         metrics::get().connections(transport).increment(1);
         tracing::debug!(session = id.short(), transport = transport.as_str(), "session opened");
+        if !self.sessions.keeps(place, session.handshake.origin) {
+            // Whoever took its place did not find it in the table yet.
+            session.close(CloseReason::Evicted);
+        }
         Ok(session)
     }
 

@@ -28,6 +28,9 @@ pub(crate) enum Standing {
     Proven,
 }
 
+/// Input is counted in pieces of this size, so that what comes in little by little is not counted at every read.
+const STEP: usize = 4 * 1024;
+
 /// Who is refused when the budget is used up.
 #[derive(Debug)]
 enum Holder {
@@ -146,6 +149,7 @@ impl Engine {
 
     /// A body has grown.
     pub(crate) fn grow(&self, holding: &mut Holding, bytes: usize) {
+        let bytes = bytes.next_multiple_of(STEP);
         if holding.bytes < bytes {
             holding.set(bytes);
             self.make_room(holding.standing);
@@ -161,6 +165,7 @@ impl Session {
             *holding = None;
             return;
         }
+        let bytes = bytes.next_multiple_of(STEP);
         let standing = self.standing();
         match holding {
             Some(holding) if holding.standing == standing => {

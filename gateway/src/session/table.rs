@@ -123,6 +123,14 @@ impl SessionTable {
         Ok(Admitted { place: Place::Pending(member.serial), evicted })
     }
 
+    /// Whether the place was not given to another meanwhile.
+    pub(crate) fn keeps(&self, place: Place, origin: Origin) -> bool {
+        match place {
+            Place::Pending(serial) => self.places.lock().pending.contains(member(origin, serial)),
+            Place::Proven => true,
+        }
+    }
+
     /// The session has shown a valid token. False when its place was given to another meanwhile.
     pub(crate) fn prove(&self, place: &mut Place, origin: Origin) -> bool {
         if let Place::Pending(serial) = *place {
@@ -315,6 +323,7 @@ mod tests {
         let mut first = table.admit(from(1, 1), id(1)).unwrap().place;
         let second = table.admit(from(1, 1), id(2)).unwrap();
         assert_eq!(second.evicted.to_vec(), [id(1)]);
+        assert!(!table.keeps(first, from(1, 1)) && table.keeps(second.place, from(1, 1)));
         assert!(!table.prove(&mut first, from(1, 1)));
         table.release(first, from(1, 1));
         assert_eq!(table.occupied(), Occupied { pending: 1, proven: 0 });

@@ -27,8 +27,8 @@ use shared::ids::SessionId;
 use shared::ws;
 
 use crate::close::CloseReason;
-use crate::metrics::{self, BadInput, Share};
 use crate::limiter::Origin;
+use crate::metrics::{self, BadInput, Share};
 use crate::namespace::{Handshake, Token};
 use crate::session::{Engine, ProbeSeat, Session, Standing};
 pub(crate) use forward::{PEER_PATH, Peers};
@@ -82,7 +82,8 @@ impl Transports {
     /// About how many bytes are held for clients, what waits in outboxes not counted.
     pub(crate) fn held(&self) -> usize {
         let taken = self.places.taken();
-        let unfinished = [Standing::Stranger, Standing::Proven].map(|standing| self.engine.inputs.held(standing).0);
+        let unfinished =
+            [Standing::Stranger, Standing::Proven].map(|standing| self.engine.inputs.held(standing).0);
         let connections = taken.connections + self.engine.sessions.len();
         connections * CONNECTION_BYTES + taken.stranger_bytes + unfinished.iter().sum::<usize>()
     }

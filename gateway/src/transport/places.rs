@@ -25,6 +25,9 @@ use crate::metrics::{self, Evicted};
 /// The weight of a guest who was trusted before: the others go first.
 const KNOWN_BYTES: usize = 1;
 
+/// What a connection holds is counted in pieces of this size.
+const HELD_STEP: usize = 4 * 1024;
+
 /// The connection has lost its place when this ends.
 pub(crate) type Displaced = oneshot::Receiver<()>;
 
@@ -37,6 +40,13 @@ pub(crate) struct PlaceLimits {
     pub(crate) strangers: usize,
     /// What they may weigh together, in bytes; 0 means no limit.
     pub(crate) stranger_bytes: usize,
+}
+
+impl PlaceLimits {
+    fn are_passed_by<T>(&self, strangers: &FairShare<T>) -> bool {
+        (self.strangers != 0 && strangers.len() > self.strangers)
+            || (self.stranger_bytes != 0 && strangers.weight() > self.stranger_bytes)
+    }
 }
 
 /// The places of one listener.
@@ -106,15 +116,18 @@ impl Places {
     /// A connection from `address` was accepted.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> (Guest, Displaced) {
         let (sender, displaced) = oneshot::channel();
-        let (seat, member) = {
+        let (seat, member, is_over) = {
             let mut taken = self.taken.lock();
             taken.open += 1;
             taken.accepted += 1;
             let (from, connection) = (source(address), taken.accepted);
             let member = taken.strangers.insert(from, connection, STRANGER_CONNECTION_BYTES, sender);
-            (Seat { places: Arc::clone(self), source: from, connection }, member)
+            let is_over = self.limits.are_passed_by(&taken.strangers);
+            (Seat { places: Arc::clone(self), source: from, connection }, member, is_over)
         };
-        self.make_room();
+        if is_over {
+            self.make_room();
+        }
         let trust = Mutex::new(Trust::Stranger(member));
         let guest = Guest {
             seat: Arc::new(seat),
@@ -128,17 +141,13 @@ impl Places {
 
     /// Displaces strangers until the rest is within the share.
     fn make_room(&self) {
-        let limits = self.limits;
         loop {
             let displaced = {
                 let mut taken = self.taken.lock();
-                let strangers = &mut taken.strangers;
-                let over = (limits.strangers != 0 && strangers.len() > limits.strangers)
-                    || (limits.stranger_bytes != 0 && strangers.weight() > limits.stranger_bytes);
-                if !over {
+                if !self.limits.are_passed_by(&taken.strangers) {
                     return;
                 }
-                strangers.take_first()
+                taken.strangers.take_first()
             };
             if !displace(displaced) {
                 return;
@@ -263,8 +272,11 @@ impl Guest {
 
     /// The request under way was answered.
     pub(crate) fn rest(&self) {
-        self.extra.store(0, Ordering::Relaxed);
+        let held_more = self.extra.swap(0, Ordering::Relaxed) != 0;
         let mut trust = self.trust.lock();
+        if matches!(*trust, Trust::Stranger(_)) && !held_more && !self.is_known.load(Ordering::Relaxed) {
+            return;
+        }
         match std::mem::replace(&mut *trust, Trust::Gone) {
             Trust::Trusted(sender) => {
                 let Seat { places, source, connection } = &*self.seat;
@@ -290,6 +302,7 @@ impl Guest {
 
     /// The connection holds so many bytes beyond what every one does: of a large head, or of a body.
     pub(crate) fn hold(&self, bytes: usize) {
+        let bytes = bytes.next_multiple_of(HELD_STEP);
         if self.extra.swap(bytes, Ordering::Relaxed) != bytes {
             if let Trust::Stranger(member) = *self.trust.lock() {
                 self.seat.places.taken.lock().strangers.set_weight(member, self.weight());

@@ -226,14 +226,11 @@ async fn collect(session: &Session, mut body: Incoming, guest: &Guest) -> Result
         if read.len() + data.len() > max {
             return Err(Unread::TooLarge);
         }
-        let before = read.capacity();
         read.extend_from_slice(&data);
-        if read.capacity() != before {
-            if guest.is_trusted() {
-                session.hold(&mut holding, read.capacity());
-            } else {
-                guest.hold(read.capacity());
-            }
+        if guest.is_trusted() {
+            session.hold(&mut holding, read.len());
+        } else {
+            guest.hold(read.len());
         }
     }
     Ok(read.freeze())

@@ -75,12 +75,7 @@ enum Flow {
 }
 
 impl Connection {
-    pub(super) fn new(
-        session: Arc<Session>,
-        stream: TcpStream,
-        unread: Vec<u8>,
-        place: Arc<Seat>,
-    ) -> Self {
+    pub(super) fn new(session: Arc<Session>, stream: TcpStream, unread: Vec<u8>, place: Arc<Seat>) -> Self {
         let decoder = Decoder::new(Role::Server, session.max_input());
         let (read, write) = stream.into_split();
         Self {
@@ -175,7 +170,7 @@ impl Connection {
 
     /// Counts what is kept of an incomplete message against the node's budget.
     fn count_held(&mut self) {
-        let held = self.unread.capacity() + self.decoder.held();
+        let held = self.unread.len() + self.decoder.held();
         if held != 0 || self.holding.is_some() {
             self.session.hold(&mut self.holding, held);
         }
