@@ -44,6 +44,8 @@ pub struct Outbox {
     state: Mutex<State>,
     /// In its courier's list already.
     scheduled: AtomicBool,
+    /// The client has not proved who it is: little may wait for it.
+    narrow: AtomicBool,
     shared: Arc<OutboxShared>,
     courier: Arc<Courier>,
     session: SessionId,
@@ -88,7 +90,8 @@ impl fmt::Debug for Outbox {
 
 impl Outbox {
     pub(crate) fn new(session: SessionId, shared: Arc<OutboxShared>, courier: Arc<Courier>) -> Self {
-        Self { state: Mutex::new(State::new()), scheduled: AtomicBool::new(false), shared, courier, session }
+        let (scheduled, narrow) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { state: Mutex::new(State::new()), scheduled, narrow, shared, courier, session }
     }
 
     /// The session it belongs to.
@@ -100,7 +103,7 @@ impl Outbox {
     /// Whether only a little may wait ([`STRANGER_OUTBOX_BYTES`], [`STRANGER_OUTBOX_PACKETS`]): until the client has
     /// proved who it is.
     pub fn set_narrow(&self, narrow: bool) {
-        self.state.lock().narrow = narrow;
+        self.narrow.store(narrow, Ordering::Relaxed);
     }
 
     /// Queues whole packets and sees to it that they are written soon. Never waits.
@@ -177,7 +180,7 @@ impl Outbox {
 
     /// Whether so many bytes and packets more are too many.
     fn is_over(&self, state: &State, (bytes, packets): (usize, usize)) -> bool {
-        let limits = if state.narrow { NARROW } else { self.shared.limits };
+        let limits = if self.narrow.load(Ordering::Relaxed) { NARROW } else { self.shared.limits };
         (limits.bytes != 0 && state.bytes + bytes > limits.bytes)
             || (limits.packets != 0 && state.packets + packets > limits.packets)
     }

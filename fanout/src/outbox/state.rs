@@ -37,8 +37,6 @@ pub(super) struct State {
     /// The socket took less than everything; the session's task waits until it takes more.
     pub(super) blocked: bool,
     pub(super) overflowed: bool,
-    /// The client has not proved who it is: little may wait for it.
-    pub(super) narrow: bool,
     /// Close our direction once everything is written.
     pub(super) finishing: bool,
     /// Bytes of the first item that are written.
@@ -59,7 +57,6 @@ impl State {
             sink: Sink::Poll,
             blocked: false,
             overflowed: false,
-            narrow: false,
             finishing: false,
             written: 0,
             bytes: 0,
