@@ -29,11 +29,15 @@ pub(crate) enum CloseReason {
     TooBig,
     /// No namespace was joined in time.
     ConnectTimeout,
+    /// No namespace was joined yet, and others needed the place or the memory.
+    Evicted,
+    /// Its unfinished message was the largest when the node's budget for them was used up.
+    Overloaded,
 }
 
 impl CloseReason {
     /// One of each, for metrics.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Client,
         Self::TransportClose,
         Self::TransportError,
@@ -46,6 +50,8 @@ impl CloseReason {
         Self::RateLimited,
         Self::TooBig,
         Self::ConnectTimeout,
+        Self::Evicted,
+        Self::Overloaded,
     ];
 
     /// The word in metrics and logs; all faults are one.
@@ -63,6 +69,8 @@ impl CloseReason {
             Self::RateLimited => "rate_limited",
             Self::TooBig => "too_big",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Evicted => "evicted",
+            Self::Overloaded => "overloaded",
         }
     }
 
@@ -73,6 +81,7 @@ impl CloseReason {
             Self::SlowConsumer => Some(4008),
             Self::RateLimited => Some(1008),
             Self::TooBig => Some(1009),
+            Self::Overloaded => Some(1013),
             Self::Client
             | Self::TransportClose
             | Self::TransportError
@@ -80,13 +89,21 @@ impl CloseReason {
             | Self::ParseError
             | Self::Forced
             | Self::Shutdown
-            | Self::ConnectTimeout => None,
+            | Self::ConnectTimeout
+            | Self::Evicted => None,
         }
     }
 
     /// Whether the client may still read what waits for it.
     pub(crate) fn is_orderly(self) -> bool {
-        !matches!(self, Self::TransportClose | Self::TransportError | Self::SlowConsumer)
+        !matches!(
+            self,
+            Self::TransportClose
+                | Self::TransportError
+                | Self::SlowConsumer
+                | Self::Evicted
+                | Self::Overloaded
+        )
     }
 
     /// Whether a polling client is kept what waits for it until its next GET, and told. Not one that has

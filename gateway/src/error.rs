@@ -180,7 +180,7 @@ impl From<AuthError> for AppError {
         metrics::get().tokens_refused.increment(1);
         Self::Unauthorized(match error {
             AuthError::Missing => "Authentication required".into(),
-            AuthError::Invalid | AuthError::UnknownKey => "Invalid token".into(),
+            AuthError::Invalid | AuthError::Early | AuthError::UnknownKey => "Invalid token".into(),
             AuthError::Expired => "Token expired".into(),
         })
     }

@@ -10,7 +10,7 @@
 //! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, access, acks, tasks, users
 //! ```
 //!
-//! [`error`], [`metrics`], [`limiter`], [`close`], [`clock`], [`members`], [`ids`] and [`describe`] are used by all and use
+//! [`error`], [`metrics`], [`limiter`], [`fair`], [`close`], [`clock`], [`members`], [`memory`], [`ids`] and [`describe`] are used by all and use
 //! none of the above.
 
 mod access;
@@ -25,11 +25,13 @@ mod context;
 mod control;
 mod describe;
 mod error;
+mod fair;
 mod geo;
 mod http;
 mod ids;
 mod limiter;
 mod members;
+mod memory;
 mod metrics;
 mod namespace;
 mod node;

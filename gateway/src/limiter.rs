@@ -11,6 +11,15 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use shared::limits::IPV6_PREFIX_BITS;
 
+/// Where a session comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The client's address, by way of trusted proxies.
+    pub(crate) address: IpAddr,
+    /// The number of the TCP connection that its handshake came on.
+    pub(crate) connection: u64,
+}
+
 /// What the per-address limits count as one address: of IPv6 the network, since who has one address of it
 /// has all.
 pub(crate) fn source(address: IpAddr) -> IpAddr {

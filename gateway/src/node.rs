@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
 use shared::config::{Config, TokenKeys};
 use shared::ids::NodeId;
-use shared::limits::{DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, RESERVED_FILES};
+use shared::limits::{
+    DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, PENDING_AUTO_MAX, PENDING_AUTO_MIN,
+    RESERVED_FILES, STRANGERS_MAX_BYTES,
+};
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +24,14 @@ use crate::http::guard::Guard;
 use crate::http::listener::{self, Door};
 use crate::http::login::{Login, LoginError};
 use crate::http::{Site, internal_router, public_router};
+use crate::memory::{self, Keeper};
 use crate::metrics;
 use crate::namespace::{Collision, Namespaces};
 use crate::push::Pusher;
 use crate::records::{OpenError, Records};
-use crate::session::{Engine, Session, SessionTable, TICK};
+use crate::session::{Bounds, Engine, Inputs, Session, SessionTable, TICK};
 use crate::tasks::Tasks;
-use crate::transport::{Gate, Peers, Transports, Tunnels};
+use crate::transport::{Gate, Peers, PlaceLimits, Places, Transports, Tunnels};
 
 /// How long tasks and connections may take to end when every session is closed.
 const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
@@ -93,6 +97,7 @@ impl Node {
         let context = Context { fanout, records, tokens, tasks, acks, access, announcer, pusher, settings };
         let internal_token: Option<Arc<str>> =
             config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
+        let places = by_files(RESERVED_FILES / 2);
         let transports = Arc::new(Transports {
             engine: Arc::new(engine(&config, &context)?),
             gate: Gate::new(
@@ -102,6 +107,11 @@ impl Node {
             ),
             peers: Peers { context: context.clone(), token: internal_token.clone() },
             tunnels: Arc::new(Tunnels::default()),
+            places: Places::new(PlaceLimits {
+                connections: places,
+                strangers: max_pending(&config),
+                stranger_bytes: STRANGERS_MAX_BYTES,
+            }),
         });
         let login = Login::new(context.clone())?;
         let site =
@@ -125,12 +135,13 @@ impl Node {
             context.tasks.spawn_thread_until_stop("lease", keep_lease).map_err(StartError::Thread)?;
         }
         context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer)));
-        let places = usize::try_from(file_limit().saturating_sub(RESERVED_FILES / 2)).unwrap_or(usize::MAX);
         let public_door = door(public_router(site.clone()), true);
-        drop(context.tasks.spawn(listener::run(public_listener, public_door, places.max(64))));
+        let public_places = Arc::clone(&transports.places);
+        drop(context.tasks.spawn(listener::run(public_listener, public_door, public_places)));
         let internal_door = door(internal_router(site), false);
         // Other nodes' clients come in there too.
-        let internal_places = if config.cluster.is_some() { places.max(64) } else { INTERNAL_CONNECTIONS };
+        let connections = if config.cluster.is_some() { places } else { INTERNAL_CONNECTIONS };
+        let internal_places = Places::new(PlaceLimits { connections, strangers: 0, stranger_bytes: 0 });
         drop(context.tasks.spawn(listener::run(internal_listener, internal_door, internal_places)));
         let drain_window = config.drain;
         Ok(Self { public, internal, id, context, transports, stopping, drain_window })
@@ -244,10 +255,34 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
         .collect();
     let limits = config.limits;
     let namespaces = Namespaces::new(context.clone(), apps, &config.auth, limits.events_per_second)?;
-    let by_files = || usize::try_from(file_limit().saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX);
-    let max = limits.max_connections.unwrap_or_else(|| by_files().max(64));
-    let sessions = SessionTable::new(max, limits.connections_per_address);
-    Ok(Engine::new(config.times, limits.max_payload, sessions, namespaces))
+    let sessions = SessionTable::new(Bounds {
+        sessions: max_sessions(config),
+        pending: max_pending(config),
+        per_address: limits.connections_per_address,
+    });
+    let inputs = Inputs::new(STRANGERS_MAX_BYTES, limits.unfinished_bytes);
+    Ok(Engine::new(config.times, limits.max_payload, sessions, inputs, namespaces))
+}
+
+/// Open sessions of the node; 0: no limit.
+fn max_sessions(config: &Config) -> usize {
+    config.limits.max_connections.unwrap_or_else(|| by_files(RESERVED_FILES))
+}
+
+/// Sessions in no namespace, and connections that carry none; 0: no limit.
+fn max_pending(config: &Config) -> usize {
+    config.limits.max_pending.unwrap_or_else(|| {
+        let sessions = match max_sessions(config) {
+            0 => by_files(RESERVED_FILES),
+            limited => limited,
+        };
+        (sessions / 4).clamp(PENDING_AUTO_MIN, PENDING_AUTO_MAX)
+    })
+}
+
+/// As many connections as the file limit allows when `reserved` files are kept for other things.
+fn by_files(reserved: u64) -> usize {
+    usize::try_from(file_limit().saturating_sub(reserved)).unwrap_or(usize::MAX).max(64)
 }
 
 /// The tasks that run until the node stops.
@@ -279,11 +314,30 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
             engine.tick(Instant::now()).await;
         }
     });
+    context.tasks.spawn_until_stop(give_memory_back(Arc::clone(transports)));
     context.tasks.spawn_until_stop(control::tell_left_over(Arc::clone(&transports.engine)));
     let tokens = Arc::clone(&context.tokens);
     context.tasks.spawn_until_stop(async move { tokens.run().await });
     let records = context.records.clone();
     context.tasks.spawn_until_stop(async move { records.come_up().await });
+}
+
+/// Has memory given back that a storm has left free.
+async fn give_memory_back(transports: Arc<Transports>) {
+    let mut keeper = Keeper::new();
+    let mut looks = tokio::time::interval(memory::LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let (before, held) = (memory::resident(), transports.held());
+        if keeper.is_due(before, held) {
+            transports.engine.sessions.shrink();
+            // It may take milliseconds, in which no connection of a worker would be served.
+            if tokio::task::spawn_blocking(memory::give_back).await.is_ok() {
+                keeper.tried(before, memory::resident(), held);
+            }
+        }
+    }
 }
 
 /// How many files the process may have open.

@@ -88,7 +88,7 @@ const ORDER: &[&[&str]] = &[
     &["geo", "text"],
     &["error"],
     &["metrics"],
-    &["limiter", "close", "clock", "members", "ids", "telemetry"],
+    &["limiter", "fair", "close", "clock", "members", "memory", "ids", "telemetry"],
     &["describe"],
 ];
 

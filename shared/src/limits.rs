@@ -106,6 +106,35 @@ pub const ACCEPTS_PER_TURN: u32 = 16;
 /// Packets put into outboxes by broadcasts before the other tasks have their turn.
 pub const DELIVERIES_PER_TURN: usize = 1_024;
 
+/// Bytes of one message or polling body of a session that has not joined a namespace yet, and of a REST body
+/// that comes without a valid token.
+pub const STRANGER_INPUT_MAX_BYTES: usize = 16 * 1024;
+
+/// Bytes that the connections and unfinished messages of all such strangers may hold together; over it those go
+/// that hold most.
+pub const STRANGERS_MAX_BYTES: usize = 24 << 20;
+
+/// What an HTTP connection of a stranger counts as among them: hyper's first read buffer and the task.
+pub const STRANGER_CONNECTION_BYTES: usize = 12 * 1024;
+
+/// Bytes that wait for a session that has not joined a namespace yet.
+pub const STRANGER_OUTBOX_BYTES: usize = 4 * 1024;
+
+/// Packets that wait for a session that has not joined a namespace yet.
+pub const STRANGER_OUTBOX_PACKETS: usize = 32;
+
+/// Bytes of a handshake's token that is kept unread until CONNECT; a longer one is verified at the handshake.
+pub const HANDSHAKE_TOKEN_MAX_BYTES: usize = 1_024;
+
+/// Sessions without a namespace that `MAX_PENDING=auto` allows at least.
+pub const PENDING_AUTO_MIN: usize = 256;
+
+/// Sessions without a namespace that `MAX_PENDING=auto` allows at most.
+pub const PENDING_AUTO_MAX: usize = 8_192;
+
+/// Bytes of unfinished input from which on it counts against the budgets; less is not worth the counting.
+pub const INPUT_COUNTED_BYTES: usize = 1_024;
+
 /// Bytes of an HTTP request's head.
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 

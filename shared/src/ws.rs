@@ -111,6 +111,17 @@ impl Decoder {
         Self { role, opcode: 0, given: false, fragments: 0, max, pieces: Vec::new() }
     }
 
+    /// From the next frame on, messages may have `max` bytes.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = u32::try_from(max).unwrap_or(u32::MAX);
+    }
+
+    /// Bytes that are kept of a message in pieces.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Takes the first frame off `buf`: the bytes it used, and what it was. `None` when the frame is not
     /// complete yet; the caller keeps the bytes and calls again when there are more.
     ///

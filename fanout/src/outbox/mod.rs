@@ -18,7 +18,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::ids::SessionId;
-use shared::limits::OUTBOX_FREE_BYTES;
+use shared::limits::{OUTBOX_FREE_BYTES, STRANGER_OUTBOX_BYTES, STRANGER_OUTBOX_PACKETS};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -36,6 +36,9 @@ pub struct OutboxLimits {
     pub packets: usize,
 }
 
+/// Bounds of an outbox whose client has not proved who it is.
+const NARROW: OutboxLimits = OutboxLimits { bytes: STRANGER_OUTBOX_BYTES, packets: STRANGER_OUTBOX_PACKETS };
+
 /// What the outboxes of one user hold together, beyond what each may hold without asking.
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
@@ -47,6 +50,8 @@ pub struct Outbox {
     state: Mutex<State>,
     /// In its courier's list already.
     scheduled: AtomicBool,
+    /// The client has not proved who it is: little may wait for it.
+    narrow: AtomicBool,
     shared: Arc<OutboxShared>,
     courier: Arc<Courier>,
     session: SessionId,
@@ -91,7 +96,8 @@ impl fmt::Debug for Outbox {
 
 impl Outbox {
     pub(crate) fn new(session: SessionId, shared: Arc<OutboxShared>, courier: Arc<Courier>) -> Self {
-        Self { state: Mutex::new(State::new()), scheduled: AtomicBool::new(false), shared, courier, session }
+        let (scheduled, narrow) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { state: Mutex::new(State::new()), scheduled, narrow, shared, courier, session }
     }
 
     /// The session it belongs to.
@@ -103,6 +109,12 @@ impl Outbox {
     /// What waits here counts for a user from now on. The first of a session's users stays.
     pub(crate) fn counts_for(&self, quota: &Arc<Quota>) {
         self.state.lock().quota.get_or_insert_with(|| Arc::clone(quota));
+    }
+
+    /// Whether only a little may wait ([`STRANGER_OUTBOX_BYTES`], [`STRANGER_OUTBOX_PACKETS`]): until the client has
+    /// proved who it is.
+    pub fn set_narrow(&self, narrow: bool) {
+        self.narrow.store(narrow, Ordering::Relaxed);
     }
 
     /// Queues whole packets and sees to it that they are written soon. Never waits.
@@ -201,7 +213,7 @@ impl Outbox {
 
     /// Whether so many bytes and packets more are too many.
     fn is_over(&self, state: &State, (bytes, packets): (usize, usize)) -> bool {
-        let limits = self.shared.limits;
+        let limits = if self.narrow.load(Ordering::Relaxed) { NARROW } else { self.shared.limits };
         (limits.bytes != 0 && state.bytes + bytes > limits.bytes)
             || (limits.packets != 0 && state.packets + packets > limits.packets)
     }
@@ -459,6 +471,21 @@ mod tests {
         assert!(!next.has_overflowed());
         drop((outboxes, next));
         assert_eq!(quota.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn little_may_wait_for_a_stranger() {
+        let (outbox, mut overflowed, _) = outbox(0, 0);
+        outbox.set_narrow(true);
+        for _ in 0..STRANGER_OUTBOX_PACKETS {
+            outbox.push(Bytes::from_static(b"x"), 1);
+        }
+        outbox.set_narrow(false);
+        outbox.push(Bytes::from_static(b"x"), 1);
+        assert!(!outbox.has_overflowed());
+        outbox.set_narrow(true);
+        outbox.push(Bytes::from_static(b"x"), 1);
+        assert_eq!(overflowed.try_recv(), Ok(outbox.session()));
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! [`JsonBody`]: a request's JSON, bounded and checked, with the contract's errors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use shared::json::nests_at_most;
-use shared::limits::{BODY_MAX_MS, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES};
+use shared::limits::{BODY_MAX_MS, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES, STRANGER_INPUT_MAX_BYTES};
 
 use super::Site;
 use crate::error::AppError;
+use crate::session::Standing;
+use crate::transport::Guest;
 
 /// A JSON body.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -22,21 +26,21 @@ pub(super) struct MaybeJsonBody<T>(pub(super) T);
 /// A JSON body with an event for clients in it, as large as one of theirs may be.
 pub(super) struct LargeJsonBody<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Site> for JsonBody<T> {
     type Rejection = AppError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, AppError> {
+    async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
         must_be_json(&request)?;
-        parse(&collect(request, REST_BODY_MAX_BYTES).await?).map(Self)
+        parse(&collect(request, REST_BODY_MAX_BYTES, site).await?).map(Self)
     }
 }
 
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeJsonBody<T> {
+impl<T: DeserializeOwned + Default> FromRequest<Site> for MaybeJsonBody<T> {
     type Rejection = AppError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, AppError> {
+    async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
         let is_json = must_be_json(&request);
-        let bytes = collect(request, REST_BODY_MAX_BYTES).await?;
+        let bytes = collect(request, REST_BODY_MAX_BYTES, site).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -51,7 +55,7 @@ impl<T: DeserializeOwned> FromRequest<Site> for LargeJsonBody<T> {
         must_be_json(&request)?;
         // Room for the other fields beside a payload of the full size.
         let max = site.transports.engine.max_payload + REST_BODY_MAX_BYTES;
-        parse(&collect(request, max).await?).map(Self)
+        parse(&collect(request, max, site).await?).map(Self)
     }
 }
 
@@ -61,16 +65,49 @@ fn must_be_json(request: &Request) -> Result<(), AppError> {
     if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(AppError::UnsupportedMedia) }
 }
 
-async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
-    let body = Limited::new(request.into_body(), max).collect();
-    let read = tokio::time::timeout(Duration::from_millis(BODY_MAX_MS), body).await;
-    match read {
-        Err(_) => Err(AppError::TooSlow),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(AppError::TooLarge(format!("Body too large (max {max} bytes)").into()))
+/// Reads a body of `max` bytes at most; of a sender who is not known, less.
+async fn collect(request: Request, max: usize, site: &Site) -> Result<Bytes, AppError> {
+    let guest = request.extensions().get::<Arc<Guest>>().cloned();
+    let is_stranger = guest.as_ref().is_some_and(|guest| !guest.is_trusted());
+    let max = if is_stranger { max.min(STRANGER_INPUT_MAX_BYTES) } else { max };
+    let mut body = request.into_body();
+    let too_large = || AppError::TooLarge(format!("Body too large (max {max} bytes)").into());
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
+    let engine = &site.transports.engine;
+    let holder = guest.as_ref().filter(|_| !is_stranger);
+    let (mut holding, refused) =
+        holder.map(|guest| engine.hold_body(Standing::Proven, guest.source(), guest.connection())).unzip();
+    let read = async {
+        // Copied, because a frame keeps the whole buffer that it was read into.
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| AppError::BadInput("Body could not be read".into()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if read.len() + data.len() > max {
+                return Err(too_large());
+            }
+            read.extend_from_slice(&data);
+            match (&mut holding, &guest) {
+                (Some(holding), _) => engine.grow(holding, read.len()),
+                (None, Some(guest)) => guest.hold(read.len()),
+                (None, None) => {}
+            }
         }
-        Ok(Err(_)) => Err(AppError::BadInput("Body could not be read".into())),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(read.freeze())
+    };
+    let refused = async {
+        match refused {
+            Some(refused) => drop(refused.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        read = tokio::time::timeout(Duration::from_millis(BODY_MAX_MS), read) => {
+            read.unwrap_or(Err(AppError::TooSlow))
+        }
+        () = refused => Err(AppError::Unavailable),
     }
 }
 

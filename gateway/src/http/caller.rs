@@ -1,5 +1,7 @@
 //! Who makes a request: a user with a token, or a backend.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
@@ -7,7 +9,7 @@ use shared::auth::Claims;
 
 use super::Site;
 use crate::error::AppError;
-use crate::transport::bearer;
+use crate::transport::{Guest, bearer};
 
 /// A user: whoever sends `Authorization: Bearer` with a token that is believed.
 pub(super) struct User(pub(super) Claims);
@@ -19,7 +21,11 @@ impl FromRequestParts<Site> for User {
         let token = bearer(&parts.headers).filter(|token| !token.is_empty());
         // The words of document 001.
         let token = token.ok_or_else(|| AppError::Unauthorized("Unauthorized - User ID required".into()))?;
-        Ok(Self(site.context.tokens.verify(token).await?))
+        let claims = site.context.tokens.verify(token).await?;
+        if let Some(guest) = parts.extensions.get::<Arc<Guest>>() {
+            guest.trust();
+        }
+        Ok(Self(claims))
     }
 }
 

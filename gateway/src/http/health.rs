@@ -82,6 +82,8 @@ struct Checks {
     tokens: Condition,
     /// Not while the node drains.
     accepting: Condition,
+    /// Failed when every place is taken by a client in a namespace: no other can come in.
+    capacity: Condition,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -104,6 +106,7 @@ impl Checks {
             records: Condition::of(site.context.records.is_ready().await),
             tokens: Condition::of(site.context.tokens.is_ready()),
             accepting: Condition::of(!site.transports.gate.is_draining()),
+            capacity: Condition::of(!site.transports.is_full()),
         }
     }
 
@@ -113,6 +116,7 @@ impl Checks {
             ("records", self.records),
             ("tokens", self.tokens),
             ("accepting", self.accepting),
+            ("capacity", self.capacity),
         ];
         named.into_iter().filter(|(_, is)| *is == Condition::Failed).map(|(name, _)| name).collect()
     }

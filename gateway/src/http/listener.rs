@@ -26,7 +26,6 @@ use shared::limits::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -35,7 +34,7 @@ use super::{ClientAddress, assets, login};
 use crate::error::AppError;
 use crate::metrics::{self, BadInput};
 use crate::tasks::Tasks;
-use crate::transport::{self, Cross, Heads, Transports, UpgradeSlot};
+use crate::transport::{self, Cross, Displaced, Guest, Heads, Places, Transports, UpgradeSlot};
 
 /// What other sites' pages may ask, where `CORS_ORIGINS` lists them.
 const API: &str = "/api/";
@@ -71,9 +70,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the door is stopped; `places` connections at once at the most.
-pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
-    let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+/// Accepts until the door is stopped, as many connections at once as there are `places`.
+pub(crate) async fn run(listener: TcpListener, door: Door, places: Arc<Places>) {
     let mut turns = (1..=ACCEPTS_PER_TURN).cycle();
     loop {
         if turns.next() == Some(ACCEPTS_PER_TURN) {
@@ -85,10 +83,11 @@ pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, peer, place)) => {
+            Ok((stream, peer)) => {
+                let (guest, displaced) = places.enter(peer.ip());
                 let door_of = door.clone();
                 drop(door.tasks.spawn(Box::pin(async move {
-                    serve(stream, peer, &door_of, place).await;
+                    serve(stream, peer, &door_of, (guest, displaced)).await;
                 })));
             }
             Err(error) => {
@@ -99,26 +98,24 @@ pub(crate) async fn run(listener: TcpListener, door: Door, places: usize) {
     }
 }
 
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
-
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, SocketAddr)> {
+    places.room().await;
     let (stream, peer) = listener.accept().await?;
     // Small frames must not wait for the acknowledgement of earlier ones.
     stream.set_nodelay(true)?;
-    Ok((stream, peer, place))
+    Ok((stream, peer))
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displaced): (Guest, Displaced)) {
     let slot = UpgradeSlot::default();
-    let pace = Pace::default();
+    let (guest, pace) = (Arc::new(guest), Pace::default());
     {
-        let heads = Heads::new(stream);
+        let heads = Heads::new(stream, Arc::clone(&guest));
         let service = service_fn(|request| {
-            let (pace, slot) = (&pace, &slot);
+            let (pace, slot, guest) = (&pace, &slot, &guest);
             async move {
                 pace.turn().await;
-                answer(request, peer, door, slot).await
+                answer(request, (peer, guest), door, slot).await
             }
         });
         let mut builder = http1::Builder::new();
@@ -137,6 +134,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
+                // Others need the place more; what is under way ends with the connection.
+                _ = displaced => Ok(()),
             }
         };
         if let Err(error) = pace.around(served).await {
@@ -145,7 +144,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, place: OwnedSem
     }
     let upgrade = slot.lock().take();
     if let Some(upgrade) = upgrade {
-        transport::upgrade(upgrade, place).await;
+        transport::upgrade(upgrade, guest.leave()).await;
     }
 }
 
@@ -177,7 +176,7 @@ impl Pace {
 
 async fn answer(
     request: Request<Incoming>,
-    peer: SocketAddr,
+    client: (SocketAddr, &Arc<Guest>),
     door: &Door,
     slot: &UpgradeSlot,
 ) -> Result<Response<Body>, Infallible> {
@@ -187,7 +186,12 @@ async fn answer(
         return Ok(response);
     }
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
-    let mut response = dispatch(request, peer, door, slot).await?;
+    if !door.is_public {
+        // Nodes, backends and operators.
+        client.1.trust();
+    }
+    let mut response = dispatch(request, client, door, slot).await?;
+    client.1.rest();
     if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // What comes next may not be HTTP.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -198,14 +202,14 @@ async fn answer(
 /// Hands a request to who answers it.
 async fn dispatch(
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    (peer, guest): (SocketAddr, &Arc<Guest>),
     door: &Door,
     slot: &UpgradeSlot,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path();
     let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
     if door.is_public && is_engine && !assets::is_client_file(path) {
-        return Ok(door.transports.serve(request, peer, slot).await);
+        return Ok(door.transports.serve(request, (peer, guest), slot).await);
     }
     if !door.is_public {
         let is_peer = path == transport::PEER_PATH
@@ -219,7 +223,7 @@ async fn dispatch(
         if !super::caller::is_internal(request.headers(), door.internal_token.as_deref()) {
             return Ok(AppError::Forbidden("Internal requests only".into()).into_response());
         }
-        return Ok(door.transports.serve_peer(request, slot).await);
+        return Ok(door.transports.serve_peer(request, guest, slot).await);
     }
     let cross = match door.transports.gate.judge(&request) {
         Ok(cross) if door.is_public && path.starts_with(API) => cross,
@@ -233,6 +237,7 @@ async fn dispatch(
         gate.note_forwarding(peer.ip(), request.headers());
     }
     request.extensions_mut().insert(ClientAddress(address));
+    request.extensions_mut().insert(Arc::clone(guest));
     let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
     cross.apply(response.headers_mut());
     Ok(response)

@@ -140,7 +140,7 @@ async fn log_in(
 }
 
 async fn render_metrics(State(site): State<Site>) -> impl IntoResponse {
-    let body = metrics::render(&site.metrics, site.context.fanout.stats());
+    let body = metrics::render(&site.metrics, site.context.fanout.stats(), &site.transports.shares());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body)
 }
 

@@ -65,6 +65,31 @@ pub(crate) enum Limit {
     WatchedPerUser,
 }
 
+/// What had to go because a share was used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evicted {
+    /// A session in no namespace.
+    Session,
+    /// A connection whose client is not known.
+    Connection,
+    /// Unfinished input.
+    Input,
+}
+
+impl Evicted {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Session, "session"), (Self::Connection, "connection"), (Self::Input, "input")];
+}
+
+/// A share of the node: how much of it is used, and how much may be. 0: no limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    /// The value of the label `share`.
+    pub(crate) name: &'static str,
+    pub(crate) used: usize,
+    pub(crate) max: usize,
+}
+
 /// What became of a request for push notifications, or of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Push {
@@ -149,6 +174,7 @@ pub(crate) struct Metrics {
     limits: Vec<Counter>,
     push: Vec<Counter>,
     handshakes_refused: Vec<Counter>,
+    evicted: Vec<Counter>,
     fanout: FanoutMetrics,
 }
 
@@ -263,6 +289,12 @@ fn describe() {
     describe_gauge!("muster_canary_lag_seconds", "Time the last canary took through Redis and back.");
     describe_gauge!("muster_redis_up", "1 when Redis can be used and the lease is held; also without Redis.");
     describe_gauge!("muster_redis_channels", "Channels subscribed.");
+    describe_counter!(
+        "muster_evicted_total",
+        "Sessions, connections and unfinished input that had to go because a share was used up."
+    );
+    describe_gauge!("muster_share_used", "How much of a share of the node is used: places or bytes.");
+    describe_gauge!("muster_share_max", "How much of a share of the node may be used; 0: no limit.");
     describe_gauge!("muster_drain_remaining", "Sessions and tunnels that a drain has still to close.");
 }
 
@@ -300,6 +332,7 @@ impl Metrics {
             limits: labelled("muster_rate_limited_total", "limit", &names(&Limit::ALL)),
             push: labelled("muster_push_requests_total", "outcome", &Push::ALL.map(|(_, outcome)| outcome)),
             handshakes_refused: labelled("muster_handshakes_refused_total", "reason", &refusals),
+            evicted: labelled("muster_evicted_total", "what", &Evicted::ALL.map(|(_, what)| what)),
             fanout: FanoutMetrics {
                 joins: counter!("muster_joins_total"),
                 broadcasts: counter!("muster_broadcasts_total"),
@@ -364,6 +397,11 @@ impl Metrics {
         add_at(&self.handshakes_refused, REFUSALS.iter().position(|other| *other == refusal));
     }
 
+    /// Counts what had to go for a share.
+    pub(crate) fn evicted(&self, what: Evicted) {
+        add_at(&self.evicted, Evicted::ALL.iter().position(|(other, _)| *other == what));
+    }
+
     /// Takes over what the fan-out counted.
     pub(crate) fn refresh(&self, stats: fanout::StatsSnapshot) {
         self.log_lines_dropped.absolute(crate::telemetry::dropped_lines());
@@ -418,8 +456,17 @@ pub(crate) fn distributions() -> Distributions {
 }
 
 /// Renders `/metrics`.
-pub(crate) fn render(handle: &Arc<PrometheusHandle>, stats: fanout::StatsSnapshot) -> String {
+pub(crate) fn render(
+    handle: &Arc<PrometheusHandle>,
+    stats: fanout::StatsSnapshot,
+    shares: &[Share],
+) -> String {
     get().refresh(stats);
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    for Share { name, used, max } in shares {
+        gauge!("muster_share_used", "share" => *name).set(*used as f64);
+        gauge!("muster_share_max", "share" => *name).set(*max as f64);
+    }
     handle.run_upkeep();
     handle.render() + &process::render()
 }

@@ -1,6 +1,5 @@
 //! CONNECT: a token, then a socket (protocol, 2.2; contract, "Identity").
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use fanout::{FanoutError, Outbox, SocketInfo};
@@ -9,22 +8,23 @@ use serde::{Deserialize, Serialize};
 use shared::auth::AuthError;
 use shared::config::AuthErrors;
 use shared::ids::SocketId;
-use shared::limits::TOKEN_MAX_BYTES;
+use shared::limits::{HANDSHAKE_TOKEN_MAX_BYTES, TOKEN_MAX_BYTES};
 use shared::sio::{Encoded, encode_connect, encode_connect_error};
 
 use super::{Mounted, Namespaces};
+use crate::auth::Tokens;
 use crate::clock::now_ms;
 use crate::ids;
+use crate::limiter::Origin;
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 
 /// What the first request of a session told.
 #[derive(Debug, Clone)]
 pub(crate) struct Handshake {
-    /// The client's address, by way of trusted proxies.
-    pub(crate) address: IpAddr,
+    pub(crate) origin: Origin,
     /// A token in the query, else in the `Authorization` header.
-    token: Token,
+    pub(crate) token: Token,
 }
 
 /// A token on its way to be verified.
@@ -33,24 +33,33 @@ pub(crate) enum Token {
     Missing,
     /// There is one, and it is no text or longer than any may be.
     Unreadable,
+    /// It was looked at before, and is not to be believed.
+    Refused(AuthError),
     Text(Box<str>),
-}
-
-impl Handshake {
-    /// A handshake from `address`, with what may be a token in its query and its `Authorization` header.
-    pub(crate) fn new(address: IpAddr, query: Option<&str>, bearer: Option<&str>) -> Self {
-        Self { address, token: Token::of_handshake(query, bearer) }
-    }
 }
 
 impl Token {
     /// The token of a handshake: the first of these that is not empty. It is kept as long as its session, so
     /// of one that is too long only that is kept.
-    fn of_handshake(query: Option<&str>, bearer: Option<&str>) -> Self {
+    pub(crate) fn of_handshake(query: Option<&str>, bearer: Option<&str>) -> Self {
         match [query, bearer].into_iter().flatten().find(|token| !token.is_empty()) {
             None => Self::Missing,
             Some(token) if token.len() > TOKEN_MAX_BYTES => Self::Unreadable,
             Some(token) => Self::Text(token.into()),
+        }
+    }
+
+    /// Of a long token only the reason is kept why it is not to be believed, if it is not. A short one waits for
+    /// its CONNECT as it is: it takes little room, and most are good.
+    pub(crate) async fn weighed(self, tokens: &Tokens) -> Self {
+        match self {
+            Self::Text(token) if token.len() > HANDSHAKE_TOKEN_MAX_BYTES => match tokens.verify(&token).await
+            {
+                // Signed by our issuer: strangers cannot make it.
+                Ok(_) | Err(AuthError::Early) => Self::Text(token),
+                Err(error) => Self::Refused(error),
+            },
+            token => token,
         }
     }
 }
@@ -96,25 +105,31 @@ impl Namespaces {
         }
     }
 
-    /// Makes a socket of a session, and the reply to its CONNECT; or the refusal.
+    /// Makes a socket of a session, and the reply to its CONNECT; or the refusal. `prove` is asked when the token is
+    /// found good, and says whether the session still has a place.
     pub(crate) async fn connect(
         &self,
         mounted: &Mounted,
         token: Token,
         handshake: &Handshake,
-        outbox: &Arc<Outbox>,
+        (outbox, prove): (&Arc<Outbox>, &(dyn Fn() -> bool + Sync)),
     ) -> Result<(Arc<Socket>, Encoded), Encoded> {
         let namespace = mounted.name.as_str();
         let verified = match token {
             Token::Missing => Err(AuthError::Missing),
             Token::Unreadable => Err(AuthError::Invalid),
+            Token::Refused(error) => Err(error),
             Token::Text(token) => self.context.tokens.verify(&token).await,
         };
         let claims = verified.map_err(|error| {
             metrics::get().tokens_refused.increment(1);
-            tracing::debug!(address = %handshake.address, code = error.code(), "token refused");
+            tracing::debug!(address = %handshake.origin.address, code = error.code(), "token refused");
             refusal(mounted, &error)
         })?;
+        if !prove() {
+            // It is closed: nobody reads this.
+            return Err(encode_connect_error(namespace, "Too many connections", None));
+        }
         let id = SocketId::new(self.context.fanout.node(), ids::entropy());
         let info = SocketInfo {
             id,

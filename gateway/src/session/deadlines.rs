@@ -15,6 +15,12 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// Slots; later deadlines wait in the last one and are put back from there.
 const SLOTS: usize = 2_048;
 
+/// Entries of sessions that are gone which the wheel may have beside those of as many sessions as there are.
+const STALE_MAX: usize = 16_384;
+
+/// Slots that are cleared of them at once.
+const SLOTS_SWEPT: usize = 128;
+
 /// The wheel.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
@@ -28,12 +34,15 @@ struct Wheel {
     next: usize,
     /// When that slot fires.
     next_at: Instant,
+    entries: usize,
+    /// The slot to clear next of what is gone.
+    sweep: usize,
 }
 
 impl Deadlines {
     pub(crate) fn new(now: Instant) -> Self {
         let slots = std::iter::repeat_with(Vec::new).take(SLOTS).collect();
-        Self { wheel: Mutex::new(Wheel { slots, next: 0, next_at: now + TICK }) }
+        Self { wheel: Mutex::new(Wheel { slots, next: 0, next_at: now + TICK, entries: 0, sweep: 0 }) }
     }
 
     /// Looks at `session` at `at` or within two ticks after, or earlier if that is far away. Answers when.
@@ -42,8 +51,10 @@ impl Deadlines {
         let ticks = at.saturating_duration_since(wheel.next_at).as_nanos().div_ceil(TICK.as_nanos());
         let ahead = usize::try_from(ticks).unwrap_or(SLOTS).min(SLOTS - 1);
         let slot = (wheel.next + ahead) % SLOTS;
+        let wheel = &mut *wheel;
         if let Some(slot) = wheel.slots.get_mut(slot) {
             slot.push(session);
+            wheel.entries += 1;
         }
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         wheel.next_at + TICK.saturating_mul(ahead)
@@ -56,12 +67,34 @@ impl Deadlines {
         while wheel.next_at <= now {
             let next = wheel.next;
             if let Some(slot) = wheel.slots.get_mut(next) {
-                fired.append(slot);
+                // With its room: a storm must not leave every slot large.
+                let slot = std::mem::take(slot);
+                wheel.entries -= slot.len();
+                fired.extend(slot);
             }
             wheel.next = (next + 1) % SLOTS;
             wheel.next_at += TICK;
         }
         fired
+    }
+
+    /// Clears a part of the wheel of sessions that are gone, when it has far more entries than there are
+    /// `sessions`. A session has one or two.
+    pub(crate) fn forget_unless(&self, sessions: usize, is_there: impl Fn(SessionId) -> bool) {
+        let mut wheel = self.wheel.lock();
+        if wheel.entries <= 2 * sessions + STALE_MAX {
+            return;
+        }
+        let wheel = &mut *wheel;
+        for _ in 0..SLOTS_SWEPT {
+            if let Some(slot) = wheel.slots.get_mut(wheel.sweep) {
+                let before = slot.len();
+                slot.retain(|session| is_there(*session));
+                slot.shrink_to(2 * slot.len());
+                wheel.entries -= before - slot.len();
+            }
+            wheel.sweep = (wheel.sweep + 1) % SLOTS;
+        }
     }
 }
 
@@ -102,6 +135,20 @@ mod tests {
         let deadlines = Deadlines::new(start);
         deadlines.add(session(1), start);
         assert_eq!(deadlines.fire(start + TICK), [session(1)]);
+    }
+
+    #[test]
+    fn sessions_that_are_gone_do_not_fill_the_wheel() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        let at = deadlines.add(session(1), start + Duration::from_secs(20));
+        for step in 0..2 * STALE_MAX {
+            deadlines.add(session(2), start + Duration::from_millis(step as u64));
+        }
+        for _ in 0..SLOTS / SLOTS_SWEPT {
+            deadlines.forget_unless(1, |id| id == session(1));
+        }
+        assert_eq!(deadlines.fire(at), [session(1)]);
     }
 
     #[test]

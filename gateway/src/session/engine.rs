@@ -1,6 +1,7 @@
 //! What the sessions of a node share, and how one is opened.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fanout::LocalSocket;
@@ -14,10 +15,11 @@ use smallvec::SmallVec;
 
 use super::state::State;
 use super::allowances::Allowances;
-use super::{Deadlines, Inner, Session, SessionTable, text_frame};
+use super::table::Admitted;
+use super::{Deadlines, Full, Inner, Inputs, Session, SessionTable, text_frame};
 use crate::close::CloseReason;
 use crate::ids;
-use crate::metrics;
+use crate::metrics::{self, Evicted};
 use crate::namespace::{Handshake, Namespaces};
 use crate::socket::Socket;
 
@@ -29,9 +31,12 @@ pub(crate) struct Engine {
     pub(crate) max_payload: usize,
     pub(crate) sessions: SessionTable,
     pub(crate) deadlines: Deadlines,
+    pub(crate) inputs: Arc<Inputs>,
     pub(crate) namespaces: Arc<Namespaces>,
     /// When the seconds begin that [`Allowances`] count in.
     started: Instant,
+    /// Sessions opened so far.
+    opened: AtomicU64,
 }
 
 impl Engine {
@@ -39,6 +44,7 @@ impl Engine {
         times: SessionTimes,
         max_payload: usize,
         sessions: SessionTable,
+        inputs: Inputs,
         namespaces: Namespaces,
     ) -> Self {
         Self {
@@ -46,17 +52,32 @@ impl Engine {
             max_payload,
             sessions,
             deadlines: Deadlines::new(Instant::now()),
+            inputs: Arc::new(inputs),
             namespaces: Arc::new(namespaces),
             started: Instant::now(),
+            opened: AtomicU64::new(0),
         }
     }
 
-    /// Opens a session that has been admitted, its open packet queued.
-    pub(crate) fn open(self: &Arc<Self>, transport: TransportName, handshake: Handshake) -> Arc<Session> {
+    /// Opens a session, its open packet queued. A session in no namespace may have to go for it.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        transport: TransportName,
+        handshake: Handshake,
+    ) -> Result<Arc<Session>, Full> {
         let now = Instant::now();
         let fanout = &self.namespaces.context().fanout;
         let id = SessionId::new(fanout.node(), ids::entropy());
+        let Admitted { place, evicted } = self.sessions.admit(handshake.origin, id)?;
+        for session in evicted {
+            metrics::get().evicted(Evicted::Session);
+            self.close(session, CloseReason::Evicted);
+        }
         let outbox = fanout.outbox(id);
+        outbox.set_narrow(true);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let times = (millis(self.times.ping_interval), millis(self.times.ping_timeout));
         outbox.push(text_frame(&Open::new(&id, transport, times, self.max_payload).encode()), 1);
@@ -66,8 +87,12 @@ impl Engine {
             outbox,
             engine: Arc::clone(self),
             handshake,
+            number: self.opened.fetch_add(1, Ordering::Relaxed),
+            is_known: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 state,
+                place,
+                awaited: None,
                 reassembly: Reassembly::default(),
                 allowances: Allowances::default(),
                 sockets: SmallVec::new(),
@@ -84,7 +109,11 @@ impl Engine {
         metrics::get().sessions_opened.increment(1);
         metrics::get().connections(transport).increment(1);
         tracing::debug!(session = id.short(), transport = transport.as_str(), "session opened");
-        session
+        if !self.sessions.keeps(place, session.handshake.origin) {
+            // Whoever took its place did not find it in the table yet.
+            session.close(CloseReason::Evicted);
+        }
+        Ok(session)
     }
 
     /// Looks at every session whose deadline has come.
@@ -101,6 +130,8 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
+        // A stranger who opens sessions as fast as they are evicted must not fill the wheel with what is gone.
+        self.deadlines.forget_unless(self.sessions.len(), |id| self.sessions.has(id));
     }
 
     /// Whole seconds since the engine was made.

@@ -8,12 +8,14 @@
 mod allowances;
 mod deadlines;
 mod engine;
+mod input;
 mod receive;
 mod state;
 mod table;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +23,7 @@ use fanout::Outbox;
 use parking_lot::Mutex;
 use shared::eio::TransportName;
 use shared::ids::{SessionId, SocketId};
-use shared::limits::{OUTBOX_AGE_MAX_MS, POLLING_LINGER_MS};
+use shared::limits::{OUTBOX_AGE_MAX_MS, POLLING_LINGER_MS, STRANGER_INPUT_MAX_BYTES};
 use shared::sio::Reassembly;
 use shared::ws;
 use smallvec::SmallVec;
@@ -31,9 +33,11 @@ use allowances::Allowances;
 pub(crate) use allowances::Counted;
 pub(crate) use deadlines::{Deadlines, TICK};
 pub(crate) use engine::Engine;
+pub(crate) use input::{Holding, Inputs, Standing};
 pub(crate) use state::Refused;
 use state::{Due, State};
-pub(crate) use table::{Full, SessionTable};
+use table::Place;
+pub(crate) use table::{Bounds, Full, SessionTable};
 
 use crate::close::CloseReason;
 use crate::metrics;
@@ -46,12 +50,19 @@ pub(crate) struct Session {
     outbox: Arc<Outbox>,
     engine: Arc<Engine>,
     handshake: Handshake,
+    /// No other session of the node has it.
+    number: u64,
+    /// It has joined a namespace before.
+    is_known: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     state: State,
+    place: Place,
     reassembly: Reassembly,
+    /// What is kept for attachments that are awaited, as the budget counts it.
+    awaited: Option<Box<Holding>>,
     allowances: Allowances,
     sockets: SmallVec<[Arc<Socket>; 1]>,
     closed: Option<CloseReason>,
@@ -105,6 +116,44 @@ impl Session {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.inner.lock().closed.is_some()
+    }
+
+    /// Whether its client has joined a namespace since the handshake, which takes a valid token.
+    pub(crate) fn standing(&self) -> Standing {
+        if self.is_known.load(Ordering::Acquire) { Standing::Proven } else { Standing::Stranger }
+    }
+
+    /// Bytes that one message or body of it may have.
+    pub(crate) fn max_input(&self) -> usize {
+        match self.standing() {
+            Standing::Stranger => self.engine.max_payload.min(STRANGER_INPUT_MAX_BYTES),
+            Standing::Proven => self.engine.max_payload,
+        }
+    }
+
+    /// A valid token was shown: from now on the place is the session's own. False when it was evicted meanwhile.
+    fn prove(&self, inner: &mut Inner) -> bool {
+        let proven = self.engine.sessions.prove(&mut inner.place, self.handshake.origin);
+        if proven && !self.is_known.swap(true, Ordering::AcqRel) {
+            self.outbox.set_narrow(false);
+        }
+        proven
+    }
+
+    /// The last namespace was left: others may need the place.
+    fn doubt(&self, inner: &mut Inner, now: Instant) {
+        inner.state.disconnected(now);
+        self.engine.sessions.doubt(&mut inner.place, self.handshake.origin, self.id);
+    }
+
+    /// Whether it had to go for others before it joined a namespace.
+    pub(crate) fn was_evicted(&self) -> bool {
+        self.inner.lock().closed == Some(CloseReason::Evicted)
+    }
+
+    /// Whether it was closed because the node has no room for its unfinished message.
+    pub(crate) fn was_overloaded(&self) -> bool {
+        self.inner.lock().closed == Some(CloseReason::Overloaded)
     }
 
     /// Runs `change` on the machine and sees to it that a new, earlier deadline is kept.
@@ -165,7 +214,7 @@ impl Session {
             inner.sockets.iter().filter(|socket| socket.expires_at() <= now).cloned().collect();
         inner.sockets.retain(|socket| socket.expires_at() > now);
         if !expired.is_empty() && inner.sockets.is_empty() {
-            inner.state.disconnected(now);
+            self.doubt(&mut inner, now);
         }
         self.arm(&mut inner);
         drop(inner);
@@ -188,7 +237,7 @@ impl Session {
         let at = inner.sockets.iter().position(|socket| socket.id() == id)?;
         let socket = inner.sockets.remove(at);
         if inner.sockets.is_empty() {
-            inner.state.disconnected(Instant::now());
+            self.doubt(&mut inner, Instant::now());
             self.arm(&mut inner);
         }
         Some(socket)
@@ -212,7 +261,7 @@ impl Session {
     /// Ends the session. Its sockets leave, and the client is told as far as it can still be reached.
     /// Only the first call does anything.
     pub(crate) fn close(&self, reason: CloseReason) {
-        let (transport, sockets, getting) = {
+        let (transport, sockets, getting, place) = {
             let mut inner = self.inner.lock();
             if inner.closed.is_some() {
                 return;
@@ -225,12 +274,13 @@ impl Session {
                 inner.linger_until = Some(linger);
                 inner.armed = Some(self.engine.deadlines.add(self.id, linger));
             }
-            (transport, std::mem::take(&mut inner.sockets), inner.state.is_getting())
+            (inner.reassembly, inner.awaited) = (Reassembly::default(), None);
+            (transport, std::mem::take(&mut inner.sockets), inner.state.is_getting(), inner.place)
         };
         metrics::get().closed(reason.plain());
         metrics::get().connections(transport).decrement(1);
         tracing::debug!(session = self.id.short(), reason = reason.as_str(), "session closed");
-        self.engine.sessions.release(self.handshake.address);
+        self.engine.sessions.release(place, self.handshake.origin);
         match transport {
             TransportName::WebSocket => {
                 self.engine.sessions.remove(self.id);
@@ -243,6 +293,10 @@ impl Session {
                     if reason == CloseReason::Shutdown {
                         // The couriers end with the node.
                         self.outbox.flush();
+                    } else if reason == CloseReason::Evicted {
+                        // Written now or never: its connection must not wait for a client who does not read.
+                        self.outbox.flush();
+                        self.outbox.abort();
                     }
                 }
             }
@@ -378,7 +432,7 @@ const OUTBOX_AGE: Duration = Duration::from_millis(OUTBOX_AGE_MAX_MS);
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
     use std::task::Waker;
 
     use fanout::{Fanout, FanoutOptions, OutboxLimits, Polled};
@@ -389,7 +443,8 @@ mod tests {
     use crate::announce::Announcer;
     use crate::auth::Tokens;
     use crate::context::Context;
-    use crate::namespace::Namespaces;
+    use crate::limiter::Origin;
+    use crate::namespace::{Namespaces, Token};
     use crate::push::Pusher;
     use crate::records::Records;
     use crate::tasks::Tasks;
@@ -421,10 +476,11 @@ mod tests {
             settings: Arc::new(config.apps.clone()),
         };
         let namespaces = Namespaces::new(context, Vec::new(), &config.auth, 0).unwrap();
-        let sessions = SessionTable::new(0, 0);
-        let engine = Arc::new(Engine::new(config.times, 1_000, sessions, namespaces));
-        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let session = engine.open(TransportName::Polling, Handshake::new(address, None, None));
+        let sessions = SessionTable::new(Bounds::default());
+        let engine = Arc::new(Engine::new(config.times, 1_000, sessions, Inputs::new(0, 0), namespaces));
+        let origin = Origin { address: Ipv4Addr::LOCALHOST.into(), connection: 0 };
+        let handshake = Handshake { origin, token: Token::of_handshake(None, None) };
+        let session = engine.open(TransportName::Polling, handshake).unwrap();
         assert!(matches!(poll(&session), Polled::Packets(_)), "the open packet");
         session
     }

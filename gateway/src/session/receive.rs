@@ -85,6 +85,7 @@ impl Session {
                 }
                 inner.state.reassembling(true, now);
                 self.arm(inner);
+                self.count_awaited(guard);
                 return Work::None;
             }
             Err(error) => return Work::Close(refuse(error)),
@@ -101,13 +102,28 @@ impl Session {
         let inner = &mut *guard;
         let whole = match inner.reassembly.binary(data, self.engine.max_payload) {
             Ok(Some(whole)) => whole,
-            Ok(None) => return Work::None,
+            Ok(None) => {
+                self.count_awaited(guard);
+                return Work::None;
+            }
             Err(error) => return Work::Close(refuse(error)),
         };
         inner.state.reassembling(false, now);
+        inner.awaited = None;
         match sio::decode(&whole.text) {
             Ok(packet) => self.act(guard, packet, whole.attachments, now),
             Err(error) => Work::Close(refuse(error)),
+        }
+    }
+
+    /// Counts what is kept for attachments that have not come yet; the session may be closed for it.
+    fn count_awaited(&self, mut guard: MutexGuard<'_, Inner>) {
+        let (held, mut awaited) = (guard.reassembly.held(), guard.awaited.take());
+        drop(guard);
+        self.hold(&mut awaited, held);
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() {
+            inner.awaited = awaited;
         }
     }
 
@@ -148,7 +164,7 @@ impl Session {
             (Kind::Disconnect, Some(socket)) => {
                 guard.sockets.retain(|other| !Arc::ptr_eq(other, &socket));
                 if guard.sockets.is_empty() {
-                    guard.state.disconnected(now);
+                    self.doubt(&mut guard, now);
                     self.arm(&mut guard);
                 }
                 drop(guard);
@@ -176,10 +192,14 @@ impl Session {
         let session = Arc::clone(self);
         Work::Later(Box::pin(async move {
             let namespaces = &session.engine.namespaces;
-            let joined = namespaces.connect(&app, token, &session.handshake, &session.outbox).await;
+            let prove = || session.prove_token();
+            let joined = namespaces.connect(&app, token, &session.handshake, (&session.outbox, &prove)).await;
             let (socket, reply) = match joined {
                 Ok(joined) => joined,
-                Err(refusal) => return Some(refusal),
+                Err(refusal) => {
+                    session.doubt_if_alone();
+                    return Some(refusal);
+                }
             };
             if session.join(&socket) {
                 // Before anything else can be emitted to the socket by an app.
@@ -192,10 +212,28 @@ impl Session {
         }))
     }
 
+    /// A CONNECT has brought a valid token. False when the session has closed or lost its place meanwhile.
+    fn prove_token(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.closed.is_none() && self.prove(&mut inner)
+    }
+
+    /// A CONNECT was refused: whoever is in no namespace is pending.
+    fn doubt_if_alone(&self) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() && inner.sockets.is_empty() {
+            self.engine.sessions.doubt(&mut inner.place, self.handshake.origin, self.id);
+        }
+    }
+
     /// Takes a connected socket in; false when the session has closed or joined the namespace meanwhile.
     fn join(&self, socket: &Arc<Socket>) -> bool {
         let mut inner = self.inner.lock();
         if inner.closed.is_some() || inner.socket(socket.namespace().as_str()).is_some() {
+            return false;
+        }
+        // Again: the last other namespace may have been left while this one was joined.
+        if !self.prove(&mut inner) {
             return false;
         }
         inner.sockets.push(Arc::clone(socket));

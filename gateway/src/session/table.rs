@@ -1,21 +1,68 @@
-//! The only map of sessions, and how many of them there are, in all and for each address.
+//! The only map of sessions, and the places that they take.
+//!
+//! A session is *pending* until it has joined a namespace, which takes a valid token, and again when it has left
+//! its last one. Pending sessions have a share of the places. When that share, or the whole node, is full, a new
+//! session takes the place of a pending one ([`FairShare`] says of which), never of one in a namespace.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use shared::ids::SessionId;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::Session;
-use crate::limiter::source;
+use crate::fair::{FairShare, Member};
+use crate::limiter::{Origin, source};
+
+/// How many pending sessions a new one may displace: two, so that a share that was overrun gets back to its size.
+const EVICTED_AT_ONCE: usize = 2;
+
+/// Slots of the map that are kept when most are free.
+const ROOM_KEPT: usize = 4_096;
 
 /// Why a session is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
+    /// Every place of the node is taken by a session in a namespace.
     Node,
+    /// The address has as many sessions as it may.
     Address,
+}
+
+/// The place of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Among those in no namespace, by its serial number there.
+    Pending(u64),
+    Proven,
+}
+
+/// Bounds of a [`SessionTable`]; 0 means none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bounds {
+    /// Sessions of the node.
+    pub(crate) sessions: usize,
+    /// Sessions in no namespace.
+    pub(crate) pending: usize,
+    /// Sessions of one address.
+    pub(crate) per_address: usize,
+}
+
+/// How many places are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Occupied {
+    pub(crate) pending: usize,
+    pub(crate) proven: usize,
+}
+
+/// A place, and the sessions that must be closed for it.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) place: Place,
+    pub(crate) evicted: SmallVec<[SessionId; EVICTED_AT_ONCE]>,
 }
 
 /// The sessions of this node.
@@ -23,36 +70,107 @@ pub(crate) enum Full {
 pub(crate) struct SessionTable {
     sessions: DashMap<SessionId, Arc<Session>, ahash::RandomState>,
     by_address: DashMap<IpAddr, usize, ahash::RandomState>,
-    open: AtomicUsize,
+    places: Mutex<Places>,
     /// A session was removed.
     removed: Notify,
-    max: usize,
-    max_per_address: usize,
+    bounds: Bounds,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    pending: FairShare<SessionId>,
+    proven: usize,
+}
+
+fn member(origin: Origin, serial: u64) -> Member {
+    Member { source: source(origin.address), group: origin.connection, serial }
 }
 
 impl SessionTable {
-    /// A table for `max` sessions, `max_per_address` of one address; 0: no limit.
-    pub(crate) fn new(max: usize, max_per_address: usize) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             sessions: DashMap::default(),
             by_address: DashMap::default(),
-            open: AtomicUsize::new(0),
+            places: Mutex::default(),
             removed: Notify::new(),
-            max,
-            max_per_address,
+            bounds,
         }
     }
 
-    /// Takes a place for a session; every place is given back with [`Self::release`].
-    pub(crate) fn admit(&self, address: IpAddr) -> Result<(), Full> {
-        if self.open.fetch_add(1, Ordering::AcqRel) >= self.max && self.max != 0 {
-            self.open.fetch_sub(1, Ordering::AcqRel);
+    /// Takes a place for a session; every place is given back with [`Self::release`]. The caller closes the sessions
+    /// that have lost theirs.
+    pub(crate) fn admit(&self, origin: Origin, session: SessionId) -> Result<Admitted, Full> {
+        let source = source(origin.address);
+        self.count_address(source)?;
+        let bounds = self.bounds;
+        let mut places = self.places.lock();
+        let is_full = |places: &Places| {
+            let pending = places.pending.len();
+            (bounds.pending != 0 && pending >= bounds.pending)
+                || (bounds.sessions != 0 && places.proven + pending >= bounds.sessions)
+        };
+        let mut evicted = SmallVec::new();
+        while evicted.len() < EVICTED_AT_ONCE && is_full(&places) {
+            let Some(session) = places.pending.take_first() else { break };
+            evicted.push(session);
+        }
+        if bounds.sessions != 0 && places.proven + places.pending.len() >= bounds.sessions {
+            drop(places);
+            self.uncount_address(source);
             return Err(Full::Node);
         }
-        if self.max_per_address != 0 {
-            let mut count = self.by_address.entry(source(address)).or_default();
-            if *count >= self.max_per_address {
-                self.open.fetch_sub(1, Ordering::AcqRel);
+        let member = places.pending.insert(source, origin.connection, 1, session);
+        Ok(Admitted { place: Place::Pending(member.serial), evicted })
+    }
+
+    /// Whether the place was not given to another meanwhile.
+    pub(crate) fn keeps(&self, place: Place, origin: Origin) -> bool {
+        match place {
+            Place::Pending(serial) => self.places.lock().pending.contains(member(origin, serial)),
+            Place::Proven => true,
+        }
+    }
+
+    /// The session has shown a valid token. False when its place was given to another meanwhile.
+    pub(crate) fn prove(&self, place: &mut Place, origin: Origin) -> bool {
+        if let Place::Pending(serial) = *place {
+            let mut places = self.places.lock();
+            if places.pending.remove(member(origin, serial)).is_none() {
+                return false;
+            }
+            places.proven += 1;
+            *place = Place::Proven;
+        }
+        true
+    }
+
+    /// The session is in no namespace any more. The share of such sessions may be passed by it: the next ones that
+    /// come make room.
+    pub(crate) fn doubt(&self, place: &mut Place, origin: Origin, session: SessionId) {
+        if *place == Place::Proven {
+            let mut places = self.places.lock();
+            places.proven -= 1;
+            let member = places.pending.insert(source(origin.address), origin.connection, 1, session);
+            *place = Place::Pending(member.serial);
+        }
+    }
+
+    /// Gives a session's place back, if it was not given to another.
+    pub(crate) fn release(&self, place: Place, origin: Origin) {
+        {
+            let mut places = self.places.lock();
+            match place {
+                Place::Pending(serial) => drop(places.pending.remove(member(origin, serial))),
+                Place::Proven => places.proven -= 1,
+            }
+        }
+        self.uncount_address(source(origin.address));
+    }
+
+    fn count_address(&self, source: IpAddr) -> Result<(), Full> {
+        if self.bounds.per_address != 0 {
+            let mut count = self.by_address.entry(source).or_default();
+            if *count >= self.bounds.per_address {
                 return Err(Full::Address);
             }
             *count += 1;
@@ -60,11 +178,8 @@ impl SessionTable {
         Ok(())
     }
 
-    /// Gives a session's place back.
-    pub(crate) fn release(&self, address: IpAddr) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-        if self.max_per_address != 0 {
-            let source = source(address);
+    fn uncount_address(&self, source: IpAddr) {
+        if self.bounds.per_address != 0 {
             self.by_address.alter(&source, |_, count| count.saturating_sub(1));
             self.by_address.remove_if(&source, |_, count| *count == 0);
         }
@@ -78,14 +193,48 @@ impl SessionTable {
         self.sessions.get(&id).map(|session| Arc::clone(&session))
     }
 
+    /// Whether a session is in the table.
+    pub(crate) fn has(&self, id: SessionId) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
     pub(crate) fn remove(&self, id: SessionId) {
         self.sessions.remove(&id);
         self.removed.notify_waiters();
     }
 
+    /// Sessions in the table, open or waiting for their last GET.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Places that are taken now.
+    pub(crate) fn occupied(&self) -> Occupied {
+        let places = self.places.lock();
+        Occupied { pending: places.pending.len(), proven: places.proven }
+    }
+
+    /// What the table allows.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     /// Sessions that are open.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Acquire)
+        let Occupied { pending, proven } = self.occupied();
+        pending + proven
+    }
+
+    /// Whether no new client can come in: every place is taken by a session in a namespace.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bounds.sessions != 0 && self.occupied().proven >= self.bounds.sessions
+    }
+
+    /// Gives back room of the map that is not used any more.
+    pub(crate) fn shrink(&self) {
+        if self.sessions.capacity() > ROOM_KEPT && self.sessions.len() < self.sessions.capacity() / 4 {
+            self.sessions.shrink_to_fit();
+        }
     }
 
     /// Returns when no session is in the table, open or waiting for its last GET.
@@ -109,31 +258,103 @@ impl SessionTable {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use shared::ids::NodeId;
+
     use super::*;
+
+    fn id(number: u8) -> SessionId {
+        SessionId::new(NodeId::from_random([0; 4]), [number; 16])
+    }
+
+    fn table(sessions: usize, pending: usize, per_address: usize) -> SessionTable {
+        SessionTable::new(Bounds { sessions, pending, per_address })
+    }
+
+    fn from(last: u8, connection: u64) -> Origin {
+        Origin { address: Ipv4Addr::new(10, 0, 0, last).into(), connection }
+    }
+
+    fn evicted(table: &SessionTable, origin: Origin, session: u8) -> Vec<SessionId> {
+        table.admit(origin, id(session)).unwrap().evicted.to_vec()
+    }
 
     #[test]
     fn places_are_bounded_and_given_back() {
-        let table = SessionTable::new(3, 2);
-        let (a, b) = (IpAddr::from(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::from(Ipv4Addr::new(10, 0, 0, 2)));
-        assert_eq!(table.admit(a), Ok(()));
-        assert_eq!(table.admit(a), Ok(()));
-        assert_eq!(table.admit(a), Err(Full::Address));
-        assert_eq!(table.admit(b), Ok(()));
-        assert_eq!(table.admit(b), Err(Full::Node));
+        let table = table(3, 0, 2);
+        let (a, b) = (from(1, 1), from(2, 2));
+        let mut places: Vec<_> = [a, a].into_iter().map(|o| table.admit(o, id(0)).unwrap().place).collect();
+        assert_eq!(table.admit(a, id(0)).unwrap_err(), Full::Address);
+        places.push(table.admit(b, id(0)).unwrap().place);
+        assert!(!table.is_full());
+        assert!(places.iter_mut().zip([a, a, b]).all(|(place, origin)| table.prove(place, origin)));
+        assert!(table.is_full());
+        assert_eq!(table.admit(b, id(0)).unwrap_err(), Full::Node);
         assert_eq!(table.open(), 3);
-        table.release(a);
-        assert_eq!(table.admit(a), Ok(()));
+        table.release(places.remove(0), a);
+        assert!(table.admit(a, id(0)).is_ok());
+    }
+
+    #[test]
+    fn a_newcomer_takes_the_place_of_the_oldest_pending_one() {
+        let table = table(3, 0, 0);
+        let mut proven = table.admit(from(1, 1), id(1)).unwrap().place;
+        assert!(table.prove(&mut proven, from(1, 1)));
+        assert!(evicted(&table, from(2, 2), 2).is_empty());
+        assert!(evicted(&table, from(3, 3), 3).is_empty());
+        assert_eq!(evicted(&table, from(4, 4), 4), [id(2)]);
+        assert_eq!(table.occupied(), Occupied { pending: 2, proven: 1 });
+    }
+
+    #[test]
+    fn a_connection_that_takes_much_of_the_share_makes_room_itself() {
+        let table = table(0, 4, 0);
+        assert!(evicted(&table, from(1, 1), 1).is_empty());
+        for session in [2, 3, 4] {
+            assert!(evicted(&table, from(1, 2), session).is_empty());
+        }
+        assert_eq!(evicted(&table, from(1, 2), 5), [id(2)]);
+        assert_eq!(evicted(&table, from(2, 3), 6), [id(3)]);
+        assert_eq!(table.occupied().pending, 4);
+    }
+
+    #[test]
+    fn who_has_lost_the_place_cannot_prove_anything() {
+        let table = table(0, 1, 0);
+        let mut first = table.admit(from(1, 1), id(1)).unwrap().place;
+        let second = table.admit(from(1, 1), id(2)).unwrap();
+        assert_eq!(second.evicted.to_vec(), [id(1)]);
+        assert!(!table.keeps(first, from(1, 1)) && table.keeps(second.place, from(1, 1)));
+        assert!(!table.prove(&mut first, from(1, 1)));
+        table.release(first, from(1, 1));
+        assert_eq!(table.occupied(), Occupied { pending: 1, proven: 0 });
+    }
+
+    #[test]
+    fn who_leaves_the_last_namespace_is_pending_again() {
+        let table = table(0, 2, 0);
+        let places = [1, 2, 3].map(|session| {
+            let mut place = table.admit(from(session, 1), id(session)).unwrap().place;
+            assert!(table.prove(&mut place, from(session, 1)));
+            place
+        });
+        for (mut place, session) in places.into_iter().zip([1, 2, 3]) {
+            table.doubt(&mut place, from(session, 1), id(session));
+        }
+        assert_eq!(table.occupied(), Occupied { pending: 3, proven: 0 });
+        // Two make room for one, until the share has its size again.
+        assert_eq!(evicted(&table, from(4, 4), 4), [id(1), id(2)]);
+        assert_eq!(evicted(&table, from(5, 5), 5), [id(3)]);
     }
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let table = SessionTable::new(0, 1);
-        let [a, b, other] =
-            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
-        assert_eq!(table.admit(a), Ok(()));
-        assert_eq!(table.admit(b), Err(Full::Address));
-        assert_eq!(table.admit(other), Ok(()));
-        table.release(a);
-        assert_eq!(table.admit(b), Ok(()));
+        let table = table(0, 0, 1);
+        let [a, b, other] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+            .map(|text| Origin { address: text.parse().unwrap(), connection: 0 });
+        let place = table.admit(a, id(0)).unwrap().place;
+        assert_eq!(table.admit(b, id(0)).unwrap_err(), Full::Address);
+        assert!(table.admit(other, id(0)).is_ok());
+        table.release(place, a);
+        assert!(table.admit(b, id(0)).is_ok());
     }
 }

@@ -36,7 +36,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use super::{Transports, Upgrade, UpgradeSlot, plain, refuse};
+use super::{Guest, Transports, Upgrade, UpgradeSlot, plain, refuse};
 use crate::context::Context;
 
 /// Where nodes take each other's requests, on the internal listener.
@@ -175,6 +175,7 @@ impl Transports {
     pub(crate) async fn serve_peer(
         &self,
         mut request: Request<Incoming>,
+        guest: &Guest,
         slot: &UpgradeSlot,
     ) -> Response<Body> {
         let has_session = request.uri().query().is_some_and(|query| query.contains("sid="));
@@ -183,7 +184,7 @@ impl Transports {
         }
         let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let routed = self.route(&mut request, nobody, slot);
-        self.finish(routed, request).await
+        self.finish(routed, request, guest, slot).await
     }
 }
 

@@ -18,7 +18,7 @@ use super::{plain, refuse};
 use crate::error::AppError;
 use crate::limiter::{Meters, Rate, source};
 use crate::metrics::{self, Limit};
-use crate::session::{Engine, Full};
+use crate::session::Full;
 
 /// The rules at the door.
 #[derive(Debug)]
@@ -172,28 +172,26 @@ impl Gate {
         self.forwarding.is_untrusted()
     }
 
-    /// Takes a place for a new session, as the limits allow.
-    pub(super) fn admit(&self, engine: &Engine, address: IpAddr) -> Result<(), HandshakeError> {
+    /// Whether a client from `address` may open a session now.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<(), HandshakeError> {
         if self.is_draining() {
             return Err(HandshakeError::AtCapacity);
         }
-        let limit = |limit| {
-            metrics::get().rate_limited(limit);
-        };
         if !self.handshakes.take(source(address), Instant::now()) {
-            limit(Limit::HandshakesPerAddress);
+            metrics::get().rate_limited(Limit::HandshakesPerAddress);
             return Err(HandshakeError::TooManyRequests);
         }
-        engine.sessions.admit(address).map_err(|full| match full {
-            Full::Node => {
-                limit(Limit::MaxConnections);
-                HandshakeError::AtCapacity
-            }
-            Full::Address => {
-                limit(Limit::ConnectionsPerAddress);
-                HandshakeError::TooManyRequests
-            }
-        })
+        Ok(())
+    }
+
+    /// The refusal of a session that found no place.
+    pub(super) fn refusal(full: Full) -> HandshakeError {
+        let (limit, error) = match full {
+            Full::Node => (Limit::MaxConnections, HandshakeError::AtCapacity),
+            Full::Address => (Limit::ConnectionsPerAddress, HandshakeError::TooManyRequests),
+        };
+        metrics::get().rate_limited(limit);
+        error
     }
 }
 

@@ -11,18 +11,29 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use shared::limits::{HEAD_MAX_BYTES, OUTBOX_AGE_MAX_MS};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+
+use super::places::Guest;
+
+/// Bytes that are kept of a line, runs of blanks counted as one: enough for each one that says how a body is framed.
+const LINE_KEPT: usize = 64;
+
+/// Bytes read at once from which on hyper's buffer for a connection is larger than at first.
+const READ_COMMON: usize = 8 * 1024;
 
 /// A connection whose heads are looked at as they come in.
 #[derive(Debug)]
 pub(crate) struct Heads {
     stream: TcpStream,
+    guest: Arc<Guest>,
     scan: Scan,
     /// Since the client takes nothing of what is to be written: when it is given up.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -34,8 +45,12 @@ pub(crate) struct Heads {
 struct Scan {
     part: Part,
     last: u8,
-    /// The line that is being read, its end not counted; no more of it than hyper takes.
-    line: Vec<u8>,
+    /// The beginning of the line that is being read.
+    line: SmallVec<[u8; LINE_KEPT]>,
+    /// The line is longer than that.
+    is_cut: bool,
+    /// Bytes of the head so far.
+    head: usize,
     /// A line of the head was seen: empty ones before it are no end.
     begun: bool,
     body: Body,
@@ -83,11 +98,12 @@ impl Scan {
                     if *first == b'\n' && self.last != b'\r' {
                         *first = 0;
                     }
-                    self.byte(*first);
+                    self.head += 1;
+                    self.byte(first);
                     1
                 }
                 Part::ChunkSize | Part::Trailers => {
-                    self.byte(*first);
+                    self.byte(first);
                     1
                 }
             };
@@ -105,28 +121,39 @@ impl Scan {
         };
     }
 
-    /// Takes a byte of a part that is made of lines.
-    fn byte(&mut self, byte: u8) {
-        self.last = byte;
-        match byte {
+    /// Takes a byte of a part that is made of lines. Where the end of a line leaves the framing unclear, it is made
+    /// unreadable, too.
+    fn byte(&mut self, byte: &mut u8) {
+        self.last = *byte;
+        match *byte {
             b'\n' => {
-                let line = std::mem::take(&mut self.line);
-                self.end_line(&line);
+                let (line, is_cut) = (std::mem::take(&mut self.line), std::mem::take(&mut self.is_cut));
+                if !self.end_line(&line, is_cut) {
+                    *byte = 0;
+                    self.part = Part::Other;
+                }
             }
             b'\r' => {}
-            _ if self.line.len() < HEAD_MAX_BYTES => self.line.push(byte),
-            _ => {}
+            // The value of a header may stand behind any number of blanks.
+            b' ' | b'\t' if matches!(self.line.last(), Some(b' ' | b'\t')) => {}
+            _ if self.line.len() < LINE_KEPT => self.line.push(*byte),
+            _ => self.is_cut = true,
         }
     }
 
-    fn end_line(&mut self, line: &[u8]) {
+    /// False when the line is too long to know what it says about what follows.
+    fn end_line(&mut self, line: &[u8], is_cut: bool) -> bool {
         match self.part {
             Part::Head if !line.is_empty() => {
                 self.begun = true;
+                let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+                if is_cut && name.eq_ignore_ascii_case(b"content-length") {
+                    return false;
+                }
                 self.body = header(line, self.body);
             }
             Part::Head if self.begun => {
-                self.begun = false;
+                (self.begun, self.head) = (false, 0);
                 self.part = match std::mem::take(&mut self.body) {
                     Body::None | Body::Counted(0) => Part::Head,
                     Body::Counted(length) => Part::Counted(length),
@@ -136,6 +163,9 @@ impl Scan {
             }
             Part::ChunkSize => {
                 let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+                if is_cut && digits == line.len() {
+                    return false;
+                }
                 let size = line.get(..digits).and_then(|digits| str::from_utf8(digits).ok());
                 self.part = match size.and_then(|size| u64::from_str_radix(size, 16).ok()) {
                     Some(0) => Part::Trailers,
@@ -146,6 +176,7 @@ impl Scan {
             Part::Trailers if line.is_empty() => self.part = Part::Head,
             Part::Head | Part::Trailers | Part::Counted(_) | Part::Chunk(_) | Part::Other => {}
         }
+        true
     }
 }
 
@@ -168,8 +199,8 @@ fn header(line: &[u8], known: Body) -> Body {
 }
 
 impl Heads {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, scan: Scan::default(), stalled: None }
+    pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
+        Self { stream, guest, scan: Scan::default(), stalled: None }
     }
 
     /// What a write has come to, or an error when too many have come to nothing.
@@ -198,7 +229,12 @@ impl AsyncRead for Heads {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            self.scan.look(buf.filled_mut().get_mut(before..).unwrap_or_default());
+            let read = buf.filled_mut().get_mut(before..).unwrap_or_default();
+            let count = read.len();
+            self.scan.look(read);
+            if count >= READ_COMMON || self.scan.head >= READ_COMMON {
+                self.guest.hold(HEAD_MAX_BYTES);
+            }
         }
         read
     }
@@ -283,6 +319,24 @@ mod tests {
             let (a, b) = text.split_at(at);
             assert_eq!(look(&[a, b]), expected, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn what_would_hide_a_length_is_made_unreadable() {
+        let hidden = "0".repeat(LINE_KEPT);
+        let counted = format!("POST / HTTP/1.1\r\nContent-Length: {hidden}2\r\n");
+        assert_eq!(look(&[&counted]), counted.strip_suffix('\n').unwrap().to_owned() + "\0");
+        let chunked = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{hidden}2\r\n");
+        assert_eq!(look(&[&chunked]), chunked.strip_suffix('\n').unwrap().to_owned() + "\0");
+        let blanks = " \t".repeat(LINE_KEPT);
+        let long = "x".repeat(2 * LINE_KEPT);
+        let good = format!(
+            "POST /{long} HTTP/1.1\r\n{long}: {long}\r\nContent-Length:{blanks}2{blanks}\r\n\r\n\n\n\
+             POST / HTTP/1.1\r\nTransfer-Encoding: {long}\r\n\r\n1;{long}\r\n\n\r\n0\r\n{long}: {long}\r\n\r\n"
+        );
+        passes(&format!("{good}{good}"));
+        let then = format!("{good}GET / HTTP/1.1\nHost: a\r\n\r\n");
+        assert_eq!(look(&[&then]), format!("{good}GET / HTTP/1.1\0Host: a\r\n\r\n"));
     }
 
     #[test]

@@ -8,13 +8,14 @@ mod forward;
 mod forwarding;
 mod gate;
 mod heads;
+mod places;
 mod polling;
 mod probe;
 mod tunnel;
 mod turn;
 mod websocket;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -27,21 +28,25 @@ use parking_lot::Mutex;
 use shared::eio::{HandshakeError, Query, TransportName};
 use shared::ids::SessionId;
 use shared::ws;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::close::CloseReason;
-use crate::metrics::{self, BadInput};
-use crate::namespace::Handshake;
-use crate::session::{Engine, ProbeSeat, Session};
+use crate::limiter::Origin;
+use crate::metrics::{self, BadInput, Share};
+use crate::namespace::{Handshake, Token};
+use crate::session::{Engine, ProbeSeat, Session, Standing};
 pub(crate) use forward::{PEER_PATH, Peers};
-use gate::Origin;
+use gate::Origin as Site;
 pub(crate) use gate::{Cross, Gate};
 pub(crate) use heads::Heads;
+pub(crate) use places::{Displaced, Guest, PlaceLimits, Places, Seat};
 pub(crate) use tunnel::Tunnels;
 
 /// Where the engine lives.
 pub(crate) const PATH: &str = "/socket.io/";
+
+/// About what a connection or a session holds.
+const CONNECTION_BYTES: usize = 2 * 1024;
 
 /// The upgrade that a connection's request has asked for; the connection's task takes it when the reply
 /// is out.
@@ -68,14 +73,51 @@ pub(crate) struct Transports {
     pub(crate) gate: Gate,
     pub(crate) peers: Peers,
     pub(crate) tunnels: Arc<Tunnels>,
+    /// Those of the public listener.
+    pub(crate) places: Arc<Places>,
 }
 
 impl Transports {
+    /// Whether no new client can come in.
+    pub(crate) fn is_full(&self) -> bool {
+        self.engine.sessions.is_full() || self.places.is_full()
+    }
+
+    /// About how many bytes are held for clients, what waits in outboxes not counted.
+    pub(crate) fn held(&self) -> usize {
+        let taken = self.places.taken();
+        let unfinished =
+            [Standing::Stranger, Standing::Proven].map(|standing| self.engine.inputs.held(standing).0);
+        let connections = taken.connections + self.engine.sessions.len();
+        connections * CONNECTION_BYTES + taken.stranger_bytes + unfinished.iter().sum::<usize>()
+    }
+
+    /// The shares of the node, for those who watch it.
+    pub(crate) fn shares(&self) -> [Share; 8] {
+        let (occupied, bounds) = (self.engine.sessions.occupied(), self.engine.sessions.bounds());
+        let (taken, limits) = (self.places.taken(), self.places.limits());
+        let share = |name, used, max| Share { name, used, max };
+        let input = |name, standing| {
+            let (held, max) = self.engine.inputs.held(standing);
+            share(name, held, max)
+        };
+        [
+            share("sessions", occupied.pending + occupied.proven, bounds.sessions),
+            share("sessions_in_namespaces", occupied.proven, bounds.sessions),
+            share("sessions_pending", occupied.pending, bounds.pending),
+            share("connections", taken.connections, limits.connections),
+            share("connections_unknown", taken.strangers, limits.strangers),
+            share("connections_unknown_bytes", taken.stranger_bytes, limits.stranger_bytes),
+            input("unfinished_pending_bytes", Standing::Stranger),
+            input("unfinished_bytes", Standing::Proven),
+        ]
+    }
+
     /// Answers a request to the engine.
     pub(crate) async fn serve(
         &self,
         mut request: Request<Incoming>,
-        peer: SocketAddr,
+        client: (SocketAddr, &Guest),
         slot: &UpgradeSlot,
     ) -> Response<Body> {
         let origin = match self.gate.origin(request.headers()) {
@@ -86,10 +128,14 @@ impl Transports {
             return gate::preflight(&origin, request.headers());
         }
         let mut response = match self.owner(&request).await {
-            Some(owner) => self.forward(request, &owner, slot).await,
+            Some(owner) => {
+                // Its session bounds how many of its requests are under way.
+                client.1.trust();
+                self.forward(request, &owner, slot).await
+            }
             None => {
-                let routed = self.route(&mut request, peer, slot);
-                self.finish(routed, request).await
+                let routed = self.route(&mut request, client.0, slot);
+                self.finish(routed, request, client.1, slot).await
             }
         };
         origin.apply(response.headers_mut());
@@ -106,13 +152,53 @@ impl Transports {
         &self,
         routed: Result<Route, HandshakeError>,
         request: Request<Incoming>,
+        guest: &Guest,
+        slot: &UpgradeSlot,
     ) -> Response<Body> {
-        match routed {
-            Ok(Route::Done(response)) => response,
-            Ok(Route::Get(session)) => polling::get(&session, request.headers()).await,
-            Ok(Route::Post(session)) => polling::post(&session, request).await,
-            Err(error) => refuse(error),
+        let (session, is_get) = match routed {
+            Ok(Route::Done(response)) => return response,
+            Ok(Route::Open(transport, address, token)) => {
+                let opened = self.open(request, transport, (address, token, guest), slot).await;
+                return opened.unwrap_or_else(refuse);
+            }
+            Ok(Route::Get(session)) => (session, true),
+            Ok(Route::Post(session)) => (session, false),
+            Err(error) => return refuse(error),
+        };
+        if session.standing() == Standing::Proven {
+            guest.trust();
         }
+        let answer = if is_get {
+            polling::get(&session, request.headers()).await
+        } else {
+            polling::post(&session, request, guest).await
+        };
+        if session.standing() == Standing::Proven {
+            guest.know();
+        }
+        answer
+    }
+
+    /// Opens a session for a client who begins.
+    async fn open(
+        &self,
+        mut request: Request<Incoming>,
+        transport: TransportName,
+        (address, token, guest): (IpAddr, Token, &Guest),
+        slot: &UpgradeSlot,
+    ) -> Result<Response<Body>, HandshakeError> {
+        if guest.opens_again() {
+            // One connection that sends handshakes without a pause takes turns with all others.
+            tokio::task::yield_now().await;
+        }
+        let token = token.weighed(&self.engine.namespaces.context().tokens).await;
+        let origin = Origin { address, connection: guest.connection() };
+        let opened = self.engine.open(transport, Handshake { origin, token });
+        let session = opened.map_err(Gate::refusal)?;
+        Ok(match transport {
+            TransportName::Polling => polling::opened(&session),
+            TransportName::WebSocket => accept(&mut request, slot, session, None),
+        })
     }
 
     fn route(
@@ -163,18 +249,16 @@ impl Transports {
         }
         let address = self.gate.client_address(peer.ip(), request.headers());
         self.gate.note_forwarding(peer.ip(), request.headers());
-        self.gate.admit(&self.engine, address)?;
-        let handshake = Handshake::new(address, query.token.as_deref(), bearer(request.headers()));
-        let session = self.engine.open(query.transport, handshake);
-        Ok(match query.transport {
-            TransportName::Polling => Route::Done(polling::opened(&session)),
-            TransportName::WebSocket => Route::Done(accept(request, slot, session, None)),
-        })
+        self.gate.admit(address)?;
+        let token = Token::of_handshake(query.token.as_deref(), bearer(request.headers()));
+        Ok(Route::Open(query.transport, address, token))
     }
 }
 
 enum Route {
     Done(Response<Body>),
+    /// A handshake, from this address and with this token.
+    Open(TransportName, IpAddr, Token),
     Get(Arc<Session>),
     Post(Arc<Session>),
 }
@@ -253,7 +337,7 @@ fn accept(
 }
 
 /// Goes on with a connection whose HTTP part is over: as a session's WebSocket, or as a probe.
-pub(crate) async fn upgrade(upgrade: Upgrade, place: OwnedSemaphorePermit) {
+pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     let (on, session, seat) = match upgrade {
         Upgrade::Session { on, session, seat } => (on, session, seat),
         Upgrade::Tunnel { client, server, lapsed, tunnels } => {
@@ -305,7 +389,7 @@ fn plain(status: StatusCode) -> Response<Body> {
     response
 }
 
-impl Origin {
+impl Site {
     fn apply(&self, headers: &mut HeaderMap) {
         gate::apply(self, headers);
     }

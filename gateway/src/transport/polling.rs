@@ -18,7 +18,7 @@ use shared::eio::{HandshakeError, Packet, Payload, push_polling};
 use shared::limits::{BODY_MAX_MS, HANDLER_COST};
 
 use super::turn::Turn;
-use super::{plain, refuse};
+use super::{Guest, plain, refuse};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
 use crate::namespace::Work;
@@ -134,7 +134,11 @@ impl Drop for Post {
 }
 
 /// Takes the packets of a body, and answers when all are handled.
-pub(super) async fn post(session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn post(
+    session: &Arc<Session>,
+    request: Request<Incoming>,
+    guest: &Guest,
+) -> Response<Body> {
     let closed = match session.begin_post() {
         Ok(closed) => closed,
         Err(Refused::NotPolling) => return refuse(HandshakeError::BadRequest),
@@ -149,9 +153,8 @@ pub(super) async fn post(session: &Arc<Session>, request: Request<Incoming>) -> 
         return bad_body(post);
     }
     let deadline = Duration::from_millis(BODY_MAX_MS);
-    let max = session.engine().max_payload;
     let collected = tokio::select! {
-        collected = tokio::time::timeout(deadline, collect(request.into_body(), max)) => collected,
+        collected = tokio::time::timeout(deadline, collect(session, request.into_body(), guest)) => collected,
         _ = closed => Ok(Err(Unread::Broken)),
     };
     let body = match collected {
@@ -161,6 +164,11 @@ pub(super) async fn post(session: &Arc<Session>, request: Request<Incoming>) -> 
             post.received = true;
             metrics::get().bad_input(BadInput::Payload);
             return closing(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        Ok(Err(Unread::Broken)) if session.was_overloaded() => {
+            let mut response = closing(StatusCode::SERVICE_UNAVAILABLE);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
         }
         Ok(Err(Unread::Broken)) => return closing(StatusCode::BAD_REQUEST),
         Err(_) => return closing(StatusCode::REQUEST_TIMEOUT),
@@ -207,7 +215,8 @@ enum Unread {
 }
 
 /// Reads a body, and no more of it than allowed.
-async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
+async fn collect(session: &Session, mut body: Incoming, guest: &Guest) -> Result<Bytes, Unread> {
+    let (max, mut holding) = (session.max_input(), None);
     if body.size_hint().lower() > max as u64 {
         return Err(Unread::TooLarge);
     }
@@ -222,6 +231,11 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
             return Err(Unread::TooLarge);
         }
         read.extend_from_slice(&data);
+        if guest.is_trusted() {
+            session.hold(&mut holding, read.len());
+        } else {
+            guest.hold(read.len());
+        }
     }
     Ok(read.freeze())
 }

@@ -15,8 +15,8 @@ use shared::limits::CONTROL_FRAMES_BURST;
 use shared::ws::{self, Decoder, Received, Role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::Seat;
 use super::websocket::Connection;
 use crate::metrics::{self, Limit};
 use crate::session::{ProbeSeat, Session};
@@ -29,7 +29,7 @@ pub(super) async fn run(
     session: Arc<Session>,
     mut stream: TcpStream,
     unread: Vec<u8>,
-    (place, seat): (OwnedSemaphorePermit, ProbeSeat),
+    (place, seat): (Arc<Seat>, ProbeSeat),
 ) {
     let limit = session.engine().times.upgrade_timeout;
     let mut frames = Frames { decoder: Decoder::new(Role::Server, CHUNK), unread, passed: 0 };

@@ -19,14 +19,14 @@ use shared::ws::{self, Decoder, Received, Role};
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use super::places::{Lingering, Seat};
 use super::turn::{Turn, wake_later};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
 use crate::namespace::Work;
-use crate::session::{Counted, Session};
+use crate::session::{Counted, Holding, Session, Standing};
 
 /// How long a closed connection waits for the client's side of the close, so that what was written last is
 /// not cut off by a reset.
@@ -59,8 +59,12 @@ pub(super) struct Connection {
     work: Option<BoxFuture<'static, Option<Encoded>>>,
     /// Our direction has ended; the other is waited for until then.
     linger: Option<Pin<Box<Sleep>>>,
+    /// `unread` and what the decoder keeps, as the node's budget counts it.
+    holding: Option<Box<Holding>>,
+    /// Our direction has ended: others may take the place.
+    lingering: Option<Box<Lingering>>,
     /// The listener's place, held as long as the connection is.
-    _place: OwnedSemaphorePermit,
+    place: Arc<Seat>,
 }
 
 /// Whether there is a point in going on.
@@ -74,15 +78,23 @@ enum Flow {
 }
 
 impl Connection {
-    pub(super) fn new(
-        session: Arc<Session>,
-        stream: TcpStream,
-        unread: Vec<u8>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        let decoder = Decoder::new(Role::Server, session.engine().max_payload);
+    pub(super) fn new(session: Arc<Session>, stream: TcpStream, unread: Vec<u8>, place: Arc<Seat>) -> Self {
+        let decoder = Decoder::new(Role::Server, session.max_input());
         let (read, write) = stream.into_split();
-        Self { session, read, write: Some(write), decoder, unread, behind: true, unflushed: 0, work: None, linger: None, _place: place }
+        Self {
+            session,
+            read,
+            write: Some(write),
+            decoder,
+            unread,
+            behind: true,
+            unflushed: 0,
+            work: None,
+            linger: None,
+            holding: None,
+            lingering: None,
+            place,
+        }
     }
 
     /// Everything that can be done now, as far as one turn goes.
@@ -101,7 +113,10 @@ impl Connection {
                 Status::Closed => return self.end(cx, turn),
                 status @ (Status::Blocked | Status::BlockedAtEnd) => {
                     self.session.rearm();
-                    if status == Status::BlockedAtEnd && self.linger(PATIENCE).poll(cx).is_ready() {
+                    let gives_up = status == Status::BlockedAtEnd
+                        && (self.session.standing() == Standing::Stranger
+                            || self.linger(PATIENCE).poll(cx).is_ready());
+                    if gives_up {
                         self.session.outbox().abort();
                         continue;
                     }
@@ -119,6 +134,7 @@ impl Connection {
                 let reply = ready!(work.as_mut().poll(cx));
                 self.work = None;
                 self.session.set_busy(false);
+                self.decoder.set_max(self.session.max_input());
                 if let Some(reply) = reply {
                     self.session.outbox().push(reply.into_wire(), 1);
                 }
@@ -135,7 +151,9 @@ impl Connection {
     /// Reads once and acts on it.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         BUFFER.with_borrow_mut(|buffer| {
-            let mut received = ReadBuf::new(buffer);
+            // Whoever is not known yet must not make us keep much.
+            let most = READ_MAX_BYTES.min(self.session.max_input());
+            let mut received = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
             let outcome = ready!(Pin::new(&mut self.read).poll_read(cx, &mut received));
             let count = received.filled().len();
             match outcome {
@@ -159,10 +177,19 @@ impl Connection {
                         let work = self.session.receive_counted(Counted::PartialRead);
                         self.take_up(work, cx);
                     }
+                    self.count_held();
                 }
             }
             Poll::Ready(())
         })
+    }
+
+    /// Counts what is kept of an incomplete message against the node's budget.
+    fn count_held(&mut self) {
+        let held = self.unread.len() + self.decoder.held();
+        if held != 0 || self.holding.is_some() {
+            self.session.hold(&mut self.holding, held);
+        }
     }
 
     /// The client is gone: nobody will take what waits, also when the session was closed before.
@@ -233,7 +260,11 @@ impl Connection {
             Work::None => None,
             Work::Reply(reply) => Some(reply),
             Work::Later(mut work) => match work.as_mut().poll(cx) {
-                Poll::Ready(reply) => reply,
+                Poll::Ready(reply) => {
+                    // It may have been the first CONNECT.
+                    self.decoder.set_max(self.session.max_input());
+                    reply
+                }
                 Poll::Pending => {
                     self.work = Some(work);
                     self.session.set_busy(true);
@@ -263,7 +294,11 @@ impl Connection {
             // A handler is not cut off half-way because its client has gone.
             drop(self.session.engine().namespaces.context().tasks.spawn(work));
         }
-        if self.linger(LINGER).poll(cx).is_ready() {
+        (self.unread, self.holding) = (Vec::new(), None);
+        let place = &self.place;
+        let lingering = self.lingering.get_or_insert_with(|| Box::new(place.linger()));
+        let displaced = Pin::new(&mut lingering.displaced).poll(cx).is_ready();
+        if displaced || self.session.was_evicted() || self.linger(LINGER).poll(cx).is_ready() {
             return Poll::Ready(());
         }
         BUFFER.with_borrow_mut(|buffer| {

@@ -161,8 +161,8 @@ describe('a long-polling session', () => {
     { name: 'B9 a body that is no packet', body: 'abc' },
     { name: 'B9 an empty body', body: '' },
     { name: 'B9 a packet type that does not exist', body: '7' },
-    { name: 'B13 100,000 separators', body: '\x1e'.repeat(100_000), seconds: 1.5 },
-    { name: 'B13 100,000 separators after a good packet', body: `3${'\x1e'.repeat(100_000)}`, seconds: 1.5 },
+    { name: 'B13 100,000 separators', body: '\x1e'.repeat(100_000), seconds: 1.5, begin: pollingJoined },
+    { name: 'B13 100,000 separators after a good packet', body: `3${'\x1e'.repeat(100_000)}`, seconds: 1.5, begin: pollingJoined },
     { name: 'B14 base64 of other characters', body: 'b!!!!' },
     { name: 'B14 base64 of an impossible length', body: 'bAAAAA' },
     { name: 'B16 a byte that is not UTF-8', body: Buffer.from([0x34, 0xff, 0xfe]) },
@@ -174,8 +174,8 @@ describe('a long-polling session', () => {
   rows(
     site,
     nonsense.map((entry) => ({ ...entry, name: `${entry.name} is answered 400 and ends the session` })),
-    async (gateway, { body, type, seconds = 5 }) => {
-      const session = await pollingSession(gateway.port);
+    async (gateway, { body, type, seconds = 5, begin = ({ port }) => pollingSession(port) }) => {
+      const session = await begin(gateway);
       const answer = await costsAtMost(gateway.pid, seconds, () => session.post(body, { 'Content-Type': type ?? 'text/plain;charset=UTF-8' }));
       assert.equal(answer.status, 400);
       await forgotten(session);
@@ -189,7 +189,7 @@ describe('a long-polling session', () => {
         ['deflate', deflateSync],
         ['br', brotliCompressSync],
       ]) {
-        const session = await pollingSession(gateway.port);
+        const session = await pollingJoined(gateway);
         const bomb = compress(Buffer.alloc(50 << 20, '4'));
         const answer = await session.post(bomb, { 'Content-Type': 'text/plain;charset=UTF-8', 'Content-Encoding': encoding });
         assert.ok([400, 415].includes(answer.status), `${encoding} was answered ${answer.status}`);

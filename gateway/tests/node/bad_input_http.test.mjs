@@ -424,7 +424,7 @@ describe('the login', () => {
       ['B94 an e-mail given twice', `{"email":"${EMAIL}","email":"b@example.com","password":"x"}`, 400],
       ['B94 a password given twice', `{"email":"${EMAIL}","password":"x","password":"${PASSWORD}"}`, 400],
       ['B94 a depth of 200', `{"email":"${EMAIL}","password":"x","a":${'['.repeat(200)}${']'.repeat(200)}}`, 400],
-      ['B94 a depth of 30,000', '['.repeat(30_000), 400],
+      ['B94 a depth of 16,000', '['.repeat(16_000), 400],
       ['B94 half an object', '{"email":', 400],
       ['B94 an array', '[]', 400],
       ['B94 null', 'null', 400],

@@ -321,7 +321,7 @@ describe('a bad frame', () => {
         const thousand = Buffer.concat(Array.from({ length: 1000 }, () => encodeFrame(more('x'))));
         await Promise.all(
           Array.from({ length: 50 }, async () => {
-            const ws = await engine(t, gateway);
+            const ws = await joined(t, gateway);
             ws.sendFrame(start('4'));
             pour(ws.socket, 131, () => thousand);
             await closes(ws, 1008, { timeout: 20_000 });

@@ -548,8 +548,9 @@ describe('MAX_CONNECTIONS', () => {
     const open = await meter(gateway, 'muster_connections');
     await open.returns({ to: 1 });
     const answers = await Promise.all(Array.from({ length: 100 }, () => upgradeFrom(t, '127.0.0.2', gateway.port)));
-    assert.equal(answers.filter(({ status }) => status === 101).length, 4);
-    for (const answer of answers.filter(({ status }) => status !== 101)) refusedForNow(answer, 503, ENGINE_ERROR.connections);
+    // Each that comes takes the place of one that has not joined a namespace; strangers.test.mjs has the rest of it.
+    assert.equal(answers.filter(({ status }) => status === 101).length, 100);
+    assert.ok((await open.total()) <= 5);
     for (const { socket } of answers) socket?.destroy();
     await open.returns({ to: 1 });
   });

@@ -26,6 +26,9 @@ pub enum AuthError {
     /// Its time is over.
     #[error("Token expired")]
     Expired,
+    /// By our key, and its time has not begun.
+    #[error("Invalid token")]
+    Early,
     /// Signed by a key that the set does not hold: worth one look for a newer set.
     #[error("Invalid token")]
     UnknownKey,
@@ -37,7 +40,7 @@ impl AuthError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing => "auth_required",
-            Self::Invalid | Self::UnknownKey => "invalid_token",
+            Self::Invalid | Self::Early | Self::UnknownKey => "invalid_token",
             Self::Expired => "token_expired",
         }
     }
@@ -187,7 +190,7 @@ impl Verifier {
         if let Some(not_before) = json.get("nbf").filter(|v| !v.is_null()) {
             let not_before = seconds(not_before).ok_or(AuthError::Invalid)?;
             if not_before > now + CLOCK_SKEW_S {
-                return Err(AuthError::Invalid);
+                return Err(AuthError::Early);
             }
         }
         if claims.expires_at + CLOCK_SKEW_S <= now {
@@ -256,7 +259,9 @@ mod tests {
     #[test]
     fn a_token_that_begins_later_is_not_believed_yet() {
         let claims = token(&json!({"sub": "u", "exp": NOW + 60, "nbf": NOW + CLOCK_SKEW_S + 1}));
-        assert_eq!(verifier().verify(&claims, NOW), Err(AuthError::Invalid));
+        assert_eq!(verifier().verify(&claims, NOW), Err(AuthError::Early));
+        assert_eq!(AuthError::Early.code(), AuthError::Invalid.code());
+        assert_eq!(AuthError::Early.to_string(), AuthError::Invalid.to_string());
         assert!(verifier().verify(&claims, NOW + 1).is_ok());
     }
 

@@ -174,6 +174,10 @@ pub struct Limits {
     pub handshakes_per_address: u32,
     /// Sessions of this node; `None` means by the file limit.
     pub max_connections: Option<usize>,
+    /// Sessions of this node that have joined no namespace; `None` means a part of `max_connections`.
+    pub max_pending: Option<usize>,
+    /// Bytes of unfinished input of all sessions in namespaces together.
+    pub unfinished_bytes: usize,
     /// Bytes queued for one session.
     pub outbox_bytes: usize,
     /// Packets queued for one session.

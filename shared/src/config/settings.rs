@@ -139,6 +139,18 @@ pub const SETTINGS: &[Setting] = &[
         "Open sessions of the node; `auto`: the file limit less 1,000; 0: no limit.",
     ),
     setting(
+        "max_pending",
+        "auto",
+        "Open sessions that have joined no namespace, and connections that carry none; over it the oldest goes. \
+         `auto`: a quarter of `max_connections`, from 256 to 8,192; 0: no limit.",
+    ),
+    setting(
+        "unfinished_bytes",
+        "134217728",
+        "Bytes of unfinished messages and bodies of all clients in namespaces together; over it the largest is \
+         refused; 0: no limit.",
+    ),
+    setting(
         "outbox_bytes",
         "1048576",
         "Bytes queued for one session before it is closed as a slow consumer; 0: no limit.",

@@ -352,6 +352,14 @@ impl Reader<'_> {
         let connections_per_address = self.read("connections_per_address", parse::number);
         let handshakes_per_address = self.read("handshakes_per_address", parse::number);
         let max_connections = self.read("max_connections", parse::auto_number);
+        let max_pending = self.read("max_pending", parse::auto_number);
+        let unfinished_bytes = self.read("unfinished_bytes", parse::number);
+        if let (Some(unfinished), Some(payload)) = (unfinished_bytes, max_payload)
+            && unfinished != 0
+            && unfinished < payload
+        {
+            self.problem("unfinished_bytes", "no less than max_payload, or 0");
+        }
         let outbox_bytes = self.read("outbox_bytes", parse::number);
         let outbox_packets = self.read("outbox_packets", parse::number);
         if let (Some(outbox), Some(payload)) = (outbox_bytes, max_payload)
@@ -368,6 +376,8 @@ impl Reader<'_> {
             connections_per_address: connections_per_address?,
             handshakes_per_address: u32::try_from(handshakes_per_address?).unwrap_or(u32::MAX),
             max_connections: max_connections?,
+            max_pending: max_pending?,
+            unfinished_bytes: unfinished_bytes?,
             outbox_bytes: outbox_bytes?,
             outbox_packets: outbox_packets?,
         })

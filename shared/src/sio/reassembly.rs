@@ -36,6 +36,12 @@ impl Reassembly {
         self.pending.is_some()
     }
 
+    /// Bytes that are kept until the last attachment has come.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.text.len() + pending.bytes)
+    }
+
     /// Takes a packet's text. Gives the packet back if it is whole; keeps it when attachments follow.
     ///
     /// # Errors

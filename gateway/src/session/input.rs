@@ -1,0 +1,234 @@
+//! How much unfinished input the node holds for its clients: incomplete frames and messages, attachments that
+//! are awaited, bodies.
+//!
+//! There are two budgets: one for clients who have not joined a namespace yet, one for the others. When one is
+//! used up, the largest holder of the address that holds most is refused, until the rest fits. Everybody else is
+//! untouched.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use shared::ids::SessionId;
+use shared::limits::INPUT_COUNTED_BYTES;
+use tokio::sync::oneshot;
+
+use super::{Engine, Session};
+use crate::close::CloseReason;
+use crate::fair::{FairShare, Member};
+use crate::limiter::source;
+use crate::metrics::{self, Evicted};
+
+/// Whose input it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Of a client who has not joined a namespace yet.
+    Stranger,
+    /// Of a client who has, or who has shown a valid token.
+    Proven,
+}
+
+/// Input is counted in pieces of this size, so that what comes in little by little is not counted at every read.
+const STEP: usize = 4 * 1024;
+
+/// Who is refused when the budget is used up.
+#[derive(Debug)]
+enum Holder {
+    Session(SessionId),
+    /// A request's body: reading it ends when this is dropped.
+    Body(oneshot::Sender<()>),
+}
+
+/// The budgets of a node.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    strangers: Budget,
+    proven: Budget,
+}
+
+#[derive(Debug)]
+struct Budget {
+    /// Bytes; 0 means no limit.
+    max: usize,
+    held: Mutex<FairShare<Holder>>,
+}
+
+/// Unfinished input that counts against a budget, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    inputs: Arc<Inputs>,
+    standing: Standing,
+    member: Member,
+    bytes: usize,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let removed = self.inputs.budget(self.standing).held.lock().remove(self.member);
+        drop(removed);
+    }
+}
+
+impl Inputs {
+    /// Budgets in bytes; 0 means no limit.
+    pub(crate) fn new(strangers: usize, proven: usize) -> Self {
+        let budget = |max| Budget { max, held: Mutex::default() };
+        Self { strangers: budget(strangers), proven: budget(proven) }
+    }
+
+    fn budget(&self, standing: Standing) -> &Budget {
+        match standing {
+            Standing::Stranger => &self.strangers,
+            Standing::Proven => &self.proven,
+        }
+    }
+
+    /// Bytes that are held now, and how many may be.
+    pub(crate) fn held(&self, standing: Standing) -> (usize, usize) {
+        let budget = self.budget(standing);
+        (budget.held.lock().weight(), budget.max)
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        (standing, from, group): (Standing, IpAddr, u64),
+        bytes: usize,
+        holder: Holder,
+    ) -> Holding {
+        let member = self.budget(standing).held.lock().insert(source(from), group, bytes, holder);
+        Holding { inputs: Arc::clone(self), standing, member, bytes }
+    }
+
+    /// Takes out who must be refused for the rest to fit.
+    fn over(&self, standing: Standing) -> Vec<Holder> {
+        let budget = self.budget(standing);
+        let mut refused = Vec::new();
+        if budget.max != 0 {
+            let mut held = budget.held.lock();
+            while held.weight() > budget.max {
+                let Some(holder) = held.take_first() else { break };
+                refused.push(holder);
+            }
+        }
+        refused
+    }
+}
+
+impl Holding {
+    fn set(&mut self, bytes: usize) {
+        if self.bytes != bytes {
+            self.bytes = bytes;
+            self.inputs.budget(self.standing).held.lock().set_weight(self.member, bytes);
+        }
+    }
+}
+
+impl Engine {
+    /// Refuses whoever the budget has no room for.
+    fn make_room(&self, standing: Standing) {
+        for holder in self.inputs.over(standing) {
+            metrics::get().evicted(Evicted::Input);
+            match (holder, standing) {
+                (Holder::Body(refused), _) => drop(refused),
+                (Holder::Session(id), Standing::Stranger) => self.close(id, CloseReason::Evicted),
+                (Holder::Session(id), Standing::Proven) => self.close(id, CloseReason::Overloaded),
+            }
+        }
+    }
+
+    /// Counts a request's body against the budget. The receiver ends when it is refused.
+    pub(crate) fn hold_body(
+        &self,
+        standing: Standing,
+        from: IpAddr,
+        group: u64,
+    ) -> (Holding, oneshot::Receiver<()>) {
+        let (sender, refused) = oneshot::channel();
+        (self.inputs.take((standing, from, group), 0, Holder::Body(sender)), refused)
+    }
+
+    /// A body has grown.
+    pub(crate) fn grow(&self, holding: &mut Holding, bytes: usize) {
+        let bytes = bytes.next_multiple_of(STEP);
+        if holding.bytes < bytes {
+            holding.set(bytes);
+            self.make_room(holding.standing);
+        }
+    }
+}
+
+impl Session {
+    /// Counts `bytes` of unfinished input of the session against the budget, in place of what `holding` says. The
+    /// session may be closed when this returns. No lock of a session may be held.
+    pub(crate) fn hold(&self, holding: &mut Option<Box<Holding>>, bytes: usize) {
+        if bytes < INPUT_COUNTED_BYTES {
+            *holding = None;
+            return;
+        }
+        let bytes = bytes.next_multiple_of(STEP);
+        let standing = self.standing();
+        match holding {
+            Some(holding) if holding.standing == standing => {
+                if holding.bytes == bytes {
+                    return;
+                }
+                holding.set(bytes);
+            }
+            _ => {
+                let from = (standing, self.handshake.origin.address, self.number);
+                *holding = Some(Box::new(self.engine.inputs.take(from, bytes, Holder::Session(self.id))));
+            }
+        }
+        self.engine.make_room(standing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn body(inputs: &Arc<Inputs>, last: u8, bytes: usize) -> (Holding, oneshot::Receiver<()>) {
+        let (sender, refused) = oneshot::channel();
+        let from = (Standing::Proven, Ipv4Addr::new(10, 0, 0, last).into(), 1);
+        (inputs.take(from, bytes, Holder::Body(sender)), refused)
+    }
+
+    fn is_refused(refused: &mut oneshot::Receiver<()>) -> bool {
+        refused.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
+    #[test]
+    fn the_largest_is_refused_and_the_others_are_not() {
+        let inputs = Arc::new(Inputs::new(0, 100));
+        let (_small, mut small) = body(&inputs, 1, 40);
+        let (_large, mut large) = body(&inputs, 2, 50);
+        assert!(inputs.over(Standing::Proven).is_empty());
+        let (mut growing, mut grown) = body(&inputs, 3, 10);
+        growing.set(20);
+        drop(inputs.over(Standing::Proven));
+        assert!(is_refused(&mut large) && !is_refused(&mut small) && !is_refused(&mut grown));
+        assert_eq!(inputs.held(Standing::Proven), (60, 100));
+    }
+
+    #[test]
+    fn what_ends_is_given_back_once() {
+        let inputs = Arc::new(Inputs::new(0, 100));
+        let (first, _) = body(&inputs, 1, 90);
+        let (second, _) = body(&inputs, 2, 20);
+        assert_eq!(inputs.over(Standing::Proven).len(), 1);
+        drop(first);
+        assert_eq!(inputs.held(Standing::Proven).0, 20);
+        drop(second);
+        assert_eq!(inputs.held(Standing::Proven).0, 0);
+    }
+
+    #[test]
+    fn strangers_and_others_have_budgets_of_their_own() {
+        let inputs = Arc::new(Inputs::new(10, 0));
+        let (_one, _) = body(&inputs, 1, 1_000_000);
+        assert!(inputs.over(Standing::Stranger).is_empty() && inputs.over(Standing::Proven).is_empty());
+        assert_eq!(inputs.held(Standing::Stranger), (0, 10));
+    }
+}

@@ -1,0 +1,402 @@
+//! The places of a listener: how many connections it has, and who goes when there are too many.
+//!
+//! A connection is a *guest* while it speaks HTTP. Guests who have not proved who they are have a share of the
+//! places and of the memory; when it is used up, the next one that comes takes the place of another
+//! ([`FairShare`] says of which). A guest is *trusted* while a request is under way whose sender is known: of a session
+//! in a namespace, with a valid token, or of another node. Between two such requests it can be displaced, but the
+//! others are first.
+//!
+//! A connection that has become a session's WebSocket keeps its place as long as its session lives: the
+//! session has a place of its own among sessions. When it has ended and the client does not close, it is a stranger
+//! again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use shared::limits::STRANGER_CONNECTION_BYTES;
+use tokio::sync::{Notify, oneshot};
+
+use crate::fair::{FairShare, Member};
+use crate::limiter::source;
+use crate::metrics::{self, Evicted};
+
+/// The weight of a guest who was trusted before: the others go first.
+const KNOWN_BYTES: usize = 1;
+
+/// What a connection holds is counted in pieces of this size.
+const HELD_STEP: usize = 4 * 1024;
+
+/// The connection has lost its place when this ends.
+pub(crate) type Displaced = oneshot::Receiver<()>;
+
+/// Bounds of a listener's places.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlaceLimits {
+    /// Connections.
+    pub(crate) connections: usize,
+    /// Guests who are not trusted; 0 means no limit.
+    pub(crate) strangers: usize,
+    /// What they may weigh together, in bytes; 0 means no limit.
+    pub(crate) stranger_bytes: usize,
+}
+
+impl PlaceLimits {
+    fn are_passed_by<T>(&self, strangers: &FairShare<T>) -> bool {
+        (self.strangers != 0 && strangers.len() > self.strangers)
+            || (self.stranger_bytes != 0 && strangers.weight() > self.stranger_bytes)
+    }
+}
+
+/// The places of one listener.
+#[derive(Debug)]
+pub(crate) struct Places {
+    limits: PlaceLimits,
+    taken: Mutex<Taken>,
+    /// A connection has ended while all places were taken.
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    open: usize,
+    accepted: u64,
+    strangers: FairShare<oneshot::Sender<()>>,
+}
+
+/// How many places are taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlacesTaken {
+    pub(crate) connections: usize,
+    pub(crate) strangers: usize,
+    pub(crate) stranger_bytes: usize,
+}
+
+impl Places {
+    pub(crate) fn new(limits: PlaceLimits) -> Arc<Self> {
+        Arc::new(Self { limits, taken: Mutex::default(), freed: Notify::new() })
+    }
+
+    pub(crate) fn limits(&self) -> PlaceLimits {
+        self.limits
+    }
+
+    pub(crate) fn taken(&self) -> PlacesTaken {
+        let taken = self.taken.lock();
+        PlacesTaken {
+            connections: taken.open,
+            strangers: taken.strangers.len(),
+            stranger_bytes: taken.strangers.weight(),
+        }
+    }
+
+    /// Whether all places are taken by connections that are not displaced.
+    pub(crate) fn is_full(&self) -> bool {
+        let taken = self.taken.lock();
+        taken.open >= self.limits.connections && taken.strangers.len() == 0
+    }
+
+    /// Waits until another connection may be accepted. Where all places are taken, a stranger loses theirs.
+    pub(crate) async fn room(&self) {
+        loop {
+            let freed = self.freed.notified();
+            let displaced = {
+                let mut taken = self.taken.lock();
+                if taken.open < self.limits.connections {
+                    return;
+                }
+                taken.strangers.take_first()
+            };
+            displace(displaced);
+            freed.await;
+        }
+    }
+
+    /// A connection from `address` was accepted.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> (Guest, Displaced) {
+        let (sender, displaced) = oneshot::channel();
+        let (seat, member, is_over) = {
+            let mut taken = self.taken.lock();
+            taken.open += 1;
+            taken.accepted += 1;
+            let (from, connection) = (source(address), taken.accepted);
+            let member = taken.strangers.insert(from, connection, STRANGER_CONNECTION_BYTES, sender);
+            let is_over = self.limits.are_passed_by(&taken.strangers);
+            (Seat { places: Arc::clone(self), source: from, connection }, member, is_over)
+        };
+        if is_over {
+            self.make_room();
+        }
+        let trust = Mutex::new(Trust::Stranger(member));
+        let guest = Guest {
+            seat: Arc::new(seat),
+            trust,
+            is_known: AtomicBool::new(false),
+            extra: AtomicUsize::new(0),
+            has_opened: AtomicBool::new(false),
+        };
+        (guest, displaced)
+    }
+
+    /// Displaces strangers until the rest is within the share.
+    fn make_room(&self) {
+        loop {
+            let displaced = {
+                let mut taken = self.taken.lock();
+                if !self.limits.are_passed_by(&taken.strangers) {
+                    return;
+                }
+                taken.strangers.take_first()
+            };
+            if !displace(displaced) {
+                return;
+            }
+        }
+    }
+}
+
+/// Tells a connection that it has lost its place. False when there is none.
+fn displace(displaced: Option<oneshot::Sender<()>>) -> bool {
+    let is_one = displaced.is_some();
+    if is_one {
+        metrics::get().evicted(Evicted::Connection);
+    }
+    drop(displaced);
+    is_one
+}
+
+/// The place of a connection, given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    places: Arc<Places>,
+    source: IpAddr,
+    connection: u64,
+}
+
+impl Seat {
+    /// The session of the connection has ended, and its client is waited for: others may need the place.
+    pub(crate) fn linger(self: &Arc<Self>) -> Lingering {
+        let (sender, displaced) = oneshot::channel();
+        let member = self.places.taken.lock().strangers.insert(self.source, self.connection, 1, sender);
+        self.places.make_room();
+        Lingering { seat: Arc::clone(self), member, displaced }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let was_full = {
+            let mut taken = self.places.taken.lock();
+            taken.open -= 1;
+            taken.open + 1 >= self.places.limits.connections
+        };
+        if was_full {
+            self.places.freed.notify_waiters();
+        }
+    }
+}
+
+/// A connection whose session has ended.
+#[derive(Debug)]
+pub(crate) struct Lingering {
+    seat: Arc<Seat>,
+    member: Member,
+    pub(crate) displaced: Displaced,
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let removed = self.seat.places.taken.lock().strangers.remove(self.member);
+        drop(removed);
+    }
+}
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    seat: Arc<Seat>,
+    trust: Mutex<Trust>,
+    /// It was trusted before.
+    is_known: AtomicBool,
+    /// Bytes that it holds beyond what every connection does.
+    extra: AtomicUsize,
+    /// A session was opened on it before.
+    has_opened: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Trust {
+    Stranger(Member),
+    /// With what tells it that it is displaced, for when it is a stranger again.
+    Trusted(oneshot::Sender<()>),
+    /// It has lost its place or is no guest any more.
+    Gone,
+}
+
+impl Guest {
+    /// A number that no other connection of the listener has.
+    pub(crate) fn connection(&self) -> u64 {
+        self.seat.connection
+    }
+
+    /// The address that the connection comes from, as the limits count it.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.seat.source
+    }
+
+    /// Notes that a session is opened; answers whether one was before.
+    pub(crate) fn opens_again(&self) -> bool {
+        self.has_opened.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the request under way has a sender who is known.
+    pub(crate) fn is_trusted(&self) -> bool {
+        matches!(*self.trust.lock(), Trust::Trusted(_))
+    }
+
+    /// The sender of the request under way is known. It is not displaced until [`Self::rest`].
+    pub(crate) fn trust(&self) {
+        let mut trust = self.trust.lock();
+        if let Trust::Stranger(member) = *trust {
+            let sender = self.seat.places.taken.lock().strangers.remove(member);
+            *trust = sender.map_or(Trust::Gone, Trust::Trusted);
+            self.is_known.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whoever sends the requests is known, but this one is not waited for: strangers are displaced first.
+    pub(crate) fn know(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+    }
+
+    /// The request under way was answered.
+    pub(crate) fn rest(&self) {
+        let held_more = self.extra.swap(0, Ordering::Relaxed) != 0;
+        let mut trust = self.trust.lock();
+        if matches!(*trust, Trust::Stranger(_)) && !held_more && !self.is_known.load(Ordering::Relaxed) {
+            return;
+        }
+        match std::mem::replace(&mut *trust, Trust::Gone) {
+            Trust::Trusted(sender) => {
+                let Seat { places, source, connection } = &*self.seat;
+                let weight = self.weight();
+                let member = places.taken.lock().strangers.insert(*source, *connection, weight, sender);
+                *trust = Trust::Stranger(member);
+            }
+            Trust::Stranger(member) => {
+                self.seat.places.taken.lock().strangers.set_weight(member, self.weight());
+                *trust = Trust::Stranger(member);
+            }
+            Trust::Gone => {}
+        }
+        drop(trust);
+        self.seat.places.make_room();
+    }
+
+    fn weight(&self) -> usize {
+        let usual =
+            if self.is_known.load(Ordering::Relaxed) { KNOWN_BYTES } else { STRANGER_CONNECTION_BYTES };
+        usual + self.extra.load(Ordering::Relaxed)
+    }
+
+    /// The connection holds so many bytes beyond what every one does: of a large head, or of a body.
+    pub(crate) fn hold(&self, bytes: usize) {
+        let bytes = bytes.next_multiple_of(HELD_STEP);
+        if self.extra.swap(bytes, Ordering::Relaxed) != bytes {
+            if let Trust::Stranger(member) = *self.trust.lock() {
+                self.seat.places.taken.lock().strangers.set_weight(member, self.weight());
+            }
+            self.seat.places.make_room();
+        }
+    }
+
+    /// The connection becomes something else than HTTP; its place is kept.
+    pub(crate) fn leave(&self) -> Arc<Seat> {
+        let former = std::mem::replace(&mut *self.trust.lock(), Trust::Gone);
+        if let Trust::Stranger(member) = former {
+            let removed = self.seat.places.taken.lock().strangers.remove(member);
+            drop(removed);
+        }
+        Arc::clone(&self.seat)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        drop(self.leave());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn places(connections: usize, strangers: usize, stranger_bytes: usize) -> Arc<Places> {
+        Places::new(PlaceLimits { connections, strangers, stranger_bytes })
+    }
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    fn is_displaced(displaced: &mut Displaced) -> bool {
+        displaced.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
+    #[test]
+    fn the_next_stranger_takes_the_place_of_the_oldest_and_never_of_a_trusted_one() {
+        let places = places(100, 2, 0);
+        let (trusted, mut first) = places.enter(address(1));
+        trusted.trust();
+        let (_guest, mut second) = places.enter(address(1));
+        let (_other, mut third) = places.enter(address(1));
+        assert!(!is_displaced(&mut second));
+        let (_newest, mut fourth) = places.enter(address(1));
+        assert!(is_displaced(&mut second));
+        // At rest it counts, and the unknown go first.
+        trusted.rest();
+        assert!(is_displaced(&mut third) && !is_displaced(&mut first) && !is_displaced(&mut fourth));
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let places = places(100, 0, 3 * STRANGER_CONNECTION_BYTES);
+        let (_one, mut first) = places.enter(address(1));
+        let (two, mut second) = places.enter(address(2));
+        two.hold(STRANGER_CONNECTION_BYTES);
+        assert!(!is_displaced(&mut first) && !is_displaced(&mut second));
+        two.hold(STRANGER_CONNECTION_BYTES + 1);
+        assert!(!is_displaced(&mut first) && is_displaced(&mut second));
+        drop(two);
+        assert_eq!(places.taken().stranger_bytes, STRANGER_CONNECTION_BYTES);
+    }
+
+    #[tokio::test]
+    async fn where_all_places_are_taken_a_stranger_makes_room() {
+        let places = places(1, 0, 0);
+        let (guest, displaced) = places.enter(address(1));
+        let mut room = std::pin::pin!(places.room());
+        let waits = futures_util::poll!(&mut room).is_pending();
+        assert!(waits && displaced.await.is_err());
+        drop(guest);
+        room.await;
+    }
+
+    #[test]
+    fn what_was_upgraded_keeps_its_place_and_lingers_as_a_stranger() {
+        let places = places(100, 1, 0);
+        let (guest, _) = places.enter(address(1));
+        let seat = guest.leave();
+        drop(guest);
+        assert_eq!((places.taken().connections, places.taken().strangers), (1, 0));
+        let mut lingering = seat.linger();
+        let (_next, _) = places.enter(address(1));
+        let (_more, _) = places.enter(address(1));
+        assert!(is_displaced(&mut lingering.displaced));
+        drop((lingering, seat));
+        assert_eq!(places.taken().connections, 2);
+    }
+}
