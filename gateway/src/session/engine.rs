@@ -11,8 +11,8 @@ use shared::limits::DEADLINES_PER_TURN;
 use shared::sio::Reassembly;
 use smallvec::SmallVec;
 
-use super::state::State;
 use super::allowances::Allowances;
+use super::state::State;
 use super::{Deadlines, Inner, Session, SessionTable, text_frame};
 use crate::close::CloseReason;
 use crate::ids;

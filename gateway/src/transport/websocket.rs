@@ -82,7 +82,18 @@ impl Connection {
     ) -> Self {
         let decoder = Decoder::new(Role::Server, session.engine().max_payload);
         let (read, write) = stream.into_split();
-        Self { session, read, write: Some(write), decoder, unread, behind: true, unflushed: 0, work: None, linger: None, _place: place }
+        Self {
+            session,
+            read,
+            write: Some(write),
+            decoder,
+            unread,
+            behind: true,
+            unflushed: 0,
+            work: None,
+            linger: None,
+            _place: place,
+        }
     }
 
     /// Everything that can be done now, as far as one turn goes.
