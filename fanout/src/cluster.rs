@@ -150,7 +150,8 @@ impl Cluster {
             patterns.push(channels.sockets_of_node(namespace, node.as_str()));
         }
         let canary = format!("{}canary:{node}:{:016x}", options.key_prefix, rand::random::<u64>());
-        let subscriber = Arc::new(Subscriber::new(link.clone(), standing, patterns, canary, Arc::clone(&stats)));
+        let subscriber =
+            Arc::new(Subscriber::new(link.clone(), standing, patterns, canary, Arc::clone(&stats)));
         let store = Store::redis(Arc::clone(&commands), &options.key_prefix);
         let terms = Terms { node, lease: options.lease, holdback, info: options.advertise };
         let local = Arc::new(Registry(namespaces.clone()));

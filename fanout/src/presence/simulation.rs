@@ -114,8 +114,7 @@ impl World {
         self.next += 1;
         let id = NodeId::from_random(self.next.to_le_bytes());
         let faults = Arc::<Mutex<Faults>>::default();
-        let way =
-            || Store::Model(Handle { server: Arc::clone(&self.server), faults: Arc::clone(&faults) });
+        let way = || Store::Model(Handle { server: Arc::clone(&self.server), faults: Arc::clone(&faults) });
         let sockets = Arc::<Sockets>::default();
         let terms = Terms { node: id, lease: LEASE, holdback: HOLDBACK, info: String::new() };
         let stats = Arc::new(Stats::new(Distributions::ignored()));

@@ -13,8 +13,8 @@ use shared::limits::DEADLINES_PER_TURN;
 use shared::sio::Reassembly;
 use smallvec::SmallVec;
 
-use super::state::State;
 use super::allowances::Allowances;
+use super::state::State;
 use super::table::Admitted;
 use super::{Deadlines, Full, Inner, Inputs, Session, SessionTable, text_frame};
 use crate::close::CloseReason;

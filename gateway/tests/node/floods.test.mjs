@@ -4,11 +4,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { POLLING_FLOODS, FLOODS, filled, plainFrame, startFloods } from './support/floods.mjs';
-import { EVERYTHING, alive, ask, closes, engine, fresh, joined, meter, pollingJoined, pour, row, underAttack } from './support/hostile.mjs';
-import { OPCODE, encodeFrame, pollingSession, rawConnection, requestText } from './support/raw.mjs';
+import { FLOODS, POLLING_FLOODS, filled, plainFrame, startFloods } from './support/floods.mjs';
 import { startGateway, sumMetric } from './support/gateway.mjs';
-import { eventually, within } from './support/wait.mjs';
+import { EVERYTHING, alive, ask, closes, engine, fresh, joined, meter, pollingJoined, pour, row, underAttack } from './support/hostile.mjs';
+import { stopwatch } from './support/measure.mjs';
+import { OPCODE, encodeFrame, pollingSession, rawConnection, request, requestText } from './support/raw.mjs';
+import { delay, eventually, within } from './support/wait.mjs';
 
 /** Far more than any rate allows, and little enough for the test. */
 const PIECES = 200;
@@ -31,8 +32,8 @@ describe('a WebSocket that is flooded with', () => {
 
   row(site, 'a message that comes byte by byte is closed with 1008 and counted', async (gateway, t) => {
     const counted = await meter(gateway, 'muster_rate_limited_total', 'limit="partial_reads"');
-    const ws = await engine(t, gateway);
-    ws.sendBytes(encodeFrame({ payload: '4', announce: 100_000 }));
+    const ws = await joined(t, gateway);
+    ws.sendBytes(encodeFrame({ payload: '4', announce: 900_000 }));
     // One at a time as the gateway reads them: many at once would be one read.
     const ended = closes(ws, 1008, { timeout: 60_000 });
     let over = false;
@@ -128,9 +129,12 @@ test('under floods from sixteen connections that come back at once, a client is 
   try {
     const ws = await joined(t, gateway);
     floods = await startFloods({ port: gateway.port, token: gateway.token({ sub: 'flood', ...EVERYTHING }), connections: 16 });
-    for (let round = 0; round < 100; round += 1) {
+    // So many rounds as show a wait, and so long that the floods are in full flow.
+    const whole = stopwatch();
+    for (let round = 0; round < 200 || whole() < 3_000; round += 1) {
       assert.equal(await ask(ws, 'echo', round, { timeout: 5_000 }), round);
-      if (round % 10 === 0) assert.equal((await fetch(`${gateway.url}/live`)).status, 200);
+      if (round % 20 === 0) assert.equal((await request(gateway.port, 'GET', '/live')).status, 200);
+      await delay(10);
     }
     const { opened, closed } = await floods.stop();
     floods = undefined;
