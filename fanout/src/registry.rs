@@ -60,13 +60,19 @@ struct Joined {
     /// Those that are listed.
     rooms: SmallVec<[Arc<Room>; 2]>,
     /// Those that are only watched, by their address. Most sockets watch none.
-    watched: Option<Box<HashMap<usize, Arc<Room>, RandomState>>>,
+    watched: Option<Box<Watched>>,
+}
+
+/// Rooms by their address.
+#[derive(Default)]
+struct Watched {
+    rooms: HashMap<usize, Arc<Room>, RandomState>,
 }
 
 impl Joined {
     fn has(&self, room: &Arc<Room>) -> bool {
         match &self.watched {
-            Some(watched) if !room.is_listed() => watched.contains_key(&address(room)),
+            Some(watched) if !room.is_listed() => watched.rooms.contains_key(&address(room)),
             _ => self.rooms.iter().any(|joined| Arc::ptr_eq(joined, room)),
         }
     }
@@ -75,13 +81,16 @@ impl Joined {
         if room.is_listed() {
             self.rooms.push(room);
         } else {
-            self.watched.get_or_insert_default().insert(address(&room), room);
+            self.watched.get_or_insert_default().rooms.insert(address(&room), room);
         }
     }
 
     fn take(&mut self, room: &Arc<Room>) -> bool {
         if !room.is_listed() {
-            return self.watched.as_mut().is_some_and(|watched| watched.remove(&address(room)).is_some());
+            return self
+                .watched
+                .as_mut()
+                .is_some_and(|watched| watched.rooms.remove(&address(room)).is_some());
         }
         let at = self.rooms.iter().position(|joined| Arc::ptr_eq(joined, room));
         at.map(|at| self.rooms.swap_remove(at)).is_some()
@@ -92,13 +101,15 @@ impl Joined {
         let first = self.rooms.len().saturating_sub(at_most);
         let mut taken: SmallVec<_> = self.rooms.drain(first..).collect();
         if let Some(watched) = &mut self.watched {
-            taken.extend(watched.extract_if(|_, _| true).map(|(_, room)| room).take(at_most - taken.len()));
+            taken.extend(
+                watched.rooms.extract_if(|_, _| true).map(|(_, room)| room).take(at_most - taken.len()),
+            );
         }
         taken
     }
 
     fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.watched.as_ref().is_none_or(|watched| watched.is_empty())
+        self.rooms.is_empty() && self.watched.as_ref().is_none_or(|watched| watched.rooms.is_empty())
     }
 }
 
@@ -162,7 +173,11 @@ impl User {
             let mut shared = Box::<Presence>::default();
             let joined = first.rooms.lock();
             joined.rooms.iter().for_each(|room| shared.add(room));
-            joined.watched.iter().flat_map(|watched| watched.values()).for_each(|room| shared.add(room));
+            joined
+                .watched
+                .iter()
+                .flat_map(|watched| watched.rooms.values())
+                .for_each(|room| shared.add(room));
             drop(joined);
             self.shared = Some(shared);
         }
@@ -274,7 +289,12 @@ impl LocalSocket {
     /// The names of the rooms that it watches.
     pub(crate) fn watched(&self) -> Vec<RoomName> {
         let joined = self.rooms.lock();
-        joined.watched.iter().flat_map(|watched| watched.values()).map(|room| room.name.clone()).collect()
+        joined
+            .watched
+            .iter()
+            .flat_map(|watched| watched.rooms.values())
+            .map(|room| room.name.clone())
+            .collect()
     }
 
     /// Puts `packet` into the outbox, behind every broadcast that was made to the socket's rooms before. Those that it
