@@ -11,7 +11,9 @@ import { ask, joined, resident } from '../support/hostile.mjs';
 import { delay, eventually } from '../support/wait.mjs';
 
 /** What no bystander may wait for, however loaded the machine is. */
-const PATIENCE_MS = 2_000;
+const PATIENCE_MS = 4_000;
+/** What is usual for them under one user's load; it was 270 ms before a user's sockets shared a budget. */
+const USUAL_MS = 100;
 
 const SOCKETS = 100;
 
@@ -138,6 +140,7 @@ describe('one user with many sockets', () => {
     const grown = (resident(node.pid) - before.bytes) / 2 ** 20;
     t.diagnostic(`${sent} events; ${told(took)} (unloaded median ${at(unloaded, 0.5)} ms); ${lost} leases lost; ${grown.toFixed(0)} MiB more`);
     assert.equal(lost, 0, 'the node has lost its lease');
+    assert.ok(took[Math.floor(took.length / 2)] < USUAL_MS, told(took));
     assert.ok(took.at(-1) < PATIENCE_MS, told(took));
     assert.ok(grown < 128, `${grown} MiB more`);
     for (const ws of [...relays, ...cares]) ws.destroy();
