@@ -78,7 +78,7 @@ pub(crate) struct Inner {
 pub(crate) enum Backplane {
     InProcess {
         lingering: Lingering,
-        questions: Questions,
+        questions: Box<Questions>,
         live: Box<Memory>,
     },
     Redis {
@@ -113,7 +113,7 @@ impl Fanout {
         let backplane = match options.cluster.clone() {
             None => Backplane::InProcess {
                 lingering: Lingering::new(LINGERING_MAX),
-                questions: Questions::default(),
+                questions: Box::default(),
                 live: Box::default(),
             },
             Some(cluster) => {

@@ -34,6 +34,7 @@ mod room;
 mod selection;
 mod stats;
 mod target;
+mod user;
 
 pub use cluster::ClusterOptions;
 pub use control::{Control, Events, Reply, Sequenced};

@@ -2,7 +2,7 @@
 //!
 //! A user's entry is locked before anything of a room ([`crate::room`]); no lock is held across an await.
 //!
-//! Whether a socket is its user's first or last in a room is a number in the user's entry ([`User`]), so entering, leaving and
+//! Whether a socket is its user's first or last in a room is a number in the user's entry ([`crate::user`]), so entering, leaving and
 //! closing cost the same however many sockets and rooms the user has.
 
 use std::collections::HashMap;
@@ -13,17 +13,17 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use shared::ids::SocketId;
-use shared::limits::{USER_ROOMS_FACTOR, WATCHED_PER_USER_MAX};
 use shared::names::{Namespace, Room as RoomName, UserId};
 use shared::sio::Encoded;
 use smallvec::SmallVec;
 
 use crate::courier::Courier;
 use crate::error::FanoutError;
-use crate::outbox::{Outbox, Quota};
+use crate::outbox::Outbox;
 use crate::presence::{Entered, Left};
 use crate::room::{Kind, Room};
 use crate::stats::Stats;
+use crate::user::User;
 
 /// Who a socket is, told once when it is attached.
 #[derive(Debug, Clone)]
@@ -62,13 +62,19 @@ struct Joined {
     /// Rooms that a backend has put it into; most sockets have none.
     placed: Option<Box<Placed>>,
     /// Those that are only watched, by their address. Most sockets watch none.
-    watched: Option<Box<HashMap<usize, Arc<Room>, RandomState>>>,
+    watched: Option<Box<Watched>>,
+}
+
+/// Rooms by their address.
+#[derive(Default)]
+struct Watched {
+    rooms: HashMap<usize, Arc<Room>, RandomState>,
 }
 
 impl Joined {
     fn has(&self, room: &Arc<Room>) -> bool {
         match &self.watched {
-            Some(watched) if !room.is_listed() => watched.contains_key(&address(room)),
+            Some(watched) if !room.is_listed() => watched.rooms.contains_key(&Room::address(room)),
             _ => self.rooms.iter().any(|joined| Arc::ptr_eq(joined, room)),
         }
     }
@@ -77,13 +83,16 @@ impl Joined {
         if room.is_listed() {
             self.rooms.push(room);
         } else {
-            self.watched.get_or_insert_default().insert(address(&room), room);
+            self.watched.get_or_insert_default().rooms.insert(Room::address(&room), room);
         }
     }
 
     fn take(&mut self, room: &Arc<Room>) -> bool {
         if !room.is_listed() {
-            return self.watched.as_mut().is_some_and(|watched| watched.remove(&address(room)).is_some());
+            return self
+                .watched
+                .as_mut()
+                .is_some_and(|watched| watched.rooms.remove(&Room::address(room)).is_some());
         }
         if let Some(placed) = &mut self.placed {
             placed.0.retain(|name| *name != room.name);
@@ -97,116 +106,21 @@ impl Joined {
         let first = self.rooms.len().saturating_sub(at_most);
         let mut taken: SmallVec<_> = self.rooms.drain(first..).collect();
         if let Some(watched) = &mut self.watched {
-            taken.extend(watched.extract_if(|_, _| true).map(|(_, room)| room).take(at_most - taken.len()));
+            taken.extend(
+                watched.rooms.extract_if(|_, _| true).map(|(_, room)| room).take(at_most - taken.len()),
+            );
         }
         taken
     }
 
+    /// Every room, watched ones too.
+    fn each(&self, act: impl FnMut(&Arc<Room>)) {
+        let watched = self.watched.iter().flat_map(|watched| watched.rooms.values());
+        self.rooms.iter().chain(watched).for_each(act);
+    }
+
     fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.watched.as_ref().is_none_or(|watched| watched.is_empty())
-    }
-}
-
-fn address(room: &Arc<Room>) -> usize {
-    Arc::as_ptr(room) as usize
-}
-
-/// The sockets of a user in one namespace.
-#[derive(Default)]
-struct User {
-    sockets: SmallVec<[Arc<LocalSocket>; 1]>,
-    /// Where they are together, while there are several of them. Of a single one its own list of rooms tells.
-    shared: Option<Box<Presence>>,
-    /// What the outboxes of the user's sockets hold together.
-    quota: Arc<Quota>,
-}
-
-/// In which rooms a user is, by all of their sockets.
-#[derive(Default)]
-struct Presence {
-    /// How many of the sockets are in each room, by the room's address; never 0.
-    sockets: HashMap<usize, u32, RandomState>,
-    /// How many of these rooms the user has joined by own choice, and how many are only watched.
-    joined: usize,
-    watched: usize,
-}
-
-impl Presence {
-    fn add(&mut self, room: &Arc<Room>) {
-        let sockets = self.sockets.entry(address(room)).or_default();
-        *sockets += 1;
-        if *sockets == 1 {
-            self.count(room.kind, |count| *count += 1);
-        }
-    }
-
-    /// Answers whether none of the sockets is in the room any more.
-    fn remove(&mut self, room: &Arc<Room>) -> bool {
-        let Some(sockets) = self.sockets.get_mut(&address(room)) else { return true };
-        *sockets -= 1;
-        let is_last = *sockets == 0;
-        if is_last {
-            self.sockets.remove(&address(room));
-            self.count(room.kind, |count| *count -= 1);
-        }
-        is_last
-    }
-
-    fn count(&mut self, kind: Kind, change: impl FnOnce(&mut usize)) {
-        match kind {
-            Kind::Joined => change(&mut self.joined),
-            Kind::Watched => change(&mut self.watched),
-            Kind::Own => {}
-        }
-    }
-}
-
-impl User {
-    fn add(&mut self, socket: Arc<LocalSocket>) {
-        if let [first] = &*self.sockets {
-            let mut shared = Box::<Presence>::default();
-            let joined = first.rooms.lock();
-            joined.rooms.iter().for_each(|room| shared.add(room));
-            joined.watched.iter().flat_map(|watched| watched.values()).for_each(|room| shared.add(room));
-            drop(joined);
-            self.shared = Some(shared);
-        }
-        self.sockets.push(socket);
-    }
-
-    fn remove(&mut self, socket: &Arc<LocalSocket>) {
-        self.sockets.retain(|other| !Arc::ptr_eq(other, socket));
-        if self.sockets.len() <= 1 {
-            self.shared = None;
-        }
-    }
-
-    /// Whether another socket of the user is in the room already. Not to be asked where the socket itself is.
-    fn is_in(&self, room: &Arc<Room>) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.sockets.contains_key(&address(room)))
-    }
-
-    fn entered(&mut self, room: &Arc<Room>) {
-        if let Some(shared) = &mut self.shared {
-            shared.add(room);
-        }
-    }
-
-    /// Answers whether no socket of the user is in the room any more.
-    fn left(&mut self, room: &Arc<Room>) -> bool {
-        self.shared.as_mut().is_none_or(|shared| shared.remove(room))
-    }
-
-    /// Whether the user's sockets together may be in one more room of this kind.
-    fn has_place(&self, kind: Kind, per_socket: usize) -> Result<(), FanoutError> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        match kind {
-            Kind::Joined if per_socket != 0 && shared.joined >= per_socket * USER_ROOMS_FACTOR => {
-                Err(FanoutError::TooManyRooms)
-            }
-            Kind::Watched if shared.watched >= WATCHED_PER_USER_MAX => Err(FanoutError::TooManyWatched),
-            Kind::Joined | Kind::Watched | Kind::Own => Ok(()),
-        }
+        self.rooms.is_empty() && self.watched.as_ref().is_none_or(|watched| watched.rooms.is_empty())
     }
 }
 
@@ -231,6 +145,11 @@ impl fmt::Debug for LocalSocket {
 }
 
 impl LocalSocket {
+    /// Does something for every room that it is in or watches.
+    pub(crate) fn each_room(&self, act: impl FnMut(&Arc<Room>)) {
+        self.rooms.lock().each(act);
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> SocketId {
@@ -282,7 +201,12 @@ impl LocalSocket {
     /// The names of the rooms that it watches.
     pub(crate) fn watched(&self) -> Vec<RoomName> {
         let joined = self.rooms.lock();
-        joined.watched.iter().flat_map(|watched| watched.values()).map(|room| room.name.clone()).collect()
+        joined
+            .watched
+            .iter()
+            .flat_map(|watched| watched.rooms.values())
+            .map(|room| room.name.clone())
+            .collect()
     }
 
     /// Whether a backend has put it into `room`: no app's rules take it out then.

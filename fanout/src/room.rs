@@ -97,6 +97,11 @@ impl fmt::Debug for Room {
 }
 
 impl Room {
+    /// What tells it from every other room that there is at the same time.
+    pub(crate) fn address(room: &Arc<Self>) -> usize {
+        Arc::as_ptr(room) as usize
+    }
+
     /// Whether who is in it is told to the cluster and counts.
     pub(crate) fn is_listed(&self) -> bool {
         self.kind != Kind::Watched

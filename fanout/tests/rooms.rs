@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanout::{
-    Control, Distributions, Entered, Fanout, FanoutError, FanoutOptions, Left, LocalSocket, Outbox,
-    OutboxLimits, Packet, Polled, RoomCount, SocketInfo, Target,
+    Control, Distributions, Entered, Fanout, FanoutError, FanoutOptions, FirstMembers, Left, LocalSocket,
+    Outbox, OutboxLimits, Packet, Polled, RoomCount, SocketInfo, Target,
 };
 use proptest::prelude::*;
 use shared::ids::{NodeId, SessionId, SocketId};
+use shared::limits::{USER_ROOMS_FACTOR, WATCHED_PER_USER_MAX};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Event;
 use shared::ws;
@@ -228,6 +229,77 @@ async fn rooms_and_sockets_are_bounded() {
     assert_eq!(fanout.enter(&one.socket, &room("d")).await, Err(FanoutError::TooManyRooms));
     fanout.detach(&two.socket).await;
     assert!(Client::attach(&fanout, "u").await.is_ok());
+}
+
+#[tokio::test]
+async fn what_all_sockets_of_a_user_are_in_is_bounded_and_leaving_all_of_it_lets_others_run() {
+    let many = FanoutOptions { rooms_per_socket: 30, sockets_per_user: 100, ..options(UNBOUNDED) };
+    let (fanout, _events) = Fanout::new(many);
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(Client::attach(&fanout, "u").await.unwrap());
+    }
+    let name = |at: usize, n: usize| room(&format!("r{at}-{n}"));
+    for (at, client) in clients.iter().enumerate().take(USER_ROOMS_FACTOR) {
+        for n in 0..30 {
+            let entered = fanout.enter(&client.socket, &name(at, n)).await;
+            assert_eq!(entered, Ok(Entered { new: true, first_of_user: true }));
+        }
+    }
+    let last = &clients[11].socket;
+    assert_eq!(fanout.enter(last, &name(11, 0)).await, Err(FanoutError::TooManyRooms));
+    let shared = fanout.enter(last, &name(0, 0)).await;
+    assert_eq!(shared, Ok(Entered { new: true, first_of_user: false }));
+    assert!(fanout.enter_own(last, &name(11, 0)).await.is_ok(), "what an app wants does not count");
+
+    let watch = |at: usize, n: usize| room(&format!("watched{at}-{n}"));
+    for (at, client) in clients.iter().enumerate().take(4) {
+        for n in 0..500 {
+            fanout.watch(&client.socket, &watch(at, n)).await.unwrap();
+        }
+    }
+    assert_eq!(WATCHED_PER_USER_MAX, 2_000);
+    assert_eq!(fanout.watch(last, &watch(11, 0)).await, Err(FanoutError::TooManyWatched));
+    assert_eq!(fanout.watch(last, &watch(0, 0)).await, Ok(()));
+    assert_eq!(fanout.watched(&clients[0].socket).len(), 500);
+
+    // Another task gets its turn while 530 rooms are left.
+    let mut turns = 0;
+    let mut detaching = std::pin::pin!(fanout.detach(&clients[0].socket));
+    let left = loop {
+        tokio::select! {
+            biased;
+            left = detaching.as_mut() => break left,
+            () = tokio::task::yield_now() => turns += 1,
+        }
+    };
+    assert_eq!(left.len(), 30);
+    assert!(turns >= 5, "{turns} turns");
+    assert_eq!(fanout.count("/", "r0-0").await.unwrap().count, RoomCount { sockets: 1, users: 1 });
+    assert_eq!(fanout.count("/", "r0-1").await.unwrap().count, RoomCount::default());
+    // Its places are free.
+    assert!(fanout.enter(last, &name(11, 1)).await.is_ok());
+    assert_eq!(fanout.watch(last, &watch(11, 0)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_first_members_are_of_different_users_and_the_counts_are_of_all() {
+    let (fanout, _events) = Fanout::new(FanoutOptions { sockets_per_user: 0, ..options(UNBOUNDED) });
+    let mut clients = Vec::new();
+    for n in 0..60 {
+        // The first has half of the sockets.
+        let client = Client::attach(&fanout, &format!("u{}", if n < 30 { 0 } else { n })).await.unwrap();
+        fanout.enter(&client.socket, &room("r")).await.unwrap();
+        clients.push(client);
+    }
+    let FirstMembers { members, count } = fanout.first_members("/", "r", 10).await.unwrap();
+    assert_eq!(count, RoomCount { sockets: 60, users: 31 });
+    let users: std::collections::HashSet<_> = members.iter().map(|member| &member.user).collect();
+    assert_eq!((members.len(), users.len()), (10, 10));
+    let FirstMembers { members, .. } = fanout.first_members("/", "r", 100).await.unwrap();
+    assert_eq!(members.len(), 31);
+    let nobody = fanout.first_members("/", "empty", 10).await.unwrap();
+    assert_eq!(nobody, FirstMembers { members: Vec::new(), count: RoomCount::default() });
 }
 
 #[tokio::test]

@@ -2,6 +2,12 @@
 //!
 //! Limits that an operator may move are settings ([`crate::config`]); these are the ones that stay.
 //! Each has a test that reaches it, and the README lists both kinds in one table.
+//!
+//! Limits multiply: what one socket may do, as many sockets as a user may have do together. Where that product would be
+//! too much, the doc comment names it and what bounds it. The figures take the default settings: 100 sockets of a user
+//! in a namespace (`SOCKETS_PER_USER`), 100 events a second of each (`EVENTS_PER_SECOND`), 1 MB of payload. What all
+//! sockets of a user share ([`USER_EVENTS_FACTOR`] and what follows it) is shared on one node: on several nodes it is
+//! there once for each.
 
 /// Packets of one polling body: a body of the default size with nothing but pongs has half a million, a
 /// real one a handful.
@@ -13,7 +19,7 @@ pub const ACK_ID_MAX: u64 = (1 << 53) - 1;
 /// Characters of a room, event, namespace or user id (contract, "Names and ids").
 pub const NAME_MAX: usize = 128;
 
-/// Bytes of a token; longer ones are refused unread.
+/// Bytes of a token; longer ones are refused unread. With 100 sockets: 0.8 MB of claims of one user.
 pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
 
 /// Bytes of a token's name, e-mail, avatar and role each: they are kept for every socket.
@@ -194,7 +200,8 @@ pub const USER_OUTBOXES_FACTOR: usize = 8;
 /// Frames of one room that wait to be delivered together.
 pub const BATCH_FRAMES_MAX: usize = 256;
 
-/// Bytes of one room that wait to be delivered together.
+/// Bytes of one room that wait to be delivered together. A full batch is delivered at once, so a user's rooms do not
+/// multiply it.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Distinct rooms of all sockets of one user on a node, in times `ROOMS_PER_SOCKET`. With its default and 100 sockets:
@@ -242,19 +249,23 @@ pub const ACK_BYTES_MAX: usize = 256 * 1024;
 /// Milliseconds that the acks to one event may be waited for.
 pub const ACK_MAX_MS: u64 = 30_000;
 
-/// Members that one answer lists; its count is exact all the same.
+/// Members that one answer to a backend lists, and receivers that a client's event may ask for acks; the count is exact all
+/// the same. Clients get pages: 1,000 in `relay`, [`PAGE_MAX`] in `care`.
 pub const MEMBERS_MAX: usize = 10_000;
 
-/// Chat messages that wait to be stored; past it a sender is told to try again.
+/// Chat messages that wait to be stored; past it a sender is told to try again. A user has one for each socket, 100 of
+/// them, and 100 a second for long.
 pub const CHAT_QUEUE_MAX: usize = 1_024;
 
 /// Chat messages stored in one transaction.
 pub const CHAT_BATCH_MAX: usize = 256;
 
-/// Entries of one page of history (contract: 100 at most where a limit may be asked for).
+/// Entries of one page of history (contract: 100 at most where a limit may be asked for). With [`CARE_MESSAGE_MAX`] and
+/// [`CARE_JSON_MAX`]: 3.6 MB, of which a user gets four a second for long; without a rate 100 sockets would ask for 36 GB.
 pub const PAGE_MAX: u32 = 100;
 
-/// Messages that a chat room's history shows on joining (document 003).
+/// Messages that a chat room's history shows on joining (document 003). With [`CHAT_MESSAGE_MAX`]: 200 KB, 100 times a
+/// second of one user for long.
 pub const CHAT_HISTORY: u32 = 50;
 
 /// Unicode scalar values of a chat message after trimming (document 003).
@@ -374,7 +385,7 @@ pub const LOG_LINES_MAX: usize = 8_192;
 /// Broadcasts that wait to be sent to Redis; more are refused as if it were away.
 pub const REDIS_POSTS_MAX: usize = 4_096;
 
-/// Bytes of them; more are refused in the same way.
+/// Bytes of them; more are refused in the same way. One user's events bring 16 MB at once ([`EVENT_UNIT_BYTES`]).
 pub const REDIS_POSTS_BYTES: usize = 64 << 20;
 
 /// Broadcasts that are sent to Redis in one go.
@@ -390,7 +401,8 @@ pub const POSTS_PER_SOCKET: u32 = 64;
 /// [`POSTS_PER_SOCKET`], 6,400, which is more than a node may have. Beyond it each socket has one on its way and waits.
 pub const POSTS_PER_USER: u32 = 256;
 
-/// Commands under way to Redis at once; more are refused as if it were away.
+/// Commands under way to Redis at once; more are refused as if it were away. A user's presence questions have 288 of them
+/// under way, nine of [`PRESENCE_AT_ONCE`]; other events one for each socket.
 pub const REDIS_IN_FLIGHT_MAX: usize = 4_096;
 
 /// Connections of the pool for long answers.
@@ -424,11 +436,12 @@ pub const CANARY_LOST_MS: u64 = 3_000;
 /// Seconds that keys about members live without being renewed; only rubbish gets so old.
 pub const PRESENCE_KEPT_S: u64 = 900;
 
-/// Members of one node in one room that are read for a list.
+/// Members of one node in one room that are read for a list. What is read costs the user one unit for each
+/// [`EVENT_UNIT_RECEIVERS`]: two of the largest lists a second.
 pub const MEMBERS_READ_MAX: usize = 50_000;
 
 /// Leaves of users that wait to be settled: held back, or not told while Redis was away. Past it the oldest is
-/// settled at once.
+/// settled at once. With [`USER_ROOMS_FACTOR`]: 1,000 of one user, so it takes a hundred who are lost at the same time.
 pub const LINGERING_MAX: usize = 100_000;
 
 /// Milliseconds that a list of leases is used without asking again.
@@ -443,7 +456,8 @@ pub const COUNTS_KEPT_MAX: usize = 10_000;
 /// Rooms of an estate that are settled, or of a node that are registered, at once.
 pub const ROOMS_AT_ONCE: usize = 64;
 
-/// Requests and responses of other nodes that wait to be served; more are dropped and counted.
+/// Requests and responses of other nodes that wait to be served; more are dropped and counted. A user's questions are 64 of
+/// them at once ([`QUESTIONS_PER_USER`]).
 pub const EXCHANGE_QUEUE_MAX: usize = 4_096;
 
 /// Broadcasts with a place in an app's order that wait for the app; more are found missing and read from the
@@ -636,10 +650,11 @@ pub const HELPERS_NEAR_MAX: usize = 10_000;
 /// Participants of open emergencies that are read at once when their sockets are brought into the rooms after a break.
 pub const EMERGENCIES_INVOLVED_AT_ONCE: u32 = 10_000;
 
-/// Users whose rates of creating, writing and moving are kept apart at once.
+/// Users whose rates are kept apart at once. About 80 bytes for each rate of a user, so 8 MB a rate with as many users; an
+/// app has up to eleven.
 pub const RATED_USERS_MAX: usize = 100_000;
 
-/// Characters of a message of `care`.
+/// Characters of a message of `care`. With 10 messages a second of one user and [`CARE_JSON_MAX`]: 360 KB a second for long.
 pub const CARE_MESSAGE_MAX: usize = 5_000;
 
 /// Attachments of a message of `care`; they are metadata.
@@ -648,7 +663,7 @@ pub const CARE_ATTACHMENTS_MAX: usize = 10;
 /// Bytes of a message's attachments, of its metadata, and of a notification's data: each as JSON.
 pub const CARE_JSON_MAX: usize = 8 * 1024;
 
-/// Bytes of what WebRTC peers tell each other in one event.
+/// Bytes of what WebRTC peers tell each other in one event. With 50 signals a second of one user: 3 MB a second for long.
 pub const CALL_SIGNAL_MAX: usize = 64 * 1024;
 
 /// Milliseconds between two looks whether the parties of a call are there.

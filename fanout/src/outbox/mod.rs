@@ -464,7 +464,7 @@ mod tests {
         // What is taken makes room, and what is small always has it.
         assert!(matches!(kept[0].poll_packets(Waker::noop()), Polled::Packets(_)));
         let next = outbox(99);
-        next.push(packet.clone(), 1);
+        next.push(packet, 1);
         outboxes.iter().filter(|outbox| !outbox.has_overflowed()).for_each(|outbox| {
             outbox.push(Bytes::from_static(b"small"), 1);
         });

@@ -24,7 +24,7 @@ const ROOMS = {
     const [ann, bob, eve] = [await open(0, { name: 'ann', role: 'patient' }), await open(1, { name: 'bob', role: 'doctor' }), await open(1, { name: 'eve', role: 'admin' })];
     const roomId = chatOf(ann, bob);
     const first = await must(ann, 'room:join', { roomId, roomType: 'chat', metadata: { visitId: 'v' } });
-    assert.deepEqual(Object.keys(first).sort(), ['participants', 'roomId', 'success']);
+    assert.deepEqual(Object.keys(first).sort(), ['count', 'hasMore', 'participants', 'roomId', 'success']);
     assert.equal(first.roomId, roomId);
     const { participants } = await must(bob, 'room:join', { roomId });
     const listed = participants.map(({ joinedAt, ...rest }) => rest).sort((a, b) => (a.userId < b.userId ? -1 : 1));

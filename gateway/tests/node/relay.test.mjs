@@ -219,7 +219,7 @@ for (const transport of TRANSPORTS) {
       const third = await member({ ...EVERYTHING, email: 'third@example.com' });
       for (const { socket } of [first, second, third]) await ask(socket, 'join', { room });
       const answer = await ask(third.socket, 'members', { room });
-      assert.deepEqual(Object.keys(answer).sort(), ['count', 'members', 'room', 'success', 'users']);
+      assert.deepEqual(Object.keys(answer).sort(), ['count', 'hasMore', 'members', 'room', 'success', 'users']);
       assert.equal(answer.room, room);
       assert.equal(answer.count, 3);
       assert.equal(answer.users, 2);

@@ -127,9 +127,13 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "events_per_second",
         "100",
-        "Events a second of one socket, four times as many at once; 0: no limit.",
+        "Events a second of one socket, four times as many at once; ten times as many of all sockets of a user on a node; 0: no limit.",
     ),
-    setting("rooms_per_socket", "100", "Rooms of one socket; 0: no limit."),
+    setting(
+        "rooms_per_socket",
+        "100",
+        "Rooms of one socket; ten times as many different ones of all sockets of a user on a node; 0: no limit.",
+    ),
     setting("sockets_per_user", "100", "Sockets of one user in a namespace, on each node; 0: no limit."),
     setting("connections_per_address", "0", "Open sessions of one address, on each node; 0: no limit."),
     setting("handshakes_per_address", "0", "Handshakes a second of one address, on each node; 0: no limit."),
@@ -153,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "outbox_bytes",
         "1048576",
-        "Bytes queued for one session before it is closed as a slow consumer; 0: no limit.",
+        "Bytes queued for one session before it is closed as a slow consumer; eight times as many for all sessions of a user in a namespace; 0: no limit.",
     ),
     setting(
         "outbox_packets",

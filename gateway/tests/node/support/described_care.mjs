@@ -32,13 +32,17 @@ async function rooms({ ann, bob }) {
   await ann.use('room:join', { roomId });
   assert.equal((await bob.use('room:join', { roomId })).participants.length, 2);
   await ann.events.take('room:userJoined');
+  assert.equal((await ann.use('room:participants', { roomId, limit: 1 })).hasMore, true);
+  assert.equal((await ann.use('room:participants', { roomId, after: [ann.user, bob.user].sort()[0] })).participants.length, 1);
+  await ann.use('room:participants', { roomId, after: '' }, REFUSED);
   for (const event of ['typing:start', 'typing:stop']) {
     await ann.use(event, { roomId });
     await bob.events.take(event);
   }
   await bob.use('room:leave', { roomId });
   await ann.events.take('room:userLeft');
-  for (const event of ['room:join', 'room:leave', 'typing:start', 'typing:stop']) {
+  await bob.use('room:participants', { roomId }, REFUSED);
+  for (const event of ['room:join', 'room:participants', 'room:leave', 'typing:start', 'typing:stop']) {
     for (const wrong of [7, { roomId: 'a b' }, { roomId: 'room:of-chat' }]) await ann.use(event, wrong, REFUSED);
   }
   await ann.use('room:join', { roomId: 'visit:of-others' }, REFUSED);
