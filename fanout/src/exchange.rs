@@ -175,8 +175,10 @@ impl Fanout {
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         let sockets = rooms.select(&of.rooms, &of.except);
-        let (question, reply) = self.ask_here(namespace)?;
-        self.control(Control::Bring { sockets, room: room.clone(), reply: Some(reply) }).await;
+        // Where no question can be put it is done all the same, and nobody knows when.
+        let (question, reply) = self.ask_here(namespace).unzip();
+        self.control(Control::Bring { sockets, room: room.clone(), reply }).await;
+        let question = question.ok_or(FanoutError::TooManyQuestions)?;
         if Self::is_done(question).await { Ok(()) } else { Err(FanoutError::Unavailable) }
     }
 
@@ -217,10 +219,12 @@ impl Fanout {
         // Alone, or cut off: at least the sockets of this node.
         let Some(rooms) = self.rooms_of(namespace) else { return false };
         let sockets = rooms.sockets_in(room.as_str());
-        let Ok((question, reply)) = self.ask_here(namespace) else { return false };
-        let reply = Some(reply).filter(|_| !self.is_clustered());
+        let (question, reply) = self.ask_here(namespace).unzip();
         self.control(Control::Review { sockets, room: room.clone(), reply }).await;
-        !self.is_clustered() && Self::is_done(question).await
+        match question {
+            Some(question) => Self::is_done(question).await,
+            None => false,
+        }
     }
 
     /// A question to every node of ours that listens.
@@ -235,15 +239,13 @@ impl Fanout {
         cluster.questions.open(self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)
     }
 
-    /// A question to the owner of this node alone.
-    fn ask_here(&self, namespace: &Namespace) -> Result<(Question<'_>, Reply), FanoutError> {
-        let questions = match &self.inner.backplane {
-            Backplane::InProcess { questions, .. } => questions,
-            Backplane::Redis { cluster, .. } => &cluster.questions,
-        };
-        let question = questions.open(self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
+    /// A question to the owner of a node alone; `None` when too many are open, and in a cluster, where answers go through
+    /// Redis.
+    fn ask_here(&self, namespace: &Namespace) -> Option<(Question<'_>, Reply)> {
+        let Backplane::InProcess { questions, .. } = &self.inner.backplane else { return None };
+        let question = questions.open(self.node().as_str(), 1)?;
         let reply = self.reply_to(namespace, question.id.clone());
-        Ok((question, reply))
+        Some((question, reply))
     }
 
     async fn is_done(question: Question<'_>) -> bool {
