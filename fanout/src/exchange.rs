@@ -49,30 +49,15 @@ impl Fanout {
                 let told: Vec<_> = sockets.iter().map(|socket| describe(socket)).collect();
                 Some(adapter::encode_fetched(&id, Some(&told)))
             }
-            Request::Join { id, selection, rooms: names, by: JoinedBy::AppIfAllowed } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
-                let reply = id.map(|id| Reply { fanout: self.clone(), namespace: namespace.clone(), id });
-                if let Some(room) = names.first().and_then(|name| Room::of_cluster(name)) {
-                    self.control(Control::Bring { sockets, room, reply }).await;
-                }
-                None
-            }
             Request::Join { id, selection, rooms: names, by } => {
-                for socket in rooms.select(&selection.rooms, &selection.except) {
-                    for room in names.iter().filter_map(|name| Room::of_cluster(name)) {
-                        // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
-                        let _ = self.enter_own(&socket, &room).await;
-                        if by == JoinedBy::Backend {
-                            socket.set_placed(&room);
-                        }
-                    }
-                }
-                id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let names = names.iter().filter_map(|name| Room::of_cluster(name)).collect();
+                self.let_in(namespace, (sockets, names), by, id).await
             }
             Request::Review { id, rooms: names } => {
                 if let Some(room) = names.first().and_then(|name| Room::of_cluster(name)) {
                     let sockets = rooms.sockets_in(room.as_str());
-                    let reply = Some(Reply { fanout: self.clone(), namespace: namespace.clone(), id });
+                    let reply = Some(self.reply_to(namespace, id));
                     self.control(Control::Review { sockets, room, reply }).await;
                 }
                 None
@@ -103,7 +88,7 @@ impl Fanout {
             Request::AckBroadcast { id, broadcast, timeout_ms } => {
                 let sockets = rooms.select(&broadcast.rooms, &broadcast.except);
                 let timeout = Duration::from_millis(timeout_ms.unwrap_or(ACK_MAX_MS).min(ACK_MAX_MS));
-                let reply = Reply { fanout: self.clone(), namespace: namespace.clone(), id };
+                let reply = self.reply_to(namespace, id);
                 self.control(Control::Ask { sockets, body: broadcast.body, timeout, reply }).await;
                 None
             }
@@ -112,6 +97,37 @@ impl Fanout {
             // Who asked waits no longer than it would for a dead node.
             let _ = cluster.publish_plain(&cluster.channels.response(namespace.as_str()), &reply).await;
         }
+    }
+
+    fn reply_to(&self, namespace: &Namespace, id: String) -> Reply {
+        Reply { fanout: self.clone(), namespace: namespace.clone(), id }
+    }
+
+    /// Sockets of this node enter rooms; what is to be answered, unless that is done later.
+    async fn let_in(
+        &self,
+        namespace: &Namespace,
+        (sockets, rooms): (Vec<Arc<LocalSocket>>, Vec<Room>),
+        by: JoinedBy,
+        id: Option<String>,
+    ) -> Option<Vec<u8>> {
+        if by == JoinedBy::AppIfAllowed {
+            let reply = id.map(|id| self.reply_to(namespace, id));
+            if let Some(room) = rooms.into_iter().next() {
+                self.control(Control::Bring { sockets, room, reply }).await;
+            }
+            return None;
+        }
+        for socket in &sockets {
+            for room in &rooms {
+                // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
+                let _ = self.enter_own(socket, room).await;
+                if by == JoinedBy::Backend {
+                    socket.set_placed(room);
+                }
+            }
+        }
+        id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
     }
 
     async fn request(&self, namespace: &Namespace, message: &[u8]) -> Result<(), FanoutError> {
@@ -159,8 +175,10 @@ impl Fanout {
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         let sockets = rooms.select(&of.rooms, &of.except);
-        let (question, reply) = self.ask_here(namespace)?;
-        self.control(Control::Bring { sockets, room: room.clone(), reply: Some(reply) }).await;
+        // Where no question can be put it is done all the same, and nobody knows when.
+        let (question, reply) = self.ask_here(namespace).unzip();
+        self.control(Control::Bring { sockets, room: room.clone(), reply }).await;
+        let question = question.ok_or(FanoutError::TooManyQuestions)?;
         if Self::is_done(question).await { Ok(()) } else { Err(FanoutError::Unavailable) }
     }
 
@@ -201,10 +219,12 @@ impl Fanout {
         // Alone, or cut off: at least the sockets of this node.
         let Some(rooms) = self.rooms_of(namespace) else { return false };
         let sockets = rooms.sockets_in(room.as_str());
-        let Ok((question, reply)) = self.ask_here(namespace) else { return false };
-        let reply = Some(reply).filter(|_| !self.is_clustered());
+        let (question, reply) = self.ask_here(namespace).unzip();
         self.control(Control::Review { sockets, room: room.clone(), reply }).await;
-        !self.is_clustered() && Self::is_done(question).await
+        match question {
+            Some(question) => Self::is_done(question).await,
+            None => false,
+        }
     }
 
     /// A question to every node of ours that listens.
@@ -219,15 +239,13 @@ impl Fanout {
         cluster.questions.open(Asker::Node, self.node().as_str(), nodes).ok_or(FanoutError::TooManyQuestions)
     }
 
-    /// A question to the owner of this node alone.
-    fn ask_here(&self, namespace: &Namespace) -> Result<(Question<'_>, Reply), FanoutError> {
-        let questions = match &self.inner.backplane {
-            Backplane::InProcess { questions, .. } => questions,
-            Backplane::Redis { cluster, .. } => &cluster.questions,
-        };
-        let question = questions.open(Asker::Node, self.node().as_str(), 1).ok_or(FanoutError::TooManyQuestions)?;
-        let id = question.id.clone();
-        Ok((question, Reply { fanout: self.clone(), namespace: namespace.clone(), id }))
+    /// A question to the owner of a node alone; `None` when too many are open, and in a cluster, where answers go through
+    /// Redis.
+    fn ask_here(&self, namespace: &Namespace) -> Option<(Question<'_>, Reply)> {
+        let Backplane::InProcess { questions, .. } = &self.inner.backplane else { return None };
+        let question = questions.open(Asker::Node, self.node().as_str(), 1)?;
+        let reply = self.reply_to(namespace, question.id.clone());
+        Some((question, reply))
     }
 
     async fn is_done(question: Question<'_>) -> bool {

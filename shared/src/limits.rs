@@ -609,7 +609,7 @@ pub const ANNOUNCEMENTS_TOLD_MAX: usize = 16_384;
 pub const ANNOUNCEMENTS_REPEATED_MAX: usize = 32;
 
 /// Milliseconds that the rows of sent announcements wait for a transaction that deletes them along with its own work.
-pub const ANNOUNCEMENTS_WAIT_MS: u64 = 20;
+pub const ANNOUNCEMENTS_WAIT_MS: u64 = 100;
 
 /// Push requests that wait; more are dropped and counted.
 pub const PUSH_QUEUE_MAX: usize = 1_024;

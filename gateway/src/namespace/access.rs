@@ -229,8 +229,7 @@ mod tests {
     }
 
     fn rooms(socket: &Socket) -> Vec<String> {
-        let mut rooms: Vec<_> =
-            socket.local().rooms().iter().map(|room| room.as_str().to_owned()).collect();
+        let mut rooms: Vec<_> = socket.local().rooms().iter().map(|room| room.as_str().to_owned()).collect();
         rooms.sort_unstable();
         rooms
     }

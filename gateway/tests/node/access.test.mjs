@@ -103,6 +103,18 @@ const RELAY = {
     assert.deepEqual(await answered, NOT_ALLOWED);
   },
 
+  'rights that change too often are refused, and stay as they were': async ({ nodes }) => {
+    const room = unique('room');
+    const ann = await member(nodes[0], { rooms: [room], publish: [] });
+    await ask(ann.socket, 'join', { room });
+    const [own, other] = [[room], [room, 'other']].map((rooms) => nodes[0].token({ sub: ann.user, rooms, publish: [] }));
+    let answer;
+    for (let n = 0; n < 2_000 && answer?.success !== false; n += 1) answer = await ask(ann.socket, 'auth:refresh', { token: n % 2 ? own : other });
+    assert.deepEqual(answer, { success: false, error: 'Too many requests' });
+    assert.equal((await ask(ann.socket, 'join', { room })).success, true);
+    assert.deepEqual(removed(ann), []);
+  },
+
   'a token that changes nothing but its end changes no room': async ({ nodes }) => {
     const room = unique('room');
     const ann = await member(nodes[0], { rooms: [room], publish: [] });

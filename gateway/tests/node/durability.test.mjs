@@ -49,6 +49,8 @@ async function killWhileSending({ rounds, env, transport }) {
   let gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0', ...env } });
   const room = unique('durable');
   const acked = [];
+  /** What each user has heard live, over all rounds. */
+  const heard = Array.from({ length: SENDERS }, () => []);
   try {
     for (let round = 0; round < rounds; round += 1) {
       const clients = keeper(gateway);
@@ -60,7 +62,10 @@ async function killWhileSending({ rounds, env, transport }) {
         if (acksOfRound === killAt) killed = gateway.kill();
       };
       const sockets = await Promise.all(Array.from({ length: SENDERS }, (_, at) => clients.connect({ transport, claims: { sub: `sender${at}` } })));
-      for (const socket of sockets) assert.equal((await ask(socket, 'join_room', room)).success, true);
+      for (const [at, socket] of sockets.entries()) {
+        socket.on('new_message', ({ id }) => heard[at].push(id));
+        assert.equal((await ask(socket, 'join_room', room)).success, true);
+      }
       const sending = sockets.map((socket, at) => sendUntilCut(socket, room, `r${round}s${at}`, acked, onAck));
       await within(Promise.all(sending), 30_000, `round ${round}: ${acksOfRound} acks, killed at ${killAt}`);
       await killed;
@@ -81,6 +86,10 @@ async function killWhileSending({ rounds, env, transport }) {
     const lost = acked.filter(({ id }) => !position.has(id));
     assert.deepEqual(lost, [], `${lost.length} of ${acked.length} acknowledged messages are lost`);
     assert.ok(acked.length >= rounds * 40);
+    for (const ids of heard) {
+      assert.ok(ids.length > 0);
+      assert.equal(new Set(ids).size, ids.length, 'no message heard twice');
+    }
     for (const { id, content } of acked) assert.equal(history[position.get(id)].content, content);
     for (let round = 0; round < rounds; round += 1) {
       for (let sender = 0; sender < SENDERS; sender += 1) {

@@ -388,12 +388,7 @@ fn selection(selection: &Selection) -> serde_json::Value {
 /// Sockets enter rooms; with `judged`, those that may be there by the rules of the room's app. Nodes of ours answer with
 /// [`Response::Done`] or [`Response::ClientCount`] when theirs have; others do not.
 #[must_use]
-pub fn encode_join_sockets(
-    (uid, id): (&str, &str),
-    of: &Selection,
-    rooms: &[&str],
-    judged: bool,
-) -> Vec<u8> {
+pub fn encode_join_sockets((uid, id): (&str, &str), of: &Selection, rooms: &[&str], judged: bool) -> Vec<u8> {
     json!({
         "uid": uid, "requestId": id, "type": 2, "opts": selection(of), "rooms": rooms, "judged": judged,
     })

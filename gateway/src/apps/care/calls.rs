@@ -460,7 +460,7 @@ pub(super) async fn ring_all(care: &Arc<Care>) {
     for call in ringing {
         for socket in care.context.fanout.sockets_of(&care.namespace, &call.recipient) {
             let incoming = call.incoming();
-        let packet = socket::encode(&care.namespace, INCOMING, &Announced::new(&call.id, &incoming));
+            let packet = socket::encode(&care.namespace, INCOMING, &Announced::new(&call.id, &incoming));
             let ring = || care.ring_once(&socket, call.began(), packet);
             if records.run(store::while_it_rings(records.pool(), &call.id, ring)).await.is_err() {
                 return;

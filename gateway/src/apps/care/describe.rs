@@ -279,7 +279,9 @@ fn news_of_calls(section: &mut Section) {
             .payload::<Identified<Ended<'_>>>(),
     );
     section.event(
-        Event::to_client("call:missed", "The call was not taken in time.").to(BOTH).payload::<Identified<Missed<'_>>>(),
+        Event::to_client("call:missed", "The call was not taken in time.")
+            .to(BOTH)
+            .payload::<Identified<Missed<'_>>>(),
     );
 }
 

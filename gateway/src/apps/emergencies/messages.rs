@@ -54,8 +54,7 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
         created_at_ms: now_ms(),
     };
     let body = message.shown(&emergency);
-    let announcement =
-        |user: UserId| app.announcement(Audience::User(user), "emergency:message", &body);
+    let announcement = |user: UserId| app.announcement(Audience::User(user), "emergency:message", &body);
     let mut announcements: Vec<Announcement> =
         recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?))).collect();
     announcements.push(announcement(socket.user().clone()).except(socket.id()));

@@ -88,15 +88,22 @@ export function delay(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** An event's arguments without the `eventId` of the first, and that id: it differs in every event. */
+function identified([body, ...rest]) {
+  if (typeof body?.eventId !== 'string') return { args: [body, ...rest] };
+  const { eventId, ...plain } = body;
+  return { args: [plain, ...rest], eventId };
+}
+
 /**
  * Keeps all events of a Socket.IO socket from now on, so that none is missed between two awaits.
- * `take` hands out each event once; `seen` looks without taking.
+ * `take` hands out each event once; `seen` looks without taking. Both without the event's `eventId`.
  */
 export function record(socket) {
   const events = [];
   const waiting = new Set();
   socket.onAny((event, ...args) => {
-    events.push({ event, args });
+    events.push(args.length > 0 ? { event, ...identified(args) } : { event, args });
     for (const wake of [...waiting]) wake();
   });
   const find = (event, filter) => events.findIndex((entry) => entry.event === event && filter(...entry.args));

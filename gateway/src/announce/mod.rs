@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use fanout::{Fanout, FanoutError, Target};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::ids::SocketId;
-use schemars::JsonSchema;
 use shared::limits::{
     ANNOUNCE_AFTER_MS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_REPEATED_MAX, ANNOUNCEMENTS_TOLD_MAX,
     ANNOUNCEMENTS_WAIT_MS, DUE_EVERY_MS, RECORDS_RETRY_MS,
@@ -252,8 +252,7 @@ impl Announcer {
     /// An announcer; [`forget_told`] must be run for it.
     pub(crate) fn new(fanout: Fanout, records: Records) -> Arc<Self> {
         // In a cluster Redis drops repetitions, and there is no need to wait for the records.
-        let limit =
-            if fanout.is_clustered() { ANNOUNCEMENTS_TOLD_MAX } else { ANNOUNCEMENTS_REPEATED_MAX };
+        let limit = if fanout.is_clustered() { ANNOUNCEMENTS_TOLD_MAX } else { ANNOUNCEMENTS_REPEATED_MAX };
         Arc::new(Self {
             fanout,
             records,
