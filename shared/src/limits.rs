@@ -176,7 +176,7 @@ pub const PASSWORD_HASHES_AT_ONCE: usize = 8;
 pub const PASSWORD_HASHES_WAITING: usize = 32;
 
 /// Milliseconds that a login waits until its password can be hashed.
-pub const PASSWORD_HASH_WAIT_MS: u64 = 5_000;
+pub const PASSWORD_HASH_WAIT_MS: u64 = 10_000;
 
 /// Milliseconds without a login after which the memory of a hashing thread is given back.
 pub const PASSWORD_MEMORY_KEPT_MS: u64 = 2_000;

@@ -58,6 +58,8 @@ impl Attempts {
     /// from this address before.
     pub(crate) async fn admit(&self, attempt: &Attempt) -> Result<bool, u64> {
         if self.fanout.is_clustered() {
+            // One who hammers at one e-mail from one place costs Redis nothing.
+            self.ledger.back_off(&attempt.0, now_ms()).map_or(Ok(()), |ms| Err(seconds(ms)))?;
             self.learn(&attempt.0).await;
         }
         self.wait(attempt)?;

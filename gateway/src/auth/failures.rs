@@ -188,6 +188,11 @@ impl Ledger {
         self.state.lock().is_known(who, now)
     }
 
+    /// Milliseconds until the pair may try, for what it failed itself.
+    pub(super) fn back_off(&self, who: &Who, now: u64) -> Option<u64> {
+        self.state.lock().failures.get(&who.pair)?.back_off(now)
+    }
+
     /// Milliseconds until `who` may try; `None` when they may now.
     pub(super) fn wait(&self, who: &Who, now: u64) -> Option<u64> {
         let state = self.state.lock();

@@ -33,8 +33,8 @@ pub(crate) struct Login {
 /// Logins cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
-    #[error("the system gives no randomness: {0}")]
-    Randomness(argon2::password_hash::Error),
+    #[error("cannot hash passwords: {0}")]
+    Hash(#[from] argon2::password_hash::Error),
     #[error("cannot start the threads that hash passwords: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -96,14 +96,14 @@ pub(super) fn describe(section: &mut Section) {
 
 impl Login {
     /// # Errors
-    /// When the system has no randomness or no threads.
+    /// When no password can be hashed, or the system gives no threads.
     pub(crate) fn new(context: Context) -> Result<Self, LoginError> {
         // Without a key to sign with nobody logs in, and no thread is needed.
         let hashers = if context.tokens.can_sign() { password::hashers()? } else { Vec::new() };
         Ok(Self {
             attempts: Arc::new(Attempts::new(context.fanout.clone())),
             turns: Turns::new(hashers, PASSWORD_HASHES_WAITING),
-            decoy: password::hash("decoy").map_err(LoginError::Randomness)?.into(),
+            decoy: password::hash("decoy")?.into(),
             context,
         })
     }

@@ -325,7 +325,7 @@ describe('failed logins on many nodes', () => {
     const keys = await client.keys('muster:live:login:*');
     assert.ok(keys.length > 0);
     for (const key of keys) {
-      assert.doesNotMatch(`${key} ${await client.get(key)}`, /example|203|198/);
+      assert.doesNotMatch(`${key} ${await client.get(key)}`, /example|203\.0|198\.51/);
       const ms = await client.pTTL(key);
       assert.ok(ms > 0 && (key.includes(':from:') || ms <= 60_000), `${key} is kept for ${ms} ms`);
     }

@@ -63,7 +63,7 @@ describe('a flood of logins', () => {
       return all;
     });
     const count = (status) => answers.filter((answer) => answer.status === status).length;
-    assert.ok(count(401) >= 32 && count(429) >= 1 && count(401) + count(429) === 128, answers.map(({ status }) => status).join(' '));
+    assert.ok(count(401) >= 10 && count(429) >= 1 && count(401) + count(429) === 128, answers.map(({ status }) => status).join(' '));
     for (const answer of answers.filter(({ status }) => status === 429)) {
       assert.deepEqual(JSON.parse(answer.body), { success: false, error: 'Too many logins, try again' });
       assert.match(answer.headers['retry-after'], /^[1-5]$/);
