@@ -141,11 +141,11 @@ pub const RECORDS_RETRY_MS: u64 = 500;
 pub const RECORDS_CONNECTIONS: u32 = 8;
 
 /// Failed logins a minute for one e-mail, from one address, or of one pair of both, before 429 (contract,
-/// Identity). A pair that has logged in before is asked for its own failures alone; see the README, "Logging in".
+/// Identity). A pair that has logged in before waits only for its own failures; see the README, "Logging in".
 pub const LOGIN_FAILURES_PER_MINUTE: usize = 5;
 
-/// Failed logins a minute for one e-mail or from one address before pairs that have logged in before are refused
-/// too, if they have failed themselves.
+/// Failed logins a minute for one e-mail or from one address before even pairs that have logged in before are
+/// refused, if they have failed themselves.
 pub const LOGIN_FAILURES_OF_ALL: usize = 50;
 
 /// Seconds that a pair of e-mail and address waits when it has used up its failures; twice as long after each
@@ -155,7 +155,7 @@ pub const LOGIN_BACK_OFF_S: u64 = 60;
 /// The most seconds that a pair of e-mail and address waits for its next try.
 pub const LOGIN_BACK_OFF_MAX_S: u64 = 900;
 
-/// Seconds without a failure after which a pair that was made to wait begins anew.
+/// Seconds without a failure after which a pair's waiting time starts again at [`LOGIN_BACK_OFF_S`].
 pub const LOGIN_BACK_OFF_KEPT_S: u64 = 1_800;
 
 /// Addresses from which an e-mail has logged in that are remembered; the latest.
@@ -165,7 +165,7 @@ pub const LOGIN_PLACES_MAX: usize = 16;
 pub const LOGIN_PLACE_KEPT_DAYS: u64 = 30;
 
 /// E-mails, addresses and pairs of both whose failed logins a node remembers at once, and e-mails whose addresses
-/// it remembers; past it older ones go.
+/// it remembers; past it some are forgotten.
 pub const LOGIN_KEYS_MAX: usize = 100_000;
 
 /// The most passwords that a node hashes at once: one less than there are cores, and no more than this. Each takes

@@ -1,8 +1,8 @@
 //! Passwords (argon2id with the library's recommended cost), and the threads that hash them.
 //!
-//! A hash takes 19 MiB and tens of milliseconds of a core, and anybody may ask for one. So there are as many
-//! threads for it as there are cores less one ([`hashers`]), each with memory of its own that it uses again
-//! and gives back when it has nothing to do, and with a lower priority than the threads that serve clients.
+//! A hash takes 19 MiB and tens of milliseconds of a core, and any client can cause one. So there are as many
+//! threads for it as there are cores less one ([`hashers`]). Each reuses its memory and frees it when it is idle, and
+//! has a lower priority than the threads that serve clients.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 /// The text to store for a password.
 ///
 /// # Errors
-/// What the library says of its own defaults: none are known.
+/// The library's; none are known with its default parameters.
 pub(crate) fn hash(password: &str) -> Result<String, Error> {
     let (argon2, salt) = (Argon2::default(), Salt::new(&rand::random::<[u8; RECOMMENDED_SALT_LEN]>())?);
     let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
@@ -39,9 +39,9 @@ pub(crate) fn hash(password: &str) -> Result<String, Error> {
 struct Memory(Vec<Block>);
 
 impl Memory {
-    /// What is more than 32 MiB is mapped by glibc's allocator on its own, and given back when it is freed. A piece of
-    /// 19 MiB is so only once: from then on the allocator keeps such pieces, and since it does not find them again
-    /// for aligned memory, each hash makes the process larger by one. Pages that are not written take no memory.
+    /// glibc's allocator maps every allocation above 32 MiB separately and unmaps it when it is freed. It does so only
+    /// once with 19 MiB: then it raises its threshold, keeps freed blocks of that size, and does not reuse them for
+    /// aligned allocations, so that each hash made the process 19 MiB larger. Unwritten pages take no memory.
     const BLOCKS_MIN: usize = 33 * 1_024;
 
     fn blocks(&mut self, count: usize) -> &mut [Block] {
@@ -117,7 +117,7 @@ fn work(todo: &Receiver<Job>) {
         };
         match next {
             Ok(Job { password, stored, done }) => {
-                // A panic of the library must not cost the node its logins: the asker finds the answer missing.
+                // A panic of the library must not end the thread: the caller sees that the answer is missing.
                 if let Ok(same) = catch_unwind(AssertUnwindSafe(|| matches(&password, &stored, &mut memory)))
                 {
                     let _ = done.send(same);

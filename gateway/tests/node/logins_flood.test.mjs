@@ -1,4 +1,4 @@
-// Many logins at once: what they cost the node, and who is kept out.
+// Many logins at once: what they cost the node, and that known users still get in.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -44,7 +44,7 @@ describe('a flood of logins', () => {
   });
   const workers = async () => (await gateway.metrics()).get('muster_workers');
 
-  test('takes memory for a few hashes, a place in a short line, and nothing of others', { timeout: 60_000 }, async (t) => {
+  test('takes memory for a few hashes and places in a short queue, and disturbs no other client', { timeout: 60_000 }, async (t) => {
     const refused = await meter(gateway, 'muster_rate_limited_total', 'limit="password_hashes"');
     const socket = await clients.connect({ namespace: '/relay', claims: EVERYTHING });
     let acks = 0;
@@ -72,7 +72,7 @@ describe('a flood of logins', () => {
     t.diagnostic(`${count(401)} tried, ${count(429)} refused, ${acks} acks of an honest client meanwhile`);
   });
 
-  test('keeps out nobody who has logged in from there before', { timeout: 60_000 }, async () => {
+  test('does not keep out an e-mail that has logged in from its address before', { timeout: 60_000 }, async () => {
     assert.equal((await login('203.0.113.1', 'ann@example.com', PASSWORD)).status, 200);
     let over = false;
     let sent = 0;
@@ -84,7 +84,7 @@ describe('a flood of logins', () => {
     });
     try {
       const waiting = await meter(gateway, 'muster_logins_waiting');
-      await eventually(async () => (await waiting.total()) >= 16, { timeout: 10_000, what: 'the line to be long' });
+      await eventually(async () => (await waiting.total()) >= 16, { timeout: 10_000, what: 'the queue to be long' });
       for (let at = 0; at < 5; at += 1) {
         const answer = await login('203.0.113.1', 'ann@example.com', PASSWORD);
         assert.equal(answer.status, 200, `login ${at} beside ${sent} others: ${answer.body}`);
@@ -95,7 +95,7 @@ describe('a flood of logins', () => {
     }
   });
 
-  test('costs nothing for who has gone away before their turn', { timeout: 60_000 }, async () => {
+  test('costs nothing for clients that disconnect before their turn', { timeout: 60_000 }, async () => {
     const waiting = await meter(gateway, 'muster_logins_waiting');
     assert.equal(waiting.start, 0);
     const cost = async (body) => {
