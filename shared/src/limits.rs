@@ -181,8 +181,8 @@ pub const PASSWORD_HASH_WAIT_MS: u64 = 10_000;
 /// Milliseconds without a login after which the memory of a hashing thread is given back.
 pub const PASSWORD_MEMORY_KEPT_MS: u64 = 2_000;
 
-/// Nice value of the threads that hash passwords: about a tenth of a core where clients keep all cores busy.
-pub const PASSWORD_HASH_NICENESS: i32 = 10;
+/// Nice value of the threads that hash passwords: where clients keep a core busy, they get about a quarter of it.
+pub const PASSWORD_HASH_NICENESS: i32 = 5;
 
 /// Logins and handshakes in a row that were forwarded by a peer that is no trusted proxy, after which the node warns
 /// that `TRUSTED_PROXIES` lacks one.
