@@ -92,7 +92,7 @@ fn element(text: &str) -> (Option<IpAddr>, Option<&str>) {
 }
 
 /// A `name=value` at the start of a text, with the separator behind it and what follows that. `None` where a
-/// quotation does not end, so that nothing behind it can be told apart.
+/// quoted string does not end.
 type Pair<'a> = (&'a str, Option<String>, Option<(char, &'a str)>);
 
 fn pair(text: &str) -> Option<Pair<'_>> {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_believes_a_peer_that_is_not_trusted() {
+    fn a_peer_that_is_not_trusted_is_the_client() {
         assert_eq!(client("192.0.2.1", &["198.51.100.7"], &["for=198.51.100.7"]), "192.0.2.1");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"], &[]), "198.51.100.7");
     }

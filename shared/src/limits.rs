@@ -290,11 +290,11 @@ pub const RECORDS_MIGRATE_MS: u64 = 600_000;
 pub const RECORDS_CONNECTIONS: u32 = 8;
 
 /// Failed logins a minute for one e-mail, from one address, or of one pair of both, before 429 (contract,
-/// Identity). A pair that has logged in before is asked for its own failures alone; see the README, "Logging in".
+/// Identity). A pair that has logged in before waits only for its own failures; see the README, "Logging in".
 pub const LOGIN_FAILURES_PER_MINUTE: usize = 5;
 
-/// Failed logins a minute for one e-mail or from one address before pairs that have logged in before are refused
-/// too, if they have failed themselves.
+/// Failed logins a minute for one e-mail or from one address before even pairs that have logged in before are
+/// refused, if they have failed themselves.
 pub const LOGIN_FAILURES_OF_ALL: usize = 50;
 
 /// Seconds that a pair of e-mail and address waits when it has used up its failures; twice as long after each
@@ -304,7 +304,7 @@ pub const LOGIN_BACK_OFF_S: u64 = 60;
 /// The most seconds that a pair of e-mail and address waits for its next try.
 pub const LOGIN_BACK_OFF_MAX_S: u64 = 900;
 
-/// Seconds without a failure after which a pair that was made to wait begins anew.
+/// Seconds without a failure after which a pair's waiting time starts again at [`LOGIN_BACK_OFF_S`].
 pub const LOGIN_BACK_OFF_KEPT_S: u64 = 1_800;
 
 /// Addresses from which an e-mail has logged in that are remembered; the latest.
@@ -314,7 +314,7 @@ pub const LOGIN_PLACES_MAX: usize = 16;
 pub const LOGIN_PLACE_KEPT_DAYS: u64 = 30;
 
 /// E-mails, addresses and pairs of both whose failed logins a node remembers at once, and e-mails whose addresses
-/// it remembers; past it older ones go.
+/// it remembers; past it some are forgotten.
 pub const LOGIN_KEYS_MAX: usize = 100_000;
 
 /// The most passwords that a node hashes at once: one less than there are cores, and no more than this. Each takes
@@ -325,13 +325,13 @@ pub const PASSWORD_HASHES_AT_ONCE: usize = 8;
 pub const PASSWORD_HASHES_WAITING: usize = 32;
 
 /// Milliseconds that a login waits until its password can be hashed.
-pub const PASSWORD_HASH_WAIT_MS: u64 = 5_000;
+pub const PASSWORD_HASH_WAIT_MS: u64 = 10_000;
 
 /// Milliseconds without a login after which the memory of a hashing thread is given back.
 pub const PASSWORD_MEMORY_KEPT_MS: u64 = 2_000;
 
-/// Nice value of the threads that hash passwords: about a tenth of a core where clients keep all cores busy.
-pub const PASSWORD_HASH_NICENESS: i32 = 10;
+/// Nice value of the threads that hash passwords: where clients keep a core busy, they get about a quarter of it.
+pub const PASSWORD_HASH_NICENESS: i32 = 5;
 
 /// Logins and handshakes in a row that were forwarded by a peer that is no trusted proxy, after which the node warns
 /// that `TRUSTED_PROXIES` lacks one.

@@ -1,9 +1,8 @@
 //! Failed and good logins, counted on all nodes together.
 //!
-//! Each node remembers what it has seen ([`Ledger`]) and judges by that. In a cluster it first takes in what the
-//! others know, and gives what it has seen to them: small values in the live state that are changed by comparing
-//! and swapping. While Redis is away each node counts for itself, so that guessing is bounded by the number of
-//! nodes, and nobody is kept out.
+//! Each node keeps its own counts ([`Ledger`]) and decides by them. In a cluster it first reads the counts of the other
+//! nodes, and shares its own: small values in the live state, changed by compare and swap. While Redis is away each
+//! node counts for itself, so guesses are still bounded, by the limit times the number of nodes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -58,6 +57,8 @@ impl Attempts {
     /// from this address before.
     pub(crate) async fn admit(&self, attempt: &Attempt) -> Result<bool, u64> {
         if self.fanout.is_clustered() {
+            // Repeated guesses at one e-mail from one address cost Redis nothing.
+            self.ledger.back_off(&attempt.0, now_ms()).map_or(Ok(()), |ms| Err(seconds(ms)))?;
             self.learn(&attempt.0).await;
         }
         self.wait(attempt)?;
@@ -92,7 +93,7 @@ impl Attempts {
         };
         let kept = Duration::from_millis(kept_ms);
         if let Err(error) = self.fanout.live().update(&failures_of(key), kept, add).await {
-            tracing::debug!(%error, "a failed login is counted on this node alone");
+            tracing::debug!(%error, "a failed login is counted on this node only");
         }
     }
 
@@ -119,11 +120,11 @@ impl Attempts {
         let (added, cleared) =
             tokio::join!(live.update(&places, kept, add), live.update(&pair, kept, |_| None));
         if let Some(error) = added.err().or(cleared.err()) {
-            tracing::debug!(%error, "a login is known to this node alone");
+            tracing::debug!(%error, "a login is known on this node only");
         }
     }
 
-    /// Takes in what the other nodes know.
+    /// Reads what the other nodes know.
     async fn learn(&self, who: &Who) {
         let keys = [who.pair, who.email, who.address];
         let mut names: Vec<String> = keys.iter().map(|key| failures_of(*key)).collect();
@@ -131,7 +132,7 @@ impl Attempts {
         let mut values = match self.fanout.live().get(&names).await {
             Ok(values) => values,
             Err(error) => {
-                tracing::debug!(%error, "failed logins are judged by what this node knows");
+                tracing::debug!(%error, "failed logins of other nodes are not known");
                 return;
             }
         };

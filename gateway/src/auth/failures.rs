@@ -1,15 +1,14 @@
-//! What failed logins are remembered as, and when they make somebody wait. Values and functions; [`super::attempts`]
+//! The counts of failed logins, and the rule that decides who has to wait. Values and functions; [`super::attempts`]
 //! shares them between nodes.
 //!
 //! The rule (README, "Logging in"). Failures count for the e-mail, for the address and for the pair of both.
 //!
-//! - A pair that has not logged in lately waits when its e-mail or its address has failed five times within a
-//!   minute, whoever failed.
-//! - A pair that has logged in within 30 days waits for its own failures alone, so nobody can lock it out from
-//!   elsewhere, nor from behind the same address. Only when its e-mail or address has failed fifty times within a
-//!   minute does a pair wait that has failed itself in that minute.
-//! - A pair that has failed five times within a minute waits for a minute, and twice as long after each further
-//!   failure, up to 15 minutes. So one who goes on guessing soon leaves the e-mail's and the address' five to others.
+//! - An unknown pair waits if its e-mail or its address has five failures within a minute, from any client.
+//! - A known pair has logged in within 30 days. It waits only for its own failures, so that no other client can lock
+//!   it out. If its e-mail or address has fifty failures within a minute, a known pair that has failed itself in that
+//!   minute waits too.
+//! - A pair with five failures within a minute waits for a minute, and twice as long after each further failure, up to
+//!   15 minutes. So an attacker who keeps guessing soon stops using up the e-mail's five failures a minute.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,7 +27,7 @@ const BACK_OFF_MAX_MS: u64 = LOGIN_BACK_OFF_MAX_S * 1_000;
 pub(super) const BACK_OFF_KEPT_MS: u64 = LOGIN_BACK_OFF_KEPT_S * 1_000;
 const DAY_MS: u64 = 86_400_000;
 
-/// Part of a digest: of an e-mail, an address, or both. Neither stands in Redis or in a long-lived map.
+/// Part of a digest of an e-mail, an address, or both. Neither is stored as plain text.
 pub(super) type Key = u128;
 
 /// When something failed lately: milliseconds since the epoch, in order.
@@ -60,8 +59,7 @@ impl History {
         self.tidy();
     }
 
-    /// Takes in what other nodes have noted: the longer of two histories of one key has all of the shorter, unless the
-    /// nodes were cut off from each other.
+    /// Adds the failures that other nodes have counted and this one has not.
     fn learn(&mut self, other: &Self) {
         self.0.extend(other.0.iter().filter(|at| !self.0.contains(at)).copied().collect::<Vec<_>>());
         self.tidy();
@@ -73,8 +71,8 @@ impl History {
         (oldest + WINDOW_MS).checked_sub(now).filter(|wait| *wait > 0)
     }
 
-    /// How often the pair has been made to wait: once for five failures within a minute, and once for each later one. Half
-    /// an hour without a failure begins anew.
+    /// How often the pair had to wait: once for five failures within a minute, and once for each later failure. Half an hour
+    /// without a failure resets it.
     fn strikes(&self) -> u32 {
         let mut strikes: u32 = 0;
         let mut since = 0;
@@ -163,7 +161,7 @@ pub(super) struct Who {
     pub(super) pair: Key,
 }
 
-/// What a node knows of failed and good logins, a bounded number of each.
+/// What a node knows of failed and successful logins, a bounded number of each.
 #[derive(Debug)]
 pub(super) struct Ledger {
     max_keys: usize,
@@ -174,7 +172,7 @@ pub(super) struct Ledger {
 struct State {
     failures: HashMap<Key, History>,
     places: HashMap<Key, Places>,
-    /// When what is over is thrown away next.
+    /// When expired entries were last removed.
     tidied_at: u64,
 }
 
@@ -186,6 +184,11 @@ impl Ledger {
     /// Whether the pair has logged in lately.
     pub(super) fn is_known(&self, who: &Who, now: u64) -> bool {
         self.state.lock().is_known(who, now)
+    }
+
+    /// Milliseconds until the pair may try, for what it failed itself.
+    pub(super) fn back_off(&self, who: &Who, now: u64) -> Option<u64> {
+        self.state.lock().failures.get(&who.pair)?.back_off(now)
     }
 
     /// Milliseconds until `who` may try; `None` when they may now.
@@ -214,7 +217,7 @@ impl Ledger {
         state.failures.get(&who.pair).map_or(WINDOW_MS, History::kept_ms)
     }
 
-    /// Notes a login: what the pair failed before is forgotten, what the e-mail and the address did is not.
+    /// Notes a successful login. The pair's failures are forgotten; those of the e-mail and the address still count.
     pub(super) fn succeeded(&self, who: &Who, now: u64) {
         let mut state = self.state.lock();
         state.make_room(self.max_keys, now);
@@ -222,7 +225,7 @@ impl Ledger {
         state.places.entry(who.email).or_default().note(who.address, now);
     }
 
-    /// Takes in what other nodes know of a key.
+    /// Adds what other nodes know of a key.
     pub(super) fn learn_failures(&self, key: Key, history: &History, now: u64) {
         let mut state = self.state.lock();
         state.make_room(self.max_keys, now);
@@ -234,7 +237,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in from where an e-mail has logged in at other nodes.
+    /// Adds the addresses from which an e-mail has logged in on other nodes.
     pub(super) fn learn_places(&self, email: Key, places: &Places, now: u64) {
         let mut state = self.state.lock();
         state.make_room(self.max_keys, now);
@@ -247,7 +250,7 @@ impl State {
         self.places.get(&who.email).is_some_and(|places| places.has(who.address, now))
     }
 
-    /// Throws away what is over, once a minute; and any others, should there be too many.
+    /// Removes expired entries once a minute, and arbitrary ones if there are too many.
     fn make_room(&mut self, max: usize, now: u64) {
         if now.abs_diff(self.tidied_at) >= WINDOW_MS {
             self.failures.retain(|_, history| !history.is_over(now));
@@ -349,7 +352,7 @@ mod tests {
             ledger.failed(&guesser, now);
         }
         assert_eq!(waits, [60, 120, 240, 480, 900, 900]);
-        // Half an hour of quiet, and it begins anew.
+        // Half an hour without a failure resets it.
         now += BACK_OFF_KEPT_MS;
         ledger.failed(&guesser, now);
         assert_eq!(ledger.wait(&guesser, now), None);

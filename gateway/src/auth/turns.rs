@@ -1,9 +1,9 @@
-//! Who may have a password hashed next.
+//! The queue before the threads that hash passwords.
 //!
-//! A few hash at once and a few more wait; who comes then is refused. A stranger can ask as often as anybody,
-//! so the line is a fair one: addresses take turns, and when it is full, the address with the most places gives
-//! one up to an address with fewer. Pairs of e-mail and address that have logged in before have a line of their
-//! own, which gets every second turn at least.
+//! A few passwords are hashed at once and a few more wait; further ones are refused. Strangers can send as many logins
+//! as they like, so the queue is fair: addresses take turns, and when it is full, the address with the most places
+//! loses one to an address with fewer. Known pairs (the e-mail has logged in from this address before) get at least
+//! every second turn.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::metrics;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Busy;
 
-/// The hashers and the line before them. Cheap to clone.
+/// The hashers and the queue before them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Turns(Arc<Shared>);
 
@@ -39,7 +39,7 @@ struct State {
     waiting: Vec<Waiting>,
     /// Whose turn it was last.
     last: Option<IpAddr>,
-    /// Whether the line of known pairs goes first this time.
+    /// Whether known pairs go first this time.
     known_first: bool,
 }
 
@@ -72,7 +72,7 @@ impl Drop for Turn {
     }
 }
 
-/// A place in the line, given up when whoever has it goes away.
+/// A place in the queue, freed when the client disconnects.
 struct Place<'a> {
     turns: &'a Shared,
     ready: oneshot::Receiver<Turn>,
@@ -86,14 +86,14 @@ impl Drop for Place<'_> {
 }
 
 impl Turns {
-    /// A line of `max_waiting` places before some hashers.
+    /// A queue of `max_waiting` places before some hashers.
     pub(crate) fn new(hashers: Vec<Hasher>, max_waiting: usize) -> Self {
         let state = State { free: hashers, waiting: Vec::new(), last: None, known_first: true };
         Self(Arc::new(Shared { max_waiting, state: Mutex::new(state) }))
     }
 
-    /// Waits for a hasher. `is_known`: the e-mail has logged in from this address before. Whoever drops the future
-    /// has left the line.
+    /// Waits for a hasher. `is_known`: the e-mail has logged in from this address before. Dropping the future leaves
+    /// the queue.
     ///
     /// # Errors
     /// [`Busy`], at once or after [`PASSWORD_HASH_WAIT_MS`].
@@ -126,7 +126,7 @@ impl Shared {
             return;
         };
         drop(state);
-        // Whoever went away meanwhile gives the turn back, which passes it on.
+        // If the client has just disconnected, the turn is dropped and goes to the next.
         let _ = next.ready.send(Turn { hasher: Some(hasher), turns: Arc::clone(turns) });
     }
 }
@@ -153,8 +153,8 @@ impl State {
         Ok(())
     }
 
-    /// Who gives up a place: the latest of the address with the most, unless that would be no fairer. Strangers
-    /// give way to known pairs, never the other way.
+    /// The one to be removed for a newcomer: the latest of the address with the most places, if the newcomer's address has
+    /// fewer. Known pairs displace unknown ones, never the reverse.
     fn victim(&self, newcomer: &Waiting) -> Option<usize> {
         let has_strangers = self.waiting.iter().any(|waiting| !waiting.is_known);
         let is_known = newcomer.is_known && !has_strangers;
@@ -168,7 +168,7 @@ impl State {
         (gives_way || most > places(newcomer.address) + 1).then_some(victim)
     }
 
-    /// Takes whoever is next out of the line.
+    /// Removes the next one from the queue.
     fn next(&mut self) -> Option<Waiting> {
         self.waiting.retain(|waiting| !waiting.ready.is_closed());
         let prefers = self.known_first;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_gone_away_holds_no_place() {
+    async fn a_client_that_disconnects_frees_its_place() {
         let turns = turns(1);
         let busy = turns.turn(address(1), false).await.unwrap();
         let mut first = Box::pin(turns.turn(address(2), false));
@@ -225,21 +225,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_that_nobody_takes_goes_to_the_next() {
+    async fn a_turn_that_is_not_taken_goes_to_the_next() {
         let turns = turns(4);
         let busy = turns.turn(address(1), false).await.unwrap();
         let mut gone = Box::pin(turns.turn(address(2), false));
         assert!(gone.as_mut().now_or_never().is_none());
         let mut next = pin!(turns.turn(address(3), false));
         assert!(next.as_mut().now_or_never().is_none());
-        // Its turn has come, and it goes without having seen it.
+        // It gets the turn and is dropped before it has seen it.
         drop(busy);
         drop(gone);
         assert!(next.now_or_never().unwrap().is_ok());
     }
 
     #[tokio::test]
-    async fn one_address_cannot_fill_the_line() {
+    async fn one_address_cannot_fill_the_queue() {
         let turns = turns(3);
         let busy = turns.turn(address(1), false).await.unwrap();
         let mut many: Vec<_> = (0..3).map(|_| Box::pin(turns.turn(address(1), false))).collect();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn known_pairs_are_not_kept_out_by_strangers() {
+    async fn known_pairs_displace_unknown_ones() {
         let turns = turns(2);
         let busy = turns.turn(address(1), false).await.unwrap();
         let mut strangers: Vec<_> = (2..4).map(|n| Box::pin(turns.turn(address(n), false))).collect();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn a_wait_ends() {
         let turns = turns(2);
         let _busy = turns.turn(address(1), false).await.unwrap();
         assert_eq!(turns.turn(address(2), false).await.unwrap_err(), Busy);

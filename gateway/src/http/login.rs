@@ -20,7 +20,7 @@ use crate::records::users::{self, User};
 /// Where it is.
 pub(super) const PATH: &str = "/api/v1/auth/login";
 
-/// The desk where people log in. Cheap to clone.
+/// The login endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Login {
     context: Context,
@@ -33,8 +33,8 @@ pub(crate) struct Login {
 /// Logins cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
-    #[error("the system gives no randomness: {0}")]
-    Randomness(argon2::password_hash::Error),
+    #[error("cannot hash passwords: {0}")]
+    Hash(#[from] argon2::password_hash::Error),
     #[error("cannot start the threads that hash passwords: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -96,20 +96,20 @@ pub(super) fn describe(section: &mut Section) {
 
 impl Login {
     /// # Errors
-    /// When the system has no randomness or no threads.
+    /// When no password can be hashed, or the system gives no threads.
     pub(crate) fn new(context: Context) -> Result<Self, LoginError> {
-        // Without a key to sign with nobody logs in, and no thread is needed.
+        // Without a key to sign with there are no logins, and no threads are needed.
         let hashers = if context.tokens.can_sign() { password::hashers()? } else { Vec::new() };
         Ok(Self {
             attempts: Arc::new(Attempts::new(context.fanout.clone())),
             turns: Turns::new(hashers, PASSWORD_HASHES_WAITING),
-            decoy: password::hash("decoy").map_err(LoginError::Randomness)?.into(),
+            decoy: password::hash("decoy")?.into(),
             context,
         })
     }
 
-    /// Exchanges credentials for a token. Dropped while it waits for its turn it has cost nothing; from then on it
-    /// runs to its end, so that going away hides no failure.
+    /// Exchanges credentials for a token. Dropping the future while it waits for its turn cancels it. After that it runs to
+    /// its end, so that a client cannot hide a failure by disconnecting.
     ///
     /// # Errors
     /// 400, 401, 404 where the node cannot sign, 429 after too many failures ([`Attempts`]) or while too many others
@@ -137,8 +137,8 @@ impl Login {
         let is_known = self.attempts.admit(&attempt).await.map_err(failed_too_often)?;
         let turn = self.turns.turn(address, is_known).await.map_err(|Busy| too_many_at_once())?;
         let this = self.clone();
-        let story = async move { this.compare(turn, attempt, (&email, password)).await };
-        self.context.to_the_end(story).await
+        let comparison = async move { this.compare(turn, attempt, (&email, password)).await };
+        self.context.to_the_end(comparison).await
     }
 
     async fn compare(
@@ -147,7 +147,7 @@ impl Login {
         attempt: Attempt,
         (email, password): (&str, String),
     ) -> Result<LoggedIn, AppError> {
-        // While this one waited for its turn, others may have failed.
+        // Others may have failed while this one waited.
         self.attempts.wait(&attempt).map_err(failed_too_often)?;
         let user = users::find(&self.context.records, email).await?;
         let stored: Arc<str> =
@@ -160,7 +160,7 @@ impl Login {
             shared.await;
             self.token(user)
         } else {
-            // Counted here before the next one has its turn.
+            // Counted on this node before the next one gets its turn.
             let shared = self.attempts.failed(&attempt);
             drop(turn);
             shared.await;

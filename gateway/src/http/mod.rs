@@ -93,7 +93,7 @@ pub(crate) fn public_router(site: Site) -> Router {
         .route("/console/{file}", get(assets::console))
         .route("/favicon.ico", get(assets::favicon))
         .route("/socket.io/{file}", get(assets::client))
-        .route(login::PATH, post(log_in))
+        .route("/api/v1/auth/login", post(log_in))
         .merge(sos::routes())
         .merge(emergencies::routes())
         .merge(docs::routes())

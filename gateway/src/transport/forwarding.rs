@@ -1,16 +1,15 @@
-//! Whether a proxy is in front that nobody named in `TRUSTED_PROXIES`.
+//! Detects a proxy that `TRUSTED_PROXIES` does not name.
 //!
-//! Behind such a proxy all clients have the proxy's address, so that the limits for each address, and the
-//! failed logins of one client, meet all of them. It shows in requests that carry a forwarding header from a
-//! peer that is not trusted. A single client can write such a header itself; only where many in a row come so
-//! is it the proxy.
+//! Behind such a proxy all clients have the proxy's address, so that limits for each address and the failed logins
+//! of one client affect all of them. The evidence is a forwarding header from a peer that is not trusted. A client can
+//! write such a header itself, so only many such requests in a row count.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use shared::limits::UNTRUSTED_FORWARDED_MIN;
 
-/// How the last logins and handshakes came.
+/// How the latest logins and handshakes arrived.
 #[derive(Debug, Default)]
 pub(super) struct Forwarding {
     /// How many in a row were forwarded by a peer that is not trusted.
@@ -40,7 +39,7 @@ impl Forwarding {
         }
     }
 
-    /// Whether all of the last ones came through a proxy that is not trusted.
+    /// Whether all of the latest ones came through a proxy that is not trusted.
     pub(super) fn is_untrusted(&self) -> bool {
         self.in_a_row.load(Ordering::Relaxed) >= UNTRUSTED_FORWARDED_MIN
     }

@@ -160,7 +160,7 @@ impl Gate {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
-    /// Notes a login or a handshake: whether proxies are in front that are not trusted shows in who forwards them.
+    /// Notes how a login or a handshake arrived, to detect proxies that are not trusted.
     pub(crate) fn note_forwarding(&self, peer: IpAddr, headers: &HeaderMap) {
         let is_forwarded = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
         let peer = peer.to_canonical();
@@ -289,8 +289,8 @@ mod tests {
         };
         assert!(!note("10.0.0.1", &forwarded, 2 * UNTRUSTED_FORWARDED_MIN));
         assert!(!note("192.0.2.1", &forwarded, UNTRUSTED_FORWARDED_MIN - 1));
-        assert!(note("192.0.2.2", &forwarded, 1), "two balancers are as good as one");
-        assert!(!note("192.0.2.1", &plain, 1), "who comes directly is told apart");
+        assert!(note("192.0.2.2", &forwarded, 1), "two balancers count together");
+        assert!(!note("192.0.2.1", &plain, 1), "a direct client resets it");
         assert!(note("192.0.2.1", &forwarded, UNTRUSTED_FORWARDED_MIN));
     }
 }

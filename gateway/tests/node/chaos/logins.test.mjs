@@ -1,4 +1,4 @@
-// Logins of strangers at once and for long, on one core: what they take of its memory, when that comes back, and how long an
+// Logins of strangers for some time, on one core: how much memory they take, whether it is given back, and how long an
 // honest client waits for its acks meanwhile. `make chaos`.
 
 import assert from 'node:assert/strict';
@@ -61,7 +61,7 @@ test(`${AT_ONCE} logins at once from as many addresses, for ${SECONDS} s`, { tim
           timeout: 60_000,
         });
         statuses[status] = (statuses[status] ?? 0) + 1;
-        // Whoever is refused comes again when it was told to, or sooner.
+        // Sooner than `Retry-After` says.
         if (status === 429) await delay(100);
       }
     });
@@ -70,7 +70,7 @@ test(`${AT_ONCE} logins at once from as many addresses, for ${SECONDS} s`, { tim
     const end = resident(gateway.pid);
     const after = [];
     for (const pause of [5_000, 55_000]) {
-      // Nothing tells that memory has come back.
+      // No event says that memory was given back.
       await delay(pause);
       after.push(resident(gateway.pid));
     }
@@ -80,7 +80,8 @@ test(`${AT_ONCE} logins at once from as many addresses, for ${SECONDS} s`, { tim
     t.diagnostic(`resident: ${mib(before)} before, ${mib(most)} at most, ${mib(end)} at its end, ${mib(after[0])} 5 s and ${mib(after[1])} 60 s later`);
     assert.ok(most - before <= 64 * MIB, `it grew by ${mib(most - before)}`);
     assert.ok(after[1] - before <= 16 * MIB, `${mib(after[1] - before)} did not come back within a minute`);
-    assert.ok(at(loaded, 0.99) <= 100, `acks took ${shown(loaded)}`);
+    // On a machine that is busy with other things, acks take their time without a flood, too.
+    assert.ok(at(loaded, 0.99) <= Math.max(100, 10 * at(unloaded, 0.99)), `acks took ${shown(loaded)}`);
     gateway.assertQuiet();
   } finally {
     clients.closeAll();
