@@ -138,7 +138,7 @@ impl Cluster {
     ) -> (Self, mpsc::Receiver<Exchange>) {
         let link = Link::new(options.redis);
         let channels = Channels::new(&options.channel_prefix);
-        let commands = Arc::new(Commands::new(link.clone(), Arc::clone(&stats)));
+        let commands = Arc::new(Commands::new(link.clone(), &options.key_prefix, Arc::clone(&stats)));
         let mut standing = Vec::new();
         let mut patterns = Vec::new();
         for namespace in namespaces.keys().map(Namespace::as_str) {

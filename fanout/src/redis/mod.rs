@@ -7,6 +7,7 @@
 mod commands;
 mod link;
 mod posts;
+mod process;
 mod script;
 mod subscriber;
 
