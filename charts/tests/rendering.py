@@ -49,15 +49,15 @@ def _mapping(loader, node):
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def rendered(values, release=RELEASE):
+def rendered(values, release=RELEASE, revision=1):
     """Every template's text by its name."""
     with helm_python.Chart.load(str(CHART)) as chart:
-        return chart.render(values, name=release, namespace=NAMESPACE)
+        return chart.render(values, name=release, namespace=NAMESPACE, revision=revision)
 
 
-def manifests(values, release=RELEASE):
+def manifests(values, release=RELEASE, revision=1):
     found = []
-    for name, text in rendered(values, release).items():
+    for name, text in rendered(values, release, revision).items():
         if name.endswith(".yaml"):
             found += [document for document in yaml.load_all(text, _StrictLoader) if document is not None]
     return found

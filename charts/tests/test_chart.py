@@ -242,8 +242,31 @@ class Values(unittest.TestCase):
         first = annotations(EMBEDDED)
         self.assertEqual(first, annotations(EMBEDDED))
         self.assertNotEqual(first["checksum/secrets"], annotations(merged(EMBEDDED, KEY))["checksum/secrets"])
+        versioned = annotations(merged(EMBEDDED, {"secretsVersion": "2026-11-29"}))
+        self.assertNotEqual(first["checksum/secrets"], versioned["checksum/secrets"])
+        other = annotations(merged(CLUSTER, {"auth": {"jwtSecret": {"existingSecret": "another"}}}))
+        self.assertNotEqual(annotations(CLUSTER)["checksum/secrets"], other["checksum/secrets"])
         changed = annotations(merged(EMBEDDED, {"settings": {"LEASE": "9s"}}))
         self.assertNotEqual(first["checksum/settings"], changed["checksum/settings"])
+
+    def test_nothing_but_the_secret_depends_on_what_a_secret_is(self):
+        def secrets(text):
+            return merged(values_of("everything"), {
+                "auth": {"internalToken": {"value": f"token-{text}"}},
+                "redis": {"url": f"redis://user:{text}@redis"},
+                "database": {"url": f"postgres://muster:{text}@records/muster"},
+                "push": {"webhookSecret": {"value": f"hook-{text}"}},
+            })
+
+        first, second = (
+            [document for document in manifests(secrets(text)) if document["kind"] != "Secret"] for text in ("one", "two")
+        )
+        self.assertEqual(first, second)
+        revisions = [
+            only(manifests(secrets("one"), revision=revision), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+            for revision in (1, 2)
+        ]
+        self.assertNotEqual(*revisions, "an upgrade replaces the pods, since the secret may be another")
 
     def test_nodes_that_know_of_each_other_are_replaced_one_by_one(self):
         self.assertEqual(only(manifests(EMBEDDED), "Deployment")["spec"]["strategy"], {"type": "Recreate"})

@@ -139,7 +139,8 @@ impl Cluster {
     ) -> (Self, mpsc::Receiver<Exchange>) {
         let link = Link::new(options.redis);
         let channels = Channels::new(&options.channel_prefix);
-        let commands = Arc::new(Commands::new(link.clone(), "commands", Arc::clone(&stats)));
+        let commands =
+            Arc::new(Commands::new(link.clone(), "commands", &options.key_prefix, Arc::clone(&stats)));
         let mut standing = Vec::new();
         let mut patterns = Vec::new();
         for namespace in namespaces.keys().map(Namespace::as_str) {
@@ -200,7 +201,7 @@ impl Cluster {
     pub(crate) async fn run_apart(&self) {
         // Its failures are those of the other connections, which are counted.
         let stats = Arc::new(Stats::new(Distributions::ignored()));
-        let commands = Arc::new(Commands::new(self.link.clone(), "lease", stats));
+        let commands = Arc::new(Commands::new(self.link.clone(), "lease", &self.prefix, stats));
         let store = Store::redis(Arc::clone(&commands), &self.prefix);
         tokio::join!(commands.run(), self.presence.renew_apart(&store));
     }

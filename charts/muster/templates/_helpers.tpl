@@ -107,6 +107,22 @@ key: {{ .key }}
       {{- include "muster.secretKeyRef" . | nindent 6 }}
 {{- end }}
 
+{{/* Where each secret comes from, as JSON without any value. A secret that is given as a value can have changed with every
+     release, so the revision is a part then. */}}
+{{- define "muster.secretsOrigin" -}}
+{{- $auth := .Values.auth }}
+{{- $origin := dict "version" (.Values.secretsVersion | toString) }}
+{{- range $name, $from := dict "jwtSecret" $auth.jwtSecret "jwtPublicKey" $auth.jwtPublicKey "internalToken" $auth.internalToken "webhookSecret" .Values.push.webhookSecret "redis" .Values.redis "database" .Values.database }}
+{{- if $from.existingSecret }}
+{{- $_ := set $origin $name (printf "%s/%s" $from.existingSecret $from.existingSecretKey) }}
+{{- else if or $from.value $from.url }}
+{{- $_ := set $origin $name "value" }}
+{{- $_ := set $origin "revision" ($.Release.Revision | toString) }}
+{{- end }}
+{{- end }}
+{{- $origin | toJson }}
+{{- end }}
+
 {{/* The internal token where the chart makes one: what an earlier release has made, else a new one. */}}
 {{- define "muster.madeInternalToken" -}}
 {{- $earlier := (lookup "v1" "Secret" .Release.Namespace (include "muster.fullname" .)).data | default dict }}

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::link::{Connection, Link, Pool};
+use super::process;
 use crate::error::FanoutError;
 use crate::stats::Stats;
 
@@ -30,6 +31,8 @@ pub(crate) struct Commands {
     link: Link,
     /// What it is for, in the log.
     purpose: &'static str,
+    /// The key under which a process is named, where its `run_id` may not be asked for.
+    mark: String,
     pool: Option<Pool>,
     state: Mutex<State>,
     misses: AtomicU32,
@@ -41,7 +44,7 @@ pub(crate) struct Commands {
 
 struct State {
     connection: Option<Connection>,
-    /// The `run_id` of the server behind the connection; empty on a cluster.
+    /// The process of the server behind the connection (see [`process`]); empty on a cluster.
     run: Arc<str>,
 }
 
@@ -52,11 +55,13 @@ impl std::fmt::Debug for Commands {
 }
 
 impl Commands {
-    pub(crate) fn new(link: Link, purpose: &'static str, stats: Arc<Stats>) -> Self {
+    /// `purpose` is for the log; `key_prefix` is how keys begin.
+    pub(crate) fn new(link: Link, purpose: &'static str, key_prefix: &str, stats: Arc<Stats>) -> Self {
         let pool = link.pool().inspect_err(|error| tracing::error!(%error, "no pool for Redis")).ok();
         Self {
             link,
             purpose,
+            mark: format!("{key_prefix}process"),
             pool,
             state: Mutex::new(State { connection: None, run: "".into() }),
             misses: AtomicU32::new(0),
@@ -72,7 +77,7 @@ impl Commands {
         self.state.lock().connection.is_some()
     }
 
-    /// The server's `run_id`, which the epoch of rooms is bound to.
+    /// The server's process, which the epoch of rooms is bound to.
     pub(crate) fn run_id(&self) -> Arc<str> {
         Arc::clone(&self.state.lock().run)
     }
@@ -136,20 +141,7 @@ impl Commands {
             // Each primary has its own; the scripts ask.
             return Ok((connection, "".into()));
         }
-        let text: String =
-            timeout(COMMAND, redis::cmd("INFO").query_async(&mut connection)).await.map_err(late)??;
-        // Such a server takes connections and refuses commands: it would be tried again and again.
-        if text.contains("\nloading:1") {
-            return Err(RedisError::from((ErrorKind::Client, "still loading")));
-        }
-        let role: Value =
-            timeout(COMMAND, redis::cmd("ROLE").query_async(&mut connection)).await.map_err(late)??;
-        let is_primary = matches!(&role, Value::Array(parts)
-            if parts.first().is_some_and(|kind| String::from_redis_value_ref(kind).is_ok_and(|kind| kind == "master")));
-        if !is_primary {
-            return Err(RedisError::from((ErrorKind::Client, "not a primary")));
-        }
-        let run = text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
+        let run = process::name(&mut connection, &self.mark).await?;
         Ok((connection, run.into()))
     }
 
@@ -174,7 +166,7 @@ impl Commands {
             Ok(Ok(value)) => self.read(value),
             Ok(Err(error)) => {
                 Stats::add(&self.stats.redis_errors, 1);
-                tracing::debug!(%error, "a pooled command failed");
+                tracing::debug!(error = %Brief(&error), "a pooled command failed");
                 Err(FanoutError::Unavailable)
             }
             Err(_) => {
@@ -317,12 +309,17 @@ fn jitter(ms: u64) -> Duration {
     Duration::from_millis(ms / 2 + rand::random_range(0..=ms / 2))
 }
 
-/// An error in one short line.
-struct Brief<'a>(&'a RedisError);
+/// An error in one short line, without the name of the user.
+pub(super) struct Brief<'a, E>(pub(super) &'a E);
 
-impl std::fmt::Display for Brief<'_> {
+impl<E: std::fmt::Display> std::fmt::Display for Brief<'_, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = self.0.to_string();
-        f.write_str(text.lines().next().unwrap_or_default())
+        let line = text.lines().next().unwrap_or_default();
+        // What a server says of missing rights names the user.
+        match line.split_once("User ").zip(line.split_once(" has no permissions")) {
+            Some(((before, _), (_, after))) => write!(f, "{before}The user has no permissions{after}"),
+            None => f.write_str(line),
+        }
     }
 }

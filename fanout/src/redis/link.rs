@@ -56,8 +56,11 @@ impl Link {
     }
 
     fn settings(&self) -> RedisConnectionInfo {
-        let mut settings =
-            RedisConnectionInfo::default().set_db(self.address.database).set_protocol(ProtocolVersion::RESP3);
+        // The library's name is nobody's concern, and telling it needs a right that Redis 7.0 does not know.
+        let mut settings = RedisConnectionInfo::default()
+            .set_db(self.address.database)
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_skip_set_lib_name();
         if let Some(user) = &self.address.user {
             settings = settings.set_username(user);
         }

@@ -8,6 +8,7 @@
 mod commands;
 mod link;
 mod posts;
+mod process;
 mod script;
 mod subscriber;
 

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::Link;
+use super::commands::Brief;
 use crate::stats::Stats;
 
 /// What was published.
@@ -191,10 +192,11 @@ impl Subscriber {
     /// Keeps a connection until the task is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: Arc<dyn Listener>) {
         let mut pause = REDIS_RETRY_MIN_MS;
+        let mut told = false;
         loop {
             match self.connect(&listener).await {
                 Ok((connection, lost)) => {
-                    pause = REDIS_RETRY_MIN_MS;
+                    (pause, told) = (REDIS_RETRY_MIN_MS, false);
                     let end = self.serve(connection, &lost).await;
                     self.up.store(false, Ordering::Release);
                     self.start_over();
@@ -207,7 +209,11 @@ impl Subscriber {
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
-                    tracing::debug!(%error, "cannot subscribe");
+                    if std::mem::replace(&mut told, true) {
+                        tracing::debug!(error = %Brief(&error), "cannot subscribe");
+                    } else {
+                        tracing::warn!(error = %Brief(&error), "cannot subscribe; trying on");
+                    }
                     let spread = pause / 2 + rand::random_range(0..=pause / 2);
                     tokio::time::sleep(Duration::from_millis(spread)).await;
                     pause = (pause * 2).min(REDIS_RETRY_MAX_MS);

@@ -59,9 +59,10 @@ impl From<KeySetTrouble> for Failed {
 
 impl From<reqwest::Error> for Failed {
     fn from(error: reqwest::Error) -> Self {
+        let is_https = error.url().is_some_and(|url| url.scheme() == "https");
         let error = error.without_url();
         let detail = innermost(&error).to_string();
-        Self { trouble: trouble_of(&error), detail }
+        Self { trouble: trouble_of(&error, is_https), detail }
     }
 }
 
@@ -111,7 +112,7 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
     innermost
 }
 
-fn trouble_of(error: &reqwest::Error) -> KeySetTrouble {
+fn trouble_of(error: &reqwest::Error, is_https: bool) -> KeySetTrouble {
     if error.is_timeout() {
         return KeySetTrouble::TooSlow;
     }
@@ -120,20 +121,17 @@ fn trouble_of(error: &reqwest::Error) -> KeySetTrouble {
     }
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {
-        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => return KeySetTrouble::Refused,
-            // What the TLS library says of what it read.
-            Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => return KeySetTrouble::Tls,
-            _ => {}
+        if let Some(io) = cause.downcast_ref::<io::Error>()
+            && io.raw_os_error().is_some()
+        {
+            let is_refused = io.kind() == io::ErrorKind::ConnectionRefused;
+            return if is_refused { KeySetTrouble::Refused } else { KeySetTrouble::Unreachable };
         }
-        let text = cause.to_string();
-        if text.starts_with("dns error") {
+        if cause.to_string().starts_with("dns error") {
             return KeySetTrouble::Dns;
-        }
-        if text.contains("certificate") || text.contains("tls handshake") {
-            return KeySetTrouble::Tls;
         }
         source = cause.source();
     }
-    KeySetTrouble::Unreachable
+    // It was reached, and the system has nothing to say of it.
+    if is_https { KeySetTrouble::Tls } else { KeySetTrouble::Unreachable }
 }

@@ -166,6 +166,11 @@ describe('a secret', () => {
 
     ['B76 takes no key from kid: a path', () => token('HS256', '', {}, { header: { kid: '../../../../dev/null' } }), INVALID],
     ['B76 takes no key from kid: SQL', () => token('HS256', 'x', {}, { header: { kid: "' UNION SELECT 'x" } }), INVALID],
+    ...[['exp'], ['b64'], [], null, 'b64', { b64: true }].map((crit) => [
+      `B76 refuses critical extensions, since it knows none (RFC 7515, 4.1.11): ${JSON.stringify(crit)}`,
+      hs({}, { header: { crit } }),
+      INVALID,
+    ]),
     ['B76 refuses a kid of 10 KiB', hs({}, { header: { kid: 'k'.repeat(10 << 10) } }), INVALID],
 
     ['B77 refuses exp an hour ago', hs({ exp: now() - 3600 }), EXPIRED],
@@ -470,6 +475,11 @@ describe('a key set', () => {
     ['B76 refuses kid SQL', by('RS256', rsa, "' OR 1=1 --"), INVALID],
     ['B76 refuses kid __proto__', by('RS256', rsa, '__proto__'), INVALID],
     ['B76 refuses a kid that is a number', by('RS256', rsa, 0), INVALID],
+    ...[['exp'], ['b64'], [], null, 'b64', { b64: true }].map((crit) => [
+      `B76 refuses critical extensions, since it knows none (RFC 7515, 4.1.11): ${JSON.stringify(crit)}`,
+      hs({}, { header: { crit } }),
+      INVALID,
+    ]),
     ['B76 refuses a kid of 10 KiB', by('RS256', rsa, 'k'.repeat(10 << 10)), INVALID],
     [
       'B75 takes no key from jwk',

@@ -1,16 +1,17 @@
 // Every step that waits for something else has a deadline: another node, Redis or PostgreSQL that stands still (SIGSTOP: its
-// kernel takes connections and nobody answers), and locks that another process holds. Each kind of request is timed.
+// kernel takes connections and nobody answers), and locks that another process holds. Each kind of request is timed. Clients
+// that stand still are in `bad_input_http.test.mjs` and `bad_input_engine.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 
-import { EVERYTHING, TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
+import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
 import { LEASE_MS, count, internal, ready, startCluster } from './support/cluster.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { startPostgres } from './support/postgres.mjs';
 import { startProxy } from './support/proxy.mjs';
-import { pollingSession, rawConnection, rawWebSocket, request, requestText } from './support/raw.mjs';
+import { pollingSession, rawWebSocket, request } from './support/raw.mjs';
 import { delay, eventually, once, within } from './support/wait.mjs';
 
 /** A lapsed lease is noticed at the next renewal, a third of a lease later; the rest is for a loaded machine. */
@@ -87,20 +88,6 @@ describe('a node that stands still', () => {
       assert.ok(took < NOTICED, `${name} took ${took} ms`);
     }
   });
-
-  for (const transport of TRANSPORTS.filter(({ name }) => name !== 'websocket')) {
-    test(`${transport.name}: a client whose node stands still is back on another within the lease`, { timeout: 60_000 }, async () => {
-      const [alive, frozen] = cluster.nodes;
-      const first = await pollingSession(frozen.port);
-      frozen.signal('SIGSTOP');
-      const answer = await request(alive.port, 'GET', `/socket.io/?EIO=4&transport=polling&sid=${first.sid}`, { timeout: 45_000 });
-      assert.ok(unknown(answer), answer.body);
-      const socket = await alive.clients.connect({ namespace: '/relay', transport, claims: EVERYTHING });
-      assert.equal(await ask(socket, 'echo', 1), 1);
-      frozen.signal('SIGCONT');
-      await ready(frozen);
-    });
-  }
 
   test('a client of a tunnel that takes nothing is given up, and keeps no place', { timeout: 60_000 }, async () => {
     const [alive, owner] = cluster.nodes;
@@ -289,30 +276,5 @@ describe('Redis', () => {
     assert.equal((await owner.stop({ timeout: 45_000 })).code, 0);
     t.diagnostic(`stopped after ${Math.round(performance.now() - stopping)} ms`);
     assert.ok(performance.now() - stopping < 20_000);
-  });
-});
-
-describe('a client that stands still', () => {
-  test('in its head, its body or the answer, it is given up', { timeout: 60_000 }, async (t) => {
-    const node = await startGateway();
-    try {
-      const { sid } = await pollingSession(node.port);
-      const path = `/socket.io/?EIO=4&transport=polling&sid=${sid}`;
-      const silent = async (bytes) => {
-        const connection = await rawConnection(node.port, { timeout: 45_000 });
-        connection.write(bytes);
-        await connection.closed;
-      };
-      const whole = requestText(node.port, 'POST', path, { body: 'x'.repeat(100), headers: { 'Content-Type': 'text/plain' } });
-      const times = await timed({
-        'head': () => silent('GET /health HTTP/1.1\r\nHost: x\r\n'),
-        'body of a poll': () => silent(whole.slice(0, -50)),
-        'body of a login': () => silent('POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{'),
-      });
-      show(t, times);
-      for (const [name, [ms, answer]] of Object.entries(times)) assert.ok(!(answer instanceof Error) && ms < 25_000, `${name}: ${ms} ms, ${answer}`);
-    } finally {
-      await node.kill();
-    }
   });
 });

@@ -1,15 +1,18 @@
 // Tokens signed with a private key: a PEM file or a key set at a URL. The configured key fixes the algorithm.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync, sign as signBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
 import { EVERYTHING, ask, keeper, refused } from './support/clients.mjs';
 import { rawToken, startGateway, temporaryDirectory } from './support/gateway.mjs';
-import { delay, until } from './support/wait.mjs';
+import { freePort } from './support/ports.mjs';
+import { delay, eventually, until } from './support/wait.mjs';
 
 const now = () => Math.floor(Date.now() / 1000);
 const claims = (more = {}) => ({ sub: 'u1', exp: now() + 600, ...EVERYTHING, ...more });
@@ -32,6 +35,7 @@ async function withGateway(env, work) {
   const clients = keeper(gateway);
   try {
     await work({
+      gateway,
       async accepts(value, about) {
         const socket = await clients.connect({ namespace: '/relay', token: value }).catch((error) => { throw new Error(`${about}: ${error.message}`); });
         assert.equal(await ask(socket, 'echo', 1), 1, about);
@@ -183,6 +187,72 @@ describe('JWKS_URL', () => {
         server.closeAllConnections();
         server.close();
       }
+    }
+  });
+
+  /** A server whose answer is `answer(response)`: its URL, with credentials that no output may hold. */
+  const serve = async (answer, { make = createServer, scheme = 'http' } = {}) => {
+    const server = make((request, response) => answer(response));
+    await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+    return { url: `${scheme}://user:hushhush7@127.0.0.1:${server.address().port}/jwks?key=hushhush7`, close: () => { server.closeAllConnections(); server.close(); } };
+  };
+  const selfSigned = () => {
+    const directory = temporaryDirectory();
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', 'key.pem', '-out', 'crt.pem'], { cwd: directory, stdio: 'ignore' });
+    return { key: readFileSync(join(directory, 'key.pem')), cert: readFileSync(join(directory, 'crt.pem')) };
+  };
+  const TROUBLES = {
+    'a name that nobody has': [() => ({ url: 'https://user:hushhush7@keys.invalid/jwks?key=hushhush7', close() {} }), /name of its host cannot be resolved/],
+    'a port where nobody listens': [async () => ({ url: `http://user:hushhush7@127.0.0.1:${await freePort()}/jwks?key=hushhush7`, close() {} }), /connection was refused/],
+    'a certificate that nobody trusts': [() => serve((response) => response.end('{}'), { make: (answer) => createSecureServer(selfSigned(), answer), scheme: 'https' }), /TLS failed/],
+    'no TLS where there should be': [() => serve((response) => response.end('{}'), { scheme: 'https' }), /TLS failed/],
+    'a status': [() => serve((response) => { response.statusCode = 503; response.end(); }), /answer has status 503/],
+    'a page': [() => serve((response) => response.end('<html>')), /no JSON Web Key Set/],
+    'a set of no use': [() => serve((response) => response.end('{"keys":[]}')), /no key that can be used/],
+    'too much': [() => serve((response) => response.end(JSON.stringify({ keys: [], padding: 'x'.repeat(257 * 1024) }))), /larger than 262144 bytes/],
+    'nothing at all': [() => serve(() => {}), /took longer than 3000 ms/],
+    'half of it': [() => serve((response) => { response.writeHead(200, { 'Content-Length': 100 }); response.write('{"keys"'); response.socket.end(); }), /cut off/],
+  };
+  test('why a set could not be fetched stands in the log and on /ready, without the credentials of its URL', { timeout: 60_000 }, async () => {
+    for (const [what, [begin, expected]] of Object.entries(TROUBLES)) {
+      const { url, close } = await begin();
+      const gateway = await startGateway({ env: { JWT_SECRET: null, JWKS_URL: url } });
+      try {
+        const ready = async () => JSON.parse(await (await fetch(`${gateway.url}/ready`)).text());
+        const answer = await eventually(async () => { const now = await ready(); return expected.test(now.details?.tokens ?? '') && now; }, { timeout: 15_000, what: `${what} on /ready` });
+        assert.deepEqual(answer.failed, ['tokens'], what);
+        const health = await (await fetch(`${gateway.url}/health`)).json();
+        assert.match(health.details.tokens, expected, what);
+        if (what !== 'a set of no use') {
+          const line = await gateway.waitLog((entry) => /cannot fetch the key set/.test(entry.message ?? ''), { timeout: 5_000 });
+          assert.match(line.error, expected, what);
+          assert.match(line.url, /^https?:\/\/…@[\w.]+(:\d+)?\/jwks\?…$/);
+        }
+        assert.ok(!`${JSON.stringify([answer, health])}${gateway.output.stdout}${gateway.output.stderr}`.includes('hushhush7'), what);
+      } finally {
+        await gateway.kill();
+        close();
+      }
+    }
+  });
+
+  test('while an earlier set holds, the node is ready, and says what is wrong with the newer one', { timeout: 60_000 }, async () => {
+    const { publicKey, privateKey } = ALGORITHMS.ES256.pair();
+    let good = true;
+    const keys = [{ ...publicKey.export({ format: 'jwk' }), kid: 'a', alg: 'ES256', use: 'sig' }];
+    const { url, close } = await serve((response) => { response.statusCode = good ? 200 : 500; response.end(JSON.stringify({ keys })); });
+    try {
+      await withGateway({ JWKS_URL: url }, async ({ accepts, refuses, gateway }) => {
+        await accepts(token('ES256', privateKey, claims(), { kid: 'a' }), 'a key of the set');
+        good = false;
+        await refuses(token('ES256', privateKey, claims(), { kid: 'unknown' }), 'has it fetched anew');
+        const answer = await fetch(`${gateway.url}/ready`);
+        const body = await answer.json();
+        assert.deepEqual([answer.status, body.failed], [200, []]);
+        assert.match(body.details.tokens, /status 500/);
+      });
+    } finally {
+      close();
     }
   });
 });

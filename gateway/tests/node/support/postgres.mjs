@@ -1,7 +1,7 @@
 // A private PostgreSQL server on a free port, for tests that need one, or that take it away.
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -18,9 +18,10 @@ process.on('exit', () => {
 
 /**
  * Starts a server: `{url, port, kill(), restart(), freeze(), thaw()}`. `kill` ends it at once, the data stay; `restart`
- * starts it again on them. A frozen server keeps its connections and answers nothing.
+ * starts it again on them. A frozen server keeps its connections and answers nothing. With `tls` (`{cert, key}`, PEM files) it takes
+ * nobody without TLS.
  */
-export async function startPostgres({ port: wanted } = {}) {
+export async function startPostgres({ port: wanted, tls } = {}) {
   const { initdb, postgres } = binaries();
   const port = wanted ?? (await freePort());
   const parent = temporaryDirectory();
@@ -36,11 +37,24 @@ export async function startPostgres({ port: wanted } = {}) {
   // It takes a second or more: the clients of other tests of this process must be served meanwhile.
   await promisify(execFile)(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C', '--locale-provider', 'icu', '--icu-locale', 'en-US'], { ...account, cwd: data });
 
+  const settings = [];
+  if (tls) {
+    for (const [name, file] of Object.entries(tls)) {
+      const own = join(data, `server.${name}`);
+      copyFileSync(file, own);
+      chmodSync(own, 0o600);
+      if (account.uid !== undefined) chownSync(own, account.uid, account.gid);
+      settings.push('-c', `ssl_${name}_file=${own}`);
+    }
+    settings.push('-c', 'ssl=on');
+    writeFileSync(join(data, 'pg_hba.conf'), 'hostssl all all 127.0.0.1/32 trust\n');
+  }
+
   const server = { url: `postgres://postgres@127.0.0.1:${port}/postgres`, port };
   let child;
   let exited;
   const run = async () => {
-    child = spawn(postgres, ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories=', '-c', 'fsync=off'], { ...account, cwd: data, stdio: ['ignore', 'ignore', 'pipe'] });
+    child = spawn(postgres, ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories=', '-c', 'fsync=off', ...settings], { ...account, cwd: data, stdio: ['ignore', 'ignore', 'pipe'] });
     running.add(child);
     let log = '';
     const started = child;
