@@ -274,7 +274,8 @@ async fn what_all_sockets_of_a_user_are_in_is_bounded_and_leaving_all_of_it_lets
         }
     };
     assert_eq!(left.len(), 30);
-    assert!(turns >= 5, "{turns} turns");
+    // A yield takes two polls of the other, and there are eight.
+    assert!(turns >= 3, "{turns} turns");
     assert_eq!(fanout.count("/", "r0-0").await.unwrap().count, RoomCount { sockets: 1, users: 1 });
     assert_eq!(fanout.count("/", "r0-1").await.unwrap().count, RoomCount::default());
     // Its places are free.
