@@ -107,7 +107,6 @@ fn is_open(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::{Layer, Layers};
-    use super::*;
 
     fn warnings(values: &[(&str, &str)]) -> Vec<String> {
         let mut layers = Layers::default();
