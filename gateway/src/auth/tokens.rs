@@ -12,7 +12,7 @@ use base64::Engine as _;
 use rand::Rng as _;
 use serde_json::Value;
 use shared::auth::{AuthError, BadKey, Claims, KeySet, Verifier, sign_hs256};
-use shared::config::{AuthConfig, TokenKeys};
+use shared::config::{AuthConfig, TokenKeys, redact};
 use shared::limits::JWKS_REFRESH_MIN_S;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -170,7 +170,8 @@ impl Tokens {
 }
 
 fn read_key(path: &Path) -> Result<KeySet, TokensError> {
-    let name = || path.display().to_string();
+    // Somebody may have set a URL there.
+    let name = || redact(&path.display().to_string());
     let pem = std::fs::read(path).map_err(|source| TokensError::Read { path: name(), source })?;
     KeySet::public_key(&pem).map_err(|source| TokensError::Key { path: name(), source })
 }

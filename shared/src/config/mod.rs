@@ -111,7 +111,7 @@ impl std::fmt::Debug for TokenKeys {
         match self {
             Self::Secret(_) => f.write_str("Secret(…)"),
             Self::Random => f.write_str("Random"),
-            Self::PublicKey(path) => write!(f, "PublicKey({})", path.display()),
+            Self::PublicKey(path) => write!(f, "PublicKey({})", redact(&path.display().to_string())),
             Self::Jwks(url) => write!(f, "Jwks({url})"),
         }
     }
@@ -128,7 +128,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// Who may ask, and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AuthConfig {
     /// Keys for tokens.
     pub keys: TokenKeys,
@@ -142,6 +142,13 @@ pub struct AuthConfig {
     pub errors_by_namespace: Vec<(Namespace, AuthErrors)>,
     /// Bearer for `/internal/*`.
     pub internal_token: Option<Secret>,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Free texts are left out: anything may have been written there.
+        f.debug_struct("AuthConfig").field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 /// Times of the Engine.IO session.
@@ -226,7 +233,7 @@ pub struct ClusterConfig {
 }
 
 /// Everything that can be set, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Public listener.
     pub listen: SocketAddr,
@@ -262,4 +269,18 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Worker threads; `None` means one for each core.
     pub workers: Option<usize>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Free texts are left out: anything may have been written there.
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("internal_listen", &self.internal_listen)
+            .field("mounts", &self.mounts)
+            .field("auth", &self.auth)
+            .field("cluster", &self.cluster)
+            .field("apps", &self.apps)
+            .finish_non_exhaustive()
+    }
 }
