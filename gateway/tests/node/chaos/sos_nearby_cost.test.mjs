@@ -10,8 +10,8 @@ import { startGateway } from '../support/gateway.mjs';
 import { computeSquares, uuidOf, writeIncidents } from '../support/incidents.mjs';
 import { startPostgres } from '../support/postgres.mjs';
 
-const COUNT = 100_000;
-const LOOKS = 200;
+const COUNT = Number(process.env.NEARBY_COUNT ?? 100_000);
+const LOOKS = Number(process.env.NEARBY_LOOKS ?? 200);
 /** Milliseconds of CPU: the goal is 1 with a release build; loosely, since debug builds and loaded machines run this too. */
 const MOST_MS = Number(process.env.NEARBY_MOST_MS ?? 15);
 const CENTRE = { latitude: 48.85, longitude: 2.35 };
