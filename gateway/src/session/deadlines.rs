@@ -19,7 +19,7 @@ const SLOTS: usize = 2_048;
 const STALE_MAX: usize = 16_384;
 
 /// Slots that are cleared of them at once.
-const SLOTS_SWEPT: usize = 128;
+const SLOTS_SWEPT: usize = 32;
 
 /// The wheel.
 #[derive(Debug)]

@@ -108,7 +108,7 @@ describe('JWKS_URL', () => {
     const publish = (alg, kid, pair) => keys.push({ ...pair.publicKey.export({ format: 'jwk' }), kid, alg, use: 'sig' });
     try {
       for (const [alg, pair] of Object.entries(pairs)) publish(alg, `kid-${alg}`, pair);
-      await withGateway({ JWKS_URL: `http://127.0.0.1:${server.address().port}/jwks` }, async ({ accepts, refuses }) => {
+      await withGateway({ JWKS_URL: `http://127.0.0.1:${server.address().port}/jwks` }, async ({ url, accepts, refuses }) => {
         for (const [alg, { privateKey }] of Object.entries(pairs)) {
           await accepts(token(alg, privateKey, claims(), { kid: `kid-${alg}` }), alg);
         }
@@ -123,6 +123,14 @@ describe('JWKS_URL', () => {
           await refuses(token('ES256', ALGORITHMS.ES256.pair().privateKey, claims(), { kid: `unknown-${attempt}` }), 'an unknown kid');
         }
         assert.ok(fetched - before <= 2, `20 unknown kids fetched the set ${fetched - before} times`);
+        // A long token is judged at the handshake: that asks no more often.
+        const long = { name: 'n'.repeat(1_000), email: 'n'.repeat(1_000) };
+        for (let at = 0; at < 20; at += 1) {
+          const unknown = token('RS256', pairs.RS256.privateKey, claims(long), { kid: `long-${at}` });
+          const handshake = await fetch(`${url}/socket.io/?EIO=4&transport=polling&token=${unknown}`);
+          assert.equal(handshake.status, 200);
+        }
+        assert.ok(fetched - before <= 2, `20 handshakes with unknown kids fetched the set ${fetched - before} times`);
       });
     } finally {
       server.closeAllConnections();
