@@ -1,9 +1,9 @@
 //! Who a caller is: tokens verified ([`Tokens`]), passwords compared ([`password`]) by few at a time ([`Turns`]), and
 //! failed logins counted ([`Attempts`]).
 
-mod keyset;
 mod attempts;
 mod failures;
+mod keyset;
 pub(crate) mod password;
 mod tokens;
 mod turns;

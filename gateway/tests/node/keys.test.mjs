@@ -36,6 +36,7 @@ async function withGateway(env, work) {
   try {
     await work({
       gateway,
+      url: gateway.url,
       async accepts(value, about) {
         const socket = await clients.connect({ namespace: '/relay', token: value }).catch((error) => { throw new Error(`${about}: ${error.message}`); });
         assert.equal(await ask(socket, 'echo', 1), 1, about);
