@@ -614,8 +614,10 @@ describe('metrics', () => {
         await ask(ws, 'publish', { room: word(), event: word(), data: word() });
       }
       for (let at = 0; at < 100; at += 1) {
-        ws.send(`40/${word()},`);
-        await ws.nextText();
+        const stray = await joined(t, gateway);
+        stray.send(`40/${word()},`);
+        await stray.nextText();
+        stray.destroy();
         const other = await joined(t, gateway, { claims: { sub: word(), role: word(), name: word() } });
         other.destroy();
         const refused = await engine(t, gateway);
