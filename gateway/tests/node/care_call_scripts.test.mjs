@@ -9,7 +9,7 @@ import { TERMINAL, device as open, hasStatus } from './support/care.mjs';
 import { bounded, unique } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
 import { startPostgres } from './support/postgres.mjs';
-import { eventually, preview } from './support/wait.mjs';
+import { identified, eventually, preview } from './support/wait.mjs';
 
 const SCRIPTS = 1_000;
 /** How many are played at once. */
@@ -85,7 +85,7 @@ class Script {
     one.since = performance.now();
     // What came with the welcome, and all from now on.
     const heard = live.events.events.map(({ event, args }) => [event, args[0]]);
-    live.socket.onAny((event, told) => heard.push([event, told]));
+    live.socket.onAny((event, ...args) => heard.push([event, identified(args).args[0]]));
     this.connections.push({ user: one.user, device: at, connection: one.connection, heard });
   }
 

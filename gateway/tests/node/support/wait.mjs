@@ -89,7 +89,7 @@ export function delay(ms) {
 }
 
 /** An event's arguments without the `eventId` of the first, and that id: it differs in every event. */
-function identified([body, ...rest]) {
+export function identified([body, ...rest]) {
   if (typeof body?.eventId !== 'string') return { args: [body, ...rest] };
   const { eventId, ...plain } = body;
   return { args: [plain, ...rest], eventId };
