@@ -51,8 +51,9 @@ impl Turn {
     }
 }
 
+/// Whole KiB, and no more of them than a turn has units.
 fn kib(bytes: usize) -> u32 {
-    u32::try_from(bytes / 1_024).unwrap_or(u32::MAX)
+    u32::try_from(bytes / 1_024).unwrap_or(TURN_COST).min(TURN_COST)
 }
 
 /// Has the current task polled again when the worker has looked for new input.
