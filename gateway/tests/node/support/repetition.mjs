@@ -16,6 +16,9 @@ const OWED_MS = 6_000;
 
 const IN_FLIGHT = 8;
 
+/** Fewer than a user of care may send at once, with those that are in flight. */
+const MESSAGES_EACH = 80;
+
 /** Counts every event of a socket that the records owe, by its id. */
 function tally(socket, heard) {
   socket.onAny((event, body) => {
@@ -57,7 +60,7 @@ const repetitions = (heard) => [...heard.values()].filter(({ times }) => [...tim
  * heard, and started again. Every acknowledged message must have been heard, and no more than `BATCH` events twice.
  * Answers how many there were of both.
  */
-export async function repetitionAfterCrash({ senders, killAt = 150, env = {} }) {
+export async function repetitionAfterCrash({ senders, killAt = senders * MESSAGES_EACH, env = {} }) {
   let gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0', ...env } });
   const clients = keeper(gateway);
   const back = { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 };
