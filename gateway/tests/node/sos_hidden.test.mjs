@@ -182,7 +182,8 @@ for (const site of SITES) {
         const { status, body } = await api(nodes[1], 'POST', `/${sosId}/end`, { sub: by, ...(role ? { role } : {}) });
         assert.deepEqual([status, body.data.status, body.data.endReason, body.data.endedBy], [200, 'ENDED', reason, by]);
         for (const event of told) {
-          const [{ timestamp, ...ended }] = await event;
+          const [{ timestamp, eventId, ...ended }] = await event;
+          assert.ok(timestamp > 0 && typeof eventId === 'string');
           assert.deepEqual(ended, { sosId, reason, endedBy: by, endedAt: body.data.endedAt });
         }
         await eventually(async () => (await internal(nodes[0], 'GET', `/internal/participants/${sosId}/count`)).body.data.count === 0, { what: 'the room to be empty' });
