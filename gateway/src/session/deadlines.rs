@@ -148,7 +148,9 @@ mod tests {
         for _ in 0..SLOTS / SLOTS_SWEPT {
             deadlines.forget_unless(1, |id| id == session(1));
         }
-        assert_eq!(deadlines.fire(at), [session(1)]);
+        let fired = deadlines.fire(at);
+        assert_eq!(fired.iter().filter(|id| **id == session(1)).count(), 1);
+        assert!(fired.len() <= 2 + STALE_MAX, "{} entries are left", fired.len());
     }
 
     #[test]

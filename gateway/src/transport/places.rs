@@ -178,7 +178,9 @@ impl Seat {
     /// The session of the connection has ended, and its client is waited for: others may need the place.
     pub(crate) fn linger(self: &Arc<Self>) -> Lingering {
         let (sender, displaced) = oneshot::channel();
-        let member = self.places.taken.lock().strangers.insert(self.source, self.connection, 1, sender);
+        // As heavy as any other connection: many that linger must not outlast an honest one.
+        let weight = STRANGER_CONNECTION_BYTES;
+        let member = self.places.taken.lock().strangers.insert(self.source, self.connection, weight, sender);
         self.places.make_room();
         Lingering { seat: Arc::clone(self), member, displaced }
     }

@@ -120,6 +120,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
+    use crate::tasks::Tasks;
 
     #[test]
     fn a_turn_ends_after_its_cost_whatever_the_work_is_made_of() {
@@ -157,7 +158,7 @@ mod tests {
     async fn a_connection_that_never_pauses_leaves_the_others_their_turns() {
         let read = Arc::new(AtomicUsize::new(0));
         let mut endless = Paced::new(Endless(Arc::clone(&read)));
-        let reader = tokio::spawn(async move {
+        let reader = Tasks::default().spawn(async move {
             let mut bytes = [0; 8 * 1_024];
             loop {
                 endless.read_exact(&mut bytes).await.unwrap();

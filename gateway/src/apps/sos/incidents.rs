@@ -92,7 +92,7 @@ pub(crate) struct End<'a> {
 /// What became of raising one.
 #[derive(Debug)]
 pub(crate) enum Opened {
-    Yes(Participant),
+    Yes(Box<Participant>),
     /// The user raises too many; seconds until there may be one more.
     Limited(u64),
 }
@@ -136,7 +136,7 @@ pub(crate) async fn raise(pool: &AnyPool, incident: &Incident, entry: &Entry) ->
         .await?;
     let (participant, _) = enter_in(&mut transaction, entry).await?.ok_or(sqlx::Error::RowNotFound)?;
     transaction.commit().await?;
-    Ok(Opened::Yes(participant))
+    Ok(Opened::Yes(Box::new(participant)))
 }
 
 /// Whether an incident is open or was not raised here; one that is open stays so until the transaction ends.

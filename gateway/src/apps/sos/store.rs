@@ -93,7 +93,7 @@ const ENTRIES_TRIED: usize = 3;
 #[derive(Debug)]
 pub(crate) enum Entered {
     /// The record, and whether it is new.
-    Yes(Participant, bool),
+    Yes(Box<Participant>, bool),
     /// The incident has ended.
     Over,
 }
@@ -109,7 +109,7 @@ pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<Entered, sqlx
         transaction.commit().await?;
         // Else a record was there and has ended since.
         if let Some((record, is_new)) = entered {
-            return Ok(Entered::Yes(record, is_new));
+            return Ok(Entered::Yes(Box::new(record), is_new));
         }
     }
     Err(sqlx::Error::RowNotFound)

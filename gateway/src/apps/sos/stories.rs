@@ -136,7 +136,7 @@ impl Sos {
                 let records = &sos.context.records;
                 let raised = incidents::raise(records.pool(), &incident, &entry);
                 let record = match records.run(raised).await? {
-                    Opened::Yes(record) => record,
+                    Opened::Yes(record) => *record,
                     Opened::Limited(seconds) => return Err(limited(seconds)),
                 };
                 sos.entered(&record, &entry.user_id, true).await;
@@ -174,7 +174,7 @@ impl Sos {
             .to_the_end(async move {
                 let records = &sos.context.records;
                 let (record, is_new) = match records.run(store::enter(records.pool(), &entry)).await? {
-                    Entered::Yes(record, is_new) => (record, is_new),
+                    Entered::Yes(record, is_new) => (*record, is_new),
                     Entered::Over => return Err(over()),
                 };
                 // Also where it is not new: whoever asks again may do so because not all sockets have entered.

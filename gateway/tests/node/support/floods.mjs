@@ -81,7 +81,8 @@ export const FLOODS = [
 
 /** The floods that polling bodies can be made of: `packet(token)` fills them. */
 export const POLLING_FLOODS = [
-  { name: 'CONNECTs without a token', packet: () => '40', counted: [LIMITED, 'limit="connects"'] },
+  // The answers, which no GET takes, end it before its rate does.
+  { name: 'CONNECTs without a token', packet: () => '40', counted: ['muster_sessions_closed_total', 'reason="slow_consumer"'] },
   { name: 'CONNECTs to a namespace that there is not', packet: () => '40/nope,', counted: [LIMITED, 'limit="connects"'] },
   { name: 'noops', packet: () => '6', counted: [LIMITED, 'limit="ignored_packets"'] },
   { name: 'pongs', packet: () => '3', counted: [LIMITED, 'limit="control_frames"'] },
