@@ -37,7 +37,7 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 /// Greater than every id that was made here, in the order of any database and language: they are hexadecimal digits.
 pub(crate) const LAST_ID: &str = "z";
 
-/// A table of what users raise, at a place, and what ends: its app's own, with the columns that [`nearby`] and [`raisers`]
+/// A table of what users raise, at a place, and what ends: its app's own, with the columns that [`mod@nearby`] and [`raisers`]
 /// read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Table(pub(crate) &'static str);

@@ -1,7 +1,7 @@
 //! Who raises incidents and emergencies: how many a minute, and which of a user's open ones are listed before others'.
 //!
 //! A transaction that opens or ends one locks the user's row first, on whichever node: what is counted then stays so
-//! until it commits. Flags of the open ones follow from it ([`super::nearby`] reads them): `has_siblings` where there
+//! until it commits. Flags of the open ones follow from it ([`mod@super::nearby`] reads them): `has_siblings` where there
 //! is another one, `is_extra` for all but the first [`OPEN_LEADING_MAX`].
 
 use std::collections::BTreeSet;
