@@ -1,5 +1,5 @@
-// The parts of a siege: floods, handshakes, a user who uses every limit to the full, and honest clients. Each part runs in a
-// process of its own (`siege_process.mjs`), so that no part slows another down by sharing its event loop.
+// The parts of a siege beside its floods: handshakes, a user who uses every limit to the full, and honest clients. Each part
+// runs in a process of its own (`siege_process.mjs`), so that no part slows another down by sharing its event loop.
 
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a part: `role` is `floods`, `handshakes`, `user` or `honest`. `nice` lowers the priority of the process: a real
+ * Starts a part: `role` is `handshakes`, `user` or `honest`. `nice` lowers the priority of the process: a real
  * attacker does not take processor time from the server's machine. Answers `{ask(command), stop()}`.
  */
 export function startPart(role, options, { nice = 0 } = {}) {
