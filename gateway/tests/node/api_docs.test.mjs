@@ -397,7 +397,7 @@ describe('the page', () => {
   async function visit(work, { screen = DESKTOP, colorScheme = 'light', hash = '' } = {}) {
     const context = await browser.newContext({ ...screen, colorScheme, locale: 'en-GB' });
     const page = await context.newPage();
-    page.setDefaultTimeout(15_000);
+    page.setDefaultTimeout(30_000);
     const [problems, asked] = [[], []];
     page.on('console', (message) => { if (message.type() === 'error') problems.push(message.text()); });
     page.on('pageerror', (error) => problems.push(String(error)));

@@ -13,7 +13,7 @@ import { keeper, unique } from './clients.mjs';
 import { startGateway } from './gateway.mjs';
 
 const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
-const DEADLINE = 15_000;
+const DEADLINE = 30_000;
 export const DESKTOP = { viewport: { width: 1280, height: 800 } };
 export const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 // A client that hangs up while it polls sends its last POST beside a GET; when the POST is faster, the GET asks
