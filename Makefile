@@ -52,7 +52,7 @@ test-rust:
 # The tests start their own gateways; two files at once keep two cores busy without starving deadlines.
 test-node: setup-npm
 	cargo build --workspace
-	cd $(NODE_TESTS) && node --test --test-concurrency=2 --test-timeout=300000 *.test.mjs
+	cd $(NODE_TESTS) && node --test --test-concurrency=2 --test-timeout=600000 *.test.mjs
 
 # The runner's statistics and tables; nothing is measured.
 test-bench:
