@@ -67,7 +67,7 @@ test(`two nodes under siege for ${SECONDS} s: honest clients notice nothing that
     stopLive = watchLive(cluster.nodes);
     const took = stopwatch();
 
-    for (const port of ports) floods.push(await startFloods({ port, token: sign({ sub: 'flooder' }), connections: FLOODS / ports.length }));
+    for (const port of ports) floods.push(await startFloods({ port, token: sign({ sub: 'flooder' }), connections: FLOODS / ports.length, priority: 10 }));
     const handshakes = begin('handshakes', { ports, perSecond: HANDSHAKES_A_SECOND }, { nice: 10 });
     const user = begin('user', { ports, token: sign({ sub: 'limits' }), perNamespace: 100, rooms: 90, watched: 500, perSecond: 80 }, { nice: 10 });
 

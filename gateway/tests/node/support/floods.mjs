@@ -122,7 +122,7 @@ process.on('exit', () => {
  * and every eighth sends polling bodies. `stop()` answers `{opened, closed, longest}`: how many connections were made
  * and closed by the server, and the longest time in milliseconds that one flooded before it was.
  */
-export async function startFloods({ port, token, connections, only, core }) {
+export async function startFloods({ port, token, connections, only, core, priority = 5 }) {
   const child = fork(PROGRAM, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   running.add(child);
   const exited = new Promise((resolve) => { child.once('exit', resolve); }).finally(() => running.delete(child));
@@ -131,7 +131,7 @@ export async function startFloods({ port, token, connections, only, core }) {
   child.send({ port, token, connections, only });
   await next();
   // What is measured is the gateway, not how long its honest client waits for a processor.
-  setPriority(child.pid, 5);
+  setPriority(child.pid, priority);
   return {
     async stop() {
       const answer = next();

@@ -36,7 +36,8 @@ export function startPart(role, options, { nice = 0 } = {}) {
     return within(answer, timeout, `the answer of the part '${role}' to '${question}'`);
   };
   return {
-    started: ask('start', options),
+    // Beside everything else it may take minutes until all its connections are there.
+    started: ask('start', options, { timeout: 300_000 }),
     ask,
     async stop() {
       await Promise.race([ask('end', undefined, { timeout: 5_000 }).catch(() => {}), exited]);
