@@ -25,19 +25,26 @@ export function startPart(role, options, { nice = 0 } = {}) {
   const waiting = new Map();
   let next = 0;
   child.on('message', ({ id, answer }) => {
-    waiting.get(id)?.(answer);
+    waiting.get(id)?.resolve(answer);
     waiting.delete(id);
+  });
+  // An answer that cannot come any more is not waited for, or its deadline would keep this process alive.
+  exited.then(() => {
+    for (const { reject } of waiting.values()) reject(new Error(`the part '${role}' has ended`));
   });
   const ask = (question, payload, { timeout = 60_000 } = {}) => {
     next += 1;
     const id = next;
-    const answer = new Promise((resolve) => { waiting.set(id, resolve); });
+    const answer = new Promise((resolve, reject) => { waiting.set(id, { resolve, reject }); });
     child.send({ id, command: question, payload });
     return within(answer, timeout, `the answer of the part '${role}' to '${question}'`);
   };
+  // Beside everything else it may take minutes until all its connections are there.
+  const started = ask('start', options, { timeout: 300_000 });
+  // Not every part is waited for; those who do wait still see the error.
+  started.catch(() => {});
   return {
-    // Beside everything else it may take minutes until all its connections are there.
-    started: ask('start', options, { timeout: 300_000 }),
+    started,
     ask,
     async stop() {
       await Promise.race([ask('end', undefined, { timeout: 5_000 }).catch(() => {}), exited]);
