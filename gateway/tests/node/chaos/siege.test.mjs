@@ -126,6 +126,10 @@ test(`two nodes under siege for ${SECONDS} s: honest clients notice nothing that
     t.diagnostic(`honest: in after p50 ${ms(percentile(all.connectMs, 0.5))}, p99 ${ms(percentile(all.connectMs, 0.99))}, max ${ms(percentile(all.connectMs, 1))}; ack p50 ${ms(percentile(all.ackMs, 0.5))}, p99 ${ms(percentile(all.ackMs, 0.99))}, max ${ms(percentile(all.ackMs, 1))}`);
     t.diagnostic(`/live: p50 ${ms(percentile(live, 0.5))}, p99 ${ms(percentile(live, 0.99))}, max ${ms(percentile(live, 1))} of ${live.length}`);
     const closed = flooded.reduce((sum, each) => sum + each.closed, 0);
+    for (const [node, each] of metrics.entries()) {
+      const ends = [...each].filter(([name, value]) => value > 0 && /^muster_(sessions_closed|evicted|limited|bad_input)_total/.test(name));
+      t.diagnostic(`node ${node}: ${ends.map(([name, value]) => `${name.slice('muster_'.length)} ${value}`).join(', ')}`);
+    }
     t.diagnostic(`floods: ${closed} connections closed, the longest after ${ms(Math.max(...flooded.map(({ longest }) => longest)))} as the starved attacker saw it`);
     t.diagnostic(`handshakes: ${(shaken.sent / elapsed).toFixed(0)}/s sent, answers ${JSON.stringify(shaken.answers)}, ${shaken.closed} connections closed`);
     t.diagnostic(`user at the limits: ${JSON.stringify(used)}`);
