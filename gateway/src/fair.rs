@@ -5,6 +5,10 @@
 //! a session) with the greatest weight, and of that group the oldest member. One source cannot push out the
 //! members of another that uses less, and one connection cannot push out its neighbours behind the same address.
 //!
+//! Groups are compared in steps of a *grain*: those that are within the same step count as equal, and the one whose
+//! oldest member is the oldest goes first. The grain is what an honest group may weigh for a moment, such as a request
+//! with a body among connections that send nothing: it is young, so it has time to finish.
+//!
 //! Every operation takes a time that grows with the logarithm of the number of members.
 
 use std::cmp::Reverse;
@@ -31,7 +35,7 @@ const ROOM_KEPT: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct FairShare<T> {
     members: BTreeMap<Member, (usize, T)>,
-    groups: HashMap<(IpAddr, u64), Rank, ahash::RandomState>,
+    groups: HashMap<(IpAddr, u64), Group, ahash::RandomState>,
     /// The groups of each source; the one to go first is the last.
     group_order: BTreeSet<(IpAddr, Rank, u64)>,
     sources: HashMap<IpAddr, Rank, ahash::RandomState>,
@@ -39,10 +43,18 @@ pub(crate) struct FairShare<T> {
     source_order: BTreeSet<(Rank, IpAddr)>,
     weight: usize,
     next: u64,
+    grain: usize,
 }
 
-impl<T> Default for FairShare<T> {
-    fn default() -> Self {
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    weight: usize,
+    rank: Rank,
+}
+
+impl<T> FairShare<T> {
+    /// An empty share. Groups whose weights are within the same multiple of `grain` are equal.
+    pub(crate) fn new(grain: usize) -> Self {
         Self {
             members: BTreeMap::new(),
             groups: HashMap::default(),
@@ -51,11 +63,10 @@ impl<T> Default for FairShare<T> {
             source_order: BTreeSet::new(),
             weight: 0,
             next: 0,
+            grain: grain.max(1),
         }
     }
-}
 
-impl<T> FairShare<T> {
     /// How many members there are.
     pub(crate) fn len(&self) -> usize {
         self.members.len()
@@ -118,12 +129,13 @@ impl<T> FairShare<T> {
         let changed = |weight: usize| weight.saturating_sub(before) + after;
         self.weight = changed(self.weight);
         let ranked = self.groups.remove(&(source, group));
-        if let Some(rank) = ranked {
+        if let Some(Group { rank, .. }) = ranked {
             self.group_order.remove(&(source, rank, group));
         }
         if let Some(oldest) = self.oldest(source, group) {
-            let rank = (changed(ranked.map_or(0, |(weight, _)| weight)), Reverse(oldest.serial));
-            self.groups.insert((source, group), rank);
+            let weight = changed(ranked.map_or(0, |group| group.weight));
+            let rank = (weight.div_ceil(self.grain), Reverse(oldest.serial));
+            self.groups.insert((source, group), Group { weight, rank });
             self.group_order.insert((source, rank, group));
         }
         let ranked = self.sources.remove(&source);
@@ -163,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_source_with_the_most_loses_its_oldest() {
-        let mut share = FairShare::default();
+        let mut share = FairShare::new(1);
         for (at, from) in [(0, 1), (1, 2), (2, 2), (3, 2), (4, 3)] {
             share.insert(source(from), at, 1, at);
         }
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn within_a_source_the_group_with_the_most_loses_its_oldest() {
-        let mut share = FairShare::default();
+        let mut share = FairShare::new(1);
         share.insert(source(1), 7, 1, "honest, older");
         for name in ["first", "second", "third"] {
             share.insert(source(1), 8, 1, name);
@@ -184,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_weighs_more_goes_first_and_a_change_counts() {
-        let mut share = FairShare::default();
+        let mut share = FairShare::new(1);
         let light = share.insert(source(1), 1, 10, "light");
         share.insert(source(2), 2, 20, "heavy");
         assert_eq!((share.len(), share.weight()), (2, 30));
@@ -194,8 +206,20 @@ mod tests {
     }
 
     #[test]
+    fn groups_within_a_grain_are_equal() {
+        let mut share = FairShare::new(100);
+        share.insert(source(1), 1, 60, "older");
+        let growing = share.insert(source(1), 2, 60, "younger");
+        share.insert(source(1), 3, 101, "heavier");
+        share.insert(source(1), 4, 0, "without weight");
+        share.set_weight(growing, 100);
+        assert_eq!(share.weight(), 261);
+        assert_eq!(order(share), ["heavier", "older", "younger", "without weight"]);
+    }
+
+    #[test]
     fn what_is_gone_changes_nothing_and_leaves_nothing() {
-        let mut share = FairShare::default();
+        let mut share = FairShare::new(1);
         let members: Vec<_> = (0..5_000_u32)
             .map(|at| share.insert(IpAddr::from(Ipv4Addr::from(at)), u64::from(at), 3, at))
             .collect();

@@ -91,7 +91,7 @@ async fn collect(request: Request, max: usize, site: &Site) -> Result<Bytes, App
             read.extend_from_slice(&data);
             match (&mut holding, &guest) {
                 (Some(holding), _) => engine.grow(holding, read.len()),
-                (None, Some(guest)) => guest.hold(read.len()),
+                (None, Some(guest)) => guest.hold_body(read.len()),
                 (None, None) => {}
             }
         }

@@ -2,15 +2,15 @@
 //! are awaited, bodies.
 //!
 //! There are two budgets: one for clients who have not joined a namespace yet, one for the others. When one is
-//! used up, the largest holder of the address that holds most is refused, until the rest fits. Everybody else is
-//! untouched.
+//! used up, a large holder of the address that holds most is refused, until the rest fits ([`FairShare`] says of
+//! which). Everybody else is untouched.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use shared::ids::SessionId;
-use shared::limits::INPUT_COUNTED_BYTES;
+use shared::limits::{INPUT_COUNTED_BYTES, STRANGER_INPUT_MAX_BYTES};
 use tokio::sync::oneshot;
 
 use super::{Engine, Session};
@@ -30,6 +30,9 @@ pub(crate) enum Standing {
 
 /// Input is counted in pieces of this size, so that what comes in little by little is not counted at every read.
 const STEP: usize = 4 * 1024;
+
+/// Holders of less than this are equal: the oldest is refused first, which has had the most time to finish.
+const PROVEN_GRAIN: usize = 1 << 20;
 
 /// Who is refused when the budget is used up.
 #[derive(Debug)]
@@ -72,8 +75,9 @@ impl Drop for Holding {
 impl Inputs {
     /// Budgets in bytes; 0 means no limit.
     pub(crate) fn new(strangers: usize, proven: usize) -> Self {
-        let budget = |max| Budget { max, held: Mutex::default() };
-        Self { strangers: budget(strangers), proven: budget(proven) }
+        let budget = |max, grain| Budget { max, held: Mutex::new(FairShare::new(grain)) };
+        let strangers = budget(strangers, STRANGER_INPUT_MAX_BYTES);
+        Self { strangers, proven: budget(proven, PROVEN_GRAIN) }
     }
 
     fn budget(&self, standing: Standing) -> &Budget {
@@ -189,9 +193,11 @@ mod tests {
 
     use super::*;
 
+    /// A body on a connection of its own.
     fn body(inputs: &Arc<Inputs>, last: u8, bytes: usize) -> (Holding, oneshot::Receiver<()>) {
         let (sender, refused) = oneshot::channel();
-        let from = (Standing::Proven, Ipv4Addr::new(10, 0, 0, last).into(), 1);
+        let connection = inputs.proven.held.lock().len() as u64;
+        let from = (Standing::Proven, Ipv4Addr::new(10, 0, 0, last).into(), connection);
         (inputs.take(from, bytes, Holder::Body(sender)), refused)
     }
 
@@ -200,16 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_is_refused_and_the_others_are_not() {
+    fn the_address_that_holds_most_is_refused_its_oldest() {
         let inputs = Arc::new(Inputs::new(0, 100));
         let (_small, mut small) = body(&inputs, 1, 40);
-        let (_large, mut large) = body(&inputs, 2, 50);
+        let (_older, mut older) = body(&inputs, 2, 20);
+        let (mut growing, mut grown) = body(&inputs, 2, 30);
         assert!(inputs.over(Standing::Proven).is_empty());
-        let (mut growing, mut grown) = body(&inputs, 3, 10);
-        growing.set(20);
+        growing.set(50);
         drop(inputs.over(Standing::Proven));
-        assert!(is_refused(&mut large) && !is_refused(&mut small) && !is_refused(&mut grown));
-        assert_eq!(inputs.held(Standing::Proven), (60, 100));
+        assert!(is_refused(&mut older) && !is_refused(&mut small) && !is_refused(&mut grown));
+        assert_eq!(inputs.held(Standing::Proven), (90, 100));
+    }
+
+    #[test]
+    fn one_that_holds_more_than_a_message_goes_first() {
+        let inputs = Arc::new(Inputs::new(0, 3 * PROVEN_GRAIN));
+        let (_older, mut older) = body(&inputs, 1, PROVEN_GRAIN);
+        let (_large, mut large) = body(&inputs, 1, 2 * PROVEN_GRAIN + 1);
+        drop(inputs.over(Standing::Proven));
+        assert!(is_refused(&mut large) && !is_refused(&mut older));
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(crate) struct SessionTable {
     bounds: Bounds,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Places {
     pending: FairShare<SessionId>,
     proven: usize,
@@ -91,7 +91,7 @@ impl SessionTable {
         Self {
             sessions: DashMap::default(),
             by_address: DashMap::default(),
-            places: Mutex::default(),
+            places: Mutex::new(Places { pending: FairShare::new(1), proven: 0 }),
             removed: Notify::new(),
             bounds,
         }

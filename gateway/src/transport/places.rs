@@ -23,7 +23,10 @@ use crate::limiter::source;
 use crate::metrics::{self, Evicted};
 
 /// The weight of a guest who was trusted before: the others go first.
-const KNOWN_BYTES: usize = 1;
+const KNOWN_BYTES: usize = 0;
+
+/// Guests who weigh less than this are equal: one that sends its request is not worse than one that sends nothing.
+const GRAIN: usize = 64 * 1024;
 
 /// What a connection holds is counted in pieces of this size.
 const HELD_STEP: usize = 4 * 1024;
@@ -58,7 +61,7 @@ pub(crate) struct Places {
     freed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Taken {
     open: usize,
     accepted: u64,
@@ -75,7 +78,8 @@ pub(crate) struct PlacesTaken {
 
 impl Places {
     pub(crate) fn new(limits: PlaceLimits) -> Arc<Self> {
-        Arc::new(Self { limits, taken: Mutex::default(), freed: Notify::new() })
+        let taken = Taken { open: 0, accepted: 0, strangers: FairShare::new(GRAIN) };
+        Arc::new(Self { limits, taken: Mutex::new(taken), freed: Notify::new() })
     }
 
     pub(crate) fn limits(&self) -> PlaceLimits {
@@ -302,7 +306,7 @@ impl Guest {
         usual + self.extra.load(Ordering::Relaxed)
     }
 
-    /// The connection holds so many bytes beyond what every one does: of a large head, or of a body.
+    /// The connection holds so many bytes beyond what every one does.
     pub(crate) fn hold(&self, bytes: usize) {
         let bytes = bytes.next_multiple_of(HELD_STEP);
         if self.extra.swap(bytes, Ordering::Relaxed) != bytes {
@@ -311,6 +315,11 @@ impl Guest {
             }
             self.seat.places.make_room();
         }
+    }
+
+    /// So many bytes of a body have come. They are held twice: in the buffer that hyper reads into, and in our own.
+    pub(crate) fn hold_body(&self, bytes: usize) {
+        self.hold(2 * bytes);
     }
 
     /// The connection becomes something else than HTTP; its place is kept.
@@ -374,6 +383,17 @@ mod tests {
         assert!(!is_displaced(&mut first) && is_displaced(&mut second));
         drop(two);
         assert_eq!(places.taken().stranger_bytes, STRANGER_CONNECTION_BYTES);
+    }
+
+    #[test]
+    fn one_that_sends_its_request_does_not_go_before_older_ones_that_are_silent() {
+        let places = places(100, 0, 4 * STRANGER_CONNECTION_BYTES);
+        let (_silent, mut oldest) = places.enter(address(1));
+        let (_more, _kept) = places.enter(address(1));
+        let (honest, mut displaced) = places.enter(address(1));
+        honest.hold_body(1_000);
+        let (_next, _also_kept) = places.enter(address(1));
+        assert!(is_displaced(&mut oldest) && !is_displaced(&mut displaced));
     }
 
     #[tokio::test]

@@ -234,7 +234,7 @@ async fn collect(session: &Session, mut body: Incoming, guest: &Guest) -> Result
         if guest.is_trusted() {
             session.hold(&mut holding, read.len());
         } else {
-            guest.hold(read.len());
+            guest.hold_body(read.len());
         }
     }
     Ok(read.freeze())

@@ -58,6 +58,7 @@ for (const database of ['SQLite', 'PostgreSQL']) {
         const postgres = database === 'PostgreSQL' ? await startPostgres() : null;
         let node = await startGateway({ env: { SOS_AGE: '0', ...(postgres ? { DATABASE_URL: postgres.url } : {}) } });
         try {
+          const servers = () => (postgres ? cpuOfServer(postgres.pids()) : 0);
           const now = Date.now();
           const incidents = Array.from({ length: COUNT }, (_, at) => ({ id: uuidOf(now), createdAt: now, ...make(at) }));
           await node.kill();

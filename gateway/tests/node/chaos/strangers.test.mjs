@@ -60,12 +60,13 @@ async function comes(gateway, at) {
   const localAddress = at % 2 ? `127.0.3.${(at % 200) + 1}` : '127.0.0.1';
   const transports = [['websocket'], ['polling'], ['polling', 'websocket']][at % 3];
   const elapsed = stopwatch();
+  const agent = new Agent({ localAddress, keepAlive: true });
   const socket = io(`${gateway.url}/relay`, {
     transports,
     forceNew: true,
     reconnectionDelay: 100,
     reconnectionDelayMax: 500,
-    agent: new Agent({ localAddress, keepAlive: true }),
+    agent,
     auth: { token: gateway.token({ sub: `honest-${at}`, ...EVERYTHING }) },
   });
   try {
@@ -76,6 +77,8 @@ async function comes(gateway, at) {
     return Number.POSITIVE_INFINITY;
   } finally {
     socket.disconnect();
+    // An honest page that is closed keeps no connection either.
+    agent.destroy();
   }
 }
 
