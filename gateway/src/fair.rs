@@ -77,6 +77,11 @@ impl<T> FairShare<T> {
         self.weight
     }
 
+    /// The weight of the source that has most.
+    pub(crate) fn most(&self) -> usize {
+        self.source_order.last().map_or(0, |((weight, _), _)| *weight)
+    }
+
     /// Adds a member, the youngest of its group.
     pub(crate) fn insert(&mut self, source: IpAddr, group: u64, weight: usize, value: T) -> Member {
         let member = Member { source, group, serial: self.next };

@@ -9,7 +9,7 @@ use shared::config::{Config, TokenKeys};
 use shared::ids::NodeId;
 use shared::limits::{
     DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, PENDING_AUTO_MAX, PENDING_AUTO_MIN,
-    RESERVED_FILES, STRANGERS_MAX_BYTES,
+    RESERVED_FILES, STRANGERS_MAX_BYTES, STRANGERS_UNFINISHED_MAX_BYTES,
 };
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
@@ -260,7 +260,7 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
         pending: max_pending(config),
         per_address: limits.connections_per_address,
     });
-    let inputs = Inputs::new(STRANGERS_MAX_BYTES, limits.unfinished_bytes);
+    let inputs = Inputs::new(STRANGERS_UNFINISHED_MAX_BYTES, limits.unfinished_bytes);
     Ok(Engine::new(config.times, limits.max_payload, sessions, inputs, namespaces))
 }
 

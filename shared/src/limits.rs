@@ -116,9 +116,12 @@ pub const DELIVERIES_PER_TURN: usize = 1_024;
 /// that comes without a valid token.
 pub const STRANGER_INPUT_MAX_BYTES: usize = 16 * 1024;
 
-/// Bytes that the connections and unfinished messages of all such strangers may hold together; over it those go
-/// that hold most.
-pub const STRANGERS_MAX_BYTES: usize = 24 << 20;
+/// Bytes that the HTTP connections of all such strangers may hold together. With [`STRANGERS_UNFINISHED_MAX_BYTES`] and
+/// [`PENDING_AUTO_MAX`] sessions, of up to 6 KB each, a node grows by less than 64 MiB whatever strangers do.
+pub const STRANGERS_MAX_BYTES: usize = 16 << 20;
+
+/// Bytes of unfinished messages that sessions in no namespace may hold together.
+pub const STRANGERS_UNFINISHED_MAX_BYTES: usize = 8 << 20;
 
 /// What an HTTP connection of a stranger counts as among them: hyper's first read buffer and the task.
 pub const STRANGER_CONNECTION_BYTES: usize = 12 * 1024;
@@ -136,7 +139,7 @@ pub const HANDSHAKE_TOKEN_MAX_BYTES: usize = 1_024;
 pub const PENDING_AUTO_MIN: usize = 256;
 
 /// Sessions without a namespace that `MAX_PENDING=auto` allows at most.
-pub const PENDING_AUTO_MAX: usize = 8_192;
+pub const PENDING_AUTO_MAX: usize = 4_096;
 
 /// Bytes of unfinished input from which on it counts against the budgets; less is not worth the counting.
 pub const INPUT_COUNTED_BYTES: usize = 1_024;

@@ -3,8 +3,9 @@
 //! A connection is a *guest* while it speaks HTTP. Guests who have not proved who they are have a share of the
 //! places and of the memory; when it is used up, the next one that comes takes the place of another
 //! ([`FairShare`] says of which). A guest is *trusted* while a request is under way whose sender is known: of a session
-//! in a namespace, with a valid token, or of another node. Between two such requests it can be displaced, but the
-//! others are first.
+//! in a namespace, with a valid token, or of another node. Between two such requests it *rests*: it does not count
+//! against the share, and is displaced only where all places of the listener are taken. Then the address that
+//! holds most goes first, so that one client with a token cannot keep the others out.
 //!
 //! A connection that has become a session's WebSocket keeps its place as long as its session lives: the
 //! session has a place of its own among sessions. When it has ended and the client does not close, it is a stranger
@@ -21,9 +22,6 @@ use tokio::sync::{Notify, oneshot};
 use crate::fair::{FairShare, Member};
 use crate::limiter::source;
 use crate::metrics::{self, Evicted};
-
-/// The weight of a guest who was trusted before: the others go first.
-const KNOWN_BYTES: usize = 0;
 
 /// Guests who weigh less than this are equal: one that sends its request is not worse than one that sends nothing.
 const GRAIN: usize = 64 * 1024;
@@ -66,6 +64,19 @@ struct Taken {
     open: usize,
     accepted: u64,
     strangers: FairShare<oneshot::Sender<()>>,
+    /// Those that were trusted before, between two requests.
+    resting: FairShare<oneshot::Sender<()>>,
+}
+
+impl Taken {
+    /// Takes out who goes first where all places are taken.
+    fn take_first(&mut self) -> Option<oneshot::Sender<()>> {
+        if self.resting.most() > self.strangers.most() {
+            self.resting.take_first()
+        } else {
+            self.strangers.take_first()
+        }
+    }
 }
 
 /// How many places are taken.
@@ -78,7 +89,8 @@ pub(crate) struct PlacesTaken {
 
 impl Places {
     pub(crate) fn new(limits: PlaceLimits) -> Arc<Self> {
-        let taken = Taken { open: 0, accepted: 0, strangers: FairShare::new(GRAIN) };
+        let (strangers, resting) = (FairShare::new(GRAIN), FairShare::new(GRAIN));
+        let taken = Taken { open: 0, accepted: 0, strangers, resting };
         Arc::new(Self { limits, taken: Mutex::new(taken), freed: Notify::new() })
     }
 
@@ -98,10 +110,10 @@ impl Places {
     /// Whether all places are taken by connections that are not displaced.
     pub(crate) fn is_full(&self) -> bool {
         let taken = self.taken.lock();
-        taken.open >= self.limits.connections && taken.strangers.len() == 0
+        taken.open >= self.limits.connections && taken.strangers.len() + taken.resting.len() == 0
     }
 
-    /// Waits until another connection may be accepted. Where all places are taken, a stranger loses theirs.
+    /// Waits until another connection may be accepted. Where all places are taken, one that is not trusted is displaced.
     pub(crate) async fn room(&self) {
         loop {
             let freed = self.freed.notified();
@@ -110,7 +122,7 @@ impl Places {
                 if taken.open < self.limits.connections {
                     return;
                 }
-                taken.strangers.take_first()
+                taken.take_first()
             };
             displace(displaced);
             freed.await;
@@ -234,6 +246,7 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 enum Trust {
     Stranger(Member),
+    Resting(Member),
     /// With what tells it that it is displaced, for when it is a stranger again.
     Trusted(oneshot::Sender<()>),
     /// It has lost its place or is no guest any more.
@@ -264,14 +277,16 @@ impl Guest {
     /// The sender of the request under way is known. It is not displaced until [`Self::rest`].
     pub(crate) fn trust(&self) {
         let mut trust = self.trust.lock();
-        if let Trust::Stranger(member) = *trust {
-            let sender = self.seat.places.taken.lock().strangers.remove(member);
-            *trust = sender.map_or(Trust::Gone, Trust::Trusted);
+        if let Some(sender) = self.withdraw(&trust) {
+            *trust = Trust::Trusted(sender);
             self.is_known.store(true, Ordering::Relaxed);
+        } else if !matches!(*trust, Trust::Trusted(_)) {
+            *trust = Trust::Gone;
         }
     }
 
-    /// Whoever sends the requests is known, but this one is not waited for: strangers are displaced first.
+    /// Whoever sends the requests is known, but this one is not waited for: it counts as a stranger's until
+    /// [`Self::rest`].
     pub(crate) fn know(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }
@@ -279,31 +294,44 @@ impl Guest {
     /// The request under way was answered.
     pub(crate) fn rest(&self) {
         let held_more = self.extra.swap(0, Ordering::Relaxed) != 0;
+        let is_known = self.is_known.load(Ordering::Relaxed);
         let mut trust = self.trust.lock();
-        if matches!(*trust, Trust::Stranger(_)) && !held_more && !self.is_known.load(Ordering::Relaxed) {
-            return;
-        }
-        match std::mem::replace(&mut *trust, Trust::Gone) {
-            Trust::Trusted(sender) => {
-                let Seat { places, source, connection } = &*self.seat;
-                let weight = self.weight();
-                let member = places.taken.lock().strangers.insert(*source, *connection, weight, sender);
-                *trust = Trust::Stranger(member);
+        match &*trust {
+            Trust::Gone => return,
+            Trust::Stranger(_) if !is_known && !held_more => return,
+            Trust::Stranger(member) if !is_known => {
+                self.seat.places.taken.lock().strangers.set_weight(*member, self.weight());
+                return;
             }
-            Trust::Stranger(member) => {
-                self.seat.places.taken.lock().strangers.set_weight(member, self.weight());
-                *trust = Trust::Stranger(member);
-            }
-            Trust::Gone => {}
+            Trust::Stranger(_) | Trust::Resting(_) | Trust::Trusted(_) => {}
         }
-        drop(trust);
-        self.seat.places.make_room();
+        let sender = match std::mem::replace(&mut *trust, Trust::Gone) {
+            Trust::Trusted(sender) => Some(sender),
+            former => self.withdraw(&former),
+        };
+        if let Some(sender) = sender {
+            let Seat { places, source, connection } = &*self.seat;
+            *trust = Trust::Resting(places.taken.lock().resting.insert(
+                *source,
+                *connection,
+                self.weight(),
+                sender,
+            ));
+        }
+    }
+
+    /// Takes what tells the connection that it is displaced out of the share that it is in.
+    fn withdraw(&self, trust: &Trust) -> Option<oneshot::Sender<()>> {
+        let mut taken = self.seat.places.taken.lock();
+        match trust {
+            Trust::Stranger(member) => taken.strangers.remove(*member),
+            Trust::Resting(member) => taken.resting.remove(*member),
+            Trust::Trusted(_) | Trust::Gone => None,
+        }
     }
 
     fn weight(&self) -> usize {
-        let usual =
-            if self.is_known.load(Ordering::Relaxed) { KNOWN_BYTES } else { STRANGER_CONNECTION_BYTES };
-        usual + self.extra.load(Ordering::Relaxed)
+        STRANGER_CONNECTION_BYTES + self.extra.load(Ordering::Relaxed)
     }
 
     /// The connection holds so many bytes beyond what every one does.
@@ -325,10 +353,7 @@ impl Guest {
     /// The connection becomes something else than HTTP; its place is kept.
     pub(crate) fn leave(&self) -> Arc<Seat> {
         let former = std::mem::replace(&mut *self.trust.lock(), Trust::Gone);
-        if let Trust::Stranger(member) = former {
-            let removed = self.seat.places.taken.lock().strangers.remove(member);
-            drop(removed);
-        }
+        drop(self.withdraw(&former));
         Arc::clone(&self.seat)
     }
 }
@@ -367,9 +392,34 @@ mod tests {
         assert!(!is_displaced(&mut second));
         let (_newest, mut fourth) = places.enter(address(1));
         assert!(is_displaced(&mut second));
-        // At rest it counts, and the unknown go first.
+        // At rest it does not count against the share.
         trusted.rest();
+        let (_last, _kept) = places.enter(address(1));
         assert!(is_displaced(&mut third) && !is_displaced(&mut first) && !is_displaced(&mut fourth));
+        trusted.trust();
+        assert!(trusted.is_trusted());
+    }
+
+    #[test]
+    fn one_address_that_rests_on_many_connections_makes_room_for_strangers() {
+        let places = places(4, 0, 0);
+        let resting: Vec<_> = (0..3)
+            .map(|_| {
+                let (guest, displaced) = places.enter(address(1));
+                guest.know();
+                guest.rest();
+                (guest, displaced)
+            })
+            .collect();
+        let (_newcomer, mut kept) = places.enter(address(2));
+        assert!(!places.is_full());
+        let mut room = std::pin::pin!(places.room());
+        let waker = std::task::Waker::noop();
+        assert!(room.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        let displaced: Vec<bool> =
+            resting.into_iter().map(|(_, mut displaced)| is_displaced(&mut displaced)).collect();
+        assert_eq!(displaced, [true, false, false]);
+        assert!(!is_displaced(&mut kept));
     }
 
     #[test]

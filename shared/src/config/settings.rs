@@ -146,7 +146,7 @@ pub const SETTINGS: &[Setting] = &[
         "max_pending",
         "auto",
         "Open sessions that have joined no namespace, and connections that carry none; over it the oldest goes. \
-         `auto`: a quarter of `max_connections`, from 256 to 8,192; 0: no limit.",
+         `auto`: a quarter of `max_connections`, from 256 to 4,096; 0: no limit.",
     ),
     setting(
         "unfinished_bytes",
