@@ -94,11 +94,25 @@ impl Joined {
                 .as_mut()
                 .is_some_and(|watched| watched.rooms.remove(&Room::address(room)).is_some());
         }
+        let at = self.rooms.iter().position(|joined| Arc::ptr_eq(joined, room));
+        at.map(|at| self.take_at(at)).is_some()
+    }
+
+    /// Takes a listed room by its name where there are few, so that it need not be looked up.
+    fn take_named(&mut self, name: &str) -> Option<Arc<Room>> {
+        if self.rooms.len() > FEW {
+            return None;
+        }
+        let at = self.rooms.iter().position(|joined| joined.name.as_str() == name)?;
+        Some(self.take_at(at))
+    }
+
+    fn take_at(&mut self, at: usize) -> Arc<Room> {
+        let room = self.rooms.swap_remove(at);
         if let Some(placed) = &mut self.placed {
             placed.0.retain(|name| *name != room.name);
         }
-        let at = self.rooms.iter().position(|joined| Arc::ptr_eq(joined, room));
-        at.map(|at| self.rooms.swap_remove(at)).is_some()
+        room
     }
 
     /// Takes any `at_most` rooms.
@@ -372,7 +386,9 @@ impl NamespaceRooms {
     pub(crate) fn leave(&self, socket: &Arc<LocalSocket>, name: &str) -> Left {
         let none = Left { was_member: false, last_of_user: false };
         let Some(mut user) = self.users.get_mut(&socket.info.user) else { return none };
-        let Some(room) = self.find(name).filter(|room| socket.rooms.lock().take(room)) else { return none };
+        let named = socket.rooms.lock().take_named(name);
+        let taken = named.or_else(|| self.find(name).filter(|room| socket.rooms.lock().take(room)));
+        let Some(room) = taken else { return none };
         self.remove_member(&room, socket);
         let is_last = user.left(&room);
         Left { was_member: true, last_of_user: self.note_left(&room, is_last) }

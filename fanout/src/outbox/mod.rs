@@ -171,13 +171,15 @@ impl Outbox {
             return false;
         }
         let added = (wire.len(), packets as usize);
-        if self.is_over(state, added) && matches!(state.sink, Sink::Stream(_)) && !state.blocked {
-            // Much has come in one turn of the node: the client is slow only if it does not take that now.
-            state.write_out(&self.shared.stats);
-        }
         // A single item is as large as its maker allows; only what piles up is the client's fault.
-        if self.is_over(state, added) && state.first.is_some() {
-            return self.overflow(state);
+        if state.first.is_some() && self.is_over(state, added) {
+            if matches!(state.sink, Sink::Stream(_)) && !state.blocked {
+                // Much has come in one turn of the node: the client is slow only if it does not take that now.
+                state.write_out(&self.shared.stats);
+            }
+            if state.first.is_some() && self.is_over(state, added) {
+                return self.overflow(state);
+            }
         }
         state.bytes += added.0;
         state.packets += added.1;

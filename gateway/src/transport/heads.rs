@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use shared::limits::{HEAD_MAX_BYTES, OUTBOX_AGE_MAX_MS};
 use smallvec::SmallVec;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
@@ -28,6 +29,10 @@ const LINE_KEPT: usize = 64;
 
 /// Bytes read at once from which on hyper's buffer for a connection is larger than at first.
 const READ_COMMON: usize = 8 * 1024;
+
+/// Bytes of answers that the kernel holds unsent for one connection. By default it holds megabytes for a client who
+/// reads nothing, and a thousand of those use up the memory that all connections of the machine share.
+const UNSENT_MAX_BYTES: u32 = 32 * 1024;
 
 /// A connection whose heads are looked at as they come in.
 #[derive(Debug)]
@@ -199,15 +204,24 @@ fn header(line: &[u8], known: Body) -> Body {
 }
 
 impl Heads {
+    /// Takes a connection over. Until [`Self::into_inner`] the kernel holds little for a client who reads nothing.
     pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
+        // Where this cannot be set, the kernel holds more.
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
         Self { stream, guest, scan: Scan::default(), stalled: None }
     }
 
     /// What a write has come to, or an error when too many have come to nothing.
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                let _ = SockRef::from(&self.stream).set_linger(None);
+            }
             return written;
+        }
+        if self.stalled.is_none() {
+            // If it ends now, the kernel forgets at once what the client has not taken.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
         let given_up = || Box::pin(sleep(Duration::from_millis(OUTBOX_AGE_MAX_MS)));
         let stalled = self.stalled.get_or_insert_with(given_up);
@@ -216,6 +230,7 @@ impl Heads {
 
     /// The connection, for what is not HTTP any more.
     pub(super) fn into_inner(self) -> TcpStream {
+        let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(u32::MAX);
         self.stream
     }
 }
