@@ -17,6 +17,9 @@ COPY shared shared
 COPY fanout fanout
 COPY gateway gateway
 COPY loadtest loadtest
+# Which commit it is, for `version` and the log: --build-arg COMMIT=$(git rev-parse --short=12 HEAD)
+ARG COMMIT
+ENV MUSTER_COMMIT=${COMMIT:-"commit unknown"}
 # Newer than what the step above has built.
 RUN find shared/src fanout/src gateway/src -name '*.rs' -exec touch {} + \
  && cargo build --release --locked -p gateway

@@ -19,14 +19,14 @@ FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token
 DEBIAN := curl openssl postgresql redis-server prometheus haproxy chromium fonts-dejavu-core python3-venv
 
 run:
-	cargo run --release
+	MUSTER_COMMIT=$$(git rev-parse --short=12 HEAD) cargo run --release
 
 test: setup test-rust test-node test-bench test-chart
 
 # Natively, on loopback ports.
 cluster:
 	@$(MAKE) --no-print-directory setup-debian DEBIAN='postgresql redis-server haproxy prometheus curl python3'
-	cargo build --release
+	MUSTER_COMMIT=$$(git rev-parse --short=12 HEAD) cargo build --release
 	gateway/deploy/cluster.sh
 
 setup: setup-debian setup-npm

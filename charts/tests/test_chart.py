@@ -22,14 +22,14 @@ NOT_SETTINGS = {"POD_IP", "SSL_CERT_FILE"}
 OWN = {
     "LISTEN", "PORT", "INTERNAL_LISTEN", "ADVERTISE_URL", "DRAIN", "JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL",
     "JWT_ISSUER", "JWT_AUDIENCE", "INTERNAL_TOKEN", "DATABASE_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT",
-    "PUSH_WEBHOOK_URL", "PUSH_WEBHOOK_SECRET",
+    "REDIS_USERNAME", "REDIS_PASSWORD", "PUSH_WEBHOOK_URL", "PUSH_WEBHOOK_SECRET",
 }
 # Seconds that a node may take after its drain: DRAIN_LAST_GETS_MS and LAST_WORDS_MS of shared/src/limits.rs.
 AFTER_DRAIN = 6
 
 EMBEDDED = values_of("embedded")
 CLUSTER = values_of("cluster")
-KEY = {"auth": {"jwtSecret": {"value": "x"}}}
+KEY = {"auth": {"jwtSecret": {"value": "x"}}, "settings": {"MOUNTS": "chat=/"}}
 TOKEN = {"auth": {"internalToken": {"value": "x"}}}
 REDIS = {"redis": {"url": "redis://redis"}}
 
@@ -208,7 +208,7 @@ class Values(unittest.TestCase):
     """What single values do."""
 
     def test_the_grace_is_longer_than_the_drain(self):
-        for drain, seconds in [("30s", 30), ("2m", 120), ("1h", 3600), ("250ms", 1), ("1500", 2), ("0", 0)]:
+        for drain, seconds in [("30s", 30), ("2m", 120), ("1h", 3600), ("250ms", 1), ("1500ms", 2), ("0", 0)]:
             documents = manifests(merged(EMBEDDED, {"drain": {"duration": drain, "preStopSeconds": 7, "marginSeconds": 11}}))
             self.assertEqual(environment(documents)["DRAIN"]["value"], drain)
             self.assertEqual(container(documents)["lifecycle"]["preStop"], {"sleep": {"seconds": 7}})
@@ -357,6 +357,9 @@ class Refused(unittest.TestCase):
             (merged({"autoscaling": {"enabled": True}}, KEY, TOKEN), "autoscaling.maxReplicas: 10 nodes need redis"),
             (merged({"replicaCount": 2}, REDIS, KEY, TOKEN), "replicaCount: 2 nodes need database.url"),
             (merged(KEY, {"auth": {"jwksUrl": "https://x"}}), "auth: give only one of"),
+            ({"auth": {"jwtSecret": {"value": "x"}}}, "settings.MOUNTS: give the apps"),
+            ({"auth": {"jwksUrl": "https://x"}}, "settings.MOUNTS: give the apps"),
+            (merged(REDIS, KEY, TOKEN), "redis: give database.url"),
             ({"auth": {"jwtSecret": secret}}, "auth.jwtSecret: give either value or existingSecret"),
             ({"auth": {"internalToken": secret}}, "auth.internalToken: give either"),
             ({"redis": {"url": "redis://x", "existingSecret": "y"}}, "redis: give either url or existingSecret"),
@@ -377,6 +380,9 @@ class Refused(unittest.TestCase):
             ({"replicaCount": "2"}, "replicaCount"),
             ({"settings": {"PING_INTERVALL": "25s"}}, "PING_INTERVALL"),
             ({"settings": {"PING_INTERVAL": "25 s"}}, "PING_INTERVAL"),
+            ({"settings": {"PING_INTERVAL": "25"}}, "PING_INTERVAL"),
+            ({"settings": {"SOS_AGE": "24"}}, "SOS_AGE"),
+            ({"settings": {"SQLITE_WITH_REDIS": "yes"}}, "SQLITE_WITH_REDIS"),
             ({"settings": {"JWT_SECRET": "x"}}, "JWT_SECRET"),
             ({"settings": {"DRAIN": "1s"}}, "DRAIN"),
             ({"settings": {"MOUNTS": "shop=/"}}, "MOUNTS"),
@@ -395,6 +401,13 @@ class Refused(unittest.TestCase):
         ]:
             with self.subTest(values=values):
                 self.refused(values, path)
+
+
+class Together(unittest.TestCase):
+    def test_one_node_beside_other_servers_may_have_sqlite(self):
+        for settings in ({"SQLITE_WITH_REDIS": "true"}, {"SQLITE_WITH_REDIS": True}, {"MOUNTS": "relay=/relay"}):
+            with self.subTest(settings=settings):
+                self.assertTrue(manifests(merged(REDIS, KEY, TOKEN, {"settings": settings})))
 
 
 class Files(unittest.TestCase):

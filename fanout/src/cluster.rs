@@ -21,6 +21,7 @@ use crate::control::Sequenced;
 use crate::error::FanoutError;
 use crate::live::LiveScripts;
 use crate::peers::Questions;
+use crate::presence::Nature;
 use crate::presence::cluster::{ClusterPresence, Local, Moved, Terms};
 use crate::presence::store::{Kept, Store};
 use crate::redis::{Commands, Link, Listener, Message, Posts, Script, Subscriber};
@@ -43,6 +44,8 @@ pub struct ClusterOptions {
     pub advertise: String,
     /// Bytes of one message for clients.
     pub max_payload: usize,
+    /// The apps and their namespaces, in words: all nodes must have the same.
+    pub mounts: String,
 }
 
 /// A request that waits for the task that serves them.
@@ -154,7 +157,9 @@ impl Cluster {
         let subscriber =
             Arc::new(Subscriber::new(link.clone(), standing, patterns, canary, Arc::clone(&stats)));
         let store = Store::redis(Arc::clone(&commands), &options.key_prefix);
-        let terms = Terms { node, lease: options.lease, holdback, info: options.advertise };
+        let nature =
+            Nature { mounts: options.mounts, channels: options.channel_prefix, records: String::new() };
+        let terms = Terms { node, lease: options.lease, holdback, info: options.advertise, nature };
         let local = Arc::new(Registry(namespaces.clone()));
         let presence = ClusterPresence::new(terms, store, local, outlets.gone, Arc::clone(&stats));
         let (exchanges, received) = mpsc::channel(EXCHANGE_QUEUE_MAX);
@@ -273,6 +278,9 @@ impl Cluster {
         };
         if broadcast.namespace != namespace {
             return false;
+        }
+        if broadcast.stamp.is_some() {
+            self.presence.heard_from(&broadcast.uid);
         }
         self.deliver(rooms, &broadcast)
     }

@@ -28,7 +28,7 @@ use crate::outbox::{Outbox, OutboxLimits, OutboxShared};
 use crate::peers::{Answers, Asker, Questions};
 use crate::presence::cluster::Moved;
 use crate::presence::lingering::{Lingering, Waiting};
-use crate::presence::{Gone, Peer};
+use crate::presence::{Accord, Gone, Peer};
 use crate::registry::{LocalSocket, NamespaceRooms};
 use crate::stats::{Distributions, Stats, StatsSnapshot};
 use crate::target::{Form, Packet, Posted, Receipt, Target, To};
@@ -259,6 +259,22 @@ impl Fanout {
                 channels: cluster.subscriber.channels(),
                 ..stats
             },
+        }
+    }
+
+    /// Whether this node agrees with the others of its Redis. A node alone has nobody to disagree with.
+    #[must_use]
+    pub fn accord(&self) -> Accord {
+        match &self.inner.backplane {
+            Backplane::InProcess { .. } => Accord { is_known: true, ..Accord::default() },
+            Backplane::Redis { cluster, .. } => cluster.presence.accord(),
+        }
+    }
+
+    /// Says which records the node's apps keep: a name that is the same for all who use them, and for nobody else.
+    pub fn set_records(&self, records: &str) {
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            cluster.presence.set_records(records);
         }
     }
 

@@ -45,7 +45,7 @@ pub use live::{EARTH_RADIUS, Live, Near, Place, metres_between};
 pub use membership::Follow;
 pub use outbox::{Outbox, OutboxLimits, Polled, Status};
 pub use peers::Answers;
-pub use presence::{Counted, Entered, FirstMembers, Gone, Left, Member, Peer, RoomCount};
+pub use presence::{Accord, Counted, Entered, FirstMembers, Gone, Left, Member, Peer, RoomCount};
 pub use registry::{LocalSocket, SocketInfo};
 pub use stats::{Distributions, Stats, StatsSnapshot};
 pub use target::{Packet, Posted, Receipt, Target, To};

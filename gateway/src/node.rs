@@ -21,6 +21,7 @@ use crate::close::CloseReason;
 use crate::context::Context;
 use crate::control;
 use crate::http::guard::Guard;
+use crate::http::health::becomes_ready;
 use crate::http::listener::{self, Door};
 use crate::http::login::{Login, LoginError};
 use crate::http::{Site, internal_router, public_router};
@@ -39,6 +40,9 @@ const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
 /// The shortest time between two closed connections of a small node: nobody waits half a minute for two.
 const DRAIN_GAP: Duration = Duration::from_secs(1);
 
+/// How often a node whose database or Redis is not there yet tries to learn whose its records are.
+const SHARING_RETRY: Duration = Duration::from_millis(200);
+
 /// A running node.
 pub(crate) struct Node {
     pub(crate) public: SocketAddr,
@@ -48,13 +52,19 @@ pub(crate) struct Node {
     transports: Arc<Transports>,
     stopping: CancellationToken,
     drain_window: Duration,
+    /// How many files the process may have open.
+    pub(crate) files: u64,
+    /// Open sessions; 0: no limit.
+    pub(crate) max_connections: usize,
+    /// For the task that tells when the node is ready; it lets go of it then.
+    site: Site,
 }
 
 /// The node cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("{setting}: cannot listen on {address}: {source}")]
+    Listen { setting: &'static str, address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Tokens(#[from] TokensError),
     #[error(transparent)]
@@ -79,17 +89,13 @@ impl Node {
     pub(crate) async fn start(config: Config, secret: &str) -> Result<Self, StartError> {
         let metrics = Arc::new(metrics::install()?);
         let tokens = Arc::new(Tokens::new(&config.auth, || secret.to_owned())?);
-        let listen = |address| {
-            let bound = listener::bind(address)
-                .and_then(|listener| listener.local_addr().map(|local| (listener, local)));
-            bound.map_err(|source| StartError::Listen { address, source })
-        };
-        let (public_listener, public) = listen(config.listen)?;
-        let (internal_listener, internal) = listen(config.internal_listen)?;
+        let (public_listener, public) = listen("LISTEN", config.listen)?;
+        let (internal_listener, internal) = listen("INTERNAL_LISTEN", config.internal_listen)?;
         let records = Records::start(&config.database_url.0).await?;
         let id = NodeId::from_random(rand::random());
         let (fanout, events) = Fanout::new(fanout_options(&config, id, internal));
         let tasks = Tasks::default();
+        start_sharing(&config, &records, &fanout, &tasks).await;
         let announcer = Announcer::new(fanout.clone(), records.clone());
         let pusher = Pusher::start(config.apps.push.clone(), &tasks)?;
         let (acks, settings) = (Arc::default(), Arc::new(config.apps.clone()));
@@ -98,21 +104,7 @@ impl Node {
         let internal_token: Option<Arc<str>> =
             config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
         let places = by_files(RESERVED_FILES / 2);
-        let transports = Arc::new(Transports {
-            engine: Arc::new(engine(&config, &context)?),
-            gate: Gate::new(
-                config.cors_origins.clone(),
-                config.trusted_proxies.clone(),
-                config.limits.handshakes_per_address,
-            ),
-            peers: Peers { context: context.clone(), token: internal_token.clone() },
-            tunnels: Arc::new(Tunnels::default()),
-            places: Places::new(PlaceLimits {
-                connections: places,
-                strangers: max_pending(&config),
-                stranger_bytes: STRANGERS_MAX_BYTES,
-            }),
-        });
+        let transports = Arc::new(transports(&config, &context, internal_token.clone(), places)?);
         let login = Login::new(context.clone())?;
         let site =
             Site::new(context.clone(), Arc::clone(&transports), login, metrics, internal_token.clone());
@@ -135,16 +127,43 @@ impl Node {
             context.tasks.spawn_thread_until_stop("lease", keep_lease).map_err(StartError::Thread)?;
         }
         context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer)));
+        let (files, max_connections) = (file_limit(), max_sessions(&config));
         let public_door = door(public_router(site.clone()), true);
         let public_places = Arc::clone(&transports.places);
         drop(context.tasks.spawn(listener::run(public_listener, public_door, public_places)));
-        let internal_door = door(internal_router(site), false);
+        let internal_door = door(internal_router(site.clone()), false);
         // Other nodes' clients come in there too.
         let connections = if config.cluster.is_some() { places } else { INTERNAL_CONNECTIONS };
         let internal_places = Places::new(PlaceLimits { connections, strangers: 0, stranger_bytes: 0 });
         drop(context.tasks.spawn(listener::run(internal_listener, internal_door, internal_places)));
         let drain_window = config.drain;
-        Ok(Self { public, internal, id, context, transports, stopping, drain_window })
+        Ok(Self {
+            public,
+            internal,
+            id,
+            context,
+            transports,
+            stopping,
+            drain_window,
+            files,
+            max_connections,
+            site,
+        })
+    }
+
+    /// Has it logged when the node is ready for clients, as `/ready` says it.
+    pub(crate) fn tell_ready(&self) {
+        let (site, public, internal) = (self.site.clone(), self.public, self.internal);
+        self.context.tasks.spawn_until_stop(async move {
+            becomes_ready(&site).await;
+            tracing::info!(
+                node = site.context.fanout.node().as_str(),
+                %public,
+                %internal,
+                version = env!("CARGO_PKG_VERSION"),
+                "ready"
+            );
+        });
     }
 
     /// Closes every connection over the drain window and stops. `hurry` ends the waiting.
@@ -163,14 +182,20 @@ impl Node {
         }
         self.stopping.cancel();
         // The apps' queues end when the last who could fill them has gone.
-        let Self { context, transports, .. } = self;
-        drop(transports);
+        let Self { context, transports, site, .. } = self;
+        drop((transports, site));
+        let is_alone = !context.fanout.is_clustered();
         let (tasks, records) = (context.tasks.clone(), context.records.clone());
         let announcer = Arc::clone(&context.announcer);
         drop(context);
         tasks.stop(LAST_WORDS).await;
         if tokio::time::timeout(LAST_WORDS, announcer.forget_all()).await.is_err() {
             tracing::warn!("the rows of sent announcements were not deleted in time; they may be sent again");
+        }
+        if is_alone && tokio::time::timeout(LAST_WORDS, records.leave_sharers()).await.is_err() {
+            tracing::warn!(
+                "the database was not left in time; the next start waits a little before it is ready"
+            );
         }
         if tokio::time::timeout(LAST_WORDS, records.close()).await.is_err() {
             tracing::warn!("the database did not close in time");
@@ -218,6 +243,39 @@ async fn close_over(window: Duration, sessions: Vec<Arc<Session>>) {
     }
 }
 
+/// Binds the address of a setting; answers where that is, for a port of 0.
+fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
+    let bound =
+        listener::bind(address).and_then(|listener| listener.local_addr().map(|local| (listener, local)));
+    bound.map_err(|source| StartError::Listen { setting, address, source })
+}
+
+fn transports(
+    config: &Config,
+    context: &Context,
+    token: Option<Arc<str>>,
+    connections: usize,
+) -> Result<Transports, Collision> {
+    Ok(Transports {
+        engine: Arc::new(engine(config, context)?),
+        gate: Gate::new(
+            config.cors_origins.clone(),
+            config.trusted_proxies.clone(),
+            config.limits.handshakes_per_address,
+        ),
+        peers: Peers { context: context.clone(), token },
+        tunnels: Arc::new(Tunnels::default()),
+        places: Places::new(PlaceLimits {
+            connections,
+            strangers: max_pending(config),
+            stranger_bytes: STRANGERS_MAX_BYTES,
+        }),
+    })
+}
+
 fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> FanoutOptions {
     let mut namespaces: Vec<Namespace> =
         config.mounts.iter().map(|(_, namespace)| namespace.clone()).collect();
@@ -238,6 +296,7 @@ fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> Fanout
             lease: cluster.lease,
             advertise: cluster.advertise_url.clone().unwrap_or_else(|| format!("http://{internal}")),
             max_payload: config.limits.max_payload,
+            mounts: config.mounts_text(),
         }),
         distributions: metrics::distributions(),
     }
@@ -283,6 +342,41 @@ fn max_pending(config: &Config) -> usize {
 /// As many connections as the file limit allows when `reserved` files are kept for other things.
 fn by_files(reserved: u64) -> usize {
     usize::try_from(file_limit().saturating_sub(reserved)).unwrap_or(usize::MAX).max(64)
+}
+
+/// Finds out whether the records are this node's, or its cluster's, alone, and goes on looking. A node alone whose database
+/// is there knows it when this ends.
+async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, tasks: &Tasks) {
+    if !config.keeps_records() || !records.can_be_shared() {
+        records.set_unshared();
+        return;
+    }
+    if records.has_come_up()
+        && let Ok(name) = records.name().await
+    {
+        fanout.set_records(&name);
+        if !fanout.is_clustered() {
+            records.look_at_sharers(fanout.node().as_str()).await;
+        }
+    }
+    let (records, fanout) = (records.clone(), fanout.clone());
+    tasks.spawn_until_stop(async move {
+        let name = loop {
+            match records.name().await {
+                Ok(name) if records.has_come_up() => break name,
+                _ => tokio::time::sleep(SHARING_RETRY).await,
+            }
+        };
+        fanout.set_records(&name);
+        let sharer = loop {
+            match fanout.accord().cluster {
+                Some(cluster) => break cluster.to_string(),
+                None if !fanout.is_clustered() => break fanout.node().as_str().to_owned(),
+                None => tokio::time::sleep(SHARING_RETRY).await,
+            }
+        };
+        records.watch_sharers(sharer).await;
+    });
 }
 
 /// The tasks that run until the node stops.

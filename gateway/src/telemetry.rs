@@ -35,7 +35,9 @@ pub(crate) fn start(
         .buffered_lines_limit(LOG_LINES_MAX)
         .finish(Scrubbed { scrubber, out: io::stderr() });
     let _ = DROPPED.set(writer.error_counter());
-    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(with_quiet_libraries(filter)))
+        .with_writer(writer);
     if pretty {
         builder.compact().with_target(false).finish().try_init()?;
     } else {
@@ -70,6 +72,21 @@ pub(crate) fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |dropped| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
 }
 
+/// Libraries whose lines below `info` tell nothing of clients: each statement, each frame, each handshake of TLS.
+const LIBRARIES: &[&str] =
+    &["sqlx", "hyper", "hyper_util", "h2", "reqwest", "rustls", "redis", "tower", "mio", "want"];
+
+/// `filter`, by which a level of `debug` or `trace` for all is not one for libraries: those need their target.
+fn with_quiet_libraries(filter: &str) -> String {
+    let is_fine = |item: &str| ["debug", "trace"].iter().any(|level| item.trim().eq_ignore_ascii_case(level));
+    if !filter.split(',').any(is_fine) {
+        return filter.to_owned();
+    }
+    // What comes later wins, so what the operator says of a library holds.
+    let quiet = LIBRARIES.iter().map(|library| format!("{library}=info"));
+    quiet.chain([filter.to_owned()]).collect::<Vec<_>>().join(",")
+}
+
 /// Whether `filter` is a log filter.
 pub(crate) fn check_filter(filter: &str) -> bool {
     EnvFilter::try_new(filter).is_ok()
@@ -78,6 +95,19 @@ pub(crate) fn check_filter(filter: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_is_about_clients_and_a_library_needs_its_target() {
+        for filter in ["info", "warn,sqlx=debug", "gateway=debug"] {
+            assert_eq!(with_quiet_libraries(filter), filter);
+        }
+        for filter in ["debug", "TRACE", "debug,fanout=trace"] {
+            let all = with_quiet_libraries(filter);
+            assert!(all.contains("sqlx=info,") && all.ends_with(filter) && check_filter(&all), "{all}");
+        }
+        let told = EnvFilter::new(with_quiet_libraries("debug,sqlx=debug")).to_string();
+        assert!(told.contains("sqlx=debug") && !told.contains("sqlx=info"), "{told}");
+    }
 
     #[test]
     fn a_line_is_written_without_its_secrets() {

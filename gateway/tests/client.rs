@@ -30,6 +30,7 @@ fn start() -> Gateway {
             ("LOG_FORMAT", "json"),
             ("INTERNAL_TOKEN", "door"),
             ("JWT_SECRET", "s"),
+            ("MOUNTS", "sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay"),
         ])
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
@@ -40,7 +41,7 @@ fn start() -> Gateway {
         .by_ref()
         .find_map(|line| {
             let entry: serde_json::Value = serde_json::from_str(&line.unwrap()).ok()?;
-            (entry["message"] == "ready").then(|| entry["internal"].as_str().unwrap().to_owned())
+            (entry["message"] == "started").then(|| entry["internal"].as_str().unwrap().to_owned())
         })
         .unwrap();
     // Read on, or the gateway's log has nowhere to go.

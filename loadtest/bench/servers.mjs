@@ -11,6 +11,8 @@ const gateway = ({ port, internalPort, redisPort, work, options, secret }) => ({
   command: [options.gateway],
   env: {
     JWT_SECRET: secret,
+    // It stores nothing, so nodes of a pair may have a file each.
+    MOUNTS: 'relay=/relay',
     LISTEN: `127.0.0.1:${port}`,
     INTERNAL_LISTEN: `127.0.0.1:${internalPort}`,
     DATABASE_URL: `sqlite:${join(work, `gateway-${port}.db`)}`,

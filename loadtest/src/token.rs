@@ -78,7 +78,7 @@ mod tests {
     fn every_connection_is_minted_a_user_of_its_own_that_may_do_everything() {
         let secret = "a secret of at least thirty-two bytes";
         let tokens = Tokens::new(None, Some(secret));
-        let verifier = Verifier::new(KeySet::secret(secret.as_bytes()), None, None);
+        let verifier = Verifier::new(KeySet::secret(secret.as_bytes()), Vec::new(), Vec::new());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         for user in [0, 14_999] {
             let auth: serde_json::Value = serde_json::from_str(&tokens.auth(user).unwrap()).unwrap();

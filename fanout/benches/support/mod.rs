@@ -126,6 +126,7 @@ pub(crate) fn clustered() -> Fanout {
         lease: Duration::from_secs(10),
         advertise: String::new(),
         max_payload: 1_000_000,
+        mounts: String::new(),
     };
     Fanout::new(options(Some(cluster))).0
 }

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard, mpsc};
 use tokio::time::Instant;
 
 use super::RoomCount;
+use super::accord::{Agreeing, Nature, Strangers};
 use super::census::Union;
 use super::lingering::{Lingering, Waiting};
 use super::neighbours::Neighbours;
@@ -65,6 +66,8 @@ pub(crate) struct Terms {
     pub(crate) holdback: Duration,
     /// What the node tells of itself.
     pub(crate) info: String,
+    /// What it must have in common with the others.
+    pub(crate) nature: Nature,
 }
 
 /// Presence in a cluster.
@@ -90,6 +93,8 @@ pub(crate) struct ClusterPresence {
     /// All members were registered under the current incarnation.
     pub(super) registered: AtomicBool,
     pub(super) wake: Notify,
+    pub(super) agreeing: Mutex<Agreeing>,
+    pub(super) strangers: Mutex<Strangers>,
     pub(super) lingering: Lingering,
     pub(super) neighbours: Neighbours,
     pub(super) estates: Mutex<HashMap<String, Instant>>,
@@ -131,6 +136,7 @@ impl ClusterPresence {
         stats: Arc<Stats>,
     ) -> Self {
         let incarnation = Mutex::new(new_incarnation(terms.node));
+        let agreeing = Mutex::new(Agreeing::new(terms.nature.clone()));
         Self {
             terms,
             store,
@@ -147,6 +153,8 @@ impl ClusterPresence {
             opened: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             wake: Notify::new(),
+            agreeing,
+            strangers: Mutex::default(),
             lingering: Lingering::new(LINGERING_MAX),
             neighbours: Neighbours::default(),
             estates: Mutex::default(),

@@ -50,6 +50,8 @@ impl ClusterPresence {
                 return;
             }
         }
+        self.agree().await;
+        self.warn_of_strangers(leases.now_ms);
         if self.leases.lock().trusted_from.is_some_and(|from| Instant::now() < from) {
             return;
         }

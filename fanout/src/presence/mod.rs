@@ -3,6 +3,7 @@
 //! In the store nothing is counted up and down: every answer is read from the set of members, so it cannot drift. On a node
 //! a user's sockets in a room are a number, changed under the user's lock together with the members ([`crate::registry`]).
 
+mod accord;
 mod census;
 pub(crate) mod cluster;
 mod estate;
@@ -19,6 +20,8 @@ mod vitals;
 use std::collections::HashSet;
 use std::time::Duration;
 
+pub use accord::Accord;
+pub(crate) use accord::Nature;
 pub use neighbours::Peer;
 use shared::ids::{NodeId, SocketId};
 use shared::names::{Namespace, Room, UserId};

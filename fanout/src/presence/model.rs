@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 
+use super::accord::Others;
 use super::store::{Kept, Leases, LeftRoom, Share};
 use crate::error::FanoutError;
 
@@ -148,6 +149,17 @@ impl Handle {
 
     pub(super) async fn infos(&self) -> Answer<Vec<(String, String)>> {
         self.call(|data, _| data.infos.clone().into_iter().collect()).await
+    }
+
+    /// The simulated nodes are all alike, so nothing is asked and nothing can fail.
+    pub(super) fn accord(
+        &self,
+        _: &str,
+        since: u64,
+        _: &str,
+        name: &str,
+    ) -> impl Future<Output = Answer<Others>> + use<> {
+        std::future::ready(Ok(Others { cluster: name.to_owned(), since, nodes: Vec::new() }))
     }
 
     pub(super) async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::accord::Nature;
 use super::cluster::{ClusterPresence, Local, Moved, Terms};
 use super::model::{Faults, Handle, Server};
 use super::store::{Kept, Store};
@@ -116,7 +117,8 @@ impl World {
         let faults = Arc::<Mutex<Faults>>::default();
         let way = || Store::Model(Handle { server: Arc::clone(&self.server), faults: Arc::clone(&faults) });
         let sockets = Arc::<Sockets>::default();
-        let terms = Terms { node: id, lease: LEASE, holdback: HOLDBACK, info: String::new() };
+        let (info, nature) = (String::new(), Nature::default());
+        let terms = Terms { node: id, lease: LEASE, holdback: HOLDBACK, info, nature };
         let stats = Arc::new(Stats::new(Distributions::ignored()));
         let local: Arc<dyn Local> = sockets.clone();
         let presence = Arc::new(ClusterPresence::new(terms, way(), local, self.gone.clone(), stats));

@@ -7,6 +7,8 @@
 //! | `P{nodes}:leases` | sorted set: incarnation → when its lease lapses, on Redis' clock |
 //! | `P{nodes}:estates` | sorted set: dead incarnation → until when its claimer has time |
 //! | `P{nodes}:info` | hash: incarnation → how to reach the node |
+//! | `P{nodes}:accord` | hash: node → since when it is there, and what it must have in common with the others |
+//! | `P{nodes}:cluster` | the name of the cluster: a random text |
 //! | `Psettled:INC` | set for a while when an estate is settled |
 //! | `Prooms:INC` | set: rooms that the incarnation has had members in |
 //! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | who is in a room (`lua/room.lua`) |
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use shared::limits::{MEMBERS_READ_MAX, PRESENCE_KEPT_S};
 
+use super::accord::Others;
 use crate::error::FanoutError;
 use crate::redis::{Commands, Script};
 
@@ -88,6 +91,7 @@ struct Scripts {
     renew: Script,
     open: Script,
     claim: Script,
+    accord: Script,
 }
 
 /// A script about a room, with what all of them share before it.
@@ -124,6 +128,7 @@ impl Store {
                 renew: Script::new(include_str!("../lua/renew.lua")),
                 open: Script::new(include_str!("../lua/open_lease.lua")),
                 claim: Script::new(include_str!("../lua/claim.lua")),
+                accord: Script::new(include_str!("../lua/accord.lua")),
             },
         }))
     }
@@ -156,6 +161,12 @@ impl Store {
     /// What living nodes tell of themselves.
     pub(crate) async fn infos(&self) -> Answer<Vec<(String, String)>> {
         on_store!(self, store => store.infos())
+    }
+
+    /// Writes what a node is like, since when it is there (0: since now) and what its cluster is called if it has no name;
+    /// answers what the others are like.
+    pub(crate) async fn accord(&self, node: &str, since: u64, like: &str, name: &str) -> Answer<Others> {
+        on_store!(self, store => store.accord(node, since, like, name))
     }
 
     /// Claims an estate; `own` gives up one's own lease whether it has lapsed or not.
@@ -325,6 +336,15 @@ impl RedisStore {
 
     async fn infos(&self) -> Answer<Vec<(String, String)>> {
         self.commands.query(redis::cmd("HGETALL").arg(self.nodes("info"))).await
+    }
+
+    async fn accord(&self, node: &str, since: u64, like: &str, name: &str) -> Answer<Others> {
+        let (leases, natures, cluster) = (self.nodes("leases"), self.nodes("accord"), self.nodes("cluster"));
+        let since = since.to_string();
+        let args = [node, &since, like, name].map(str::as_bytes);
+        let (cluster, since, nodes): (String, String, Vec<String>) =
+            self.scripts.accord.run(&self.commands, &[&leases, &natures, &cluster], &args).await?;
+        Ok(Others { cluster, since: since.parse().unwrap_or_default(), nodes: pairs(nodes) })
     }
 
     async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {

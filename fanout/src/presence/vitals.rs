@@ -61,6 +61,7 @@ mod tests {
     use shared::ids::NodeId;
     use tokio::sync::mpsc;
 
+    use super::super::accord::Nature;
     use super::super::cluster::{Local, Terms};
     use super::super::model::{Handle, Server};
     use super::super::store::Kept;
@@ -91,6 +92,7 @@ mod tests {
             lease: LEASE,
             holdback: Duration::ZERO,
             info: String::new(),
+            nature: Nature::default(),
         };
         let stats = Arc::new(Stats::new(Distributions::ignored()));
         let presence = ClusterPresence::new(terms, store(), Arc::new(Nobody), mpsc::channel(1).0, stats);

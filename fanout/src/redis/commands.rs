@@ -112,13 +112,18 @@ impl Commands {
                     self.lost.notified().await;
                     self.forget();
                     Stats::add(&self.stats.redis_reconnects, 1);
-                    tracing::warn!(connection = self.purpose, "the connection to Redis is lost");
+                    tracing::warn!(
+                        connection = self.purpose,
+                        server = %self.link.address(),
+                        "the connection to Redis is lost"
+                    );
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(
                             connection = self.purpose,
+                            server = %self.link.address(),
                             error = %Brief(&error),
                             "cannot connect to Redis; trying on"
                         );

@@ -47,6 +47,11 @@ impl Link {
         Self { address }
     }
 
+    /// Where Redis is.
+    pub(crate) fn address(&self) -> &RedisAddress {
+        &self.address
+    }
+
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.address.topology, Topology::Cluster(_))
     }

@@ -275,6 +275,7 @@ export async function checkHealth() {
     text = response.ok ? `${node} alive` : `${node} unwell (${response.status})`;
     const facts = Object.entries({ ...answer, ...answer.checks }).filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value));
     title = facts.map(([key, value]) => `${key}: ${value}`).join('\n');
+    if (response.ok && Array.isArray(answer.apps)) each('offered', answer.apps);
   } catch { /* Not answering is what the page then shows. */ }
   $('health').dataset.state = state;
   setText($('health-text'), text);

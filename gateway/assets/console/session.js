@@ -4,7 +4,7 @@
 // A part of the page registers itself in `parts` and is told what it needs to know by these methods, each
 // of which it may leave out: `listen()` once at the start, `attach(sockets)` with each new connection,
 // `detach()` when one is ended, `recall()` for a user whose state this tab may remember, `shown(view)`,
-// `seen()` when the window comes to the front, `paint()`, `putOut()` when the token is no longer good,
+// `offered(apps)` when the node has said which apps it has, `seen()` when the window comes to the front, `paint()`, `putOut()` when the token is no longer good,
 // `forget()` when the user leaves by choice, and `clear()` when somebody else may come.
 
 import { log } from './log.js';

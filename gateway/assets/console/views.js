@@ -1,7 +1,10 @@
 // The views: one button in the top bar and one section each, paired by `data-view`.
 
 import { $, memory, setText } from './page.js';
-import { each, parts, session } from './session.js';
+import { EMERGENCIES, MAIN, RELAY, each, parts, session } from './session.js';
+
+/** Where this page looks for each app. */
+const NAMESPACES = { chat: MAIN, sos: MAIN, emergencies: EMERGENCIES, care: MAIN, relay: RELAY };
 
 export const views = {
   current: 'chat',
@@ -25,6 +28,18 @@ export const views = {
     each('shown', name);
   },
 
+  /** Shows the buttons of the apps that the node has where this page looks for them; the log is always there. */
+  offered(apps) {
+    const has = (view) => view === 'log' || apps.some(({ app, namespace }) => app === view && namespace === NAMESPACES[view]);
+    for (const button of document.querySelectorAll('#views button')) button.hidden = !has(button.dataset.view);
+    if (!has(this.current)) this.show(this.first());
+  },
+
+  /** The first view that the node has. */
+  first() {
+    return document.querySelector('#views button:not([hidden])').dataset.view;
+  },
+
   /** Whether the person can see the view now. */
   isOpen(name) {
     return name === this.current && session.token !== null && !document.hidden;
@@ -42,7 +57,7 @@ export const views = {
 
   /** Only the log shows without a token, and it says nothing to most people. */
   putOut() {
-    if (this.current === 'log') this.current = 'chat';
+    if (this.current === 'log') this.current = this.first();
   },
 
   /** The log can be read by anybody who has the page open; every other view needs a token. */

@@ -23,8 +23,8 @@ use crate::clock::now_s;
 /// Verifies tokens, and signs them where the node holds a secret.
 pub(crate) struct Tokens {
     verifier: ArcSwap<Verifier>,
-    issuer: Option<String>,
-    audience: Option<String>,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
     secret: Option<String>,
     jwks: Option<Jwks>,
 }
@@ -83,9 +83,9 @@ impl Tokens {
                 KeySet::none()
             }
         };
-        let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
-        let verifier = ArcSwap::from_pointee(Verifier::new(keys, issuer.clone(), audience.clone()));
-        Ok(Self { verifier, issuer, audience, secret, jwks })
+        let (issuers, audiences) = (config.issuers.clone(), config.audiences.clone());
+        let verifier = ArcSwap::from_pointee(Verifier::new(keys, issuers.clone(), audiences.clone()));
+        Ok(Self { verifier, issuers, audiences, secret, jwks })
     }
 
     /// The claims of a token that is to be believed now.
@@ -112,12 +112,12 @@ impl Tokens {
         self.verifier.load().verify(token, now_s())
     }
 
-    /// A token of `claims`, with the issuer and audience that are configured; `None` where the node holds
+    /// A token of `claims`, with the first issuer and audience that are configured; `None` where the node holds
     /// no secret.
     pub(crate) fn sign(&self, mut claims: Value) -> Option<String> {
         if let Some(claims) = claims.as_object_mut() {
-            for (key, value) in [("iss", &self.issuer), ("aud", &self.audience)] {
-                if let Some(value) = value {
+            for (key, values) in [("iss", &self.issuers), ("aud", &self.audiences)] {
+                if let Some(value) = values.first() {
                     claims.insert(key.to_owned(), value.as_str().into());
                 }
             }
@@ -153,7 +153,7 @@ impl Tokens {
     async fn fetch(&self, jwks: &Jwks) -> bool {
         match jwks.source.fetch().await {
             Ok(keys) => {
-                let verifier = Verifier::new(keys, self.issuer.clone(), self.audience.clone());
+                let verifier = Verifier::new(keys, self.issuers.clone(), self.audiences.clone());
                 *jwks.trouble.lock() = verifier.is_empty().then_some(KeySetTrouble::Empty);
                 self.verifier.store(verifier.into());
                 true

@@ -1,4 +1,5 @@
 //! The ready-to-use token of a node without a key for tokens: shown to a person at a terminal, and written to no log.
+//! Where there is no terminal it goes to a file.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -32,37 +33,45 @@ impl FirstToken {
         Self { token, to: config.first_token, beside: beside(&config.database_url.0), written: None }
     }
 
+    /// Whether it is to be printed: on a terminal, or because that is asked for.
+    pub(super) fn is_printed(&self) -> bool {
+        self.to == FirstTokenTo::Stdout || io::stdout().is_terminal()
+    }
+
     /// The lines of the banner about it, for a node whose public listener is at `address`.
-    pub(super) fn hand_out(&mut self, address: &str) -> Vec<String> {
+    pub(super) fn printed(&mut self, address: &str) -> Vec<String> {
         let mut lines = vec!["  No JWT_SECRET is set: a random one holds for this run.".to_owned()];
-        let Some(token) = self.token.take() else { return lines };
-        let is_shown = match self.to {
-            FirstTokenTo::Stdout => true,
-            FirstTokenTo::Auto => io::stdout().is_terminal(),
-        };
-        if is_shown {
+        if let Some(token) = self.token.take() {
             lines.push("  A token for it:".to_owned());
             lines.push(format!("  {token}"));
             lines.push("  Signed in already:".to_owned());
             lines.push(format!("  http://{address}/#token={token}"));
-            return lines;
         }
-        match self.beside.take().map(|path| write(&path, &token).map(|()| path)) {
-            Some(Ok(path)) => {
-                lines.push("  This is no terminal, and a token is not for a log. One is in a file that only this user can read:".to_owned());
-                lines.push(format!("  {}", path.display()));
+        lines
+    }
+
+    /// Where nobody sees standard output: writes it to a file that only the node's user can read, and logs where.
+    pub(super) fn write_and_log(&mut self) {
+        let how = "--first-token stdout prints one; with a JWT_SECRET, `gateway token` makes any";
+        let written = match (self.token.take(), self.beside.take()) {
+            (Some(token), Some(path)) => write(&path, &token).map(|()| Some(path)),
+            _ => Ok(None),
+        };
+        match written {
+            Ok(Some(path)) => {
+                tracing::warn!(
+                    file = %path.display(),
+                    "no JWT_SECRET is set: a random one holds for this run, and the file has a token for it. {how}"
+                );
                 self.written = Some(path);
             }
-            Some(Err(error)) => {
-                lines.push(format!("  This is no terminal, and a token is not for a log. It could not be written to a file ({error})."));
+            Ok(None) => {
+                tracing::warn!("no JWT_SECRET is set: a random one holds for this run. {how}");
             }
-            None => lines.push("  This is no terminal, and a token is not for a log.".to_owned()),
+            Err(error) => {
+                tracing::warn!(%error, "no JWT_SECRET is set: a random one holds for this run, and no file for a token could be written. {how}");
+            }
         }
-        lines.push(
-            "  --first-token stdout prints it all the same; with a JWT_SECRET, `gateway token` makes any."
-                .to_owned(),
-        );
-        lines
     }
 }
 

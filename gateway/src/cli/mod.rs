@@ -2,6 +2,7 @@
 //! `version`.
 
 mod first_token;
+mod serve;
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal as _, Write as _};
@@ -18,12 +19,11 @@ use shared::config::{
 use shared::limits::CREDENTIAL_MAX_BYTES;
 use shared::names::UserId;
 
-use crate::auth::{password, random_secret};
+use crate::auth::{Tokens, password};
 use crate::clock::{now_ms, now_s};
-use crate::node::{Node, makes_secret};
 use crate::records::{Records, time_column, users};
 use crate::telemetry;
-use first_token::FirstToken;
+use serve::serve;
 
 /// A command that failed has told why; this is what the shell sees.
 const FAILED: u8 = 1;
@@ -45,18 +45,39 @@ pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -
         Err(problem) => return complain(&[problem]),
     };
     match matches.subcommand() {
-        Some(("version", _)) => say(&format!("gateway {}", env!("CARGO_PKG_VERSION"))),
+        Some(("version", _)) => say(&format!("gateway {} ({})", env!("CARGO_PKG_VERSION"), serve::COMMIT)),
         Some(("print-config", _)) => print_config(layers),
-        Some(("check-config", _)) => configured(layers, |config| {
-            for warning in config.warnings() {
-                warn(&format!("warning: {warning}"));
-            }
-            say("The configuration is good.")
-        }),
+        Some(("check-config", _)) => configured(layers, check_config),
         Some(("token", token)) => configured(layers, |config| print_token(&config, token)),
         Some(("user", user)) => configured(layers, |config| add_user(&config, user)),
-        _ => configured(layers, serve),
+        _ => configured(layers, |config| match config.conflicts().as_slice() {
+            [] => serve(config),
+            conflicts => complain(conflicts),
+        }),
     }
+}
+
+/// Checks what can be checked without the network, beyond each setting by itself.
+fn check_config(config: Config) -> ExitCode {
+    let mut problems = config.conflicts();
+    let mut problem = |place: &str, expected: String| {
+        problems.push(Problem { place: place.to_owned(), value: None, expected });
+    };
+    if let Err(error) = Tokens::new(&config.auth, String::new) {
+        problem("JWT_PUBLIC_KEY", format!("expected a file with a public key: {error}"));
+    }
+    if let Some(folder) = crate::records::folder(&config.database_url.0)
+        && !folder.is_dir()
+    {
+        problem(
+            "DATABASE_URL",
+            format!("expected a file in a folder that exists; {} does not", folder.display()),
+        );
+    }
+    for warning in config.warnings() {
+        warn(&format!("warning: {warning}"));
+    }
+    if problems.is_empty() { say("The configuration is good.") } else { complain(&problems) }
 }
 
 fn command() -> Command {
@@ -67,7 +88,7 @@ fn command() -> Command {
         .arg(text("role", "Role"))
         .arg(text("name", "Name to show"))
         .arg(text("email", "E-mail"))
-        .arg(text("ttl", "How long it is good for").default_value("1h"))
+        .arg(text("ttl", "How long it is good for, with its unit: 90s, 15m, 12h").default_value("1h"))
         .arg(text("claims", "Further claims, as a JSON object"));
     let add = Command::new("add")
         .about("Add a user who logs in with e-mail and password")
@@ -96,7 +117,7 @@ fn command() -> Command {
         .long_about(
             "Muster: a realtime gateway for Socket.IO clients.\n\nSettings come from flags, the environment \
              (upper case, underscores) and one TOML file (--config), in that order. Durations are written \
-             250ms, 25s, 2m, 1h; a bare number is milliseconds.",
+             250ms, 25s, 2m, 1h; only 0 needs no unit.",
         )
         .subcommand(Command::new("serve").about("Run the gateway (what happens without a command)"))
         .subcommand(token)
@@ -119,6 +140,7 @@ fn layers(matches: &ArgMatches, variables: &[(String, String)]) -> Result<Layers
         innermost = inner;
     }
     let mut layers = Layers::default();
+    layers.check_names(variables.iter().map(|(key, _)| key.as_str()));
     let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     for setting in SETTINGS {
         if let Some(values) = innermost.get_many::<String>(setting.key) {
@@ -218,7 +240,7 @@ fn print_token(config: &Config, args: &ArgMatches) -> ExitCode {
     };
     let further = text("claims").map_or(Ok(Map::new()), |claims| serde_json::from_str(claims));
     let Ok(mut claims) = further else { return fail(&"--claims: expected a JSON object") };
-    let (issuer, audience) = (config.auth.issuer.as_ref(), config.auth.audience.as_ref());
+    let (issuer, audience) = (config.auth.issuers.first(), config.auth.audiences.first());
     let given = [("role", text("role")), ("name", text("name")), ("email", text("email"))];
     for (key, value) in given.into_iter().chain([("iss", issuer), ("aud", audience)]) {
         if let Some(value) = value {
@@ -306,76 +328,6 @@ fn runtime(workers: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
         builder.worker_threads(workers);
     }
     builder.enable_all().build()
-}
-
-fn serve(config: Config) -> ExitCode {
-    let _log = match telemetry::start(&config.log, config.log_format, config.scrubber()) {
-        Ok(log) => log,
-        Err(error) => return fail(&error),
-    };
-    match runtime(config.workers) {
-        Ok(runtime) => runtime.block_on(run_node(config)),
-        Err(error) => fail(&error),
-    }
-}
-
-async fn run_node(config: Config) -> ExitCode {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => return fail(&error),
-    };
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    let secret = random_secret();
-    let mut token = makes_secret(&config).then(|| FirstToken::new(&secret, &config));
-    let node = match Node::start(config, &secret).await {
-        Ok(node) => node,
-        Err(error) => return fail(&error),
-    };
-    tracing::info!(
-        node = node.id.as_str(),
-        public = %node.public,
-        internal = %node.internal,
-        version = env!("CARGO_PKG_VERSION"),
-        "ready"
-    );
-    say(&banner(&node, token.as_mut()));
-    signals.next().await;
-    node.drain(signals.next()).await;
-    drop(token);
-    tracing::info!("stopped");
-    ExitCode::SUCCESS
-}
-
-fn banner(node: &Node, token: Option<&mut FirstToken>) -> String {
-    let mut lines = vec![
-        format!("Muster {} is ready (node {}).", env!("CARGO_PKG_VERSION"), node.id),
-        format!("  console    http://{}/", node.public),
-        format!("  internal   http://{}/metrics", node.internal),
-    ];
-    lines.extend(token.map(|token| token.hand_out(&node.public.to_string())).unwrap_or_default());
-    lines.join("\n")
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Is the process alive, is it ready, and how is it.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -7,8 +9,12 @@ use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use shared::config::AppName;
+use shared::names::Namespace;
+
 use super::Site;
 use crate::describe::{Operation, Section};
+use crate::records::Sharing;
 
 /// The process runs.
 #[derive(Serialize, JsonSchema)]
@@ -34,16 +40,34 @@ struct Details {
     /// What was wrong with the last fetch of the key set. While an earlier one holds, the check is `ok` all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<String>,
+    /// What this node has otherwise than those that were there before it, and what to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
 }
 
 impl Details {
     fn of(site: &Site) -> Self {
         let tokens = site.context.tokens.trouble().map(|trouble| format!("The key set: {trouble}"));
-        Self { tokens }
+        Self { tokens, cluster: disagreement(site) }
     }
 
     fn is_empty(&self) -> bool {
-        self.tokens.is_none()
+        self.tokens.is_none() && self.cluster.is_none()
+    }
+}
+
+/// What this node has otherwise than those that it shares Redis or records with, in a sentence.
+fn disagreement(site: &Site) -> Option<String> {
+    if let Some(quarrel) = site.context.fanout.accord().quarrel {
+        return Some(format!("The nodes of this Redis: {quarrel}."));
+    }
+    match site.context.records.sharing() {
+        Sharing::Taken { by } => Some(format!(
+            "The database: {by}, which is another node or cluster, uses it and was there before, without this node's Redis. Both \
+             would answer senders with success, and neither's members would hear the other's. Give both the same REDIS_URL \
+             and REDIS_PREFIX, or each a database of its own."
+        )),
+        Sharing::Unknown | Sharing::Alone => None,
     }
 }
 
@@ -57,11 +81,20 @@ struct Health {
     node: String,
     /// Open sessions.
     connections: usize,
+    /// The apps that clients find, and where.
+    apps: Vec<MountedApp>,
     checks: Checks,
     #[serde(skip_serializing_if = "Details::is_empty")]
     details: Details,
     /// What an operator should change, though the node works.
     warnings: Vec<Warning>,
+}
+
+/// An app of the node.
+#[derive(Serialize, JsonSchema)]
+struct MountedApp {
+    app: &'static str,
+    namespace: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -78,6 +111,8 @@ struct Checks {
     /// In a cluster: commands, subscriptions and the lease.
     redis: Condition,
     records: Condition,
+    /// Whether this node agrees with those that it shares Redis or records with: the same records and mounts.
+    cluster: Condition,
     /// Whether tokens can be verified.
     tokens: Condition,
     /// Not while the node drains.
@@ -101,9 +136,15 @@ impl Condition {
 
 impl Checks {
     async fn of(site: &Site) -> Self {
+        let (redis, records) = (site.context.fanout.is_ready(), site.context.records.is_ready().await);
+        // Where Redis or the records are away, that is what is wrong.
+        let is_known =
+            site.context.fanout.accord().is_known && site.context.records.sharing() != Sharing::Unknown;
+        let agrees = disagreement(site).is_none() && (is_known || !redis || !records);
         Self {
-            redis: Condition::of(site.context.fanout.is_ready()),
-            records: Condition::of(site.context.records.is_ready().await),
+            redis: Condition::of(redis),
+            records: Condition::of(records),
+            cluster: Condition::of(agrees),
             tokens: Condition::of(site.context.tokens.is_ready()),
             accepting: Condition::of(!site.transports.gate.is_draining()),
             capacity: Condition::of(!site.transports.is_full()),
@@ -114,11 +155,45 @@ impl Checks {
         let named = [
             ("redis", self.redis),
             ("records", self.records),
+            ("cluster", self.cluster),
             ("tokens", self.tokens),
             ("accepting", self.accepting),
             ("capacity", self.capacity),
         ];
         named.into_iter().filter(|(_, is)| *is == Condition::Failed).map(|(name, _)| name).collect()
+    }
+}
+
+fn mounted(site: &Site) -> Vec<MountedApp> {
+    let mounts = site.transports.engine.namespaces.mounts();
+    let mut apps: Vec<_> = mounts.collect();
+    apps.sort();
+    let app = |(app, namespace): (AppName, &Namespace)| MountedApp {
+        app: app.as_str(),
+        namespace: namespace.as_str().to_owned(),
+    };
+    apps.into_iter().map(app).collect()
+}
+
+/// How often a node that is not ready looks whether it is.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Ends when the node is ready for clients. What is missing at first is logged once.
+pub(crate) async fn becomes_ready(site: &Site) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count = 0_u32;
+    loop {
+        looks.tick().await;
+        let failed = Checks::of(site).await.failed();
+        if failed.is_empty() {
+            return;
+        }
+        count += 1;
+        // A cluster needs a moment for its lease in any case.
+        if count == 10 {
+            tracing::warn!(failed = %failed.join(", "), "started, but not ready yet");
+        }
     }
 }
 
@@ -164,6 +239,7 @@ pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
         version: env!("CARGO_PKG_VERSION"),
         node: site.context.fanout.node().as_str().to_owned(),
         connections: site.transports.engine.sessions.open(),
+        apps: mounted(&site),
         checks,
         details: Details::of(&site),
         warnings: site

@@ -10,7 +10,7 @@ mod docs;
 mod emergencies;
 mod emit;
 pub(crate) mod guard;
-mod health;
+pub(crate) mod health;
 pub(crate) mod listener;
 pub(crate) mod login;
 mod participants;

@@ -25,6 +25,14 @@ pub(super) fn render() -> String {
     if let Some(bytes) = resident_bytes() {
         add(&mut text, "process_resident_memory_bytes", "gauge", "Resident memory of the process.", bytes);
     }
+    if let Some(files) = open_files() {
+        add(&mut text, "process_open_fds", "gauge", "Files and sockets that the process has open.", files);
+    }
+    if let Ok(limit) = rlimit::Resource::NOFILE.get_soft() {
+        let help = "Files and sockets that the process may have open.";
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        add(&mut text, "process_max_fds", "gauge", help, limit as f64);
+    }
     if let Some(started) = STARTED.get() {
         let help = "Start of the process since the Unix epoch.";
         add(&mut text, "process_start_time_seconds", "gauge", help, started.as_secs_f64());
@@ -35,6 +43,16 @@ pub(super) fn render() -> String {
 fn add(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
     // A String takes everything.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+}
+
+/// How many files are open. Newer kernels tell the number as the size of the directory; on older ones it is counted.
+fn open_files() -> Option<f64> {
+    const OPEN: &str = "/proc/self/fd";
+    let told = fs::metadata(OPEN).ok()?.len();
+    // The directory itself is open while it is counted.
+    let count = if told > 0 { told } else { fs::read_dir(OPEN).ok()?.count().saturating_sub(1) as u64 };
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    Some(count as f64)
 }
 
 fn resident_bytes() -> Option<f64> {
@@ -56,6 +74,17 @@ mod tests {
         let status = "Name:\tgateway\nVmHWM:\t  90000 kB\nVmRSS:\t   81920 kB\nThreads:\t4\n";
         assert_eq!(resident(status), Some(81_920.0 * 1024.0));
         assert_eq!(resident("Name:\tgateway\n"), None);
+    }
+
+    #[test]
+    fn tells_how_many_files_are_open_and_may_be() {
+        let before = open_files().unwrap();
+        let held: Vec<_> = (0..200).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close some meanwhile.
+        let grown = open_files().unwrap() - before;
+        assert!((150.0..250.0).contains(&grown), "{grown} more");
+        drop(held);
+        assert!(render().contains("\nprocess_max_fds "));
     }
 
     #[test]

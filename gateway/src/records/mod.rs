@@ -6,11 +6,13 @@
 
 mod nearby;
 pub(crate) mod raisers;
+mod sharing;
 mod squares;
 pub(crate) mod users;
 
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +31,7 @@ use tokio::time::{Instant, timeout};
 use crate::error::AppError;
 use crate::metrics;
 pub(crate) use nearby::{Cursor, Looked, Page, nearby};
+pub(crate) use sharing::Sharing;
 pub(crate) use squares::cell;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -62,6 +65,8 @@ pub(crate) struct Records {
     migrator: &'static Migrator,
     /// The tables are up to date; nothing is asked of them before.
     migrated: Arc<AtomicBool>,
+    /// Who uses the records.
+    sharing: Arc<sharing::Known>,
 }
 
 /// What is known of whether the database can be reached.
@@ -138,6 +143,17 @@ impl OpenError {
             Self::TooSlow => true,
         }
     }
+}
+
+/// The folder of an SQLite file; `None` for other records.
+pub(crate) fn folder(url: &str) -> Option<PathBuf> {
+    let file = url.strip_prefix("sqlite:")?;
+    let file = file.strip_prefix("//").unwrap_or(file).split('?').next()?;
+    if file.is_empty() || file == ":memory:" || url.contains("mode=memory") {
+        return None;
+    }
+    let folder = Path::new(file).parent()?;
+    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
 }
 
 impl Records {
@@ -232,7 +248,14 @@ impl Records {
                 .connect_lazy(&url)
         });
         let migrations = migrations.transpose()?;
-        Ok(Self { pool, migrations, reach: Arc::default(), migrator, migrated: Arc::default() })
+        Ok(Self {
+            pool,
+            migrations,
+            reach: Arc::default(),
+            migrator,
+            migrated: Arc::default(),
+            sharing: Arc::default(),
+        })
     }
 
     /// The pool, for statements of an app.
@@ -270,6 +293,11 @@ impl Records {
             Ok(Err(error)) => Err(AppError::records(&Cause(&error))),
             Err(elapsed) => Err(AppError::records(&elapsed)),
         }
+    }
+
+    /// Whether the tables are there.
+    pub(crate) fn has_come_up(&self) -> bool {
+        self.migrated.load(Ordering::Acquire)
     }
 
     /// Whether the last that was asked of it was answered, be it by a refusal.

@@ -214,28 +214,32 @@ describe('the connection', () => {
     await connected(page);
   });
 
-  for (const [mounts, missing, present] of [['relay=/relay', 'chat', 'relay'], ['chat=/', 'relay', 'chat']]) {
-    test(`a node without ${missing} says so in that view, and ${present} works`, async () => {
+  test('shows the apps that the node has where the page looks for them, and opens with one of them', async () => {
+    for (const [mounts, shown] of [
+      ['relay=/relay', ['relay', 'log']],
+      ['chat=/', ['chat', 'log']],
+      ['sos=/,emergencies=/elsewhere,care=/', ['sos', 'care', 'log']],
+    ]) {
       const node = await startGateway({ env: { MOUNTS: mounts } });
       try {
         const { page } = await enter({ token: node.token({ userId: 'ada', ...EVERYTHING }) }, { url: node.url, expected: NODE_GONE });
-        if (missing === 'chat') {
-          await reads(page, '#room-empty-title', 'No chat on this node');
-          await openView(page, 'relay');
+        await holds(page, '#views', ([views]) => {
+          const visible = [...document.querySelectorAll('#views button:not([hidden])')].map((button) => button.dataset.view);
+          return visible.join() === views;
+        }, [shown.join()]);
+        await holds(page, '#views', ([first]) => document.querySelector('#views [aria-current=page]').dataset.view === first, [shown[0]]);
+        assert.equal(await page.locator(`.view[data-view=${shown[0]}]`).isVisible(), true, mounts);
+        if (mounts.startsWith('relay')) {
           await page.fill('#relay-join-room', 'room');
           await page.press('#relay-join-room', 'Enter');
           await includes(page, '#relay-rooms', 'room');
-        } else {
-          await joinRoom(page, 'room');
-          await openView(page, 'relay');
-          await includes(page, '#relay-alert', 'This node has no relay');
         }
         await countOf(page, '.toast', 0);
       } finally {
         await node.kill();
       }
-    });
-  }
+    }
+  });
 
   test('a restarted node is found again, with the room and each message once', async () => {
     const first = await startGateway();

@@ -6,9 +6,8 @@ import { describe, test } from 'node:test';
 
 import { ask, unique } from './support/clients.mjs';
 import {
-  DESKTOP, HANGS_UP, NODE_GONE, PHONE, connected, consoleSite, countOf, fits, gone, holds, includes, openView, reads, screenshot, talkTo, visible,
+  DESKTOP, HANGS_UP, PHONE, connected, consoleSite, countOf, fits, gone, holds, includes, openView, reads, screenshot, talkTo, visible,
 } from './support/console.mjs';
-import { startGateway } from './support/gateway.mjs';
 
 const site = consoleSite();
 
@@ -377,21 +376,3 @@ for (const [name, screen] of [['desktop', DESKTOP], ['phone', PHONE]]) {
     await reads(page, '#call-state', 'Ended after 0:00');
   });
 }
-
-test('a node without these apps says so in each view', async () => {
-  const node = await startGateway({ env: { MOUNTS: 'relay=/relay,chat=/' } });
-  try {
-    const { page } = await site.enter({ token: node.token({ userId: 'ada' }) }, { url: node.url, expected: [...NODE_GONE, /status of 404/] });
-    await openView(page, 'sos');
-    await includes(page, '#sos-alert', 'This node has no sos app');
-    await openView(page, 'emergencies');
-    await includes(page, '#em-alert', 'This node has no emergencies app');
-    await openView(page, 'care');
-    await reads(page, '#care-empty-title', 'No care on this node');
-    await gone(page, '#care-desk');
-    await screenshot(page, 'no-apps');
-    await countOf(page, '.toast', 0);
-  } finally {
-    await node.kill();
-  }
-});

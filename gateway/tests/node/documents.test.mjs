@@ -20,7 +20,7 @@ for (const transport of TRANSPORTS) {
     let clients;
     let document;
     before(async () => {
-      gateway = await startGateway({ env: { PING_INTERVAL: '25000', PING_TIMEOUT: '60000' } });
+      gateway = await startGateway({ env: { PING_INTERVAL: '25s', PING_TIMEOUT: '60s' } });
       clients = keeper(gateway);
       document = snippets('chat', { url: gateway.url, transport });
     });

@@ -74,12 +74,12 @@ describe('print-config and check-config', { concurrency: 4 }, () => {
   });
 
   test('secrets that can be guessed are warned of, which fails nothing', async () => {
-    const { code, stdout, stderr } = await runGateway(['check-config'], { env: { JWT_SECRET: 'short', INTERNAL_TOKEN: 'change-me-too', PUSH_WEBHOOK_URL: 'http://push.example/', PUSH_WEBHOOK_SECRET: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' } });
+    const { code, stdout, stderr } = await runGateway(['check-config'], { env: { MOUNTS: 'emergencies=/', JWT_SECRET: 'short', INTERNAL_TOKEN: 'change-me-too', PUSH_WEBHOOK_URL: 'http://push.example/', PUSH_WEBHOOK_SECRET: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' } });
     assert.equal(code, 0, stderr);
     assert.match(stdout, /good/);
     for (const said of [/warning: JWT_SECRET is shorter than 32 bytes/, /warning: INTERNAL_TOKEN is shorter than 16 bytes/, /warning: PUSH_WEBHOOK_SECRET looks like/, /warning: PUSH_WEBHOOK_URL is not https/]) assert.match(stderr, said);
     assert.ok(!/change-me|aaaa/.test(stderr), stderr);
-    const good = await runGateway(['check-config'], { env: { JWT_SECRET: '0f6c2a9be1d84c7aa35b9e6210d7f48c', INTERNAL_TOKEN: 'b9e6210d7f48c0f6' } });
+    const good = await runGateway(['check-config'], { env: { MOUNTS: 'chat=/', JWT_SECRET: '0f6c2a9be1d84c7aa35b9e6210d7f48c', INTERNAL_TOKEN: 'b9e6210d7f48c0f6' } });
     assert.deepEqual([good.code, good.stderr], [0, '']);
   });
 });
@@ -132,16 +132,13 @@ describe('the log of a running node', () => {
   });
 });
 
-/** The file that the banner names. */
-const namedFile = (stdout) => /^ {2}(\/\S+\.token)$/m.exec(stdout)?.[1];
-
 describe('the token of a node without a key', { concurrency: 3 }, () => {
   test('goes to a file of its user where there is no terminal, and ends with the run', async () => {
     const node = await startGateway({ env: { JWT_SECRET: null } });
     const clients = keeper(node);
     try {
-      await until(node.child.stdout, 'data', () => namedFile(node.output.stdout), { what: 'the name of the file' });
-      const file = namedFile(node.output.stdout);
+      const { file } = await node.waitLog((entry) => entry.file?.endsWith('.token'), { what: 'with the name of the file' });
+      assert.equal(node.output.stdout, '', 'nothing is printed without a terminal');
       assert.equal(statSync(file).mode & 0o777, 0o600);
       const token = readFileSync(file, 'utf8').trim();
       assert.ok(!`${node.output.stdout}${node.output.stderr}`.includes(token), 'no output holds it');
@@ -181,8 +178,8 @@ describe('the token of a node without a key', { concurrency: 3 }, () => {
     for (const url of ['sqlite::memory:', 'sqlite:file:x?mode=memory']) {
       const node = await startGateway({ env: { JWT_SECRET: null, DATABASE_URL: url } });
       try {
-        await until(node.child.stdout, 'data', () => /--first-token stdout/.test(node.output.stdout), { what: 'how to get one' });
-        assert.doesNotMatch(node.output.stdout, /[\w-]{20,}\.[\w-]{20,}\.[\w-]{20,}/);
+        await node.waitLog((entry) => /--first-token stdout/.test(entry.message ?? ''), { what: 'that says how to get one' });
+        assert.doesNotMatch(node.output.stdout + node.output.stderr, /[\w-]{20,}\.[\w-]{20,}\.[\w-]{20,}/);
       } finally {
         await node.kill();
       }

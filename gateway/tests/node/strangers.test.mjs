@@ -333,7 +333,7 @@ describe('UNFINISHED_BYTES', () => {
 
 test('settings that cannot be are refused', async () => {
   const { runGateway } = await import('./support/gateway.mjs');
-  const { code, stderr } = await runGateway(['check-config'], { env: { UNFINISHED_BYTES: '1000', JWT_SECRET: 'x'.repeat(32) } });
+  const { code, stderr } = await runGateway(['check-config'], { env: { UNFINISHED_BYTES: '1000', JWT_SECRET: 'x'.repeat(32), MOUNTS: 'chat=/' } });
   assert.equal(code, 2);
   assert.match(stderr, /UNFINISHED_BYTES.*no less than max_payload, or 0/);
 });

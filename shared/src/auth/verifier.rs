@@ -150,15 +150,15 @@ fn key_of(jwk: &Jwk) -> Option<Key> {
 #[derive(Debug)]
 pub struct Verifier {
     keys: KeySet,
-    issuer: Option<String>,
-    audience: Option<String>,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
 }
 
 impl Verifier {
-    /// A verifier; a token must carry `issuer` and `audience` where they are given.
+    /// A verifier; a token must carry one of `issuers` and one of `audiences` where there are any.
     #[must_use]
-    pub fn new(keys: KeySet, issuer: Option<String>, audience: Option<String>) -> Self {
-        Self { keys, issuer, audience }
+    pub fn new(keys: KeySet, issuers: Vec<String>, audiences: Vec<String>) -> Self {
+        Self { keys, issuers, audiences }
     }
 
     /// Whether there is no key to believe.
@@ -203,14 +203,14 @@ impl Verifier {
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.validate_exp = false;
-        validation.validate_aud = self.audience.is_some();
+        validation.validate_aud = !self.audiences.is_empty();
         validation.required_spec_claims.clear();
-        if let Some(issuer) = &self.issuer {
-            validation.set_issuer(&[issuer]);
+        if !self.issuers.is_empty() {
+            validation.set_issuer(&self.issuers);
             validation.required_spec_claims.insert("iss".to_owned());
         }
-        if let Some(audience) = &self.audience {
-            validation.set_audience(&[audience]);
+        if !self.audiences.is_empty() {
+            validation.set_audience(&self.audiences);
             validation.required_spec_claims.insert("aud".to_owned());
         }
         validation
@@ -242,7 +242,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn verifier() -> Verifier {
-        Verifier::new(KeySet::secret(b"s3cret"), None, None)
+        Verifier::new(KeySet::secret(b"s3cret"), Vec::new(), Vec::new())
     }
 
     fn token(claims: &Value) -> String {
@@ -315,12 +315,18 @@ mod tests {
 
     #[test]
     fn issuer_and_audience_are_required_where_set() {
-        let strict = Verifier::new(KeySet::secret(b"s3cret"), Some("me".into()), Some("us".into()));
+        let strict = Verifier::new(
+            KeySet::secret(b"s3cret"),
+            vec!["me".into(), "myself".into()],
+            vec!["us".into(), "them all".into()],
+        );
         let with = |iss: Value, aud: Value| {
             strict.verify(&token(&json!({"sub": "u", "exp": NOW + 60, "iss": iss, "aud": aud})), NOW)
         };
         assert!(with(json!("me"), json!("us")).is_ok());
         assert!(with(json!("me"), json!(["x", "us"])).is_ok());
+        assert!(with(json!("myself"), json!("them all")).is_ok(), "any of several");
+        assert_eq!(with(json!("me,myself"), json!("us")), Err(AuthError::Invalid));
         assert_eq!(with(json!("you"), json!("us")), Err(AuthError::Invalid));
         assert_eq!(with(json!("me"), json!("them")), Err(AuthError::Invalid));
         assert_eq!(

@@ -4,11 +4,14 @@
 //! precedence. [`Layers::resolve`] checks everything and reports every problem at once. Each part of the
 //! gateway then gets its own struct by value and never reads a setting again.
 
+mod pairs;
 mod parse;
+mod reader;
 mod redact;
 mod redis;
 mod settings;
 mod source;
+mod spelling;
 mod warnings;
 
 use std::net::SocketAddr;
@@ -23,7 +26,7 @@ pub use redis::{RedisAddress, Server, Topology};
 pub use settings::{SETTINGS, Setting, markdown_table};
 pub use source::{Effective, Layer, Layers, Problem};
 
-/// Reads a duration: `250ms`, `25s`, `2m`, `1h`; a bare number is milliseconds.
+/// Reads a duration: `250ms`, `25s`, `2m`, `1h`; a number other than 0 needs its unit.
 ///
 /// # Errors
 /// What should have stood there.
@@ -132,10 +135,10 @@ impl std::fmt::Debug for Secret {
 pub struct AuthConfig {
     /// Keys for tokens.
     pub keys: TokenKeys,
-    /// `iss` that tokens must carry.
-    pub issuer: Option<String>,
-    /// `aud` that tokens must carry.
-    pub audience: Option<String>,
+    /// Tokens must carry one of these as `iss`, where there are any; tokens that the node signs carry the first.
+    pub issuers: Vec<String>,
+    /// Tokens must carry one of these as `aud`, where there are any; tokens that the node signs carry the first.
+    pub audiences: Vec<String>,
     /// Wording of refusals.
     pub errors: AuthErrors,
     /// Wording for single namespaces.
@@ -241,6 +244,8 @@ pub struct Config {
     pub internal_listen: SocketAddr,
     /// Apps and their namespaces.
     pub mounts: Vec<(AppName, Namespace)>,
+    /// Somebody has said which apps to mount.
+    pub mounts_are_set: bool,
     /// Identity.
     pub auth: AuthConfig,
     /// Origins of other sites that may connect; `*` for any, then without credentials.
@@ -251,6 +256,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Records.
     pub database_url: Secret,
+    /// Redis may be used with records in SQLite.
+    pub sqlite_with_redis: bool,
     /// The cluster; `None` for a node alone.
     pub cluster: Option<ClusterConfig>,
     /// Session times.
@@ -269,6 +276,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Worker threads; `None` means one for each core.
     pub workers: Option<usize>,
+    /// What an operator should know of how the settings were read.
+    pub notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Config {

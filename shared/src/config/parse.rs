@@ -1,16 +1,23 @@
 //! Texts to values; an error says what should have stood there.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AppName, AuthErrors, FirstTokenTo, LogFormat};
+use super::{AppName, AuthErrors, FirstTokenTo, LogFormat, redact};
 use crate::names::Namespace;
 
 /// What a setting should have been.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expected(pub(super) &'static str);
+
+impl From<Expected> for String {
+    fn from(Expected(expected): Expected) -> Self {
+        expected.to_owned()
+    }
+}
 
 type Parsed<T> = Result<T, Expected>;
 
@@ -24,20 +31,100 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| Expected("an address and port, such as 127.0.0.1:8080"))
 }
 
-pub(super) fn port(text: &str) -> Parsed<SocketAddr> {
-    let port = text.parse().map_err(|_| Expected("a port from 0 to 65535"))?;
-    Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+pub(super) fn port(text: &str) -> Parsed<u16> {
+    text.parse().map_err(|_| Expected("a port from 0 to 65535"))
 }
 
-/// `250ms`, `25s`, `2m`, `1h`; a bare number is milliseconds.
+/// The port of a server that is to be reached.
+pub(super) fn some_port(text: &str) -> Parsed<u16> {
+    port(text).ok().filter(|port| *port != 0).ok_or(Expected("a port from 1 to 65535"))
+}
+
+/// A host alone: a name, or an address with or without brackets.
+pub(super) fn host(text: &str) -> Parsed<String> {
+    let plain = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if plain.parse::<IpAddr>().is_ok() {
+        return Ok(plain.to_owned());
+    }
+    let is_name = !text.is_empty() && !text.contains([':', '/', '@', '?', '#', ',', '[', ']']);
+    if is_name && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err(Expected("a host name or address alone; a port belongs to redis_port, and a URL to redis_url"))
+    }
+}
+
+/// Texts separated by commas.
+pub(super) fn texts(text: &str) -> Vec<String> {
+    list(text).map(str::to_owned).collect()
+}
+
+pub(super) fn flag(text: &str) -> Parsed<bool> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Expected("true or false")),
+    }
+}
+
+/// A bearer token that a client can send in a header.
+pub(super) fn bearer(text: &str) -> Parsed<String> {
+    let is_sendable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text;
+    if is_sendable {
+        Ok(text.to_owned())
+    } else {
+        Err(Expected(
+            "a token of visible ASCII characters, since no request could carry any other in a header",
+        ))
+    }
+}
+
+/// A log filter. A word that is no level would mute all but the target of that name.
+pub(super) fn log_filter(text: &str) -> Parsed<String> {
+    let is_level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|level| word.eq_ignore_ascii_case(level))
+    };
+    let is_directive = |item: &str| match item.rsplit_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+        None => is_level(item),
+    };
+    if list(text).count() > 0 && list(text).all(is_directive) {
+        Ok(text.to_owned())
+    } else {
+        Err(Expected(
+            "a level (error, warn, info, debug, trace or off), or target=level, separated by commas",
+        ))
+    }
+}
+
+/// The path of a PEM file.
+pub(super) fn key_file(text: &str) -> Parsed<PathBuf> {
+    if is_pem(text) {
+        Err(Expected(
+            "the path of a PEM file; this is the text of a key, so write it to a file and name that",
+        ))
+    } else {
+        Ok(text.into())
+    }
+}
+
+/// Whether a text is a key, not where one is.
+pub(super) fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN")
+}
+
+/// `250ms`, `25s`, `2m`, `1h`. A number without a unit is refused, since some would take it for seconds and others
+/// for milliseconds; only `0` needs none.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
-    let expected = Expected("a duration up to 24h, such as 250ms, 25s or 2m (a bare number is milliseconds)");
+    let expected = Expected("a duration up to 24h with its unit (ms, s, m or h), such as 250ms, 25s or 2m");
     time(text).filter(|d| *d <= DURATION_MAX).ok_or(expected)
 }
 
 /// A duration of days: `30d`, or as [`duration`].
 pub(super) fn age(text: &str) -> Parsed<Duration> {
-    let expected = Expected("a duration up to 30d, such as 90m, 24h or 7d (a bare number is milliseconds)");
+    let expected = Expected("a duration up to 30d with its unit (ms, s, m, h or d), such as 90m, 24h or 7d");
     time(text).filter(|d| *d <= AGE_MAX).ok_or(expected)
 }
 
@@ -45,7 +132,8 @@ fn time(text: &str) -> Option<Duration> {
     let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit_ms = match unit {
-        "" | "ms" => 1,
+        "" if number.parse() == Ok(0_u64) => 1,
+        "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
@@ -99,21 +187,24 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-pub(super) fn mounts(text: &str) -> Parsed<Vec<(AppName, Namespace)>> {
-    let expected = || {
-        Expected("app=/namespace separated by commas, with the apps sos, emergencies, chat, care and relay")
-    };
+/// Apps and their namespaces; an error names the part that is wrong.
+pub(super) fn mounts(text: &str) -> Result<Vec<(AppName, Namespace)>, String> {
+    let expected = "app=/namespace separated by commas, with the apps sos, emergencies, chat, care and relay";
     let mut found = Vec::new();
     for item in list(text) {
-        let (app, namespace) = item.split_once('=').ok_or_else(expected)?;
-        let app = AppName::ALL.into_iter().find(|a| a.as_str() == app).ok_or_else(expected)?;
-        let namespace = Namespace::parse(namespace).map_err(|_| expected())?;
-        if found.iter().any(|(other, _)| *other == app) {
-            return Err(Expected("each app once"));
+        let told = redact(item);
+        let (app, namespace) =
+            item.split_once('=').ok_or_else(|| format!("{expected}; {told:?} is not of that form"))?;
+        let known = AppName::ALL.into_iter().find(|known| known.as_str() == app);
+        let known = known.ok_or_else(|| format!("{expected}; there is no app {:?}", redact(app)))?;
+        let namespace = Namespace::parse(namespace)
+            .map_err(|_| format!("{expected}; {:?} is no namespace", redact(namespace)))?;
+        if found.iter().any(|(other, _)| *other == known) {
+            return Err(format!("each app once; {app} is named twice"));
         }
-        found.push((app, namespace));
+        found.push((known, namespace));
     }
-    if found.is_empty() { Err(expected()) } else { Ok(found) }
+    if found.is_empty() { Err(expected.to_owned()) } else { Ok(found) }
 }
 
 pub(super) fn origins(text: &str) -> Parsed<Vec<String>> {
@@ -223,7 +314,12 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("25s"), Ok(Duration::from_secs(25)));
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        assert_eq!(duration("7"), Ok(Duration::from_millis(7)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(age("0"), Ok(Duration::ZERO));
+        for bare in ["25", "7", "25000"] {
+            assert!(duration(bare).unwrap_err().0.contains("unit (ms, s, m or h)"), "{bare}");
+            assert!(age(bare).unwrap_err().0.contains("unit (ms, s, m, h or d)"), "{bare}");
+        }
         for bad in ["", "s", "1.5s", "-1s", "1 s", "25h", "99999999999999999999"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
@@ -240,8 +336,48 @@ mod tests {
     #[test]
     fn an_app_is_mounted_once() {
         assert_eq!(mounts("chat=/,relay=/relay").map(|m| m.len()), Ok(2));
-        for bad in ["", "chat", "chat=x", "chess=/", "chat=/,chat=/b"] {
-            assert!(mounts(bad).is_err(), "{bad}");
+        for (bad, told) in [
+            ("", "app=/namespace"),
+            ("chat", r#""chat" is not of that form"#),
+            ("chat=x", r#""x" is no namespace"#),
+            ("chess=/", r#"no app "chess""#),
+            ("chat=/,foo=/x", r#"no app "foo""#),
+            ("chat=/,chat=/b", "chat is named twice"),
+        ] {
+            let said = mounts(bad).unwrap_err();
+            assert!(said.contains(told), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_names_levels() {
+        for good in
+            ["info", "DEBUG", "off", "info,gateway=debug", "warn, fanout::redis=trace", "info,a[b{c=d}]=warn"]
+        {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["verbose", "", ",", "info,loud", "gateway=loud", "=info", "gateway", "info debug"] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_no_url_and_has_no_port() {
+        for (good, is) in
+            [("redis.example", "redis.example"), ("10.0.0.1", "10.0.0.1"), ("[::1]", "::1"), ("::1", "::1")]
+        {
+            assert_eq!(host(good), Ok(is.to_owned()));
+        }
+        for bad in ["redis://h", "h:6380", "[::1]:6380", "", "a b", "user@h", "h/0", "a,b", "h\n"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_can_be_sent_in_a_header() {
+        assert!(bearer("0f6c-2a9b e1d8").is_ok());
+        for bad in ["a\nb", " a", "a ", "é", "a\tb", "\u{7f}"] {
+            assert!(bearer(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -98,6 +98,16 @@ impl RedisAddress {
         Some(Self { topology, tls, user, password: password.map(Secret), database })
     }
 
+    /// Adds a user or a password that stands in a setting of its own; false where the URL has another one.
+    pub(super) fn add_credential(&mut self, is_password: bool, value: String) -> bool {
+        if is_password {
+            let value = Secret(value);
+            self.password.get_or_insert_with(|| value.clone()) == &value
+        } else {
+            self.user.get_or_insert_with(|| value.clone()) == &value
+        }
+    }
+
     /// The servers that are named.
     #[must_use]
     pub fn servers(&self) -> &[Server] {

@@ -27,7 +27,7 @@ const fn secret(key: &'static str, default: &'static str, help: &'static str) ->
 /// The list.
 pub const SETTINGS: &[Setting] = &[
     setting("listen", "127.0.0.1:8080", "Public listener: address and port; port 0 takes a free one."),
-    setting("port", "", "Public port on 127.0.0.1, where `listen` is not set."),
+    setting("port", "", "Public port, as platforms set it; replaces the port of `listen`."),
     setting(
         "internal_listen",
         "127.0.0.1:9090",
@@ -36,7 +36,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "mounts",
         "sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay",
-        "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable.",
+        "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable. The default is for a node \
+         without a key for tokens; with one, say which apps there are. All nodes of a Redis need the same.",
     ),
     secret("jwt_secret", "", "HS256 secret of tokens. Not set: a random one for this run."),
     setting(
@@ -51,8 +52,8 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "URL of the JSON Web Key Set of tokens; keys are picked by `kid` and fetched anew when one is unknown.",
     ),
-    setting("jwt_issuer", "", "`iss` that tokens must carry."),
-    setting("jwt_audience", "", "`aud` that tokens must carry."),
+    setting("jwt_issuer", "", "`iss` that tokens must carry; several, separated by commas: any of them."),
+    setting("jwt_audience", "", "`aud` that tokens must carry; several, separated by commas: any of them."),
     setting(
         "auth_errors",
         "plain",
@@ -69,15 +70,28 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Addresses and networks of the proxies whose `X-Forwarded-For` or `Forwarded` counts, separated by commas.",
     ),
-    secret("database_url", "sqlite:muster.db", "Records: `sqlite:FILE` or `postgres://…`."),
+    secret(
+        "database_url",
+        "sqlite:muster.db",
+        "Records: `sqlite:FILE` or `postgres://…`. All nodes of a Redis need the same.",
+    ),
+    setting(
+        "sqlite_with_redis",
+        "false",
+        "`true` permits Redis with records in SQLite: for one node beside Node.js servers, or for nodes of one machine that share \
+         the file.",
+    ),
     secret(
         "redis_url",
         "",
         "Redis, which makes nodes a cluster: `redis://[user:password@]host:port[/database]`, \
-         `redis+sentinel://host:port,…/primary`, `redis+cluster://host:port,…`; `rediss` for TLS. Not set: a node alone.",
+         `redis+sentinel://host:port,…/primary`, `redis+cluster://host:port,…`; `rediss` for TLS. Not set: a node alone. Channels know no databases: nodes whose URLs differ \
+         in the database alone hear each other's broadcasts, so give them different values of `redis_channel_prefix`.",
     ),
-    setting("redis_host", "", "Redis' host, where `redis_url` is not set."),
-    setting("redis_port", "", "Redis' port, where `redis_url` is not set; 6379 with a host alone."),
+    setting("redis_host", "", "Redis' host: a name or an address, instead of `redis_url`."),
+    setting("redis_port", "", "Redis' port, instead of `redis_url`; 6379 with a host alone."),
+    setting("redis_username", "", "Redis' user, where `redis_url` names none."),
+    secret("redis_password", "", "Redis' password, where `redis_url` has none."),
     setting("redis_prefix", "muster:", "How our own keys in Redis begin."),
     setting(
         "redis_channel_prefix",
@@ -164,7 +178,12 @@ pub const SETTINGS: &[Setting] = &[
         "1024",
         "Packets queued for one session before it is closed as a slow consumer; 0: no limit.",
     ),
-    setting("log", "info", "Log filter: a level, or `target=level` separated by commas."),
+    setting(
+        "log",
+        "info",
+        "Log filter: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or `target=level` separated by commas. What libraries \
+         say below `info` needs their target, such as `sqlx=debug`.",
+    ),
     setting("log_format", "auto", "`json`, `pretty`, or `auto`: pretty on a terminal."),
     setting("workers", "auto", "Worker threads; `auto`: one for each core the process may use."),
 ];

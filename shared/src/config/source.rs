@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::parse::{self, Expected};
-use super::redact::{HIDDEN, SecretUrl, redact};
+use super::Config;
+use super::parse::is_pem;
+use super::reader::Reader;
+use super::redact::{HIDDEN, redact};
 use super::settings::SETTINGS;
-use super::{
-    AppsConfig, AuthConfig, ClusterConfig, Config, Limits, PushConfig, RedisAddress, Secret, SessionTimes,
-    TokenKeys,
-};
+use super::spelling;
 
 /// One setting that cannot be used, as the user is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +48,7 @@ pub struct Layers {
     values: BTreeMap<(String, Layer), String>,
     file_name: String,
     problems: Vec<Problem>,
+    notes: Vec<String>,
 }
 
 impl fmt::Debug for Layers {
@@ -59,10 +59,29 @@ impl fmt::Debug for Layers {
 }
 
 impl Layers {
-    /// Adds a flag or environment value. Empty environment values count as not set.
+    /// Adds a flag or environment value. Empty environment values count as not set. A line break at the end is left out:
+    /// a file or a secret of Kubernetes often ends with one.
     pub fn set(&mut self, layer: Layer, key: &str, value: &str) {
-        if layer != Layer::Environment || !value.is_empty() {
-            self.values.insert((key.to_owned(), layer), value.to_owned());
+        let trimmed = value.trim_end_matches(['\n', '\r']);
+        if trimmed.len() < value.len() && key == "jwt_secret" {
+            self.notes.push(format!(
+                "{} ended with a line break, which is not taken for a part of it: whoever signs tokens must leave it out, too",
+                self.place(key, layer)
+            ));
+        }
+        if layer != Layer::Environment || !trimmed.is_empty() {
+            self.values.insert((key.to_owned(), layer), trimmed.to_owned());
+        }
+    }
+
+    /// Refuses variables of the environment whose names are no settings but nearly are: a setting that is misspelt
+    /// would be ignored without a word.
+    pub fn check_names<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            if let Some(meant) = spelling::meant(name) {
+                let expected = format!("no such setting; {} is meant?", meant.to_uppercase());
+                self.problems.push(Problem { place: name.to_owned(), value: None, expected });
+            }
         }
     }
 
@@ -72,20 +91,28 @@ impl Layers {
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
             Err(error) => {
+                let at = error.span().map(|span| position(text, span.start));
+                let place = match at {
+                    Some((line, column)) => format!("{name}, line {line}, column {column}"),
+                    None => name.to_owned(),
+                };
                 let expected = format!("not valid TOML: {}", error.message());
-                self.problems.push(Problem { place: name.to_owned(), value: None, expected });
+                self.problems.push(Problem { place, value: None, expected });
                 return;
             }
         };
         for (key, value) in table {
             let place = format!("{key} in {name}");
             if !SETTINGS.iter().any(|setting| setting.key == key) {
-                let expected = "no such setting".to_owned();
+                let expected = match spelling::nearest(&key) {
+                    Some(meant) => format!("no such setting; {meant} is meant?"),
+                    None => "no such setting".to_owned(),
+                };
                 self.problems.push(Problem { place, value: None, expected });
                 continue;
             }
             match text_of(&value) {
-                Some(text) => drop(self.values.insert((key, Layer::File), text)),
+                Some(text) => self.set(Layer::File, &key, &text),
                 None => self.problems.push(Problem {
                     place,
                     value: Some(shown(&key, &value.to_string())),
@@ -96,13 +123,13 @@ impl Layers {
     }
 
     /// The text in force for `key` and where it stands.
-    fn get(&self, key: &str) -> Option<(Layer, &str)> {
+    pub(super) fn get(&self, key: &str) -> Option<(Layer, &str)> {
         [Layer::Flag, Layer::Environment, Layer::File]
             .into_iter()
             .find_map(|layer| Some((layer, self.values.get(&(key.to_owned(), layer))?.as_str())))
     }
 
-    fn place(&self, key: &str, layer: Layer) -> String {
+    pub(super) fn place(&self, key: &str, layer: Layer) -> String {
         match layer {
             Layer::Flag if key == "mounts" => "--mount".to_owned(),
             Layer::Flag => format!("--{}", key.replace('_', "-")),
@@ -126,8 +153,8 @@ impl Layers {
     /// # Errors
     /// Every problem found, in the order of the settings.
     pub fn resolve(mut self) -> Result<Config, Vec<Problem>> {
-        let problems = std::mem::take(&mut self.problems);
-        let mut reader = Reader { layers: &self, problems };
+        let (problems, notes) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.notes));
+        let mut reader = Reader { layers: &self, problems, notes };
         let config = reader.config();
         let problems = reader.problems;
         match config {
@@ -149,9 +176,10 @@ pub struct Effective {
 }
 
 /// What may be shown of a setting's text.
-fn shown(key: &str, text: &str) -> String {
+pub(super) fn shown(key: &str, text: &str) -> String {
     let is_secret = SETTINGS.iter().any(|setting| setting.key == key && setting.secret);
-    if is_secret { HIDDEN.to_owned() } else { redact(text) }
+    // A key that was pasted where its file is expected may be the private one.
+    if is_secret || is_pem(text) { HIDDEN.to_owned() } else { redact(text) }
 }
 
 fn text_of(value: &toml::Value) -> Option<String> {
@@ -166,228 +194,18 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// Reads settings one by one and remembers what was wrong with them.
-struct Reader<'a> {
-    layers: &'a Layers,
-    problems: Vec<Problem>,
-}
-
-impl Reader<'_> {
-    fn problem(&mut self, key: &str, expected: &str) {
-        let found = self.layers.get(key);
-        let place = self.layers.place(key, found.map_or(Layer::Environment, |(layer, _)| layer));
-        let value = found.map(|(_, text)| shown(key, text));
-        self.problems.push(Problem { place, value, expected: expected.to_owned() });
-    }
-
-    /// The value in force, by `parse`; a default that does not parse would be caught by a test.
-    fn read<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, Expected>) -> Option<T> {
-        let default = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |s| s.default);
-        let text = self.layers.get(key).map_or(default, |(_, text)| text);
-        match parse(text) {
-            Ok(value) => Some(value),
-            Err(Expected(expected)) => {
-                self.problem(key, expected);
-                None
-            }
-        }
-    }
-
-    fn text(&self, key: &str) -> Option<String> {
-        self.layers.get(key).map(|(_, text)| text.to_owned()).filter(|text| !text.is_empty())
-    }
-
-    fn config(&mut self) -> Option<Config> {
-        // Everything is read before the first `?`, so that every problem is found.
-        let listen = match (self.text("listen"), self.text("port")) {
-            (None, Some(_)) => self.read("port", parse::port),
-            _ => self.read("listen", parse::address),
-        };
-        let internal_listen = self.read("internal_listen", parse::address);
-        let mounts = self.read("mounts", parse::mounts);
-        let auth = self.auth();
-        let first_token = self.read("first_token", parse::first_token);
-        let cors_origins = self.read("cors_origins", parse::origins);
-        let trusted_proxies = self.read("trusted_proxies", parse::networks);
-        let database_url = self.read("database_url", parse::database_url);
-        let cluster = self.cluster(auth.as_ref());
-        let times = self.times();
-        let limits = self.limits();
-        let drain = self.read("drain", parse::duration);
-        let leave_holdback = self.read("leave_holdback", parse::duration);
-        let apps = self.apps();
-        let log_format = self.read("log_format", parse::log_format);
-        let workers = self.read("workers", parse::workers);
-        let log = self.read("log", |text| Ok(text.to_owned()));
-        if let (Some(address), Some(auth)) = (internal_listen, &auth)
-            && !address.ip().is_loopback()
-            && auth.internal_token.is_none()
-        {
-            self.problem("internal_listen", "a loopback address, or an internal_token beside it");
-        }
-        Some(Config {
-            listen: listen?,
-            internal_listen: internal_listen?,
-            mounts: mounts?,
-            auth: auth?,
-            first_token: first_token?,
-            cors_origins: cors_origins?,
-            trusted_proxies: trusted_proxies?,
-            database_url: Secret(database_url?),
-            cluster: cluster?,
-            times: times?,
-            limits: limits?,
-            drain: drain?,
-            leave_holdback: leave_holdback?,
-            apps: apps?,
-            log: log?,
-            log_format: log_format?,
-            workers: workers?,
-        })
-    }
-
-    fn apps(&mut self) -> Option<AppsConfig> {
-        let calls_per_minute = self.read("calls_per_minute", parse::number);
-        let call_ring = self.read("call_ring", parse::duration);
-        let presence_grace = self.read("presence_grace", parse::duration);
-        let presence_away = self.read("presence_away", parse::duration);
-        let sos_age = self.read("sos_age", parse::age);
-        let url = self.read("push_webhook_url", parse::web_address);
-        let secret = self.text("push_webhook_secret").map(Secret);
-        let push = url.map(|url| {
-            Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url: SecretUrl::new(url), secret })
-        });
-        Some(AppsConfig {
-            calls_per_minute: u32::try_from(calls_per_minute?).unwrap_or(u32::MAX),
-            call_ring: call_ring?,
-            presence_grace: presence_grace?,
-            presence_away: presence_away?,
-            sos_age: sos_age?,
-            push: push?,
-        })
-    }
-
-    /// `None` for a problem, `Some(None)` for a node alone.
-    fn cluster(&mut self, auth: Option<&AuthConfig>) -> Option<Option<ClusterConfig>> {
-        let redis = match (self.text("redis_url"), self.text("redis_host"), self.text("redis_port")) {
-            (None, None, None) => None,
-            (Some(_), _, _) => Some(self.read("redis_url", RedisAddress::parse)),
-            (None, host, port) => {
-                let port = match port {
-                    Some(_) => self.read("redis_port", parse::port).map(|address| address.port()),
-                    None => Some(6_379),
-                };
-                Some(port.map(|port| RedisAddress::plain(host.as_deref().unwrap_or("127.0.0.1"), port)))
-            }
-        };
-        let key_prefix = self.read("redis_prefix", parse::prefix);
-        let channel_prefix = self.read("redis_channel_prefix", parse::prefix);
-        let lease = self.read("lease", parse::lease);
-        let advertise_url = self.read("advertise_url", parse::http_url);
-        let Some(redis) = redis else { return Some(None) };
-        if auth.is_some_and(|auth| auth.keys == TokenKeys::Random) {
-            self.problem("jwt_secret", "a secret, since the nodes of a cluster must believe the same tokens");
-            return None;
-        }
-        Some(Some(ClusterConfig {
-            redis: redis?,
-            key_prefix: key_prefix?,
-            channel_prefix: channel_prefix?,
-            lease: lease?,
-            advertise_url: advertise_url?,
-        }))
-    }
-
-    fn auth(&mut self) -> Option<AuthConfig> {
-        let secret = self.text("jwt_secret");
-        let public = self.text("jwt_public_key");
-        let jwks = self.text("jwks_url");
-        let errors = self.read("auth_errors", parse::auth_errors);
-        if jwks.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            self.problem("jwks_url", "a URL that begins with http:// or https://");
-        }
-        let keys = match (secret, public, jwks) {
-            (Some(secret), None, None) => TokenKeys::Secret(secret),
-            (None, None, None) => TokenKeys::Random,
-            (None, Some(path), None) => TokenKeys::PublicKey(path.into()),
-            (None, None, Some(url)) => TokenKeys::Jwks(SecretUrl::new(url)),
-            (_, Some(_), _) => {
-                self.problem("jwt_public_key", "only one of jwt_secret, jwt_public_key and jwks_url");
-                return None;
-            }
-            (Some(_), None, Some(_)) => {
-                self.problem("jwks_url", "only one of jwt_secret, jwt_public_key and jwks_url");
-                return None;
-            }
-        };
-        let (errors, errors_by_namespace) = errors?;
-        Some(AuthConfig {
-            keys,
-            issuer: self.text("jwt_issuer"),
-            audience: self.text("jwt_audience"),
-            errors,
-            errors_by_namespace,
-            internal_token: self.text("internal_token").map(Secret),
-        })
-    }
-
-    fn times(&mut self) -> Option<SessionTimes> {
-        let ping_interval = self.read("ping_interval", parse::some_duration);
-        let ping_timeout = self.read("ping_timeout", parse::some_duration);
-        let connect_timeout = self.read("connect_timeout", parse::some_duration);
-        let upgrade_timeout = self.read("upgrade_timeout", parse::some_duration);
-        Some(SessionTimes {
-            ping_interval: ping_interval?,
-            ping_timeout: ping_timeout?,
-            connect_timeout: connect_timeout?,
-            upgrade_timeout: upgrade_timeout?,
-        })
-    }
-
-    fn limits(&mut self) -> Option<Limits> {
-        let max_payload = self.read("max_payload", parse::payload);
-        let events_per_second = self.read("events_per_second", parse::number);
-        let rooms_per_socket = self.read("rooms_per_socket", parse::number);
-        let sockets_per_user = self.read("sockets_per_user", parse::number);
-        let connections_per_address = self.read("connections_per_address", parse::number);
-        let handshakes_per_address = self.read("handshakes_per_address", parse::number);
-        let max_connections = self.read("max_connections", parse::auto_number);
-        let max_pending = self.read("max_pending", parse::auto_number);
-        let unfinished_bytes = self.read("unfinished_bytes", parse::number);
-        if let (Some(unfinished), Some(payload)) = (unfinished_bytes, max_payload)
-            && unfinished != 0
-            && unfinished < payload
-        {
-            self.problem("unfinished_bytes", "no less than max_payload, or 0");
-        }
-        let outbox_bytes = self.read("outbox_bytes", parse::number);
-        let outbox_packets = self.read("outbox_packets", parse::number);
-        if let (Some(outbox), Some(payload)) = (outbox_bytes, max_payload)
-            && outbox != 0
-            && outbox < payload
-        {
-            self.problem("outbox_bytes", "no less than max_payload, or 0");
-        }
-        Some(Limits {
-            max_payload: max_payload?,
-            events_per_second: u32::try_from(events_per_second?).unwrap_or(u32::MAX),
-            rooms_per_socket: rooms_per_socket?,
-            sockets_per_user: sockets_per_user?,
-            connections_per_address: connections_per_address?,
-            handshakes_per_address: u32::try_from(handshakes_per_address?).unwrap_or(u32::MAX),
-            max_connections: max_connections?,
-            max_pending: max_pending?,
-            unfinished_bytes: unfinished_bytes?,
-            outbox_bytes: outbox_bytes?,
-            outbox_packets: outbox_packets?,
-        })
-    }
+/// The line and the column of a place in a text, both from 1.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::{RedisAddress, Secret, TokenKeys};
     use super::*;
 
     #[test]
@@ -402,7 +220,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_environment_and_that_over_the_file() {
         let mut layers = Layers::default();
-        layers.set_file("m.toml", "drain = \"1s\"\nping_interval = 1000\nping_timeout = \"3s\"\n");
+        layers.set_file("m.toml", "drain = \"1s\"\nping_interval = \"1s\"\nping_timeout = \"3s\"\n");
         layers.set(Layer::Environment, "drain", "2s");
         layers.set(Layer::Environment, "ping_interval", "2s");
         layers.set(Layer::Flag, "drain", "3s");
@@ -532,5 +350,137 @@ mod tests {
         layers.set(Layer::Environment, "jwt_secret", "s");
         layers.set(Layer::Environment, "jwks_url", "https://keys.example/jwks");
         assert_eq!(layers.resolve().unwrap_err().len(), 1);
+    }
+
+    fn set(values: &[(&str, &str)]) -> Result<Config, String> {
+        let mut layers = Layers::default();
+        for (key, value) in values {
+            layers.set(Layer::Environment, key, value);
+        }
+        let said = |problems: Vec<Problem>| problems.iter().map(|problem| format!("{problem}\n")).collect();
+        layers.resolve().map_err(said)
+    }
+
+    #[test]
+    fn a_duration_without_its_unit_is_refused_with_the_units() {
+        for key in ["ping_interval", "drain", "lease", "call_ring", "presence_away", "sos_age"] {
+            let said = set(&[(key, "25")]).unwrap_err();
+            assert!(said.contains(&key.to_uppercase()) && said.contains("unit (ms, s, m"), "{said}");
+        }
+        assert!(set(&[("drain", "0"), ("sos_age", "0"), ("leave_holdback", "0")]).is_ok());
+    }
+
+    #[test]
+    fn a_line_break_at_the_end_of_a_value_is_left_out() {
+        let config = set(&[("internal_token", "hush-hush-hush-hush\n"), ("jwt_secret", "s\r\n")]).unwrap();
+        assert_eq!(config.auth.internal_token, Some(Secret("hush-hush-hush-hush".into())));
+        assert_eq!(config.auth.keys, TokenKeys::Secret("s".into()));
+        let said = config.warnings();
+        assert!(said.iter().any(|told| told.starts_with("JWT_SECRET ended with a line break")), "{said:?}");
+        let mut layers = Layers::default();
+        layers.set_file("m.toml", "internal_token = \"\"\"\nhush-hush-hush-hush\n\"\"\"\n");
+        assert!(layers.resolve().unwrap().auth.internal_token.is_some_and(|token| !token.0.contains('\n')));
+        let said = set(&[("internal_token", "hush\nhush")]).unwrap_err();
+        assert!(
+            said.contains("INTERNAL_TOKEN") && said.contains("header") && !said.contains("hush"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn several_issuers_and_audiences_are_a_list() {
+        let auth =
+            set(&[("jwt_audience", "web, mobile"), ("jwt_issuer", "https://a.example/")]).unwrap().auth;
+        assert_eq!(auth.audiences, ["web", "mobile"]);
+        assert_eq!(auth.issuers, ["https://a.example/"]);
+    }
+
+    #[test]
+    fn the_port_of_a_platform_replaces_the_one_of_listen() {
+        let listen = |values: &[(&str, &str)]| set(values).unwrap().listen.to_string();
+        assert_eq!(listen(&[("port", "3000")]), "127.0.0.1:3000");
+        assert_eq!(listen(&[("port", "3000"), ("listen", "0.0.0.0:8080")]), "0.0.0.0:3000");
+        assert!(set(&[("port", "tcp://10.0.0.1:1")]).is_err());
+        let mut layers = Layers::default();
+        layers.set(Layer::Environment, "port", "3000");
+        layers.set(Layer::Flag, "listen", "127.0.0.1:4000");
+        assert_eq!(
+            layers.resolve().unwrap().listen.to_string(),
+            "127.0.0.1:4000",
+            "a flag is meant as it stands"
+        );
+    }
+
+    #[test]
+    fn settings_of_redis_work_together_or_are_refused() {
+        let redis = |values: &[(&str, &str)]| {
+            let config = set(&[values, &[("jwt_secret", "s")]].concat());
+            config.map(|config| config.cluster.map(|cluster| cluster.redis))
+        };
+        let full = redis(&[("redis_host", "r.example"), ("redis_username", "u"), ("redis_password", "p\n")]);
+        let full = full.unwrap().unwrap();
+        assert_eq!((full.user.as_deref(), full.password), (Some("u"), Some(Secret("p".into()))));
+        let url = redis(&[("redis_url", "redis://r.example"), ("redis_password", "p")]).unwrap().unwrap();
+        assert_eq!(url.password, Some(Secret("p".into())));
+        for (values, place) in [
+            (&[("redis_url", "redis://:other@r"), ("redis_password", "hush")], "REDIS_PASSWORD"),
+            (&[("redis_url", "redis://r"), ("redis_host", "r")], "REDIS_HOST"),
+            (&[("redis_url", "redis://r"), ("redis_port", "6380")], "REDIS_PORT"),
+            (&[("redis_host", "redis://h"), ("drain", "0")], "REDIS_HOST"),
+            (&[("redis_host", "h:6380"), ("drain", "0")], "REDIS_HOST"),
+            (&[("redis_host", "h"), ("redis_port", "0")], "REDIS_PORT"),
+            (&[("redis_password", "hush"), ("drain", "0")], "REDIS_PASSWORD"),
+        ] {
+            let said = redis(values).unwrap_err();
+            assert!(said.lines().count() == 1 && said.starts_with(place) && !said.contains("hush"), "{said}");
+        }
+        // What Docker and Kubernetes set by themselves for a service that is named `redis`.
+        let linked = ("redis_port", "tcp://10.0.0.1:6380");
+        assert_eq!(redis(&[linked]).unwrap(), None);
+        assert_eq!(redis(&[linked, ("redis_host", "r")]).unwrap(), Some(RedisAddress::plain("r", 6_380)));
+        assert_eq!(
+            redis(&[linked, ("redis_url", "redis://r")]).unwrap(),
+            Some(RedisAddress::plain("r", 6_379))
+        );
+    }
+
+    #[test]
+    fn the_text_of_a_key_is_no_path_and_no_secret() {
+        let pem = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----";
+        for key in ["jwt_public_key", "jwt_secret"] {
+            let said = set(&[(key, pem)]).unwrap_err();
+            assert!(said.starts_with(&key.to_uppercase()) && said.contains("file"), "{said}");
+            assert!(!said.contains("MFkw"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_does_not_mute_the_log() {
+        let said = set(&[("log", "verbose")]).unwrap_err();
+        assert!(said.starts_with("LOG = \"verbose\": expected a level (error, warn, info"), "{said}");
+    }
+
+    #[test]
+    fn a_misspelt_name_is_refused_with_what_is_meant() {
+        let mut layers = Layers::default();
+        layers.check_names(["PATH", "PING_TIMEUOT", "PING_TIMEOUT"].into_iter());
+        layers.set_file("m.toml", "drian = \"1s\"\n");
+        let said: Vec<_> = layers.resolve().unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("PING_TIMEUOT") && said[0].contains("PING_TIMEOUT is meant"), "{said:?}");
+        assert!(said[1].contains("drian in m.toml") && said[1].contains("drain is meant"), "{said:?}");
+    }
+
+    #[test]
+    fn an_error_in_a_file_has_its_line_and_column() {
+        for (text, place) in [
+            ("drain = \"1s\"\nport = = 1\n", "m.toml, line 2, column 8"),
+            ("\n\nlog = \"é\" x\n", "m.toml, line 3, column 11"),
+        ] {
+            let mut layers = Layers::default();
+            layers.set_file("m.toml", text);
+            let said = layers.resolve().unwrap_err()[0].to_string();
+            assert!(said.starts_with(place) && said.contains("not valid TOML"), "{said}");
+        }
     }
 }

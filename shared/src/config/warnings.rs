@@ -28,7 +28,8 @@ impl Config {
     /// What an operator should know of these settings, though nothing is wrong with them. No sentence holds a value.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found = self.notes.clone();
+        found.extend(self.idle_settings());
         let mut look = |key: &str, secret: &str, least: usize| {
             if secret.len() < least {
                 found.push(format!("{key} is shorter than {least} bytes and can be guessed"));

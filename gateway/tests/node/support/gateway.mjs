@@ -22,6 +22,10 @@ const DEFAULTS = {
   LOG_FORMAT: 'json',
   LOG: 'info',
   DRAIN: '1s',
+  // A real key for tokens is set, so the apps are named.
+  MOUNTS: 'sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay',
+  // Nodes of a test that share a Redis share the file, too, or use no records.
+  SQLITE_WITH_REDIS: 'true',
 };
 
 const children = new Set();
@@ -99,7 +103,7 @@ export async function runGateway(args, { env = {}, input = '', open = false, cwd
 }
 
 /**
- * Starts a gateway and waits until it serves.
+ * Starts a gateway and waits until it listens. What it needs, such as Redis, may not be there yet.
  *
  * The answer is also an async disposable in spirit: call `stop()` (SIGTERM) or `kill()` (SIGKILL) when the
  * test is over. `restart()` starts another one on the same ports, database and secret.
@@ -163,7 +167,7 @@ async function launch({ settings, args, secret, directory }) {
   let ready;
   try {
     ready = await Promise.race([
-      waitLog((entry) => entry.message === 'ready', { timeout: READY_DEADLINE, what: '"ready"' }),
+      waitLog((entry) => entry.message === 'started', { timeout: READY_DEADLINE, what: '"started"' }),
       early,
     ]);
   } catch (error) {
@@ -282,7 +286,7 @@ function parseLog(line) {
 
 function portOf(address) {
   const port = Number(String(address).split(':').pop());
-  if (!Number.isInteger(port) || port < 1) throw new Error(`the "ready" line has no port in ${preview(address)}`);
+  if (!Number.isInteger(port) || port < 1) throw new Error(`the "started" line has no port in ${preview(address)}`);
   return port;
 }
 

@@ -1,0 +1,163 @@
+//! Settings that are good by themselves and cannot work together. A node that is to serve is refused; commands that
+//! only read some of the settings, such as `token`, are not.
+
+use super::{AppName, Config, Problem, TokenKeys};
+
+/// Apps that keep records.
+const KEEPERS: [AppName; 4] = [AppName::Sos, AppName::Emergencies, AppName::Chat, AppName::Care];
+
+impl Config {
+    /// Whether an app keeps records, which all nodes must share then.
+    #[must_use]
+    pub fn keeps_records(&self) -> bool {
+        self.mounts.iter().any(|(app, _)| KEEPERS.contains(app))
+    }
+
+    /// The apps and their namespaces, in the order of the apps, as `MOUNTS` writes them.
+    #[must_use]
+    pub fn mounts_text(&self) -> String {
+        let mut mounts: Vec<_> = self.mounts.iter().collect();
+        mounts.sort();
+        let text = |(app, namespace): &(AppName, _)| format!("{}={namespace}", app.as_str());
+        mounts.into_iter().map(text).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether the records are in an SQLite file.
+    #[must_use]
+    pub fn uses_sqlite(&self) -> bool {
+        self.database_url.0.starts_with("sqlite:")
+    }
+
+    /// Settings that cannot work together, each with what would.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut problem = |place: &str, expected: String| {
+            found.push(Problem { place: place.to_owned(), value: None, expected });
+        };
+        if self.cluster.is_some() && self.uses_sqlite() && self.keeps_records() && !self.sqlite_with_redis {
+            let apps: Vec<_> = self
+                .mounts
+                .iter()
+                .map(|(app, _)| *app)
+                .filter(|app| KEEPERS.contains(app))
+                .map(AppName::as_str)
+                .collect();
+            problem(
+                "DATABASE_URL",
+                format!(
+                    "expected postgres://…, since Redis makes this node one of many, and each node with an SQLite file of its own \
+                     would keep what {} store from the others. One node beside Node.js servers, or nodes of one machine that \
+                     share the file, may use SQLite: set SQLITE_WITH_REDIS=true",
+                    apps.join(", ")
+                ),
+            );
+        }
+        if self.auth.keys != TokenKeys::Random && !self.mounts_are_set {
+            problem(
+                "MOUNTS",
+                "expected the apps that clients are to find, such as chat=/ or relay=/relay, since a key for tokens is set. All \
+                 five apps are mounted by themselves only where there is none"
+                    .to_owned(),
+            );
+        }
+        if self.listen.port() != 0 && self.listen == self.internal_listen {
+            problem("INTERNAL_LISTEN", "expected another address or port than LISTEN".to_owned());
+        }
+        found
+    }
+
+    /// Settings that do nothing because of others.
+    pub(super) fn idle_settings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let is_mounted = |app: AppName| self.mounts.iter().any(|(mounted, _)| *mounted == app);
+        if self.apps.push.is_some() && !is_mounted(AppName::Emergencies) {
+            found.push("PUSH_WEBHOOK_URL does nothing: the app emergencies is not mounted".to_owned());
+        }
+        for (namespace, _) in &self.auth.errors_by_namespace {
+            if !self.mounts.iter().any(|(_, mounted)| mounted == namespace) {
+                found.push(format!("AUTH_ERRORS names {namespace}, where no app is mounted"));
+            }
+        }
+        if let Some(cluster) = &self.cluster
+            && self.internal_listen.ip().is_unspecified()
+            && cluster.advertise_url.is_none()
+        {
+            found.push(format!(
+                "ADVERTISE_URL is not set: other nodes are told http://{}, which leads each of them to itself, so requests of \
+                 long-polling clients that a balancer brings to another node fail",
+                self.internal_listen
+            ));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Layer, Layers};
+    use super::*;
+
+    fn config(values: &[(&str, &str)]) -> Config {
+        let mut layers = Layers::default();
+        for (key, value) in values {
+            layers.set(Layer::Environment, key, value);
+        }
+        layers.resolve().unwrap()
+    }
+
+    fn conflicts(values: &[(&str, &str)]) -> Vec<String> {
+        config(values).conflicts().iter().map(ToString::to_string).collect()
+    }
+
+    const CLUSTER: [(&str, &str); 3] =
+        [("redis_url", "redis://r.example"), ("jwt_secret", "s"), ("mounts", "chat=/,relay=/relay")];
+
+    #[test]
+    fn redis_with_records_in_sqlite_is_refused_unless_that_is_meant() {
+        let said = conflicts(&CLUSTER);
+        assert!(said.len() == 1 && said[0].starts_with("DATABASE_URL: expected postgres://"), "{said:?}");
+        assert!(said[0].contains("chat") && said[0].contains("SQLITE_WITH_REDIS=true"), "{said:?}");
+        let with = |key: &str, value: &str| conflicts(&[CLUSTER.as_slice(), &[(key, value)]].concat());
+        assert_eq!(with("sqlite_with_redis", "true"), Vec::<String>::new());
+        assert_eq!(with("database_url", "postgres://db.example/x"), Vec::<String>::new());
+        assert_eq!(with("mounts", "relay=/relay"), Vec::<String>::new(), "relay stores nothing");
+        for app in KEEPERS {
+            assert_eq!(with("mounts", &format!("{}=/", app.as_str())).len(), 1, "{app:?}");
+        }
+        assert_eq!(conflicts(&[("mounts", "chat=/")]), Vec::<String>::new(), "a node alone");
+    }
+
+    #[test]
+    fn with_a_real_key_the_apps_are_named() {
+        assert_eq!(conflicts(&[]), Vec::<String>::new());
+        for key in [("jwt_secret", "s"), ("jwt_public_key", "/a.pem"), ("jwks_url", "https://k.example")] {
+            let said = conflicts(&[key]);
+            assert!(said.len() == 1 && said[0].starts_with("MOUNTS: expected the apps"), "{said:?}");
+            assert_eq!(conflicts(&[key, ("mounts", "chat=/")]), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn the_listeners_have_ports_of_their_own() {
+        assert_eq!(conflicts(&[("listen", "127.0.0.1:1"), ("internal_listen", "127.0.0.1:1")]).len(), 1);
+        assert!(conflicts(&[("listen", "127.0.0.1:0"), ("internal_listen", "127.0.0.1:0")]).is_empty());
+    }
+
+    #[test]
+    fn settings_that_do_nothing_are_told() {
+        for (values, told) in [
+            (
+                &[("push_webhook_url", "https://p.example"), ("mounts", "chat=/")],
+                "PUSH_WEBHOOK_URL does nothing",
+            ),
+            (&[("auth_errors", "/x=prefixed"), ("mounts", "chat=/")], "AUTH_ERRORS names /x"),
+        ] {
+            let said = config(values).warnings();
+            assert!(said.len() == 1 && said[0].starts_with(told), "{said:?}");
+        }
+        let open = [("internal_listen", "0.0.0.0:9090"), ("internal_token", "0f6c2a9be1d84c7aa35b")];
+        let said = config(&[CLUSTER.as_slice(), &open].concat()).warnings();
+        assert!(said.iter().any(|warning| warning.starts_with("ADVERTISE_URL is not set")), "{said:?}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Names that are nearly those of settings.
+
+use super::settings::SETTINGS;
+
+/// Letters below which an unknown variable is not compared: short names are near to too many words, as `PORT` is to
+/// `HOST`.
+const SHORTEST: usize = 8;
+
+/// Letters from which two mistakes are taken for one person's.
+const LONG: usize = 12;
+
+/// Names that people and platforms write for settings, too far from them to be found by their letters.
+const ALIASES: &[(&str, &str)] = &[("MOUNT", "mounts"), ("JWT_PUBLIC_KEY_FILE", "jwt_public_key")];
+
+/// The setting that is meant by the name of a variable which is none.
+pub(super) fn meant(variable: &str) -> Option<&'static str> {
+    if let Some((_, meant)) = ALIASES.iter().find(|(alias, _)| *alias == variable) {
+        return Some(meant);
+    }
+    // The environment's names of settings are upper case; what is not is another program's.
+    let is_upper = !variable.bytes().any(|byte| byte.is_ascii_lowercase());
+    (is_upper && variable.len() >= SHORTEST).then(|| nearest(&variable.to_ascii_lowercase())).flatten()
+}
+
+/// The setting whose key is nearly `key`, and not exactly.
+pub(super) fn nearest(key: &str) -> Option<&'static str> {
+    let mistakes = if key.len() >= LONG { 2 } else { 1 };
+    let distance = |setting: &'static str| (strsim::osa_distance(setting, key), setting);
+    let (far, nearest) = SETTINGS.iter().map(|setting| distance(setting.key)).min()?;
+    (1..=mistakes).contains(&far).then_some(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_variable_is_recognized() {
+        for (name, setting) in [
+            ("PING_TIMEUOT", "ping_timeout"),
+            ("CORS_ORIGIN", "cors_origins"),
+            ("JWT_SECRETS", "jwt_secret"),
+            ("JWT_AUDIENCES", "jwt_audience"),
+            ("INTERNALTOKEN", "internal_token"),
+            ("DATABSE_URL", "database_url"),
+            ("REDIS_PASSWROD", "redis_password"),
+            ("REDIS_USER_NAME", "redis_username"),
+            ("MOUNT", "mounts"),
+        ] {
+            assert_eq!(meant(name), Some(setting), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_programs_variables_are_left_alone() {
+        for name in [
+            "PATH",
+            "HOME",
+            "HOST",
+            "LANG",
+            "LOGNAME",
+            "POST",
+            "RUST_LOG",
+            "HOSTNAME",
+            "REDIS_PORT_6379_TCP",
+            "REDIS_SERVICE_HOST",
+            "REDIS_SERVICE_PORT",
+            "KUBERNETES_PORT",
+            "MUSTER_SERVICE_PORT",
+            "DATABASE_HOST",
+            "DATABASE_NAME",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "ping_timeuot",
+            "SSL_CERT_FILE",
+            "CONFIG",
+        ] {
+            assert_eq!(meant(name), None, "{name}");
+        }
+        for setting in SETTINGS {
+            assert_eq!(meant(&setting.key.to_uppercase()), None, "{}", setting.key);
+        }
+    }
+}
