@@ -4,5 +4,5 @@
 mod claims;
 mod verifier;
 
-pub use claims::{Claims, Reputation};
-pub use verifier::{AuthError, BadKey, KeySet, Verifier, sign_hs256};
+pub use claims::{BadClaim, Claims, Reputation};
+pub use verifier::{AuthError, BadKey, Fault, KeySet, Verifier, sign_hs256, unproven_issued_at};

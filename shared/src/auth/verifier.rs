@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::fmt;
 
 use base64::Engine as _;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::claims::{Claims, seconds};
+use super::claims::{BadClaim, Claims, seconds};
 use crate::limits::{CLOCK_SKEW_S, TOKEN_MAX_BYTES};
 
 /// Why a token is refused. The texts are the contract's.
@@ -22,7 +24,7 @@ pub enum AuthError {
     Missing,
     /// Not a token, not by our key, or its claims are not what they must be.
     #[error("Invalid token")]
-    Invalid,
+    Invalid(Fault),
     /// Its time is over.
     #[error("Token expired")]
     Expired,
@@ -32,6 +34,55 @@ pub enum AuthError {
     /// Signed by a key that the set does not hold: worth one look for a newer set.
     #[error("Invalid token")]
     UnknownKey,
+    /// The keys could not be fetched, so nobody knows whether it is good.
+    #[error("Service temporarily unavailable")]
+    Unavailable,
+}
+
+/// What is wrong with an invalid token: for the operator. To the client all are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Longer than any may be.
+    Length,
+    /// Not three parts of base64url, the first two of them JSON objects.
+    Form,
+    /// Another algorithm than that of the key.
+    Algorithm,
+    /// An extension that must be understood, and is not known here.
+    Extension,
+    /// By another key, or changed.
+    Signature,
+    /// By another issuer than `JWT_ISSUER`.
+    Issuer,
+    /// For others than `JWT_AUDIENCE`.
+    Audience,
+    /// The claim of this name holds no user's id, or is not there.
+    User(Box<str>),
+    /// `exp` or `nbf` is no time, or there is no `exp`.
+    Time(&'static str),
+}
+
+impl From<BadClaim> for Fault {
+    fn from(bad: BadClaim) -> Self {
+        match bad {
+            BadClaim::User(claim) => Self::User(claim),
+            BadClaim::Expiry => Self::Time("exp"),
+        }
+    }
+}
+
+impl From<jsonwebtoken::errors::Error> for Fault {
+    fn from(error: jsonwebtoken::errors::Error) -> Self {
+        match error.into_kind() {
+            ErrorKind::InvalidSignature => Self::Signature,
+            ErrorKind::InvalidAlgorithm => Self::Algorithm,
+            ErrorKind::InvalidIssuer => Self::Issuer,
+            ErrorKind::InvalidAudience => Self::Audience,
+            ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Self::Issuer,
+            ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Self::Audience,
+            _ => Self::Form,
+        }
+    }
 }
 
 impl AuthError {
@@ -40,8 +91,64 @@ impl AuthError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing => "auth_required",
-            Self::Invalid | Self::Early | Self::UnknownKey => "invalid_token",
+            Self::Invalid(_) | Self::Early | Self::UnknownKey => "invalid_token",
             Self::Expired => "token_expired",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// What an operator is told, in the log and in `muster_tokens_refused_total`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Expired => "expired",
+            Self::Early => "not_yet_valid",
+            Self::UnknownKey => "unknown_key",
+            Self::Unavailable => "no_key_set",
+            Self::Invalid(fault) => match fault {
+                Fault::Length => "too_long",
+                Fault::Form => "malformed",
+                Fault::Algorithm => "algorithm",
+                Fault::Extension => "extension",
+                Fault::Signature => "signature",
+                Fault::Issuer => "issuer",
+                Fault::Audience => "audience",
+                Fault::User(_) => "user_id",
+                Fault::Time(_) => "time",
+            },
+        }
+    }
+
+    /// Every [`Self::reason`].
+    pub const REASONS: [&'static str; 14] = [
+        "missing",
+        "expired",
+        "not_yet_valid",
+        "unknown_key",
+        "no_key_set",
+        "too_long",
+        "malformed",
+        "algorithm",
+        "extension",
+        "signature",
+        "issuer",
+        "audience",
+        "user_id",
+        "time",
+    ];
+
+    /// The name of the claim that is at fault.
+    #[must_use]
+    pub fn claim(&self) -> Option<&str> {
+        match self {
+            Self::Expired => Some("exp"),
+            Self::Early => Some("nbf"),
+            Self::Invalid(Fault::Issuer) => Some("iss"),
+            Self::Invalid(Fault::Audience) => Some("aud"),
+            Self::Invalid(Fault::User(claim)) => Some(claim),
+            Self::Invalid(Fault::Time(claim)) => Some(claim),
+            _ => None,
         }
     }
 }
@@ -104,16 +211,21 @@ impl KeySet {
         Ok(Self::one(algorithm, key))
     }
 
-    /// The usable keys of a JSON Web Key Set; symmetric and unknown ones are left out.
+    /// The usable keys of a JSON Web Key Set. Left out are symmetric ones, and those of kinds, curves or algorithms that
+    /// are not known here: issuers keep keys for other purposes in the same set.
     ///
     /// # Errors
     /// [`BadKey::Jwks`] when it is no key set.
     pub fn jwks(json: &[u8]) -> Result<Self, BadKey> {
-        let set: JwkSet = serde_json::from_slice(json).map_err(|_| BadKey::Jwks)?;
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+        let set: Set = serde_json::from_slice(json).map_err(|_| BadKey::Jwks)?;
         let mut by_id = HashMap::new();
         let mut anonymous = Vec::new();
-        for jwk in &set.keys {
-            let Some(key) = key_of(jwk) else { continue };
+        for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
+            let Some(key) = key_of(&jwk) else { continue };
             match &jwk.common.key_id {
                 Some(id) => drop(by_id.insert(id.clone(), key)),
                 None => anonymous.push(key),
@@ -121,6 +233,12 @@ impl KeySet {
         }
         let default = if by_id.is_empty() && anonymous.len() == 1 { anonymous.pop() } else { None };
         Ok(Self { by_id, default })
+    }
+
+    /// Whether there is no key in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty() && self.default.is_none()
     }
 
     fn find(&self, id: Option<&str>) -> Option<&Key> {
@@ -152,19 +270,26 @@ pub struct Verifier {
     keys: KeySet,
     issuer: Option<String>,
     audience: Option<String>,
+    user_claim: Option<String>,
 }
 
 impl Verifier {
     /// A verifier; a token must carry `issuer` and `audience` where they are given.
     #[must_use]
     pub fn new(keys: KeySet, issuer: Option<String>, audience: Option<String>) -> Self {
-        Self { keys, issuer, audience }
+        Self { keys, issuer, audience, user_claim: None }
+    }
+
+    /// The user's id is in the claim of this name alone.
+    #[must_use]
+    pub fn with_user_claim(self, user_claim: Option<String>) -> Self {
+        Self { user_claim, ..self }
     }
 
     /// Whether there is no key to believe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keys.by_id.is_empty() && self.keys.default.is_none()
+        self.keys.is_empty()
     }
 
     /// The claims of `token` if it is to be believed at `now` (seconds since the epoch).
@@ -172,23 +297,38 @@ impl Verifier {
     /// # Errors
     /// [`AuthError`]; [`AuthError::UnknownKey`] asks for newer keys where there may be any.
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
-        if token.is_empty() {
-            return Err(AuthError::Missing);
-        }
-        if token.len() > TOKEN_MAX_BYTES {
-            return Err(AuthError::Invalid);
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid)?;
-        if has_critical(token) {
-            return Err(AuthError::Invalid);
-        }
-        let key = self.keys.find(header.kid.as_deref()).ok_or(AuthError::UnknownKey)?;
+        self.verify_noting(token, now, &mut |_| {})
+    }
+
+    /// The same; `unused` is told the name of each optional claim that is there and cannot be used.
+    ///
+    /// # Errors
+    /// Those of [`Self::verify`].
+    pub fn verify_noting(
+        &self,
+        token: &str,
+        now: u64,
+        unused: &mut dyn FnMut(&'static str),
+    ) -> Result<Claims, AuthError> {
+        let token = without_scheme(token);
+        let key_id = key_id_of(token)?;
+        let key = self.keys.find(key_id.as_deref()).ok_or(AuthError::UnknownKey)?;
         let decoded =
             jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm));
-        let json = decoded.map_err(|_| AuthError::Invalid)?.claims;
-        let claims = Claims::from_json(&json).ok_or(AuthError::Invalid)?;
+        let json = decoded.map_err(|error| AuthError::Invalid(error.into()))?.claims;
+        self.read(&json, now, unused)
+    }
+
+    fn read(
+        &self,
+        json: &Map<String, Value>,
+        now: u64,
+        unused: &mut dyn FnMut(&'static str),
+    ) -> Result<Claims, AuthError> {
+        let invalid = |fault| AuthError::Invalid(fault);
+        let claims = Claims::read(json, self.user_claim.as_deref(), unused).map_err(|bad| invalid(bad.into()))?;
         if let Some(not_before) = json.get("nbf").filter(|v| !v.is_null()) {
-            let not_before = seconds(not_before).ok_or(AuthError::Invalid)?;
+            let not_before = seconds(not_before).ok_or(invalid(Fault::Time("nbf")))?;
             if not_before > now + CLOCK_SKEW_S {
                 return Err(AuthError::Early);
             }
@@ -197,6 +337,22 @@ impl Verifier {
             return Err(AuthError::Expired);
         }
         Ok(claims)
+    }
+
+    /// Whether a token by an unknown key could be good: by what it says, unproven, it is from our issuer, for us, and
+    /// its time is now. Another one is refused whoever signed it, so no newer keys are worth fetching for it.
+    #[must_use]
+    pub fn may_be_ours(&self, token: &str, now: u64) -> bool {
+        let Some(json) = unproven(without_scheme(token)) else { return false };
+        let is = |value: &Value, expected: &str| value.as_str() == Some(expected);
+        let is_for = |expected: &str| match json.get("aud") {
+            Some(Value::Array(all)) => all.iter().any(|one| is(one, expected)),
+            Some(one) => is(one, expected),
+            None => false,
+        };
+        self.issuer.as_deref().is_none_or(|issuer| json.get("iss").is_some_and(|iss| is(iss, issuer)))
+            && self.audience.as_deref().is_none_or(is_for)
+            && self.read(&json, now, &mut |_| {}).is_ok()
     }
 
     /// Signature, issuer and audience are the library's; times are ours, because the clock is the caller's.
@@ -217,12 +373,56 @@ impl Verifier {
     }
 }
 
-/// Whether a token's header says that some of it must be understood (`crit`; RFC 7515, 4.1.11). No such extension is
-/// known here, so such a token is not valid, whatever `crit` holds.
-fn has_critical(token: &str) -> bool {
-    let head = token.split('.').next().unwrap_or_default();
-    let Ok(json) = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head) else { return true };
-    serde_json::from_slice::<Map<String, Value>>(&json).map_or(true, |head| head.contains_key("crit"))
+/// A token that was given with the scheme of a header, as `Authorization` has it, without that.
+fn without_scheme(token: &str) -> &str {
+    match token.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start_matches(' '),
+        _ => token,
+    }
+}
+
+/// The header field that says that some of a token must be understood (RFC 7515, 4.1.11). No such extension is known
+/// here, so a token with it is not valid, whatever it holds.
+const CRITICAL: &str = "crit";
+
+/// The key id in a token's header, if it can be a token.
+fn key_id_of(token: &str) -> Result<Option<String>, AuthError> {
+    if token.is_empty() {
+        return Err(AuthError::Missing);
+    }
+    if token.len() > TOKEN_MAX_BYTES {
+        return Err(AuthError::Invalid(Fault::Length));
+    }
+    let head = part(token, 0).ok_or(AuthError::Invalid(Fault::Form))?;
+    if head.contains_key(CRITICAL) {
+        return Err(AuthError::Invalid(Fault::Extension));
+    }
+    let has_form = token.split('.').count() == 3;
+    match jsonwebtoken::decode_header(token) {
+        Ok(header) => Ok(header.kid),
+        // An algorithm that is not known, such as `none`.
+        Err(_) if has_form && head.get("alg").is_some_and(Value::is_string) => {
+            Err(AuthError::Invalid(Fault::Algorithm))
+        }
+        Err(_) => Err(AuthError::Invalid(Fault::Form)),
+    }
+}
+
+/// A JSON object that is one of a token's parts.
+fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
+    let part = token.split('.').nth(at)?;
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// What a token says, whoever signed it.
+fn unproven(token: &str) -> Option<Map<String, Value>> {
+    part(token, 1)
+}
+
+/// When a token says that it was issued, in seconds since the epoch, whoever signed it.
+#[must_use]
+pub fn unproven_issued_at(token: &str) -> Option<u64> {
+    unproven(without_scheme(token))?.get("iat").and_then(seconds)
 }
 
 /// A token of `claims` signed by a shared secret.
@@ -249,6 +449,103 @@ mod tests {
         sign_hs256("s3cret", claims).unwrap()
     }
 
+    fn refused(token: &str) -> AuthError {
+        verifier().verify(token, NOW).unwrap_err()
+    }
+
+    #[test]
+    fn the_scheme_of_a_header_before_a_token_is_left_out() {
+        let good = token(&json!({"sub": "u", "exp": NOW + 60}));
+        for scheme in ["Bearer ", "bearer ", "BEARER  "] {
+            assert!(verifier().verify(&format!("{scheme}{good}"), NOW).is_ok());
+        }
+        assert_eq!(refused("Bearer "), AuthError::Missing);
+        for bad in [format!("Basic {good}"), format!("Bearer{good}"), format!("Bearer Bearer {good}"), format!("{good} ")] {
+            assert_eq!(verifier().verify(&bad, NOW).unwrap_err().to_string(), "Invalid token", "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_operator_is_told_what_is_wrong_with_a_token() {
+        let strict = Verifier::new(KeySet::secret(b"s3cret"), Some("me".into()), Some("us".into()));
+        let good = json!({"sub": "u", "exp": NOW + 60, "iss": "me", "aud": "us"});
+        let with = |claim: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[claim] = value;
+            token(&claims)
+        };
+        let head = |head: Value| {
+            let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(head.to_string());
+            let signed = token(&good);
+            format!("{head}.{}", signed.split_once('.').unwrap().1)
+        };
+        for (token, reason, claim) in [
+            (String::new(), "missing", None),
+            ("x".repeat(9_000), "too_long", None),
+            ("a.b.c".to_owned(), "malformed", None),
+            (head(json!({"alg": "none"})), "algorithm", None),
+            (head(json!({"alg": "HS512"})), "algorithm", None),
+            (head(json!({"alg": "HS256", "crit": ["x"]})), "extension", None),
+            (sign_hs256("other", &good).unwrap(), "signature", None),
+            (with("iss", json!("you")), "issuer", Some("iss")),
+            (with("iss", Value::Null), "issuer", Some("iss")),
+            (with("aud", json!(["them"])), "audience", Some("aud")),
+            (with("sub", json!("a\nb")), "user_id", Some("sub")),
+            (with("userId", json!({})), "user_id", Some("userId")),
+            (with("exp", json!("soon")), "time", Some("exp")),
+            (with("nbf", json!("soon")), "time", Some("nbf")),
+            (with("exp", json!(NOW - 60)), "expired", Some("exp")),
+            (with("nbf", json!(NOW + 60)), "not_yet_valid", Some("nbf")),
+        ] {
+            let error = strict.verify(&token, NOW).unwrap_err();
+            assert_eq!((error.reason(), error.claim()), (reason, claim), "{token}");
+            assert!(AuthError::REASONS.contains(&error.reason()));
+        }
+        let nobody = Verifier::new(KeySet::none(), None, None).verify(&token(&good), NOW).unwrap_err();
+        for error in [nobody, AuthError::Unavailable] {
+            assert!(AuthError::REASONS.contains(&error.reason()));
+        }
+    }
+
+    #[test]
+    fn newer_keys_are_worth_it_for_what_may_be_a_good_token() {
+        let ours = Verifier::new(KeySet::none(), Some("me".into()), Some("us".into()));
+        let with = |claims: Value| sign_hs256("whoever", &claims).unwrap();
+        assert!(ours.may_be_ours(&with(json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": ["x", "us"]})), NOW));
+        for other in [
+            json!({"sub": 1, "exp": NOW + 60, "iss": "you", "aud": "us"}),
+            json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": "them"}),
+            json!({"sub": 1, "exp": NOW + 60, "aud": "us"}),
+            json!({"sub": 1, "exp": NOW - 60, "iss": "me", "aud": "us"}),
+            json!({"exp": NOW + 60, "iss": "me", "aud": "us"}),
+        ] {
+            assert!(!ours.may_be_ours(&with(other.clone()), NOW), "{other}");
+        }
+        assert!(!ours.may_be_ours("a.b.c", NOW));
+    }
+
+    #[test]
+    fn keys_of_other_kinds_do_not_spoil_a_set() {
+        let rsa = json!({"kty": "RSA", "kid": "ours", "use": "sig", "n": "AQAB", "e": "AQAB"});
+        let others = [
+            json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}),
+            json!({"kty": "OKP", "crv": "X25519", "x": "AA", "use": "enc"}),
+            json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}),
+            json!({"kty": "RSA", "kid": "enc", "use": "enc", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB"}),
+            json!({"kty": "oct", "k": "AA"}),
+            json!(null),
+        ];
+        for other in &others {
+            let keys = KeySet::jwks(json!({"keys": [other, rsa]}).to_string().as_bytes()).unwrap();
+            assert!(keys.find(Some("ours")).is_some(), "{other}");
+        }
+        let none = KeySet::jwks(json!({"keys": others}).to_string().as_bytes()).unwrap();
+        assert!(none.is_empty() && KeySet::jwks(br#"{"keys":[]}"#).unwrap().is_empty());
+        for bad in ["[]", "{}", r#"{"keys":{}}"#, "<html>"] {
+            assert_eq!(KeySet::jwks(bad.as_bytes()).unwrap_err(), BadKey::Jwks, "{bad}");
+        }
+    }
+
     #[test]
     fn a_token_of_our_secret_is_believed_until_it_expires() {
         let claims = token(&json!({"sub": "u", "exp": NOW}));
@@ -260,19 +557,21 @@ mod tests {
     fn a_token_that_begins_later_is_not_believed_yet() {
         let claims = token(&json!({"sub": "u", "exp": NOW + 60, "nbf": NOW + CLOCK_SKEW_S + 1}));
         assert_eq!(verifier().verify(&claims, NOW), Err(AuthError::Early));
-        assert_eq!(AuthError::Early.code(), AuthError::Invalid.code());
-        assert_eq!(AuthError::Early.to_string(), AuthError::Invalid.to_string());
+        let invalid = AuthError::Invalid(Fault::Signature);
+        assert_eq!(AuthError::Early.code(), invalid.code());
+        assert_eq!(AuthError::Early.to_string(), invalid.to_string());
         assert!(verifier().verify(&claims, NOW + 1).is_ok());
     }
 
     #[test]
     fn nothing_and_rubbish_are_told_apart() {
         assert_eq!(verifier().verify("", NOW), Err(AuthError::Missing));
-        for bad in ["a.b", "a.b.c", "....", &"x".repeat(9 * 1024)] {
-            assert_eq!(verifier().verify(bad, NOW), Err(AuthError::Invalid), "{bad}");
+        for bad in ["a.b", "a.b.c", "....", " "] {
+            assert_eq!(refused(bad), AuthError::Invalid(Fault::Form), "{bad}");
         }
+        assert_eq!(refused(&"x".repeat(9 * 1024)), AuthError::Invalid(Fault::Length));
         let other = sign_hs256("other", &json!({"sub": "u", "exp": NOW + 60})).unwrap();
-        assert_eq!(verifier().verify(&other, NOW), Err(AuthError::Invalid));
+        assert_eq!(refused(&other), AuthError::Invalid(Fault::Signature));
     }
 
     #[test]
@@ -282,14 +581,15 @@ mod tests {
             .map(|(h, r)| (h.to_owned(), r.to_owned()))
             .unwrap();
         // {"alg":"none"}, and HS512 by the same secret.
-        assert_eq!(verifier().verify(&format!("eyJhbGciOiJub25lIn0.{rest}"), NOW), Err(AuthError::Invalid));
+        let invalid = AuthError::Invalid(Fault::Algorithm);
+        assert_eq!(refused(&format!("eyJhbGciOiJub25lIn0.{rest}")), invalid);
         let hs512 = jsonwebtoken::encode(
             &Header::new(Algorithm::HS512),
             &json!({"sub": "u", "exp": NOW + 60}),
             &EncodingKey::from_secret(b"s3cret"),
         )
         .unwrap();
-        assert_eq!(verifier().verify(&hs512, NOW), Err(AuthError::Invalid));
+        assert_eq!(refused(&hs512), invalid);
     }
 
     #[test]
@@ -309,7 +609,7 @@ mod tests {
         assert!(verifier().verify(&sign(json!("none")), NOW).is_ok());
         for crit in [json!(["b64"]), json!(["exp"]), json!([]), json!(null), json!("b64"), json!({"b64": 1})]
         {
-            assert_eq!(verifier().verify(&sign(crit.clone()), NOW), Err(AuthError::Invalid), "{crit}");
+            assert_eq!(refused(&sign(crit.clone())), AuthError::Invalid(Fault::Extension), "{crit}");
         }
     }
 
@@ -321,11 +621,9 @@ mod tests {
         };
         assert!(with(json!("me"), json!("us")).is_ok());
         assert!(with(json!("me"), json!(["x", "us"])).is_ok());
-        assert_eq!(with(json!("you"), json!("us")), Err(AuthError::Invalid));
-        assert_eq!(with(json!("me"), json!("them")), Err(AuthError::Invalid));
-        assert_eq!(
-            strict.verify(&token(&json!({"sub": "u", "exp": NOW + 60})), NOW),
-            Err(AuthError::Invalid)
-        );
+        assert_eq!(with(json!("you"), json!("us")), Err(AuthError::Invalid(Fault::Issuer)));
+        assert_eq!(with(json!("me"), json!("them")), Err(AuthError::Invalid(Fault::Audience)));
+        let without = strict.verify(&token(&json!({"sub": "u", "exp": NOW + 60})), NOW);
+        assert!(matches!(without, Err(AuthError::Invalid(Fault::Issuer | Fault::Audience))));
     }
 }

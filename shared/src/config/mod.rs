@@ -136,6 +136,8 @@ pub struct AuthConfig {
     pub issuer: Option<String>,
     /// `aud` that tokens must carry.
     pub audience: Option<String>,
+    /// The claim with the user's id; the usual ones unless it is set.
+    pub user_claim: Option<String>,
     /// Wording of refusals.
     pub errors: AuthErrors,
     /// Wording for single namespaces.

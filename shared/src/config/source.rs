@@ -325,6 +325,7 @@ impl Reader<'_> {
             keys,
             issuer: self.text("jwt_issuer"),
             audience: self.text("jwt_audience"),
+            user_claim: self.text("jwt_user_claim"),
             errors,
             errors_by_namespace,
             internal_token: self.text("internal_token").map(Secret),
