@@ -52,7 +52,11 @@ mod tests {
         for blank in ["", " \t ", "\u{200b}", " \u{feff}\u{3164}\n"] {
             assert_eq!(refused(blank), "Message cannot be empty", "{blank:?}");
         }
-        assert_eq!(checked("👩\u{200d}🚀", "Message", 9).as_deref(), Ok("👩\u{200d}🚀"), "it joins what can be seen");
+        assert_eq!(
+            checked("👩\u{200d}🚀", "Message", 9).as_deref(),
+            Ok("👩\u{200d}🚀"),
+            "it joins what can be seen"
+        );
         assert_eq!(refused("a\0b"), "Message contains a null character");
         assert_eq!(bounded("", "Address", 1).as_deref(), Ok(""));
     }

@@ -31,20 +31,29 @@ mod tests {
 
     #[test]
     fn what_shows_nothing_is_blank() {
-        let blanks = [
-            "", " ", "\t\r\n", "\0", "\u{7f}", "\u{85}", "\u{a0}", "\u{ad}", "\u{34f}", "\u{61c}", "\u{115f}", "\u{1160}",
-            "\u{1680}", "\u{17b4}", "\u{180e}", "\u{200b}", "\u{200d}", "\u{200e}", "\u{2028}", "\u{202e}", "\u{2060}",
-            "\u{2064}", "\u{2066}", "\u{206f}", "\u{2800}", "\u{3000}", "\u{3164}", "\u{fe0f}", "\u{feff}", "\u{ffa0}",
-            "\u{fff9}", "\u{1d173}", "\u{e0001}", "\u{e0020}", "\u{e0100}", " \u{200b}\n\u{3164} ",
-        ];
-        for blank in blanks {
-            assert!(is_blank(blank), "{blank:?}");
+        let invisible = "\t\r\n \0\u{7f}\u{85}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{1680}\u{17b4}\u{180e}\u{200b}\u{200d}\
+            \u{200e}\u{2028}\u{202e}\u{2060}\u{2064}\u{2066}\u{206f}\u{2800}\u{3000}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{fff9}\u{1d173}\
+            \u{e0001}\u{e0020}\u{e0100}";
+        for c in invisible.chars() {
+            assert!(is_blank(&c.to_string()), "{c:?}");
         }
+        assert!(is_blank("") && is_blank(invisible));
     }
 
     #[test]
     fn what_shows_something_is_not() {
-        for seen in ["a", ".", "\u{200b}a", "é", "👩\u{200d}🚀", "❤\u{fe0f}", "\u{301}", "ー", "\u{e000}", "1\u{20e3}"] {
+        for seen in [
+            "a",
+            ".",
+            "\u{200b}a",
+            "é",
+            "👩\u{200d}🚀",
+            "❤\u{fe0f}",
+            "\u{301}",
+            "ー",
+            "\u{e000}",
+            "1\u{20e3}",
+        ] {
             assert!(!is_blank(seen), "{seen:?}");
         }
     }

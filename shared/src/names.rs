@@ -23,14 +23,19 @@ use std::sync::Arc;
 use crate::blank::is_blank;
 use crate::limits::{ID_MAX_BYTES, NAME_MAX, ROOM_MAX_BYTES};
 
-/// A text that is not a name: empty, too long, or with other characters.
+/// A text that is no word: empty, too long, or with other characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ : -")]
+pub struct BadWord;
+
+/// A text that is no name: empty or blank, too long, or with control characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected 1 to {NAME_MAX} characters, none of them a control character")]
 pub struct BadName;
 
 /// A text that is no id: empty or blank, too long, or with control characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected 1 to {ID_MAX_BYTES} bytes without control characters")]
+#[error("expected 1 to {ID_MAX_BYTES} bytes, none of them a control character")]
 pub struct BadId;
 
 /// Whether `text` is a word by the contract's rule.
@@ -164,11 +169,11 @@ impl Namespace {
     /// Checks a namespace: `/`, or `/` and path segments that are words.
     ///
     /// # Errors
-    /// [`BadName`] when it does not start with a slash, is too long or has other characters.
-    pub fn parse(text: &str) -> Result<Self, BadName> {
-        let Some(path) = text.strip_prefix('/') else { return Err(BadName) };
+    /// [`BadWord`] when it does not start with a slash, is too long or has other characters.
+    pub fn parse(text: &str) -> Result<Self, BadWord> {
+        let Some(path) = text.strip_prefix('/') else { return Err(BadWord) };
         let ok = path.is_empty() || path.split('/').all(is_word);
-        if ok && text.len() <= NAME_MAX { Ok(Self(text.into())) } else { Err(BadName) }
+        if ok && text.len() <= NAME_MAX { Ok(Self(text.into())) } else { Err(BadWord) }
     }
 
     /// The namespace as text, with its slash.
@@ -211,8 +216,10 @@ mod tests {
     }
 
     /// Neither ids nor names.
-    const NO_NAMES: &[&str] =
-        &["", " ", "\t", "\0", "a\0", "a\r\nb", "a\u{7f}", "a\u{85}b", "\u{a0}", "\u{200b}", "\u{202e}", "\u{3164}"];
+    const NO_NAMES: &[&str] = &[
+        "", " ", "\t", "\0", "a\0", "a\r\nb", "a\u{7f}", "a\u{85}b", "\u{a0}", "\u{200b}", "\u{202e}",
+        "\u{3164}",
+    ];
 
     #[test]
     fn a_users_id_is_what_issuers_write() {
@@ -258,7 +265,14 @@ mod tests {
     fn a_room_of_the_cluster_is_an_id_or_longer_by_what_apps_put_before_it() {
         let user = UserId::parse(&"é:%".repeat(63)).unwrap();
         let two = format!("chat:{}:{}", escaped(user.as_str()), escaped(&":".repeat(ID_MAX_BYTES)));
-        for good in ["General Chat", "team/42", "a:b", Room::of_user(&user).as_str(), &two, &format!("room:{}", "😀".repeat(NAME_MAX))] {
+        for good in [
+            "General Chat",
+            "team/42",
+            "a:b",
+            Room::of_user(&user).as_str(),
+            &two,
+            &format!("room:{}", "😀".repeat(NAME_MAX)),
+        ] {
             assert_eq!(Room::of_cluster(good).as_ref().map(Room::as_str), Some(good));
         }
         let (long, longest) = ("x".repeat(ID_MAX_BYTES + 1), format!("chat:{}", "x".repeat(ROOM_MAX_BYTES)));

@@ -114,7 +114,7 @@ impl Jwks {
         let (trouble, detail, url) = (failed.trouble, &failed.detail, self.source.shown());
         if self.troubles.due(trouble, std::time::Instant::now()).is_some() {
             let (error, kept) = (trouble.to_string(), self.state.borrow().is_of.is_some());
-            tracing::warn!(error, detail, url, kept, "cannot fetch the key set: the keys of an earlier one stay good");
+            tracing::warn!(error, detail, url, kept, "cannot fetch the key set");
         }
         trouble
     }
@@ -302,7 +302,8 @@ mod tests {
     async fn who_comes_while_the_set_is_fetched_waits_for_it() {
         let jwks = jwks();
         fetched(&jwks, None);
-        let (mut first, mut second) = (pin!(jwks.judge_anew(None, unknown)), pin!(jwks.judge_anew(None, unknown)));
+        let (mut first, mut second) =
+            (pin!(jwks.judge_anew(None, unknown)), pin!(jwks.judge_anew(None, unknown)));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
         fetched(&jwks, None);
         assert_eq!((first.await, second.await), (Err(AuthError::UnknownKey), Err(AuthError::UnknownKey)));

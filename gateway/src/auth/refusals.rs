@@ -29,6 +29,10 @@ pub(crate) fn refused(error: &AuthError, place: &str, address: Option<IpAddr>) {
 /// Says that tokens have a claim that cannot be used here.
 pub(super) fn unused(claim: &'static str) {
     if let Some(left_out) = UNUSED.due(claim, Instant::now()) {
-        tracing::info!(claim, left_out, "a token has a claim that cannot be used: it is as if it were absent");
+        tracing::info!(
+            claim,
+            left_out,
+            "a token has a claim that cannot be used: it is as if it were absent"
+        );
     }
 }

@@ -12,11 +12,11 @@ use std::sync::OnceLock;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 use shared::auth::sign_hs256;
+use shared::blank::is_blank;
 use shared::config::{
     Config, Effective, HIDDEN, Layer, Layers, Problem, SETTINGS, Scrubber, TokenKeys, redact,
 };
 use shared::limits::CREDENTIAL_MAX_BYTES;
-use shared::blank::is_blank;
 use shared::names::{BadId, UserId};
 
 use crate::auth::{password, random_secret};

@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use fanout::RoomCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::blank::is_blank;
+use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::names::{UserId, is_name};
 
 use super::Site;

@@ -255,7 +255,10 @@ fn describe() {
         "muster_rate_limited_total",
         "Requests, events and connections over a limit, by limit."
     );
-    describe_counter!("muster_tokens_refused_total", "Tokens refused on CONNECT, refresh and REST, by reason.");
+    describe_counter!(
+        "muster_tokens_refused_total",
+        "Tokens refused on CONNECT, refresh and REST, by reason."
+    );
     describe_gauge!("muster_logins_waiting", "Logins that wait until their password can be hashed.");
     describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
     describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");

@@ -147,21 +147,23 @@ impl Namespaces {
             role: claims.role.clone(),
         };
         let attached = self.context.fanout.attach(namespace, info, Arc::clone(outbox)).await;
-        let local = attached.map_err(|error| Refusal::Answer(match error {
-            FanoutError::TooManySockets => {
-                metrics::get().rate_limited(Limit::SocketsPerUser);
-                let data = Reason { code: "too_many_sockets" }.value();
-                encode_connect_error(namespace, "Too many connections", Some(&data))
-            }
-            FanoutError::TooManyRooms
-            | FanoutError::TooManyWatched
-            | FanoutError::Gone
-            | FanoutError::Unavailable
-            | FanoutError::BadPacket
-            | FanoutError::TooLarge
-            | FanoutError::TooManyQuestions
-            | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
-        }))?;
+        let local = attached.map_err(|error| {
+            Refusal::Answer(match error {
+                FanoutError::TooManySockets => {
+                    metrics::get().rate_limited(Limit::SocketsPerUser);
+                    let data = Reason { code: "too_many_sockets" }.value();
+                    encode_connect_error(namespace, "Too many connections", Some(&data))
+                }
+                FanoutError::TooManyRooms
+                | FanoutError::TooManyWatched
+                | FanoutError::Gone
+                | FanoutError::Unavailable
+                | FanoutError::BadPacket
+                | FanoutError::TooLarge
+                | FanoutError::TooManyQuestions
+                | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
+            })
+        })?;
         tracing::debug!(socket = %id, user = %claims.user, namespace, "socket connected");
         let reply = encode_connect(namespace, id.as_str());
         let share = self.users.share(&claims.user);

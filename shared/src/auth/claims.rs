@@ -152,7 +152,7 @@ fn present<'a>(claims: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
 
 /// The user's id: a text, or a whole number, which is its decimal text.
 fn user(claims: &Map<String, Value>, configured: Option<&str>) -> Result<UserId, BadClaim> {
-    let names = if configured.is_some() { configured.as_slice() } else { &USER_CLAIMS };
+    let names: &[&str] = if configured.is_some() { configured.as_slice() } else { &USER_CLAIMS };
     let found = names.iter().find_map(|name| present(claims, name).map(|value| (*name, value)));
     // What a token without any is missing is what most issuers write.
     let (name, value) = found.ok_or_else(|| BadClaim::User(configured.unwrap_or("sub").into()))?;
@@ -210,7 +210,7 @@ impl<'a> Optional<'a> {
 
     /// A list of names. It cannot be used where it is none, too long, or one of its items is no text.
     fn list(&mut self, key: &'static str) -> Box<[Box<str>]> {
-        let names: Option<Vec<_>> = match self.get(key) {
+        let names: Option<Vec<Box<str>>> = match self.get(key) {
             None => return Box::default(),
             Some(Value::Array(items)) if items.len() <= CLAIM_ROOMS_MAX => {
                 items.iter().map(|item| item.as_str().map(Into::into)).collect()
@@ -220,7 +220,7 @@ impl<'a> Optional<'a> {
         if names.is_none() {
             (self.unused)(key);
         }
-        names.unwrap_or_default().into()
+        names.unwrap_or_default().into_boxed_slice()
     }
 }
 
@@ -290,8 +290,24 @@ mod tests {
                 assert_eq!(user_of(&json!({claim: id, "exp": 1}), None).as_deref(), Ok(text), "{id}");
             }
         }
-        for bad in [json!(1.5), json!(1e300), json!(1e16), json!(true), json!(["u"]), json!({}), json!(""), json!(" "), json!("\u{200b}"), json!("a\nb"), json!("x".repeat(256))] {
-            assert_eq!(user_of(&json!({"id": bad, "sub": "u", "exp": 1}), None), Err(BadClaim::User("id".into())), "{bad}");
+        for bad in [
+            json!(1.5),
+            json!(1e300),
+            json!(1e16),
+            json!(true),
+            json!(["u"]),
+            json!({}),
+            json!(""),
+            json!(" "),
+            json!("\u{200b}"),
+            json!("a\nb"),
+            json!("x".repeat(256)),
+        ] {
+            assert_eq!(
+                user_of(&json!({"id": bad, "sub": "u", "exp": 1}), None),
+                Err(BadClaim::User("id".into())),
+                "{bad}"
+            );
         }
         assert_eq!(user_of(&json!({"exp": 1}), None), Err(BadClaim::User("sub".into())));
     }
@@ -357,7 +373,9 @@ mod tests {
             assert_eq!(with, without, "{key}: {value}");
             assert_eq!(unused, [key]);
         }
-        for (key, value) in [("name", json!("")), ("name", json!(" \u{200b}")), ("email", Value::Null), ("role", json!([]))] {
+        for (key, value) in
+            [("name", json!("")), ("name", json!(" \u{200b}")), ("email", Value::Null), ("role", json!([]))]
+        {
             let (without, with, unused) = with_and_without(key, &value);
             assert_eq!(with, without, "{key}: {value}");
             assert!(unused.is_empty(), "it says nothing, and that can be used");
@@ -374,10 +392,16 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_token_is_bounded() {
-        let rooms = |count: usize| claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]})).unwrap().rooms.len();
+        let rooms = |count: usize| {
+            claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]})).unwrap().rooms.len()
+        };
         assert_eq!((rooms(CLAIM_ROOMS_MAX), rooms(CLAIM_ROOMS_MAX + 1)), (CLAIM_ROOMS_MAX, 0));
-        let name = |len: usize| claims(json!({"sub": "u", "exp": 1, "name": "n".repeat(len)})).unwrap().display_name;
-        assert_eq!((name(CLAIM_TEXT_MAX_BYTES).len(), &*name(CLAIM_TEXT_MAX_BYTES + 1)), (CLAIM_TEXT_MAX_BYTES, "u"));
+        let name =
+            |len: usize| claims(json!({"sub": "u", "exp": 1, "name": "n".repeat(len)})).unwrap().display_name;
+        assert_eq!(
+            (name(CLAIM_TEXT_MAX_BYTES).len(), &*name(CLAIM_TEXT_MAX_BYTES + 1)),
+            (CLAIM_TEXT_MAX_BYTES, "u")
+        );
     }
 
     #[test]

@@ -146,8 +146,8 @@ impl AuthError {
             Self::Early => Some("nbf"),
             Self::Invalid(Fault::Issuer) => Some("iss"),
             Self::Invalid(Fault::Audience) => Some("aud"),
-            Self::Invalid(Fault::User(claim)) => Some(claim),
-            Self::Invalid(Fault::Time(claim)) => Some(claim),
+            Self::Invalid(Fault::User(claim)) => Some(&**claim),
+            Self::Invalid(Fault::Time(claim)) => Some(*claim),
             _ => None,
         }
     }
@@ -325,10 +325,10 @@ impl Verifier {
         now: u64,
         unused: &mut dyn FnMut(&'static str),
     ) -> Result<Claims, AuthError> {
-        let invalid = |fault| AuthError::Invalid(fault);
-        let claims = Claims::read(json, self.user_claim.as_deref(), unused).map_err(|bad| invalid(bad.into()))?;
+        let read = Claims::read(json, self.user_claim.as_deref(), unused);
+        let claims = read.map_err(|bad| AuthError::Invalid(bad.into()))?;
         if let Some(not_before) = json.get("nbf").filter(|v| !v.is_null()) {
-            let not_before = seconds(not_before).ok_or(invalid(Fault::Time("nbf")))?;
+            let not_before = seconds(not_before).ok_or(AuthError::Invalid(Fault::Time("nbf")))?;
             if not_before > now + CLOCK_SKEW_S {
                 return Err(AuthError::Early);
             }
@@ -339,11 +339,20 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// Whether a token by an unknown key could be good: by what it says, unproven, it is from our issuer, for us, and
-    /// its time is now. Another one is refused whoever signed it, so no newer keys are worth fetching for it.
+    /// Whether a token by an unknown key of a set could be good: by what it says, unproven, it is of an algorithm of key
+    /// sets, from our issuer, for us, and its time is now. Another one is refused whoever signed it, so no newer keys are
+    /// worth fetching for it.
     #[must_use]
     pub fn may_be_ours(&self, token: &str, now: u64) -> bool {
-        let Some(json) = unproven(without_scheme(token)) else { return false };
+        let token = without_scheme(token);
+        let (Some(head), Some(json)) = (part(token, 0), unproven(token)) else { return false };
+        if !head
+            .get("alg")
+            .and_then(Value::as_str)
+            .is_some_and(|alg| ["RS256", "ES256", "EdDSA"].contains(&alg))
+        {
+            return false;
+        }
         let is = |value: &Value, expected: &str| value.as_str() == Some(expected);
         let is_for = |expected: &str| match json.get("aud") {
             Some(Value::Array(all)) => all.iter().any(|one| is(one, expected)),
@@ -460,7 +469,12 @@ mod tests {
             assert!(verifier().verify(&format!("{scheme}{good}"), NOW).is_ok());
         }
         assert_eq!(refused("Bearer "), AuthError::Missing);
-        for bad in [format!("Basic {good}"), format!("Bearer{good}"), format!("Bearer Bearer {good}"), format!("{good} ")] {
+        for bad in [
+            format!("Basic {good}"),
+            format!("Bearer{good}"),
+            format!("Bearer Bearer {good}"),
+            format!("{good} "),
+        ] {
             assert_eq!(verifier().verify(&bad, NOW).unwrap_err().to_string(), "Invalid token", "{bad}");
         }
     }
@@ -510,8 +524,18 @@ mod tests {
     #[test]
     fn newer_keys_are_worth_it_for_what_may_be_a_good_token() {
         let ours = Verifier::new(KeySet::none(), Some("me".into()), Some("us".into()));
-        let with = |claims: Value| sign_hs256("whoever", &claims).unwrap();
-        assert!(ours.may_be_ours(&with(json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": ["x", "us"]})), NOW));
+        let of = |alg: &str, claims: &Value| {
+            let head =
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json!({"alg": alg}).to_string());
+            let signed = sign_hs256("whoever", claims).unwrap();
+            format!("{head}.{}", signed.split_once('.').unwrap().1)
+        };
+        let with = |claims: Value| of("RS256", &claims);
+        let good = json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": "us"});
+        assert!(!ours.may_be_ours(&of("HS256", &good), NOW), "a set holds no secrets");
+        assert!(
+            ours.may_be_ours(&with(json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": ["x", "us"]})), NOW)
+        );
         for other in [
             json!({"sub": 1, "exp": NOW + 60, "iss": "you", "aud": "us"}),
             json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": "them"}),

@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use shared::blank::is_blank;
 use shared::limits::{
     CALL_SIGNAL_MAX, CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, PAGE_MAX, PRESENCE_TEXT_MAX,
     PRESENCE_USERS_MAX,
 };
-use shared::blank::is_blank;
 use shared::names::{UserId, is_name};
 use shared::sio::Args;
 

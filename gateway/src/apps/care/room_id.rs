@@ -204,7 +204,24 @@ mod tests {
     #[test]
     fn every_two_users_have_a_room_of_their_own() {
         let long = ":".repeat(255);
-        let ids = ["a", "a:b", "b", "b:c", "c", "a%3Ab", "a%", "%3A", ":", "::", "%", "é", "auth0|5f7c", "\u{1f600}", "\u{ff21}", &long];
+        let ids = [
+            "a",
+            "a:b",
+            "b",
+            "b:c",
+            "c",
+            "a%3Ab",
+            "a%",
+            "%3A",
+            ":",
+            "::",
+            "%",
+            "é",
+            "auth0|5f7c",
+            "\u{1f600}",
+            "\u{ff21}",
+            &long,
+        ];
         let mut rooms = std::collections::HashMap::new();
         for a in ids {
             for b in ids {
@@ -223,7 +240,9 @@ mod tests {
     #[test]
     fn rooms_of_users_and_visits_are_as_long_as_their_ids() {
         let user = "é".repeat(127);
-        let claims = |sub: &str| Claims::from_json(serde_json::json!({"sub": sub, "exp": 1}).as_object().unwrap()).unwrap();
+        let claims = |sub: &str| {
+            Claims::from_json(serde_json::json!({"sub": sub, "exp": 1}).as_object().unwrap()).unwrap()
+        };
         let own = RoomId::parse(&format!("notifications:{user}")).unwrap();
         assert_eq!((own.opens_for(&claims(&user)), own.opens_for(&claims("u"))), (Some(true), Some(false)));
         assert!(RoomId::of_visit(&"x".repeat(128)).is_ok() && RoomId::of_visit(&"x".repeat(129)).is_err());

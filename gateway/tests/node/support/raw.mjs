@@ -188,8 +188,6 @@ export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=w
   feed(connection.takeRest());
 
   const api = {
-    /** The answer to the upgrade. */
-    response,
     socket,
     response,
     connection,
