@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanout::{FanoutError, Outbox, SocketInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::auth::AuthError;
+use shared::auth::{AuthError, Fault};
 use shared::config::AuthErrors;
 use shared::ids::SocketId;
 use shared::limits::{HANDSHAKE_TOKEN_MAX_BYTES, TOKEN_MAX_BYTES};
@@ -125,7 +125,7 @@ impl Namespaces {
         let namespace = mounted.name.as_str();
         let verified = match token {
             Token::Missing => Err(AuthError::Missing),
-            Token::Unreadable => Err(AuthError::Invalid),
+            Token::Unreadable => Err(AuthError::Invalid(Fault::Form)),
             Token::Refused(error) => Err(error),
             Token::Text(token) => self.context.tokens.verify(&token).await,
         };
