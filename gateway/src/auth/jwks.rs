@@ -139,7 +139,7 @@ impl Jwks {
                 judged => return judged,
             }
             let may_be_newer = state.may_be_older_than(issued_at);
-            let is_answered = !state.is_coming && state.began.is_some_and(|began| began >= came);
+            let is_answered = !state.is_coming && state.began.is_some_and(|began| began > came);
             if is_answered && (state.trouble.is_none() || !may_be_newer) {
                 return Err(AuthError::UnknownKey);
             }
@@ -209,8 +209,9 @@ mod tests {
         Jwks::new(SecretUrl::new("http://127.0.0.1:9/".to_owned())).unwrap()
     }
 
-    /// What the task does that fetches: it begins, and ends with this trouble.
-    fn fetched(jwks: &Jwks, trouble: Option<KeySetTrouble>) {
+    /// What the task does that fetches: it begins, a moment after whatever was before, and ends with this trouble.
+    async fn fetched(jwks: &Jwks, trouble: Option<KeySetTrouble>) {
+        tokio::time::advance(Duration::from_millis(1)).await;
         jwks.state.send_modify(|state| {
             *state = State { trouble, began: Some(Instant::now()), is_coming: false, ..*state };
             if trouble.is_none() {
@@ -243,22 +244,22 @@ mod tests {
         let judge = || if has_come.load(Ordering::Relaxed) { Ok(()) } else { unknown() };
         let mut judged = pin!(jwks.judge_anew(None, judge));
         assert!(judged.as_mut().now_or_never().is_none() && is_wanted(&jwks));
-        fetched(&jwks, Some(KeySetTrouble::Refused));
+        fetched(&jwks, Some(KeySetTrouble::Refused)).await;
         assert!(judged.as_mut().now_or_never().is_none(), "it is tried again");
         has_come.store(true, Ordering::Relaxed);
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         assert_eq!(judged.await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn strangers_have_the_set_fetched_now_and_then_and_are_answered_at_once() {
         let jwks = jwks();
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         for (issued_at, about) in [(None, "does not say"), (OLD, "is older than the set")] {
             {
                 let mut first = pin!(jwks.judge_anew(issued_at, unknown));
                 assert!(first.as_mut().now_or_never().is_none() && is_wanted(&jwks), "{about}");
-                fetched(&jwks, None);
+                fetched(&jwks, None).await;
                 assert_eq!(first.await, Err(AuthError::UnknownKey));
             }
             for _ in 0..100 {
@@ -273,27 +274,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_by_a_new_key_has_the_set_fetched_after_a_stranger_did() {
         let (jwks, has_come) = (jwks(), AtomicBool::new(false));
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         assert!(jwks.judge_anew(None, unknown).now_or_never().is_none());
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         let judge = || if has_come.load(Ordering::Relaxed) { Ok(()) } else { unknown() };
         let mut judged = pin!(jwks.judge_anew(NEW, judge));
         assert!(judged.as_mut().now_or_never().is_none() && !is_wanted(&jwks), "not before its time");
         tokio::time::advance(Duration::from_millis(JWKS_NEWER_PAUSE_MS)).await;
         assert!(judged.as_mut().now_or_never().is_none() && is_wanted(&jwks));
         has_come.store(true, Ordering::Relaxed);
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         assert_eq!(judged.await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn where_newer_keys_cannot_be_fetched_it_depends_on_the_tokens_age() {
         let jwks = jwks();
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         for (issued_at, expected) in [(OLD, AuthError::UnknownKey), (NEW, AuthError::Unavailable)] {
             let mut judged = pin!(jwks.judge_anew(issued_at, unknown));
             assert!(judged.as_mut().now_or_never().is_none());
-            fetched(&jwks, Some(KeySetTrouble::TooSlow));
+            fetched(&jwks, Some(KeySetTrouble::TooSlow)).await;
             assert_eq!(judged.await, Err(expected));
         }
     }
@@ -301,11 +302,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_comes_while_the_set_is_fetched_waits_for_it() {
         let jwks = jwks();
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         let (mut first, mut second) =
             (pin!(jwks.judge_anew(None, unknown)), pin!(jwks.judge_anew(None, unknown)));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
-        fetched(&jwks, None);
+        fetched(&jwks, None).await;
         assert_eq!((first.await, second.await), (Err(AuthError::UnknownKey), Err(AuthError::UnknownKey)));
     }
 }

@@ -236,7 +236,7 @@ mod tests {
     fn every_event_is_decoded_by_its_name() {
         for name in ["join_room", "leave_room", "typing_start", "typing_stop"] {
             assert!(decode(name, "\"asteroid-1\"").is_ok(), "{name}");
-            for bad in ["\"a b\"", "7", "{}", "\"\"", "\"a}{b\""] {
+            for bad in ["\" \"", "7", "{}", "\"\"", r#""a\nb""#, "\"\u{200b}\""] {
                 assert_eq!(decode(name, bad).unwrap_err().say(), "Invalid room id", "{name} {bad}");
             }
         }
