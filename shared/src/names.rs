@@ -142,12 +142,13 @@ impl Room {
         Self::prefixed(USER_ROOM_PREFIX, user.as_str())
     }
 
-    /// A room as the cluster calls it: an id. An app's room may be longer than backends may make one, because a prefix
-    /// and a colon stand before the name or the ids of whoever it is for.
+    /// A room as the cluster calls it: an id, or a name, which may have more bytes. An app's room may be longer still,
+    /// because a prefix and a colon stand before the name or the ids of whoever it is for.
     #[must_use]
     pub fn of_cluster(text: &str) -> Option<Self> {
         let has_prefix = || text.split_once(':').is_some_and(|(prefix, _)| is_word(prefix));
-        let fits = text.len() <= ID_MAX_BYTES || (text.len() <= ROOM_MAX_BYTES && has_prefix());
+        let fits =
+            text.len() <= ID_MAX_BYTES || is_name(text) || (text.len() <= ROOM_MAX_BYTES && has_prefix());
         (fits && is_plain(text)).then(|| Self(text.into()))
     }
 
@@ -272,6 +273,7 @@ mod tests {
             Room::of_user(&user).as_str(),
             &two,
             &format!("room:{}", "😀".repeat(NAME_MAX)),
+            &"😀".repeat(NAME_MAX),
         ] {
             assert_eq!(Room::of_cluster(good).as_ref().map(Room::as_str), Some(good));
         }
