@@ -21,7 +21,7 @@ NOT_SETTINGS = {"POD_IP", "SSL_CERT_FILE"}
 # Settings with a value of their own in the chart, or instead of which there is one.
 OWN = {
     "LISTEN", "PORT", "INTERNAL_LISTEN", "ADVERTISE_URL", "DRAIN", "JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL",
-    "JWT_ISSUER", "JWT_AUDIENCE", "INTERNAL_TOKEN", "DATABASE_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT",
+    "JWT_ISSUER", "JWT_AUDIENCE", "JWT_USER_CLAIM", "INTERNAL_TOKEN", "DATABASE_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT",
     "REDIS_USERNAME", "REDIS_PASSWORD", "PUSH_WEBHOOK_URL", "PUSH_WEBHOOK_SECRET",
 }
 # Seconds that a node may take after its drain: DRAIN_LAST_GETS_MS and LAST_WORDS_MS of shared/src/limits.rs.

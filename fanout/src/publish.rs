@@ -71,7 +71,10 @@ impl Cluster {
     fn tracked(&self, room: &str, channel: &str, message: &[u8], key: Option<&str>) -> redis::Cmd {
         let base = format!("{}{{{room}}}:", self.prefix);
         let (meta, stream) = (format!("{base}meta"), format!("{base}stream"));
-        let idempotency = key.map(|key| format!("{base}once:{key}"));
+        // Clients name rooms, and may put a brace into a name: the last brace of a key is always the one behind its room, so
+        // that no room's keys are another's.
+        let idempotency =
+            key.map(|key| format!("{base}once:{}", key.replace('%', "%25").replace('}', "%7D")));
         let kept = if key.is_some() { IDEMPOTENCY_S } else { 0 };
         let id = format!("{:032x}", rand::random::<u128>());
         let run = self.commands.run_id();

@@ -31,13 +31,17 @@ pub(crate) enum CloseReason {
     ConnectTimeout,
     /// No namespace was joined yet, and others needed the place or the memory.
     Evicted,
+    /// The token of its only namespace has expired; a stock client comes back with what its `auth` gives then.
+    TokenExpired,
+    /// The key set could not be fetched, so nobody could tell whether its token is good; it is to come back.
+    NoKeySet,
     /// Its unfinished message was the largest when the node's budget for them was used up.
     Overloaded,
 }
 
 impl CloseReason {
     /// One of each, for metrics.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Client,
         Self::TransportClose,
         Self::TransportError,
@@ -51,6 +55,8 @@ impl CloseReason {
         Self::TooBig,
         Self::ConnectTimeout,
         Self::Evicted,
+        Self::TokenExpired,
+        Self::NoKeySet,
         Self::Overloaded,
     ];
 
@@ -70,6 +76,8 @@ impl CloseReason {
             Self::TooBig => "too_big",
             Self::ConnectTimeout => "connect_timeout",
             Self::Evicted => "evicted",
+            Self::TokenExpired => "token_expired",
+            Self::NoKeySet => "no_key_set",
             Self::Overloaded => "overloaded",
         }
     }
@@ -81,7 +89,8 @@ impl CloseReason {
             Self::SlowConsumer => Some(4008),
             Self::RateLimited => Some(1008),
             Self::TooBig => Some(1009),
-            Self::Overloaded => Some(1013),
+            Self::Overloaded | Self::NoKeySet => Some(1013),
+            Self::TokenExpired => Some(4001),
             Self::Client
             | Self::TransportClose
             | Self::TransportError

@@ -177,12 +177,11 @@ impl IntoResponse for AppError {
 
 impl From<AuthError> for AppError {
     fn from(error: AuthError) -> Self {
-        metrics::get().tokens_refused.increment(1);
-        Self::Unauthorized(match error {
-            AuthError::Missing => "Authentication required".into(),
-            AuthError::Invalid | AuthError::Early | AuthError::UnknownKey => "Invalid token".into(),
-            AuthError::Expired => "Token expired".into(),
-        })
+        match error {
+            // The token may be good.
+            AuthError::Unavailable => Self::Unavailable,
+            refused => Self::Unauthorized(refused.to_string().into()),
+        }
     }
 }
 

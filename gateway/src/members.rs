@@ -5,14 +5,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::limits::MEMBERS_MAX;
 
-use crate::describe::forms::{Millis, Name};
+use crate::describe::forms::{Millis, UserIdText};
 
 /// A member as lists show it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Member")]
 pub(crate) struct Listed<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     display_name: &'a str,
     socket_id: &'a str,

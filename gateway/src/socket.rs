@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::ids::SocketId;
-use shared::limits::{FLOOD_PAUSE_MS, POSTS_PER_SOCKET, QUESTIONS_PER_SOCKET};
+use shared::limits::{CLOCK_SKEW_S, FLOOD_PAUSE_MS, POSTS_PER_SOCKET, QUESTIONS_PER_SOCKET};
 use shared::names::{Namespace, UserId};
 use shared::sio::{Encoded, Event};
 
@@ -240,11 +240,17 @@ pub(crate) fn encode(namespace: &Namespace, name: &str, body: &impl Serialize) -
     Event { namespace: namespace.as_str(), name, args: &[&body], ack: None, attachments: &[] }.encode()
 }
 
-/// A token is refused `CLOCK_SKEW_S` after its `exp`; a live socket ends at `exp`, when that is later than
-/// now, and soon after connecting on a token within the skew.
+/// A token is refused `CLOCK_SKEW_S` after its `exp`; a live socket ends at `exp`.
+///
+/// A client whose connection was closed for that may come back at once with the same token, within the skew. It then
+/// stays until that token is refused, but for the half second that coming back takes at least, so that it comes back once
+/// more and is told. It would else come and go until then.
 fn expiry(claims: &Claims) -> Instant {
-    let left = claims.expires_at.saturating_mul(1_000).saturating_sub(now_ms());
-    let now = Instant::now();
+    const SOON_MS: u64 = 1_000;
+    let (ends, now) = (claims.expires_at.saturating_mul(1_000), now_ms());
+    let left = ends.saturating_sub(now);
+    let refused = ends.saturating_add(CLOCK_SKEW_S * 1_000 - 500).saturating_sub(now);
+    let left = if left >= SOON_MS { left } else { refused.max(SOON_MS) };
     // Far beyond any session's life, an addition must not overflow.
-    now + Duration::from_millis(left.max(1_000)).min(Duration::from_hours(24 * 365))
+    Instant::now() + Duration::from_millis(left).min(Duration::from_hours(24 * 365))
 }

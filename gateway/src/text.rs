@@ -1,6 +1,7 @@
 //! Texts: what people write, checked where it comes in; and JSON of our own.
 
 use serde::Serialize;
+use shared::blank::is_blank;
 
 use crate::error::AppError;
 
@@ -16,7 +17,7 @@ pub(crate) fn json(body: &impl Serialize) -> String {
 /// [`AppError::BadInput`].
 pub(crate) fn checked(text: &str, what: &str, max: usize) -> Result<String, AppError> {
     let text = text.trim();
-    if text.is_empty() {
+    if is_blank(text) {
         return Err(AppError::BadInput(format!("{what} cannot be empty").into()));
     }
     bounded(text, what, max)
@@ -48,7 +49,14 @@ mod tests {
         assert!(checked(&"😀".repeat(9), "Message", 9).is_ok());
         let refused = |text: &str| checked(text, "Message", 9).unwrap_err().say().to_owned();
         assert_eq!(refused(&"x".repeat(10)), "Message too long (max 9 characters)");
-        assert_eq!(refused(" \t "), "Message cannot be empty");
+        for blank in ["", " \t ", "\u{200b}", " \u{feff}\u{3164}\n"] {
+            assert_eq!(refused(blank), "Message cannot be empty", "{blank:?}");
+        }
+        assert_eq!(
+            checked("👩\u{200d}🚀", "Message", 9).as_deref(),
+            Ok("👩\u{200d}🚀"),
+            "it joins what can be seen"
+        );
         assert_eq!(refused("a\0b"), "Message contains a null character");
         assert_eq!(bounded("", "Address", 1).as_deref(), Ok(""));
     }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -231,9 +232,13 @@ impl RealtimeServiceClient {
     }
 }
 
+/// What is escaped in a part of a path.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
+
 fn path(sos_id: &str, what: &str) -> Result<String, ClientError> {
-    if is_name(sos_id) {
-        return Ok(format!("{sos_id}/{what}"));
+    // A dot or two are steps in a path, however they are written.
+    if is_name(sos_id) && !matches!(sos_id, "." | "..") {
+        return Ok(format!("{}/{what}", utf8_percent_encode(sos_id, ESCAPED)));
     }
     tracing::warn!(what, "a call of the realtime service was not made: invalid sosId");
     Err(ClientError::BadId)

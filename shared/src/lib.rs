@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod auth;
+pub mod blank;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;

@@ -16,8 +16,14 @@ pub const PACKETS_PER_PAYLOAD_MAX: usize = 16_384;
 /// The largest ack id: what JavaScript keeps exact.
 pub const ACK_ID_MAX: u64 = (1 << 53) - 1;
 
-/// Characters of a room, event, namespace or user id (contract, "Names and ids").
+/// Characters of what clients name, and of events and namespaces (contract, "Names and ids").
 pub const NAME_MAX: usize = 128;
+
+/// Bytes of a user's id, and of a room that a backend names.
+pub const ID_MAX_BYTES: usize = 255;
+
+/// Bytes of a room of the cluster: `chat:A:B` of two of the longest ids, each character of which is escaped.
+pub const ROOM_MAX_BYTES: usize = "chat:".len() + 3 * ID_MAX_BYTES + ":".len() + 3 * ID_MAX_BYTES;
 
 /// Bytes of a token; longer ones are refused unread. With 100 sockets: 0.8 MB of claims of one user.
 pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
@@ -346,8 +352,21 @@ pub const CREDENTIAL_MAX_BYTES: usize = 256;
 /// Seconds that a token from logging in is good for.
 pub const LOGIN_TOKEN_LIFE_S: u64 = 3_600;
 
-/// Seconds between two fetches of the key set, whatever the number of unknown key ids.
-pub const JWKS_REFRESH_MIN_S: u64 = 60;
+/// Seconds between two fetches of the key set that nobody asked for.
+pub const JWKS_REFRESH_S: u64 = 60;
+
+/// The same, where the last one failed.
+pub const JWKS_RETRY_S: u64 = 5;
+
+/// Seconds between two fetches of the key set for tokens by unknown keys that need not be newer than the set.
+pub const JWKS_ASKED_PAUSE_S: u64 = 15;
+
+/// Milliseconds between two fetches of the key set for tokens by unknown keys that say that they are newer than it. Less
+/// than [`JWKS_HOLD_MS`] by the time that a fetch takes.
+pub const JWKS_NEWER_PAUSE_MS: u64 = 3_000;
+
+/// Milliseconds that a token waits for a key set that cannot be fetched.
+pub const JWKS_HOLD_MS: u64 = 5_000;
 
 /// Bytes of a key set.
 pub const JWKS_MAX_BYTES: usize = 256 * 1024;

@@ -24,6 +24,9 @@ const TYPING_EXPIRES_MS = 9_000;
 const EARLY_MAX = 100;
 const RANK = { sending: 0, failed: 0, sent: 1, delivered: 2, read: 3 };
 
+/** An id as a part of the name of a room of two. */
+const escaped = (id) => id.replaceAll('%', '%25').replaceAll(':', '%3A');
+
 /** A status never goes back. */
 const further = (one, other) => (RANK[one] > (RANK[other] ?? -1) ? one : other);
 
@@ -127,7 +130,7 @@ export const care = {
     let one = this.conversations.get(key);
     if (!one) {
       const me = session.user.id;
-      const pair = peerId && ![me, peerId].some((id) => id.includes(':')) ? `chat:${[me, peerId].sort().join(':')}` : null;
+      const pair = peerId ? `chat:${[me, peerId].sort().map(escaped).join(':')}` : null;
       one = {
         key, peerId, roomId: peerId ? pair : roomId, opened: false, joined: false, refusal: '', loaded: false, paging: false, atStart: false,
         messages: new Map(), told: new Set(), nodes: new Map(), unread: 0, last: null, here: new Map(), typing: new Map(), draft: '',

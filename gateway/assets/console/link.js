@@ -23,7 +23,7 @@ function readClaims(token) {
 export function useToken(token) {
   disconnect();
   const claims = readClaims(token);
-  const id = String(claims.userId ?? claims.id ?? claims.sub ?? '');
+  const id = String(claims.userId ?? claims.id ?? claims.sub ?? claims.user_id ?? '');
   const name = String(claims.displayName ?? claims.name ?? claims.email ?? id);
   const sameUser = id === session.user.id;
   Object.assign(session, { token, claims, user: { id, name: name || 'Unknown user' } });
@@ -144,7 +144,7 @@ function watch(socket, namespace, ours) {
   }));
   socket.on('disconnect', ours((reason) => {
     log.add('sys', namespace, 'disconnect', [{ reason }]);
-    if (reason === 'io server disconnect' && expired()) {
+    if (['io server disconnect', 'transport close'].includes(reason) && expired()) {
       signOut({ text: AUTH_TEXTS.token_expired, detail: 'The node ended the connection.' });
       return;
     }

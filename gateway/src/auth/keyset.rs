@@ -16,7 +16,7 @@ pub(super) struct KeySetSource {
 }
 
 /// Why a key set was not taken over: a sentence for the log and for `/ready`, without the URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub(crate) enum KeySetTrouble {
     #[error("it has not been fetched yet")]
     NotYet,
@@ -88,6 +88,7 @@ impl KeySetSource {
         self.url.to_string()
     }
 
+    /// The set, which holds at least one key that can be used.
     pub(super) async fn fetch(&self) -> Result<KeySet, Failed> {
         let mut response = self.client.get(self.url.expose()).send().await?;
         if !response.status().is_success() {
@@ -100,7 +101,9 @@ impl KeySetSource {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(KeySet::jwks(&body)?)
+        let keys = KeySet::jwks(&body)?;
+        // An issuer that has lost its keys is no reason to refuse everybody.
+        if keys.is_empty() { Err(KeySetTrouble::Empty.into()) } else { Ok(keys) }
     }
 }
 

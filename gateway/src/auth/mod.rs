@@ -1,13 +1,16 @@
-//! Who a caller is: tokens verified ([`Tokens`]), passwords compared ([`password`]) by few at a time ([`Turns`]), and
+//! Who a caller is: tokens verified ([`Tokens`]) or [`refused`], passwords compared ([`password`]) by few at a time ([`Turns`]), and
 //! failed logins counted ([`Attempts`]).
 
 mod attempts;
 mod failures;
+mod jwks;
 mod keyset;
 pub(crate) mod password;
+mod refusals;
 mod tokens;
 mod turns;
 
 pub(crate) use attempts::{Attempt, Attempts};
+pub(crate) use refusals::refused;
 pub(crate) use tokens::{Tokens, TokensError, random_secret};
 pub(crate) use turns::{Busy, Turn, Turns};

@@ -1,23 +1,21 @@
 //! [`Tokens`]: the node's one way to verify a token, with keys that may change while it runs.
 //!
-//! A key set is fetched at the start and every minute, so a key taken out of it ends within that; a token
-//! by a key that is unknown fetches it at once, but once a minute at most, whatever strangers send.
+//! A key set is fetched at the start and every minute, so a key taken out of it ends within that; and when a token is by
+//! a key that it does not hold ([`super::jwks`]).
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use rand::Rng as _;
 use serde_json::Value;
-use shared::auth::{AuthError, BadKey, Claims, KeySet, Verifier, sign_hs256};
+use shared::auth::{AuthError, BadKey, Claims, KeySet, Verifier, sign_hs256, unproven_issued_at};
 use shared::config::{AuthConfig, TokenKeys, redact};
-use shared::limits::JWKS_REFRESH_MIN_S;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
-use super::keyset::{KeySetSource, KeySetTrouble};
+use super::jwks::Jwks;
+use super::keyset::KeySetTrouble;
+use super::refusals::unused;
 use crate::clock::now_s;
 
 /// Verifies tokens, and signs them where the node holds a secret.
@@ -25,16 +23,9 @@ pub(crate) struct Tokens {
     verifier: ArcSwap<Verifier>,
     issuers: Vec<String>,
     audiences: Vec<String>,
+    user_claim: Option<String>,
     secret: Option<String>,
     jwks: Option<Jwks>,
-}
-
-struct Jwks {
-    source: KeySetSource,
-    /// What was wrong with the last fetch.
-    trouble: parking_lot::Mutex<Option<KeySetTrouble>>,
-    /// When an unknown key id last made us fetch.
-    asked: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Tokens {
@@ -53,9 +44,6 @@ pub(crate) enum TokensError {
     #[error("JWKS_URL: cannot make a client: {0}")]
     Client(reqwest::Error),
 }
-
-/// Between two tries to get the first key set, when tokens ask for it.
-const FIRST_SET_PAUSE: Duration = Duration::from_secs(1);
 
 /// A secret for a run without a configured one.
 pub(crate) fn random_secret() -> String {
@@ -77,15 +65,22 @@ impl Tokens {
             TokenKeys::Random => KeySet::secret(secret.insert(random()).as_bytes()),
             TokenKeys::PublicKey(path) => read_key(path)?,
             TokenKeys::Jwks(url) => {
-                let source = KeySetSource::new(url.clone()).map_err(TokensError::Client)?;
-                let trouble = parking_lot::Mutex::new(Some(KeySetTrouble::NotYet));
-                jwks = Some(Jwks { source, trouble, asked: Mutex::new(None) });
+                jwks = Some(Jwks::new(url.clone()).map_err(TokensError::Client)?);
                 KeySet::none()
             }
         };
         let (issuers, audiences) = (config.issuers.clone(), config.audiences.clone());
-        let verifier = ArcSwap::from_pointee(Verifier::new(keys, issuers.clone(), audiences.clone()));
-        Ok(Self { verifier, issuers, audiences, secret, jwks })
+        let user_claim = config.user_claim.clone();
+        let verifier = ArcSwap::from_pointee(Verifier::new(KeySet::none(), Vec::new(), Vec::new()));
+        let tokens = Self { verifier, issuers, audiences, user_claim, secret, jwks };
+        tokens.believe(keys);
+        Ok(tokens)
+    }
+
+    /// Believes these keys from now on, and no others.
+    fn believe(&self, keys: KeySet) {
+        let verifier = Verifier::new(keys, self.issuers.clone(), self.audiences.clone());
+        self.verifier.store(verifier.with_user_claim(self.user_claim.clone()).into());
     }
 
     /// The claims of a token that is to be believed now.
@@ -93,29 +88,22 @@ impl Tokens {
     /// # Errors
     /// [`AuthError`].
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims, AuthError> {
-        match self.verifier.load().verify(token, now_s()) {
-            Err(AuthError::UnknownKey) => {}
-            verified => return verified,
-        }
-        let Some(jwks) = &self.jwks else { return Err(AuthError::Invalid) };
-        {
-            // Held while fetching: others with unknown keys wait for this one answer.
-            let mut asked = jwks.asked.lock().await;
-            // The first set is waited for; it does not use up the look for a newer one.
-            let was_ready = self.is_ready();
-            let recent = if was_ready { Duration::from_secs(JWKS_REFRESH_MIN_S) } else { FIRST_SET_PAUSE };
-            if asked.is_none_or(|at| at.elapsed() >= recent) {
-                let fetched = self.fetch(jwks).await;
-                *asked = (was_ready || !fetched).then(Instant::now);
+        let judge = || self.verifier.load().verify_noting(token, now_s(), &mut unused);
+        match (judge(), &self.jwks) {
+            (Err(AuthError::UnknownKey), Some(jwks)) if self.verifier.load().may_be_ours(token, now_s()) => {
+                jwks.judge_anew(unproven_issued_at(token), judge).await
             }
+            (verified, _) => verified,
         }
-        self.verifier.load().verify(token, now_s())
     }
 
     /// A token of `claims`, with the first issuer and audience that are configured; `None` where the node holds
     /// no secret.
     pub(crate) fn sign(&self, mut claims: Value) -> Option<String> {
         if let Some(claims) = claims.as_object_mut() {
+            if let Some((claim, user)) = self.user_claim.clone().zip(claims.get("sub").cloned()) {
+                claims.insert(claim, user);
+            }
             for (key, values) in [("iss", &self.issuers), ("aud", &self.audiences)] {
                 if let Some(value) = values.first() {
                     claims.insert(key.to_owned(), value.as_str().into());
@@ -137,34 +125,13 @@ impl Tokens {
 
     /// What was wrong with the last fetch of the key set, where there is one. The keys of an earlier one stay good.
     pub(crate) fn trouble(&self) -> Option<KeySetTrouble> {
-        *self.jwks.as_ref()?.trouble.lock()
+        self.jwks.as_ref()?.trouble()
     }
 
     /// Keeps the key set up to date, where there is one.
     pub(crate) async fn run(&self) {
-        let Some(jwks) = &self.jwks else { return };
-        loop {
-            let fetched = self.fetch(jwks).await;
-            let pause = if fetched { JWKS_REFRESH_MIN_S } else { 5 };
-            tokio::time::sleep(Duration::from_secs(pause)).await;
-        }
-    }
-
-    async fn fetch(&self, jwks: &Jwks) -> bool {
-        match jwks.source.fetch().await {
-            Ok(keys) => {
-                let verifier = Verifier::new(keys, self.issuers.clone(), self.audiences.clone());
-                *jwks.trouble.lock() = verifier.is_empty().then_some(KeySetTrouble::Empty);
-                self.verifier.store(verifier.into());
-                true
-            }
-            // The keys we have stay good: an outage of the issuer must not lock everybody out.
-            Err(failed) => {
-                *jwks.trouble.lock() = Some(failed.trouble);
-                let (url, detail) = (jwks.source.shown(), failed.detail);
-                tracing::warn!(error = %failed.trouble, detail, url, "cannot fetch the key set");
-                false
-            }
+        if let Some(jwks) = &self.jwks {
+            jwks.run(|keys| self.believe(keys)).await;
         }
     }
 }

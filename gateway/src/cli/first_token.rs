@@ -25,10 +25,13 @@ pub(super) struct FirstToken {
 
 impl FirstToken {
     pub(super) fn new(secret: &str, config: &Config) -> Self {
-        let claims = json!({
+        let mut claims = json!({
             "sub": "dev", "name": "Developer", "email": "dev@localhost", "role": "admin",
             "rooms": ["*"], "publish": ["*"], "exp": now_s() + LIFE_S,
         });
+        if let Some(claim) = &config.auth.user_claim {
+            claims[claim.as_str()] = "dev".into();
+        }
         let token = sign_hs256(secret, &claims).ok();
         Self { token, to: config.first_token, beside: beside(&config.database_url.0), written: None }
     }

@@ -13,11 +13,12 @@ use std::sync::OnceLock;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 use shared::auth::sign_hs256;
+use shared::blank::is_blank;
 use shared::config::{
     Config, Effective, HIDDEN, Layer, Layers, Problem, SETTINGS, Scrubber, TokenKeys, redact,
 };
 use shared::limits::CREDENTIAL_MAX_BYTES;
-use shared::names::UserId;
+use shared::names::{BadId, UserId};
 
 use crate::auth::{Tokens, password};
 use crate::clock::{now_ms, now_s};
@@ -232,7 +233,7 @@ fn print_token(config: &Config, args: &ArgMatches) -> ExitCode {
     };
     let text = |name: &str| args.get_one::<String>(name);
     let Some(user) = text("user").filter(|user| UserId::parse(user).is_ok()) else {
-        return fail(&"--user: expected 1 to 128 characters of A-Z a-z 0-9 . _ : -");
+        return fail(&format!("--user: {BadId}"));
     };
     let life = match shared::config::duration(text("ttl").map_or("1h", String::as_str)) {
         Ok(life) => life.as_secs(),
@@ -248,7 +249,9 @@ fn print_token(config: &Config, args: &ArgMatches) -> ExitCode {
         }
     }
     let now = now_s();
-    claims.insert("sub".to_owned(), user.as_str().into());
+    for claim in ["sub"].into_iter().chain(config.auth.user_claim.as_deref()) {
+        claims.insert(claim.to_owned(), user.as_str().into());
+    }
     claims.insert("iat".to_owned(), now.into());
     claims.entry("exp").or_insert_with(|| (now + life).into());
     match sign_hs256(secret, &Value::Object(claims)) {
@@ -263,7 +266,7 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
     let (Some(email), Some(name)) = (text("email"), text("name")) else {
         return ExitCode::from(MISUSED);
     };
-    if !email.contains('@') || name.is_empty() || email.len().max(name.len()) > CREDENTIAL_MAX_BYTES {
+    if !email.contains('@') || is_blank(name) || email.len().max(name.len()) > CREDENTIAL_MAX_BYTES {
         return fail(&format!("expected an e-mail and a name of {CREDENTIAL_MAX_BYTES} bytes at most"));
     }
     let password = match args.get_one::<String>("password") {

@@ -80,7 +80,8 @@ fn preface() -> String {
          (`EVENTS_PER_SECOND`), `Too many rooms` (`ROOMS_PER_SOCKET`), `Service temporarily unavailable`, \
          `Internal error`. A message may have `MAX_PAYLOAD` bytes, {JSON_DEPTH_MAX} levels and \
          {ATTACHMENTS_MAX} binary attachments.\n\n\
-         A socket whose token expires is disconnected, unless it sent `auth:refresh` before."
+         When a socket's token expires its connection is closed, unless it sent `auth:refresh` before; where the connection carries other \
+         namespaces too, the namespace alone is ended."
     )
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema, json_schema};
-use shared::limits::NAME_MAX;
+use shared::limits::{ID_MAX_BYTES, NAME_MAX, ROOM_MAX_BYTES};
 
 macro_rules! form {
     ($(#[$doc:meta])* $type:ident, $schema:expr) => {
@@ -28,9 +28,31 @@ macro_rules! form {
     };
 }
 
+/// A text of 1 to `max` characters, none of them a control character.
+fn plain(max: usize) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": max, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+    })
+}
+
 form!(
-    /// A name or an id (contract, "Names and ids"; [`shared::names::is_name`]).
+    /// What clients may name (contract, "Names and ids"; [`shared::names::is_name`]).
     Name,
+    plain(NAME_MAX)
+);
+form!(
+    /// A user's id ([`shared::names::is_id`]). Its bytes are bounded, so its characters are.
+    UserIdText,
+    plain(ID_MAX_BYTES)
+);
+form!(
+    /// A room, as the cluster calls it ([`shared::names::Room::of_cluster`]).
+    RoomName,
+    plain(ROOM_MAX_BYTES)
+);
+form!(
+    /// What programs tell apart ([`shared::names::is_word`]).
+    Word,
     json_schema!({"type": "string", "pattern": format!("^[A-Za-z0-9._:-]{{1,{NAME_MAX}}}$")})
 );
 form!(

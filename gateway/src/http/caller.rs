@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use shared::auth::Claims;
 
 use super::Site;
+use crate::auth::refused;
 use crate::error::AppError;
 use crate::transport::{Guest, bearer};
 
@@ -21,7 +22,8 @@ impl FromRequestParts<Site> for User {
         let token = bearer(&parts.headers).filter(|token| !token.is_empty());
         // The words of document 001.
         let token = token.ok_or_else(|| AppError::Unauthorized("Unauthorized - User ID required".into()))?;
-        let claims = site.context.tokens.verify(token).await?;
+        let verified = site.context.tokens.verify(token).await;
+        let claims = verified.inspect_err(|error| refused(error, "REST", None))?;
         if let Some(guest) = parts.extensions.get::<Arc<Guest>>() {
             guest.trust();
         }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::limits::{CARE_JSON_MAX, NOTIFICATION_TEXT_MAX, NOTIFICATION_TITLE_MAX, ROOM_GRANTS_MAX};
-use shared::names::{UserId, is_name};
+use shared::names::{UserId, is_word};
 
 use super::Site;
 use super::body::JsonBody;
@@ -19,7 +19,7 @@ use super::emit::key_of;
 use super::query::Names;
 use super::reply::{self, Data};
 use crate::apps::care::{Care, NewNotification, Notification};
-use crate::describe::forms::{Name, True};
+use crate::describe::forms::{RoomName, True, UserIdText, Word};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::text::{bounded, checked};
@@ -92,14 +92,14 @@ fn app(site: &Site) -> Result<&Arc<Care>, AppError> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Notify {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     /// Trimmed; then 1 to 200 characters, none of them NUL.
     title: String,
     /// 2,000 characters at most, none of them NUL.
     message: String,
     #[serde(rename = "type")]
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     kind: Option<String>,
     /// Anything of 8,192 bytes of JSON at most.
     data: Option<Box<RawValue>>,
@@ -111,7 +111,7 @@ async fn notify(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Notify>,
 ) -> Result<(StatusCode, Json<Data<Notification>>), AppError> {
-    if body.kind.as_deref().is_some_and(|kind| !is_name(kind)) {
+    if body.kind.as_deref().is_some_and(|kind| !is_word(kind)) {
         return Err(AppError::BadInput("Invalid type".into()));
     }
     if body.data.as_ref().is_some_and(|data| data.get().len() > CARE_JSON_MAX) {
@@ -138,7 +138,7 @@ fn user(id: &str) -> Result<UserId, AppError> {
 #[serde(rename_all = "camelCase")]
 struct Grants {
     /// 1,000 at most.
-    #[schemars(with = "Vec<Name>")]
+    #[schemars(with = "Vec<UserIdText>")]
     user_ids: Vec<String>,
 }
 
@@ -169,9 +169,9 @@ async fn grants(
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Granted {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: String,
-    #[schemars(with = "Vec<Name>")]
+    #[schemars(with = "Vec<UserIdText>")]
     user_ids: Vec<String>,
     /// How many there are in `userIds`.
     count: usize,

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::auth::Claims;
 use shared::limits::{EMERGENCY_ADDRESS_MAX, EMERGENCY_TEXT_MAX};
-use shared::names::is_name;
+use shared::names::is_word;
 
 use super::Site;
 use super::body::{JsonBody, MaybeJsonBody};
@@ -21,7 +21,7 @@ use super::reply::{self, Data, List};
 use crate::apps::emergencies::{
     Detailed, Emergencies, HelperStatus, Near, Priority, Raise, Resolution, ShownMessage, ShownRaised,
 };
-use crate::describe::forms::Name;
+use crate::describe::forms::Word;
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::geo::Degrees;
@@ -222,9 +222,9 @@ struct Location {
 #[serde(rename_all = "camelCase")]
 struct NewEmergency {
     #[serde(rename = "type")]
-    #[schemars(with = "Name")]
+    #[schemars(with = "Word")]
     kind: String,
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     category: Option<String>,
     /// 2,000 characters at most, none of them NUL.
     description: Option<String>,
@@ -240,10 +240,10 @@ struct NewEmergency {
 
 impl NewEmergency {
     fn checked(self) -> Result<Raise, AppError> {
-        if !is_name(&self.kind) {
+        if !is_word(&self.kind) {
             return Err(AppError::BadInput("Invalid type".into()));
         }
-        if self.category.as_deref().is_some_and(|category| !is_name(category)) {
+        if self.category.as_deref().is_some_and(|category| !is_word(category)) {
             return Err(AppError::BadInput("Invalid category".into()));
         }
         if self.severity.is_some_and(|severity| !(1..=10).contains(&severity)) {
@@ -336,7 +336,7 @@ async fn set_helper_status(
 #[serde(rename_all = "camelCase")]
 struct Resolved {
     /// `user_resolved` or `admin_resolved` unless sent.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     resolution_type: Option<String>,
     /// 2,000 characters at most, none of them NUL.
     resolution_notes: Option<String>,
@@ -348,7 +348,7 @@ async fn resolve(
     Names([id]): Names<1>,
     MaybeJsonBody(body): MaybeJsonBody<Resolved>,
 ) -> Result<Response, AppError> {
-    if body.resolution_type.as_deref().is_some_and(|kind| !is_name(kind)) {
+    if body.resolution_type.as_deref().is_some_and(|kind| !is_word(kind)) {
         return Err(AppError::BadInput("Invalid resolutionType".into()));
     }
     let notes =

@@ -11,13 +11,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::limits::{IDEMPOTENCY_KEY_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S};
-use shared::names::{Namespace, Room, UserId, is_name};
+use shared::names::{Namespace, Room, UserId, is_word};
 use shared::sio::{Event, RESERVED_EVENTS};
 
 use super::Site;
 use super::body::LargeJsonBody;
 use super::caller::InternalCaller;
-use crate::describe::forms::{Name, True};
+use crate::describe::forms::{RoomName, True, UserIdText, Word};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
@@ -26,9 +26,9 @@ use crate::error::AppError;
 #[serde(rename_all = "camelCase")]
 enum To {
     /// All sockets of a user.
-    User(#[schemars(with = "Name")] String),
+    User(#[schemars(with = "UserIdText")] String),
     /// A room, as the cluster calls it.
-    Room(String),
+    Room(#[schemars(with = "RoomName")] String),
 }
 
 /// Whom an event is for, or a word for many.
@@ -47,7 +47,7 @@ pub(super) struct Emit {
     namespace: Option<String>,
     to: Whom,
     /// The event's name; none of Socket.IO's own, and to servers neither `connection` nor `new_namespace`.
-    #[schemars(with = "Name")]
+    #[schemars(with = "Word")]
     event: String,
     /// The event's argument; without it the event has none.
     data: Option<Box<RawValue>>,
@@ -181,7 +181,7 @@ pub(super) async fn emit(
     let namespace = namespace.as_deref().unwrap_or("/");
     let namespace =
         Namespace::parse(namespace).map_err(|_| AppError::BadInput("Invalid namespace".into()))?;
-    if !is_name(&event) || RESERVED_EVENTS.contains(&&*event) {
+    if !is_word(&event) || RESERVED_EVENTS.contains(&&*event) {
         return Err(AppError::BadInput("Invalid event".into()));
     }
     let (user, room);

@@ -11,7 +11,7 @@ use shared::limits::{CREDENTIAL_MAX_BYTES, LOGIN_TOKEN_LIFE_S, PASSWORD_HASHES_W
 use crate::auth::{Attempt, Attempts, Busy, Turn, Turns, password};
 use crate::clock::now_s;
 use crate::context::Context;
-use crate::describe::forms::{Name, True};
+use crate::describe::forms::{True, UserIdText};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::metrics::{self, Limit};
@@ -62,7 +62,7 @@ pub(crate) struct LoggedIn {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "User")]
 struct Shown {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     id: String,
     email: String,
     name: String,

@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use fanout::RoomCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use shared::blank::is_blank;
 use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::names::{UserId, is_name};
 
@@ -23,7 +24,7 @@ use crate::apps::sos::room;
 use crate::apps::sos::store::Entry;
 use crate::apps::sos::stories::{USER_TYPES, type_of};
 use crate::clock::now_ms;
-use crate::describe::forms::{Millis, Name, Time, True};
+use crate::describe::forms::{Millis, Name, Time, True, UserIdText};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
@@ -95,7 +96,7 @@ pub(super) fn describe(section: &mut Section) {
 struct Joined {
     #[schemars(with = "Name")]
     sos_id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     #[schemars(extend("enum" = USER_TYPES))]
     user_type: String,
@@ -112,7 +113,7 @@ struct Joined {
 struct Left {
     #[schemars(with = "Name")]
     sos_id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     /// Now unless sent; at most 5 minutes ahead.
     #[schemars(with = "Option<Time>")]
@@ -135,7 +136,7 @@ struct Heard<T> {
 struct Entered {
     #[schemars(with = "Name")]
     sos_id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     #[schemars(extend("enum" = USER_TYPES))]
     user_type: String,
@@ -148,7 +149,7 @@ struct Entered {
 struct Gone {
     #[schemars(with = "Name")]
     sos_id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     room_name: String,
 }
@@ -157,7 +158,7 @@ struct Gone {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Present<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     display_name: &'a str,
     /// As in the participation, else as the token's role says.
@@ -221,7 +222,7 @@ async fn joined(
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let user_type = checked_type(&body.user_type)?;
-    let display_name = body.display_name.as_deref().unwrap_or(user.as_str());
+    let display_name = body.display_name.as_deref().filter(|name| !is_blank(name)).unwrap_or(user.as_str());
     if display_name.chars().count() > 256 || display_name.contains('\0') {
         return Err(AppError::BadInput("Invalid displayName".into()));
     }

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::limits::{NEARBY_MAX, NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
-use shared::names::is_name;
+use shared::names::{Room, is_id, is_name};
 
 use super::Site;
 use crate::describe::forms::{Latitude, Longitude};
@@ -24,7 +24,12 @@ impl<const N: usize> FromRequestParts<Site> for Names<N> {
         let path = Path::<Vec<(String, String)>>::from_request_parts(parts, site).await;
         let Path(named) = path.map_err(|_| invalid())?;
         for (key, value) in &named {
-            if !is_name(value) {
+            let is_good = match key.as_str() {
+                "userId" => is_id(value),
+                "room" => Room::of_cluster(value).is_some(),
+                _ => is_name(value),
+            };
+            if !is_good {
                 return Err(AppError::BadInput(format!("Invalid {key}").into()));
             }
         }

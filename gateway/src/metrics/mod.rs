@@ -15,6 +15,7 @@ use metrics::{
     histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use shared::auth::AuthError;
 use shared::config::AppName;
 use shared::eio::{HandshakeError, TransportName};
 
@@ -164,7 +165,6 @@ pub(crate) struct Metrics {
     pub(crate) records_seconds: Histogram,
     pub(crate) tunnels: Gauge,
     pub(crate) drain_remaining: Gauge,
-    pub(crate) tokens_refused: Counter,
     pub(crate) logins_waiting: Gauge,
     log_lines_dropped: Counter,
     connections: [Gauge; 2],
@@ -175,6 +175,7 @@ pub(crate) struct Metrics {
     push: Vec<Counter>,
     handshakes_refused: Vec<Counter>,
     evicted: Vec<Counter>,
+    tokens_refused: Vec<Counter>,
     fanout: FanoutMetrics,
 }
 
@@ -254,7 +255,10 @@ fn describe() {
         "muster_rate_limited_total",
         "Requests, events and connections over a limit, by limit."
     );
-    describe_counter!("muster_tokens_refused_total", "Tokens refused on CONNECT, refresh and REST.");
+    describe_counter!(
+        "muster_tokens_refused_total",
+        "Tokens refused on CONNECT, refresh and REST, by reason."
+    );
     describe_gauge!("muster_logins_waiting", "Logins that wait until their password can be hashed.");
     describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
     describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");
@@ -322,7 +326,6 @@ impl Metrics {
             records_seconds: histogram!("muster_records_seconds"),
             tunnels: gauge!("muster_tunnels"),
             drain_remaining: gauge!("muster_drain_remaining"),
-            tokens_refused: counter!("muster_tokens_refused_total"),
             logins_waiting: gauge!("muster_logins_waiting"),
             log_lines_dropped: counter!("muster_log_lines_dropped_total"),
             connections,
@@ -332,6 +335,7 @@ impl Metrics {
             limits: labelled("muster_rate_limited_total", "limit", &names(&Limit::ALL)),
             push: labelled("muster_push_requests_total", "outcome", &Push::ALL.map(|(_, outcome)| outcome)),
             handshakes_refused: labelled("muster_handshakes_refused_total", "reason", &refusals),
+            tokens_refused: labelled("muster_tokens_refused_total", "reason", &AuthError::REASONS),
             evicted: labelled("muster_evicted_total", "what", &Evicted::ALL.map(|(_, what)| what)),
             fanout: FanoutMetrics {
                 joins: counter!("muster_joins_total"),
@@ -395,6 +399,12 @@ impl Metrics {
     /// Counts a refused request to the engine.
     pub(crate) fn handshake_refused(&self, refusal: HandshakeError) {
         add_at(&self.handshakes_refused, REFUSALS.iter().position(|other| *other == refusal));
+    }
+
+    /// Counts a refused token.
+    pub(crate) fn token_refused(&self, error: &AuthError) {
+        let reason = error.reason();
+        add_at(&self.tokens_refused, AuthError::REASONS.iter().position(|other| *other == reason));
     }
 
     /// Counts what had to go for a share.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use fanout::{FanoutError, Outbox, SocketInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::auth::AuthError;
+use shared::auth::{AuthError, Fault};
 use shared::config::AuthErrors;
 use shared::ids::SocketId;
 use shared::limits::{HANDSHAKE_TOKEN_MAX_BYTES, TOKEN_MAX_BYTES};
 use shared::sio::{Encoded, encode_connect, encode_connect_error};
 
 use super::{Mounted, Namespaces};
-use crate::auth::Tokens;
+use crate::auth::{Tokens, refused};
 use crate::clock::now_ms;
 use crate::ids;
 use crate::limiter::Origin;
@@ -90,6 +90,14 @@ impl Reason {
     }
 }
 
+/// What a client that is not let in is told.
+pub(crate) enum Refusal {
+    /// This; it does not try again by itself.
+    Answer(Encoded),
+    /// Nothing: its connection is closed, which makes it come back. Its token may be good, and nobody can tell now.
+    ComeBack,
+}
+
 #[derive(Deserialize)]
 struct Auth {
     token: Option<serde_json::Value>,
@@ -113,22 +121,21 @@ impl Namespaces {
         token: Token,
         handshake: &Handshake,
         (outbox, prove): (&Arc<Outbox>, &(dyn Fn() -> bool + Sync)),
-    ) -> Result<(Arc<Socket>, Encoded), Encoded> {
+    ) -> Result<(Arc<Socket>, Encoded), Refusal> {
         let namespace = mounted.name.as_str();
         let verified = match token {
             Token::Missing => Err(AuthError::Missing),
-            Token::Unreadable => Err(AuthError::Invalid),
+            Token::Unreadable => Err(AuthError::Invalid(Fault::Form)),
             Token::Refused(error) => Err(error),
             Token::Text(token) => self.context.tokens.verify(&token).await,
         };
         let claims = verified.map_err(|error| {
-            metrics::get().tokens_refused.increment(1);
-            tracing::debug!(address = %handshake.origin.address, code = error.code(), "token refused");
+            refused(&error, namespace, Some(handshake.origin.address));
             refusal(mounted, &error)
         })?;
         if !prove() {
             // It is closed: nobody reads this.
-            return Err(encode_connect_error(namespace, "Too many connections", None));
+            return Err(Refusal::Answer(encode_connect_error(namespace, "Too many connections", None)));
         }
         let id = SocketId::new(self.context.fanout.node(), ids::entropy());
         let info = SocketInfo {
@@ -140,20 +147,22 @@ impl Namespaces {
             role: claims.role.clone(),
         };
         let attached = self.context.fanout.attach(namespace, info, Arc::clone(outbox)).await;
-        let local = attached.map_err(|error| match error {
-            FanoutError::TooManySockets => {
-                metrics::get().rate_limited(Limit::SocketsPerUser);
-                let data = Reason { code: "too_many_sockets" }.value();
-                encode_connect_error(namespace, "Too many connections", Some(&data))
-            }
-            FanoutError::TooManyRooms
-            | FanoutError::TooManyWatched
-            | FanoutError::Gone
-            | FanoutError::Unavailable
-            | FanoutError::BadPacket
-            | FanoutError::TooLarge
-            | FanoutError::TooManyQuestions
-            | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
+        let local = attached.map_err(|error| {
+            Refusal::Answer(match error {
+                FanoutError::TooManySockets => {
+                    metrics::get().rate_limited(Limit::SocketsPerUser);
+                    let data = Reason { code: "too_many_sockets" }.value();
+                    encode_connect_error(namespace, "Too many connections", Some(&data))
+                }
+                FanoutError::TooManyRooms
+                | FanoutError::TooManyWatched
+                | FanoutError::Gone
+                | FanoutError::Unavailable
+                | FanoutError::BadPacket
+                | FanoutError::TooLarge
+                | FanoutError::TooManyQuestions
+                | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
+            })
         })?;
         tracing::debug!(socket = %id, user = %claims.user, namespace, "socket connected");
         let reply = encode_connect(namespace, id.as_str());
@@ -162,13 +171,16 @@ impl Namespaces {
     }
 }
 
-fn refusal(mounted: &Mounted, error: &AuthError) -> Encoded {
+fn refusal(mounted: &Mounted, error: &AuthError) -> Refusal {
+    if *error == AuthError::Unavailable {
+        return Refusal::ComeBack;
+    }
     let message = match mounted.auth_errors {
         AuthErrors::Plain => error.to_string(),
         AuthErrors::Prefixed => format!("Authentication error: {error}"),
     };
     let data = Reason { code: error.code() }.value();
-    encode_connect_error(mounted.name.as_str(), &message, Some(&data))
+    Refusal::Answer(encode_connect_error(mounted.name.as_str(), &message, Some(&data)))
 }
 
 #[cfg(test)]

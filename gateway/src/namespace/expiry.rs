@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::sio::{Args, encode_disconnect};
 
-use super::dispatch::Caller;
+use super::dispatch::{Caller, REFRESH};
 use super::{Namespaces, Work};
 use crate::apps::{Handled, Reply};
+use crate::auth::refused;
 use crate::clock::iso;
 use crate::close::CloseReason;
 use crate::describe::forms::{Time, True};
@@ -53,7 +54,8 @@ impl Namespaces {
     }
 
     async fn renew(&self, socket: &Arc<Socket>, token: &str) -> Handled {
-        let claims = self.context.tokens.verify(token).await?;
+        let verified = self.context.tokens.verify(token).await;
+        let claims = verified.inspect_err(|error| refused(error, REFRESH, None))?;
         if claims.user != *socket.user() {
             return Err(AppError::Forbidden("Token is of another user".into()));
         }
@@ -71,7 +73,7 @@ impl Namespaces {
         Ok(Reply::success(&Refreshed { expires_at, incomplete: (!is_judged).then_some(true) }))
     }
 
-    /// Ends a socket whose token has expired: `41`, after what was sent to it before.
+    /// Ends a socket whose token has expired, where its session has others: `41`, after what was sent to it before.
     pub(crate) fn expire(&self, socket: Arc<Socket>) {
         tracing::debug!(socket = %socket.id(), user = %socket.user(), "token expired");
         self.context.fanout.emit(socket.local(), encode_disconnect(socket.namespace().as_str()));

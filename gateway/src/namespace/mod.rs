@@ -25,7 +25,7 @@ use crate::limiter::{Meters, Rate};
 use crate::socket::Socket;
 use crate::users::Users;
 pub(crate) use access::Unreviewed;
-pub(crate) use connect::{Handshake, Token};
+pub(crate) use connect::{Handshake, Refusal, Token};
 pub(crate) use describe::describe;
 pub(crate) use dispatch::{Called, REFRESH};
 

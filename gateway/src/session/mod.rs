@@ -210,12 +210,15 @@ impl Session {
         if self.outbox.has_overflowed() || age.is_some_and(|age| age >= OUTBOX_AGE) {
             close = Some(CloseReason::SlowConsumer);
         }
-        let expired: SmallVec<[Arc<Socket>; 1]> =
+        let mut expired: SmallVec<[Arc<Socket>; 1]> =
             inner.sockets.iter().filter(|socket| socket.expires_at() <= now).cloned().collect();
-        inner.sockets.retain(|socket| socket.expires_at() > now);
-        if !expired.is_empty() && inner.sockets.is_empty() {
-            self.doubt(&mut inner, now);
+        if !expired.is_empty() && expired.len() == inner.sockets.len() {
+            // A client that is told that a namespace has ended stays away. One that has lost its connection comes back, with
+            // the token that its `auth` gives then.
+            close = close.or(Some(CloseReason::TokenExpired));
+            expired.clear();
         }
+        inner.sockets.retain(|socket| !expired.iter().any(|other| Arc::ptr_eq(other, socket)));
         self.arm(&mut inner);
         drop(inner);
         for socket in expired {

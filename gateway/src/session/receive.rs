@@ -12,7 +12,7 @@ use super::state::Step;
 use super::{Counted, Inner, Session};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
-use crate::namespace::{Called, REFRESH, Work};
+use crate::namespace::{Called, REFRESH, Refusal, Work};
 use crate::socket::Socket;
 
 impl Session {
@@ -196,9 +196,13 @@ impl Session {
             let joined = namespaces.connect(&app, token, &session.handshake, (&session.outbox, &prove)).await;
             let (socket, reply) = match joined {
                 Ok(joined) => joined,
-                Err(refusal) => {
+                Err(Refusal::Answer(refusal)) => {
                     session.doubt_if_alone();
                     return Some(refusal);
+                }
+                Err(Refusal::ComeBack) => {
+                    session.close(CloseReason::NoKeySet);
+                    return None;
                 }
             };
             if session.join(&socket) {

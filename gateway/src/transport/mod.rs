@@ -313,6 +313,15 @@ fn has_one_key(headers: &HeaderMap) -> bool {
     keys.next().is_some_and(|key| ws::is_key(key.as_bytes())) && keys.next().is_none()
 }
 
+/// The first subprotocol that a client offers, as Node.js' `ws` answers: a browser closes a WebSocket whose server
+/// answers none of those it offered. It means nothing here.
+fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let first = offered.split(',').next()?.trim();
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    (!first.is_empty() && first.bytes().all(is_token)).then(|| HeaderValue::from_str(first).ok())?
+}
+
 /// Switches protocols; the connection's task goes on with the socket.
 fn accept(
     request: &mut Request<Incoming>,
@@ -329,6 +338,9 @@ fn accept(
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(protocol) = subprotocol(request.headers()) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
     if let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }

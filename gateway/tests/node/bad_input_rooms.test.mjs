@@ -16,34 +16,14 @@ const INVALID_ROOM = { success: false, error: 'Invalid room' };
 const INVALID_EVENT = { success: false, error: 'Invalid event' };
 
 /** Room names that no contract name can be. */
-const BAD_NAMES = [
-  '',
-  ' ',
-  'a b',
-  '*',
-  'a*',
-  'a}{b',
-  '{a}',
-  'a\r\nb',
-  'a\0b',
-  'a/b',
-  '../a',
-  'a?b',
-  'a#b',
-  'a,b',
-  "a'b",
-  'a"b',
-  '<a>',
-  'é',
-  '\u202eabc',
-  '\u{1f600}',
-  'n'.repeat(129),
-  'n'.repeat(100_000),
-];
+const BAD_NAMES = ['', ' ', '\u200b', '\u202e', 'a\r\nb', 'a\0b', 'a\u0085b', 'n'.repeat(129), '\u{1f600}'.repeat(129), 'n'.repeat(100_000)];
 /** What is not even a string. */
 const NO_NAMES = [null, 5, true, [], ['a'], {}, { room: 'a' }];
 /** Odd but allowed: opaque to us, harmless to those who know no better. */
-const ODD_NAMES = ['a', '.', '..', ':', '-', '_', '__proto__', 'constructor', '__internal', 'null', '0', 'n'.repeat(128)];
+const ODD_NAMES = [
+  'a', '.', '..', ':', '-', '_', '__proto__', 'constructor', '__internal', 'null', '0', 'n'.repeat(128), '\u{1f600}'.repeat(128),
+  'a b', '*', 'a*', 'a}{b', '{a}', 'a/b', '../a', 'a?b', 'a#b', '#', 'a,b', "a'b", 'a"b', '<a>', 'é', '\u202eabc', 'a%2Fb', '100%', 'room:a', 'x}:n',
+];
 
 const show = (name) => JSON.stringify(name).slice(0, 40);
 const members = async (gateway, room, namespace) => {
@@ -250,7 +230,7 @@ describe('a room of the relay', () => {
     const ws = await joined(t, gateway, { claims: { rooms: ['b'], publish: ['b'] } });
     for (const [event, data, message] of [
       ['join', { room: 'a' }, 'Not allowed'],
-      ['join', { room: '*' }, 'Invalid room'],
+      ['join', { room: '' }, 'Invalid room'],
       ['publish', { room: 'a', event: 'e' }, 'Not allowed'],
       ['nothing', 1, 'Unknown event'],
     ]) {
@@ -574,7 +554,7 @@ describe('a room of the chat', () => {
   row(unlimited, 'counts every refused event', async (gateway, t) => {
     const refused = await meter(gateway, 'muster_events_total', 'app="chat"', 'outcome="bad_input"');
     const socket = await stock(t, gateway, '/');
-    for (let at = 0; at < 20; at += 1) await socket.emitWithAck('join_room', '*');
+    for (let at = 0; at < 20; at += 1) await socket.emitWithAck('join_room', '');
     await refused.grows(20);
     assert.deepEqual(await socket.emitWithAck('nothing', 1), { success: false, error: 'Unknown event' });
   });

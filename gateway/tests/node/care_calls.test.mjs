@@ -223,9 +223,9 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     await foreign();
     for (const event of ['call:accept', 'call:reject', 'call:end', 'call:signal']) {
       assert.equal(await refusal(ann, event, { callId: '01890000-0000-7000-8000-000000000000', signal: 1 }), 'Call not found', event);
-      for (const payload of [{}, { callId: 7 }, { callId: 'a b' }, 'x', null]) await refusal(ann, event, payload);
+      for (const payload of [{}, { callId: 7 }, { callId: 'a\nb' }, 'x', null]) await refusal(ann, event, payload);
     }
-    for (const payload of [{}, { recipientId: 7 }, { recipientId: 'a b' }, { recipientId: bob.user, callType: 'smell' }, null]) await refusal(ann, 'call:initiate', payload);
+    for (const payload of [{}, { recipientId: 7 }, { recipientId: 'a\nb' }, { recipientId: bob.user, callType: 'smell' }, null]) await refusal(ann, 'call:initiate', payload);
     ann.socket.emit('call:end', { callId });
     assert.deepEqual(await ann.events.take('error'), { message: 'Call is over' });
     await quiet(nodes, ann, bob, eve);

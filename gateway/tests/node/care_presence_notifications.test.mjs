@@ -149,7 +149,7 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
     assert.deepEqual(await must(watcher, 'presence:unsubscribe', {}), { success: true });
     await hears('online');
     for (const event of ['presence:subscribe', 'presence:get']) {
-      for (const given of [{}, null, { userIds: 'x' }, { userIds: [7] }, { userIds: ['a b'] }]) await refusal(watcher, event, given);
+      for (const given of [{}, null, { userIds: 'x' }, { userIds: [7] }, { userIds: ['a\nb'] }]) await refusal(watcher, event, given);
     }
   });
 
@@ -285,7 +285,7 @@ for (const { name, start } of SITES) {
       const [{ id }] = made;
       for (const each of [phone, desk]) assert.deepEqual(await must(each, 'notification:read', { notificationId: id }), { success: true, unreadCount: 3 });
       await refusal(eve, 'notification:read', { notificationId: made[1].id });
-      for (const given of [{}, null, { notificationId: 7 }, { notificationId: 'a b' }, { notificationId: unique('none') }]) await refusal(phone, 'notification:read', given);
+      for (const given of [{}, null, { notificationId: 7 }, { notificationId: 'a\nb' }, { notificationId: unique('none') }]) await refusal(phone, 'notification:read', given);
       assert.deepEqual(await must(desk, 'notification:getUnreadCount', {}), { success: true, unreadCount: 3 });
       assert.deepEqual(await must(desk, 'notification:readAll', {}), { success: true, unreadCount: 0, updated: 3 });
       assert.deepEqual(await ask(phone.socket, 'notification:readAll'), { success: true, unreadCount: 0, updated: 0 });
@@ -344,7 +344,7 @@ for (const { name, start } of SITES) {
 
     test('come from backends alone, and in their shape', { timeout: 60_000 }, async () => {
       const good = { userId: 'u', title: 't', message: 'm' };
-      for (const bad of [{}, [], { ...good, userId: undefined }, { ...good, userId: 'a b' }, { ...good, title: undefined }, { ...good, title: 7 }, { ...good, message: null }, { ...good, type: 7 }]) {
+      for (const bad of [{}, [], { ...good, userId: undefined }, { ...good, userId: 'a\nb' }, { ...good, title: undefined }, { ...good, title: 7 }, { ...good, message: null }, { ...good, type: 7 }]) {
         const { status, body } = await internal(nodes[0], 'POST', '/internal/notifications', bad);
         assert.deepEqual([status, body.success], [400, false], JSON.stringify(bad));
       }

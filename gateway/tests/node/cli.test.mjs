@@ -57,7 +57,7 @@ describe('gateway token', { concurrency: 4 }, () => {
   test('without a secret, with a bad id, bad claims or a bad ttl it refuses and prints no token', async () => {
     const cases = [
       [['--user', 'ann'], { JWT_SECRET: null }, /JWT_SECRET/i],
-      [['--user', 'a b'], {}, /user/i],
+      [['--user', 'a\nb'], {}, /user/i],
       [['--user', 'ann', '--claims', '{not json'], {}, /claims/i],
       [['--user', 'ann', '--claims', '[1]'], {}, /claims/i],
       [['--user', 'ann', '--ttl', 'soon'], {}, /ttl/i],

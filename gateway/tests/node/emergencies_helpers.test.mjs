@@ -256,7 +256,7 @@ for (const site of SITES) {
 
       test('none from or to who does not respond, and none that says nothing or too much', async () => {
         const { id, owner, first, second, watcher } = await scene();
-        for (const to of [watcher.claims.sub, owner.claims.sub, 'nobody', 'a b', 7]) refusal(await say(owner, id, 'hello', to));
+        for (const to of [watcher.claims.sub, owner.claims.sub, 'nobody', 'a\nb', 7]) refusal(await say(owner, id, 'hello', to));
         refusal(await say(first, id, 'hello', second.claims.sub));
         refusal(await say(watcher, id, 'hello'));
         refusal(await say(await app.online(1, citizen()), id, 'hello'));

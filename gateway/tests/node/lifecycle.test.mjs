@@ -113,8 +113,8 @@ for (const transport of TRANSPORTS) {
         'exp is a text': rawToken({ sub: 'u1', exp: 'tomorrow' }, secret),
         'no user id': rawToken({ exp: good.exp }, secret),
         'an empty user id': rawToken({ ...good, sub: '' }, secret),
-        'a user id with a space': rawToken({ ...good, sub: 'a b' }, secret),
-        'a user id of 129 characters': rawToken({ ...good, sub: 'a'.repeat(129) }, secret),
+        'a user id with a line break': rawToken({ ...good, sub: 'a\nb' }, secret),
+        'a user id of 256 bytes': rawToken({ ...good, sub: 'a'.repeat(256) }, secret),
         'a payload that is not JSON': rawToken('no json', secret),
         'not valid yet': rawToken({ ...good, nbf: now() + 600 }, secret),
       };
@@ -288,13 +288,21 @@ for (const transport of TRANSPORTS) {
       }
     });
 
-    test('the last socket of a token that expires: "io server disconnect" within 5 s of exp, and no coming back', { timeout: 20_000 }, async () => {
+    test('the last socket of a token that expires: "transport close" within 5 s of exp, and it comes back with a fresh one', { timeout: 20_000 }, async () => {
       const exp = now() + 2;
-      const client = await relay({ ...RECONNECTING, claims: { ...EVERYTHING, exp } });
+      const tokens = [{ exp }, {}].map((more) => context.gateway.token({ ...EVERYTHING, ...more }));
+      const client = await relay({ ...RECONNECTING, auth: (give) => give({ token: tokens.shift() }) });
       const [reason] = await once(client, 'disconnect', { timeout: 10_000 });
       const late = Date.now() / 1000 - exp;
-      assert.equal(reason, 'io server disconnect');
+      assert.equal(reason, 'transport close');
       assert.ok(late > -0.5 && late < 5, `${late} s after exp`);
+      await connected(client, { transport });
+      assert.equal(await ask(client, 'echo', 1), 1);
+    });
+
+    test('a client that has no fresh token is told so when it comes back', { timeout: 25_000 }, async () => {
+      const client = await relay({ ...RECONNECTING, claims: { ...EVERYTHING, exp: now() + 1 } });
+      assert.equal((await once(client, 'connect_error', { timeout: 15_000 }))[0].message, 'Token expired');
       assert.equal(client.active, false);
     });
   });
@@ -334,7 +342,7 @@ describe('auth:refresh', { concurrency: true }, () => {
     const exp = now() + 2;
     assert.equal((await ask(client, 'auth:refresh', { token: context.gateway.token({ sub: 'u1', exp }) })).success, true);
     const [reason] = await once(client, 'disconnect', { timeout: 10_000 });
-    assert.equal(reason, 'io server disconnect');
+    assert.equal(reason, 'transport close');
     assert.ok(Date.now() >= exp * 1000 && Date.now() < (exp + 5) * 1000);
   });
 
@@ -352,7 +360,7 @@ describe('auth:refresh', { concurrency: true }, () => {
         let lost;
         extended.on('disconnect', (reason) => { lost = reason; });
         const [reason] = await once(left, 'disconnect', { timeout: 30_000 });
-        assert.equal(reason, 'io server disconnect');
+        assert.equal(reason, 'transport close');
         await delay(Math.max(0, (exp + 5.5) * 1000 - Date.now()));
         assert.equal(lost, undefined, 'the extended socket outlives its first token');
         assert.equal(extended.connected, true);
@@ -386,7 +394,7 @@ describe('auth:refresh', { concurrency: true }, () => {
     const answer = await ask(client, 'auth:refresh', { token: context.gateway.token({ sub: 'u2' }) });
     assert.equal(answer.success, false);
     const [reason] = await once(client, 'disconnect', { timeout: 10_000 });
-    assert.equal(reason, 'io server disconnect');
+    assert.equal(reason, 'transport close');
   });
 
   test('a token that expires ends its own namespace only', { timeout: 20_000 }, async () => {

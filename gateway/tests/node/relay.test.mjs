@@ -136,7 +136,7 @@ for (const transport of TRANSPORTS) {
       const { socket, events } = await member({});
       socket.emit('join', { room: 'x' });
       assert.deepEqual(await events.take('error'), { message: 'Not allowed' });
-      socket.emit('publish', { room: 'a b', event: 'e', data: 1 });
+      socket.emit('publish', { room: 'a\nb', event: 'e', data: 1 });
       const { message } = await events.take('error');
       assert.ok(['Invalid room', 'Not allowed'].includes(message), message);
     });
@@ -186,7 +186,7 @@ for (const transport of TRANSPORTS) {
 
     test('bad rooms and bad events are refused', async () => {
       const { socket } = await member();
-      for (const room of ['', 'a b', 'a/b', 'x'.repeat(129), 'é', '*']) {
+      for (const room of ['', ' ', 'a\n', 'x'.repeat(129), '\u200b']) {
         for (const event of ['join', 'leave', 'members', 'publish']) {
           const answer = await ask(socket, event, { room, event: 'e', data: 1 });
           assert.deepEqual(answer, { success: false, error: 'Invalid room' }, `${event} ${JSON.stringify(room)}`);

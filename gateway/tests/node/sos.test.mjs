@@ -179,13 +179,13 @@ for (const site of SITES) {
       const sosId = unique('sos');
       const sub = 'u1';
       const join = (body, id = sosId) => api(0, 'POST', `/${id}/participants/join`, { sub }, body);
-      for (const [body, id] of [[{ userType: 'doctor' }], [{ userType: 7 }], [{}, 'a%20b'], [{}, '%7B%7D'], [{}, 'x'.repeat(129)]]) assert.equal((await join(body, id)).status, 400, JSON.stringify([body, id]));
+      for (const [body, id] of [[{ userType: 'doctor' }], [{ userType: 7 }], [{}, 'a%0Ab'], [{}, '%E2%80%8B'], [{}, 'x'.repeat(129)]]) assert.equal((await join(body, id)).status, 400, JSON.stringify([body, id]));
       for (const path of ['/nearby', '/nearby?latitude=91&longitude=0', '/nearby?latitude=x&longitude=0', '/nearby?latitude=0&longitude=0&radius=-1']) assert.equal((await api(0, 'GET', path, { sub })).status, 400, path);
       for (const body of [{ latitude: 1 }, { latitude: 91, longitude: 0 }, { description: 'x'.repeat(2_001) }, { description: 'a\0' }]) assert.equal((await api(0, 'POST', '', { sub }, body)).status, 400, JSON.stringify(body));
       for (const query of ['limit=abc', 'before=nonsense', 'before=%00']) assert.equal((await api(0, 'GET', `/${sosId}/participants/user/${sub}/history?${query}`, { sub })).status, 400, query);
       for (const query of ['limit=-1', 'limit=0', 'limit=1000000000', 'before=9999-01-01T00:00:00Z', `before=${encodeURIComponent("2026' OR 1=1 --")}`.slice(0, 0)]) assert.equal((await api(0, 'GET', `/${sosId}/participants/user/${sub}/history?${query}`, { sub })).status, 200, query);
       assert.equal((await api(0, 'POST', '', undefined, {})).body.error, 'Unauthorized - User ID required');
-      for (const body of [{}, { sosId }, { sosId, userId: 'u', userType: 'x' }, { sosId: 'a b', userId: 'u', userType: 'citizen' }, { sosId, userId: 'u', userType: 'citizen', joinedAt: 'soon' }]) {
+      for (const body of [{}, { sosId }, { sosId, userId: 'u', userType: 'x' }, { sosId: 'a\nb', userId: 'u', userType: 'citizen' }, { sosId, userId: 'u', userType: 'citizen', joinedAt: 'soon' }]) {
         assert.equal((await internal(nodes[0], 'POST', '/internal/participants/joined', body)).status, 400, JSON.stringify(body));
       }
       const refused = await fetch(`${nodes[0].internalUrl}/internal/participants/${sosId}/count`);

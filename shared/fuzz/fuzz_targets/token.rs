@@ -9,7 +9,7 @@ fuzz_target!(|text: &str| {
     assert!(verifier.verify(text, 1_800_000_000).is_err());
     if let Ok(serde_json::Value::Object(claims)) = serde_json::from_str(text) {
         if let Some(claims) = Claims::from_json(&claims) {
-            assert!(shared::names::is_name(claims.user.as_str()));
+            assert!(shared::names::is_id(claims.user.as_str()));
         }
     }
     let _ = KeySet::jwks(text.as_bytes());

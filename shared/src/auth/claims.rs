@@ -1,14 +1,34 @@
 //! What a token says about its bearer (contract, "Identity").
+//!
+//! Two claims decide whether a token can be used at all: the user's id and the expiry. Every other claim is optional,
+//! and issuers write what they like into it: one that cannot be used here is as if it were absent ([`Claims::read`]
+//! says which).
 
 use serde_json::{Map, Number, Value};
 
+use crate::blank::is_blank;
 use crate::limits::{CLAIM_ROOMS_MAX, CLAIM_TEXT_MAX_BYTES};
 use crate::names::UserId;
+
+/// Claims that may hold the user's id: the first that is there does.
+const USER_CLAIMS: [&str; 4] = ["userId", "id", "sub", "user_id"];
+
+/// Roles that an app knows: those that give rights, and the kinds of users (documents 001 and 002).
+const ROLES: [&str; 4] = ["admin", "rescuer", "helper", "citizen"];
+
+/// A claim without which a token cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadClaim {
+    /// The claim of this name holds no user's id, or is not there.
+    User(Box<str>),
+    /// `exp` is no time, or is not there.
+    Expiry,
+}
 
 /// A verified token's content. Kept once per socket, so its parts are no larger than their text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// `userId`, else `id`, else `sub`.
+    /// The claim that `JWT_USER_CLAIM` names, or `userId`, else `id`, else `sub`, else `user_id`.
     pub user: UserId,
     /// `displayName`, else `name`, else `email`, else the user id.
     pub display_name: Box<str>,
@@ -61,30 +81,42 @@ impl Reputation {
 }
 
 impl Claims {
-    /// Reads the claims of a token whose signature holds. `None` when one of them is not what it must be.
-    #[must_use]
-    pub fn from_json(claims: &Map<String, Value>) -> Option<Self> {
-        let id = ["userId", "id", "sub"].iter().find_map(|key| present(claims, key))?;
-        let user = UserId::parse(id.as_str()?).ok()?;
-        let email = text(claims, "email")?;
-        let display_name = match (text(claims, "displayName")?, text(claims, "name")?) {
-            (Some(name), _) | (None, Some(name)) => name,
-            (None, None) => email.clone().unwrap_or_else(|| user.as_str().into()),
-        };
+    /// Reads the claims of a token whose signature holds. `user_claim` is the claim with the user's id, where one is
+    /// configured. `unused` is told the name of each optional claim that is there and cannot be used.
+    ///
+    /// # Errors
+    /// [`BadClaim`].
+    pub fn read(
+        claims: &Map<String, Value>,
+        user_claim: Option<&str>,
+        unused: &mut dyn FnMut(&'static str),
+    ) -> Result<Self, BadClaim> {
+        let user = user(claims, user_claim)?;
+        let expires_at = claims.get("exp").and_then(seconds).ok_or(BadClaim::Expiry)?;
+        let mut optional = Optional { claims, unused };
+        let email = optional.text("email");
+        let (display_name, name) = (optional.text("displayName"), optional.text("name"));
+        let fallback = || email.clone().unwrap_or_else(|| user.as_str().into());
         let actor = claims.get("actor").and_then(|actor| actor.get("type")).and_then(Value::as_str);
-        Some(Self {
-            display_name,
+        Ok(Self {
+            display_name: display_name.or(name).unwrap_or_else(fallback),
             email,
-            avatar: text(claims, "avatar")?,
-            role: text(claims, "role")?,
+            avatar: optional.text("avatar"),
+            role: optional.role(),
             anonymous: actor == Some("ANON"),
             reputation: Reputation::from_json(claims),
             verified: claims.get("verified") == Some(&Value::Bool(true)),
-            expires_at: seconds(claims.get("exp")?)?,
-            rooms: list(claims, "rooms")?,
-            publish: list(claims, "publish")?,
+            expires_at,
+            rooms: optional.list("rooms"),
+            publish: optional.list("publish"),
             user,
         })
+    }
+
+    /// [`Self::read`] with the claims that hold the user's id unless configured; `None` where it fails.
+    #[must_use]
+    pub fn from_json(claims: &Map<String, Value>) -> Option<Self> {
+        Self::read(claims, None, &mut |_| {}).ok()
     }
 
     /// Whether a token with `other` as its content gives the same rights in every app.
@@ -118,28 +150,82 @@ fn present<'a>(claims: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     claims.get(key).filter(|value| !value.is_null())
 }
 
-/// An optional text; `None` when it is there and no text, too long to be carried in every event, or with a
-/// NUL, which PostgreSQL does not store.
-#[expect(clippy::option_option, reason = "absent and wrong are two answers")]
-fn text(claims: &Map<String, Value>, key: &str) -> Option<Option<Box<str>>> {
-    match present(claims, key) {
-        None => Some(None),
-        Some(Value::String(text)) if text.is_empty() => Some(None),
-        Some(Value::String(text)) if text.len() <= CLAIM_TEXT_MAX_BYTES && !text.contains('\0') => {
-            Some(Some(text.as_str().into()))
+/// The user's id: a text, or a whole number, which is its decimal text.
+fn user(claims: &Map<String, Value>, configured: Option<&str>) -> Result<UserId, BadClaim> {
+    let names: &[&str] = if configured.is_some() { configured.as_slice() } else { &USER_CLAIMS };
+    let found = names.iter().find_map(|name| present(claims, name).map(|value| (*name, value)));
+    // What a token without any is missing is what most issuers write.
+    let (name, value) = found.ok_or_else(|| BadClaim::User(configured.unwrap_or("sub").into()))?;
+    let id = match value {
+        Value::String(text) => UserId::parse(text).ok(),
+        Value::Number(number) => whole(number).and_then(|text| UserId::parse(&text).ok()),
+        _ => None,
+    };
+    id.ok_or_else(|| BadClaim::User(name.into()))
+}
+
+/// The decimal text of a whole number; `None` for a fraction, and for one so large that others are read as the same.
+fn whole(number: &Number) -> Option<String> {
+    /// JavaScript's largest safe integer: up to it, each number is one of its own.
+    const LARGEST: f64 = 9_007_199_254_740_991.0;
+    if number.is_i64() || number.is_u64() {
+        return Some(number.to_string());
+    }
+    let value = number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() <= LARGEST)?;
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number in range by the filter")]
+    let whole = value as i64;
+    Some(whole.to_string())
+}
+
+/// Claims that a token may do without.
+struct Optional<'a> {
+    claims: &'a Map<String, Value>,
+    unused: &'a mut dyn FnMut(&'static str),
+}
+
+impl<'a> Optional<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        present(self.claims, key)
+    }
+
+    /// A text. It cannot be used where it is no text, too long to be carried in every event, or with a NUL, which
+    /// PostgreSQL does not store. One that shows nothing is none.
+    fn text(&mut self, key: &'static str) -> Option<Box<str>> {
+        let text = usable(self.get(key)?);
+        if text.is_none() {
+            (self.unused)(key);
         }
-        Some(_) => None,
+        text.filter(|text| !is_blank(text)).map(Into::into)
+    }
+
+    /// A role, or of several the first that an app knows.
+    fn role(&mut self) -> Option<Box<str>> {
+        let Some(Value::Array(roles)) = self.get("role") else { return self.text("role") };
+        let known = roles.iter().filter_map(Value::as_str).find(|role| ROLES.contains(role));
+        if known.is_none() && !roles.is_empty() {
+            (self.unused)("role");
+        }
+        known.map(Into::into)
+    }
+
+    /// A list of names. It cannot be used where it is none, too long, or one of its items is no text.
+    fn list(&mut self, key: &'static str) -> Box<[Box<str>]> {
+        let names: Option<Vec<Box<str>>> = match self.get(key) {
+            None => return Box::default(),
+            Some(Value::Array(items)) if items.len() <= CLAIM_ROOMS_MAX => {
+                items.iter().map(|item| item.as_str().map(Into::into)).collect()
+            }
+            Some(_) => None,
+        };
+        if names.is_none() {
+            (self.unused)(key);
+        }
+        names.unwrap_or_default().into_boxed_slice()
     }
 }
 
-fn list(claims: &Map<String, Value>, key: &str) -> Option<Box<[Box<str>]>> {
-    match present(claims, key) {
-        None => Some(Box::default()),
-        Some(Value::Array(items)) if items.len() <= CLAIM_ROOMS_MAX => {
-            items.iter().map(|item| item.as_str().map(Into::into)).collect()
-        }
-        Some(_) => None,
-    }
+fn usable(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| text.len() <= CLAIM_TEXT_MAX_BYTES && !text.contains('\0'))
 }
 
 /// A `NumericDate`: seconds, perhaps with a fraction, within the years that make sense.
@@ -168,11 +254,71 @@ mod tests {
         assert_eq!(user(json!({"userId": "a", "id": "b", "sub": "c", "exp": 1})).as_deref(), Some("a"));
         assert_eq!(user(json!({"id": "b", "sub": "c", "exp": 1})).as_deref(), Some("b"));
         assert_eq!(user(json!({"sub": "c", "exp": 1})).as_deref(), Some("c"));
-        for bad in [json!({"exp": 1}), json!({"sub": 7, "exp": 1}), json!({"sub": "", "exp": 1})] {
-            assert_eq!(user(bad), None);
+        assert_eq!(user(json!({"user_id": "d", "exp": 1})).as_deref(), Some("d"));
+        assert_eq!(user(json!({"userId": null, "sub": "c", "exp": 1})).as_deref(), Some("c"));
+    }
+
+    fn user_of(value: &Value, user_claim: Option<&str>) -> Result<String, BadClaim> {
+        let claims = Claims::read(value.as_object().unwrap(), user_claim, &mut |_| {});
+        claims.map(|claims| claims.user.to_string())
+    }
+
+    #[test]
+    fn a_users_id_is_what_issuers_write() {
+        for id in [
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "google-oauth2|103547991597142817347",
+            "user@example.org",
+            "f:2f1cbbf1-1a2b-4c3d-8e9f-001122334455:user@example.org",
+            "abc@clients",
+            "dXNlcg==",
+            "josé",
+            "user+tag",
+        ] {
+            assert_eq!(user_of(&json!({"sub": id, "exp": 1}), None).as_deref(), Ok(id));
         }
-        assert_eq!(user(json!({"sub": "a\nb", "exp": 1})), None);
-        assert_eq!(user(json!({"sub": "x".repeat(200), "exp": 1})), None);
+        for (id, text) in [
+            (json!(1), "1"),
+            (json!(42), "42"),
+            (json!(0), "0"),
+            (json!(-7), "-7"),
+            (json!(42.0), "42"),
+            (json!(1e3), "1000"),
+            (json!(u64::MAX), "18446744073709551615"),
+        ] {
+            for claim in USER_CLAIMS {
+                assert_eq!(user_of(&json!({claim: id, "exp": 1}), None).as_deref(), Ok(text), "{id}");
+            }
+        }
+        for bad in [
+            json!(1.5),
+            json!(1e300),
+            json!(1e16),
+            json!(true),
+            json!(["u"]),
+            json!({}),
+            json!(""),
+            json!(" "),
+            json!("\u{200b}"),
+            json!("a\nb"),
+            json!("x".repeat(256)),
+        ] {
+            assert_eq!(
+                user_of(&json!({"id": bad, "sub": "u", "exp": 1}), None),
+                Err(BadClaim::User("id".into())),
+                "{bad}"
+            );
+        }
+        assert_eq!(user_of(&json!({"exp": 1}), None), Err(BadClaim::User("sub".into())));
+    }
+
+    #[test]
+    fn a_configured_claim_alone_holds_the_users_id() {
+        let claims = json!({"https://example.org/uid": 7, "email": "u@example.org", "sub": "s", "exp": 1});
+        for (claim, user) in [("https://example.org/uid", "7"), ("email", "u@example.org")] {
+            assert_eq!(user_of(&claims, Some(claim)).as_deref(), Ok(user));
+        }
+        assert_eq!(user_of(&claims, Some("uid")), Err(BadClaim::User("uid".into())));
     }
 
     #[test]
@@ -192,19 +338,70 @@ mod tests {
         assert_eq!(claims(json!({"sub": "u", "exp": 12.9})).unwrap().expires_at, 12);
     }
 
-    #[test]
-    fn what_is_kept_of_a_token_is_bounded() {
-        let rooms = |count: usize| claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]}));
-        assert!(rooms(CLAIM_ROOMS_MAX).is_some() && rooms(CLAIM_ROOMS_MAX + 1).is_none());
-        let name = |len: usize| claims(json!({"sub": "u", "exp": 1, "name": "n".repeat(len)}));
-        assert!(name(CLAIM_TEXT_MAX_BYTES).is_some() && name(CLAIM_TEXT_MAX_BYTES + 1).is_none());
+    /// The claims without this one, and those with it where it cannot be used.
+    fn with_and_without(key: &str, value: &Value) -> (Claims, Claims, Vec<&'static str>) {
+        let base = json!({"sub": "u", "exp": 1});
+        let mut with = base.clone();
+        with[key] = value.clone();
+        let mut unused = Vec::new();
+        let read = Claims::read(with.as_object().unwrap(), None, &mut |claim| unused.push(claim));
+        (claims(base).unwrap(), read.unwrap(), unused)
     }
 
     #[test]
-    fn no_text_of_a_token_has_a_nul() {
-        for key in ["displayName", "name", "email", "avatar", "role"] {
-            assert_eq!(claims(json!({"sub": "u", "exp": 1, key: "a\0b"})), None, "{key}");
+    fn an_optional_claim_that_cannot_be_used_is_as_if_absent() {
+        let long = json!("n".repeat(3_000));
+        let many = json!(vec!["r"; CLAIM_ROOMS_MAX + 1]);
+        for (key, value) in [
+            ("role", json!(2)),
+            ("role", json!({"name": "admin"})),
+            ("role", json!(["owner", 7])),
+            ("name", json!({"first": "Ann"})),
+            ("displayName", json!(["Ann"])),
+            ("name", json!("a\0b")),
+            ("email", json!(false)),
+            ("avatar", long.clone()),
+            ("name", long),
+            ("rooms", json!("a b")),
+            ("rooms", json!([1, 2])),
+            ("rooms", json!(["a", 2])),
+            ("rooms", many),
+            ("publish", json!(true)),
+            ("publish", json!({"*": true})),
+        ] {
+            let (without, with, unused) = with_and_without(key, &value);
+            assert_eq!(with, without, "{key}: {value}");
+            assert_eq!(unused, [key]);
         }
+        for (key, value) in
+            [("name", json!("")), ("name", json!(" \u{200b}")), ("email", Value::Null), ("role", json!([]))]
+        {
+            let (without, with, unused) = with_and_without(key, &value);
+            assert_eq!(with, without, "{key}: {value}");
+            assert!(unused.is_empty(), "it says nothing, and that can be used");
+        }
+    }
+
+    #[test]
+    fn of_several_roles_the_first_that_an_app_knows_counts() {
+        let role = |value: Value| claims(json!({"sub": "u", "exp": 1, "role": value})).unwrap().role;
+        assert_eq!(role(json!(["admin", "user"])).as_deref(), Some("admin"));
+        assert_eq!(role(json!(["user", 1, "helper", "admin"])).as_deref(), Some("helper"));
+        assert_eq!(role(json!("doctor")).as_deref(), Some("doctor"), "a single one is any text");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_token_is_bounded() {
+        let rooms = |count: usize| {
+            claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]})).unwrap().rooms.len()
+        };
+        assert_eq!((rooms(CLAIM_ROOMS_MAX), rooms(CLAIM_ROOMS_MAX + 1)), (CLAIM_ROOMS_MAX, 0));
+        let name =
+            |len: usize| claims(json!({"sub": "u", "exp": 1, "name": "n".repeat(len)})).unwrap().display_name;
+        assert_eq!(
+            (name(CLAIM_TEXT_MAX_BYTES).len(), &*name(CLAIM_TEXT_MAX_BYTES + 1)),
+            (CLAIM_TEXT_MAX_BYTES, "u")
+        );
     }
 
     #[test]

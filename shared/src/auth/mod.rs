@@ -2,7 +2,11 @@
 //! `now` and key sets are arguments.
 
 mod claims;
+mod keys;
+mod refusal;
 mod verifier;
 
-pub use claims::{Claims, Reputation};
-pub use verifier::{AuthError, BadKey, KeySet, Verifier, sign_hs256};
+pub use claims::{BadClaim, Claims, Reputation};
+pub use keys::{BadKey, KeySet};
+pub use refusal::{AuthError, Fault};
+pub use verifier::{Verifier, sign_hs256, unproven_issued_at};

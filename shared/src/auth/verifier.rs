@@ -3,148 +3,14 @@
 //! The algorithm is fixed by the configured key, never by the token (contract, "Identity"). Header fields
 //! that name keys elsewhere (`jku`, `jwk`, `x5u`, `x5c`) are not read at all.
 
-use std::collections::HashMap;
-use std::fmt;
-
 use base64::Engine as _;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde_json::{Map, Value};
 
 use super::claims::{Claims, seconds};
+use super::keys::KeySet;
+use super::refusal::{AuthError, Fault};
 use crate::limits::{CLOCK_SKEW_S, TOKEN_MAX_BYTES};
-
-/// Why a token is refused. The texts are the contract's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    /// There was none.
-    #[error("Authentication required")]
-    Missing,
-    /// Not a token, not by our key, or its claims are not what they must be.
-    #[error("Invalid token")]
-    Invalid,
-    /// Its time is over.
-    #[error("Token expired")]
-    Expired,
-    /// By our key, and its time has not begun.
-    #[error("Invalid token")]
-    Early,
-    /// Signed by a key that the set does not hold: worth one look for a newer set.
-    #[error("Invalid token")]
-    UnknownKey,
-}
-
-impl AuthError {
-    /// The stable code in a refusal's `data`.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Missing => "auth_required",
-            Self::Invalid | Self::Early | Self::UnknownKey => "invalid_token",
-            Self::Expired => "token_expired",
-        }
-    }
-}
-
-/// A configured key that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadKey {
-    /// Not a public key in PEM that we can verify with.
-    #[error("expected a PEM public key: RSA, EC P-256 or Ed25519")]
-    Pem,
-    /// Not a JSON Web Key Set.
-    #[error("expected a JSON Web Key Set")]
-    Jwks,
-}
-
-struct Key {
-    algorithm: Algorithm,
-    key: DecodingKey,
-}
-
-/// The keys a verifier believes.
-pub struct KeySet {
-    by_id: HashMap<String, Key>,
-    /// For tokens without a key id: the configured key, or a set's only one.
-    default: Option<Key>,
-}
-
-impl fmt::Debug for KeySet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet").field("ids", &self.by_id.keys()).finish_non_exhaustive()
-    }
-}
-
-impl KeySet {
-    /// No keys: nothing is believed.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { by_id: HashMap::new(), default: None }
-    }
-
-    fn one(algorithm: Algorithm, key: DecodingKey) -> Self {
-        Self { by_id: HashMap::new(), default: Some(Key { algorithm, key }) }
-    }
-
-    /// HS256 by a shared secret.
-    #[must_use]
-    pub fn secret(secret: &[u8]) -> Self {
-        Self::one(Algorithm::HS256, DecodingKey::from_secret(secret))
-    }
-
-    /// RS256, ES256 or EdDSA, whichever the key in `pem` is for.
-    ///
-    /// # Errors
-    /// [`BadKey::Pem`].
-    pub fn public_key(pem: &[u8]) -> Result<Self, BadKey> {
-        let rsa = DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key));
-        let ec = || DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key));
-        let ed = || DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key));
-        let (algorithm, key) = rsa.or_else(|_| ec()).or_else(|_| ed()).map_err(|_| BadKey::Pem)?;
-        Ok(Self::one(algorithm, key))
-    }
-
-    /// The usable keys of a JSON Web Key Set; symmetric and unknown ones are left out.
-    ///
-    /// # Errors
-    /// [`BadKey::Jwks`] when it is no key set.
-    pub fn jwks(json: &[u8]) -> Result<Self, BadKey> {
-        let set: JwkSet = serde_json::from_slice(json).map_err(|_| BadKey::Jwks)?;
-        let mut by_id = HashMap::new();
-        let mut anonymous = Vec::new();
-        for jwk in &set.keys {
-            let Some(key) = key_of(jwk) else { continue };
-            match &jwk.common.key_id {
-                Some(id) => drop(by_id.insert(id.clone(), key)),
-                None => anonymous.push(key),
-            }
-        }
-        let default = if by_id.is_empty() && anonymous.len() == 1 { anonymous.pop() } else { None };
-        Ok(Self { by_id, default })
-    }
-
-    fn find(&self, id: Option<&str>) -> Option<&Key> {
-        match id {
-            // A single configured key is the key, whatever the token calls it.
-            Some(id) => self.by_id.get(id).or(self.default.as_ref()),
-            None if self.by_id.len() == 1 => self.by_id.values().next(),
-            None => self.default.as_ref(),
-        }
-    }
-}
-
-fn key_of(jwk: &Jwk) -> Option<Key> {
-    if jwk.common.public_key_use.as_ref().is_some_and(|u| *u != PublicKeyUse::Signature) {
-        return None;
-    }
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
-        _ => return None,
-    };
-    Some(Key { algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
-}
 
 /// Verifies tokens by a fixed set of keys and, where set, an issuer and an audience.
 #[derive(Debug)]
@@ -152,19 +18,26 @@ pub struct Verifier {
     keys: KeySet,
     issuers: Vec<String>,
     audiences: Vec<String>,
+    user_claim: Option<String>,
 }
 
 impl Verifier {
     /// A verifier; a token must carry one of `issuers` and one of `audiences` where there are any.
     #[must_use]
     pub fn new(keys: KeySet, issuers: Vec<String>, audiences: Vec<String>) -> Self {
-        Self { keys, issuers, audiences }
+        Self { keys, issuers, audiences, user_claim: None }
+    }
+
+    /// The user's id is in the claim of this name alone.
+    #[must_use]
+    pub fn with_user_claim(self, user_claim: Option<String>) -> Self {
+        Self { user_claim, ..self }
     }
 
     /// Whether there is no key to believe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keys.by_id.is_empty() && self.keys.default.is_none()
+        self.keys.is_empty()
     }
 
     /// The claims of `token` if it is to be believed at `now` (seconds since the epoch).
@@ -172,23 +45,38 @@ impl Verifier {
     /// # Errors
     /// [`AuthError`]; [`AuthError::UnknownKey`] asks for newer keys where there may be any.
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
-        if token.is_empty() {
-            return Err(AuthError::Missing);
-        }
-        if token.len() > TOKEN_MAX_BYTES {
-            return Err(AuthError::Invalid);
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid)?;
-        if has_critical(token) {
-            return Err(AuthError::Invalid);
-        }
-        let key = self.keys.find(header.kid.as_deref()).ok_or(AuthError::UnknownKey)?;
+        self.verify_noting(token, now, &mut |_| {})
+    }
+
+    /// The same; `unused` is told the name of each optional claim that is there and cannot be used.
+    ///
+    /// # Errors
+    /// Those of [`Self::verify`].
+    pub fn verify_noting(
+        &self,
+        token: &str,
+        now: u64,
+        unused: &mut dyn FnMut(&'static str),
+    ) -> Result<Claims, AuthError> {
+        let token = without_scheme(token);
+        let key_id = key_id_of(token)?;
+        let key = self.keys.find(key_id.as_deref()).ok_or(AuthError::UnknownKey)?;
         let decoded =
             jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm));
-        let json = decoded.map_err(|_| AuthError::Invalid)?.claims;
-        let claims = Claims::from_json(&json).ok_or(AuthError::Invalid)?;
+        let json = decoded.map_err(|error| AuthError::Invalid(error.into()))?.claims;
+        self.read(&json, now, unused)
+    }
+
+    fn read(
+        &self,
+        json: &Map<String, Value>,
+        now: u64,
+        unused: &mut dyn FnMut(&'static str),
+    ) -> Result<Claims, AuthError> {
+        let read = Claims::read(json, self.user_claim.as_deref(), unused);
+        let claims = read.map_err(|bad| AuthError::Invalid(bad.into()))?;
         if let Some(not_before) = json.get("nbf").filter(|v| !v.is_null()) {
-            let not_before = seconds(not_before).ok_or(AuthError::Invalid)?;
+            let not_before = seconds(not_before).ok_or(AuthError::Invalid(Fault::Time("nbf")))?;
             if not_before > now + CLOCK_SKEW_S {
                 return Err(AuthError::Early);
             }
@@ -197,6 +85,31 @@ impl Verifier {
             return Err(AuthError::Expired);
         }
         Ok(claims)
+    }
+
+    /// Whether a token by an unknown key of a set could be good: by what it says, unproven, it is of an algorithm of key
+    /// sets, from our issuer, for us, and its time is now. Another one is refused whoever signed it, so no newer keys are
+    /// worth fetching for it.
+    #[must_use]
+    pub fn may_be_ours(&self, token: &str, now: u64) -> bool {
+        let token = without_scheme(token);
+        let (Some(head), Some(json)) = (part(token, 0), unproven(token)) else { return false };
+        if !head
+            .get("alg")
+            .and_then(Value::as_str)
+            .is_some_and(|alg| ["RS256", "ES256", "EdDSA"].contains(&alg))
+        {
+            return false;
+        }
+        let is = |value: &Value, expected: &str| value.as_str() == Some(expected);
+        let is_for = |expected: &str| match json.get("aud") {
+            Some(Value::Array(all)) => all.iter().any(|one| is(one, expected)),
+            Some(one) => is(one, expected),
+            None => false,
+        };
+        self.issuer.as_deref().is_none_or(|issuer| json.get("iss").is_some_and(|iss| is(iss, issuer)))
+            && self.audience.as_deref().is_none_or(is_for)
+            && self.read(&json, now, &mut |_| {}).is_ok()
     }
 
     /// Signature, issuer and audience are the library's; times are ours, because the clock is the caller's.
@@ -217,12 +130,56 @@ impl Verifier {
     }
 }
 
-/// Whether a token's header says that some of it must be understood (`crit`; RFC 7515, 4.1.11). No such extension is
-/// known here, so such a token is not valid, whatever `crit` holds.
-fn has_critical(token: &str) -> bool {
-    let head = token.split('.').next().unwrap_or_default();
-    let Ok(json) = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head) else { return true };
-    serde_json::from_slice::<Map<String, Value>>(&json).map_or(true, |head| head.contains_key("crit"))
+/// A token that was given with the scheme of a header, as `Authorization` has it, without that.
+fn without_scheme(token: &str) -> &str {
+    match token.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start_matches(' '),
+        _ => token,
+    }
+}
+
+/// The header field that says that some of a token must be understood (RFC 7515, 4.1.11). No such extension is known
+/// here, so a token with it is not valid, whatever it holds.
+const CRITICAL: &str = "crit";
+
+/// The key id in a token's header, if it can be a token.
+fn key_id_of(token: &str) -> Result<Option<String>, AuthError> {
+    if token.is_empty() {
+        return Err(AuthError::Missing);
+    }
+    if token.len() > TOKEN_MAX_BYTES {
+        return Err(AuthError::Invalid(Fault::Length));
+    }
+    let head = part(token, 0).ok_or(AuthError::Invalid(Fault::Form))?;
+    if head.contains_key(CRITICAL) {
+        return Err(AuthError::Invalid(Fault::Extension));
+    }
+    let has_form = token.split('.').count() == 3;
+    match jsonwebtoken::decode_header(token) {
+        Ok(header) => Ok(header.kid),
+        // An algorithm that is not known, such as `none`.
+        Err(_) if has_form && head.get("alg").is_some_and(Value::is_string) => {
+            Err(AuthError::Invalid(Fault::Algorithm))
+        }
+        Err(_) => Err(AuthError::Invalid(Fault::Form)),
+    }
+}
+
+/// A JSON object that is one of a token's parts.
+fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
+    let part = token.split('.').nth(at)?;
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// What a token says, whoever signed it.
+fn unproven(token: &str) -> Option<Map<String, Value>> {
+    part(token, 1)
+}
+
+/// When a token says that it was issued, in seconds since the epoch, whoever signed it.
+#[must_use]
+pub fn unproven_issued_at(token: &str) -> Option<u64> {
+    unproven(without_scheme(token))?.get("iat").and_then(seconds)
 }
 
 /// A token of `claims` signed by a shared secret.
@@ -249,6 +206,96 @@ mod tests {
         sign_hs256("s3cret", claims).unwrap()
     }
 
+    fn refused(token: &str) -> AuthError {
+        verifier().verify(token, NOW).unwrap_err()
+    }
+
+    #[test]
+    fn the_scheme_of_a_header_before_a_token_is_left_out() {
+        let good = token(&json!({"sub": "u", "exp": NOW + 60}));
+        for scheme in ["Bearer ", "bearer ", "BEARER  "] {
+            assert!(verifier().verify(&format!("{scheme}{good}"), NOW).is_ok());
+        }
+        assert_eq!(refused("Bearer "), AuthError::Missing);
+        for bad in [
+            format!("Basic {good}"),
+            format!("Bearer{good}"),
+            format!("Bearer Bearer {good}"),
+            format!("{good} "),
+        ] {
+            assert_eq!(verifier().verify(&bad, NOW).unwrap_err().to_string(), "Invalid token", "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_operator_is_told_what_is_wrong_with_a_token() {
+        let strict = Verifier::new(KeySet::secret(b"s3cret"), Some("me".into()), Some("us".into()));
+        let good = json!({"sub": "u", "exp": NOW + 60, "iss": "me", "aud": "us"});
+        let with = |claim: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[claim] = value;
+            token(&claims)
+        };
+        let head = |head: Value| {
+            let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(head.to_string());
+            let signed = token(&good);
+            format!("{head}.{}", signed.split_once('.').unwrap().1)
+        };
+        for (token, reason, claim) in [
+            (String::new(), "missing", None),
+            ("x".repeat(9_000), "too_long", None),
+            ("a.b.c".to_owned(), "malformed", None),
+            (head(json!({"alg": "none"})), "algorithm", None),
+            (head(json!({"alg": "HS512"})), "algorithm", None),
+            (head(json!({"alg": "HS256", "crit": ["x"]})), "extension", None),
+            (sign_hs256("other", &good).unwrap(), "signature", None),
+            (with("iss", json!("you")), "issuer", Some("iss")),
+            (with("iss", Value::Null), "issuer", Some("iss")),
+            (with("aud", json!(["them"])), "audience", Some("aud")),
+            (with("sub", json!("a\nb")), "user_id", Some("sub")),
+            (with("userId", json!({})), "user_id", Some("userId")),
+            (with("exp", json!("soon")), "time", Some("exp")),
+            (with("nbf", json!("soon")), "time", Some("nbf")),
+            (with("exp", json!(NOW - 60)), "expired", Some("exp")),
+            (with("nbf", json!(NOW + 60)), "not_yet_valid", Some("nbf")),
+        ] {
+            let error = strict.verify(&token, NOW).unwrap_err();
+            assert_eq!((error.reason(), error.claim()), (reason, claim), "{token}");
+            assert!(AuthError::REASONS.contains(&error.reason()));
+        }
+        let nobody = Verifier::new(KeySet::none(), None, None).verify(&token(&good), NOW).unwrap_err();
+        for error in [nobody, AuthError::Unavailable] {
+            assert!(AuthError::REASONS.contains(&error.reason()));
+        }
+    }
+
+    #[test]
+    fn newer_keys_are_worth_it_for_what_may_be_a_good_token() {
+        let ours = Verifier::new(KeySet::none(), Some("me".into()), Some("us".into()));
+        let of = |alg: &str, claims: &Value| {
+            let head =
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json!({"alg": alg}).to_string());
+            let signed = sign_hs256("whoever", claims).unwrap();
+            format!("{head}.{}", signed.split_once('.').unwrap().1)
+        };
+        let with = |claims: Value| of("RS256", &claims);
+        let good = json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": "us"});
+        assert!(!ours.may_be_ours(&of("HS256", &good), NOW), "a set holds no secrets");
+        assert!(
+            ours.may_be_ours(&with(json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": ["x", "us"]})), NOW)
+        );
+        for other in [
+            json!({"sub": 1, "exp": NOW + 60, "iss": "you", "aud": "us"}),
+            json!({"sub": 1, "exp": NOW + 60, "iss": "me", "aud": "them"}),
+            json!({"sub": 1, "exp": NOW + 60, "aud": "us"}),
+            json!({"sub": 1, "exp": NOW - 60, "iss": "me", "aud": "us"}),
+            json!({"exp": NOW + 60, "iss": "me", "aud": "us"}),
+        ] {
+            assert!(!ours.may_be_ours(&with(other.clone()), NOW), "{other}");
+        }
+        assert!(!ours.may_be_ours("a.b.c", NOW));
+    }
+
     #[test]
     fn a_token_of_our_secret_is_believed_until_it_expires() {
         let claims = token(&json!({"sub": "u", "exp": NOW}));
@@ -260,19 +307,21 @@ mod tests {
     fn a_token_that_begins_later_is_not_believed_yet() {
         let claims = token(&json!({"sub": "u", "exp": NOW + 60, "nbf": NOW + CLOCK_SKEW_S + 1}));
         assert_eq!(verifier().verify(&claims, NOW), Err(AuthError::Early));
-        assert_eq!(AuthError::Early.code(), AuthError::Invalid.code());
-        assert_eq!(AuthError::Early.to_string(), AuthError::Invalid.to_string());
+        let invalid = AuthError::Invalid(Fault::Signature);
+        assert_eq!(AuthError::Early.code(), invalid.code());
+        assert_eq!(AuthError::Early.to_string(), invalid.to_string());
         assert!(verifier().verify(&claims, NOW + 1).is_ok());
     }
 
     #[test]
     fn nothing_and_rubbish_are_told_apart() {
         assert_eq!(verifier().verify("", NOW), Err(AuthError::Missing));
-        for bad in ["a.b", "a.b.c", "....", &"x".repeat(9 * 1024)] {
-            assert_eq!(verifier().verify(bad, NOW), Err(AuthError::Invalid), "{bad}");
+        for bad in ["a.b", "a.b.c", "....", " "] {
+            assert_eq!(refused(bad), AuthError::Invalid(Fault::Form), "{bad}");
         }
+        assert_eq!(refused(&"x".repeat(9 * 1024)), AuthError::Invalid(Fault::Length));
         let other = sign_hs256("other", &json!({"sub": "u", "exp": NOW + 60})).unwrap();
-        assert_eq!(verifier().verify(&other, NOW), Err(AuthError::Invalid));
+        assert_eq!(refused(&other), AuthError::Invalid(Fault::Signature));
     }
 
     #[test]
@@ -282,14 +331,15 @@ mod tests {
             .map(|(h, r)| (h.to_owned(), r.to_owned()))
             .unwrap();
         // {"alg":"none"}, and HS512 by the same secret.
-        assert_eq!(verifier().verify(&format!("eyJhbGciOiJub25lIn0.{rest}"), NOW), Err(AuthError::Invalid));
+        let invalid = AuthError::Invalid(Fault::Algorithm);
+        assert_eq!(refused(&format!("eyJhbGciOiJub25lIn0.{rest}")), invalid);
         let hs512 = jsonwebtoken::encode(
             &Header::new(Algorithm::HS512),
             &json!({"sub": "u", "exp": NOW + 60}),
             &EncodingKey::from_secret(b"s3cret"),
         )
         .unwrap();
-        assert_eq!(verifier().verify(&hs512, NOW), Err(AuthError::Invalid));
+        assert_eq!(refused(&hs512), invalid);
     }
 
     #[test]
@@ -309,7 +359,7 @@ mod tests {
         assert!(verifier().verify(&sign(json!("none")), NOW).is_ok());
         for crit in [json!(["b64"]), json!(["exp"]), json!([]), json!(null), json!("b64"), json!({"b64": 1})]
         {
-            assert_eq!(verifier().verify(&sign(crit.clone()), NOW), Err(AuthError::Invalid), "{crit}");
+            assert_eq!(refused(&sign(crit.clone())), AuthError::Invalid(Fault::Extension), "{crit}");
         }
     }
 
@@ -326,12 +376,10 @@ mod tests {
         assert!(with(json!("me"), json!("us")).is_ok());
         assert!(with(json!("me"), json!(["x", "us"])).is_ok());
         assert!(with(json!("myself"), json!("them all")).is_ok(), "any of several");
-        assert_eq!(with(json!("me,myself"), json!("us")), Err(AuthError::Invalid));
-        assert_eq!(with(json!("you"), json!("us")), Err(AuthError::Invalid));
-        assert_eq!(with(json!("me"), json!("them")), Err(AuthError::Invalid));
-        assert_eq!(
-            strict.verify(&token(&json!({"sub": "u", "exp": NOW + 60})), NOW),
-            Err(AuthError::Invalid)
-        );
+        assert_eq!(with(json!("me,myself"), json!("us")), Err(AuthError::Invalid(Fault::Issuer)));
+        assert_eq!(with(json!("you"), json!("us")), Err(AuthError::Invalid(Fault::Issuer)));
+        assert_eq!(with(json!("me"), json!("them")), Err(AuthError::Invalid(Fault::Audience)));
+        let without = strict.verify(&token(&json!({"sub": "u", "exp": NOW + 60})), NOW);
+        assert!(matches!(without, Err(AuthError::Invalid(Fault::Issuer | Fault::Audience))));
     }
 }

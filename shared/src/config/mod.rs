@@ -139,6 +139,8 @@ pub struct AuthConfig {
     pub issuers: Vec<String>,
     /// Tokens must carry one of these as `aud`, where there are any; tokens that the node signs carry the first.
     pub audiences: Vec<String>,
+    /// The claim with the user's id; the usual ones unless it is set.
+    pub user_claim: Option<String>,
     /// Wording of refusals.
     pub errors: AuthErrors,
     /// Wording for single namespaces.

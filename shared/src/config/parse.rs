@@ -239,7 +239,7 @@ pub(super) fn database_url(text: &str) -> Parsed<String> {
 
 /// A prefix of keys or channels: plain characters, so that no pattern and no cluster slot is changed by it.
 pub(super) fn prefix(text: &str) -> Parsed<String> {
-    if crate::names::is_name(text) {
+    if crate::names::is_word(text) {
         Ok(text.to_owned())
     } else {
         Err(Expected("1 to 128 characters of A-Z a-z 0-9 . _ : -"))

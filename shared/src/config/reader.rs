@@ -245,6 +245,7 @@ impl Reader<'_> {
             keys,
             issuers: self.text("jwt_issuer").map(|text| parse::texts(&text)).unwrap_or_default(),
             audiences: self.text("jwt_audience").map(|text| parse::texts(&text)).unwrap_or_default(),
+            user_claim: self.text("jwt_user_claim"),
             errors,
             errors_by_namespace,
             internal_token: internal_token.flatten().map(Secret),

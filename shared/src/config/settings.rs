@@ -55,6 +55,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("jwt_issuer", "", "`iss` that tokens must carry; several, separated by commas: any of them."),
     setting("jwt_audience", "", "`aud` that tokens must carry; several, separated by commas: any of them."),
     setting(
+        "jwt_user_claim",
+        "",
+        "The claim of tokens that holds the user's id. Not set: the first that is there of `userId`, `id`, `sub` and `user_id`.",
+    ),
+    setting(
         "auth_errors",
         "plain",
         "Wording of `connect_error`: `plain` or `prefixed`; for one namespace `/ns=prefixed`, separated by commas.",

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::describe::forms::{False, Name, OwnId, Time};
+use crate::describe::forms::{False, Name, OwnId, Time, UserIdText};
 
 /// A call that rings.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -12,7 +12,7 @@ use crate::describe::forms::{False, Name, OwnId, Time};
 pub(super) struct Incoming<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) caller_id: &'a str,
     pub(super) caller_name: &'a str,
     #[schemars(extend("enum" = ["video", "audio"]))]
@@ -30,7 +30,7 @@ pub(super) struct Accepted<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
     /// The recipient.
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: &'a str,
     #[schemars(with = "Time")]
     pub(super) timestamp: String,
@@ -51,7 +51,7 @@ pub(super) struct Rejected<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
     /// The recipient.
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: &'a str,
     pub(super) reason: Option<&'a str>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Ended<'a> {
     #[schemars(extend("enum" = ["ended", "failed"]))]
     pub(super) reason: &'static str,
     /// The party who ended it; `null` where one was lost.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     pub(super) ended_by: Option<&'a str>,
 }
 
@@ -78,9 +78,9 @@ pub(super) struct Ended<'a> {
 pub(super) struct Missed<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) caller_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) recipient_id: &'a str,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Signalled<'a> {
     /// As the other party sent it.
     pub(super) signal: &'a RawValue,
     /// The other party.
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: &'a str,
 }
 

@@ -63,7 +63,7 @@ fn rooms(section: &mut Section) {
     section.event(
         Event::from_client("room:join", "Enters a room.")
             .detail(
-                "`chat:a:b` is for these two users, sorted; `visit:…` and `call:…` for whom they are granted, by \
+                "`chat:a:b` is for these two users, sorted, with `%` and `:` in their ids written as `%25` and `%3A`; `visit:…` and `call:…` for whom they are granted, by \
                  a backend or in the token, and a call's for its parties; `topic:…` for everybody; \
                  `notifications:…` for that user. The others get `room:userJoined`, if it is the user's first \
                  socket there.",

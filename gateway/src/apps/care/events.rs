@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use shared::blank::is_blank;
 use shared::limits::{
     CALL_SIGNAL_MAX, CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, PAGE_MAX, PRESENCE_TEXT_MAX,
     PRESENCE_USERS_MAX,
@@ -16,7 +17,7 @@ use shared::sio::Args;
 use super::room_id::RoomId;
 use super::status::Chosen;
 use crate::apps::first;
-use crate::describe::forms::Name;
+use crate::describe::forms::{Name, RoomName, UserIdText};
 use crate::error::AppError;
 use crate::text::bounded;
 
@@ -130,7 +131,7 @@ pub(super) enum ClientEvent {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoomBody {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: String,
 }
 
@@ -138,10 +139,10 @@ pub(super) struct RoomBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ParticipantsBody {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: String,
     /// The user after whom the page begins; from the first on unless sent.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     after: Option<String>,
     /// 1 to 100, clamped; 100 unless asked for.
     limit: Option<i64>,
@@ -152,12 +153,12 @@ pub(super) struct ParticipantsBody {
 #[serde(rename_all = "camelCase", default)]
 struct PeerBody {
     /// Another user.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     recipient_id: Option<String>,
     /// The room of a visit.
     #[schemars(with = "Option<Name>")]
     visit_id: Option<String>,
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<RoomName>")]
     room_id: Option<String>,
 }
 
@@ -216,7 +217,7 @@ pub(super) struct ReadBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InitiateBody {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     recipient_id: String,
     /// `video` unless sent.
     #[schemars(extend("enum" = ["video", "audio", null]))]
@@ -259,7 +260,7 @@ pub(super) struct SignalBody {
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsersBody {
     /// 500 at most.
-    #[schemars(with = "Vec<Name>")]
+    #[schemars(with = "Vec<UserIdText>")]
     user_ids: Vec<String>,
 }
 
@@ -268,7 +269,7 @@ pub(super) struct UsersBody {
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsersOrAllBody {
     /// 500 at most; everybody who is watched unless sent.
-    #[schemars(with = "Option<Vec<Name>>")]
+    #[schemars(with = "Option<Vec<UserIdText>>")]
     user_ids: Option<Vec<String>>,
 }
 
@@ -389,7 +390,7 @@ fn new_message(args: &Args<'_>) -> Result<NewMessage, AppError> {
     let body: SendBody = expect(args, "Expected {recipientId | visitId | roomId, message}")?;
     let message = bounded(body.message.trim(), "Message", CARE_MESSAGE_MAX)?;
     let attachments = body.attachments.unwrap_or_default();
-    if message.is_empty() && attachments.is_empty() {
+    if is_blank(&message) && attachments.is_empty() {
         return bad("Message cannot be empty");
     }
     if attachments.len() > CARE_ATTACHMENTS_MAX || !attachments.iter().all(Value::is_object) {
@@ -471,7 +472,7 @@ fn chosen(args: &Args<'_>) -> Result<Chosen, AppError> {
     let StatusBody { status, custom_status } = expect(args, "Expected {status, customStatus?}")?;
     let custom =
         custom_status.map(|text| bounded(text.trim(), "customStatus", PRESENCE_TEXT_MAX)).transpose()?;
-    let custom = custom.filter(|text| !text.is_empty());
+    let custom = custom.filter(|text| !is_blank(text));
     Chosen::new(&status, custom)
         .ok_or_else(|| AppError::BadInput("Invalid status: expected online, away or busy".into()))
 }

@@ -17,7 +17,7 @@ use super::{Care, if_late, notifications_room};
 use crate::announce::{Announcement, Audience};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
-use crate::describe::forms::{False, Name, OwnId, Time};
+use crate::describe::forms::{False, Name, OwnId, RoomName, Time, UserIdText};
 use crate::error::AppError;
 use crate::records::LAST_ID;
 use crate::socket::Socket;
@@ -45,14 +45,14 @@ pub(super) struct Message {
     /// The same for both of two users, and for everybody in a room.
     pub(super) conversation_id: String,
     /// The room it was sent to, if it was.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<RoomName>")]
     pub(super) room_id: Option<String>,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) sender_id: String,
     pub(super) sender_name: String,
     pub(super) sender_role: Option<String>,
     /// `null` where it is for a room of many.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     pub(super) recipient_id: Option<String>,
     #[schemars(with = "Option<Name>")]
     pub(super) visit_id: Option<String>,
@@ -83,7 +83,7 @@ pub(super) struct StatusChanged<'a> {
     conversation_id: &'a str,
     status: Status,
     /// Who got or read it; `null` where it was delivered to a room of many.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     user_id: Option<&'a str>,
     #[schemars(with = "Time")]
     timestamp: String,
@@ -125,9 +125,9 @@ pub(super) struct Found {
 struct Listed {
     conversation_id: String,
     /// The other one of two; `null` where it is a room of many.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     recipient_id: Option<String>,
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<RoomName>")]
     room_id: Option<String>,
     last_message: Message,
     /// How many messages to the user they have not read; 0 in a room of many.
@@ -170,7 +170,7 @@ impl Care {
         if let Some((a, b)) = room.two() {
             // The room of two is their conversation, whether they are in it or not.
             let other = if claims.user.as_str() == a { b } else { a };
-            let other = UserId::parse(other).map_err(|_| AppError::BadInput("Invalid room id".into()))?;
+            let other = UserId::parse(&other).map_err(|_| AppError::BadInput("Invalid room id".into()))?;
             return Ok(direct(other, Some(room.clone())));
         }
         Ok(Conversation { id: room.as_str().to_owned(), recipient: None, room: Some(room.clone()), visit })

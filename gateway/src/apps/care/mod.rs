@@ -35,7 +35,7 @@ use shared::names::{Namespace, Room, UserId};
 use super::{Event, Handled, Handling};
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
-use crate::describe::forms::Name;
+use crate::describe::forms::UserIdText;
 use crate::socket::Socket;
 pub(crate) use describe::describe;
 use events::ClientEvent;
@@ -96,7 +96,7 @@ fn if_late(realtime: bool) -> Option<bool> {
 #[serde(rename_all = "camelCase")]
 struct Connected<'a> {
     socket_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
 }
 

@@ -16,7 +16,7 @@ use super::events::Page;
 use crate::announce::{self, Announcement};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
-use crate::describe::forms::{Name, OwnId, Time};
+use crate::describe::forms::{OwnId, Time, UserIdText, Word};
 use crate::error::AppError;
 use crate::records::{LAST_ID, column_time, time_column};
 use crate::socket::Socket;
@@ -48,12 +48,12 @@ pub(crate) struct NewNotification {
 pub(crate) struct Notification {
     #[schemars(with = "OwnId")]
     id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     title: String,
     message: String,
     #[serde(rename = "type")]
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     kind: Option<String>,
     /// As the backend sent it.
     data: Option<Box<RawValue>>,

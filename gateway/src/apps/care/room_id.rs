@@ -1,7 +1,14 @@
 //! Rooms of `care` and who may enter them (document 004, "Room ID Formats"; contract, "care").
+//!
+//! The room of two users is `chat:A:B`. Their ids are sorted, and in each `%` is written as `%25` and `:` as `%3A`
+//! ([`escaped`]), so that every two users have one room, and no two pairs the same. Most ids have neither, and stand
+//! there as they are.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use shared::auth::Claims;
-use shared::names::{Room, UserId, is_name};
+use shared::names::{Room, UserId, escaped, is_id, is_name, unescaped};
 
 use crate::error::AppError;
 
@@ -19,10 +26,10 @@ pub(super) struct RoomId {
 }
 
 /// What decides who may enter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access<'a> {
     /// These two users.
-    Two(&'a str, &'a str),
+    Two(Cow<'a, str>, Cow<'a, str>),
     /// This user.
     One(&'a str),
     /// Whom the records or the token name.
@@ -37,7 +44,15 @@ impl RoomId {
     /// # Errors
     /// [`AppError::BadInput`].
     pub(super) fn parse(text: &str) -> Result<Self, AppError> {
-        if is_name(text) {
+        // What is for users may be longer than a name by what their ids are, and others by their prefix.
+        let is_good = is_name(text)
+            || match text.split_once(':') {
+                Some(("chat", rest)) => two_in(rest).is_some(),
+                Some(("notifications", user)) => is_id(user),
+                Some(("visit" | "call" | "topic", name)) => is_name(name),
+                _ => false,
+            };
+        if is_good {
             Ok(Self { room: Room::prefixed("", text) })
         } else {
             Err(AppError::BadInput("Invalid room id".into()))
@@ -66,7 +81,7 @@ impl RoomId {
     }
 
     /// The two whose conversation it is.
-    pub(super) fn two(&self) -> Option<(&str, &str)> {
+    pub(super) fn two(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
         match self.access() {
             Access::Two(a, b) => Some((a, b)),
             Access::One(_) | Access::Granted | Access::Everyone | Access::Nobody => None,
@@ -89,11 +104,7 @@ impl RoomId {
             return Access::Nobody;
         };
         match kind {
-            "chat" => match rest.split_once(':') {
-                // Sorted, so that two users have one room; a user id with a colon has none.
-                Some((a, b)) if a < b && !a.is_empty() && !b.contains(':') => Access::Two(a, b),
-                _ => Access::Nobody,
-            },
+            "chat" => two_in(rest).map_or(Access::Nobody, |(a, b)| Access::Two(a, b)),
             "notifications" => Access::One(rest),
             "visit" | "call" => Access::Granted,
             "topic" => Access::Everyone,
@@ -115,14 +126,29 @@ impl RoomId {
     }
 }
 
-/// What a conversation of two is called: like their room, where their ids allow one.
+/// The two users of a room, by what stands behind its kind.
+fn two_in(rest: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+    let (a, b) = rest.split_once(':')?;
+    let (a, b) = (unescaped(a)?, unescaped(b)?);
+    (is_id(&a) && is_id(&b) && order(&a, &b) == Ordering::Less).then_some((a, b))
+}
+
+/// The order in which two users stand in the name of their room: that of JavaScript's `sort`, by UTF-16. It is that of
+/// the bytes, but for characters beyond the first 65,536.
+fn order(a: &str, b: &str) -> Ordering {
+    a.encode_utf16().cmp(b.encode_utf16())
+}
+
+/// What a conversation of two is called: like their room, or by the older form where an id has a colon, under which
+/// conversations are stored.
 pub(super) fn conversation_of(a: &UserId, b: &UserId) -> String {
-    let (a, b) = if a <= b { (a.as_str(), b.as_str()) } else { (b.as_str(), a.as_str()) };
+    let (a, b) = (a.as_str(), b.as_str());
     if a.contains(':') || b.contains(':') {
-        format!("direct:{}:{a}:{b}", a.len())
-    } else {
-        format!("chat:{a}:{b}")
+        let (a, b) = if a <= b { (a, b) } else { (b, a) };
+        return format!("direct:{}:{a}:{b}", a.len());
     }
+    let (a, b) = if order(a, b).is_le() { (a, b) } else { (b, a) };
+    format!("chat:{}:{}", escaped(a), escaped(b))
 }
 
 #[cfg(test)]
@@ -132,7 +158,17 @@ mod tests {
     #[test]
     fn rooms_tell_who_may_enter() {
         for (id, access) in [
-            ("chat:a:b", Access::Two("a", "b")),
+            ("chat:a:b", Access::Two("a".into(), "b".into())),
+            ("chat:auth0|5f7c:josé@example.org", Access::Two("auth0|5f7c".into(), "josé@example.org".into())),
+            ("chat:f%3A1%3Aa@b:u1", Access::Two("f:1:a@b".into(), "u1".into())),
+            ("chat:100%25:u1", Access::Two("100%".into(), "u1".into())),
+            // JavaScript sorts what is beyond 65,536 before U+FF21.
+            ("chat:\u{1f600}:\u{ff21}", Access::Two("\u{1f600}".into(), "\u{ff21}".into())),
+            ("chat:\u{ff21}:\u{1f600}", Access::Nobody),
+            ("chat:f:1:a@b:u1", Access::Nobody),
+            ("chat:a%3ab:c", Access::Nobody),
+            ("chat:a%7Cb:c", Access::Nobody),
+            ("chat:100%:u1", Access::Nobody),
             ("chat:b:a", Access::Nobody),
             ("chat:a:a", Access::Nobody),
             ("chat:a", Access::Nobody),
@@ -149,7 +185,10 @@ mod tests {
         ] {
             assert_eq!(RoomId::parse(id).unwrap().access(), access, "{id}");
         }
-        assert!(RoomId::parse("a b").is_err() && RoomId::of_visit("").is_err());
+        for bad in ["", " ", "a\nb", "\u{200b}", &"x".repeat(129), &format!("topic:{}", "x".repeat(129))] {
+            assert!(RoomId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(RoomId::parse("General Chat").is_ok() && RoomId::of_visit("").is_err());
     }
 
     #[test]
@@ -159,5 +198,53 @@ mod tests {
         let with = |a: &str, b: &str| conversation_of(&user(a), &user(b));
         assert_eq!(with("a:b", "c"), with("c", "a:b"));
         assert_ne!(with("a:b", "c"), with("a", "b:c"));
+        assert_eq!(with("100%", "auth0|5f7c"), "chat:100%25:auth0|5f7c");
+    }
+
+    #[test]
+    fn every_two_users_have_a_room_of_their_own() {
+        let long = ":".repeat(255);
+        let ids = [
+            "a",
+            "a:b",
+            "b",
+            "b:c",
+            "c",
+            "a%3Ab",
+            "a%",
+            "%3A",
+            ":",
+            "::",
+            "%",
+            "é",
+            "auth0|5f7c",
+            "\u{1f600}",
+            "\u{ff21}",
+            &long,
+        ];
+        let mut rooms = std::collections::HashMap::new();
+        for a in ids {
+            for b in ids {
+                if order(a, b) != Ordering::Less {
+                    continue;
+                }
+                let text = format!("chat:{}:{}", escaped(a), escaped(b));
+                let room = RoomId::parse(&text).unwrap();
+                assert_eq!(room.two(), Some((a.into(), b.into())));
+                assert_eq!(Room::of_cluster(&text).as_ref(), Some(room.room()), "and the cluster knows it");
+                assert_eq!(rooms.insert(text, (a, b)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn rooms_of_users_and_visits_are_as_long_as_their_ids() {
+        let user = "é".repeat(127);
+        let claims = |sub: &str| {
+            Claims::from_json(serde_json::json!({"sub": sub, "exp": 1}).as_object().unwrap()).unwrap()
+        };
+        let own = RoomId::parse(&format!("notifications:{user}")).unwrap();
+        assert_eq!((own.opens_for(&claims(&user)), own.opens_for(&claims("u"))), (Some(true), Some(false)));
+        assert!(RoomId::of_visit(&"x".repeat(128)).is_ok() && RoomId::of_visit(&"x".repeat(129)).is_err());
     }
 }

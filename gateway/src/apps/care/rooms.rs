@@ -15,7 +15,7 @@ use super::room_id::{Access, PRESENCE_PREFIX, RoomId};
 use super::{Care, call_store};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
-use crate::describe::forms::{Name, Time, True};
+use crate::describe::forms::{RoomName, Time, True, UserIdText};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
@@ -30,9 +30,9 @@ const GRANT: &str = "INSERT INTO care_room_members (room_id, user_id) VALUES ($1
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserMoved<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     role: Option<&'a str>,
     display_name: &'a str,
@@ -44,9 +44,9 @@ pub(super) struct UserMoved<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Typing<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     role: Option<&'a str>,
     display_name: &'a str,
@@ -56,7 +56,7 @@ pub(super) struct Typing<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Participant<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     role: Option<&'a str>,
     display_name: &'a str,
@@ -69,7 +69,7 @@ struct Participant<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Joined<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: &'a str,
     /// Each user once, the one who asks among them; 100 at most, in no order. The others: `room:participants`.
     participants: Vec<Participant<'a>>,
@@ -87,7 +87,7 @@ pub(super) struct Joined<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Participants<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: &'a str,
     /// Each user once, in the order of their ids.
     participants: Vec<Participant<'a>>,
@@ -112,7 +112,7 @@ impl<'a> Participant<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Left<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "RoomName")]
     room_id: &'a str,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use shared::names::UserId;
 
 use crate::clock::iso;
-use crate::describe::forms::{Name, Time};
+use crate::describe::forms::{Time, UserIdText};
 
 /// A status as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -86,7 +86,7 @@ pub(super) struct Record {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Presence")]
 pub(super) struct Shown {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: String,
     status: Status,
     custom_status: Option<String>,

@@ -7,8 +7,9 @@ use shared::names::{Room, is_name};
 use shared::sio::Args;
 
 use crate::apps::first;
-use crate::describe::forms::{False, Name, OwnId, Time};
+use crate::describe::forms::{False, Name, OwnId, Time, UserIdText};
 use crate::error::AppError;
+use crate::text::checked;
 
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] =
@@ -123,19 +124,7 @@ fn new_message(args: &Args<'_>) -> Result<NewMessage, AppError> {
     let body: SendBody =
         first(args).ok_or_else(|| AppError::BadInput("Expected {roomId, content}".into()))?;
     let room = RoomId::parse(&body.room_id)?;
-    let content = body.content.trim();
-    if content.is_empty() {
-        return Err(AppError::BadInput("Message cannot be empty".into()));
-    }
-    if content.chars().count() > CHAT_MESSAGE_MAX {
-        let say = format!("Message too long (max {CHAT_MESSAGE_MAX} characters)");
-        return Err(AppError::BadInput(say.into()));
-    }
-    if content.contains('\0') {
-        // PostgreSQL's texts cannot hold it.
-        return Err(AppError::BadInput("Message contains a null character".into()));
-    }
-    Ok(NewMessage { room, content: content.to_owned() })
+    Ok(NewMessage { room, content: checked(&body.content, "Message", CHAT_MESSAGE_MAX)? })
 }
 
 fn page(args: &Args<'_>) -> Result<Page, AppError> {
@@ -167,7 +156,7 @@ pub(super) struct Message {
     pub(super) content: String,
     #[schemars(with = "Name")]
     pub(super) room_id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: String,
     #[schemars(with = "Time")]
     pub(super) created_at: String,
@@ -209,7 +198,7 @@ pub(super) struct Sent {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserMoved<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: &'a str,
     pub(super) email: Option<&'a str>,
     #[schemars(with = "Time")]
@@ -220,7 +209,7 @@ pub(super) struct UserMoved<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserTyping<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: &'a str,
     pub(super) email: Option<&'a str>,
 }
@@ -229,7 +218,7 @@ pub(super) struct UserTyping<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserStoppedTyping<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) user_id: &'a str,
 }
 
@@ -247,7 +236,7 @@ mod tests {
     fn every_event_is_decoded_by_its_name() {
         for name in ["join_room", "leave_room", "typing_start", "typing_stop"] {
             assert!(decode(name, "\"asteroid-1\"").is_ok(), "{name}");
-            for bad in ["\"a b\"", "7", "{}", "\"\"", "\"a}{b\""] {
+            for bad in ["\" \"", "7", "{}", "\"\"", r#""a\nb""#, "\"\u{200b}\""] {
                 assert_eq!(decode(name, bad).unwrap_err().say(), "Invalid room id", "{name} {bad}");
             }
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use shared::auth::{Claims, Reputation};
 
 use crate::clock::iso;
-use crate::describe::forms::{Latitude, Longitude, Name, OwnId, Time};
+use crate::describe::forms::{Latitude, Longitude, OwnId, Time, UserIdText, Word};
 
 /// A closed set of words.
 macro_rules! words {
@@ -86,7 +86,7 @@ impl Status {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Owner {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(crate) id: String,
     pub(crate) display_name: String,
     pub(crate) avatar: Option<String>,
@@ -175,9 +175,9 @@ pub(crate) struct Shown<'a> {
     #[schemars(with = "OwnId")]
     id: &'a str,
     #[serde(rename = "type")]
-    #[schemars(with = "Name")]
+    #[schemars(with = "Word")]
     kind: &'a str,
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     category: Option<&'a str>,
     description: Option<&'a str>,
     location: Location<'a>,
@@ -195,9 +195,9 @@ pub(crate) struct Shown<'a> {
     #[schemars(with = "Option<Time>")]
     resolved_at: Option<String>,
     /// A user. `null` in anonymous mode, except for its owner and admins.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     resolved_by: Option<&'a str>,
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     resolution_type: Option<&'a str>,
     resolution_notes: Option<&'a str>,
     #[schemars(with = "Option<Time>")]
@@ -225,7 +225,7 @@ struct Rating<'a> {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Helper")]
 pub(crate) struct ShownHelper<'a> {
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     id: &'a str,
     profile: Profile<'a>,
     /// As their token says.
@@ -257,11 +257,11 @@ pub(crate) struct ShownMessage<'a> {
     #[schemars(with = "OwnId")]
     emergency_id: &'a str,
     /// `null` where it is the owner in anonymous mode.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     sender_id: Option<&'a str>,
     sender_role: SenderRole,
     /// `null` where it is for all helpers, or for the owner in anonymous mode.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     recipient_id: Option<&'a str>,
     message: &'a str,
     #[schemars(with = "Time")]

@@ -4,12 +4,12 @@ use fanout::Place;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::limits::EMERGENCY_MESSAGE_MAX;
-use shared::names::is_name;
+use shared::names::{is_id, is_name};
 use shared::sio::Args;
 
 use super::emergency::{HelperStatus, Shown, ShownHelper, ShownMessage, Status};
 use crate::apps::first;
-use crate::describe::forms::{False, Latitude, Longitude, Name, OwnId, Time};
+use crate::describe::forms::{False, Latitude, Longitude, Name, OwnId, Time, UserIdText, Word};
 use crate::error::AppError;
 use crate::geo::Degrees;
 
@@ -42,7 +42,7 @@ pub(super) struct NewMessage {
     pub(super) emergency_id: String,
     /// From the owner: one of the helpers; all of them unless sent. From a helper: the owner, who need not be named, and
     /// in anonymous mode cannot be.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     pub(super) recipient_id: Option<String>,
     /// Trimmed; then 1 to 1,000 characters, none of them NUL.
     pub(super) message: String,
@@ -74,7 +74,7 @@ impl ClientEvent {
 fn message(args: &Args<'_>) -> Result<NewMessage, AppError> {
     let expected = || AppError::BadInput("Expected {emergencyId, recipientId?, message}".into());
     let NewMessage { emergency_id, recipient_id, message } = first(args).ok_or_else(expected)?;
-    if recipient_id.as_deref().is_some_and(|user| !is_name(user)) {
+    if recipient_id.as_deref().is_some_and(|user| !is_id(user)) {
         return Err(AppError::BadInput("Invalid recipientId".into()));
     }
     let message = crate::text::checked(&message, "Message", EMERGENCY_MESSAGE_MAX)?;
@@ -156,7 +156,7 @@ pub(super) struct HelperJoined<'a> {
 pub(super) struct HelperMoved<'a> {
     #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) helper_id: &'a str,
     pub(super) status: HelperStatus,
     pub(super) notes: Option<&'a str>,
@@ -196,9 +196,9 @@ pub(super) struct Resolved<'a> {
     #[schemars(with = "Time")]
     pub(super) resolved_at: &'a str,
     /// A user; `null` in anonymous mode.
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<UserIdText>")]
     pub(super) resolved_by: Option<&'a str>,
-    #[schemars(with = "Option<Name>")]
+    #[schemars(with = "Option<Word>")]
     pub(super) resolution_type: Option<&'a str>,
     pub(super) resolution_notes: Option<&'a str>,
     #[schemars(with = "Time")]
@@ -242,7 +242,7 @@ pub(super) struct Located {
 pub(super) struct HelperLocation<'a> {
     #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) helper_id: &'a str,
     #[schemars(with = "Latitude")]
     pub(super) latitude: f64,
@@ -258,7 +258,7 @@ pub(super) struct HelperLocation<'a> {
 pub(super) struct HelperPresence<'a> {
     #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(super) helper_id: &'a str,
     #[schemars(with = "Time")]
     pub(super) timestamp: &'a str,

@@ -17,12 +17,12 @@ use serde_json::value::RawValue;
 use shared::auth::Claims;
 use shared::ids::SocketId;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
-use shared::names::{Room, is_name};
+use shared::names::{Room, is_name, is_word};
 use shared::sio::{self, is_servers_event};
 
 use super::{Event, Handling, Reply, first};
 use crate::context::Context;
-use crate::describe::forms::Name;
+use crate::describe::forms::{Name, Word};
 use crate::error::AppError;
 use crate::members::{Listed, listed};
 use crate::metrics::{self, Limit};
@@ -82,7 +82,7 @@ struct Publish<'a> {
     room: std::borrow::Cow<'a, str>,
     /// The event's name; none of Socket.IO's own, not `error`, and none that begins with `connect` or `muster:`.
     #[serde(borrow)]
-    #[schemars(with = "Name")]
+    #[schemars(with = "Word")]
     event: std::borrow::Cow<'a, str>,
     /// The event's argument; without it the event has none. Binary data passes through, too.
     #[serde(borrow)]
@@ -210,7 +210,7 @@ impl Relay {
         if !self.is_name_of_room(room) {
             return Handling::refuse("Invalid room");
         }
-        if !is_name(name) || is_servers_event(name) {
+        if !is_word(name) || is_servers_event(name) {
             return Handling::refuse("Invalid event");
         }
         if !socket.claims().may_publish(room) {

@@ -22,7 +22,7 @@ use super::{Sos, room};
 use crate::announce::{Announcement, Audience};
 use crate::apps::within;
 use crate::clock::{iso, now_ms};
-use crate::describe::forms::{Millis, Name, Time};
+use crate::describe::forms::{Millis, Name, Time, UserIdText};
 use crate::error::AppError;
 use crate::records::raisers;
 
@@ -38,7 +38,7 @@ pub(super) struct Ended<'a> {
     reason: Reason,
     /// Who ended it, or marked it as false; left out where nobody did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     ended_by: Option<&'a str>,
     #[schemars(with = "Time")]
     ended_at: String,

@@ -9,7 +9,7 @@ use super::{Sos, ending, room, stories};
 use crate::announce::Identified;
 use crate::apps::{Done, Handled, Reply, first};
 use crate::clock::now_ms;
-use crate::describe::forms::{Latitude, Longitude, Millis, Name};
+use crate::describe::forms::{Latitude, Longitude, Millis, Name, UserIdText};
 use crate::describe::{Event, Section};
 use crate::error::AppError;
 use crate::geo::Degrees;
@@ -36,7 +36,7 @@ pub(super) struct Location {
 struct Shared<'a> {
     #[schemars(with = "Name")]
     sos_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     #[schemars(with = "Latitude")]
     latitude: f64,

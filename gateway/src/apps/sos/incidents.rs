@@ -11,7 +11,7 @@ use sqlx::{AnyConnection, AnyPool, Row as _};
 use super::store::{Entry, Participant, enter_in};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
-use crate::describe::forms::{Name, OwnId, Time};
+use crate::describe::forms::{OwnId, Time, UserIdText};
 use crate::records::{Looked, Page, Table, cell, column_time, nearby, raisers, time_column};
 
 /// The table of incidents.
@@ -58,7 +58,7 @@ impl Reason {
 pub(crate) struct Incident {
     #[schemars(with = "OwnId")]
     pub(crate) id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(crate) user_id: String,
     pub(crate) latitude: Option<f64>,
     pub(crate) longitude: Option<f64>,
@@ -73,7 +73,7 @@ pub(crate) struct Incident {
     pub(crate) ended_at: Option<String>,
     /// Who ended it, or marked it as false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(crate) ended_by: Option<String>,
     /// Why it ended.
     #[serde(skip_serializing_if = "Option::is_none")]

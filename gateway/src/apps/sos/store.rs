@@ -11,7 +11,7 @@ use super::incidents::{self, End};
 use super::stories::USER_TYPES;
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
-use crate::describe::forms::{Name, OwnId, Time};
+use crate::describe::forms::{Name, OwnId, Time, UserIdText};
 use crate::records::{column_time, raisers, time_column};
 
 /// A participation.
@@ -22,7 +22,7 @@ pub(crate) struct Participant {
     pub(crate) id: String,
     #[schemars(with = "Name")]
     pub(crate) sos_id: String,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     pub(crate) user_id: String,
     #[schemars(extend("enum" = USER_TYPES))]
     pub(crate) user_type: String,

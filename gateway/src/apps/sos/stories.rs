@@ -15,7 +15,7 @@ use super::store::{self, Before, Entered, Entry, Gone, Of, Participant, Standing
 use super::{Sos, room};
 use crate::apps::{limited, within};
 use crate::clock::{iso, now_ms};
-use crate::describe::forms::{Millis, Name, Time};
+use crate::describe::forms::{Millis, Name, Time, UserIdText};
 use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::records::{Cursor, Looked};
@@ -30,7 +30,7 @@ pub(crate) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
 pub(super) struct Joined<'a> {
     #[schemars(with = "Name")]
     sos_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     #[schemars(extend("enum" = USER_TYPES))]
     user_type: &'a str,
@@ -47,7 +47,7 @@ pub(super) struct Joined<'a> {
 pub(super) struct Left<'a> {
     #[schemars(with = "Name")]
     sos_id: &'a str,
-    #[schemars(with = "Name")]
+    #[schemars(with = "UserIdText")]
     user_id: &'a str,
     #[schemars(with = "Time")]
     left_at: String,

@@ -74,6 +74,6 @@ export async function internal(node, method, path, body, headers = {}) {
 
 /** `/count` of a room: the whole answer's data. */
 export async function count(node, room, namespace = '/') {
-  const { body } = await internal(node, 'GET', `/internal/rooms/${room}/count?namespace=${namespace}`);
+  const { body } = await internal(node, 'GET', `/internal/rooms/${encodeURIComponent(room)}/count?namespace=${namespace}`);
   return body.data ?? body;
 }

@@ -43,7 +43,7 @@ async function rooms({ ann, bob }) {
   await ann.events.take('room:userLeft');
   await bob.use('room:participants', { roomId }, REFUSED);
   for (const event of ['room:join', 'room:participants', 'room:leave', 'typing:start', 'typing:stop']) {
-    for (const wrong of [7, { roomId: 'a b' }, { roomId: 'room:of-chat' }]) await ann.use(event, wrong, REFUSED);
+    for (const wrong of [7, { roomId: 'a\nb' }, { roomId: 'room:of-chat' }]) await ann.use(event, wrong, REFUSED);
   }
   await ann.use('room:join', { roomId: 'visit:of-others' }, REFUSED);
 }
@@ -57,8 +57,8 @@ async function grants({ seen, ann, bob }) {
   await ann.events.take('room:userLeft', ({ roomId }) => roomId === params.room);
   assert.deepEqual((await seen.request('GET', MEMBERS, { params })).body.data.userIds, [ann.user]);
   await ann.use('message:send', { visitId: params.room.slice('visit:'.length), message: 'hello' });
-  for (const body of [{ userIds: ['a b'] }, { userIds: Array(1_001).fill('u') }, {}]) assert.equal((await seen.request('PUT', MEMBERS, { params, body })).status, 400);
-  for (const room of ['a b', 'topic:all']) {
+  for (const body of [{ userIds: ['a\nb'] }, { userIds: Array(1_001).fill('u') }, {}]) assert.equal((await seen.request('PUT', MEMBERS, { params, body })).status, 400);
+  for (const room of ['a\nb', 'topic:all']) {
     assert.equal((await seen.request('GET', MEMBERS, { params: { room } })).status, 400);
     assert.equal((await seen.request('PUT', MEMBERS, { params: { room }, body: { userIds: [] } })).status, 400);
   }
@@ -75,8 +75,8 @@ async function sending({ ann, desk, bob }) {
   await ann.events.take('message:status', ({ messageId, status }) => messageId === message.id && status === 'delivered');
   await ann.use('message:send', { recipientId: bob.user, attachments: [{}] });
   const wrong = [
-    { recipientId: undefined }, { recipientId: 'a b' }, { recipientId: ann.user }, { recipientId: undefined, visitId: 'a b' }, { recipientId: undefined, roomId: 'a b' }, { recipientId: undefined, visitId: 'of-others' },
-    { message: ' ', attachments: [] }, { message: 'x'.repeat(5_001) }, { message: 'a\0' }, { attachments: [7] }, { attachments: [{ a: 'x'.repeat(9_000) }] }, { metadata: { a: 'x'.repeat(9_000) } }, { clientMessageId: 'a b' }, { message: 7 },
+    { recipientId: undefined }, { recipientId: 'a\nb' }, { recipientId: ann.user }, { recipientId: undefined, visitId: 'a\nb' }, { recipientId: undefined, roomId: 'a\nb' }, { recipientId: undefined, visitId: 'of-others' },
+    { message: ' ', attachments: [] }, { message: 'x'.repeat(5_001) }, { message: 'a\0' }, { attachments: [7] }, { attachments: [{ a: 'x'.repeat(9_000) }] }, { metadata: { a: 'x'.repeat(9_000) } }, { clientMessageId: 'a\nb' }, { message: 7 },
   ];
   for (const part of wrong) await ann.use('message:send', { ...letter, clientMessageId: undefined, ...part }, REFUSED);
 }
@@ -91,8 +91,8 @@ async function reading({ ann, bob }) {
   const { conversations } = await bob.use('message:conversations', { limit: 10 });
   assert.equal(conversations[0].unreadCount, 1);
   const page = { recipientId: ann.user };
-  for (const wrong of [{}, { ...page, before: 'none' }, { ...page, before: 'a b' }, { ...page, limit: 'x' }, { recipientId: bob.user }, { roomId: 'chat:x:y' }]) await bob.use('message:history', wrong, REFUSED);
-  for (const wrong of [7, { before: 'a b' }]) await bob.use('message:conversations', wrong, REFUSED);
+  for (const wrong of [{}, { ...page, before: 'none' }, { ...page, before: 'a\nb' }, { ...page, limit: 'x' }, { recipientId: bob.user }, { roomId: 'chat:x:y' }]) await bob.use('message:history', wrong, REFUSED);
+  for (const wrong of [7, { before: 'a\nb' }]) await bob.use('message:conversations', wrong, REFUSED);
   for (const wrong of [{}, { messageIds: [] }]) await bob.use('message:read', wrong, REFUSED);
 }
 
@@ -118,10 +118,10 @@ async function presence({ device, ann, bob }) {
   assert.equal((await ann.use('presence:get', { userIds })).presences.length, 3);
   const many = (count) => Array.from({ length: count }, (_, at) => `user-${at}`);
   for (const event of ['presence:get', 'presence:subscribe']) {
-    for (const wrong of [7, { userIds: ['a b'] }, { userIds: many(501) }]) await ann.use(event, wrong, REFUSED);
+    for (const wrong of [7, { userIds: ['a\nb'] }, { userIds: many(501) }]) await ann.use(event, wrong, REFUSED);
   }
   await ann.use('presence:subscribe', { userIds: many(500) }, REFUSED);
-  for (const wrong of [{ userIds: ['a b'] }, { userIds: many(501) }]) await ann.use('presence:unsubscribe', wrong, REFUSED);
+  for (const wrong of [{ userIds: ['a\nb'] }, { userIds: many(501) }]) await ann.use('presence:unsubscribe', wrong, REFUSED);
   await ann.use('presence:unsubscribe', { userIds: [carl.user] });
   await ann.use('presence:unsubscribe', {});
   for (const wrong of [7, { status: 'offline' }, { status: 'busy', customStatus: 'x'.repeat(129) }, { status: 'busy', customStatus: 'a\0' }]) await ann.use('presence:setStatus', wrong, REFUSED);
@@ -140,7 +140,7 @@ async function notifications({ seen, ann }) {
   assert.equal((await notify(200, {}, { headers })).id, first.id);
   await notify(422, { title: 'Other' }, { headers });
   await notify(201, { type: undefined, data: undefined, message: '' });
-  for (const wrong of [{ userId: 'a b' }, { title: ' ' }, { title: 'x'.repeat(201) }, { title: 'a\0' }, { message: 'x'.repeat(2_001) }, { message: 'a\0' }, { type: 'a b' }, { data: 'x'.repeat(9_000) }, { title: 7 }]) await notify(400, wrong);
+  for (const wrong of [{ userId: 'a\nb' }, { title: ' ' }, { title: 'x'.repeat(201) }, { title: 'a\0' }, { message: 'x'.repeat(2_001) }, { message: 'a\0' }, { type: 'a b' }, { data: 'x'.repeat(9_000) }, { title: 7 }]) await notify(400, wrong);
   await notify(400, {}, { headers: { 'Idempotency-Key': 'a b' } });
   await notify(403, {}, { stranger: true });
 
@@ -149,7 +149,7 @@ async function notifications({ seen, ann }) {
   assert.equal((await ann.use('notification:readAll')).updated, 1);
   assert.equal((await ann.use('notification:getUnreadCount')).unreadCount, 0);
   for (const wrong of [7, { notificationId: 'none' }]) await ann.use('notification:read', wrong, REFUSED);
-  for (const wrong of [7, { before: 'a b' }]) await ann.use('notification:list', wrong, REFUSED);
+  for (const wrong of [7, { before: 'a\nb' }]) await ann.use('notification:list', wrong, REFUSED);
 }
 
 /** Calls from one to all devices of another: the call's id, when it rings. */
@@ -174,10 +174,10 @@ async function talking({ device, ann, bob, phone }) {
     await to.events.take('call:signal');
   }
   for (const wrong of [call, { ...call, signal: 'x'.repeat(65_537) }]) await ann.use('call:signal', wrong, REFUSED);
-  for (const recipientId of [bob.user, carl.user, ann.user, 'a b']) await ann.use('call:initiate', { recipientId }, REFUSED);
-  for (const wrong of [{ callType: 'smoke' }, { visitId: 'a b' }, { recipientId: 7 }, { recipientId: bob.user }]) await carl.use('call:initiate', { recipientId: bob.user, ...wrong }, REFUSED);
+  for (const recipientId of [bob.user, carl.user, ann.user, 'a\nb']) await ann.use('call:initiate', { recipientId }, REFUSED);
+  for (const wrong of [{ callType: 'smoke' }, { visitId: 'a\nb' }, { recipientId: 7 }, { recipientId: bob.user }]) await carl.use('call:initiate', { recipientId: bob.user, ...wrong }, REFUSED);
   for (const event of ['call:accept', 'call:reject', 'call:end', 'call:signal']) {
-    for (const wrong of [7, { callId: 'a b', signal: 1 }, { callId: 'none', signal: 1 }]) await ann.use(event, wrong, REFUSED);
+    for (const wrong of [7, { callId: 'a\nb', signal: 1 }, { callId: 'none', signal: 1 }]) await ann.use(event, wrong, REFUSED);
   }
   await ann.use('call:end', call);
   for (const { events } of [ann, bob]) await events.take('call:ended', (told) => told.callId === callId);

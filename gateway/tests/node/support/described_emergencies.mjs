@@ -57,13 +57,13 @@ async function raising({ seen, request, owner, near, stranger }) {
   await request(200, 'GET', '/{id}', owner.claims, { id });
   await request(403, 'GET', '/{id}', stranger.claims, { id });
   await request(404, 'GET', '/{id}', near.claims, { id: UNKNOWN });
-  await request(400, 'GET', '/{id}', near.claims, { id: 'a b' });
+  await request(400, 'GET', '/{id}', near.claims, { id: 'a\nb' });
   return { id, spot };
 }
 
 async function joining({ seen, owner, near, stranger }, emergencyId) {
   for (const event of ['emergency:join', 'emergency:leave']) {
-    for (const wrong of [7, { emergencyId: 'a b' }]) await seen.send(near.socket, event, wrong, { refused: true });
+    for (const wrong of [7, { emergencyId: 'a\nb' }]) await seen.send(near.socket, event, wrong, { refused: true });
   }
   await seen.send(near.socket, 'emergency:join', { emergencyId: UNKNOWN }, { refused: true });
   await seen.send(stranger.socket, 'emergency:join', { emergencyId }, { refused: true });
@@ -83,7 +83,7 @@ async function helping({ seen, request, owner, near, second, stranger }, id, spo
   await request(403, 'POST', '/{id}/respond', stranger.claims, { id });
   await request(403, 'POST', '/{id}/respond', { ...owner.claims, role: 'helper' }, { id });
   await request(404, 'POST', '/{id}/respond', near.claims, { id: UNKNOWN });
-  await request(400, 'POST', '/{id}/respond', near.claims, { id: 'a b' });
+  await request(400, 'POST', '/{id}/respond', near.claims, { id: 'a\nb' });
 
   const status = '/{id}/helper-status';
   await request(200, 'PUT', status, near.claims, { id, body: { status: 'on_way', notes: 'soon' } });
@@ -110,7 +110,7 @@ async function writing({ seen, request, owner, near, stranger }, emergencyId) {
   await write(near, {});
   for (const { events } of [owner, near]) await events.take('emergency:message', about(emergencyId));
   const refused = { refused: true };
-  for (const wrong of [{ emergencyId: 'a b' }, { recipientId: 'a b' }, { message: ' ' }, { message: 'x'.repeat(1_001) }, { message: 'a\0' }, { message: 7 }, { emergencyId: UNKNOWN }, { recipientId: 'nobody' }]) await write(owner, wrong, refused);
+  for (const wrong of [{ emergencyId: 'a\nb' }, { recipientId: 'a\nb' }, { message: ' ' }, { message: 'x'.repeat(1_001) }, { message: 'a\0' }, { message: 7 }, { emergencyId: UNKNOWN }, { recipientId: 'nobody' }]) await write(owner, wrong, refused);
   await write(stranger, {}, refused);
 
   const list = '/{id}/messages';
@@ -118,7 +118,7 @@ async function writing({ seen, request, owner, near, stranger }, emergencyId) {
   assert.equal((await request(200, 'GET', list, near.claims, { id: emergencyId, query: { before: newest.id } })).length, 2);
   await request(403, 'GET', list, stranger.claims, { id: emergencyId });
   await request(404, 'GET', list, owner.claims, { id: UNKNOWN });
-  await request(400, 'GET', list, owner.claims, { id: 'a b' });
+  await request(400, 'GET', list, owner.claims, { id: 'a\nb' });
   for (const query of [{ limit: 'x' }, { before: 'a\0' }]) await request(400, 'GET', list, owner.claims, { id: emergencyId, query });
 }
 
