@@ -62,12 +62,14 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cors_origins",
         "",
-        "Origins of other sites whose pages may connect, separated by commas; `*` for any, without credentials.",
+        "Origins of other sites whose pages may connect, separated by commas: `https://app.example.org`, `https://*.example.org`, \
+         `http://localhost:*`, `capacitor://localhost`, `null`; `*` for any, without credentials. Without a key for tokens, pages \
+         of this machine may connect, too.",
     ),
     setting(
         "trusted_proxies",
         "",
-        "Addresses and networks of the proxies whose `X-Forwarded-For` or `Forwarded` counts, separated by commas.",
+        "Addresses and networks of the proxies whose `X-Forwarded-For`, `X-Forwarded-Host` or `Forwarded` counts, separated by commas.",
     ),
     secret("database_url", "sqlite:muster.db", "Records: `sqlite:FILE` or `postgres://…`."),
     secret(
@@ -78,6 +80,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("redis_host", "", "Redis' host, where `redis_url` is not set."),
     setting("redis_port", "", "Redis' port, where `redis_url` is not set; 6379 with a host alone."),
+    setting(
+        "redis_ca_cert",
+        "",
+        "PEM file with the authorities that are trusted to sign the certificate of a `rediss` server, instead of the system's.",
+    ),
     setting("redis_prefix", "muster:", "How our own keys in Redis begin."),
     setting(
         "redis_channel_prefix",

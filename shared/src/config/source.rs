@@ -280,6 +280,13 @@ impl Reader<'_> {
                 Some(port.map(|port| RedisAddress::plain(host.as_deref().unwrap_or("127.0.0.1"), port)))
             }
         };
+        let ca_cert = self.text("redis_ca_cert");
+        let is_tls = redis.as_ref().is_none_or(|redis| redis.as_ref().is_none_or(|redis| redis.tls));
+        if ca_cert.as_ref().is_some_and(|path| path.contains("-----BEGIN")) {
+            self.problem("redis_ca_cert", "the path of a PEM file, and not its text");
+        } else if ca_cert.is_some() && !is_tls {
+            self.problem("redis_ca_cert", "a redis_url with TLS beside it: rediss://…");
+        }
         let key_prefix = self.read("redis_prefix", parse::prefix);
         let channel_prefix = self.read("redis_channel_prefix", parse::prefix);
         let lease = self.read("lease", parse::lease);
@@ -291,6 +298,7 @@ impl Reader<'_> {
         }
         Some(Some(ClusterConfig {
             redis: redis?,
+            redis_ca_cert: ca_cert.map(Into::into),
             key_prefix: key_prefix?,
             channel_prefix: channel_prefix?,
             lease: lease?,
@@ -524,6 +532,26 @@ mod tests {
         let problems = set(&wrong).unwrap_err();
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems.iter().all(|problem| !problem.to_string().contains("hush")));
+    }
+
+    #[test]
+    fn an_authority_of_redis_is_a_file_and_needs_tls() {
+        let set = |url: &str, ca: &str| {
+            let mut layers = Layers::default();
+            for (key, value) in [("redis_url", url), ("redis_ca_cert", ca), ("jwt_secret", "s")] {
+                layers.set(Layer::Environment, key, value);
+            }
+            layers.resolve()
+        };
+        let config = set("rediss://redis.example", "/etc/redis/ca.crt").unwrap();
+        assert_eq!(config.cluster.unwrap().redis_ca_cert, Some("/etc/redis/ca.crt".into()));
+        for (url, ca, said) in [
+            ("redis://redis.example", "/etc/redis/ca.crt", "rediss://"),
+            ("rediss://redis.example", "-----BEGIN CERTIFICATE-----\nx", "the path of a PEM file"),
+        ] {
+            let problems = set(url, ca).unwrap_err();
+            assert!(problems.len() == 1 && problems[0].to_string().contains(said), "{problems:?}");
+        }
     }
 
     #[test]
