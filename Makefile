@@ -16,7 +16,7 @@ NODE_TESTS := gateway/tests/node
 PEERS := loadtest/peers
 BENCH ?=
 FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message forwarded
-DEBIAN := curl openssl postgresql redis-server prometheus haproxy chromium fonts-dejavu-core python3-venv
+DEBIAN := curl openssl postgresql pgbouncer redis-server prometheus haproxy nginx-light libfaketime chromium fonts-dejavu-core python3-venv
 
 run:
 	MUSTER_COMMIT=$$(git rev-parse --short=12 HEAD) cargo run --release

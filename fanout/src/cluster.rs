@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use shared::adapter::{self, Broadcast, Channel, Channels, Request, Response, Stamp};
 use shared::config::RedisAddress;
@@ -73,6 +73,8 @@ pub(crate) struct Cluster {
     sequenced: mpsc::Sender<Sequenced>,
     exchanges: mpsc::Sender<Exchange>,
     pub(crate) stats: Arc<Stats>,
+    /// When the microseconds begin that canaries carry.
+    started: tokio::time::Instant,
 }
 
 /// A room of a namespace as presence and streams name it: `/ns#room`. No name has a `#`.
@@ -180,6 +182,7 @@ impl Cluster {
             sequenced: outlets.sequenced,
             exchanges,
             stats,
+            started: tokio::time::Instant::now(),
         };
         (cluster, received)
     }
@@ -217,9 +220,28 @@ impl Cluster {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            // Once it does not come back, the time that it takes grows until one does.
+            let waits = &self.stats.canary_waits_us;
+            let _ = waits.compare_exchange(0, self.now_us().max(1), Ordering::Relaxed, Ordering::Relaxed);
             // A failure is seen by what does not come back.
-            let _ = self.publish_plain(self.subscriber.canary(), &now_us().to_string().into_bytes()).await;
+            let _ =
+                self.publish_plain(self.subscriber.canary(), &self.now_us().to_string().into_bytes()).await;
         }
+    }
+
+    /// Microseconds that the last canary took, or that one has been under way for, if those are more.
+    pub(crate) fn canary_lag_us(&self) -> u64 {
+        let (lag, since) = (&self.stats.canary_lag_us, &self.stats.canary_waits_us);
+        let waits = match since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => self.now_us().saturating_sub(since),
+        };
+        lag.load(Ordering::Relaxed).max(waits)
+    }
+
+    /// Microseconds on a clock that nobody sets.
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// A new connection may lead to another server, or to one that has lost what it knew.
@@ -237,7 +259,8 @@ impl Cluster {
             let sent = str::from_utf8(message.payload).ok().and_then(|text| text.parse::<u64>().ok());
             self.stats
                 .canary_lag_us
-                .store(now_us().saturating_sub(sent.unwrap_or_default()), Ordering::Relaxed);
+                .store(self.now_us().saturating_sub(sent.unwrap_or_default()), Ordering::Relaxed);
+            self.stats.canary_waits_us.store(0, Ordering::Relaxed);
             return;
         }
         let heard = match self.channels.parse(message.channel) {
@@ -333,7 +356,11 @@ impl Cluster {
             let args = &[r#"{"room":null,"epoch":""}"#];
             let event = Event { namespace, name: "muster:resync", args, ack: None, attachments: &[] };
             let packet = event.encode();
-            for socket in rooms.all_sockets() {
+            let sockets = rooms.all_sockets();
+            if !sockets.is_empty() {
+                Stats::add(&self.stats.resyncs, 1);
+            }
+            for socket in sockets {
                 socket.emit(packet.clone());
             }
         }
@@ -431,9 +458,4 @@ impl Cluster {
         let counts: Vec<(String, usize)> = self.commands.query(&ask).await?;
         Ok(counts.into_iter().map(|(_, count)| count).sum::<usize>().max(1))
     }
-}
-
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }

@@ -256,6 +256,7 @@ impl Fanout {
             Backplane::Redis { cluster, .. } => StatsSnapshot {
                 clustered: true,
                 redis_up: cluster.is_ready(),
+                canary_lag_us: cluster.canary_lag_us(),
                 channels: cluster.subscriber.channels(),
                 ..stats
             },
@@ -276,6 +277,11 @@ impl Fanout {
         if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
             cluster.presence.set_records(records);
         }
+    }
+
+    /// Counts that a room was told that it may have missed something, by whoever knows more of the room than this crate does.
+    pub fn note_resync(&self) {
+        Stats::add(&self.inner.outboxes.stats.resyncs, 1);
     }
 
     /// How another living node is reached, by the id that its sessions begin with.

@@ -46,6 +46,7 @@ pub use membership::Follow;
 pub use outbox::{Outbox, OutboxLimits, Polled, Status};
 pub use peers::Answers;
 pub use presence::{Accord, Counted, Entered, FirstMembers, Gone, Left, Member, Peer, RoomCount};
+pub use redis::check_authorities;
 pub use registry::{LocalSocket, SocketInfo};
 pub use stats::{Distributions, Stats, StatsSnapshot};
 pub use target::{Packet, Posted, Receipt, Target, To};

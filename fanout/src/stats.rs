@@ -26,6 +26,8 @@ pub struct Stats {
     pub(crate) lease_losses: AtomicU64,
     pub(crate) resyncs: AtomicU64,
     pub(crate) canary_lag_us: AtomicU64,
+    /// When the oldest canary was sent of which none has come back; 0: it has.
+    pub(crate) canary_waits_us: AtomicU64,
 }
 
 /// What is observed once for each batch of a room.
@@ -78,9 +80,9 @@ pub struct StatsSnapshot {
     pub redis_malformed: u64,
     /// Leases found lost.
     pub lease_losses: u64,
-    /// Rooms told that they may have missed something.
+    /// Times a room, or all sockets of a namespace, were told that they may have missed something.
     pub resyncs: u64,
-    /// Microseconds that the last canary took through Redis and back.
+    /// Microseconds that the last canary took through Redis and back, or that one which has not come back was sent ago.
     pub canary_lag_us: u64,
     /// The node is in a cluster.
     pub clustered: bool,
@@ -111,6 +113,7 @@ impl Stats {
             lease_losses: AtomicU64::default(),
             resyncs: AtomicU64::default(),
             canary_lag_us: AtomicU64::default(),
+            canary_waits_us: AtomicU64::default(),
         }
     }
 
@@ -138,7 +141,6 @@ impl Stats {
             redis_malformed: self.redis_malformed.load(Relaxed),
             lease_losses: self.lease_losses.load(Relaxed),
             resyncs: self.resyncs.load(Relaxed),
-            canary_lag_us: self.canary_lag_us.load(Relaxed),
             ..StatsSnapshot::default()
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
-use shared::config::{Config, TokenKeys};
+use shared::config::{ClusterConfig, Config, RedisAddress, TokenKeys};
 use shared::ids::NodeId;
 use shared::limits::{
     DRAIN_LAST_GETS_MS, INTERNAL_CONNECTIONS, LAST_WORDS_MS, PENDING_AUTO_MAX, PENDING_AUTO_MIN,
@@ -79,6 +79,8 @@ pub(crate) enum StartError {
     Thread(std::io::Error),
     #[error(transparent)]
     Login(#[from] LoginError),
+    #[error("cannot use REDIS_CA_CERT: {path}: {cause}")]
+    RedisAuthorities { path: String, cause: String },
 }
 
 impl Node {
@@ -93,7 +95,7 @@ impl Node {
         let (internal_listener, internal) = listen("INTERNAL_LISTEN", config.internal_listen)?;
         let records = Records::start(&config.database_url.0).await?;
         let id = NodeId::from_random(rand::random());
-        let (fanout, events) = Fanout::new(fanout_options(&config, id, internal));
+        let (fanout, events) = Fanout::new(fanout_options(&config, id, internal)?);
         let tasks = Tasks::default();
         start_sharing(&config, &records, &fanout, &tasks).await;
         let announcer = Announcer::new(fanout.clone(), records.clone());
@@ -263,6 +265,7 @@ fn transports(
         engine: Arc::new(engine(config, context)?),
         gate: Gate::new(
             config.cors_origins.clone(),
+            makes_secret(config),
             config.trusted_proxies.clone(),
             config.limits.handshakes_per_address,
         ),
@@ -276,12 +279,23 @@ fn transports(
     })
 }
 
-fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> FanoutOptions {
+fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> Result<FanoutOptions, StartError> {
     let mut namespaces: Vec<Namespace> =
         config.mounts.iter().map(|(_, namespace)| namespace.clone()).collect();
     namespaces.sort();
     namespaces.dedup();
-    FanoutOptions {
+    let cluster = config.cluster.as_ref().map(|cluster| -> Result<_, StartError> {
+        Ok(ClusterOptions {
+            redis: RedisAddress { authorities: redis_authorities(cluster)?, ..cluster.redis.clone() },
+            key_prefix: cluster.key_prefix.clone(),
+            channel_prefix: cluster.channel_prefix.clone(),
+            lease: cluster.lease,
+            advertise: cluster.advertise_url.clone().unwrap_or_else(|| format!("http://{internal}")),
+            max_payload: config.limits.max_payload,
+            mounts: config.mounts_text(),
+        })
+    });
+    Ok(FanoutOptions {
         node,
         namespaces,
         couriers: tokio::runtime::Handle::current().metrics().num_workers(),
@@ -289,17 +303,21 @@ fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> Fanout
         rooms_per_socket: config.limits.rooms_per_socket,
         sockets_per_user: config.limits.sockets_per_user,
         holdback: config.leave_holdback,
-        cluster: config.cluster.as_ref().map(|cluster| ClusterOptions {
-            redis: cluster.redis.clone(),
-            key_prefix: cluster.key_prefix.clone(),
-            channel_prefix: cluster.channel_prefix.clone(),
-            lease: cluster.lease,
-            advertise: cluster.advertise_url.clone().unwrap_or_else(|| format!("http://{internal}")),
-            max_payload: config.limits.max_payload,
-            mounts: config.mounts_text(),
-        }),
+        cluster: cluster.transpose()?,
         distributions: metrics::distributions(),
-    }
+    })
+}
+
+/// The texts of the authorities that are trusted to sign Redis' certificate.
+fn redis_authorities(cluster: &ClusterConfig) -> Result<Option<Arc<[u8]>>, StartError> {
+    let Some(path) = &cluster.redis_ca_cert else { return Ok(None) };
+    let read = std::fs::read(path).map_err(|error| error.to_string());
+    let checked = read.and_then(|pem| {
+        let pem: Arc<[u8]> = pem.into();
+        fanout::check_authorities(&pem).map(|()| pem)
+    });
+    let refused = |cause| StartError::RedisAuthorities { path: path.display().to_string(), cause };
+    checked.map(Some).map_err(refused)
 }
 
 fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {

@@ -15,7 +15,7 @@ use shared::limits::{CLOCK_SKEW_S, FLOOD_PAUSE_MS, POSTS_PER_SOCKET, QUESTIONS_P
 use shared::names::{Namespace, UserId};
 use shared::sio::{Encoded, Event};
 
-use crate::clock::now_ms;
+use crate::clock::{self, now_ms};
 use crate::context::Context;
 use crate::limiter::{Meter, Rate};
 use crate::text::json;
@@ -82,9 +82,24 @@ impl Drop for Posting {
     }
 }
 
+/// A token is refused `CLOCK_SKEW_S` after its `exp`; a socket that connects with one within the skew lives so long.
+const EXPIRED_LIVES: Duration = Duration::from_secs(1);
+
 struct Bearer {
     claims: Arc<Claims>,
+    /// As the wall clock had it after so many [`clock::jumps`].
     expires_at: Instant,
+    jumps: u32,
+    /// Even with a token that has just expired a socket lives so long.
+    at_least: Instant,
+}
+
+impl Bearer {
+    fn new(claims: Claims) -> Self {
+        let (now, jumps) = (Instant::now(), clock::jumps());
+        let at_least = now + EXPIRED_LIVES;
+        Self { expires_at: expiry(&claims, now).max(at_least), claims: Arc::new(claims), jumps, at_least }
+    }
 }
 
 #[derive(Default)]
@@ -103,7 +118,7 @@ impl fmt::Debug for Socket {
 
 impl Socket {
     pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims, share: Arc<Share>) -> Self {
-        let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
+        let bearer = Bearer::new(claims);
         let (questions, posts) = (AtomicU32::new(0), AtomicU32::new(0));
         Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions, posts, share }
     }
@@ -132,13 +147,19 @@ impl Socket {
 
     /// When its token is worth nothing any more.
     pub(crate) fn expires_at(&self) -> Instant {
-        self.bearer.lock().expires_at
+        // It is asked for with most packets; the engine looks for jumps.
+        let (mut bearer, jumps) = (self.bearer.lock(), clock::jumps_seen());
+        if bearer.jumps != jumps {
+            // A token expires when the wall clock says so.
+            bearer.expires_at = expiry(&bearer.claims, Instant::now()).max(bearer.at_least);
+            bearer.jumps = jumps;
+        }
+        bearer.expires_at
     }
 
     /// A newer token of the same user.
     pub(crate) fn renew(&self, claims: Claims) {
-        let bearer = Bearer { expires_at: expiry(&claims), claims: Arc::new(claims) };
-        *self.bearer.lock() = bearer;
+        *self.bearer.lock() = Bearer::new(claims);
     }
 
     /// Takes one event's place in the rate of the socket, and `units` of its user's.
@@ -245,12 +266,12 @@ pub(crate) fn encode(namespace: &Namespace, name: &str, body: &impl Serialize) -
 /// A client whose connection was closed for that may come back at once with the same token, within the skew. It then
 /// stays until that token is refused, but for the half second that coming back takes at least, so that it comes back once
 /// more and is told. It would else come and go until then.
-fn expiry(claims: &Claims) -> Instant {
+fn expiry(claims: &Claims, now: Instant) -> Instant {
     const SOON_MS: u64 = 1_000;
-    let (ends, now) = (claims.expires_at.saturating_mul(1_000), now_ms());
-    let left = ends.saturating_sub(now);
-    let refused = ends.saturating_add(CLOCK_SKEW_S * 1_000 - 500).saturating_sub(now);
+    let (ends, wall) = (claims.expires_at.saturating_mul(1_000), now_ms());
+    let left = ends.saturating_sub(wall);
+    let refused = ends.saturating_add(CLOCK_SKEW_S * 1_000 - 500).saturating_sub(wall);
     let left = if left >= SOON_MS { left } else { refused.max(SOON_MS) };
     // Far beyond any session's life, an addition must not overflow.
-    Instant::now() + Duration::from_millis(left).min(Duration::from_hours(24 * 365))
+    now + Duration::from_millis(left).min(Duration::from_hours(24 * 365))
 }

@@ -33,6 +33,34 @@ pub fn client_address(
     }
 }
 
+/// The hosts that clients asked for, as proxies say: every entry of `X-Forwarded-Host`, and every `host` of `Forwarded`. Only
+/// what a trusted proxy sends is worth reading.
+pub fn hosts<'a>(
+    x_forwarded_host: &'a [&'a [u8]],
+    forwarded: &'a [&'a [u8]],
+) -> impl Iterator<Item = String> + 'a {
+    let listed = x_forwarded_host.iter().filter_map(|line| str::from_utf8(line).ok());
+    let listed =
+        listed.flat_map(|line| line.split(',')).map(|host| host.trim_matches([' ', '\t']).to_owned());
+    let named = forwarded.iter().filter_map(|line| str::from_utf8(line).ok()).flat_map(named_hosts);
+    listed.chain(named).filter(|host| !host.is_empty())
+}
+
+/// The `host` of each element of a line of `Forwarded`.
+fn named_hosts(line: &str) -> Vec<String> {
+    let (mut found, mut rest) = (Vec::new(), line);
+    while let Some((name, value, end)) = pair(rest) {
+        if name.eq_ignore_ascii_case("host") {
+            found.extend(value);
+        }
+        match end {
+            Some((_, next)) => rest = next,
+            None => break,
+        }
+    }
+    found
+}
+
 /// Goes from hop to hop, the nearest first, until one is not trusted or not readable.
 fn walk(
     peer: IpAddr,
@@ -305,5 +333,26 @@ mod tests {
         let peer = PROXY.parse().unwrap();
         assert_eq!(client_address(peer, &[b"198.51.100.7, \xff"], &[], trusted), peer);
         assert_eq!(client_address(peer, &[], &[b"for=198.51.100.7;host=\xff"], trusted), peer);
+    }
+
+    #[test]
+    fn hosts_that_clients_asked_for() {
+        let read = |listed: &[&str], named: &[&str]| {
+            let (listed, named): (Vec<_>, Vec<_>) = (
+                listed.iter().map(|line| line.as_bytes()).collect(),
+                named.iter().map(|line| line.as_bytes()).collect(),
+            );
+            hosts(&listed, &named).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&["a.example"], &[]), ["a.example"]);
+        assert_eq!(
+            read(&["a.example:8080, b.example", "c.example"], &[]),
+            ["a.example:8080", "b.example", "c.example"]
+        );
+        assert_eq!(
+            read(&[], &["for=192.0.2.1;host=a.example;proto=https, for=x;Host=\"b.example:8443\""]),
+            ["a.example", "b.example:8443"]
+        );
+        assert_eq!(read(&["", " , "], &["host=", "for=\"unended"]), Vec::<String>::new());
     }
 }

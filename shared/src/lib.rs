@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`limits`] (every maximum), [`names`] and [`ids`] (what may be called how), [`ws`]
 //! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`adapter`] (what crosses Redis), [`auth`] (tokens), [`forwarded`]
-//! (clients' addresses behind proxies), [`config`] (settings).
+//! (clients' addresses behind proxies), [`origin`] (where pages come from), [`config`] (settings).
 
 pub mod adapter;
 pub mod auth;
@@ -19,5 +19,6 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod names;
+pub mod origin;
 pub mod sio;
 pub mod ws;

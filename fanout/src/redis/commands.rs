@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::link::{Connection, Link, Pool};
 use super::process;
+use super::trouble::Trouble;
 use crate::error::FanoutError;
 use crate::stats::Stats;
 
@@ -124,7 +125,7 @@ impl Commands {
                         tracing::warn!(
                             connection = self.purpose,
                             server = %self.link.address(),
-                            error = %Brief(&error),
+                            error = %Trouble { error: &error, tls: self.link.address().tls },
                             "cannot connect to Redis; trying on"
                         );
                     }
@@ -167,11 +168,15 @@ impl Commands {
         let Some(pool) = self.pool.as_ref().filter(|_| self.is_up()) else {
             return Err(FanoutError::Unavailable);
         };
-        match timeout(COMMAND, Box::pin(pool.query(cmd))).await {
+        let asked = async {
+            let mut connection = Box::pin(pool.get()).await.map_err(|error| Brief(&error).to_string())?;
+            cmd.query_async(&mut *connection).await.map_err(|error: RedisError| Brief(&error).to_string())
+        };
+        match timeout(COMMAND, asked).await {
             Ok(Ok(value)) => self.read(value),
             Ok(Err(error)) => {
                 Stats::add(&self.stats.redis_errors, 1);
-                tracing::debug!(error = %Brief(&error), "a pooled command failed");
+                tracing::debug!(error, "a pooled command failed");
                 Err(FanoutError::Unavailable)
             }
             Err(_) => {

@@ -1,16 +1,19 @@
 //! How to connect: a server, the primary that Sentinels name, or a cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{PoolConfig, PoolError};
+use deadpool::managed::{self, Metrics, PoolConfig, RecycleResult};
+use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::sentinel::{Sentinel, SentinelClientBuilder, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, RedisConnectionInfo, RedisFuture, RedisResult, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates,
+    TlsMode, Value,
 };
 use shared::config::{RedisAddress, Server, Topology};
 use shared::limits::{REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_POOL};
@@ -29,15 +32,12 @@ pub(crate) struct Link {
 }
 
 /// Connections for long answers.
-#[derive(Clone)]
-pub(crate) enum Pool {
-    One(deadpool_redis::Pool),
-    Cluster(deadpool_redis::cluster::Pool),
-    Sentinel(deadpool_redis::sentinel::Pool),
-}
+pub(crate) type Pool = managed::Pool<Link>;
 
 const CONNECT: Duration = Duration::from_millis(REDIS_CONNECT_MS);
 const COMMAND: Duration = Duration::from_millis(REDIS_COMMAND_MS);
+
+const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// How long the kernel keeps trying to deliver to a peer that does not acknowledge.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Link {
         Self { address }
     }
 
-    /// Where Redis is.
+    /// Where it leads, without user and password.
     pub(crate) fn address(&self) -> &RedisAddress {
         &self.address
     }
@@ -82,7 +82,18 @@ impl Link {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        Ok(address.into_connection_info()?.set_tcp_settings(Self::tcp()).set_redis_settings(settings))
+        let info = address.into_connection_info()?;
+        let info = match self.certificates() {
+            Some(certificates) => Client::build_with_tls(info, certificates)?.get_connection_info().clone(),
+            None => info,
+        };
+        Ok(info.set_tcp_settings(Self::tcp()).set_redis_settings(settings))
+    }
+
+    /// Who is trusted instead of the system's authorities.
+    fn certificates(&self) -> Option<TlsCertificates> {
+        let authorities = self.address.authorities.as_ref().filter(|_| self.address.tls)?;
+        Some(TlsCertificates { client_tls: None, root_cert: Some(authorities.to_vec()) })
     }
 
     fn infos(&self, servers: &[Server], settings: &RedisConnectionInfo) -> RedisResult<Vec<ConnectionInfo>> {
@@ -103,11 +114,32 @@ impl Link {
             Topology::Cluster(servers) => {
                 Client::open(self.info(&servers[turn % servers.len()], self.settings())?)
             }
-            Topology::Sentinel { sentinels, primary } => {
-                let mut sentinel = Sentinel::build(self.infos(sentinels, &RedisConnectionInfo::default())?)?;
-                sentinel.async_master_for(primary, Some(&self.node_info())).await
-            }
+            Topology::Sentinel { sentinels, primary } => self.primary(sentinels, primary).await,
         }
+    }
+
+    /// A client of the primary that Sentinels name.
+    async fn primary(&self, sentinels: &[Server], name: &str) -> RedisResult<Client> {
+        let infos = self.infos(sentinels, &RedisConnectionInfo::default())?;
+        let Some(certificates) = self.certificates() else {
+            return Sentinel::build(infos)?.async_master_for(name, Some(&self.node_info())).await;
+        };
+        // Only the builder takes authorities, and it does not take all settings.
+        let addresses = infos.iter().map(|info| info.addr().clone());
+        let settings = self.settings();
+        let mut builder = SentinelClientBuilder::new(addresses, name, SentinelServerType::Master)?
+            .set_client_to_redis_protocol(ProtocolVersion::RESP3)
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_redis_tcp_settings(Self::tcp())
+            .set_client_to_redis_certificates(certificates);
+        if let Some(user) = settings.username() {
+            builder = builder.set_client_to_redis_username(user);
+        }
+        if let Some(password) = settings.password() {
+            builder = builder.set_client_to_redis_password(password);
+        }
+        let client = builder.build()?.async_get_client().await?;
+        Client::open(client.get_connection_info().clone().set_redis_settings(settings))
     }
 
     /// Connects for commands.
@@ -120,6 +152,9 @@ impl Link {
                 .tcp_settings(Self::tcp());
             if self.address.tls {
                 builder = builder.tls(TlsMode::Secure);
+            }
+            if let Some(certificates) = self.certificates() {
+                builder = builder.certs(certificates);
             }
             return builder.build()?.get_async_connection().await.map(Connection::Cluster);
         }
@@ -145,52 +180,49 @@ impl Link {
     }
 
     /// A pool; nothing is connected yet.
-    pub(crate) fn pool(&self) -> Result<Pool, Box<dyn std::error::Error + Send + Sync>> {
+    pub(crate) fn pool(&self) -> Result<Pool, managed::BuildError> {
         let mut config = PoolConfig::new(REDIS_POOL);
         config.timeouts.wait = Some(COMMAND);
         config.timeouts.create = Some(CONNECT);
         config.timeouts.recycle = Some(COMMAND);
-        let runtime = Some(deadpool_redis::Runtime::Tokio1);
-        Ok(match &self.address.topology {
-            Topology::Single(server) => {
-                let manager = deadpool_redis::Manager::new(self.info(server, self.settings())?)?;
-                let builder = deadpool_redis::Pool::builder(manager).config(config);
-                Pool::One(match runtime {
-                    Some(runtime) => builder.runtime(runtime).build()?,
-                    None => builder.build()?,
-                })
-            }
-            Topology::Cluster(servers) => {
-                let infos = self.infos(servers, &self.settings())?;
-                let manager = deadpool_redis::cluster::Manager::new(infos, false)?;
-                let builder = deadpool_redis::cluster::Pool::builder(manager).config(config);
-                Pool::Cluster(builder.runtime(deadpool_redis::Runtime::Tokio1).build()?)
-            }
-            Topology::Sentinel { sentinels, primary } => {
-                let infos = self.infos(sentinels, &RedisConnectionInfo::default())?;
-                let node = deadpool_redis::sentinel::SentinelNodeConnectionInfo {
-                    tls_mode: self.address.tls.then_some(deadpool_redis::sentinel::TlsMode::Secure),
-                    redis_connection_info: Some(self.settings().into()),
-                };
-                let kind = deadpool_redis::sentinel::SentinelServerType::Master;
-                let manager =
-                    deadpool_redis::sentinel::Manager::new(infos, primary.clone(), Some(node), kind)?;
-                let builder = deadpool_redis::sentinel::Pool::builder(manager).config(config);
-                Pool::Sentinel(builder.runtime(deadpool_redis::Runtime::Tokio1).build()?)
-            }
-        })
+        Pool::builder(self.clone()).config(config).runtime(deadpool::Runtime::Tokio1).build()
     }
 }
 
-impl Pool {
-    /// Sends one command on a connection of the pool.
-    pub(crate) async fn query(&self, cmd: &Cmd) -> Result<Value, PoolError> {
-        match self {
-            Self::One(pool) => Ok(cmd.query_async(&mut pool.get().await?).await?),
-            Self::Cluster(pool) => Ok(cmd.query_async(&mut pool.get().await?).await?),
-            Self::Sentinel(pool) => Ok(cmd.query_async(&mut Box::pin(pool.get()).await?).await?),
-        }
+impl managed::Manager for Link {
+    type Type = Connection;
+    type Error = RedisError;
+
+    async fn create(&self) -> RedisResult<Connection> {
+        // Without its type, which whoever asks a long question would carry.
+        let connecting: BoxFuture<'_, RedisResult<Connection>> = Box::pin(self.connect());
+        connecting.await
     }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<RedisError> {
+        Ok(redis::cmd("PING").query_async(connection).await?)
+    }
+}
+
+/// Whether certificates of authorities can be read from PEM texts.
+///
+/// # Errors
+/// Why not, for people.
+pub fn check_authorities(pem: &Arc<[u8]>) -> Result<(), String> {
+    if !pem.windows(PEM_BEGIN.len()).any(|text| text == PEM_BEGIN) {
+        return Err("it has no certificate (-----BEGIN CERTIFICATE-----)".to_owned());
+    }
+    let address = RedisAddress {
+        tls: true,
+        authorities: Some(Arc::clone(pem)),
+        ..RedisAddress::plain("localhost", 6379)
+    };
+    let server = Server { host: "localhost".to_owned(), port: 6379 };
+    let read = Link::new(address).info(&server, RedisConnectionInfo::default());
+    read.map(drop).map_err(|error: RedisError| match error.kind() {
+        ErrorKind::Io => error.to_string(),
+        kind => format!("{kind:?}"),
+    })
 }
 
 impl ConnectionLike for Connection {

@@ -11,9 +11,11 @@ mod posts;
 mod process;
 mod script;
 mod subscriber;
+mod trouble;
 
 pub(crate) use commands::Commands;
 pub(crate) use link::Link;
+pub use link::check_authorities;
 pub(crate) use posts::Posts;
 pub(crate) use script::Script;
 pub(crate) use subscriber::{Listener, Message, Subscriber};

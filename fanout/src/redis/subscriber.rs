@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Link;
 use super::commands::Brief;
+use super::trouble::Trouble;
 use crate::stats::Stats;
 
 /// What was published.
@@ -212,7 +213,11 @@ impl Subscriber {
                     if std::mem::replace(&mut told, true) {
                         tracing::debug!(error = %Brief(&error), "cannot subscribe");
                     } else {
-                        tracing::warn!(error = %Brief(&error), "cannot subscribe; trying on");
+                        tracing::warn!(
+                            server = %self.link.address(),
+                            error = %Trouble { error: &error, tls: self.link.address().tls },
+                            "cannot subscribe; trying on"
+                        );
                     }
                     let spread = pause / 2 + rand::random_range(0..=pause / 2);
                     tokio::time::sleep(Duration::from_millis(spread)).await;

@@ -25,13 +25,13 @@ use shared::limits::{
 };
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Event;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::clock::now_ms;
-use crate::records::{Records, time_column};
+use crate::clock::{ago_ms, now_ms};
+use crate::records::{Connection, Pool, Records, time_column};
 use crate::text::json;
 use told::{Claim, Told};
 
@@ -151,7 +151,7 @@ const LEFT_OVER: &str = "SELECT id, namespace, audience, recipient, except_socke
 
 /// Writes announcements within a transaction, which also deletes the rows of what has been told before.
 pub(crate) async fn write(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     announcements: &[Announcement],
 ) -> Result<(), sqlx::Error> {
     for announcement in announcements {
@@ -181,7 +181,7 @@ pub(crate) async fn write(
 }
 
 /// Deletes rows by their ids.
-async fn delete(transaction: &mut AnyConnection, ids: &[String]) -> Result<(), sqlx::Error> {
+async fn delete(transaction: &mut Connection, ids: &[String]) -> Result<(), sqlx::Error> {
     let Some(last) = ids.last() else { return Ok(()) };
     // Few different statements, so that the connection keeps them all prepared; the last id fills up.
     let count = ids.len().next_power_of_two();
@@ -193,16 +193,12 @@ async fn delete(transaction: &mut AnyConnection, ids: &[String]) -> Result<(), s
 }
 
 /// What an announcement tells is not so any more: if it has not been told, it is not.
-pub(crate) async fn take_back(transaction: &mut AnyConnection, id: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn take_back(transaction: &mut Connection, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM announcements WHERE id = $1").bind(id).execute(transaction).await?;
     Ok(())
 }
 
-async fn left_over(
-    pool: &AnyPool,
-    told: &Arc<Told>,
-    before_ms: u64,
-) -> Result<Vec<Announcement>, sqlx::Error> {
+async fn left_over(pool: &Pool, told: &Arc<Told>, before_ms: u64) -> Result<Vec<Announcement>, sqlx::Error> {
     let rows = sqlx::query(LEFT_OVER)
         .bind(time_column(before_ms))
         .bind(i64::try_from(ANNOUNCEMENTS_AT_ONCE).unwrap_or(i64::MAX))
@@ -369,7 +365,7 @@ impl Announcer {
         let was_behind = self.is_behind.load(Ordering::Acquire);
         // What this node owes itself is not waited for.
         let age = if was_behind { 0 } else { ANNOUNCE_AFTER_MS };
-        let before = now_ms().saturating_sub(age);
+        let before = ago_ms(age);
         let Ok(found) = self.records.run(left_over(self.records.pool(), &self.told, before)).await else {
             return Vec::new();
         };
@@ -407,7 +403,11 @@ impl Announcer {
     async fn forget_some(&self) -> bool {
         let claim = self.told.claim();
         let ids = claim.take();
-        let deleted = async { delete(&mut *self.records.pool().acquire().await?, &ids).await };
+        let deleted = async {
+            let mut connection = self.records.pool().acquire().await?;
+            delete(&mut connection, &ids).await?;
+            connection.done().await
+        };
         let is_deleted = self.records.run(deleted).await.is_ok();
         if is_deleted {
             claim.confirm();

@@ -26,6 +26,9 @@ const BACK_OFF_MAX_MS: u64 = LOGIN_BACK_OFF_MAX_S * 1_000;
 /// Milliseconds that a pair's failures are remembered once it has been made to wait.
 pub(super) const BACK_OFF_KEPT_MS: u64 = LOGIN_BACK_OFF_KEPT_S * 1_000;
 const DAY_MS: u64 = 86_400_000;
+/// How far other nodes' clocks may be ahead. A failure further ahead is from before the clock was set back, and nobody knows when
+/// it was.
+const AHEAD_MS: u64 = 10_000;
 
 /// Part of a digest of an e-mail, an address, or both. Neither is stored as plain text.
 pub(super) type Key = u128;
@@ -68,6 +71,9 @@ impl History {
     /// Milliseconds until fewer than `max` have failed within a minute.
     fn window(&self, max: usize, now: u64) -> Option<u64> {
         let oldest = *self.0.get(self.0.len().checked_sub(max)?)?;
+        if oldest > now + AHEAD_MS {
+            return None;
+        }
         (oldest + WINDOW_MS).checked_sub(now).filter(|wait| *wait > 0)
     }
 
@@ -91,6 +97,9 @@ impl History {
     /// Milliseconds until the pair may try again.
     fn back_off(&self, now: u64) -> Option<u64> {
         let strikes = self.strikes().checked_sub(1)?;
+        if *self.0.last()? > now + AHEAD_MS {
+            return None;
+        }
         let wait =
             BACK_OFF_MS.saturating_mul(1_u64.checked_shl(strikes).unwrap_or(u64::MAX)).min(BACK_OFF_MAX_MS);
         (self.0.last()? + wait).checked_sub(now).filter(|wait| *wait > 0)

@@ -82,7 +82,8 @@ impl Told {
         let origins = if config.cors_origins.is_empty() {
             "its own pages".to_owned()
         } else {
-            format!("its own pages, {}", config.cors_origins.join(", "))
+            let rules: Vec<String> = config.cors_origins.iter().map(ToString::to_string).collect();
+            format!("its own pages, {}", rules.join(", "))
         };
         let redis = config.cluster.as_ref();
         Self {

@@ -225,11 +225,14 @@ async fn dispatch(
         }
         return Ok(door.transports.serve_peer(request, guest, slot).await);
     }
-    let cross = match door.transports.gate.judge(&request) {
-        Ok(cross) if door.is_public && path.starts_with(API) => cross,
-        Err(answer) if door.is_public && path.starts_with(API) => return Ok(*answer),
+    let cross = if door.is_public && path.starts_with(API) {
+        match door.transports.gate.judge(&request, peer.ip()) {
+            Ok(cross) => cross,
+            Err(answer) => return Ok(*answer),
+        }
+    } else {
         // What is not for other sites' pages is not told to them by a browser.
-        Ok(_) | Err(_) => Cross::default(),
+        Cross::default()
     };
     let gate = &door.transports.gate;
     let address = gate.client_address(peer.ip(), request.headers());

@@ -89,7 +89,7 @@ pub(crate) struct ClientAddress(pub(crate) IpAddr);
 /// For browsers and clients.
 pub(crate) fn public_router(site: Site) -> Router {
     let router = Router::new()
-        .route("/", get(assets::index))
+        .route("/", get(assets::index).options(probe))
         .route("/console/{file}", get(assets::console))
         .route("/favicon.ico", get(assets::favicon))
         .route("/socket.io/{file}", get(assets::client))
@@ -142,6 +142,15 @@ async fn log_in(
 async fn render_metrics(State(site): State<Site>) -> impl IntoResponse {
     let body = metrics::render(&site.metrics, site.context.fanout.stats(), &site.transports.shares());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body)
+}
+
+/// The answer to a balancer that asks `OPTIONS /`, as HAProxy does where its configuration says `option httpchk` alone: the
+/// node takes clients. Whether its parts are well is told by `/ready`.
+async fn probe(State(site): State<Site>) -> Response {
+    const ALLOW: (HeaderName, HeaderValue) = (header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    let takes = !site.transports.gate.is_draining();
+    let status = if takes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [ALLOW]).into_response()
 }
 
 /// Nothing here; and what asks for the internal API at the public door is counted.

@@ -289,8 +289,14 @@ fn describe() {
         "Requests for push notifications that were sent, given up or dropped, and tries that failed."
     );
     describe_counter!("muster_lease_losses_total", "Times this node found its lease lost.");
-    describe_counter!("muster_resyncs_total", "Rooms told that they may have missed something.");
-    describe_gauge!("muster_canary_lag_seconds", "Time the last canary took through Redis and back.");
+    describe_counter!(
+        "muster_resyncs_total",
+        "Times a room, or all sockets of a namespace, were told that they may have missed something."
+    );
+    describe_gauge!(
+        "muster_canary_lag_seconds",
+        "Time the last canary took through Redis and back, or for which one has not come back."
+    );
     describe_gauge!("muster_redis_up", "1 when Redis can be used and the lease is held; also without Redis.");
     describe_gauge!("muster_redis_channels", "Channels subscribed.");
     describe_counter!(

@@ -5,12 +5,15 @@
 //! the epoch, ids text (what the driver for both databases carries).
 
 mod nearby;
+mod open_error;
+mod pool;
+mod pooler;
 pub(crate) mod raisers;
+mod server;
 mod sharing;
 mod squares;
 pub(crate) mod users;
 
-use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,15 +25,19 @@ use shared::limits::{
     RECORDS_CONNECT_MS, RECORDS_CONNECTIONS, RECORDS_MIGRATE_MS, RECORDS_RETRY_MS, RECORDS_START_MS,
     RECORDS_TIMEOUT_MS,
 };
+use sqlx::Executor as _;
 use sqlx::any::AnyPoolOptions;
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{AnyPool, AssertSqlSafe, Executor as _};
+use sqlx::migrate::Migrator;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use crate::error::AppError;
 use crate::metrics;
 pub(crate) use nearby::{Cursor, Looked, Page, nearby};
+use open_error::Cause;
+pub(crate) use open_error::OpenError;
+pub(crate) use pool::{Connection, Pool};
+use server::{Place, Server};
 pub(crate) use sharing::Sharing;
 pub(crate) use squares::cell;
 
@@ -58,11 +65,13 @@ pub(crate) fn column_time(ms: i64) -> u64 {
 /// The records. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
-    pool: AnyPool,
-    /// The one connection of migrations, on a database server: they have other limits than statements.
-    migrations: Option<AnyPool>,
+    pool: Pool,
+    /// `None` for SQLite.
+    server: Option<Arc<Server>>,
     reach: Arc<Mutex<Reach>>,
     migrator: &'static Migrator,
+    /// Why the database could not be used, as last logged.
+    told: Arc<Mutex<String>>,
     /// The tables are up to date; nothing is asked of them before.
     migrated: Arc<AtomicBool>,
     /// Who uses the records.
@@ -81,69 +90,6 @@ struct Reach {
 /// After the database could not be reached, one caller in this time finds out whether it can be again; the
 /// others are refused at once instead of waiting one after the other.
 const RETRY: Duration = Duration::from_millis(RECORDS_RETRY_MS);
-
-/// SQLSTATE of a lock that was waited for too long.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-
-/// What PostgreSQL keeps of a statement or transaction that nobody waits for any more: a statement ends with the deadline of
-/// whoever asked, and the locks of a node that stands still within a transaction are given up after the same time.
-fn statement_limits() -> String {
-    format!(
-        "SET statement_timeout = {RECORDS_TIMEOUT_MS}; \
-         SET idle_in_transaction_session_timeout = {RECORDS_TIMEOUT_MS};"
-    )
-}
-
-/// A migration may take long, but not wait long for somebody else's lock.
-const MIGRATION_LIMITS: &str = "SET statement_timeout = 0; SET lock_timeout = 5000;";
-
-/// The records cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error("cannot open the database: {}", Cause(.0))]
-    Connect(#[from] sqlx::Error),
-    #[error("cannot migrate the database: {0}")]
-    Migrate(#[from] MigrateError),
-    #[error("cannot migrate the database: it does not answer, or somebody holds the lock of the migrations")]
-    TooSlow,
-}
-
-/// A database's error for the log. A refused login names the user, who is as secret as the rest of the URL's user info.
-#[derive(Debug)]
-struct Cause<'a>(&'a sqlx::Error);
-
-impl fmt::Display for Cause<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match state.filter(|state| state.starts_with("28")) {
-            Some(state) => write!(f, "the server refuses the user or the password (SQLSTATE {state})"),
-            None => self.0.fmt(f),
-        }
-    }
-}
-
-impl OpenError {
-    /// Whether it may be otherwise in a while without anybody changing this node's settings: the server is not there,
-    /// still starting, full, or does not know the user or the database yet.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Connect(sqlx::Error::Database(error)) => error.code().is_some_and(|state| {
-                ["08", "28", "3D", "53", "57"].iter().any(|class| state.starts_with(class))
-            }),
-            Self::Connect(error) => !matches!(error, sqlx::Error::Configuration(_)),
-            Self::Migrate(MigrateError::Execute(error)) => {
-                // Another process migrates, or the connection was lost.
-                let is_locked = error
-                    .as_database_error()
-                    .and_then(sqlx::error::DatabaseError::code)
-                    .is_some_and(|state| state == LOCK_NOT_AVAILABLE);
-                is_locked || matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
-            }
-            Self::Migrate(_) => false,
-            Self::TooSlow => true,
-        }
-    }
-}
 
 /// The folder of an SQLite file; `None` for other records.
 pub(crate) fn folder(url: &str) -> Option<PathBuf> {
@@ -175,8 +121,9 @@ impl Records {
     pub(crate) async fn start(url: &str) -> Result<Self, OpenError> {
         let records = Self::prepare(url)?;
         match records.migrate(Duration::from_millis(RECORDS_START_MS)).await {
-            Err(error) if !url.starts_with("sqlite:") && error.may_pass() => {
+            Err(error) if records.server.is_some() && error.may_pass() => {
                 tracing::error!(%error, "the database is not there; trying on");
+                *records.told.lock() = error.to_string();
             }
             outcome => outcome?,
         }
@@ -187,8 +134,19 @@ impl Records {
     pub(crate) async fn come_up(&self) {
         while !self.migrated.load(Ordering::Acquire) {
             tokio::time::sleep(RETRY).await;
-            match self.migrate(Duration::from_millis(RECORDS_MIGRATE_MS)).await {
+            let outcome = self.migrate(Duration::from_millis(RECORDS_MIGRATE_MS)).await;
+            if outcome.is_err() {
+                // Whatever has to be stored is refused meanwhile, and nobody else counts it.
+                metrics::get().records_errors.increment(1);
+            }
+            match outcome {
                 Ok(()) => tracing::info!("the database is there"),
+                // Another reason than the last one is news.
+                Err(error)
+                    if std::mem::replace(&mut *self.told.lock(), error.to_string()) != error.to_string() =>
+                {
+                    tracing::error!(%error, "the database is not there; trying on");
+                }
                 Err(error) => tracing::debug!(%error, "the database is not there yet"),
             }
         }
@@ -201,65 +159,30 @@ impl Records {
     }
 
     async fn migrate_now(&self) -> Result<(), OpenError> {
-        // A connection first, so that what fails there is no failure of a migration.
-        drop(self.pool.acquire().await?);
-        let Some(migrations) = &self.migrations else { return Ok(self.migrator.run(&self.pool).await?) };
-        self.migrator.run(migrations).await?;
-        // The lock of the migrations ends with its connection, whatever became of an earlier try.
-        migrations.close().await;
-        Ok(())
+        if let Some(server) = &self.server {
+            return server.migrate(&self.pool, self.migrator).await;
+        }
+        let sqlite = |error| OpenError::Connect { place: None, error };
+        let mut connection = self.pool.raw().acquire().await.map_err(sqlite)?;
+        let migrated = self.migrator.run_direct(None, &mut *connection, false).await;
+        migrated.map_err(|error| OpenError::Migrate { place: None, error })
     }
 
     fn prepare(url: &str) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
-        let sqlite = url.starts_with("sqlite:");
-        // The file is made when it is not there.
-        let url = if sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
-        let options = if url.contains(":memory:") || url.contains("mode=memory") {
-            // The records are gone with their connection: there is one, for ever.
-            AnyPoolOptions::new().max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None)
+        let cannot = |error| OpenError::Connect { place: None, error };
+        let (pool, server, migrator) = if url.starts_with("sqlite:") {
+            (sqlite(url).map_err(cannot)?, None, &SQLITE)
         } else {
-            AnyPoolOptions::new().max_connections(RECORDS_CONNECTIONS)
+            let server = Server::new(url).map_err(cannot)?;
+            (server.pool(), Some(Arc::new(server)), &POSTGRES)
         };
-        let pool = options
-            .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if sqlite {
-                        // FULL: what is acknowledged survives a power cut, not only a crash.
-                        let pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
-                                       PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON;";
-                        connection.execute(pragmas).await?;
-                    } else {
-                        connection.execute(AssertSqlSafe(statement_limits())).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy(&url)?;
-        let migrator = if sqlite { &SQLITE } else { &POSTGRES };
-        let migrations = (!sqlite).then(|| {
-            AnyPoolOptions::new()
-                .max_connections(1)
-                .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
-                .after_connect(|connection, _| {
-                    Box::pin(async move { connection.execute(MIGRATION_LIMITS).await.map(drop) })
-                })
-                .connect_lazy(&url)
-        });
-        let migrations = migrations.transpose()?;
-        Ok(Self {
-            pool,
-            migrations,
-            reach: Arc::default(),
-            migrator,
-            migrated: Arc::default(),
-            sharing: Arc::default(),
-        })
+        let (reach, told, migrated, sharing) = Default::default();
+        Ok(Self { pool, server, reach, migrator, told, migrated, sharing })
     }
 
     /// The pool, for statements of an app.
-    pub(crate) fn pool(&self) -> &AnyPool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
@@ -290,7 +213,7 @@ impl Records {
         self.reach.lock().learn(&outcome, start);
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(AppError::records(&Cause(&error))),
+            Ok(Err(error)) => Err(AppError::records(&Cause { error: &error, place: self.place() })),
             Err(elapsed) => Err(AppError::records(&elapsed)),
         }
     }
@@ -307,15 +230,39 @@ impl Records {
 
     /// Whether the database answers.
     pub(crate) async fn is_ready(&self) -> bool {
-        let ping = sqlx::query("SELECT 1").execute(&self.pool);
         let migrated = self.migrated.load(Ordering::Acquire);
-        migrated && timeout(Duration::from_secs(1), ping).await.is_ok_and(|done| done.is_ok())
+        migrated && timeout(Duration::from_secs(1), self.pool.ping()).await.is_ok_and(|done| done.is_ok())
+    }
+
+    fn place(&self) -> Option<&Place> {
+        self.server.as_ref().map(|server| server.place())
     }
 
     /// Closes the pool; what is under way ends first.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A pool for a SQLite file, which is made when it is not there.
+fn sqlite(url: &str) -> Result<Pool, sqlx::Error> {
+    let url = if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") };
+    let options = if url.contains(":memory:") || url.contains("mode=memory") {
+        // The records are gone with their connection: there is one, for ever.
+        AnyPoolOptions::new().max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None)
+    } else {
+        AnyPoolOptions::new().max_connections(RECORDS_CONNECTIONS)
+    };
+    let connections = options
+        .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
+        .after_connect(|connection, _| {
+            // FULL: what is acknowledged survives a power cut, not only a crash.
+            let pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
+                           PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON;";
+            Box::pin(async move { connection.execute(pragmas).await.map(drop) })
+        })
+        .connect_lazy(&url)?;
+    Ok(Pool::new(connections, Arc::default()))
 }
 
 impl Reach {
@@ -369,7 +316,7 @@ mod tests {
             async {
                 // The other waits for a connection by now; somebody is answered meanwhile.
                 tokio::task::yield_now().await;
-                records.run(async { sqlx::query("SELECT 1").execute(&mut *only).await }).await.unwrap();
+                records.run(async { sqlx::query("SELECT 1").execute(&mut only).await }).await.unwrap();
             },
             ask(&records)
         );

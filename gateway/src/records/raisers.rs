@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use super::pool::{Connection, Pool};
 use fanout::Place;
 use shared::limits::{INCIDENTS_AT_ONCE, OPEN_LEADING_MAX, RAISE_BURST, RAISE_EVERY_MS};
-use sqlx::{AnyConnection, AnyPool, Row as _};
+use sqlx::Row as _;
 
 use super::squares::cell;
 use super::{Table, column_time, time_column};
@@ -36,7 +37,7 @@ const LOCK: &str = "INSERT INTO raisers (app, user_id, paid_at) VALUES ($1, $2, 
 /// Takes one from a user's rate of raising, on all nodes together, and locks the user's row. Answers the seconds until
 /// there is one where there is none.
 pub(crate) async fn take(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     table: Table,
     user: &str,
     now_ms: u64,
@@ -60,18 +61,14 @@ pub(crate) async fn take(
 }
 
 /// Locks a user's row until the transaction ends.
-pub(crate) async fn lock(
-    transaction: &mut AnyConnection,
-    table: Table,
-    user: &str,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn lock(transaction: &mut Connection, table: Table, user: &str) -> Result<(), sqlx::Error> {
     sqlx::query(LOCK).bind(table.0).bind(user).execute(transaction).await?;
     Ok(())
 }
 
 /// Makes room for one more open one of a user, whose row is locked, and answers its flags.
 pub(crate) async fn open(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     table: Table,
     user: &str,
 ) -> Result<Flags, sqlx::Error> {
@@ -81,7 +78,7 @@ pub(crate) async fn open(
 
 /// Sets the flags of a user's open ones after one of them has ended; the user's row is locked.
 pub(crate) async fn settle(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     table: Table,
     user: &str,
 ) -> Result<(), sqlx::Error> {
@@ -91,7 +88,7 @@ pub(crate) async fn settle(
 /// Sets the flags where `more` are about to be opened. Answers how many are open, up to one more than
 /// [`OPEN_LEADING_MAX`].
 async fn settle_with(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     table: Table,
     user: &str,
     more: usize,
@@ -121,7 +118,7 @@ async fn settle_with(
 }
 
 /// Computes the squares of open ones that have none: they were raised by an older version. Answers how many.
-pub(crate) async fn fill_cells(pool: &AnyPool, table: Table) -> Result<u32, sqlx::Error> {
+pub(crate) async fn fill_cells(pool: &Pool, table: Table) -> Result<u32, sqlx::Error> {
     let Table(name) = table;
     let sql = format!(
         "SELECT id, user_id, latitude, longitude FROM {name} WHERE ended_at IS NULL AND cell IS NULL \

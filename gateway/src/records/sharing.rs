@@ -156,7 +156,7 @@ impl Records {
 
     /// Whether anybody else can use the records: not where they are in memory.
     pub(crate) fn can_be_shared(&self) -> bool {
-        self.pool.options().get_max_connections() > 1
+        self.pool.raw().options().get_max_connections() > 1
     }
 
     /// Nothing is kept that others could miss.

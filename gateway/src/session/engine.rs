@@ -1,7 +1,7 @@
 //! What the sessions of a node share, and how one is opened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fanout::LocalSocket;
@@ -17,6 +17,7 @@ use super::allowances::Allowances;
 use super::state::State;
 use super::table::Admitted;
 use super::{Deadlines, Full, Inner, Inputs, Session, SessionTable, text_frame};
+use crate::clock;
 use crate::close::CloseReason;
 use crate::ids;
 use crate::metrics::{self, Evicted};
@@ -37,6 +38,8 @@ pub(crate) struct Engine {
     started: Instant,
     /// Sessions opened so far.
     opened: AtomicU64,
+    /// Jumps of the wall clock that the deadlines of tokens have followed.
+    jumps: AtomicU32,
 }
 
 impl Engine {
@@ -56,6 +59,7 @@ impl Engine {
             namespaces: Arc::new(namespaces),
             started: Instant::now(),
             opened: AtomicU64::new(0),
+            jumps: AtomicU32::new(clock::jumps()),
         }
     }
 
@@ -120,6 +124,10 @@ impl Engine {
     ///
     /// Many sessions that came at once have their deadlines at once, so the other tasks have their turn between.
     pub(crate) async fn tick(&self, now: Instant) {
+        let jumps = clock::jumps();
+        if self.jumps.swap(jumps, Ordering::Relaxed) != jumps {
+            self.follow_jump().await;
+        }
         for some in self.deadlines.fire(now).chunks(DEADLINES_PER_TURN) {
             for id in some {
                 if let Some(session) = self.sessions.get(*id) {
@@ -132,6 +140,14 @@ impl Engine {
         }
         // A stranger who opens sessions as fast as they are evicted must not fill the wheel with what is gone.
         self.deadlines.forget_unless(self.sessions.len(), |id| self.sessions.has(id));
+    }
+
+    /// The wall clock was set: tokens expire earlier or later than was reckoned.
+    async fn follow_jump(&self) {
+        for some in self.sessions.all().chunks(DEADLINES_PER_TURN) {
+            some.iter().for_each(|session| session.rearm());
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Whole seconds since the engine was made.

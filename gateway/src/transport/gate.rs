@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::IntoResponse as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use ipnet::IpNet;
 use shared::eio::HandshakeError;
 use shared::forwarded;
-use shared::limits::{ADDRESSES_MAX, ORIGIN_MAX_BYTES};
+use shared::limits::ADDRESSES_MAX;
+use shared::origin::OriginRule;
 use smallvec::SmallVec;
 
 use super::forwarding::Forwarding;
-use super::{plain, refuse};
+use super::site::{self, Cross, Site, SiteRefused, Sites};
 use crate::error::AppError;
 use crate::limiter::{Meters, Rate, source};
 use crate::metrics::{self, Limit};
@@ -23,7 +24,7 @@ use crate::session::Full;
 /// The rules at the door.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    origins: Vec<String>,
+    sites: Sites,
     trusted_proxies: Vec<IpNet>,
     handshakes: Meters<IpAddr>,
     draining: AtomicBool,
@@ -33,62 +34,16 @@ pub(crate) struct Gate {
 /// The header that names a request's client, in front of RFC 7239.
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Where a page that makes a request comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// Not from a page, or from one of ours.
-    Own,
-    /// From a listed site, which may send credentials.
-    Listed(HeaderValue),
-    /// From any site, without credentials.
-    Any,
-}
-
-/// What a browser is told about who may read an answer; nothing by default.
-#[derive(Debug, Default)]
-pub(crate) struct Cross(Option<Origin>);
-
-impl Cross {
-    /// Adds it to an answer's headers.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
-        if let Some(origin) = &self.0 {
-            apply(origin, headers);
-        }
-    }
-}
-
-/// A request that is refused for its origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OriginRefused {
-    TooLong,
-    Because(HandshakeError),
-}
-
-impl OriginRefused {
-    pub(super) fn into_response(self) -> Response<Body> {
-        match self {
-            Self::TooLong => plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-            Self::Because(error) => refuse(error),
-        }
-    }
-}
-
-impl Origin {
-    /// Whether it is another site's.
-    pub(super) fn is_cross(&self) -> bool {
-        *self != Self::Own
-    }
-}
-
 impl Gate {
     pub(crate) fn new(
-        origins: Vec<String>,
+        origins: Vec<OriginRule>,
+        lets_loopback_in: bool,
         trusted_proxies: Vec<IpNet>,
         handshakes_per_address: u32,
     ) -> Self {
         let rate = Rate::new(handshakes_per_address, handshakes_per_address);
         Self {
-            origins,
+            sites: Sites::new(origins, lets_loopback_in),
             trusted_proxies,
             handshakes: Meters::new(rate, ADDRESSES_MAX),
             draining: AtomicBool::new(false),
@@ -105,45 +60,39 @@ impl Gate {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether a page of this origin may talk to us. CORS does not protect WebSockets, so every request is
-    /// judged here, whatever its transport.
-    pub(super) fn origin(&self, headers: &HeaderMap) -> Result<Origin, OriginRefused> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(Origin::Own) };
-        if headers.get_all(header::ORIGIN).iter().count() > 1 {
-            return Err(OriginRefused::Because(HandshakeError::BadRequest));
+    /// Where the page of a request comes from, and whether it may talk to us. A refusal is logged.
+    ///
+    /// `is_continued`: whoever sends the request knows a session that was let in before.
+    pub(super) fn site(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        is_continued: impl FnOnce() -> bool,
+    ) -> Result<Site, SiteRefused> {
+        let is_proxy_trusted = self.is_trusted(peer.to_canonical());
+        match self.sites.judge(headers, is_proxy_trusted) {
+            Err(SiteRefused::FORBIDDEN) if is_continued() => Ok(Site::Own),
+            Err(SiteRefused::FORBIDDEN) => {
+                self.sites.log(headers, is_proxy_trusted);
+                Err(SiteRefused::FORBIDDEN)
+            }
+            judged => judged,
         }
-        if origin.len() > ORIGIN_MAX_BYTES {
-            return Err(OriginRefused::TooLong);
-        }
-        let bad = OriginRefused::Because(HandshakeError::BadRequest);
-        let text = origin.to_str().map_err(|_| bad)?;
-        let host = text.split_once("://").map(|(_, host)| host);
-        let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        if host.zip(own).is_some_and(|(host, own)| host.eq_ignore_ascii_case(own)) {
-            return Ok(Origin::Own);
-        }
-        if self.origins.iter().any(|listed| listed.eq_ignore_ascii_case(text)) {
-            return Ok(Origin::Listed(origin.clone()));
-        }
-        if self.origins.iter().any(|listed| listed == "*") {
-            return Ok(Origin::Any);
-        }
-        Err(OriginRefused::Because(HandshakeError::Forbidden))
     }
 
     /// Judges a request to the REST API by where its page comes from: what to tell the browser, or the
     /// answer to a refused request or a preflight.
-    pub(crate) fn judge<B>(&self, request: &Request<B>) -> Result<Cross, Box<Response<Body>>> {
-        let origin = self.origin(request.headers()).map_err(|refused| {
+    pub(crate) fn judge<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<Cross, Box<Response<Body>>> {
+        let site = self.site(request.headers(), peer, || false).map_err(|refused| {
             Box::new(match refused {
-                OriginRefused::TooLong => refused.into_response(),
-                OriginRefused::Because(_) => AppError::Forbidden("Origin not allowed".into()).into_response(),
+                SiteRefused::TooLong => refused.into_response(),
+                SiteRefused::Because(_) => AppError::Forbidden("Origin not allowed".into()).into_response(),
             })
         })?;
-        if request.method() == Method::OPTIONS && origin.is_cross() {
-            return Err(Box::new(preflight(&origin, request.headers())));
+        if request.method() == Method::OPTIONS && site.is_cross() {
+            return Err(Box::new(site::preflight(&site, request.headers())));
         }
-        Ok(Cross(Some(origin)))
+        Ok(Cross(Some(site)))
     }
 
     /// The address of the client: the peer's, or where the peer is a trusted proxy, the one that its
@@ -195,50 +144,15 @@ impl Gate {
     }
 }
 
-/// Tells a browser that its page may read the answer.
-pub(super) fn apply(origin: &Origin, headers: &mut HeaderMap) {
-    match origin {
-        Origin::Own => {}
-        Origin::Listed(origin) => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            let yes = HeaderValue::from_static("true");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        }
-        Origin::Any => {
-            let any = HeaderValue::from_static("*");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
-        }
-    }
-}
-
-/// The answer to a browser that asks before it sends.
-pub(super) fn preflight(origin: &Origin, request: &HeaderMap) -> Response<Body> {
-    const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
-    const MAX_AGE: (HeaderName, HeaderValue) =
-        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    let mut response = plain(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    apply(origin, headers);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-    headers.insert(MAX_AGE.0, MAX_AGE.1);
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if let Some(asked) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-        headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
-    }
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
     use shared::limits::UNTRUSTED_FORWARDED_MIN;
 
     use super::*;
 
-    fn gate(origins: &[&str], trusted: &str) -> Gate {
-        let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        Gate::new(origins, trusted.split(',').filter_map(|net| net.parse().ok()).collect(), 0)
+    fn gate(trusted: &str) -> Gate {
+        Gate::new(Vec::new(), false, trusted.split(',').filter_map(|net| net.parse().ok()).collect(), 0)
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -249,22 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_compared_whole() {
-        let gate = gate(&["https://good.example"], "");
-        let judge = |origin| gate.origin(&headers(&[("host", "node:8080"), ("origin", origin)]));
-        assert!(matches!(judge("https://good.example"), Ok(Origin::Listed(_))));
-        assert_eq!(judge("http://node:8080"), Ok(Origin::Own));
-        for bad in
-            ["https://good.example.evil.tld", "https://evil-good.example", "null", "http://good.example"]
-        {
-            assert_eq!(judge(bad), Err(OriginRefused::Because(HandshakeError::Forbidden)), "{bad}");
-        }
-        assert_eq!(gate.origin(&HeaderMap::new()), Ok(Origin::Own));
-    }
-
-    #[test]
     fn only_a_trusted_proxy_may_name_the_client() {
-        let gate = gate(&[], "10.0.0.0/8");
+        let gate = gate("10.0.0.0/8");
         let address = |peer: &str, forwarded| {
             let headers = headers(&[("x-forwarded-for", forwarded)]);
             gate.client_address(peer.parse().unwrap(), &headers).to_string()
@@ -280,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_proxy_that_is_not_trusted_is_found_by_what_it_forwards() {
-        let gate = gate(&[], "10.0.0.0/8");
+        let gate = gate("10.0.0.0/8");
         let plain = HeaderMap::new();
         let forwarded = headers(&[("x-forwarded-for", "198.51.100.7")]);
         let note = |peer: &str, headers: &HeaderMap, times| {

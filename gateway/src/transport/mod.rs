@@ -11,6 +11,7 @@ mod heads;
 mod places;
 mod polling;
 mod probe;
+mod site;
 mod tunnel;
 mod turn;
 mod websocket;
@@ -36,10 +37,10 @@ use crate::metrics::{self, BadInput, Share};
 use crate::namespace::{Handshake, Token};
 use crate::session::{Engine, ProbeSeat, Session, Standing};
 pub(crate) use forward::{PEER_PATH, Peers};
-use gate::Origin as Site;
-pub(crate) use gate::{Cross, Gate};
+pub(crate) use gate::Gate;
 pub(crate) use heads::Heads;
 pub(crate) use places::{Displaced, Guest, PlaceLimits, Places, Seat};
+pub(crate) use site::Cross;
 pub(crate) use tunnel::Tunnels;
 
 /// Where the engine lives.
@@ -120,12 +121,13 @@ impl Transports {
         client: (SocketAddr, &Guest),
         slot: &UpgradeSlot,
     ) -> Response<Body> {
-        let origin = match self.gate.origin(request.headers()) {
-            Ok(origin) => origin,
+        let (headers, peer) = (request.headers(), client.0.ip());
+        let site = match self.gate.site(headers, peer, || self.upgrades_a_session(&request)) {
+            Ok(site) => site,
             Err(refusal) => return refusal.into_response(),
         };
-        if request.method() == Method::OPTIONS && origin.is_cross() {
-            return gate::preflight(&origin, request.headers());
+        if request.method() == Method::OPTIONS && site.is_cross() {
+            return site::preflight(&site, request.headers());
         }
         let mut response = match self.owner(&request).await {
             Some(owner) => {
@@ -138,8 +140,21 @@ impl Transports {
                 self.finish(routed, request, client.1, slot).await
             }
         };
-        origin.apply(response.headers_mut());
+        site.apply(response.headers_mut());
         response
+    }
+
+    /// Whether it is the WebSocket that a session of polling goes on with. Only who was let in knows the session's id, so its
+    /// origin was judged before, and by more: Chromium says `Sec-Fetch-Site` with GET and POST, and not with a WebSocket. A
+    /// session of another node is looked for there.
+    fn upgrades_a_session(&self, request: &Request<Incoming>) -> bool {
+        let query = Query::parse(request.uri().query().unwrap_or_default()).ok();
+        let session = query.and_then(|query| SessionId::parse(&query.sid?));
+        let is_known = session.is_some_and(|id| {
+            let fanout = &self.engine.namespaces.context().fanout;
+            self.engine.sessions.has(id) || (fanout.is_clustered() && id.node() != fanout.node())
+        });
+        is_known && is_upgrade(request.headers())
     }
 
     /// The other node whose session a request is about.
@@ -399,10 +414,4 @@ fn plain(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
-}
-
-impl Site {
-    fn apply(&self, headers: &mut HeaderMap) {
-        gate::apply(self, headers);
-    }
 }

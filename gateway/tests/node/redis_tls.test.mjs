@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
 import { ready } from './support/cluster.mjs';
-import { startGateway, temporaryDirectory } from './support/gateway.mjs';
+import { runGateway, startGateway, temporaryDirectory } from './support/gateway.mjs';
 import { freePort } from './support/ports.mjs';
 import { request } from './support/raw.mjs';
 import { startRedis } from './support/redis.mjs';
@@ -71,4 +71,76 @@ describe('Redis over TLS', () => {
       }
     });
   }
+
+  test('REDIS_CA_CERT is trusted for Redis alone', async () => {
+    const { REDIS_URL } = settings('ours.crt');
+    const node = await startGateway({ env: { REDIS_URL, REDIS_CA_CERT: file('ours.crt') } });
+    const clients = keeper(node);
+    try {
+      await ready(node);
+      const room = unique('room');
+      const socket = await clients.connect({ namespace: '/relay', claims: EVERYTHING });
+      await ask(socket, 'join', { room });
+      assert.equal((await ask(socket, 'members', { room })).count, 1);
+    } finally {
+      clients.closeAll();
+      await node.kill();
+    }
+  });
+
+  test('a certificate of `openssl req -x509` with CA:FALSE is trusted by itself, and without it the log says how to make it', async () => {
+    const openssl = (...args) => execFileSync('openssl', args, { cwd: directory, stdio: 'ignore' });
+    const selfSigned = (name, ...more) => openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost', ...more, '-keyout', `${name}.key`, '-out', `${name}.crt`);
+    selfSigned('common');
+    selfSigned('leaf', '-addext', 'basicConstraints=critical,CA:FALSE');
+    for (const [name, said] of [['common', /CA:FALSE.*REDIS_CA_CERT/], ['leaf', undefined]]) {
+      chmodSync(file(`${name}.key`), 0o600);
+      const own = await freePort();
+      const server = await startRedis({ args: ['--tls-port', String(own), '--tls-cert-file', file(`${name}.crt`), '--tls-key-file', file(`${name}.key`), '--tls-auth-clients', 'no', '--tls-ca-cert-file', file(`${name}.crt`)] });
+      const node = await startGateway({ env: { REDIS_URL: `rediss://127.0.0.1:${own}`, REDIS_CA_CERT: file(`${name}.crt`) } });
+      try {
+        if (said) await troubled(node, own, said);
+        else await ready(node);
+      } finally {
+        await node.kill();
+        await server.stop();
+      }
+    }
+  });
+
+  /** The node says that it cannot connect to Redis at this port, and why. */
+  const troubled = async (node, at, why) => {
+    const line = await node.waitLog((entry) => /cannot connect to Redis/.test(entry.message ?? ''), { timeout: 20_000 });
+    assert.match(line.server, new RegExp(`:${at}$`));
+    assert.match(line.error, why);
+  };
+
+  for (const [what, url, why, env] of [
+    ['an unknown authority', () => [`rediss://muster:s3cret%21@127.0.0.1:${port}`, port], /REDIS_CA_CERT/, {}],
+    ['another authority in REDIS_CA_CERT', () => [`rediss://muster:s3cret%21@127.0.0.1:${port}`, port], /REDIS_CA_CERT/, { REDIS_CA_CERT: () => file('theirs.crt') }],
+    ['redis:// to the TLS port', () => [`redis://muster:s3cret%21@127.0.0.1:${port}`, port], /rediss:\/\//, {}],
+    ['rediss:// to the plain port', () => [`rediss://127.0.0.1:${redis.port}`, redis.port], /a port without TLS wants redis:\/\//, {}],
+    ['a wrong password', () => [`redis://muster:wrong@127.0.0.1:${redis.port}`, redis.port], /check user and password/, {}],
+    ['nobody there', async () => { const free = await freePort(); return [`redis://127.0.0.1:${free}`, free]; }, /nothing listens there; is Redis running/, {}],
+    ['another name', async () => [`rediss://muster:s3cret%21@127.0.0.2:${port}`, port], /nothing listens there|certificate's subjectAltName/, { REDIS_CA_CERT: () => file('ours.crt') }],
+  ]) {
+    test(`with ${what} the log says where and what to do`, async () => {
+      const [address, at] = await url();
+      const node = await startGateway({ env: { REDIS_URL: address, ...Object.fromEntries(Object.entries(env).map(([key, value]) => [key, value()])) } });
+      try {
+        await troubled(node, at, why);
+      } finally {
+        await node.kill();
+      }
+    });
+  }
+
+  test('a REDIS_CA_CERT that cannot be used stops the start', async () => {
+    writeFileSync(file('empty.crt'), 'nothing\n');
+    for (const [path, why] of [['missing.crt', /REDIS_CA_CERT.*missing\.crt.*No such file/], ['empty.crt', /REDIS_CA_CERT.*empty\.crt.*no certificate/]]) {
+      const { code, stderr } = await runGateway(['serve'], { env: { ...settings('ours.crt'), LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', JWT_SECRET: 'x'.repeat(40), REDIS_CA_CERT: file(path) } });
+      assert.notEqual(code, 0);
+      assert.match(stderr, why);
+    }
+  });
 });

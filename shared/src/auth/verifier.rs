@@ -107,8 +107,9 @@ impl Verifier {
             Some(one) => is(one, expected),
             None => false,
         };
-        self.issuer.as_deref().is_none_or(|issuer| json.get("iss").is_some_and(|iss| is(iss, issuer)))
-            && self.audience.as_deref().is_none_or(is_for)
+        let is_from = |issuer: &String| json.get("iss").is_some_and(|iss| is(iss, issuer));
+        (self.issuers.is_empty() || self.issuers.iter().any(is_from))
+            && (self.audiences.is_empty() || self.audiences.iter().any(|audience| is_for(audience)))
             && self.read(&json, now, &mut |_| {}).is_ok()
     }
 
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_operator_is_told_what_is_wrong_with_a_token() {
-        let strict = Verifier::new(KeySet::secret(b"s3cret"), Some("me".into()), Some("us".into()));
+        let strict = Verifier::new(KeySet::secret(b"s3cret"), vec!["me".into()], vec!["us".into()]);
         let good = json!({"sub": "u", "exp": NOW + 60, "iss": "me", "aud": "us"});
         let with = |claim: &str, value: Value| {
             let mut claims = good.clone();
@@ -263,7 +264,8 @@ mod tests {
             assert_eq!((error.reason(), error.claim()), (reason, claim), "{token}");
             assert!(AuthError::REASONS.contains(&error.reason()));
         }
-        let nobody = Verifier::new(KeySet::none(), None, None).verify(&token(&good), NOW).unwrap_err();
+        let nobody =
+            Verifier::new(KeySet::none(), Vec::new(), Vec::new()).verify(&token(&good), NOW).unwrap_err();
         for error in [nobody, AuthError::Unavailable] {
             assert!(AuthError::REASONS.contains(&error.reason()));
         }
@@ -271,7 +273,7 @@ mod tests {
 
     #[test]
     fn newer_keys_are_worth_it_for_what_may_be_a_good_token() {
-        let ours = Verifier::new(KeySet::none(), Some("me".into()), Some("us".into()));
+        let ours = Verifier::new(KeySet::none(), vec!["me".into()], vec!["us".into()]);
         let of = |alg: &str, claims: &Value| {
             let head =
                 base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json!({"alg": alg}).to_string());

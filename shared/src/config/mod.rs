@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::names::Namespace;
+use crate::origin::OriginRule;
 pub use redact::{HIDDEN, Scrubber, SecretUrl, redact};
 pub use redis::{RedisAddress, Server, Topology};
 pub use settings::{SETTINGS, Setting, markdown_table};
@@ -227,6 +228,8 @@ pub struct PushConfig {
 pub struct ClusterConfig {
     /// Where Redis is.
     pub redis: RedisAddress,
+    /// File with the authorities that are trusted to sign Redis' certificate; `None` for those of the system.
+    pub redis_ca_cert: Option<PathBuf>,
     /// How our keys begin.
     pub key_prefix: String,
     /// How channels begin.
@@ -250,8 +253,8 @@ pub struct Config {
     pub mounts_are_set: bool,
     /// Identity.
     pub auth: AuthConfig,
-    /// Origins of other sites that may connect; `*` for any, then without credentials.
-    pub cors_origins: Vec<String>,
+    /// Origins of other sites that may connect; any of them only without credentials.
+    pub cors_origins: Vec<OriginRule>,
     /// Where the token of a run without a configured key goes.
     pub first_token: FirstTokenTo,
     /// Whose `X-Forwarded-For` or `Forwarded` counts.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::{AppName, AuthErrors, FirstTokenTo, LogFormat, redact};
 use crate::names::Namespace;
+use crate::origin::OriginRule;
 
 /// What a setting should have been.
 #[derive(Debug, PartialEq, Eq)]
@@ -207,17 +208,10 @@ pub(super) fn mounts(text: &str) -> Result<Vec<(AppName, Namespace)>, String> {
     if found.is_empty() { Err(expected.to_owned()) } else { Ok(found) }
 }
 
-pub(super) fn origins(text: &str) -> Parsed<Vec<String>> {
-    let expected = "* or origins such as https://app.example.org, without a path, separated by commas";
-    let mut found = Vec::new();
-    for item in list(text) {
-        let host = item.strip_prefix("https://").or_else(|| item.strip_prefix("http://"));
-        if item != "*" && host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', ' '])) {
-            return Err(Expected(expected));
-        }
-        found.push(item.to_ascii_lowercase());
-    }
-    Ok(found)
+pub(super) fn origins(text: &str) -> Parsed<Vec<OriginRule>> {
+    let expected = "* or null, or origins such as https://app.example.org, https://*.example.org, http://localhost:* or \
+                    capacitor://localhost, with a scheme and without a path, separated by commas";
+    list(text).map(OriginRule::parse).collect::<Option<_>>().ok_or(Expected(expected))
 }
 
 pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
@@ -326,9 +320,16 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_exact() {
-        assert!(origins("https://a.example, http://localhost:3000,*").is_ok());
-        for bad in ["a.example", "https://", "https://*.a.example", "https://a.example/x"] {
+    fn origins_have_a_scheme_and_no_path() {
+        let good = "https://a.example, http://localhost:*,*,null,https://*.a.example,capacitor://localhost,wss://a.example";
+        assert_eq!(origins(good).map(|rules| rules.len()), Ok(7));
+        for bad in [
+            "a.example",
+            "https://",
+            "https://a.*.example",
+            "https://a.example/x",
+            "https://a.example,b.example",
+        ] {
             assert!(origins(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,7 @@
 //! Texts to the typed configuration; every problem is remembered, none stops the reading.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::parse;
 use super::settings::SETTINGS;
@@ -191,6 +192,7 @@ impl Reader<'_> {
         let channel_prefix = self.read("redis_channel_prefix", parse::prefix);
         let lease = self.read("lease", parse::lease);
         let advertise_url = self.read("advertise_url", parse::http_url);
+        let ca_cert = self.redis_ca_cert(redis.as_ref().and_then(Option::as_ref));
         let Some(redis) = redis? else { return Some(None) };
         if auth.is_some_and(|auth| auth.keys == TokenKeys::Random) {
             self.problem(
@@ -201,11 +203,22 @@ impl Reader<'_> {
         }
         Some(Some(ClusterConfig {
             redis,
+            redis_ca_cert: ca_cert,
             key_prefix: key_prefix?,
             channel_prefix: channel_prefix?,
             lease: lease?,
             advertise_url: advertise_url?,
         }))
+    }
+
+    fn redis_ca_cert(&mut self, redis: Option<&RedisAddress>) -> Option<PathBuf> {
+        let path = self.text("redis_ca_cert")?;
+        if parse::is_pem(&path) {
+            self.problem("redis_ca_cert", "the path of a PEM file, and not its text");
+        } else if redis.is_some_and(|redis| !redis.tls) {
+            self.problem("redis_ca_cert", "a redis_url with TLS beside it: rediss://…");
+        }
+        Some(path.into())
     }
 
     fn auth(&mut self) -> Option<AuthConfig> {

@@ -1,6 +1,7 @@
 //! Where Redis is: one server, Sentinels, or a cluster.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::Secret;
 use super::parse::Expected;
@@ -37,6 +38,8 @@ pub struct RedisAddress {
     pub topology: Topology,
     /// Speak TLS: `rediss://`.
     pub tls: bool,
+    /// PEM texts of the authorities that are trusted to sign its certificate; `None` for those of the system.
+    pub authorities: Option<Arc<[u8]>>,
     /// User.
     pub user: Option<String>,
     /// Password.
@@ -53,7 +56,14 @@ impl RedisAddress {
     #[must_use]
     pub fn plain(host: &str, port: u16) -> Self {
         let server = Server { host: host.to_owned(), port };
-        Self { topology: Topology::Single(server), tls: false, user: None, password: None, database: 0 }
+        Self {
+            topology: Topology::Single(server),
+            tls: false,
+            user: None,
+            password: None,
+            database: 0,
+            authorities: None,
+        }
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, Expected> {
@@ -95,7 +105,7 @@ impl RedisAddress {
             "cluster" if path.is_empty() => Topology::Cluster(servers),
             _ => return None,
         };
-        Some(Self { topology, tls, user, password: password.map(Secret), database })
+        Some(Self { topology, tls, user, password: password.map(Secret), database, authorities: None })
     }
 
     /// Adds a user or a password that stands in a setting of its own; false where the URL has another one.

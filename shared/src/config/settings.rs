@@ -68,12 +68,14 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cors_origins",
         "",
-        "Origins of other sites whose pages may connect, separated by commas; `*` for any, without credentials.",
+        "Origins of other sites whose pages may connect, separated by commas: `https://app.example.org`, `https://*.example.org`, \
+         `http://localhost:*`, `capacitor://localhost`, `null`; `*` for any, without credentials. Without a key for tokens, pages \
+         of this machine may connect, too.",
     ),
     setting(
         "trusted_proxies",
         "",
-        "Addresses and networks of the proxies whose `X-Forwarded-For` or `Forwarded` counts, separated by commas.",
+        "Addresses and networks of the proxies whose `X-Forwarded-For`, `X-Forwarded-Host` or `Forwarded` counts, separated by commas.",
     ),
     secret(
         "database_url",
@@ -97,6 +99,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("redis_port", "", "Redis' port, instead of `redis_url`; 6379 with a host alone."),
     setting("redis_username", "", "Redis' user, where `redis_url` names none."),
     secret("redis_password", "", "Redis' password, where `redis_url` has none."),
+    setting(
+        "redis_ca_cert",
+        "",
+        "PEM file with the authorities that are trusted to sign the certificate of a `rediss` server, instead of the system's.",
+    ),
     setting("redis_prefix", "muster:", "How our own keys in Redis begin."),
     setting(
         "redis_channel_prefix",

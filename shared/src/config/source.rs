@@ -345,6 +345,26 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_of_redis_is_a_file_and_needs_tls() {
+        let set = |url: &str, ca: &str| {
+            let mut layers = Layers::default();
+            for (key, value) in [("redis_url", url), ("redis_ca_cert", ca), ("jwt_secret", "s")] {
+                layers.set(Layer::Environment, key, value);
+            }
+            layers.resolve()
+        };
+        let config = set("rediss://redis.example", "/etc/redis/ca.crt").unwrap();
+        assert_eq!(config.cluster.unwrap().redis_ca_cert, Some("/etc/redis/ca.crt".into()));
+        for (url, ca, said) in [
+            ("redis://redis.example", "/etc/redis/ca.crt", "rediss://"),
+            ("rediss://redis.example", "-----BEGIN CERTIFICATE-----\nx", "the path of a PEM file"),
+        ] {
+            let problems = set(url, ca).unwrap_err();
+            assert!(problems.len() == 1 && problems[0].to_string().contains(said), "{problems:?}");
+        }
+    }
+
+    #[test]
     fn only_one_kind_of_key_may_be_set() {
         let mut layers = Layers::default();
         layers.set(Layer::Environment, "jwt_secret", "s");

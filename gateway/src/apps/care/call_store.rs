@@ -6,12 +6,12 @@
 use shared::ids::SocketId;
 use shared::limits::CALLS_AT_ONCE;
 use shared::names::UserId;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 
 use super::call::State;
 use crate::announce::{self, Announcement};
-use crate::records::{column_time, time_column};
+use crate::records::{Pool, column_time, time_column};
 
 const TAKE: &str = "INSERT INTO care_call_parties (user_id, call_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const INSERT: &str = "INSERT INTO care_calls (id, caller_id, caller_name, recipient_id, call_type, visit_id, state, \
@@ -30,6 +30,9 @@ const IS_PARTY: &str = "SELECT 1 FROM care_calls WHERE id = $1 AND (caller_id = 
 const SEAT_CALLER: &str = "UPDATE care_calls SET caller_socket = $2 WHERE id = $1";
 const SEAT_RECIPIENT: &str = "UPDATE care_calls SET recipient_socket = $2 WHERE id = $1";
 const STILL_RINGS: &str = "UPDATE care_calls SET state = state WHERE id = $1 AND state = 'ringing'";
+
+/// How far apart the clocks of nodes may be; nothing that is due waits for it.
+const CLOCKS_APART_MS: u64 = 10_000;
 
 /// A call as it is recorded.
 #[derive(Debug, Clone)]
@@ -73,7 +76,7 @@ pub(super) enum Begun {
 
 /// Begins a call, if neither of the two is in one.
 pub(super) async fn begin(
-    pool: &AnyPool,
+    pool: &Pool,
     call: &Call,
     announcements: &[Announcement],
 ) -> Result<Begun, sqlx::Error> {
@@ -105,27 +108,27 @@ pub(super) async fn begin(
 }
 
 /// A call.
-pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Call>, sqlx::Error> {
+pub(super) async fn find(pool: &Pool, id: &str) -> Result<Option<Call>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE id = $1");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(call).transpose()
 }
 
 /// The call that a user is in.
-pub(super) async fn of_user(pool: &AnyPool, user: &str) -> Result<Option<String>, sqlx::Error> {
+pub(super) async fn of_user(pool: &Pool, user: &str) -> Result<Option<String>, sqlx::Error> {
     let row = sqlx::query(OF_USER).bind(user).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
 /// Whether a user is a party of a call.
-pub(super) async fn is_party(pool: &AnyPool, id: &str, user: &str) -> Result<bool, sqlx::Error> {
+pub(super) async fn is_party(pool: &Pool, id: &str, user: &str) -> Result<bool, sqlx::Error> {
     Ok(sqlx::query(IS_PARTY).bind(id).bind(user).fetch_optional(pool).await?.is_some())
 }
 
 /// Moves a call, if it still is where `call` was read; what it tells is stored with it. False when it is not there any
 /// more.
 pub(super) async fn advance(
-    pool: &AnyPool,
+    pool: &Pool,
     (call, to): (&Call, State),
     change: &Move<'_>,
     announcements: &[Announcement],
@@ -158,38 +161,60 @@ pub(super) async fn advance(
 }
 
 /// What follows from the end of a call is done.
-pub(super) async fn set_settled(pool: &AnyPool, id: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn set_settled(pool: &Pool, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(SETTLED).bind(id).execute(pool).await?;
     Ok(())
 }
 
-/// Calls that have rung long enough.
-pub(super) async fn rung_out(pool: &AnyPool, now_ms: u64) -> Result<Vec<String>, sqlx::Error> {
-    let sql =
-        "SELECT id FROM care_calls WHERE state = 'ringing' AND check_at <= $1 ORDER BY check_at LIMIT $2";
-    let rows =
-        sqlx::query(sql).bind(time_column(now_ms)).bind(i64::from(CALLS_AT_ONCE)).fetch_all(pool).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+/// Times that are due: those that have come, and those so far ahead that the clock must have been set back since.
+#[derive(Debug)]
+pub(super) struct Window {
+    come_ms: u64,
+    ahead_ms: u64,
+}
+
+impl Window {
+    /// `at_most_ms`: how far ahead a time is set.
+    pub(super) fn of(now_ms: u64, at_most_ms: u64) -> Self {
+        // Other nodes' clocks may be ahead a little.
+        let ahead_ms = now_ms.saturating_add(at_most_ms).saturating_add(CLOCKS_APART_MS);
+        Self { come_ms: now_ms, ahead_ms }
+    }
+}
+
+/// Calls that have rung long enough, as the wall clock has it.
+pub(super) async fn rung_out(pool: &Pool, window: &Window) -> Result<Vec<Call>, sqlx::Error> {
+    let sql = format!(
+        "{COLUMNS} WHERE state = 'ringing' AND (check_at <= $1 OR check_at > $2) ORDER BY check_at LIMIT $3"
+    );
+    looked_for(pool, sql, window).await
+}
+
+async fn looked_for(pool: &Pool, sql: String, window: &Window) -> Result<Vec<Call>, sqlx::Error> {
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(time_column(window.come_ms))
+        .bind(time_column(window.ahead_ms))
+        .bind(i64::from(CALLS_AT_ONCE));
+    query.fetch_all(pool).await?.iter().map(call).collect()
 }
 
 /// Calls that ring.
-pub(super) async fn ringing(pool: &AnyPool) -> Result<Vec<Call>, sqlx::Error> {
+pub(super) async fn ringing(pool: &Pool) -> Result<Vec<Call>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE state = 'ringing' LIMIT 10000");
     sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?.iter().map(call).collect()
 }
 
 /// Calls whose parties are to be looked for, or whose end is to be settled.
-pub(super) async fn due(pool: &AnyPool, now_ms: u64) -> Result<Vec<Call>, sqlx::Error> {
+pub(super) async fn due(pool: &Pool, window: &Window) -> Result<Vec<Call>, sqlx::Error> {
     let sql = format!(
-        "{COLUMNS} WHERE settled = 0 AND state <> 'ringing' AND check_at <= $1 ORDER BY check_at LIMIT $2"
+        "{COLUMNS} WHERE settled = 0 AND state <> 'ringing' AND (check_at <= $1 OR check_at > $2) \
+         ORDER BY check_at LIMIT $3"
     );
-    let query =
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time_column(now_ms)).bind(i64::from(CALLS_AT_ONCE));
-    query.fetch_all(pool).await?.iter().map(call).collect()
+    looked_for(pool, sql, window).await
 }
 
 /// Takes a due call, so that no other node looks after it before `again_ms`; false when another has.
-pub(super) async fn claim(pool: &AnyPool, call: &Call, again_ms: u64) -> Result<bool, sqlx::Error> {
+pub(super) async fn claim(pool: &Pool, call: &Call, again_ms: u64) -> Result<bool, sqlx::Error> {
     let claimed = sqlx::query(CLAIM)
         .bind(&call.id)
         .bind(time_column(call.check_at_ms))
@@ -201,7 +226,7 @@ pub(super) async fn claim(pool: &AnyPool, call: &Call, again_ms: u64) -> Result<
 
 /// Notes since when a party has no socket.
 pub(super) async fn set_lost(
-    pool: &AnyPool,
+    pool: &Pool,
     id: &str,
     since_ms: Option<u64>,
     user: Option<&str>,
@@ -212,7 +237,7 @@ pub(super) async fn set_lost(
 
 /// A party goes on by another socket.
 pub(super) async fn seat(
-    pool: &AnyPool,
+    pool: &Pool,
     id: &str,
     is_caller: bool,
     socket: SocketId,
@@ -223,11 +248,7 @@ pub(super) async fn seat(
 }
 
 /// Does something while a call rings for certain: whatever becomes of it is told afterwards. False when it does not ring.
-pub(super) async fn while_it_rings(
-    pool: &AnyPool,
-    id: &str,
-    act: impl FnOnce(),
-) -> Result<bool, sqlx::Error> {
+pub(super) async fn while_it_rings(pool: &Pool, id: &str, act: impl FnOnce()) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let held = sqlx::query(STILL_RINGS).bind(id).execute(&mut *transaction).await?;
     let rings = held.rows_affected() > 0;

@@ -25,7 +25,7 @@ use super::events::NewCall;
 use super::{Care, if_late, notifications_room, presence};
 use crate::announce::{Announced, Announcement, Audience};
 use crate::apps::{Handled, Reply};
-use crate::clock::{iso, now_ms};
+use crate::clock::{iso, now_ms, passed_ms};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
@@ -71,6 +71,13 @@ impl Call {
         i64::try_from(self.created_at_ms).unwrap_or(i64::MAX)
     }
 
+    /// Milliseconds that it has still to ring, if it has. `ring` is how long calls ring here; another node may have meant it to
+    /// ring for less.
+    fn rings_for(&self, ring: u64) -> Option<u64> {
+        let meant = self.check_at_ms.checked_sub(self.created_at_ms).map_or(ring, |meant| meant.min(ring));
+        meant.checked_sub(passed_ms(self.created_at_ms)).filter(|left| *left > 0)
+    }
+
     fn incoming(&self) -> Incoming<'_> {
         Incoming {
             call_id: &self.id,
@@ -110,7 +117,7 @@ impl Care {
                 return Ok(Stepped { duration: 0, realtime: true });
             }
             let now = now_ms();
-            let duration = call.accepted_at_ms.map_or(0, |at| now.saturating_sub(at) / 1_000);
+            let duration = call.accepted_at_ms.map_or(0, |at| passed_ms(at) / 1_000);
             let accepts = next == State::Accepted;
             let change = Move {
                 recipient_socket: step.by.filter(|_| accepts).map(Socket::id),
@@ -397,15 +404,23 @@ pub(super) async fn look_after(care: Arc<Care>) {
 async fn look_at_due(care: &Arc<Care>) -> Result<bool, AppError> {
     let records = &care.context.records;
     // Who is quicker than another node needs no claim: the record is moved once.
-    let rung_out = records.run(store::rung_out(records.pool(), now_ms())).await?;
-    let missed = rung_out.iter().map(|id| async {
-        match care.step(id, &Step::of(Happening::RingTimeout)).await {
+    let ring = u64::try_from(care.context.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
+    let window = store::Window::of(now_ms(), ring);
+    let rung_out = records.run(store::rung_out(records.pool(), &window)).await?;
+    let missed = rung_out.iter().map(|call| async {
+        if let Some(left) = call.rings_for(ring) {
+            // The wall clock has jumped since it was said when it rings out.
+            let again = now_ms().saturating_add(left);
+            return records.run(store::claim(records.pool(), call, again)).await.is_ok();
+        }
+        match care.step(&call.id, &Step::of(Happening::RingTimeout)).await {
             Ok(_) | Err(AppError::WrongState(_)) => true,
             Err(_) => false,
         }
     });
     let missed = futures_util::future::join_all(missed).await;
-    let due = records.run(store::due(records.pool(), now_ms())).await?;
+    let window = store::Window::of(now_ms(), CALL_CHECK_MS);
+    let due = records.run(store::due(records.pool(), &window)).await?;
     let looked = futures_util::future::join_all(due.iter().map(|call| look_at(care, call))).await;
     for error in looked.iter().filter_map(|outcome| outcome.as_ref().err()) {
         tracing::debug!(error = error.say(), "a call was not looked after; it is tried again");
@@ -444,7 +459,7 @@ async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
     };
     let grace = u64::try_from(care.context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
     match call.lost_since_ms.filter(|_| call.lost_user.as_deref() == Some(user)) {
-        Some(since) if now.saturating_sub(since) >= grace => {
+        Some(since) if passed_ms(since) >= grace => {
             care.step(&call.id, &Step::of(happening)).await?;
         }
         Some(_) => {}

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use super::messages::{Message, Status};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
-use crate::records::{column_time, time_column};
+use crate::records::{Connection, Pool, column_time, time_column};
 
 const NEXT_SEQ: &str = "INSERT INTO care_conversations (id, last_seq, last_message_id) VALUES ($1, 1, $2) \
     ON CONFLICT (id) DO UPDATE SET last_seq = care_conversations.last_seq + 1, last_message_id = $2 RETURNING last_seq";
@@ -31,7 +31,7 @@ const UNREAD_FROM: &str = "SELECT COUNT(*) FROM care_messages \
 /// Stores a message at the next place of its conversation, with what it tells; answers both, `None` when the sender has
 /// sent it before.
 pub(super) async fn append(
-    pool: &AnyPool,
+    pool: &Pool,
     message: &Message,
     at_ms: u64,
     announce: impl FnOnce(&Message) -> Vec<Announcement>,
@@ -75,7 +75,7 @@ pub(super) async fn append(
 
 /// The message that a sender has sent under an id of theirs.
 pub(super) async fn by_client_id(
-    pool: &AnyPool,
+    pool: &Pool,
     sender: &str,
     client_id: &str,
 ) -> Result<Option<Message>, sqlx::Error> {
@@ -85,21 +85,21 @@ pub(super) async fn by_client_id(
 }
 
 /// A message.
-pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Message>, sqlx::Error> {
+pub(super) async fn find(pool: &Pool, id: &str) -> Result<Option<Message>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE id = $1");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(message).transpose()
 }
 
 /// The place of a message in its conversation.
-pub(super) async fn seq_of(pool: &AnyPool, conversation: &str, id: &str) -> Result<Option<i64>, sqlx::Error> {
+pub(super) async fn seq_of(pool: &Pool, conversation: &str, id: &str) -> Result<Option<i64>, sqlx::Error> {
     let row = sqlx::query(SEQ_OF).bind(id).bind(conversation).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
 /// The newest `limit` messages before a place, oldest first.
 pub(super) async fn before(
-    pool: &AnyPool,
+    pool: &Pool,
     conversation: &str,
     before: i64,
     limit: i64,
@@ -111,7 +111,7 @@ pub(super) async fn before(
 
 /// The last message of each conversation that a user has written in or been written to, the newest first.
 pub(super) async fn last_of_each(
-    pool: &AnyPool,
+    pool: &Pool,
     user: &str,
     before: &str,
     limit: i64,
@@ -125,13 +125,13 @@ pub(super) async fn last_of_each(
 }
 
 /// How many messages of a conversation a user has not read.
-pub(super) async fn unread_in(pool: &AnyPool, conversation: &str, user: &str) -> Result<i64, sqlx::Error> {
+pub(super) async fn unread_in(pool: &Pool, conversation: &str, user: &str) -> Result<i64, sqlx::Error> {
     sqlx::query(UNREAD_FROM).bind(conversation).bind(user).fetch_one(pool).await?.try_get(0)
 }
 
 /// Notes how far messages have come, with what that tells of each; answers what is to be told.
 pub(super) async fn advance(
-    pool: &AnyPool,
+    pool: &Pool,
     mut changes: Vec<(String, Announcement)>,
     to: Status,
 ) -> Result<Vec<Announcement>, sqlx::Error> {
@@ -149,7 +149,7 @@ pub(super) async fn advance(
     Ok(announcements)
 }
 
-async fn set(transaction: &mut AnyConnection, id: &str, to: Status) -> Result<bool, sqlx::Error> {
+async fn set(transaction: &mut Connection, id: &str, to: Status) -> Result<bool, sqlx::Error> {
     let sql = if to == Status::Read { READ } else { DELIVERED };
     Ok(sqlx::query(sql).bind(id).execute(transaction).await?.rows_affected() > 0)
 }

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::names::UserId;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 use uuid::Uuid;
 
 use super::Care;
@@ -18,7 +18,7 @@ use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{OwnId, Time, UserIdText, Word};
 use crate::error::AppError;
-use crate::records::{LAST_ID, column_time, time_column};
+use crate::records::{LAST_ID, Pool, column_time, time_column};
 use crate::socket::Socket;
 
 const INSERT: &str = "INSERT INTO care_notifications \
@@ -147,7 +147,7 @@ impl Care {
 }
 
 async fn insert(
-    pool: &AnyPool,
+    pool: &Pool,
     (notification, at_ms): (&Notification, u64),
     key: Option<&str>,
     announcements: &[Announcement],
@@ -172,13 +172,13 @@ async fn insert(
     Ok(true)
 }
 
-async fn by_key(pool: &AnyPool, user: &str, key: &str) -> Result<Option<Notification>, sqlx::Error> {
+async fn by_key(pool: &Pool, user: &str, key: &str) -> Result<Option<Notification>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE user_id = $1 AND idempotency_key = $2");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user).bind(key).fetch_optional(pool).await?;
     row.as_ref().map(notification).transpose()
 }
 
-async fn unread_of(pool: &AnyPool, user: &str) -> Result<i64, sqlx::Error> {
+async fn unread_of(pool: &Pool, user: &str) -> Result<i64, sqlx::Error> {
     sqlx::query(UNREAD).bind(user).fetch_one(pool).await?.try_get(0)
 }
 

@@ -28,7 +28,7 @@ use super::room_id::PRESENCE_PREFIX;
 use super::status::{Chosen, Record, Shown, Status};
 use super::{Care, calls, notifications_room};
 use crate::apps::{Handled, Reply};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, passed_ms};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
@@ -231,7 +231,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     let is_there = is_there(care, user).await?;
     let Record { arrival, lost_ms, .. } = Record::read(before.as_deref());
     let grace = care.context.settings.presence_grace;
-    let gone_for = lost_ms.map(|lost| Duration::from_millis(now_ms().saturating_sub(lost)));
+    let gone_for = lost_ms.map(|lost| Duration::from_millis(passed_ms(lost)));
     if !is_there && gone_for.is_none_or(|gone_for| gone_for + SLACK < grace) {
         // They have been lost once more since, or nobody has noted since when.
         gone(care, user, gone_for.unwrap_or_default()).await;
@@ -345,10 +345,12 @@ pub(super) async fn find_idle(care: Arc<Care>) {
             let found = care.presence.activity.iter().filter(|entry| is_idle(entry.value()));
             found.map(|entry| entry.key().clone()).collect()
         };
-        let since = now_ms().saturating_sub(u64::try_from(away.as_millis()).unwrap_or_default());
+        let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
         for user in idle {
             // On another node they may have done something.
-            let set = |record: &mut Record| record.is_idle |= record.is_on && record.active_ms <= since;
+            let set = |record: &mut Record| {
+                record.is_idle |= record.is_on && passed_ms(record.active_ms) >= away_ms
+            };
             let is_known = matches!(change(&care, &user, set).await, Ok(record) if record.is_idle);
             if let Some(mut activity) = care.presence.activity.get_mut(&user)
                 && is_idle(&activity)
@@ -386,7 +388,7 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppErro
             // What is kept may be lost with Redis, and who is there is not; and it may say that somebody is there whom no
             // living node knows.
             let grace = care.context.settings.presence_grace;
-            let lost = record.lost_ms.map(|lost| Duration::from_millis(now_ms().saturating_sub(lost)));
+            let lost = record.lost_ms.map(|lost| Duration::from_millis(passed_ms(lost)));
             // Within their grace period they are what they were.
             if lost.is_none_or(|lost| lost > grace) {
                 match is_there(&care, &user).await {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::records::Pool;
 use fanout::{FirstMembers, Gone, Left as LeftRoom, Member, RoomCount, Target};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::PAGE_MAX;
 use shared::names::{Room, UserId};
-use sqlx::{AnyPool, Row as _};
+use sqlx::Row as _;
 
 use super::events::OfRoom;
 use super::room_id::{Access, PRESENCE_PREFIX, RoomId};
@@ -201,16 +202,16 @@ fn granted_room(room: &str) -> Result<RoomId, AppError> {
     }
 }
 
-async fn is_granted(pool: &AnyPool, room: &str, user: &str) -> Result<bool, sqlx::Error> {
+async fn is_granted(pool: &Pool, room: &str, user: &str) -> Result<bool, sqlx::Error> {
     Ok(sqlx::query(GRANTED).bind(room).bind(user).fetch_optional(pool).await?.is_some())
 }
 
-async fn grants(pool: &AnyPool, room: &str) -> Result<Vec<String>, sqlx::Error> {
+async fn grants(pool: &Pool, room: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(GRANTS).bind(room).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-async fn set_grants(pool: &AnyPool, room: &str, users: &[UserId]) -> Result<(), sqlx::Error> {
+async fn set_grants(pool: &Pool, room: &str, users: &[UserId]) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     // One after the other, so that the last one's users are all there are.
     sqlx::query(LOCK).bind(room).execute(&mut *transaction).await?;

@@ -226,6 +226,7 @@ async fn fill(
 fn resync(context: &Context, namespace: &Namespace, room: &RoomId) {
     let body = Resync { room: Some(room.room().as_str()), epoch: "" };
     let packet = socket::encode(namespace, "muster:resync", &body);
+    context.fanout.note_resync();
     context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
 }
 

@@ -1,13 +1,13 @@
 //! Chat's statements: nothing else knows its tables.
 
 use shared::limits::CHAT_HISTORY;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 use uuid::Uuid;
 
 use super::events::{Author, Message, RoomId};
 use crate::clock::{iso, now_ms};
-use crate::records::{column_time, time_column};
+use crate::records::{Pool, column_time, time_column};
 
 /// A message on its way into the records.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ const BETWEEN: &str = "SELECT id, seq, user_id, user_name, user_avatar, content,
     FROM chat_messages WHERE room_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
 
 /// Stores messages in one transaction, each at the next place of its room.
-pub(super) async fn append(pool: &AnyPool, drafts: &[Draft]) -> Result<Vec<Message>, sqlx::Error> {
+pub(super) async fn append(pool: &Pool, drafts: &[Draft]) -> Result<Vec<Message>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let mut messages = Vec::with_capacity(drafts.len());
     for draft in drafts {
@@ -63,13 +63,13 @@ pub(super) async fn append(pool: &AnyPool, drafts: &[Draft]) -> Result<Vec<Messa
 }
 
 /// The last place given in a room; 0 when it has no messages.
-pub(super) async fn last_seq(pool: &AnyPool, room: &RoomId) -> Result<i64, sqlx::Error> {
+pub(super) async fn last_seq(pool: &Pool, room: &RoomId) -> Result<i64, sqlx::Error> {
     let row = sqlx::query(LAST_SEQ).bind(room.as_str()).fetch_optional(pool).await?;
     row.map_or(Ok(0), |row| row.try_get(0))
 }
 
 /// The place of a message in a room. A text with a NUL is no message's id, and PostgreSQL would not take it.
-pub(super) async fn seq_of(pool: &AnyPool, room: &RoomId, id: &str) -> Result<Option<i64>, sqlx::Error> {
+pub(super) async fn seq_of(pool: &Pool, room: &RoomId, id: &str) -> Result<Option<i64>, sqlx::Error> {
     if id.contains('\0') {
         return Ok(None);
     }
@@ -79,7 +79,7 @@ pub(super) async fn seq_of(pool: &AnyPool, room: &RoomId, id: &str) -> Result<Op
 
 /// The newest `limit` messages after place `after` and before place `before`, oldest first.
 pub(super) async fn between(
-    pool: &AnyPool,
+    pool: &Pool,
     room: &RoomId,
     (after, before): (i64, i64),
     limit: u32,
@@ -95,7 +95,7 @@ pub(super) async fn between(
 }
 
 /// The newest messages of a room, as many as a joiner is shown, oldest first.
-pub(super) async fn newest(pool: &AnyPool, room: &RoomId) -> Result<Vec<Message>, sqlx::Error> {
+pub(super) async fn newest(pool: &Pool, room: &RoomId) -> Result<Vec<Message>, sqlx::Error> {
     between(pool, room, (0, i64::MAX), CHAT_HISTORY).await
 }
 

@@ -18,7 +18,7 @@ use super::emergency::{Emergency, Viewer};
 use super::events::{Created, Nearby};
 use super::{Emergencies, HELPERS, POSITIONS, store};
 use crate::announce::Announced;
-use crate::clock::now_ms;
+use crate::clock::ago_ms;
 use crate::error::AppError;
 use crate::socket;
 
@@ -100,7 +100,7 @@ pub(super) async fn alert_left_over(app: Arc<Emergencies>) {
             // An older node that still runs beside this one may raise more that have no square.
             app.is_filled.store(false, Ordering::Release);
         }
-        let before = now_ms().saturating_sub(ANNOUNCE_AFTER_MS);
+        let before = ago_ms(ANNOUNCE_AFTER_MS);
         let Ok(found) = records.run(store::unalerted(records.pool(), before)).await else { continue };
         for emergency in found {
             match alert_late(&app, &emergency.id).await {

@@ -3,12 +3,14 @@
 use fanout::Place;
 use shared::auth::Reputation;
 use shared::limits::{EMERGENCIES_INVOLVED_AT_ONCE, EMERGENCY_HELPERS_MAX};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
 use crate::announce::{self, Announcement};
-use crate::records::{LAST_ID, Looked, Page, Table, cell, column_time, nearby, raisers, time_column};
+use crate::records::{
+    Connection, LAST_ID, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
+};
 
 /// The table of emergencies.
 pub(super) const TABLE: Table = Table("emergencies");
@@ -64,7 +66,7 @@ pub(super) enum Changed {
 
 /// Stores a new emergency; helpers are to be told of it. Answers the seconds until there may be one more where the owner
 /// raises too many, on all nodes together.
-pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<Option<u64>, sqlx::Error> {
+pub(super) async fn insert(pool: &Pool, emergency: &Emergency) -> Result<Option<u64>, sqlx::Error> {
     let (owner, now_ms) = (&emergency.owner.id, emergency.created_at_ms);
     let mut transaction = pool.begin().await?;
     let wait = raisers::take(&mut transaction, TABLE, owner, now_ms).await?;
@@ -97,33 +99,33 @@ pub(super) async fn insert(pool: &AnyPool, emergency: &Emergency) -> Result<Opti
 }
 
 /// An emergency.
-pub(super) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Emergency>, sqlx::Error> {
+pub(super) async fn find(pool: &Pool, id: &str) -> Result<Option<Emergency>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE id = $1");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(emergency).transpose()
 }
 
 /// A page of the open emergencies around a place.
-pub(super) async fn near(pool: &AnyPool, looked: &Looked) -> Result<Page<Emergency>, sqlx::Error> {
+pub(super) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Emergency>, sqlx::Error> {
     nearby(pool, TABLE, looked, (COLUMNS, emergency)).await
 }
 
 /// Emergencies that helpers have not been told of, though they were raised before `before_ms`.
-pub(super) async fn unalerted(pool: &AnyPool, before_ms: u64) -> Result<Vec<Emergency>, sqlx::Error> {
+pub(super) async fn unalerted(pool: &Pool, before_ms: u64) -> Result<Vec<Emergency>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time_column(before_ms)).fetch_all(pool).await?;
     rows.iter().map(emergency).collect()
 }
 
 /// Helpers have been told.
-pub(super) async fn set_alerted(pool: &AnyPool, id: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn set_alerted(pool: &Pool, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(ALERTED).bind(id).execute(pool).await?;
     Ok(())
 }
 
 /// A helper responds; `announce` makes what is to be told, by whether it is the first.
 pub(super) async fn respond(
-    pool: &AnyPool,
+    pool: &Pool,
     id: &str,
     helper: &Helper,
     announce: impl FnOnce(bool) -> Vec<Announcement>,
@@ -157,14 +159,14 @@ pub(super) async fn respond(
 }
 
 /// Whether the emergency is open; it stays so until the transaction ends.
-async fn go_on(transaction: &mut AnyConnection, id: &str, at: i64) -> Result<bool, sqlx::Error> {
+async fn go_on(transaction: &mut Connection, id: &str, at: i64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(GO_ON).bind(id).bind(at).execute(transaction).await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// A helper tells how far they are.
 pub(super) async fn set_helper(
-    pool: &AnyPool,
+    pool: &Pool,
     (id, user): (&str, &str),
     (status, notes, at_ms): (HelperStatus, Option<&str>, u64),
     announcements: &[Announcement],
@@ -201,7 +203,7 @@ pub(super) struct End<'a> {
 
 /// An emergency ends.
 pub(super) async fn end(
-    pool: &AnyPool,
+    pool: &Pool,
     (id, owner): (&str, &str),
     end: &End<'_>,
     announcements: &[Announcement],
@@ -229,7 +231,7 @@ pub(super) async fn end(
 
 /// The helpers of an emergency, in the order they joined: one more than [`EMERGENCY_HELPERS_MAX`] at most, which says
 /// that there are more.
-pub(super) async fn helpers(pool: &AnyPool, id: &str) -> Result<Vec<Helper>, sqlx::Error> {
+pub(super) async fn helpers(pool: &Pool, id: &str) -> Result<Vec<Helper>, sqlx::Error> {
     let limit = i64::from(EMERGENCY_HELPERS_MAX) + 1;
     let rows = sqlx::query(HELPERS).bind(id).bind(limit).fetch_all(pool).await?;
     rows.iter().map(helper).collect()
@@ -238,7 +240,7 @@ pub(super) async fn helpers(pool: &AnyPool, id: &str) -> Result<Vec<Helper>, sql
 /// Who responds to an emergency and has not cancelled, or `only` if they do: one more than [`EMERGENCY_HELPERS_MAX`] at
 /// most, which says that there are more.
 pub(super) async fn responding(
-    pool: &AnyPool,
+    pool: &Pool,
     id: &str,
     only: Option<&str>,
 ) -> Result<Vec<String>, sqlx::Error> {
@@ -250,26 +252,26 @@ pub(super) async fn responding(
 }
 
 /// A helper of an emergency.
-pub(super) async fn find_helper(pool: &AnyPool, id: &str, user: &str) -> Result<Option<Helper>, sqlx::Error> {
+pub(super) async fn find_helper(pool: &Pool, id: &str, user: &str) -> Result<Option<Helper>, sqlx::Error> {
     let row = sqlx::query(HELPER).bind(id).bind(user).fetch_optional(pool).await?;
     row.as_ref().map(helper).transpose()
 }
 
 /// Open emergencies in which a user helps.
-pub(super) async fn helps_in(pool: &AnyPool, user: &str) -> Result<Vec<String>, sqlx::Error> {
+pub(super) async fn helps_in(pool: &Pool, user: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(HELPS_IN).bind(user).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Open emergencies of a user.
-pub(super) async fn owns(pool: &AnyPool, user: &str) -> Result<Vec<String>, sqlx::Error> {
+pub(super) async fn owns(pool: &Pool, user: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(OWNS).bind(user).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Open emergencies and who takes part in each, after one of them: [`EMERGENCIES_INVOLVED_AT_ONCE`], fewer at the end.
 pub(super) async fn involved(
-    pool: &AnyPool,
+    pool: &Pool,
     (id, user): (&str, &str),
 ) -> Result<Vec<(String, String)>, sqlx::Error> {
     let limit = i64::from(EMERGENCIES_INVOLVED_AT_ONCE);
@@ -279,7 +281,7 @@ pub(super) async fn involved(
 
 /// Stores a message, if the emergency is open.
 pub(super) async fn add_message(
-    pool: &AnyPool,
+    pool: &Pool,
     message: &Message,
     announcements: &[Announcement],
 ) -> Result<Changed, sqlx::Error> {
@@ -305,7 +307,7 @@ pub(super) async fn add_message(
 
 /// A page of messages, newest first: all of an emergency, or those between its owner and one helper.
 pub(super) async fn messages(
-    pool: &AnyPool,
+    pool: &Pool,
     id: &str,
     helper: Option<&str>,
     (before, limit): (Option<&str>, u32),

@@ -5,14 +5,16 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use super::store::{Entry, Participant, enter_in};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::describe::forms::{OwnId, Time, UserIdText};
-use crate::records::{Looked, Page, Table, cell, column_time, nearby, raisers, time_column};
+use crate::records::{
+    Connection, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
+};
 
 /// The table of incidents.
 pub(super) const TABLE: Table = Table("sos_incidents");
@@ -114,7 +116,7 @@ const OLD: &str = "SELECT id, user_id FROM sos_incidents WHERE ended_at IS NULL 
     ORDER BY created_at, id LIMIT $2";
 
 /// Records an incident and that `entry` takes part in it: both or neither.
-pub(crate) async fn raise(pool: &AnyPool, incident: &Incident, entry: &Entry) -> Result<Opened, sqlx::Error> {
+pub(crate) async fn raise(pool: &Pool, incident: &Incident, entry: &Entry) -> Result<Opened, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let wait = raisers::take(&mut transaction, TABLE, &incident.user_id, entry.joined_at_ms).await?;
     if let Some(seconds) = wait {
@@ -140,7 +142,7 @@ pub(crate) async fn raise(pool: &AnyPool, incident: &Incident, entry: &Entry) ->
 }
 
 /// Whether an incident is open or was not raised here; one that is open stays so until the transaction ends.
-pub(super) async fn stay_open(transaction: &mut AnyConnection, id: &str) -> Result<bool, sqlx::Error> {
+pub(super) async fn stay_open(transaction: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
     let open = sqlx::query(STAY_OPEN).bind(id).execute(&mut *transaction).await?;
     if open.rows_affected() > 0 {
         return Ok(true);
@@ -149,14 +151,14 @@ pub(super) async fn stay_open(transaction: &mut AnyConnection, id: &str) -> Resu
 }
 
 /// An incident that was raised here.
-pub(crate) async fn find(pool: &AnyPool, id: &str) -> Result<Option<Incident>, sqlx::Error> {
+pub(crate) async fn find(pool: &Pool, id: &str) -> Result<Option<Incident>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE id = $1");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(incident).transpose()
 }
 
 /// Who has raised an incident that is open.
-pub(super) async fn raiser_of_open(pool: &AnyPool, id: &str) -> Result<Option<String>, sqlx::Error> {
+pub(super) async fn raiser_of_open(pool: &Pool, id: &str) -> Result<Option<String>, sqlx::Error> {
     let row = sqlx::query(RAISER).bind(id).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
@@ -164,7 +166,7 @@ pub(super) async fn raiser_of_open(pool: &AnyPool, id: &str) -> Result<Option<St
 /// An incident ends, and with it who takes part. `announce` makes what is to be told by whether its raiser takes part.
 /// Answers it, or `None` where it had ended.
 pub(crate) async fn end(
-    pool: &AnyPool,
+    pool: &Pool,
     (id, raiser): (&str, &str),
     end: &End<'_>,
     announce: impl FnOnce(bool) -> Vec<Announcement>,
@@ -184,7 +186,7 @@ pub(crate) async fn end(
 
 /// Ends an incident; false where it had ended. Its raiser is locked.
 pub(super) async fn end_in(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     (id, raiser): (&str, &str),
     end: &End<'_>,
 ) -> Result<bool, sqlx::Error> {
@@ -204,14 +206,14 @@ pub(super) fn announcement_id(id: &str) -> String {
 }
 
 /// Whether the room of an incident is still to be told that it has ended.
-pub(super) async fn is_untold(pool: &AnyPool, id: &str) -> Result<bool, sqlx::Error> {
+pub(super) async fn is_untold(pool: &Pool, id: &str) -> Result<bool, sqlx::Error> {
     let found = sqlx::query("SELECT 1 FROM announcements WHERE id = $1").bind(announcement_id(id));
     Ok(found.fetch_optional(pool).await?.is_some())
 }
 
 /// Incidents that were raised before `before_ms` and are open, the oldest first, each with its raiser.
 pub(crate) async fn old(
-    pool: &AnyPool,
+    pool: &Pool,
     before_ms: u64,
     limit: u32,
 ) -> Result<Vec<(String, String)>, sqlx::Error> {
@@ -220,7 +222,7 @@ pub(crate) async fn old(
 }
 
 /// A page of the open incidents around a place.
-pub(crate) async fn near(pool: &AnyPool, looked: &Looked) -> Result<Page<Incident>, sqlx::Error> {
+pub(crate) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Incident>, sqlx::Error> {
     nearby(pool, TABLE, looked, (COLUMNS, incident)).await
 }
 

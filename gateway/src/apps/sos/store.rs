@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::names::UserId;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
 use uuid::Uuid;
 
 use super::incidents::{self, End};
@@ -12,7 +12,7 @@ use super::stories::USER_TYPES;
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::describe::forms::{Name, OwnId, Time, UserIdText};
-use crate::records::{column_time, raisers, time_column};
+use crate::records::{Connection, Pool, column_time, raisers, time_column};
 
 /// A participation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -99,7 +99,7 @@ pub(crate) enum Entered {
 }
 
 /// Records that a user takes part, unless the incident has ended.
-pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<Entered, sqlx::Error> {
+pub(crate) async fn enter(pool: &Pool, entry: &Entry) -> Result<Entered, sqlx::Error> {
     for _ in 0..ENTRIES_TRIED {
         let mut transaction = pool.begin().await?;
         if !incidents::stay_open(&mut transaction, &entry.sos_id).await? {
@@ -116,7 +116,7 @@ pub(crate) async fn enter(pool: &AnyPool, entry: &Entry) -> Result<Entered, sqlx
 }
 
 pub(super) async fn enter_in(
-    transaction: &mut AnyConnection,
+    transaction: &mut Connection,
     entry: &Entry,
 ) -> Result<Option<(Participant, bool)>, sqlx::Error> {
     let done = sqlx::query(ENTER)
@@ -149,7 +149,7 @@ pub(crate) enum Gone {
 /// Records that a user takes part no more. Who is the last to leave an incident that was raised here ends it;
 /// `announcement` is written then.
 pub(crate) async fn leave(
-    pool: &AnyPool,
+    pool: &Pool,
     (sos_id, user_id, at_ms): (&str, &str, u64),
     (end, announcement): (&End<'_>, &Announcement),
 ) -> Result<Gone, sqlx::Error> {
@@ -190,7 +190,7 @@ pub(crate) enum Standing {
 }
 
 /// Where the sockets of a user belong.
-pub(crate) async fn standing(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<Standing, sqlx::Error> {
+pub(crate) async fn standing(pool: &Pool, sos_id: &str, user_id: &str) -> Result<Standing, sqlx::Error> {
     let Some(row) = sqlx::query(STANDING).bind(sos_id).bind(user_id).fetch_optional(pool).await? else {
         return Ok(Standing::Left);
     };
@@ -201,11 +201,7 @@ pub(crate) async fn standing(pool: &AnyPool, sos_id: &str, user_id: &str) -> Res
 }
 
 /// Who takes part now, in the order they joined.
-pub(crate) async fn active(
-    pool: &AnyPool,
-    sos_id: &str,
-    limit: u32,
-) -> Result<Vec<Participant>, sqlx::Error> {
+pub(crate) async fn active(pool: &Pool, sos_id: &str, limit: u32) -> Result<Vec<Participant>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE sos_id = $1 AND status = 'ACTIVE' ORDER BY joined_at, id LIMIT $2");
     let rows =
         sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(i64::from(limit)).fetch_all(pool).await?;
@@ -214,7 +210,7 @@ pub(crate) async fn active(
 
 /// A page of a history, newest first.
 pub(crate) async fn history(
-    pool: &AnyPool,
+    pool: &Pool,
     of: Of<'_>,
     before: &Before,
     limit: u32,
@@ -238,24 +234,24 @@ pub(crate) async fn history(
 }
 
 /// Where a record stands in a history.
-pub(crate) async fn place_of(pool: &AnyPool, id: &str) -> Result<Option<Before>, sqlx::Error> {
+pub(crate) async fn place_of(pool: &Pool, id: &str) -> Result<Option<Before>, sqlx::Error> {
     let row = sqlx::query(PLACE_OF).bind(id).fetch_optional(pool).await?;
     row.map(|row| Ok(Before { joined_at_ms: row.try_get(0)?, id: id.to_owned() })).transpose()
 }
 
 /// The incidents that a user takes part in now, the latest first.
-pub(crate) async fn active_of(pool: &AnyPool, user_id: &str) -> Result<Vec<String>, sqlx::Error> {
+pub(crate) async fn active_of(pool: &Pool, user_id: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(ACTIVE_OF).bind(user_id).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Whether a user takes part, or has.
-pub(crate) async fn has_taken_part(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn has_taken_part(pool: &Pool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
     Ok(sqlx::query(HAS_TAKEN_PART).bind(sos_id).bind(user_id).fetch_optional(pool).await?.is_some())
 }
 
 /// Whether a user takes part now.
-pub(crate) async fn is_active(pool: &AnyPool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn is_active(pool: &Pool, sos_id: &str, user_id: &str) -> Result<bool, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'");
     Ok(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sos_id).bind(user_id).fetch_optional(pool).await?.is_some())
 }

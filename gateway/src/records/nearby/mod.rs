@@ -14,10 +14,11 @@ mod cursor;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
+use super::pool::{Connection, Pool};
 use fanout::{Place, metres_between};
 use shared::limits::NEARBY_SCANNED_MAX;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use super::Table;
 use super::squares::{Square, middle};
@@ -59,7 +60,7 @@ pub(crate) struct Page<T> {
 /// # Errors
 /// The database's.
 pub(crate) async fn nearby<T>(
-    pool: &AnyPool,
+    pool: &Pool,
     table: Table,
     looked: &Looked,
     (select, read): (&str, impl Fn(&AnyRow) -> Result<T, sqlx::Error>),
@@ -71,7 +72,8 @@ pub(crate) async fn nearby<T>(
     }
     let ids: Vec<&str> = near.iter().map(|(id, _)| id.as_str()).collect();
     let sql = format!("{select} WHERE ended_at IS NULL AND id IN ({})", places(ids.len()));
-    let rows = ids_bound(&sql, &ids).fetch_all(&mut *connection).await?;
+    let rows = ids_bound(&sql, &ids).fetch_all(&mut connection).await?;
+    connection.done().await?;
     let rows: Result<HashMap<String, &AnyRow>, sqlx::Error> =
         rows.iter().map(|row| Ok((row.try_get::<String, _>(0)?, row))).collect();
     let rows = rows?;
@@ -104,7 +106,7 @@ fn texts_bound(sql: &str) -> usize {
 
 /// A page of ids.
 async fn keys(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     table: Table,
     looked: &Looked,
 ) -> Result<Page<String>, sqlx::Error> {
@@ -254,7 +256,7 @@ impl Scan {
     /// The next candidates: `wanted` or more, fewer where there are no more.
     async fn next(
         &mut self,
-        connection: &mut AnyConnection,
+        connection: &mut Connection,
         wanted: usize,
     ) -> Result<Vec<Candidate>, sqlx::Error> {
         let mut next = Vec::new();
@@ -283,7 +285,7 @@ impl Scan {
     }
 
     /// Counts the nearest squares, and divides those with many.
-    async fn count(&mut self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    async fn count(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
         let squares = take(&mut self.uncounted, SQUARES);
         let slots = slots(squares.len());
         let (table, condition) = (self.table.0, self.condition());
@@ -318,7 +320,7 @@ impl Scan {
     }
 
     /// Reads the nearest squares, about as many as hold `wanted`.
-    async fn read(&mut self, connection: &mut AnyConnection, wanted: usize) -> Result<(), sqlx::Error> {
+    async fn read(&mut self, connection: &mut Connection, wanted: usize) -> Result<(), sqlx::Error> {
         let mut squares = Vec::with_capacity(SQUARES);
         let mut count = 0;
         while count < wanted
@@ -362,7 +364,7 @@ impl Scan {
 
     async fn rows_in(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut Connection,
         squares: &[Pending],
     ) -> Result<Vec<AnyRow>, sqlx::Error> {
         let slots = slots(squares.len());
@@ -405,7 +407,7 @@ impl Scan {
     /// The ids of those candidates that are their user's nearest.
     async fn firsts(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut Connection,
         candidates: &[Candidate],
     ) -> Result<HashSet<String>, sqlx::Error> {
         let sure = candidates.iter().filter(|candidate| !candidate.is_open && self.rank == Rank::First);
