@@ -209,11 +209,14 @@ fn port_number(text: Option<&str>) -> Option<Option<u16>> {
 
 /// A host as browsers read it.
 fn web_host(text: &str) -> Option<Place> {
-    Some(match Host::parse(text).ok()? {
-        Host::Domain(name) => Place::Name(name.strip_suffix('.').unwrap_or(&name).to_owned()),
-        Host::Ipv4(address) => Place::Address(address.into()),
-        Host::Ipv6(address) => Place::Address(IpAddr::V6(address).to_canonical()),
-    })
+    match Host::parse(text).ok()? {
+        Host::Domain(name) => {
+            let name = name.strip_suffix('.').unwrap_or(&name);
+            (!name.is_empty() && !name.ends_with('.')).then(|| Place::Name(name.to_owned()))
+        }
+        Host::Ipv4(address) => Some(Place::Address(address.into())),
+        Host::Ipv6(address) => Some(Place::Address(IpAddr::V6(address).to_canonical())),
+    }
 }
 
 fn is_name_under(name: &str, parent: &str) -> bool {
