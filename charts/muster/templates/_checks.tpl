@@ -55,10 +55,7 @@
 {{- end }}
 {{- end }}
 {{- $mounts := $v.settings.MOUNTS | default "" }}
-{{- if and (gt (int $keys) 0) (not $mounts) }}
-{{- fail "settings.MOUNTS: give the apps that clients are to find, such as chat=/ or relay=/relay, since a key for tokens is set" }}
-{{- end }}
-{{- $keeps := regexMatch "(^|,)(sos|emergencies|chat|care)=" $mounts }}
+{{- $keeps := or (not $mounts) (regexMatch "(^|,)(sos|emergencies|chat|care)=" $mounts) }}
 {{- if and $redis $keeps (not (include "muster.hasPostgres" .)) (ne (toString ($v.settings.SQLITE_WITH_REDIS | default "false")) "true") }}
 {{- fail "redis: give database.url or database.existingSecret, too, or one node's records reach no other; settings.SQLITE_WITH_REDIS: \"true\" permits SQLite for one node beside Node.js servers" }}
 {{- end }}

@@ -351,8 +351,6 @@ describe('the inside', () => {
       ['a room with NUL', '/internal/rooms/a%00/count', 400],
       ['a room that is not UTF-8', '/internal/rooms/%ff/count', 400],
       ['a room of 256 bytes', `/internal/rooms/${'n'.repeat(256)}/count`, 400],
-      ['a room that climbs', '/internal/rooms/..%2f..%2fetc/count', 400],
-      ['a room with SQL', '/internal/rooms/%27%20OR%201=1/active', 400],
       ['an unknown namespace', '/internal/rooms/a/count?namespace=/nowhere', 404],
       ['an unknown path', '/internal/nothing', 404],
       ['no room', '/internal/rooms//count', [400, 404]],

@@ -79,7 +79,7 @@ for (const [what, seconds] of [['on', HOUR], ['back', -HOUR]]) {
         own.jump(seconds);
         await jumped(node);
         if (seconds > 0) {
-          assert.deepEqual((await ended)[0], 'io server disconnect', 'it has expired');
+          assert.deepEqual((await ended)[0], 'transport close', 'it has expired');
         } else {
           ended.catch(() => {});
           await delay(8_000);

@@ -53,23 +53,21 @@ impl Config {
                 ),
             );
         }
-        if self.auth.keys != TokenKeys::Random && !self.mounts_are_set {
-            problem(
-                "MOUNTS",
-                "expected the apps that clients are to find, such as chat=/ or relay=/relay, since a key for tokens is set. All \
-                 five apps are mounted by themselves only where there is none"
-                    .to_owned(),
-            );
-        }
         if self.listen.port() != 0 && self.listen == self.internal_listen {
             problem("INTERNAL_LISTEN", "expected another address or port than LISTEN".to_owned());
         }
         found
     }
 
-    /// Settings that do nothing because of others.
+    /// Settings that do nothing because of others, and others that should be set beside them.
     pub(super) fn idle_settings(&self) -> Vec<String> {
         let mut found = Vec::new();
+        if self.auth.keys != TokenKeys::Random && !self.mounts_are_set {
+            found.push(
+                "MOUNTS is not set: all five apps are mounted; name those that clients are to find, such as chat=/"
+                    .to_owned(),
+            );
+        }
         let is_mounted = |app: AppName| self.mounts.iter().any(|(mounted, _)| *mounted == app);
         if self.apps.push.is_some() && !is_mounted(AppName::Emergencies) {
             found.push("PUSH_WEBHOOK_URL does nothing: the app emergencies is not mounted".to_owned());
@@ -129,12 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn with_a_real_key_the_apps_are_named() {
-        assert_eq!(conflicts(&[]), Vec::<String>::new());
+    fn with_a_real_key_it_is_said_that_all_apps_are_mounted() {
+        let said = |values: &[(&str, &str)]| {
+            config(values).idle_settings().iter().filter(|said| said.starts_with("MOUNTS is not set")).count()
+        };
+        assert_eq!(said(&[]), 0);
         for key in [("jwt_secret", "s"), ("jwt_public_key", "/a.pem"), ("jwks_url", "https://k.example")] {
-            let said = conflicts(&[key]);
-            assert!(said.len() == 1 && said[0].starts_with("MOUNTS: expected the apps"), "{said:?}");
-            assert_eq!(conflicts(&[key, ("mounts", "chat=/")]), Vec::<String>::new());
+            assert_eq!(said(&[key]), 1);
+            assert_eq!(said(&[key, ("mounts", "chat=/")]), 0);
         }
     }
 

@@ -36,8 +36,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "mounts",
         "sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay",
-        "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable. The default is for a node \
-         without a key for tokens; with one, say which apps there are. All nodes of a Redis need the same.",
+        "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable. Where a key for tokens is set \
+         and this is not, the start warns that all five apps are mounted. All nodes of a Redis need the same.",
     ),
     secret("jwt_secret", "", "HS256 secret of tokens. Not set: a random one for this run."),
     setting(
