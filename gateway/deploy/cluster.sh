@@ -76,7 +76,7 @@ secret=$(head -c 32 /dev/urandom | base64)
 start redis redis-server --port "$redis" --bind 127.0.0.1 --save '' --appendonly no --dir "$work"
 mkdir -m 700 "$work/records"
 [[ $(id -u) = 0 ]] && chown postgres "$work/records"
-(cd / && "${as_postgres[@]}" "$pg/initdb" -D "$work/records" -A trust -U postgres --no-sync >/dev/null)
+(cd / && "${as_postgres[@]}" "$pg/initdb" -D "$work/records" -A trust -U postgres -E UTF8 --locale=C --no-sync >/dev/null)
 cd /
 start postgres "${as_postgres[@]}" "$pg/postgres" -D "$work/records" -p "$postgres" -c listen_addresses=127.0.0.1 -c unix_socket_directories=
 postgres_pid=${pids[-1]}

@@ -469,6 +469,9 @@ pub const LINGERING_MAX: usize = 100_000;
 /// Milliseconds that a list of leases is used without asking again.
 pub const LEASES_FRESH_MS: u64 = 1_000;
 
+/// Milliseconds after which the list of living nodes is read again for a node that is not on it: it may have just started.
+pub const LEASES_RECHECK_MS: u64 = 50;
+
 /// Milliseconds that the last known count of a room is answered while Redis is away.
 pub const STALE_MAX_MS: u64 = 30_000;
 

@@ -183,8 +183,9 @@ impl LiveStore<'_> {
         let args = [&*numbers[0], &numbers[1], &numbers[2], &numbers[3], all].map(str::as_bytes);
         let keys = [&*keys[0], &keys[1], &keys[2]];
         let flat: Vec<String> = self.cluster.live.near.run(&self.cluster.commands, &keys, &args).await?;
-        let living = self.cluster.presence.living_ids().await?;
         let (pairs, _) = flat.as_chunks::<2>();
+        let nodes = pairs.iter().filter_map(|[_, text]| text.split(' ').nth(2)).collect();
+        let living = self.cluster.presence.living_among(&nodes).await?;
         let near = pairs.iter().filter_map(|[id, text]| {
             let mut parts = text.split(' ');
             let (latitude, longitude) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

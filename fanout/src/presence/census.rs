@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use shared::ids::NodeId;
-use shared::limits::{COUNTS_KEPT_MAX, LEASE_AHEAD_MAX_MS, LEASES_FRESH_MS, STALE_MAX_MS};
+use shared::limits::{COUNTS_KEPT_MAX, LEASE_AHEAD_MAX_MS, LEASES_FRESH_MS, LEASES_RECHECK_MS, STALE_MAX_MS};
 use tokio::time::Instant;
 
 use super::cluster::{ClusterPresence, Table};
@@ -13,15 +13,34 @@ use super::store::{Kept, Share};
 use super::{Counted, RoomCount, SCANNED_PER_USER};
 use crate::error::FanoutError;
 
+/// The id of the node that an incarnation is of.
+fn node_of(incarnation: &str) -> Option<&str> {
+    Some(incarnation.split_once('-')?.0)
+}
+
 /// How often a room is read before its count is given up, when each time a lease was lost meanwhile.
 const READS_MAX: usize = 3;
 
 impl ClusterPresence {
     /// Incarnations whose lease holds, by a list that is no older than `LEASES_FRESH_MS`.
     pub(super) async fn living(&self) -> Result<HashSet<String>, FanoutError> {
+        self.living_within(Duration::from_millis(LEASES_FRESH_MS)).await
+    }
+
+    /// As [`Self::living`]. Where `names` no living node, it may have started since the list was read, so the list is read
+    /// again, but not more often than every `LEASES_RECHECK_MS`, since strangers can name nodes that never were.
+    async fn living_for(&self, names: impl Fn(&str) -> bool) -> Result<HashSet<String>, FanoutError> {
+        let living = self.living().await?;
+        if living.iter().any(|incarnation| names(incarnation)) {
+            return Ok(living);
+        }
+        self.living_within(Duration::from_millis(LEASES_RECHECK_MS)).await
+    }
+
+    async fn living_within(&self, age: Duration) -> Result<HashSet<String>, FanoutError> {
         // One asks, the others wait for the answer.
         let _one = self.table.lock().await;
-        let fresh = Duration::from_millis(LEASES_FRESH_MS).min(self.terms.lease / 6);
+        let fresh = age.min(self.terms.lease / 6);
         let is_old = self.leases.lock().read.is_none_or(|(at, _)| at.elapsed() >= fresh);
         if is_old {
             let before = Instant::now();
@@ -41,7 +60,19 @@ impl ClusterPresence {
     /// The ids of the nodes that live.
     pub(crate) async fn living_ids(&self) -> Result<HashSet<String>, FanoutError> {
         let living = self.living().await?;
-        Ok(living.iter().filter_map(|inc| Some(inc.split_once('-')?.0.to_owned())).collect())
+        Ok(living.iter().filter_map(|incarnation| node_of(incarnation)).map(str::to_owned).collect())
+    }
+
+    /// Which of some nodes live, also those that have just started.
+    pub(crate) async fn living_among(&self, nodes: &HashSet<&str>) -> Result<HashSet<String>, FanoutError> {
+        let mut found = HashSet::new();
+        for node in nodes {
+            let living = self.living_for(|incarnation| node_of(incarnation) == Some(node)).await?;
+            if living.iter().any(|incarnation| node_of(incarnation) == Some(node)) {
+                found.insert((*node).to_owned());
+            }
+        }
+        Ok(found)
     }
 
     /// How many nodes live.
@@ -51,8 +82,8 @@ impl ClusterPresence {
 
     /// How the living node called `node` is reached.
     pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
-        let living = self.living().await?;
         let prefix = format!("{node}-");
+        let living = self.living_for(|incarnation| incarnation.starts_with(&prefix)).await?;
         if !living.iter().any(|incarnation| incarnation.starts_with(&prefix)) {
             return Ok(None);
         }

@@ -31,8 +31,9 @@ pub(crate) enum Standing {
 /// Input is counted in pieces of this size, so that what comes in little by little is not counted at every read.
 const STEP: usize = 4 * 1024;
 
-/// Holders of less than this are equal: the oldest is refused first, which has had the most time to finish.
-const PROVEN_GRAIN: usize = 1 << 20;
+/// Holders of less than this part of the budget are equal: the oldest is refused first, which has had the most time to
+/// finish.
+const GRAINS: usize = 64;
 
 /// Who is refused when the budget is used up.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Inputs {
     pub(crate) fn new(strangers: usize, proven: usize) -> Self {
         let budget = |max, grain| Budget { max, held: Mutex::new(FairShare::new(grain)) };
         let strangers = budget(strangers, STRANGER_INPUT_MAX_BYTES);
-        Self { strangers, proven: budget(proven, PROVEN_GRAIN) }
+        Self { strangers, proven: budget(proven, proven / GRAINS) }
     }
 
     fn budget(&self, standing: Standing) -> &Budget {
@@ -207,22 +208,24 @@ mod tests {
 
     #[test]
     fn the_address_that_holds_most_is_refused_its_oldest() {
-        let inputs = Arc::new(Inputs::new(0, 100));
-        let (_small, mut small) = body(&inputs, 1, 40);
-        let (_older, mut older) = body(&inputs, 2, 20);
-        let (mut growing, mut grown) = body(&inputs, 2, 30);
+        let inputs = Arc::new(Inputs::new(0, 64_000));
+        let (_small, mut small) = body(&inputs, 1, 900);
+        let (_older, mut older) = body(&inputs, 2, 600);
+        let (mut growing, mut grown) = body(&inputs, 2, 500);
+        let rest: Vec<_> = (0..62).map(|_| body(&inputs, 2, 998)).collect();
         assert!(inputs.over(Standing::Proven).is_empty());
-        growing.set(50);
+        growing.set(1_000);
         drop(inputs.over(Standing::Proven));
         assert!(is_refused(&mut older) && !is_refused(&mut small) && !is_refused(&mut grown));
-        assert_eq!(inputs.held(Standing::Proven), (90, 100));
+        assert_eq!(inputs.held(Standing::Proven), (900 + 1_000 + 62 * 998, 64_000));
+        drop(rest);
     }
 
     #[test]
-    fn one_that_holds_more_than_a_message_goes_first() {
-        let inputs = Arc::new(Inputs::new(0, 3 * PROVEN_GRAIN));
-        let (_older, mut older) = body(&inputs, 1, PROVEN_GRAIN);
-        let (_large, mut large) = body(&inputs, 1, 2 * PROVEN_GRAIN + 1);
+    fn one_that_holds_much_of_the_budget_goes_first() {
+        let inputs = Arc::new(Inputs::new(0, 300));
+        let (_older, mut older) = body(&inputs, 1, 100);
+        let (_large, mut large) = body(&inputs, 1, 201);
         drop(inputs.over(Standing::Proven));
         assert!(is_refused(&mut large) && !is_refused(&mut older));
     }

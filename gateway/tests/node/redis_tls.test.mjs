@@ -138,7 +138,7 @@ describe('Redis over TLS', () => {
   test('a REDIS_CA_CERT that cannot be used stops the start', async () => {
     writeFileSync(file('empty.crt'), 'nothing\n');
     for (const [path, why] of [['missing.crt', /REDIS_CA_CERT.*missing\.crt.*No such file/], ['empty.crt', /REDIS_CA_CERT.*empty\.crt.*no certificate/]]) {
-      const { code, stderr } = await runGateway(['serve'], { env: { ...settings('ours.crt'), LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', JWT_SECRET: 'x'.repeat(40), REDIS_CA_CERT: file(path) } });
+      const { code, stderr } = await runGateway(['serve'], { env: { ...settings('ours.crt'), LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', MOUNTS: 'relay=/relay', JWT_SECRET: 'x'.repeat(40), REDIS_CA_CERT: file(path) } });
       assert.notEqual(code, 0);
       assert.match(stderr, why);
     }
