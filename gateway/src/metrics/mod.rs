@@ -273,6 +273,21 @@ fn describe() {
         "Time from a batch's first broadcast to its being in every member's outbox."
     );
     describe_histogram!("muster_fanout_size", "Members of this node that a batch of broadcasts went to.");
+    describe_redis();
+    describe_counter!(
+        "muster_push_requests_total",
+        "Requests for push notifications that were sent, given up or dropped, and tries that failed."
+    );
+    describe_counter!(
+        "muster_evicted_total",
+        "Sessions, connections and unfinished input that had to go because a share was used up."
+    );
+    describe_gauge!("muster_share_used", "How much of a share of the node is used: places or bytes.");
+    describe_gauge!("muster_share_max", "How much of a share of the node may be used; 0: no limit.");
+    describe_gauge!("muster_drain_remaining", "Sessions and tunnels that a drain has still to close.");
+}
+
+fn describe_redis() {
     describe_counter!("muster_redis_published_total", "Broadcasts published on Redis.");
     describe_counter!("muster_redis_heard_total", "Messages heard from Redis.");
     describe_counter!(
@@ -284,10 +299,6 @@ fn describe() {
         "Connections to Redis that were lost or could not be made."
     );
     describe_counter!("muster_redis_malformed_total", "Messages from Redis that could not be used.");
-    describe_counter!(
-        "muster_push_requests_total",
-        "Requests for push notifications that were sent, given up or dropped, and tries that failed."
-    );
     describe_counter!("muster_lease_losses_total", "Times this node found its lease lost.");
     describe_counter!(
         "muster_resyncs_total",
@@ -299,13 +310,6 @@ fn describe() {
     );
     describe_gauge!("muster_redis_up", "1 when Redis can be used and the lease is held; also without Redis.");
     describe_gauge!("muster_redis_channels", "Channels subscribed.");
-    describe_counter!(
-        "muster_evicted_total",
-        "Sessions, connections and unfinished input that had to go because a share was used up."
-    );
-    describe_gauge!("muster_share_used", "How much of a share of the node is used: places or bytes.");
-    describe_gauge!("muster_share_max", "How much of a share of the node may be used; 0: no limit.");
-    describe_gauge!("muster_drain_remaining", "Sessions and tunnels that a drain has still to close.");
 }
 
 impl Metrics {

@@ -318,7 +318,7 @@ const MESSAGES = {
       'message:send': [undefined, null, 7, 'x', [], {}, { message: 'x' }, to, { ...to, message: 7 }, { ...to, message: '' }, { ...to, message: ' \n\t' }, { ...to, message: 'a\u0000b' }, { recipientId: 'a\nb', message: 'x' }, { recipientId: [bob.user], message: 'x' }, { ...to, message: 'x', attachments: 'no' }, { ...to, message: 'x', metadata: [] }, { ...to, message: 'x', clientMessageId: 7 }, { visitId: '', message: 'x' }, { roomId: {}, message: 'x' }],
       'message:read': [undefined, {}, { messageIds: 'x' }, { messageIds: [7] }, { messageIds: Array.from({ length: 101 }, (_, n) => `m${n}`) }],
       'message:history': [undefined, {}, { recipientId: 7 }, { ...to, before: {} }, { ...to, limit: 'all' }],
-      'room:join': [undefined, null, 7, 'topic:x', {}, { roomId: 7 }, { roomId: '' }, { roomId: 'topic:a\nb' }, { roomId: 'topic:'.padEnd(129, 'x') }, { roomId: ['topic:x'] }],
+      'room:join': [undefined, null, 7, 'topic:x', {}, { roomId: 7 }, { roomId: '' }, { roomId: 'topic:a\nb' }, { roomId: 'topic:'.padEnd(135, 'x') }, { roomId: ['topic:x'] }],
       'room:leave': [undefined, {}, { roomId: 'topic:\u0000' }],
       'typing:start': [undefined, {}, { roomId: 7 }],
     };
