@@ -111,6 +111,7 @@ mod tests {
 
     fn warnings(values: &[(&str, &str)]) -> Vec<String> {
         let mut layers = Layers::default();
+        layers.set(Layer::Environment, "mounts", "emergencies=/emergencies");
         for (key, value) in values {
             layers.set(Layer::Environment, key, value);
         }
