@@ -310,8 +310,8 @@ describe('UNFINISHED_BYTES', () => {
   row(site, 'attachments that are awaited count, and a body is refused with 503', async (gateway, t) => {
     const ws = await joined(t, gateway);
     ws.send('452-/relay,1["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]');
-    ws.sendBinary(Buffer.alloc(700_000));
-    await eventually(async () => (await share(gateway, 'unfinished_bytes')) >= 700_000, { what: 'the attachment to count' });
+    ws.sendBinary(Buffer.alloc(400_000));
+    await eventually(async () => (await share(gateway, 'unfinished_bytes')) >= 400_000, { what: 'the attachment to count' });
     const sessions = [await pollingJoined(gateway), await pollingJoined(gateway)];
     const posts = [];
     for (const session of sessions) {
