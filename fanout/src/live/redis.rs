@@ -185,7 +185,7 @@ impl LiveStore<'_> {
         let flat: Vec<String> = self.cluster.live.near.run(&self.cluster.commands, &keys, &args).await?;
         let (pairs, _) = flat.as_chunks::<2>();
         let nodes = pairs.iter().filter_map(|[_, text]| text.split(' ').nth(2)).collect();
-        let living = self.cluster.presence.living_among(&nodes).await?;
+        let living = self.cluster.presence.living_ids(&nodes).await?;
         let near = pairs.iter().filter_map(|[id, text]| {
             let mut parts = text.split(' ');
             let (latitude, longitude) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

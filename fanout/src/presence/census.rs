@@ -13,9 +13,9 @@ use super::store::{Kept, Share};
 use super::{Counted, RoomCount, SCANNED_PER_USER};
 use crate::error::FanoutError;
 
-/// The id of the node that an incarnation is of.
-fn node_of(incarnation: &str) -> Option<&str> {
-    Some(incarnation.split_once('-')?.0)
+/// The ids of the nodes that incarnations are of.
+fn ids(incarnations: &HashSet<String>) -> impl Iterator<Item = &str> {
+    incarnations.iter().filter_map(|incarnation| Some(incarnation.split_once('-')?.0))
 }
 
 /// How often a room is read before its count is given up, when each time a lease was lost meanwhile.
@@ -27,11 +27,14 @@ impl ClusterPresence {
         self.living_within(Duration::from_millis(LEASES_FRESH_MS)).await
     }
 
-    /// As [`Self::living`]. Where `names` no living node, it may have started since the list was read, so the list is read
-    /// again, but not more often than every `LEASES_RECHECK_MS`, since strangers can name nodes that never were.
-    async fn living_for(&self, names: impl Fn(&str) -> bool) -> Result<HashSet<String>, FanoutError> {
+    /// As [`Self::living`]. Where a node is missed, it may have started since the list was read, so the list is read again,
+    /// but not more often than every `LEASES_RECHECK_MS`, since strangers can name nodes that never were.
+    async fn living_unless(
+        &self,
+        is_missed: impl FnOnce(&HashSet<String>) -> bool,
+    ) -> Result<HashSet<String>, FanoutError> {
         let living = self.living().await?;
-        if living.iter().any(|incarnation| names(incarnation)) {
+        if !is_missed(&living) {
             return Ok(living);
         }
         self.living_within(Duration::from_millis(LEASES_RECHECK_MS)).await
@@ -57,34 +60,24 @@ impl ClusterPresence {
         Ok(table.nodes.iter().filter(|(_, lapses)| holds(**lapses)).map(|(inc, _)| inc.clone()).collect())
     }
 
-    /// The ids of the nodes that live.
-    pub(crate) async fn living_ids(&self) -> Result<HashSet<String>, FanoutError> {
-        let living = self.living().await?;
-        Ok(living.iter().filter_map(|incarnation| node_of(incarnation)).map(str::to_owned).collect())
-    }
-
-    /// Which of some nodes live, also those that have just started.
-    pub(crate) async fn living_among(&self, nodes: &HashSet<&str>) -> Result<HashSet<String>, FanoutError> {
-        let mut found = HashSet::new();
-        for node in nodes {
-            let living = self.living_for(|incarnation| node_of(incarnation) == Some(node)).await?;
-            if living.iter().any(|incarnation| node_of(incarnation) == Some(node)) {
-                found.insert((*node).to_owned());
-            }
-        }
-        Ok(found)
+    /// The ids of the nodes that live, with those of `nodes` that have just started.
+    pub(crate) async fn living_ids(&self, nodes: &HashSet<&str>) -> Result<HashSet<String>, FanoutError> {
+        let living = self.living_unless(|living| !nodes.is_subset(&ids(living).collect())).await?;
+        Ok(ids(&living).map(str::to_owned).collect())
     }
 
     /// How many nodes live.
     pub(crate) async fn living_nodes(&self) -> Result<usize, FanoutError> {
-        Ok(self.living_ids().await?.len().max(1))
+        Ok(ids(&self.living().await?).collect::<HashSet<_>>().len().max(1))
     }
 
     /// How the living node called `node` is reached.
     pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         let prefix = format!("{node}-");
-        let living = self.living_for(|incarnation| incarnation.starts_with(&prefix)).await?;
-        if !living.iter().any(|incarnation| incarnation.starts_with(&prefix)) {
+        let is_missed =
+            |living: &HashSet<String>| !living.iter().any(|incarnation| incarnation.starts_with(&prefix));
+        let living = self.living_unless(is_missed).await?;
+        if is_missed(&living) {
             return Ok(None);
         }
         let infos = self.store.infos().await?;

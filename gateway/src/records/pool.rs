@@ -16,7 +16,7 @@ use shared::limits::RECORDS_TIMEOUT_MS;
 use sqlx::any::{AnyArguments, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, AssertSqlSafe, Describe, Either, Execute, Executor, SqlStr};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Describe, Either, Execute, Executor, SqlStr};
 
 /// Connections for statements of the apps. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,6 +35,15 @@ pub(crate) struct Connection {
 enum On {
     Connection(PoolConnection<Any>),
     Transaction(sqlx::Transaction<'static, Any>),
+}
+
+impl On {
+    fn connection(&mut self) -> &mut AnyConnection {
+        match self {
+            Self::Connection(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
 }
 
 /// A transaction. Rolled back unless it is committed.
@@ -191,10 +200,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
         E: 'q + Execute<'q, Any>,
     {
         let statement = Statement { query, is_nameless: self.is_pooled };
-        match &mut self.on {
-            On::Connection(connection) => (&mut **connection).fetch_many(statement),
-            On::Transaction(transaction) => (&mut **transaction).fetch_many(statement),
-        }
+        self.on.connection().fetch_many(statement)
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<AnyRow>, sqlx::Error>>
@@ -203,10 +209,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
         E: 'q + Execute<'q, Any>,
     {
         let statement = Statement { query, is_nameless: self.is_pooled };
-        match &mut self.on {
-            On::Connection(connection) => (&mut **connection).fetch_optional(statement),
-            On::Transaction(transaction) => (&mut **transaction).fetch_optional(statement),
-        }
+        self.on.connection().fetch_optional(statement)
     }
 
     fn prepare_with<'e>(
@@ -217,20 +220,14 @@ impl<'c> Executor<'c> for &'c mut Connection {
     where
         'c: 'e,
     {
-        match &mut self.on {
-            On::Connection(connection) => (&mut **connection).prepare_with(sql, parameters),
-            On::Transaction(transaction) => (&mut **transaction).prepare_with(sql, parameters),
-        }
+        self.on.connection().prepare_with(sql, parameters)
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Any>, sqlx::Error>>
     where
         'c: 'e,
     {
-        match &mut self.on {
-            On::Connection(connection) => (&mut **connection).describe(sql),
-            On::Transaction(transaction) => (&mut **transaction).describe(sql),
-        }
+        self.on.connection().describe(sql)
     }
 }
 
