@@ -121,7 +121,7 @@ impl Posts {
         let mut answers = commands.ask_all(pipeline).await?;
         let unknown =
             |answer: &Answered| answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"));
-        if !answers.iter().any(unknown) || self.script.load(commands).await.is_err() {
+        if !answers.iter().any(unknown) {
             return Ok(answers);
         }
         let now = Instant::now();
@@ -129,9 +129,12 @@ impl Posts {
         let mut places = Vec::new();
         for (place, (cmd, deadline)) in pipeline.cmd_iter().zip(deadlines).enumerate() {
             if *deadline > now && answers.get(place).is_some_and(unknown) {
-                again.add_command(cmd.clone());
+                again.add_command(self.script.whole(cmd));
                 places.push(place);
             }
+        }
+        if again.is_empty() {
+            return Ok(answers);
         }
         let later = commands.ask_all(&again).await.unwrap_or_default();
         for (place, answer) in places.into_iter().zip(later) {

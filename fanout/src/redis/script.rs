@@ -40,9 +40,17 @@ impl Script {
         self.call("EVALSHA", &self.digest, keys, args)
     }
 
-    /// Makes the server know the script.
-    pub(super) async fn load(&self, commands: &Commands) -> Result<(), FanoutError> {
-        commands.query::<redis::Value>(redis::cmd("SCRIPT").arg("LOAD").arg(self.body)).await.map(|_| ())
+    /// What [`Self::posted`] made, with the whole script: it runs where the server does not know it, too. On a
+    /// cluster, `SCRIPT LOAD` would need an answer of every server, among them one that is just away.
+    pub(super) fn whole(&self, posted: &Cmd) -> Cmd {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(self.body);
+        for arg in posted.args_iter().skip(2) {
+            if let redis::Arg::Simple(bytes) = arg {
+                cmd.arg(bytes);
+            }
+        }
+        cmd
     }
 
     fn call(&self, name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
