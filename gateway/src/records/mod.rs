@@ -4,6 +4,7 @@
 //! the users. Columns are integers, doubles and texts alone: flags are 0 or 1, times milliseconds since
 //! the epoch, ids text (what the driver for both databases carries).
 
+pub(crate) mod columns;
 mod nearby;
 mod open_error;
 mod pool;
@@ -33,6 +34,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::AppError;
 use crate::metrics;
+pub(crate) use columns::Columns;
 pub(crate) use nearby::{Cursor, Looked, Page, nearby};
 use open_error::Cause;
 pub(crate) use open_error::OpenError;

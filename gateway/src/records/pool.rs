@@ -129,6 +129,11 @@ impl Pool {
 }
 
 impl Connection {
+    /// Whether it leads to PostgreSQL; otherwise it is SQLite.
+    pub(super) fn is_postgres(&mut self) -> bool {
+        self.on.connection().backend_name() == "PostgreSQL"
+    }
+
     /// Ends the use of the connection: what its statements have changed stays.
     ///
     /// # Errors

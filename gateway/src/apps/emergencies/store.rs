@@ -9,7 +9,7 @@ use sqlx::any::AnyRow;
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
 use crate::announce::{self, Announcement};
 use crate::records::{
-    Connection, LAST_ID, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
+    Columns, Connection, LAST_ID, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
 };
 
 /// The table of emergencies.
@@ -19,9 +19,28 @@ const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avat
     latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted, \
     cell, is_extra, has_siblings) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'active', $14, $14, 0, $15, $16, $17)";
-const COLUMNS: &str = "SELECT id, user_id, user_name, user_avatar, kind, category, description, latitude, longitude, \
-    address, priority, severity, anonymous, status, created_at, updated_at, ended_at, ended_by, resolution_type, \
-    resolution_notes FROM emergencies";
+const COLUMNS: [&str; 20] = [
+    "id",
+    "user_id",
+    "user_name",
+    "user_avatar",
+    "kind",
+    "category",
+    "description",
+    "latitude",
+    "longitude",
+    "address",
+    "priority",
+    "severity",
+    "anonymous",
+    "status",
+    "created_at",
+    "updated_at",
+    "ended_at",
+    "ended_by",
+    "resolution_type",
+    "resolution_notes",
+];
 const ALERTED: &str = "UPDATE emergencies SET alerted = 1 WHERE id = $1";
 const BEGIN_RESPONSE: &str =
     "UPDATE emergencies SET status = 'responding', updated_at = $2 WHERE id = $1 AND status = 'active'";
@@ -100,19 +119,22 @@ pub(super) async fn insert(pool: &Pool, emergency: &Emergency) -> Result<Option<
 
 /// An emergency.
 pub(super) async fn find(pool: &Pool, id: &str) -> Result<Option<Emergency>, sqlx::Error> {
-    let sql = format!("{COLUMNS} WHERE id = $1");
+    let sql = format!("SELECT {} FROM emergencies WHERE id = $1", COLUMNS.join(", "));
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(emergency).transpose()
 }
 
 /// A page of the open emergencies around a place.
 pub(super) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Emergency>, sqlx::Error> {
-    nearby(pool, TABLE, looked, (COLUMNS, emergency)).await
+    nearby(pool, TABLE, looked, (&COLUMNS, emergency)).await
 }
 
 /// Emergencies that helpers have not been told of, though they were raised before `before_ms`.
 pub(super) async fn unalerted(pool: &Pool, before_ms: u64) -> Result<Vec<Emergency>, sqlx::Error> {
-    let sql = format!("{COLUMNS} WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32");
+    let sql = format!(
+        "SELECT {} FROM emergencies WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32",
+        COLUMNS.join(", ")
+    );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time_column(before_ms)).fetch_all(pool).await?;
     rows.iter().map(emergency).collect()
 }
@@ -353,24 +375,24 @@ fn helper(row: &AnyRow) -> Result<Helper, sqlx::Error> {
     })
 }
 
-fn emergency(row: &AnyRow) -> Result<Emergency, sqlx::Error> {
+fn emergency(row: &impl Columns) -> Result<Emergency, sqlx::Error> {
     Ok(Emergency {
-        id: row.try_get(0)?,
-        owner: Owner { id: row.try_get(1)?, display_name: row.try_get(2)?, avatar: row.try_get(3)? },
-        kind: row.try_get(4)?,
-        category: row.try_get(5)?,
-        description: row.try_get(6)?,
-        place: Place { latitude: row.try_get(7)?, longitude: row.try_get(8)? },
-        address: row.try_get(9)?,
-        priority: Priority::parse(&row.try_get::<String, _>(10)?).unwrap_or(Priority::DEFAULT),
-        severity: row.try_get(11)?,
-        anonymous: row.try_get::<i64, _>(12)? != 0,
-        status: Status::parse(&row.try_get::<String, _>(13)?).unwrap_or(Status::Active),
-        created_at_ms: column_time(row.try_get(14)?),
-        updated_at_ms: column_time(row.try_get(15)?),
-        ended_at_ms: row.try_get::<Option<i64>, _>(16)?.map(column_time),
-        ended_by: row.try_get(17)?,
-        resolution_type: row.try_get(18)?,
-        resolution_notes: row.try_get(19)?,
+        id: row.get(0)?,
+        owner: Owner { id: row.get(1)?, display_name: row.get(2)?, avatar: row.get(3)? },
+        kind: row.get(4)?,
+        category: row.get(5)?,
+        description: row.get(6)?,
+        place: Place { latitude: row.get(7)?, longitude: row.get(8)? },
+        address: row.get(9)?,
+        priority: Priority::parse(&row.get::<String>(10)?).unwrap_or(Priority::DEFAULT),
+        severity: row.get(11)?,
+        anonymous: row.get::<i64>(12)? != 0,
+        status: Status::parse(&row.get::<String>(13)?).unwrap_or(Status::Active),
+        created_at_ms: column_time(row.get(14)?),
+        updated_at_ms: column_time(row.get(15)?),
+        ended_at_ms: row.get::<Option<i64>>(16)?.map(column_time),
+        ended_by: row.get(17)?,
+        resolution_type: row.get(18)?,
+        resolution_notes: row.get(19)?,
     })
 }

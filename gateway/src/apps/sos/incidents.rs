@@ -6,14 +6,13 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::Row as _;
-use sqlx::any::AnyRow;
 
 use super::store::{Entry, Participant, enter_in};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::describe::forms::{OwnId, Time, UserIdText};
 use crate::records::{
-    Connection, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
+    Columns, Connection, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
 };
 
 /// The table of incidents.
@@ -101,8 +100,18 @@ pub(crate) enum Opened {
 
 const INSERT: &str = "INSERT INTO sos_incidents (id, user_id, latitude, longitude, description, status, created_at, \
     cell, is_extra, has_siblings) VALUES ($1, $2, $3, $4, $5, 'ACTIVE', $6, $7, $8, $9)";
-const COLUMNS: &str = "SELECT id, user_id, latitude, longitude, description, status, created_at, ended_at, ended_by, \
-    end_reason FROM sos_incidents";
+const COLUMNS: [&str; 10] = [
+    "id",
+    "user_id",
+    "latitude",
+    "longitude",
+    "description",
+    "status",
+    "created_at",
+    "ended_at",
+    "ended_by",
+    "end_reason",
+];
 const STAY_OPEN: &str = "UPDATE sos_incidents SET status = status WHERE id = $1 AND ended_at IS NULL";
 const IS_OURS: &str = "SELECT 1 FROM sos_incidents WHERE id = $1";
 const RAISER: &str = "SELECT user_id FROM sos_incidents WHERE id = $1 AND ended_at IS NULL";
@@ -152,7 +161,7 @@ pub(super) async fn stay_open(transaction: &mut Connection, id: &str) -> Result<
 
 /// An incident that was raised here.
 pub(crate) async fn find(pool: &Pool, id: &str) -> Result<Option<Incident>, sqlx::Error> {
-    let sql = format!("{COLUMNS} WHERE id = $1");
+    let sql = format!("SELECT {} FROM sos_incidents WHERE id = $1", COLUMNS.join(", "));
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(incident).transpose()
 }
@@ -223,21 +232,21 @@ pub(crate) async fn old(
 
 /// A page of the open incidents around a place.
 pub(crate) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Incident>, sqlx::Error> {
-    nearby(pool, TABLE, looked, (COLUMNS, incident)).await
+    nearby(pool, TABLE, looked, (&COLUMNS, incident)).await
 }
 
-fn incident(row: &AnyRow) -> Result<Incident, sqlx::Error> {
+fn incident(row: &impl Columns) -> Result<Incident, sqlx::Error> {
     let time = |ms: i64| iso(column_time(ms));
     Ok(Incident {
-        id: row.try_get(0)?,
-        user_id: row.try_get(1)?,
-        latitude: row.try_get(2)?,
-        longitude: row.try_get(3)?,
-        description: row.try_get(4)?,
-        status: row.try_get(5)?,
-        created_at: time(row.try_get(6)?),
-        ended_at: row.try_get::<Option<i64>, _>(7)?.map(time),
-        ended_by: row.try_get(8)?,
-        end_reason: row.try_get::<Option<String>, _>(9)?.as_deref().and_then(Reason::of_record),
+        id: row.get(0)?,
+        user_id: row.get(1)?,
+        latitude: row.get(2)?,
+        longitude: row.get(3)?,
+        description: row.get(4)?,
+        status: row.get(5)?,
+        created_at: time(row.get(6)?),
+        ended_at: row.get::<Option<i64>>(7)?.map(time),
+        ended_by: row.get(8)?,
+        end_reason: row.get::<Option<String>>(9)?.as_deref().and_then(Reason::of_record),
     })
 }

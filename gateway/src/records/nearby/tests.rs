@@ -1,6 +1,14 @@
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::collections::HashSet;
 
+use fanout::metres_between;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::cursor::Key;
+use super::scan::ROUNDING;
 use super::*;
+use crate::records::squares::middle;
 use crate::records::{Records, cell, raisers};
 
 const TABLE: Table = Table("sos_incidents");
@@ -57,9 +65,8 @@ async fn walk(records: &Records, around: Place, radius: f64, limit: usize) -> Ve
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let looked = Looked { around, radius, after, limit };
-        let read = |row: &AnyRow| row.try_get::<String, _>(0);
-        let page =
-            nearby(records.pool(), TABLE, &looked, ("SELECT id FROM sos_incidents", read)).await.unwrap();
+        let read = |row: &TextRow| row.get::<String>(0);
+        let page = nearby(records.pool(), TABLE, &looked, (&["id"], read)).await.unwrap();
         assert!(page.near.len() <= limit);
         all.extend(page.near.into_iter().map(|(id, _)| id));
         let Some(next) = page.next else { return all };
