@@ -65,6 +65,9 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Connections inherit both. Small frames must not wait for the acknowledgement of earlier ones.
+    socket.set_tcp_nodelay(true)?;
+    Heads::prepare(&socket);
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -100,10 +103,7 @@ pub(crate) async fn run(listener: TcpListener, door: Door, places: Arc<Places>) 
 
 async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, SocketAddr)> {
     places.room().await;
-    let (stream, peer) = listener.accept().await?;
-    // Small frames must not wait for the acknowledgement of earlier ones.
-    stream.set_nodelay(true)?;
-    Ok((stream, peer))
+    listener.accept().await
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displaced): (Guest, Displaced)) {

@@ -4,7 +4,10 @@
 //! column, about 15 µs for a record. A statement that answers many rows therefore brings them as one text
 //! ([`as_one_text`]), which the database writes in JSON and [`read_text`] takes apart.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use sqlx::any::{Any, AnyRow};
 use sqlx::{Decode, Row as _, Type};
 
@@ -19,25 +22,34 @@ pub(crate) trait Columns {
 
 /// What a column may hold.
 pub(crate) trait Column: Type<Any> + for<'r> Decode<'r, Any> {
-    /// The value that the database has written as a text; `None` where there is none.
-    fn from_text(text: Option<&str>) -> Option<Self>;
+    /// The value of a column of [`as_one_text`]; `None` where it is another kind of value.
+    fn of(value: &Value) -> Option<Self>;
+}
+
+/// The value of a column that came in a text with others.
+#[derive(Debug)]
+pub(crate) enum Value {
+    Null,
+    Number(i64),
+    /// A text, or a double as a text.
+    Text(String),
 }
 
 impl Column for String {
-    fn from_text(text: Option<&str>) -> Option<Self> {
-        text.map(str::to_owned)
+    fn of(value: &Value) -> Option<Self> {
+        if let Value::Text(text) = value { Some(text.clone()) } else { None }
     }
 }
 
 impl Column for i64 {
-    fn from_text(text: Option<&str>) -> Option<Self> {
-        text?.parse().ok()
+    fn of(value: &Value) -> Option<Self> {
+        if let Value::Number(number) = value { Some(*number) } else { None }
     }
 }
 
 impl Column for f64 {
-    fn from_text(text: Option<&str>) -> Option<Self> {
-        text?.parse().ok()
+    fn of(value: &Value) -> Option<Self> {
+        if let Value::Text(text) = value { text.parse().ok() } else { None }
     }
 }
 
@@ -45,8 +57,39 @@ impl<T: Column> Column for Option<T>
 where
     Self: Type<Any> + for<'r> Decode<'r, Any>,
 {
-    fn from_text(text: Option<&str>) -> Option<Self> {
-        if text.is_none() { Some(None) } else { T::from_text(text).map(Some) }
+    fn of(value: &Value) -> Option<Self> {
+        if matches!(value, Value::Null) { Some(None) } else { T::of(value).map(Some) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalar;
+        impl Visitor<'_> for Scalar {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("null, a whole number or a text")
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
+                Ok(Value::Number(number))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
+                let outside = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
+                i64::try_from(number).map(Value::Number).map_err(outside)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+                Ok(Value::Text(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Scalar)
     }
 }
 
@@ -58,37 +101,36 @@ impl Columns for AnyRow {
 
 /// A row that came in a text with others.
 #[derive(Debug, Deserialize)]
-pub(crate) struct TextRow(Vec<Option<String>>);
+pub(crate) struct TextRow(Vec<Value>);
 
 impl Columns for TextRow {
     fn get<T: Column>(&self, at: usize) -> Result<T, sqlx::Error> {
         let Self(columns) = self;
         let outside = sqlx::Error::ColumnIndexOutOfBounds { index: at, len: columns.len() };
-        let text = columns.get(at).ok_or(outside)?;
-        T::from_text(text.as_deref()).ok_or_else(|| sqlx::Error::ColumnDecode {
+        T::of(columns.get(at).ok_or(outside)?).ok_or_else(|| sqlx::Error::ColumnDecode {
             index: at.to_string(),
             source: "not what was expected".into(),
         })
     }
 }
 
-/// The one column of a statement that brings `columns` of all its rows in one text, for [`read_text`].
-pub(crate) fn as_one_text(is_postgres: bool, columns: &[&str]) -> String {
-    let text = |column: &&str| {
-        if is_postgres {
+/// The one column of a statement that brings `columns` of all its rows in one text, for [`read_text`]. Those of them
+/// that are `doubles` come as texts, since neither database writes every digit of a number in JSON.
+pub(crate) fn as_one_text(is_postgres: bool, columns: &[&str], doubles: &[&str]) -> String {
+    let value = |column: &&str| {
+        if !doubles.contains(column) {
+            (*column).to_owned()
+        } else if is_postgres {
             format!("CAST({column} AS TEXT)")
         } else {
-            // A cast would round to 15 digits.
-            format!(
-                "CASE typeof({column}) WHEN 'real' THEN format('%!.17g', {column}) ELSE CAST({column} AS TEXT) END"
-            )
+            format!("CASE WHEN {column} IS NOT NULL THEN format('%!.17g', {column}) END")
         }
     };
-    let texts = columns.iter().map(text).collect::<Vec<_>>().join(", ");
+    let values = columns.iter().map(value).collect::<Vec<_>>().join(", ");
     if is_postgres {
-        format!("CAST(json_agg(json_build_array({texts})) AS TEXT)")
+        format!("CAST(json_agg(json_build_array({values})) AS TEXT)")
     } else {
-        format!("json_group_array(json_array({texts}))")
+        format!("json_group_array(json_array({values}))")
     }
 }
 
@@ -96,11 +138,11 @@ pub(crate) fn as_one_text(is_postgres: bool, columns: &[&str]) -> String {
 ///
 /// # Errors
 /// It has answered something else.
-pub(crate) fn read_text(answer: &AnyRow) -> Result<Vec<TextRow>, sqlx::Error> {
-    let text: Option<String> = answer.try_get(0)?;
+pub(crate) fn read_text<T: DeserializeOwned>(answer: &AnyRow) -> Result<Vec<T>, sqlx::Error> {
     // PostgreSQL has no text of no rows.
-    let Some(text) = text else { return Ok(Vec::new()) };
-    serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))
+    let text: Option<String> = answer.try_get(0)?;
+    let rows = text.as_deref().map_or(Ok(Vec::new()), serde_json::from_str);
+    rows.map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 #[cfg(test)]
@@ -139,17 +181,20 @@ mod tests {
         let rows = sqlx::query("SELECT t, i, d FROM kinds ORDER BY rowid").fetch_all(pool).await.unwrap();
         let sql = format!(
             "SELECT {} FROM (SELECT t, i, d FROM kinds ORDER BY rowid) AS kinds",
-            as_one_text(false, &["t", "i", "d"])
+            as_one_text(false, &["t", "i", "d"], &["d"])
         );
         let answer = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap();
         let expected: Vec<Kinds> = rows.iter().map(kinds).collect();
-        assert_eq!(read_text(&answer).unwrap().iter().map(kinds).collect::<Vec<_>>(), expected);
+        assert_eq!(read_text::<TextRow>(&answer).unwrap().iter().map(kinds).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn a_column_that_holds_something_else_is_an_error() {
-        let row = TextRow(vec![Some("x".to_owned()), None]);
+        let row: TextRow = serde_json::from_str(r#"["x", null]"#).unwrap();
         assert!(row.get::<i64>(0).is_err() && row.get::<String>(1).is_err() && row.get::<String>(2).is_err());
         assert_eq!(row.get::<Option<f64>>(1).unwrap(), None);
+        for other in ["[[]]", "[1.5]", "[18446744073709551615]", "[true]"] {
+            assert!(serde_json::from_str::<TextRow>(other).is_err(), "{other}");
+        }
     }
 }

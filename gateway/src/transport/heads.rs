@@ -204,10 +204,15 @@ fn header(line: &[u8], known: Body) -> Body {
 }
 
 impl Heads {
-    /// Takes a connection over. Until [`Self::into_inner`] the kernel holds little for a client who reads nothing.
-    pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
+    /// Sets on a listening socket what its connections inherit, so that it costs none of them a call.
+    pub(crate) fn prepare(listener: &socket2::Socket) {
         // Where this cannot be set, the kernel holds more.
-        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
+        let _ = listener.set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
+    }
+
+    /// Takes a connection over. Until [`Self::into_inner`] the kernel holds little for a client who reads nothing
+    /// ([`Self::prepare`]).
+    pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
         Self { stream, guest, scan: Scan::default(), stalled: None }
     }
 

@@ -61,11 +61,11 @@ pub(crate) async fn nearby<T>(
     let ids: Vec<&str> = near.iter().map(|(id, _)| id.as_str()).collect();
     let sql = format!(
         "SELECT {} FROM {} WHERE ended_at IS NULL AND id IN ({})",
-        as_one_text(connection.is_postgres(), columns),
+        as_one_text(connection.is_postgres(), columns, &["latitude", "longitude"]),
         table.0,
         places(ids.len())
     );
-    let rows = read_text(&texts_bound(sql, &ids).fetch_one(&mut connection).await?)?;
+    let rows: Vec<TextRow> = read_text(&texts_bound(sql, &ids).fetch_one(&mut connection).await?)?;
     connection.done().await?;
     let rows: Result<HashMap<String, &TextRow>, sqlx::Error> =
         rows.iter().map(|row| Ok((row.get::<String>(0)?, row))).collect();

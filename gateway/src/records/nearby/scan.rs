@@ -10,12 +10,13 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use fanout::{Place, metres_between};
+use serde::Deserialize;
 use sqlx::Row as _;
 
 use super::cursor::{Key, Rank};
 use super::{Looked, places, texts_bound};
 use crate::records::Table;
-use crate::records::columns::{Columns as _, TextRow, as_one_text, read_text};
+use crate::records::columns::{as_one_text, read_text};
 use crate::records::pool::Connection;
 use crate::records::squares::{Square, cell, middle};
 
@@ -28,6 +29,9 @@ const SQUARES: usize = 16;
 /// Sizes of squares that the survey looks at, each half of the one before.
 const SIZES: u32 = 16;
 
+/// The survey looks for squares with this many at most.
+const FITTING: usize = LEAF / 2;
+
 /// Of the squares at the beginning of the walk, so many are divided to the size that the survey has found.
 const BEGUN: usize = 2 * SQUARES;
 
@@ -38,9 +42,19 @@ pub(super) const ROUNDING: f64 = 0.03;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) key: Key,
-    user: String,
-    /// Whether it takes a look at the user's others to know its rank.
-    is_open: bool,
+    /// Whose it is, where it takes a look at the user's others to know its rank.
+    user: Option<String>,
+}
+
+/// A row of a square.
+#[derive(Deserialize)]
+struct Found {
+    /// The place of the square in the statement.
+    slot: usize,
+    cell: i64,
+    id: String,
+    /// See [`Candidate`].
+    user: Option<String>,
 }
 
 /// A square that is still to be counted, divided or read.
@@ -128,14 +142,15 @@ impl Scan {
         let level = reached.first().map_or(0, |square| square.level());
         let sizes = (level + 1..=level + SIZES).filter_map(|level| Square::around(begin, level));
         let surveyed: Vec<Square> = reached.iter().copied().chain(sizes).collect();
-        let counts = self.counts(connection, &surveyed, SQUARES + SIZES as usize).await?;
+        let counts =
+            self.counts(connection, &surveyed, &[(SQUARES, LEAF), (SIZES as usize, FITTING)]).await?;
         let (reached_counts, size_counts) = counts.split_at(reached.len());
         for (square, count) in reached.iter().zip(reached_counts) {
             self.push_counted(*square, *count);
         }
         // A square in which the walk begins that holds few, but not hardly any.
         let sizes = surveyed[reached.len()..].iter().zip(size_counts);
-        let fitting = sizes.clone().find(|(_, count)| **count <= LEAF / 2);
+        let fitting = sizes.clone().find(|(_, count)| **count <= FITTING);
         let Some((level, count)) = fitting.or(sizes.last()).map(|(square, count)| (square.level(), *count))
         else {
             return Ok(());
@@ -240,7 +255,7 @@ impl Scan {
     async fn count(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
         let pending = take(&mut self.uncounted, SQUARES);
         let squares: Vec<Square> = pending.iter().map(|pending| pending.square).collect();
-        let counts = self.counts(connection, &squares, slots(squares.len())).await?;
+        let counts = self.counts(connection, &squares, &[(slots(squares.len()), LEAF)]).await?;
         for (square, count) in squares.into_iter().zip(counts) {
             if count > LEAF {
                 for part in square.parts(2) {
@@ -253,28 +268,30 @@ impl Scan {
         Ok(())
     }
 
-    /// How many there are in each square, no further than one more than [`LEAF`]. The statement has room for `slots`
-    /// squares, so that there are few statements to prepare.
+    /// How many there are in each square. The statement has room for squares in `rooms` so that there are few
+    /// statements to prepare; those in a room are counted no further than one more than its number.
     async fn counts(
         &self,
         connection: &mut Connection,
         squares: &[Square],
-        slots: usize,
+        rooms: &[(usize, usize)],
     ) -> Result<Vec<usize>, sqlx::Error> {
         let (table, condition) = (self.table.0, self.condition());
-        let counts: Vec<String> = (0..slots)
-            .map(|slot| {
+        let mosts = rooms.iter().flat_map(|(squares, most)| std::iter::repeat_n(most, *squares));
+        let counts: Vec<String> = mosts
+            .enumerate()
+            .map(|(slot, most)| {
                 let (first, last) = (2 * slot + 1, 2 * slot + 2);
                 format!(
                     "(SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} \
                      AND cell BETWEEN ${first} AND ${last} LIMIT {}) AS counted)",
-                    LEAF + 1
+                    most + 1
                 )
             })
             .collect();
         let sql = format!("SELECT {}", counts.join(", "));
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for slot in 0..slots {
+        for slot in 0..counts.len() {
             let (first, last) = squares.get(slot).map_or(NOWHERE, |square| square.range());
             query = query.bind(first).bind(last);
         }
@@ -299,13 +316,10 @@ impl Scan {
         let most = if squares.len() == 1 { LEAF.max(wanted) } else { LEAF };
         let rows = self.rows_in(connection, &squares, most).await?;
         let mut by_square: Vec<Vec<Candidate>> = squares.iter().map(|_| Vec::new()).collect();
-        for row in &rows {
-            let slot = usize::try_from(row.get::<i64>(0)?).unwrap_or_default();
-            let cell = row.get(1)?;
-            let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id: row.get(2)? };
-            let is_open = row.get::<i64>(4)? == 1;
+        for Found { slot, cell, id, user } in rows {
+            let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
             if let Some(candidates) = by_square.get_mut(slot) {
-                candidates.push(Candidate { key, user: row.get(3)?, is_open });
+                candidates.push(Candidate { key, user });
             }
         }
         for (pending, candidates) in squares.into_iter().zip(by_square) {
@@ -329,26 +343,25 @@ impl Scan {
         Ok(())
     }
 
-    /// What is in squares, one more than `most` of each at most: the place of the square, the cell, the id, the user and
-    /// whether it takes a look at the user's others.
+    /// What is in squares, one more than `most` of each at most.
     async fn rows_in(
         &self,
         connection: &mut Connection,
         squares: &[Pending],
         most: usize,
-    ) -> Result<Vec<TextRow>, sqlx::Error> {
+    ) -> Result<Vec<Found>, sqlx::Error> {
         let slots = slots(squares.len());
         let (table, condition) = (self.table.0, self.condition());
-        let flag = match self.rank {
-            Rank::First => "has_siblings",
-            Rank::Further => "1 - is_extra",
+        let is_open = match self.rank {
+            Rank::First => "has_siblings = 1",
+            Rank::Further => "is_extra = 0",
         };
         let parts: Vec<String> = (0..slots)
             .map(|slot| {
                 let (first, after, last) = (3 * slot + 1, 3 * slot + 2, 3 * slot + 3);
                 format!(
-                    "SELECT * FROM (SELECT {slot} AS slot, cell, id, user_id, {flag} AS is_open \
-                     FROM {table} WHERE {condition} AND (cell, id) > (${first}, ${after}) AND cell <= ${last} \
+                    "SELECT * FROM (SELECT {slot} AS slot, cell, id, \
+                     CASE WHEN {is_open} THEN user_id END AS opener FROM {table} WHERE {condition} AND (cell, id) > (${first}, ${after}) AND cell <= ${last} \
                      ORDER BY cell, id LIMIT {}) AS part{slot}",
                     most + 1
                 )
@@ -356,7 +369,7 @@ impl Scan {
             .collect();
         let sql = format!(
             "SELECT {} FROM ({}) AS parts",
-            as_one_text(connection.is_postgres(), &["slot", "cell", "id", "user_id", "is_open"]),
+            as_one_text(connection.is_postgres(), &["slot", "cell", "id", "opener"], &[]),
             parts.join(" UNION ALL ")
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -384,13 +397,10 @@ impl Scan {
         connection: &mut Connection,
         candidates: &[Candidate],
     ) -> Result<HashSet<String>, sqlx::Error> {
-        let sure = candidates.iter().filter(|candidate| !candidate.is_open && self.rank == Rank::First);
+        let sure = candidates.iter().filter(|candidate| candidate.user.is_none() && self.rank == Rank::First);
         let mut firsts: HashSet<String> = sure.map(|candidate| candidate.key.id.clone()).collect();
-        let open: HashSet<&str> = candidates
-            .iter()
-            .filter(|candidate| candidate.is_open)
-            .map(|candidate| candidate.user.as_str())
-            .collect();
+        let open: HashSet<&str> =
+            candidates.iter().filter_map(|candidate| candidate.user.as_deref()).collect();
         if open.is_empty() {
             return Ok(firsts);
         }
@@ -400,14 +410,15 @@ impl Scan {
             let sql = format!(
                 "SELECT {} FROM {} WHERE ended_at IS NULL AND is_extra = 0 \
                  AND cell IS NOT NULL AND user_id IN ({})",
-                as_one_text(connection.is_postgres(), &["user_id", "cell", "id"]),
+                as_one_text(connection.is_postgres(), &["user_id", "cell", "id"], &[]),
                 self.table.0,
                 places(users.len())
             );
-            for row in read_text(&texts_bound(sql, users).fetch_one(&mut *connection).await?)? {
-                let cell = row.get(1)?;
-                let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id: row.get(2)? };
-                let entry = nearest.entry(row.get(0)?).or_insert_with(|| key.clone());
+            let rows: Vec<(String, i64, String)> =
+                read_text(&texts_bound(sql, users).fetch_one(&mut *connection).await?)?;
+            for (user, cell, id) in rows {
+                let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
+                let entry = nearest.entry(user).or_insert_with(|| key.clone());
                 if key < *entry {
                     *entry = key;
                 }
