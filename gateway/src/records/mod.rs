@@ -256,6 +256,8 @@ fn sqlite(url: &str) -> Result<Pool, sqlx::Error> {
         AnyPoolOptions::new().max_connections(RECORDS_CONNECTIONS)
     };
     let connections = options
+        // A file does not go away as a server does; the test would be two changes of thread for every statement.
+        .test_before_acquire(false)
         .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
         .after_connect(|connection, _| {
             // FULL: what is acknowledged survives a power cut, not only a crash.

@@ -50,11 +50,6 @@ impl Square {
     /// The whole earth.
     pub(crate) const EARTH: Self = Self { level: 0, code: 0 };
 
-    /// The square of a level in which a smallest square is; `None` where the level is finer than the finest.
-    pub(crate) fn around(cell: i64, level: u32) -> Option<Self> {
-        Some(Self { level, code: cell >> (2 * FINEST.checked_sub(level)?) })
-    }
-
     /// How often the earth was halved in both directions to come to it.
     pub(crate) fn level(self) -> u32 {
         self.level

@@ -2,8 +2,8 @@
 //!
 //! The earth's surface around the place is divided into squares, which are read the nearest first, as many as hold what
 //! is wanted. One statement finds out how large they should be: it counts, no further than [`LEAF`], the squares that the
-//! radius reaches and, from large to small, those in which the walk begins. The nearest are then divided down to that
-//! size and read. Where the survey does not hold farther away, squares are counted and those with more than [`LEAF`]
+//! radius reaches, and finds out how far the [`NEIGHBOURS`] before and behind the beginning of the walk are in the order
+//! of cells. The nearest squares are then divided down to the size that holds about as many, and read. Where the survey does not hold farther away, squares are counted and those with more than [`LEAF`]
 //! divided, [`SQUARES`] of them in a statement. Many in one spot are read in the order of their ids.
 
 use std::cmp::{Ordering, Reverse};
@@ -18,7 +18,7 @@ use super::{Looked, places, texts_bound};
 use crate::records::Table;
 use crate::records::columns::{as_one_text, read_text};
 use crate::records::pool::Connection;
-use crate::records::squares::{Square, cell, middle};
+use crate::records::squares::{FINEST, Square, cell, middle};
 
 /// A square with more than this is divided.
 const LEAF: usize = 48;
@@ -26,14 +26,14 @@ const LEAF: usize = 48;
 /// Squares that one statement asks for.
 const SQUARES: usize = 16;
 
-/// Sizes of squares that the survey looks at, each half of the one before.
-const SIZES: u32 = 16;
-
-/// The survey looks for squares with this many at most.
-const FITTING: usize = LEAF / 2;
+/// By so many on either side the survey finds out how dense it is where the walk begins.
+const NEIGHBOURS: i64 = 12;
 
 /// Of the squares at the beginning of the walk, so many are divided to the size that the survey has found.
 const BEGUN: usize = 2 * SQUARES;
+
+/// What is taken to be in each of those.
+const FEW: usize = 12;
 
 /// Metres that a place may be from the middle of its smallest square.
 pub(super) const ROUNDING: f64 = 0.03;
@@ -139,28 +139,34 @@ impl Scan {
     async fn survey(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
         let reached = self.reached();
         let begin = self.after.as_ref().map_or_else(|| cell(self.centre), |after| after.cell);
-        let level = reached.first().map_or(0, |square| square.level());
-        let sizes = (level + 1..=level + SIZES).filter_map(|level| Square::around(begin, level));
-        let surveyed: Vec<Square> = reached.iter().copied().chain(sizes).collect();
-        let counts =
-            self.counts(connection, &surveyed, &[(SQUARES, LEAF), (SIZES as usize, FITTING)]).await?;
-        let (reached_counts, size_counts) = counts.split_at(reached.len());
-        for (square, count) in reached.iter().zip(reached_counts) {
-            self.push_counted(*square, *count);
-        }
-        // A square in which the walk begins that holds few, but not hardly any.
-        let sizes = surveyed[reached.len()..].iter().zip(size_counts);
-        let fitting = sizes.clone().find(|(_, count)| **count <= FITTING);
-        let Some((level, count)) = fitting.or(sizes.last()).map(|(square, count)| (square.level(), *count))
-        else {
-            return Ok(());
+        let (table, condition) = (self.table.0, self.condition());
+        let neighbours = |extreme, comparison, order| {
+            format!(
+                "(SELECT {extreme}(cell) FROM (SELECT cell FROM {table} WHERE {condition} \
+                 AND cell {comparison} ${} ORDER BY cell {order} LIMIT {NEIGHBOURS}) AS neighbours)",
+                2 * SQUARES + 1
+            )
         };
-        self.divide(level, count.max(1));
+        let last = [neighbours("MIN", "<=", "DESC"), neighbours("MAX", ">=", "ASC")];
+        let sql = self.counting(SQUARES, &last);
+        let query = bound(&sql, &reached, SQUARES).bind(begin);
+        let row = query.fetch_one(connection).await?;
+        for (slot, square) in reached.iter().enumerate() {
+            self.push_counted(*square, usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default());
+        }
+        let before: Option<i64> = row.try_get(SQUARES)?;
+        let behind: Option<i64> = row.try_get(SQUARES + 1)?;
+        // The nearer ones: beyond the other end the order of cells may lead far away.
+        let spans = [before, behind].into_iter().flatten().map(|cell| cell.abs_diff(begin) + 1);
+        if let Some(span) = spans.min() {
+            // As many cells as hold the neighbours of both sides, or down to a quarter of them.
+            self.divide(FINEST - (2 * span).ilog(4).min(FINEST));
+        }
         Ok(())
     }
 
-    /// Divides the nearest of the squares with many down to a level, where each is taken to hold `count`.
-    fn divide(&mut self, level: u32, count: usize) {
+    /// Divides the nearest of the squares with many down to a level, where each is taken to hold few.
+    fn divide(&mut self, level: u32) {
         let mut begun = 0;
         while begun < BEGUN
             && let Some(Reverse(nearest)) = self.uncounted.pop()
@@ -173,7 +179,7 @@ impl Scan {
                 }
             } else {
                 begun += 1;
-                self.counted.push(Reverse(Pending { count, ..nearest }));
+                self.counted.push(Reverse(Pending { count: FEW, ..nearest }));
             }
         }
     }
@@ -255,8 +261,11 @@ impl Scan {
     async fn count(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
         let pending = take(&mut self.uncounted, SQUARES);
         let squares: Vec<Square> = pending.iter().map(|pending| pending.square).collect();
-        let counts = self.counts(connection, &squares, &[(slots(squares.len()), LEAF)]).await?;
-        for (square, count) in squares.into_iter().zip(counts) {
+        let slots = slots(squares.len());
+        let sql = self.counting(slots, &[]);
+        let row = bound(&sql, &squares, slots).fetch_one(connection).await?;
+        for (slot, square) in squares.into_iter().enumerate() {
+            let count = usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default();
             if count > LEAF {
                 for part in square.parts(2) {
                     self.push(part);
@@ -268,36 +277,20 @@ impl Scan {
         Ok(())
     }
 
-    /// How many there are in each square. The statement has room for squares in `rooms` so that there are few
-    /// statements to prepare; those in a room are counted no further than one more than its number.
-    async fn counts(
-        &self,
-        connection: &mut Connection,
-        squares: &[Square],
-        rooms: &[(usize, usize)],
-    ) -> Result<Vec<usize>, sqlx::Error> {
+    /// A statement that counts what is in squares, no further than one more than [`LEAF`]. It has room for `slots` of them,
+    /// so that there are few statements to prepare, and answers `last` behind the counts.
+    fn counting(&self, slots: usize, last: &[String]) -> String {
         let (table, condition) = (self.table.0, self.condition());
-        let mosts = rooms.iter().flat_map(|(squares, most)| std::iter::repeat_n(most, *squares));
-        let counts: Vec<String> = mosts
-            .enumerate()
-            .map(|(slot, most)| {
-                let (first, last) = (2 * slot + 1, 2 * slot + 2);
-                format!(
-                    "(SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} \
-                     AND cell BETWEEN ${first} AND ${last} LIMIT {}) AS counted)",
-                    most + 1
-                )
-            })
-            .collect();
-        let sql = format!("SELECT {}", counts.join(", "));
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for slot in 0..counts.len() {
-            let (first, last) = squares.get(slot).map_or(NOWHERE, |square| square.range());
-            query = query.bind(first).bind(last);
-        }
-        let row = query.fetch_one(connection).await?;
-        let count = |slot| Ok(usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default());
-        (0..squares.len()).map(count).collect()
+        let counts = (0..slots).map(|slot| {
+            let (first, last) = (2 * slot + 1, 2 * slot + 2);
+            format!(
+                "(SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} \
+                 AND cell BETWEEN ${first} AND ${last} LIMIT {}) AS counted)",
+                LEAF + 1
+            )
+        });
+        let columns: Vec<String> = counts.chain(last.iter().cloned()).collect();
+        format!("SELECT {}", columns.join(", "))
     }
 
     /// Reads the nearest squares, about as many as hold `wanted`.
@@ -431,6 +424,17 @@ impl Scan {
 
 /// A range that nothing is in.
 const NOWHERE: (i64, i64) = (i64::MAX, i64::MIN);
+
+/// A statement of [`Scan::counting`] with its squares.
+fn bound<'q>(
+    sql: &str,
+    squares: &[Square],
+    slots: usize,
+) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
+    let ranges = (0..slots).map(|slot| squares.get(slot).map_or(NOWHERE, |square| square.range()));
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()));
+    ranges.fold(query, |query, (first, last)| query.bind(first).bind(last))
+}
 
 /// Squares that a statement has room for, so that there are few statements to prepare.
 fn slots(squares: usize) -> usize {
