@@ -21,7 +21,7 @@ use crate::records::pool::Connection;
 use crate::records::squares::{FINEST, Square, cell, middle};
 
 /// A square with more than this is divided.
-const LEAF: usize = 48;
+const LEAF: usize = 80;
 
 /// Squares that one statement asks for.
 const SQUARES: usize = 16;
@@ -32,8 +32,8 @@ const NEIGHBOURS: i64 = 12;
 /// Of the squares at the beginning of the walk, so many are divided to the size that the survey has found.
 const BEGUN: usize = 2 * SQUARES;
 
-/// What is taken to be in each of those.
-const FEW: usize = 12;
+/// A page of more than this is long: larger squares are read for it.
+const LONG: usize = 50;
 
 /// Metres that a place may be from the middle of its smallest square.
 pub(super) const ROUNDING: f64 = 0.03;
@@ -115,7 +115,7 @@ impl Scan {
         let (uncounted, counted, found) = Default::default();
         let (centre, radius) = (looked.around, looked.radius + ROUNDING);
         let mut scan = Self { table, rank, centre, radius, after, uncounted, counted, found };
-        scan.survey(connection).await?;
+        scan.survey(connection, looked.limit).await?;
         Ok(scan)
     }
 
@@ -136,7 +136,7 @@ impl Scan {
     }
 
     /// Finds out how dense it is, and divides the squares where the walk begins accordingly.
-    async fn survey(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
+    async fn survey(&mut self, connection: &mut Connection, wanted: usize) -> Result<(), sqlx::Error> {
         let reached = self.reached();
         let begin = self.after.as_ref().map_or_else(|| cell(self.centre), |after| after.cell);
         let (table, condition) = (self.table.0, self.condition());
@@ -159,14 +159,17 @@ impl Scan {
         // The nearer ones: beyond the other end the order of cells may lead far away.
         let spans = [before, behind].into_iter().flatten().map(|cell| cell.abs_diff(begin) + 1);
         if let Some(span) = spans.min() {
-            // As many cells as hold the neighbours of both sides, or down to a quarter of them.
-            self.divide(FINEST - (2 * span).ilog(4).min(FINEST));
+            // As many cells as hold the neighbours of one side, or up to four times as many; fewer for a short page.
+            let halvings = (4 * span - 1).ilog(4);
+            let halvings = if wanted > LONG { halvings } else { halvings.saturating_sub(1) }.min(FINEST);
+            let count = NEIGHBOURS.unsigned_abs().saturating_mul(1 << (2 * halvings)) / span;
+            self.divide(FINEST - halvings, usize::try_from(count).unwrap_or(LEAF).clamp(1, LEAF));
         }
         Ok(())
     }
 
-    /// Divides the nearest of the squares with many down to a level, where each is taken to hold few.
-    fn divide(&mut self, level: u32) {
+    /// Divides the nearest of the squares with many down to a level, where each is taken to hold `count`.
+    fn divide(&mut self, level: u32, count: usize) {
         let mut begun = 0;
         while begun < BEGUN
             && let Some(Reverse(nearest)) = self.uncounted.pop()
@@ -179,7 +182,7 @@ impl Scan {
                 }
             } else {
                 begun += 1;
-                self.counted.push(Reverse(Pending { count: FEW, ..nearest }));
+                self.counted.push(Reverse(Pending { count, ..nearest }));
             }
         }
     }
