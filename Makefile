@@ -99,7 +99,7 @@ instructions:
 	cargo bench -p fanout --bench instructions -- $(if $(BLESS),bless,count)
 
 fuzz:
-	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@command -v cargo-fuzz >/dev/null || cargo install --locked --debug cargo-fuzz
 	cd shared/fuzz && for target in $(FUZZ_TARGETS); do \
 	  mkdir -p target/found/$$target && \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target target/found/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=512 -print_final_stats=1; \
