@@ -1,7 +1,9 @@
 //! Texts: what people write, checked where it comes in; and JSON of our own.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use shared::blank::is_blank;
+use shared::json::without_lone_surrogates;
 
 use crate::error::AppError;
 
@@ -11,12 +13,29 @@ pub(crate) fn json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
 
+/// Reads JSON that JavaScript has written: halves of surrogate pairs in its texts, which a text of ours cannot hold, become
+/// U+FFFD.
+///
+/// # Errors
+/// Where it is no `T`.
+pub(crate) fn read<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    serde_json::from_str(json).or_else(|error| match without_lone_surrogates(json) {
+        Some(readable) => serde_json::from_str(&readable),
+        None => Err(error),
+    })
+}
+
+/// A text without what JavaScript's `trim` takes off its ends: a byte order mark is whitespace to it, and U+0085 is not.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
+}
+
 /// A text of 1 to `max` Unicode scalar values when trimmed. `what` begins the refusal.
 ///
 /// # Errors
 /// [`AppError::BadInput`].
 pub(crate) fn checked(text: &str, what: &str, max: usize) -> Result<String, AppError> {
-    let text = text.trim();
+    let text = trim(text);
     if is_blank(text) {
         return Err(AppError::BadInput(format!("{what} cannot be empty").into()));
     }
@@ -41,6 +60,26 @@ pub(crate) fn bounded(text: &str, what: &str, max: usize) -> Result<String, AppE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_trimmed_as_in_javascript() {
+        // Each code unit that `trim` takes off in Node.js.
+        let white = "\t\n\u{b}\u{c}\r \u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\u{2007}\
+            \u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}";
+        assert_eq!(trim(&format!("{white}a{white}b{white}")), format!("a{white}b"));
+        assert_eq!(trim(white), "");
+        for kept in ["\u{85}", "\u{180e}", "\u{200b}", "\u{2060}", "\u{1c}", "\0"] {
+            assert_eq!(trim(kept), kept);
+        }
+        assert_eq!(checked("\u{feff}hi\u{feff}", "Message", 2).as_deref(), Ok("hi"));
+    }
+
+    #[test]
+    fn halves_of_surrogate_pairs_are_read() {
+        assert_eq!(read::<String>(r#""a\ud83d""#).ok().as_deref(), Some("a\u{fffd}"));
+        assert_eq!(read::<Vec<String>>(r#"["\ud83d\ude00"]"#).ok().unwrap(), ["😀"]);
+        assert!(read::<String>("\"a").is_err());
+    }
 
     #[test]
     fn a_text_is_trimmed_and_bounded() {

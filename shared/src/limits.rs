@@ -495,6 +495,13 @@ pub const CONTROL_QUEUE_MAX: usize = 4_096;
 /// Seconds in which a broadcast with a key is not repeated.
 pub const IDEMPOTENCY_S: u64 = 300;
 
+/// Milliseconds between two looks for Socket.IO servers on the same Redis that speak another wire.
+pub const FOREIGN_LOOK_MS: u64 = 30_000;
+
+/// Milliseconds since the last entry of a stream of theirs in which such servers are taken to run: they write one every five
+/// seconds.
+pub const FOREIGN_FRESH_MS: u64 = 15_000;
+
 /// Tracked broadcasts kept for a room.
 pub const STREAM_ENTRIES: u64 = 512;
 

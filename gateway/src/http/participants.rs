@@ -92,7 +92,7 @@ pub(super) fn describe(section: &mut Section) {
 
 /// Who has begun to take part.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Joined {
     #[schemars(with = "Name")]
     sos_id: String,
@@ -109,7 +109,7 @@ struct Joined {
 
 /// Who takes part no more.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Left {
     #[schemars(with = "Name")]
     sos_id: String,

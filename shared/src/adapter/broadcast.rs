@@ -20,25 +20,35 @@ const STAMP: &str = "muster";
 
 /// A broadcast that cannot be read or delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.as_str())]
 pub enum BroadcastError {
     /// Not what the adapter writes.
-    #[error("malformed broadcast")]
     Malformed,
     /// More than one message may have.
-    #[error("broadcast too big")]
     TooBig,
     /// An event with a name that the client keeps for itself, or no event at all.
-    #[error("no event that may be emitted")]
     BadEvent,
     /// More than [`BROADCAST_ROOMS_MAX`](crate::limits::BROADCAST_ROOMS_MAX) rooms.
-    #[error("too many rooms")]
     TooManyRooms,
     /// `rooms` or `except` is nothing that the adapter makes a set of.
-    #[error("rooms that are no list")]
     Rooms,
     /// More than [`ATTACHMENTS_MAX`](crate::limits::ATTACHMENTS_MAX) binary values: clients refuse them.
-    #[error("too many binary values")]
     Attachments,
+}
+
+impl BroadcastError {
+    /// What is wrong with it, for logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed broadcast",
+            Self::TooBig => "broadcast too big",
+            Self::BadEvent => "no event that may be emitted",
+            Self::TooManyRooms => "too many rooms",
+            Self::Rooms => "rooms that are no list",
+            Self::Attachments => "too many binary values",
+        }
+    }
 }
 
 impl From<MsgpackError> for BroadcastError {

@@ -38,6 +38,12 @@ impl Channels {
         Self { prefix: prefix.into() }
     }
 
+    /// How all of them begin.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Broadcasts to no room or to several.
     #[must_use]
     pub fn namespace(&self, namespace: &str) -> String {
