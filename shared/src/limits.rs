@@ -65,6 +65,9 @@ pub const CONNECTS_PER_SECOND: u32 = 10;
 /// CONNECT packets that a client may send at once: far more than there are namespaces.
 pub const CONNECTS_BURST: u32 = 50;
 
+/// Milliseconds after a CONNECT in which the same one is taken for a client's that had no answer yet, and lets it in anew.
+pub const CONNECT_AGAIN_MS: u32 = 250;
+
 /// Engine.IO packets without a meaning for the server (open, upgrade, noop) that a client may send a second.
 pub const IGNORED_PACKETS_PER_SECOND: u32 = 10;
 
