@@ -38,6 +38,51 @@ async function startServer(adapter, token) {
   return { io: namespace, clients, close };
 }
 
+/** What JavaScript has beyond JSON, and where it puts it. */
+const VALUES = {
+  'a date': [new Date(1_795_231_698_228)], 'the first date': [new Date(0)], 'an old date': [new Date(-1_234_567_890_123)], 'a far date': [new Date(8.64e15)], 'no date': [new Date(NaN)],
+  'a date in an object': [{ at: new Date(5), list: [new Date(6)] }],
+  undefined: [undefined], 'undefined in a list': [[1, undefined, 2]], 'undefined in an object': [{ a: undefined, b: 1 }, { c: undefined }],
+  'a buffer': [Buffer.from([1, 2, 3])], 'an empty buffer': [Buffer.alloc(0)], 'bytes in an object': [{ deep: [{ bytes: Buffer.from('x') }] }],
+  ...Object.fromEntries([0, 1, 2, 3, 4, 7, 8, 9, 16, 255, 256, 70_000].map((length) => [`an ArrayBuffer of ${length} bytes`, [new Uint8Array(length).fill(7).buffer]])),
+  'a Uint8Array': [new Uint8Array([1, 2, 3])], 'of eight bytes': [new Uint8Array(8)], 'of one byte': [new Uint8Array(1)],
+  'a Float64Array': [new Float64Array([1.5])], 'a DataView': [new DataView(new ArrayBuffer(4))],
+  numbers: [1.5, -0, 1e21, 2 ** 53, -(2 ** 31), NaN, Infinity, 0.1 + 0.2, 5e-324], 'a text': ['\u0000\ud83d\ude00\ufeff\u2028"\\'], 'half a pair': ['a\ud83db', { '\ude00': 1 }],
+  nothing: [null, [], {}], 'a number as the name of a key': [{ 7: 'seven' }],
+};
+
+const plain = (value) => {
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return `bytes ${Buffer.from(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength).toString('hex').slice(0, 100)} of ${value.byteLength}`;
+  if (Array.isArray(value)) return value.map(plain);
+  if (value && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, plain(each)]));
+  return value;
+};
+
+/** Has each sender send every value to `room`; all of `sockets`, the last of which is the control's, must get the same. */
+async function compare(senders, room, sockets) {
+  const wrong = [];
+  for (const [name, sender] of Object.entries(senders)) {
+    const recorded = sockets.map(record);
+    for (const [what, args] of Object.entries(VALUES)) {
+      try {
+        sender.to(room).emit('value', what, ...args);
+      } catch {
+        // Its encoder cannot write it, so nobody gets it.
+      }
+    }
+    sender.to(room).emit('end', name);
+    for (const events of recorded) await events.take('end');
+    const all = recorded.map((events) => new Map(events.seen('value').map(([what, ...args]) => [what, JSON.stringify(plain(args))])));
+    const expected = all.at(-1);
+    assert.ok(expected.size > 30, `${name}: ${expected.size} values`);
+    for (const what of Object.keys(VALUES)) {
+      const got = all.map((values) => values.get(what));
+      if (got.some((each) => each !== expected.get(what))) wrong.push({ name, what, got });
+    }
+  }
+  assert.deepEqual(wrong, []);
+}
+
 /** What a failing listener throws would end the process, as it ends that of a server which nobody guards. */
 const careful = (listener) => (...args) => {
   try {
@@ -84,13 +129,6 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     cluster = await startCluster(2, { redis });
     for (const name of ['classic-8', 'classic-8-too']) await start(name, newest.createAdapter(...(await clientsFor(redis))));
     await start('classic-7', load('redis-adapter-7').createAdapter(...(await clientsFor(redis))));
-    const older = createRequire(createRequire(import.meta.url).resolve('socket.io-redis-6'))('redis');
-    const olderClients = [0, 1].map(() => older.createClient(redis.port, '127.0.0.1'));
-    for (const client of olderClients) client.on('error', () => {});
-    const on = olderClients[1].on.bind(olderClients[1]);
-    olderClients[1].on = (event, listener) => on(event, event.includes('message') ? careful(listener) : listener);
-    await start('socket.io-redis-6', load('socket.io-redis-6').createAdapter({ pubClient: olderClients[0], subClient: olderClients[1] }));
-    ends.push(() => olderClients.forEach((client) => client.end(false)));
     control = servers['classic-8'];
     const { Emitter } = load('@socket.io/redis-emitter');
     emitters['emitter 5.1'] = new Emitter(await redis.connect()).of(NAMESPACE);
@@ -100,7 +138,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     emitters['emitter 3.2'] = oldest.of(NAMESPACE);
     // Adapters subscribe without telling when they are done.
     const subscribers = async () => Number(Object.values(await look.pubSubNumSub(`socket.io-request#${NAMESPACE}#`))[0]);
-    await eventually(async () => (await subscribers()) === 6, { what: 'all to be subscribed' });
+    await eventually(async () => (await subscribers()) === 5, { what: 'all to be subscribed' });
   });
   after(async () => {
     for (const end of ends) await end();
@@ -129,7 +167,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
       assert.deepEqual(await within(io.serverSideEmitWithAck('question'), 4_000, `${one}: serverSideEmit`), ['answer']);
       for (const socket of sockets) socket.disconnect();
     }
-    assert.deepEqual(await look.pubSubNumSub(`socket.io#${NAMESPACE}#`), { [`socket.io#${NAMESPACE}#`]: 2 });
+    assert.deepEqual({ ...(await look.pubSubNumSub(`socket.io#${NAMESPACE}#`)) }, { [`socket.io#${NAMESPACE}#`]: 2 });
   });
 
   test('those are named in one warning of each node', async () => {
@@ -143,21 +181,18 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
   });
 
   test('every server on a classic adapter finds all, asks all, and is heard by all, each once', async () => {
-    const where = [0, 1, 'classic-8', 'classic-7', 'socket.io-redis-6'];
+    const where = [0, 1, 'classic-8', 'classic-7'];
     const room = unique('room');
     const sockets = await Promise.all(where.map((each) => at(each)));
     for (const socket of sockets) assert.equal((await ask(socket, 'join', { room })).success, true);
     for (const [n, socket] of sockets.entries()) socket.on('ask', (ack) => ack(n));
-    for (const name of ['classic-8', 'classic-7', 'socket.io-redis-6']) {
+    for (const name of ['classic-8', 'classic-7']) {
       const { io } = servers[name];
-      assert.deepEqual((await within(io.in(room).allSockets(), 4_000, name)).size, sockets.length, name);
-      // The oldest knows neither of these.
-      if (name !== 'socket.io-redis-6') {
-        assert.equal((await within(io.in(room).fetchSockets(), 4_000, name)).length, sockets.length, name);
-        const others = [0, 1, 2, 3];
-        const answers = await within(io.in(room).except(sockets[4].id).timeout(4_000).emitWithAck('ask'), 6_000, name);
-        assert.deepEqual(answers.sort(), others, name);
-      }
+      // The newest asks nobody.
+      if (name !== 'classic-8') assert.equal((await within(io.in(room).allSockets(), 4_000, name)).size, sockets.length, name);
+      assert.equal((await within(io.in(room).fetchSockets(), 4_000, name)).length, sockets.length, name);
+      const answers = await within(io.in(room).except(sockets[3].id).timeout(4_000).emitWithAck('ask'), 6_000, name);
+      assert.deepEqual(answers.sort(), [0, 1, 2], name);
       const recorded = sockets.map(record);
       io.emit('to-all', name);
       io.to(room).emit('to-room', name);
@@ -180,54 +215,12 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     for (const socket of sockets) socket.disconnect();
   });
 
-  /** What JavaScript has beyond JSON, and where it puts it. */
-  const VALUES = {
-    'a date': [new Date(1_795_231_698_228)], 'the first date': [new Date(0)], 'an old date': [new Date(-1_234_567_890_123)], 'a far date': [new Date(8.64e15)], 'no date': [new Date(NaN)],
-    'a date in an object': [{ at: new Date(5), list: [new Date(6)] }],
-    undefined: [undefined], 'undefined in a list': [[1, undefined, 2]], 'undefined in an object': [{ a: undefined, b: 1 }, { c: undefined }],
-    'a buffer': [Buffer.from([1, 2, 3])], 'an empty buffer': [Buffer.alloc(0)], 'bytes in an object': [{ deep: [{ bytes: Buffer.from('x') }] }],
-    ...Object.fromEntries([0, 1, 2, 3, 4, 7, 8, 9, 16, 255, 256, 70_000].map((length) => [`an ArrayBuffer of ${length} bytes`, [new Uint8Array(length).fill(7).buffer]])),
-    'a Uint8Array': [new Uint8Array([1, 2, 3])], 'of eight bytes': [new Uint8Array(8)], 'of one byte': [new Uint8Array(1)],
-    'a Float64Array': [new Float64Array([1.5])], 'a DataView': [new DataView(new ArrayBuffer(4))],
-    numbers: [1.5, -0, 1e21, 2 ** 53, -(2 ** 31), NaN, Infinity, 0.1 + 0.2, 5e-324], 'a text': ['\u0000\ud83d\ude00\ufeff\u2028"\\'], 'half a pair': ['a\ud83db', { '\ude00': 1 }],
-    nothing: [null, [], {}], 'a number as the name of a key': [{ 7: 'seven' }],
-  };
-
-  const plain = (value) => {
-    if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return `bytes ${Buffer.from(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength).toString('hex').slice(0, 100)} of ${value.byteLength}`;
-    if (Array.isArray(value)) return value.map(plain);
-    if (value && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, plain(each)]));
-    return value;
-  };
-
   test('what emitters and servers of every version send arrives as at a client of Node.js', async () => {
     const room = unique('room');
     const sockets = await three();
     for (const socket of sockets) await ask(socket, 'join', { room });
-    const senders = {
-      ...emitters,
-      ...Object.fromEntries(['classic-7', 'classic-8-too', 'socket.io-redis-6'].map((name) => [name, servers[name].io])),
-    };
-    const wrong = [];
-    for (const [name, sender] of Object.entries(senders)) {
-      const recorded = sockets.map(record);
-      for (const [what, args] of Object.entries(VALUES)) {
-        try {
-          sender.to(room).emit('value', what, ...args);
-        } catch {
-          // Its encoder cannot write it, so nobody gets it.
-        }
-      }
-      sender.to(room).emit('end', name);
-      for (const events of recorded) await events.take('end');
-      const [one, two, expected] = recorded.map((events) => new Map(events.seen('value').map(([what, ...args]) => [what, JSON.stringify(plain(args))])));
-      assert.ok(expected.size > 30, `${name}: ${expected.size} values`);
-      for (const what of Object.keys(VALUES)) {
-        const [got, too, right] = [one, two, expected].map((values) => values.get(what));
-        if (got !== right || too !== right) wrong.push({ name, what, right, got, too });
-      }
-    }
-    assert.deepEqual(wrong, []);
+    const senders = { ...emitters, ...Object.fromEntries(['classic-7', 'classic-8-too'].map((name) => [name, servers[name].io])) };
+    await compare(senders, room, sockets);
     for (const socket of sockets) socket.disconnect();
   });
 
@@ -259,5 +252,47 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     assert.deepEqual(got[0], got[2]);
     assert.deepEqual(got[1], got[2]);
     for (const socket of sockets) socket.disconnect();
+  });
+});
+
+describe('beside us and a server on socket.io-redis 6.1', { timeout: 60_000 }, () => {
+  let cluster;
+  const ends = [];
+  let older;
+  let control;
+
+  before(async () => {
+    cluster = await startCluster(1);
+    // It needs clients of its time.
+    const { createClient } = createRequire(createRequire(import.meta.url).resolve('socket.io-redis-6'))('redis');
+    const [pubClient, subClient] = [0, 1].map(() => createClient(cluster.redis.port, '127.0.0.1'));
+    for (const client of [pubClient, subClient]) client.on('error', () => {});
+    ends.push(() => [pubClient, subClient].forEach((client) => client.end(false)));
+    const { token } = cluster.nodes[0];
+    older = await startServer(load('socket.io-redis-6').createAdapter({ pubClient, subClient }), token);
+    control = await startServer(load('@socket.io/redis-adapter').createAdapter(...(await clientsFor(cluster.redis))), token);
+    ends.unshift(older.close, control.close);
+    const look = await cluster.redis.connect();
+    await eventually(async () => Number(Object.values(await look.pubSubNumSub(`socket.io-request#${NAMESPACE}#`))[0]) === 3, { what: 'all to be subscribed' });
+  });
+  after(async () => {
+    for (const end of ends) await end();
+    await cluster?.stop();
+  });
+
+  test('it finds all, and what it sends arrives as at a client of Node.js', async () => {
+    const room = unique('room');
+    const sockets = await Promise.all([cluster.nodes[0], older, control].map(({ clients }) => clients.connect({ namespace: NAMESPACE, claims: EVERYTHING })));
+    for (const socket of sockets) assert.equal((await ask(socket, 'join', { room })).success, true);
+    assert.equal((await within(older.io.in(room).allSockets(), 4_000, 'allSockets')).size, 3);
+    const team = unique('team/');
+    older.io.in(room).socketsJoin(team);
+    await eventually(async () => (await control.io.in(team).fetchSockets()).length === 3, { what: 'all to join' });
+    await compare({ 'socket.io-redis 6.1': older.io }, team, [sockets[0], sockets[2]]);
+    older.io.in(room).socketsLeave(team);
+    await eventually(async () => (await control.io.in(team).fetchSockets()).length === 0, { what: 'all to leave' });
+    const gone = once(sockets[0], 'disconnect');
+    older.io.in(sockets[0].id).disconnectSockets(true);
+    assert.equal((await gone)[0], 'io server disconnect');
   });
 });
