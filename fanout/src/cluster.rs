@@ -13,7 +13,7 @@ use shared::adapter::{self, Broadcast, BroadcastError, Channel, Channels, Reques
 use shared::config::RedisAddress;
 use shared::ids::{NodeId, SocketId};
 use shared::limits::{CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, REDIS_PIPELINE_MAX};
-use shared::names::{Namespace, USER_ROOM_PREFIX};
+use shared::names::{Namespace, Room as RoomName, USER_ROOM_PREFIX};
 use shared::sio::Event;
 use tokio::sync::mpsc;
 
@@ -473,6 +473,15 @@ impl Cluster {
     /// A part of a request cannot be done, and nobody waits to be told.
     pub(crate) fn refuse_part(&self, namespace: &Namespace, reason: &'static str) {
         self.unusable.note(reason, &self.channels.request(namespace.as_str()));
+    }
+
+    /// Rooms as a server names them.
+    pub(crate) fn named(&self, namespace: &Namespace, names: &[String]) -> Vec<RoomName> {
+        let rooms: Vec<RoomName> = names.iter().filter_map(|name| RoomName::of_server(name)).collect();
+        if rooms.len() < names.len() {
+            self.refuse_part(namespace, "the name of a room is too long");
+        }
+        rooms
     }
 
     /// Notes a response; false when it is none.

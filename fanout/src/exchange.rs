@@ -51,12 +51,7 @@ impl Fanout {
             }
             Request::Join { id, selection, rooms: names, by } => {
                 let sockets = rooms.select(&selection.rooms, &selection.except);
-                let parsed = names.iter().filter_map(|name| Room::of_server(name)).collect::<Vec<_>>();
-                if parsed.len() < names.len() {
-                    cluster.refuse_part(namespace, "the name of a room is too long");
-                }
-                let names = parsed;
-                self.let_in(namespace, (sockets, names), by, id).await
+                self.let_in(namespace, (sockets, cluster.named(namespace, &names)), by, id).await
             }
             Request::Review { id, rooms: names } => {
                 if let Some(room) = names.first().and_then(|name| Room::of_server(name)) {
@@ -68,16 +63,7 @@ impl Fanout {
             }
             Request::Leave { id, selection, rooms: names } => {
                 let sockets = rooms.select(&selection.rooms, &selection.except);
-                for socket in &sockets {
-                    for name in &names {
-                        if socket.is_given(name) {
-                            cluster
-                                .refuse_part(namespace, "a socket cannot leave its own room, nor its user's");
-                        } else {
-                            self.leave(socket, name).await;
-                        }
-                    }
-                }
+                self.let_out(cluster, &sockets, &names).await;
                 // Who asks in the oldest form waits for the one server that has the socket.
                 id.filter(|_| !sockets.is_empty()).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
             }
@@ -142,6 +128,20 @@ impl Fanout {
         // As for leaving: nodes of ours wait for all of them, others for the one that has the socket.
         let answers = by != JoinedBy::Backend || !sockets.is_empty();
         id.filter(|_| answers).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+    }
+
+    /// Sockets of this node leave rooms.
+    async fn let_out(&self, cluster: &Cluster, sockets: &[Arc<LocalSocket>], rooms: &[String]) {
+        for socket in sockets {
+            for room in rooms {
+                if socket.is_given(room) {
+                    let reason = "a socket cannot leave its own room, nor its user's";
+                    cluster.refuse_part(socket.namespace(), reason);
+                } else {
+                    self.leave(socket, room).await;
+                }
+            }
+        }
     }
 
     async fn request(&self, namespace: &Namespace, message: &[u8]) -> Result<(), FanoutError> {

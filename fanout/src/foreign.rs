@@ -117,7 +117,7 @@ async fn look(
     }
     let Ok(answers) = commands.ask_all(&pipeline).await else { return BTreeSet::new() };
     let mut answers = answers.into_iter();
-    let now = answers.next().and_then(Result::ok).and_then(|time| read::<(u64, u64)>(time));
+    let now = answers.next().and_then(Result::ok).and_then(read::<(u64, u64)>);
     let mut found = BTreeSet::new();
     for ((look, _), answer) in looks.iter().zip(answers) {
         let Ok(answer) = answer else {

@@ -253,6 +253,42 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     assert.deepEqual(got[1], got[2]);
     for (const socket of sockets) socket.disconnect();
   });
+
+  test('so are requests', async () => {
+    const base = unique('r');
+    const sockets = await three();
+    for (const socket of sockets) await ask(socket, 'join', { room: base });
+    const spellings = {
+      'a text for a list': (name) => ({ type: 2, opts: { rooms: [base], except: [] }, rooms: name }),
+      'no except': (name) => ({ type: 2, opts: { rooms: [base] }, rooms: [name] }),
+      'rooms of the empty text': (name) => ({ type: 2, opts: { rooms: '', except: '' }, rooms: [name] }),
+      'rooms of null': (name) => ({ type: 2, opts: { rooms: null }, rooms: [name] }),
+      'options that are a list': (name) => ({ type: 2, opts: [], rooms: [name] }),
+      'a sender that is a number, and a field more': (name) => ({ uid: 7, type: 2, opts: { rooms: [base], flags: {} }, rooms: [name], more: 1 }),
+    };
+    for (const write of [JSON.stringify, msgpack.encode]) {
+      for (const [what, make] of Object.entries(spellings)) {
+        const name = unique('team');
+        await look.publish(`socket.io-request#${NAMESPACE}#`, write(make(name)));
+        await eventually(async () => (await control.io.in(name).fetchSockets()).length === 3, { what: `all to join by ${what}` });
+      }
+    }
+    // The oldest form names one socket; it answers, and no other server does.
+    const answers = [];
+    const listener = await redis.connect();
+    await listener.subscribe(`socket.io-response#${NAMESPACE}#`, (message) => answers.push(message));
+    const [one, two] = [unique('team'), unique('team')];
+    await look.publish(`socket.io-request#${NAMESPACE}#`, JSON.stringify({ type: 2, requestId: 'old', sid: sockets[0].id, room: [one, two] }));
+    for (const name of [one, two]) await eventually(async () => (await count(cluster.nodes[1], name, NAMESPACE)).count === 1, { what: 'it to join' });
+    await look.publish(`socket.io-request#${NAMESPACE}#`, JSON.stringify({ type: 3, requestId: 'old-too', sid: sockets[0].id, room: one }));
+    await eventually(() => answers.some((message) => message.includes('old-too')), { what: 'the answer' });
+    await eventually(async () => (await count(cluster.nodes[1], one, NAMESPACE)).count === 0, { what: 'it to leave' });
+    assert.deepEqual(answers.filter((message) => message.includes('"old')).map((message) => JSON.parse(message)), [{ requestId: 'old' }, { requestId: 'old-too' }]);
+    const gone = once(sockets[1], 'disconnect');
+    await look.publish(`socket.io-request#${NAMESPACE}#`, JSON.stringify({ type: 4, opts: { rooms: [sockets[1].id] }, close: 1 }));
+    assert.equal((await gone)[0], 'io server disconnect');
+    for (const socket of sockets) socket.disconnect();
+  });
 });
 
 describe('beside us and a server on socket.io-redis 6.1', { timeout: 60_000 }, () => {

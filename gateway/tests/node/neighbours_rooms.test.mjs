@@ -184,6 +184,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
       ['broadcast too big', channel, msgpack.encode(['e', packet(['e', 'x'.repeat(1_000_001)]), { rooms: [room] }])],
       ['no event that may be emitted', channel, msgpack.encode(['e', packet(['disconnect']), { rooms: [room] }])],
       ["broadcast of another namespace than its channel's", channel, msgpack.encode(['e', { ...packet(['e']), nsp: '/' }, { rooms: [room] }])],
+      ['nested too deep', channel, msgpack.encode(['e', packet(['e', Array.from({ length: 200 }).reduce((inner) => [inner], 1)]), { rooms: [room] }])],
       ['malformed request', requests, '{"type":2,"opts":{"rooms":[{}]},"rooms":["a"]}'],
       ['the name of a room is too long', requests, JSON.stringify({ type: 2, opts: { rooms: [room], except: [] }, rooms: ['x'.repeat(2_000)] })],
       ['malformed response', 'socket.io-response#/relay#', '{'],
@@ -217,8 +218,8 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
       ['POST', '/internal/emit', { ...emit, ack: true }, `unknown field ack, ${known}`],
       ['POST', '/internal/notifications', { userId: 'u', title: 't', message: 'm', titel: 't' }, 'unknown field titel, expected userId, title, message, type, data'],
       ['PUT', '/internal/rooms/visit:1/members', { userIds: [], users: [] }, 'unknown field users, expected userIds'],
-      ['POST', '/internal/participants/joined', { sosId: 's', userId: 'u', userType: 'citizen', room: 'x' }, 'unknown field room, expected sosId, userId, userType, displayName, joinedAt'],
-      ['POST', '/internal/participants/left', { sosId: 's', userId: 'u', leftat: 'x' }, 'unknown field leftat, expected sosId, userId, leftAt'],
+      ['POST', '/internal/participants/joined', { sosId: 's', userId: 'u', userType: 'citizen', room: 'x' }, 'unknown field room, expected sosId, userId, userType, displayName, joinedAt, leftAt'],
+      ['POST', '/internal/participants/left', { sosId: 's', userId: 'u', leftat: 'x' }, 'unknown field leftat, expected sosId, userId, leftAt, userType, displayName, joinedAt'],
     ]) {
       const answer = await internal(one, method, path, body);
       assert.deepEqual([answer.status, answer.body], [400, { success: false, error: `Invalid body: ${error}` }], JSON.stringify(body));

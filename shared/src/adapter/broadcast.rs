@@ -34,6 +34,8 @@ pub enum BroadcastError {
     Rooms,
     /// More than [`ATTACHMENTS_MAX`](crate::limits::ATTACHMENTS_MAX) binary values: clients refuse them.
     Attachments,
+    /// Nested deeper than [`JSON_DEPTH_MAX`].
+    Depth,
 }
 
 impl BroadcastError {
@@ -47,6 +49,7 @@ impl BroadcastError {
             Self::TooManyRooms => "too many rooms",
             Self::Rooms => "rooms that are no list",
             Self::Attachments => "too many binary values",
+            Self::Depth => "nested too deep",
         }
     }
 }
@@ -55,7 +58,8 @@ impl From<MsgpackError> for BroadcastError {
     fn from(error: MsgpackError) -> Self {
         match error {
             MsgpackError::Attachments => Self::Attachments,
-            MsgpackError::Malformed | MsgpackError::Depth => Self::Malformed,
+            MsgpackError::Depth => Self::Depth,
+            MsgpackError::Malformed => Self::Malformed,
         }
     }
 }

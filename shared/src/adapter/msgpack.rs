@@ -294,26 +294,7 @@ pub fn msgpack_to_json(
             out.push(']');
         }
         marker @ (Marker::FixMap(_) | Marker::Map16 | Marker::Map32) => {
-            let count = length(marker, input)?;
-            out.push('{');
-            let mut is_first = true;
-            for _ in 0..count {
-                let before = out.len();
-                if !is_first {
-                    out.push(',');
-                }
-                key_to_json(input, out, depth + 1)?;
-                if is_undefined(input) {
-                    // As in `JSON.stringify`: the key is left out with it.
-                    take(input, 3)?;
-                    out.truncate(before);
-                    continue;
-                }
-                is_first = false;
-                out.push(':');
-                msgpack_to_json(input, out, attachments, depth + 1)?;
-            }
-            out.push('}');
+            map_to_json(length(marker, input)?, input, (out, attachments), depth)?;
         }
         marker @ (Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32) => {
             push_json_str(&text(marker, input)?, out);
@@ -330,22 +311,60 @@ pub fn msgpack_to_json(
         | Marker::FixExt16
         | Marker::Ext8
         | Marker::Ext16
-        | Marker::Ext32) => match extension::read(marker, input)? {
-            Extension::Undefined => out.push_str("null"),
-            Extension::Date(millis) => match millis.and_then(extension::iso) {
-                Some(date) => push_json_str(&date, out),
-                None => out.push_str("null"),
-            },
-            Extension::Bytes(data) => push_attachment(data, out, attachments)?,
-            Extension::Unknown(kind, data) => {
-                out.push('[');
-                out.push_str(&kind.to_string());
-                out.push(',');
-                push_attachment(data, out, attachments)?;
-                out.push(']');
-            }
-        },
+        | Marker::Ext32) => push_extension(extension::read(marker, input)?, out, attachments)?,
         marker => out.push_str(&integer(marker, input)?),
+    }
+    Ok(())
+}
+
+/// Writes a map of `count` entries.
+fn map_to_json(
+    count: usize,
+    input: &mut &[u8],
+    (out, attachments): (&mut String, &mut Vec<Bytes>),
+    depth: usize,
+) -> Result<(), MsgpackError> {
+    out.push('{');
+    let mut is_first = true;
+    for _ in 0..count {
+        let before = out.len();
+        if !is_first {
+            out.push(',');
+        }
+        key_to_json(input, out, depth + 1)?;
+        if is_undefined(input) {
+            // As in `JSON.stringify`: the key is left out with it.
+            take(input, 3)?;
+            out.truncate(before);
+            continue;
+        }
+        is_first = false;
+        out.push(':');
+        msgpack_to_json(input, out, attachments, depth + 1)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+fn push_extension(
+    extension: Extension<'_>,
+    out: &mut String,
+    attachments: &mut Vec<Bytes>,
+) -> Result<(), MsgpackError> {
+    match extension {
+        Extension::Undefined => out.push_str("null"),
+        Extension::Date(millis) => match millis.and_then(extension::iso) {
+            Some(date) => push_json_str(&date, out),
+            None => out.push_str("null"),
+        },
+        Extension::Bytes(data) => push_attachment(data, out, attachments)?,
+        Extension::Unknown(kind, data) => {
+            out.push('[');
+            out.push_str(&kind.to_string());
+            out.push(',');
+            push_attachment(data, out, attachments)?;
+            out.push(']');
+        }
     }
     Ok(())
 }
