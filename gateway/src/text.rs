@@ -1,9 +1,7 @@
 //! Texts: what people write, checked where it comes in; and JSON of our own.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use shared::blank::is_blank;
-use shared::json::without_lone_surrogates;
 
 use crate::error::AppError;
 
@@ -11,18 +9,6 @@ use crate::error::AppError;
 pub(crate) fn json(body: &impl Serialize) -> String {
     // Our types have string keys and no failing parts.
     serde_json::to_string(body).unwrap_or_default()
-}
-
-/// Reads JSON that JavaScript has written: halves of surrogate pairs in its texts, which a text of ours cannot hold, become
-/// U+FFFD.
-///
-/// # Errors
-/// Where it is no `T`.
-pub(crate) fn read<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
-    serde_json::from_str(json).or_else(|error| match without_lone_surrogates(json) {
-        Some(readable) => serde_json::from_str(&readable),
-        None => Err(error),
-    })
 }
 
 /// A text without what JavaScript's `trim` takes off its ends: a byte order mark is whitespace to it, and U+0085 is not.
@@ -72,13 +58,6 @@ mod tests {
             assert_eq!(trim(kept), kept);
         }
         assert_eq!(checked("\u{feff}hi\u{feff}", "Message", 2).as_deref(), Ok("hi"));
-    }
-
-    #[test]
-    fn halves_of_surrogate_pairs_are_read() {
-        assert_eq!(read::<String>(r#""a\ud83d""#).ok().as_deref(), Some("a\u{fffd}"));
-        assert_eq!(read::<Vec<String>>(r#"["\ud83d\ude00"]"#).ok().unwrap(), ["😀"]);
-        assert!(read::<String>("\"a").is_err());
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! What can be told of JSON without reading it into anything.
+//! What can be told of JSON without reading it into anything, and what JavaScript writes that Rust does not read.
+
+use serde::de::DeserializeOwned;
 
 /// How many bytes are meant. In blocks whose count fits into a byte, so that the compiler makes it one of whole
 /// registers: a count or a search byte by byte takes twenty times as many instructions.
@@ -34,9 +36,15 @@ pub fn nests_at_most(json: &str, max: usize) -> bool {
     true
 }
 
-/// Reads a text of JSON, in its quotes; halves of surrogate pairs as [`without_lone_surrogates`] writes them.
-pub(crate) fn read_text(json: &str) -> Option<String> {
-    serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&without_lone_surrogates(json)?).ok())
+/// Reads JSON that JavaScript has written: halves of surrogate pairs are as [`without_lone_surrogates`] writes them.
+///
+/// # Errors
+/// Where it is no `T`.
+pub fn read<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    serde_json::from_str(json).or_else(|error| match without_lone_surrogates(json) {
+        Some(readable) => serde_json::from_str(&readable),
+        None => Err(error),
+    })
 }
 
 /// JSON that Rust can read. A text of JavaScript may hold one half of a surrogate pair without the other, which JSON
@@ -89,6 +97,7 @@ mod tests {
         ] {
             assert_eq!(without_lone_surrogates(json).as_deref(), expected, "{json}");
         }
+        let read_text = |json| read::<String>(json).ok();
         assert_eq!(read_text(r#""a\ud83d\n\ud83d\ude00""#).as_deref(), Some("a\u{fffd}\n\u{1f600}"));
         for bad in ["\"", "x", "\"\\x\"", "\"\\ud83d\n\"", "\"\\ud83d\"\""] {
             assert_eq!(read_text(bad), None, "{bad}");

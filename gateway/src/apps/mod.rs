@@ -33,7 +33,7 @@ use crate::error::{AppError, Say};
 use crate::limiter::Meters;
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
-use crate::text::{self, json};
+use crate::text::json;
 
 /// An app of this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -332,5 +332,5 @@ fn limited(seconds: u64) -> AppError {
 
 /// The first argument as `T`; `None` when it is not there or not one.
 pub(crate) fn first<T: DeserializeOwned>(args: &Args<'_>) -> Option<T> {
-    text::read(args.raw.first()?).ok()
+    shared::json::read(args.raw.first()?).ok()
 }

@@ -16,7 +16,6 @@ use shared::names::is_word;
 use super::Site;
 use crate::error::AppError;
 use crate::session::Standing;
-use crate::text;
 use crate::transport::Guest;
 
 /// A JSON body.
@@ -119,7 +118,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     if !nests_at_most(text, JSON_DEPTH_MAX) {
         return Err(AppError::BadInput("Body is nested too deep".into()));
     }
-    text::read(text).map_err(|error| {
+    shared::json::read(text).map_err(|error| {
         // What is missing or of the wrong type is named; the text has no part of the input.
         let say = match error.classify() {
             serde_json::error::Category::Data => format!("Invalid body: {}", plain(&error)),

@@ -125,6 +125,17 @@ describe('a page in a browser', { timeout: 60_000 }, () => {
     for (const { socket } of [ann, bob]) socket.disconnect();
   });
 
+  test('has such texts in its token, and beside it', async () => {
+    const token = gateway.token({ ...EVERYTHING, sub: unique('u'), name: 'Ann \ud83d' });
+    const socket = gateway.clients.socket({ namespace: '/emergencies', auth: { token, device: '\ude00', '\ud83d': 1 } });
+    await connected(socket);
+    const room = unique('room');
+    await ask(socket, 'join', { room });
+    assert.equal((await ask(socket, 'members', { room })).members[0].displayName, 'Ann \ufffd');
+    assert.equal((await ask(socket, 'auth:refresh', { token, device: '\ud83d' })).success, true);
+    socket.disconnect();
+  });
+
   test('joins rooms that only begin like one of another app', async () => {
     const relay = await gateway.clients.connect({ namespace: '/emergencies', claims: EVERYTHING });
     for (const room of ['helpers-lounge', 'helpers2', 'helper', 'emergencyroom']) {

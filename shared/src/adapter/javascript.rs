@@ -136,7 +136,7 @@ fn json_names(json: &str) -> Result<Vec<String>, BadRooms> {
 /// A plain value of JSON as its text.
 pub(super) fn json_name(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
-        b'"' => crate::json::read_text(json),
+        b'"' => crate::json::read(json).ok(),
         b'{' | b'[' => None,
         b't' | b'f' | b'n' => Some(json.to_owned()),
         _ if json.parse::<i64>().is_ok() => Some(json.to_owned()),

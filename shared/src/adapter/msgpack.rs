@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use super::extension::{self, Extension, is_undefined};
-use crate::json::{count, read_text};
+use crate::json::{self, count};
 use crate::limits::{ATTACHMENTS_MAX, JSON_DEPTH_MAX};
 use crate::sio::placeholders::{self, Found};
 use bytes::Bytes;
@@ -197,7 +197,7 @@ impl Scanner<'_> {
 
     fn unescape<'a>(&mut self, raw: &'a str) -> Result<Cow<'a, str>, MsgpackError> {
         let quoted = format!("\"{raw}\"");
-        let text = read_text(&quoted).ok_or(MsgpackError::Malformed)?;
+        let text = json::read::<String>(&quoted).map_err(|_| MsgpackError::Malformed)?;
         if self.exact {
             let mut again = String::with_capacity(quoted.len());
             push_json_str(&text, &mut again);
