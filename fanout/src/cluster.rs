@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shared::adapter::{self, Broadcast, Channel, Channels, Request, Response, Stamp};
+use shared::adapter::{self, Broadcast, BroadcastError, Channel, Channels, Request, Response, Stamp};
 use shared::config::RedisAddress;
 use shared::ids::{NodeId, SocketId};
 use shared::limits::{CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, REDIS_PIPELINE_MAX};
-use shared::names::{Namespace, USER_ROOM_PREFIX};
+use shared::names::{Namespace, Room as RoomName, USER_ROOM_PREFIX};
 use shared::sio::Event;
 use tokio::sync::mpsc;
 
 use crate::control::Sequenced;
 use crate::error::FanoutError;
+use crate::foreign::{Foreign, Wire};
 use crate::live::LiveScripts;
 use crate::peers::Questions;
 use crate::presence::Nature;
@@ -27,7 +28,9 @@ use crate::presence::store::{Kept, Store};
 use crate::redis::{Commands, Link, Listener, Message, Posts, Script, Subscriber};
 use crate::registry::{NamespaceRooms, SocketInfo};
 use crate::room::Room;
+use crate::selection::is_own_room;
 use crate::stats::{Distributions, Stats};
+use crate::unusable::Unusable;
 
 /// How a node is one of many.
 #[derive(Debug, Clone)]
@@ -73,11 +76,13 @@ pub(crate) struct Cluster {
     sequenced: mpsc::Sender<Sequenced>,
     exchanges: mpsc::Sender<Exchange>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) unusable: Unusable,
+    foreign: Foreign,
     /// When the microseconds begin that canaries carry.
     started: tokio::time::Instant,
 }
 
-/// A room of a namespace as presence and streams name it: `/ns#room`. No name has a `#`.
+/// A room of a namespace as presence and streams name it: `/ns#room`. No namespace has a `#`.
 pub(crate) fn room_key(namespace: &str, room: &str) -> String {
     format!("{namespace}#{room}")
 }
@@ -149,7 +154,8 @@ impl Cluster {
         let mut standing = Vec::new();
         let mut patterns = Vec::new();
         for namespace in namespaces.keys().map(Namespace::as_str) {
-            standing.push(channels.namespace(namespace));
+            patterns.push(channels.namespace_pattern(namespace));
+            // By their names: servers on the classic adapter count these subscribers, and wait for as many answers.
             standing.push(channels.request(namespace));
             standing.push(channels.response(namespace));
             standing.push(channels.own_response(namespace, node.as_str()));
@@ -181,6 +187,8 @@ impl Cluster {
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,
             exchanges,
+            unusable: Unusable::new(Arc::clone(&stats)),
+            foreign: Foreign::default(),
             stats,
             started: tokio::time::Instant::now(),
         };
@@ -202,7 +210,15 @@ impl Cluster {
             self.presence.run(),
             self.sing(),
             self.watch_commands(),
+            self.watch_foreign(),
         );
+    }
+
+    /// Looks for servers that speak another wire.
+    async fn watch_foreign(&self) {
+        let channels: Vec<String> =
+            self.namespaces.keys().map(|name| self.channels.namespace(name.as_str())).collect();
+        self.foreign.watch(&self.commands, &channels, self.channels.prefix()).await;
     }
 
     /// Renews the lease on a connection of its own: for a thread that no client's work can hold up.
@@ -267,45 +283,57 @@ impl Cluster {
             Some(Channel::Broadcast { namespace, room }) => self.hear_broadcast(namespace, room, message),
             Some(Channel::Request { namespace }) => self.hear_exchange(true, namespace, message.payload),
             Some(Channel::Response { namespace }) => self.hear_exchange(false, namespace, message.payload),
-            None => false,
+            None => Err("unknown channel"),
         };
-        if !heard {
-            Stats::add(&self.stats.redis_malformed, 1);
+        if let Err(reason) = heard {
+            self.unusable.note(reason, message.channel);
         }
     }
 
-    fn hear_exchange(&self, is_request: bool, namespace: &str, payload: &[u8]) -> bool {
-        let Some(rooms) = self.namespaces.get(namespace) else { return true };
+    fn hear_exchange(&self, is_request: bool, namespace: &str, payload: &[u8]) -> Result<(), &'static str> {
+        let Some(rooms) = self.namespaces.get(namespace) else { return Ok(()) };
         if !is_request {
-            return self.note(payload);
+            return if self.note(payload) { Ok(()) } else { Err("malformed response") };
         }
         let exchange = Exchange { namespace: rooms.name.clone(), message: payload.to_vec() };
-        self.exchanges.try_send(exchange).is_ok()
+        self.exchanges.try_send(exchange).map_err(|_| "too many requests wait")
     }
 
-    fn hear_broadcast(&self, namespace: &str, room: Option<&str>, message: Message<'_>) -> bool {
-        let Some(rooms) = self.namespaces.get(namespace) else { return true };
-        if let Some(room) = room {
-            // One socket's own room is heard by the node's pattern alone, every other by its name alone.
-            let is_socket = room.starts_with(self.node.as_str()) && SocketId::parse(room).is_some();
-            if is_socket != message.by_pattern {
-                return true;
+    fn hear_broadcast(
+        &self,
+        namespace: &str,
+        room: Option<&str>,
+        message: Message<'_>,
+    ) -> Result<(), &'static str> {
+        let Some(rooms) = self.namespaces.get(namespace) else { return Ok(()) };
+        match room {
+            Some(room) => {
+                // One socket's own room is heard by the node's pattern alone, every other by its name alone.
+                let is_socket = is_own_room(room, self.node);
+                if is_socket != message.by_pattern {
+                    return Ok(());
+                }
+                if !is_socket && !room.starts_with(USER_ROOM_PREFIX) && rooms.find(room).is_none() {
+                    // It lingers: nobody here is in it any more.
+                    return Ok(());
+                }
             }
-            if !is_socket && !room.starts_with(USER_ROOM_PREFIX) && rooms.find(room).is_none() {
-                // It lingers: nobody here is in it any more.
-                return true;
+            // Servers on streams ask each other here, by a map where a broadcast is a list.
+            None if matches!(message.payload, [0x81..=0x8f | 0xde | 0xdf, ..]) => {
+                self.foreign.note([Wire::Streams]);
+                return Ok(());
             }
+            None => {}
         }
-        let Ok(broadcast) = adapter::decode_broadcast(message.payload, self.max_payload) else {
-            return false;
-        };
+        let broadcast =
+            adapter::decode_broadcast(message.payload, self.max_payload).map_err(BroadcastError::as_str)?;
         if broadcast.namespace != namespace {
-            return false;
+            return Err("broadcast of another namespace than its channel's");
         }
         if broadcast.stamp.is_some() {
             self.presence.heard_from(&broadcast.uid);
         }
-        self.deliver(rooms, &broadcast)
+        if self.deliver(rooms, &broadcast) { Ok(()) } else { Err("too many broadcasts with a place wait") }
     }
 
     fn deliver(&self, rooms: &Arc<NamespaceRooms>, broadcast: &Broadcast<'_>) -> bool {
@@ -327,10 +355,11 @@ impl Cluster {
         }
         let except = match broadcast.except.as_slice() {
             [] => Some(None),
-            [one] => SocketId::parse(one).map(Some),
+            [one] if !rooms.is_mixed(one) => SocketId::parse(one).map(Some),
             _ => None,
         };
-        if let (Some(found), Some(except)) = (only.and_then(|room| rooms.find(room)), except) {
+        let whole = only.filter(|room| !rooms.is_mixed(room)).and_then(|room| rooms.find(room));
+        if let (Some(found), Some(except)) = (whole, except) {
             if let Some(stamp) = &broadcast.stamp
                 && found.arrived(stamp)
             {
@@ -415,7 +444,10 @@ impl Cluster {
         last: Option<Stamp>,
         (epoch, offset): (Option<String>, Option<u64>),
     ) {
-        let Some(room) = rooms.find(name).filter(|room| !room.is_sequenced()) else { return };
+        // What goes to the whole namespace has the place that a room without a name would have.
+        let Some(room) = rooms.find(name).filter(|room| !room.is_sequenced() && !name.is_empty()) else {
+            return;
+        };
         if room.place() != last {
             // Something arrived meanwhile, and was judged then.
             return;
@@ -433,9 +465,23 @@ impl Cluster {
     pub(crate) fn read<'a>(&self, exchange: &'a Exchange) -> Option<Request<'a>> {
         let request = adapter::decode_request(&exchange.message, self.max_payload).ok();
         if request.is_none() {
-            Stats::add(&self.stats.redis_malformed, 1);
+            self.unusable.note("malformed request", &self.channels.request(exchange.namespace.as_str()));
         }
         request
+    }
+
+    /// A part of a request cannot be done, and nobody waits to be told.
+    pub(crate) fn refuse_part(&self, namespace: &Namespace, reason: &'static str) {
+        self.unusable.note(reason, &self.channels.request(namespace.as_str()));
+    }
+
+    /// Rooms as a server names them.
+    pub(crate) fn named(&self, namespace: &Namespace, names: &[String]) -> Vec<RoomName> {
+        let rooms: Vec<RoomName> = names.iter().filter_map(|name| RoomName::of_server(name)).collect();
+        if rooms.len() < names.len() {
+            self.refuse_part(namespace, "the name of a room is too long");
+        }
+        rooms
     }
 
     /// Notes a response; false when it is none.

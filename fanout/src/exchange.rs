@@ -36,7 +36,7 @@ impl Fanout {
         let Some(rooms) = self.rooms_of(namespace) else { return };
         let reply = match request {
             Request::Rooms { id } => {
-                let names: Vec<String> = rooms.names().iter().map(|room| room.as_str().to_owned()).collect();
+                let names: Vec<String> = rooms.all_names().into_iter().collect();
                 Some(adapter::encode_rooms(&id, &names))
             }
             Request::Sockets { id, selection } => {
@@ -51,11 +51,10 @@ impl Fanout {
             }
             Request::Join { id, selection, rooms: names, by } => {
                 let sockets = rooms.select(&selection.rooms, &selection.except);
-                let names = names.iter().filter_map(|name| Room::of_cluster(name)).collect();
-                self.let_in(namespace, (sockets, names), by, id).await
+                self.let_in(namespace, (sockets, cluster.named(namespace, &names)), by, id).await
             }
             Request::Review { id, rooms: names } => {
-                if let Some(room) = names.first().and_then(|name| Room::of_cluster(name)) {
+                if let Some(room) = names.first().and_then(|name| Room::of_server(name)) {
                     let sockets = rooms.sockets_in(room.as_str());
                     let reply = Some(self.reply_to(namespace, id));
                     self.control(Control::Review { sockets, room, reply }).await;
@@ -63,26 +62,25 @@ impl Fanout {
                 None
             }
             Request::Leave { id, selection, rooms: names } => {
-                for socket in rooms.select(&selection.rooms, &selection.except) {
-                    for name in &names {
-                        self.leave(&socket, name).await;
-                    }
-                }
-                id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+                let sockets = rooms.select(&selection.rooms, &selection.except);
+                self.let_out(cluster, &sockets, &names).await;
+                // Who asks in the oldest form waits for the one server that has the socket.
+                id.filter(|_| !sockets.is_empty()).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
             }
             Request::Disconnect { id, selection, close } => {
                 let sockets = rooms.select(&selection.rooms, &selection.except);
-                if !sockets.is_empty() {
+                let is_here = !sockets.is_empty();
+                if is_here {
                     self.control(Control::Disconnect { sockets, close }).await;
                 }
-                id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+                id.filter(|_| is_here).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
             }
             Request::Count { id, selection } => {
                 let sockets = rooms.select(&selection.rooms, &selection.except);
                 Some(adapter::encode_client_count(&id, sockets.len()))
             }
             Request::ServerSideEmit { uid, id, data } => {
-                tracing::info!(from = %uid.chars().take(64).collect::<String>(), bytes = data.len(), "an event for servers");
+                tracing::debug!(from = %uid.chars().take(64).collect::<String>(), bytes = data.len(), "an event for servers");
                 id.filter(|_| uid != self.node().as_str()).map(|id| adapter::encode_server_side_ack(&id))
             }
             Request::AckBroadcast { id, broadcast, timeout_ms } => {
@@ -119,7 +117,7 @@ impl Fanout {
             return None;
         }
         for socket in &sockets {
-            for room in &rooms {
+            for room in rooms.iter().filter(|room| !socket.is_given(room.as_str())) {
                 // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
                 let _ = self.enter_own(socket, room).await;
                 if by == JoinedBy::Backend {
@@ -127,7 +125,23 @@ impl Fanout {
                 }
             }
         }
-        id.map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+        // As for leaving: nodes of ours wait for all of them, others for the one that has the socket.
+        let answers = by != JoinedBy::Backend || !sockets.is_empty();
+        id.filter(|_| answers).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+    }
+
+    /// Sockets of this node leave rooms.
+    async fn let_out(&self, cluster: &Cluster, sockets: &[Arc<LocalSocket>], rooms: &[String]) {
+        for socket in sockets {
+            for room in rooms {
+                if socket.is_given(room) {
+                    let reason = "a socket cannot leave its own room, nor its user's";
+                    cluster.refuse_part(socket.namespace(), reason);
+                } else {
+                    self.leave(socket, room).await;
+                }
+            }
+        }
     }
 
     async fn request(&self, namespace: &Namespace, message: &[u8]) -> Result<(), FanoutError> {

@@ -204,7 +204,7 @@ impl Fanout {
             let info: serde_json::Value = serde_json::from_str(&gone.info).unwrap_or_default();
             let field = |name: &str| info.get(name).and_then(serde_json::Value::as_str).map(Into::into);
             let (email, display_name, role) = (field("e"), field("d"), field("r"));
-            Some(Gone { namespace, room: Room::of_cluster(room)?, user, email, display_name, role })
+            Some(Gone { namespace, room: Room::of_server(room)?, user, email, display_name, role })
         });
         if let Some(gone) = parsed {
             let control = if is_back { Control::Back(gone) } else { Control::Gone(gone) };

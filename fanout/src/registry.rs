@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -22,6 +23,7 @@ use crate::error::FanoutError;
 use crate::outbox::Outbox;
 use crate::presence::{Entered, Left};
 use crate::room::{Kind, Room};
+use crate::selection::is_given;
 use crate::stats::Stats;
 use crate::user::User;
 
@@ -275,12 +277,14 @@ pub(crate) struct NamespaceRooms {
     sockets: DashMap<SocketId, Arc<LocalSocket>, RandomState>,
     couriers: Box<[Arc<Courier>]>,
     stats: Arc<Stats>,
+    /// A room was entered that may have sockets in it which did not enter ([`is_given`]). Never again false.
+    pub(crate) has_given: AtomicBool,
 }
 
 impl NamespaceRooms {
     pub(crate) fn new(name: Namespace, couriers: Box<[Arc<Courier>]>, stats: Arc<Stats>) -> Self {
         let (rooms, users, sockets) = (DashMap::default(), DashMap::default(), DashMap::default());
-        Self { name, rooms, users, sockets, couriers, stats }
+        Self { name, rooms, users, sockets, couriers, stats, has_given: AtomicBool::new(false) }
     }
 
     /// Makes the socket known, unless its user has `per_user` already (0: no limit).
@@ -411,6 +415,9 @@ impl NamespaceRooms {
     fn room(&self, name: &RoomName, kind: Kind) -> Arc<Room> {
         if let Some(room) = self.rooms.get(name) {
             return Arc::clone(&room);
+        }
+        if is_given(name.as_str()) {
+            self.has_given.store(true, Ordering::Relaxed);
         }
         let courier = &self.couriers[self.rooms.hash_usize(name) % self.couriers.len()];
         let made = || {

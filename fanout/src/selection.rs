@@ -1,26 +1,69 @@
 //! Which sockets of this node are meant, by the words of the adapter: rooms, among them the room of a user
 //! and the own room of each socket, and rooms whose members are not meant.
 //!
-//! Those two kinds of rooms are not kept as rooms: who is in them is known anyway.
+//! Those two kinds of rooms are not kept as rooms: who is in them is known anyway. A server may put other sockets into them
+//! all the same (`in("user:a").socketsJoin("user:b")`); those are kept, under the room's name.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use shared::ids::SocketId;
+use shared::ids::{NodeId, SocketId};
 use shared::names::USER_ROOM_PREFIX;
 
 use crate::registry::{LocalSocket, NamespaceRooms};
 
+/// Whether a room is the own one of a socket of `node`.
+pub(crate) fn is_own_room(room: &str, node: NodeId) -> bool {
+    room.starts_with(node.as_str()) && SocketId::parse(room).is_some()
+}
+
+/// Whether rooms of this name may have sockets in them that did not enter.
+pub(crate) fn is_given(room: &str) -> bool {
+    room.starts_with(USER_ROOM_PREFIX) || SocketId::parse(room).is_some()
+}
+
+impl LocalSocket {
+    /// Whether it is in a room for being itself: its own, or its user's. It can neither enter nor leave that.
+    pub(crate) fn is_given(&self, room: &str) -> bool {
+        room == self.id().as_str() || room.strip_prefix(USER_ROOM_PREFIX) == Some(self.user().as_str())
+    }
+}
+
 impl NamespaceRooms {
+    /// Whether a room may have sockets in it that did not enter, beside others that did.
+    pub(crate) fn is_mixed(&self, room: &str) -> bool {
+        self.has_given.load(Ordering::Relaxed)
+            && (room.starts_with(USER_ROOM_PREFIX)
+                || SocketId::parse(room).is_some_and(|id| self.socket(id).is_some()))
+    }
+
     /// The sockets in a room of any kind.
     pub(crate) fn sockets_in(&self, room: &str) -> Vec<Arc<LocalSocket>> {
-        if let Some(user) = room.strip_prefix(USER_ROOM_PREFIX) {
-            return self.sockets_of(user);
+        let entered = || self.find(room).map(|room| room.sockets()).unwrap_or_default();
+        let given = match room.strip_prefix(USER_ROOM_PREFIX) {
+            Some(user) => self.sockets_of(user),
+            None => match SocketId::parse(room).and_then(|id| self.socket(id)) {
+                Some(socket) => vec![socket],
+                None => return entered(),
+            },
+        };
+        if !self.has_given.load(Ordering::Relaxed) {
+            return given;
         }
-        if let Some(socket) = SocketId::parse(room).and_then(|id| self.socket(id)) {
-            return vec![socket];
+        let mut sockets = given;
+        sockets.extend(entered());
+        sockets
+    }
+
+    /// The names of all rooms that sockets are in, those that they did not enter among them.
+    pub(crate) fn all_names(&self) -> HashSet<String> {
+        let mut names: HashSet<String> = self.names().iter().map(|room| room.as_str().to_owned()).collect();
+        for socket in self.all_sockets() {
+            names.insert(socket.id().as_str().to_owned());
+            names.insert(format!("{USER_ROOM_PREFIX}{}", socket.user()));
         }
-        self.find(room).map(|room| room.sockets()).unwrap_or_default()
+        names
     }
 
     /// The sockets in any of `rooms` (all, where there is none) that are in none of `except`, each once.

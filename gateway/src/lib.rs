@@ -37,7 +37,6 @@ mod namespace;
 mod node;
 mod push;
 mod records;
-mod seldom;
 mod session;
 mod socket;
 mod tasks;

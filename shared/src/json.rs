@@ -1,4 +1,6 @@
-//! What can be told of JSON without reading it into anything.
+//! What can be told of JSON without reading it into anything, and what JavaScript writes that Rust does not read.
+
+use serde::de::DeserializeOwned;
 
 /// How many bytes are meant. In blocks whose count fits into a byte, so that the compiler makes it one of whole
 /// registers: a count or a search byte by byte takes twenty times as many instructions.
@@ -34,9 +36,73 @@ pub fn nests_at_most(json: &str, max: usize) -> bool {
     true
 }
 
+/// Reads JSON that JavaScript has written: halves of surrogate pairs are as [`without_lone_surrogates`] writes them.
+///
+/// # Errors
+/// Where it is no `T`.
+pub fn read<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    serde_json::from_str(json).or_else(|error| match without_lone_surrogates(json) {
+        Some(readable) => serde_json::from_str(&readable),
+        None => Err(error),
+    })
+}
+
+/// JSON that Rust can read. A text of JavaScript may hold one half of a surrogate pair without the other, which JSON
+/// carries as an escape and no text of Rust can hold: it becomes U+FFFD, as it does wherever JavaScript writes UTF-8.
+/// `None` where there is none, so that the text would be read no better than before.
+#[must_use]
+pub fn without_lone_surrogates(json: &str) -> Option<String> {
+    let mut out = String::with_capacity(json.len());
+    let (mut rest, mut found) = (json, false);
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (before, escape) = rest.split_at_checked(at)?;
+        out.push_str(before);
+        let taken = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                found = true;
+                out.push_str("\\ufffd");
+                rest = escape.get(6..)?;
+                continue;
+            }
+            _ => 2,
+        };
+        let (escape, after) = escape.split_at_checked(taken)?;
+        out.push_str(escape);
+        rest = after;
+    }
+    out.push_str(rest);
+    found.then_some(out)
+}
+
+/// The code unit of an escape that `text` begins with.
+fn unit(text: &str) -> Option<u16> {
+    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_of_surrogate_pairs_are_replaced() {
+        for (json, expected) in [
+            (r#"{"a":"\ud83d","b":"x\ude00y"}"#, Some(r#"{"a":"\ufffd","b":"x\ufffdy"}"#)),
+            (r#"["\ud83d\ude00\ud83d"]"#, Some(r#"["\ud83d\ude00\ufffd"]"#)),
+            (r#"["\ud83d\ud83d\ude00"]"#, Some(r#"["\ufffd\ud83d\ude00"]"#)),
+            (r#"["\\ud83d"]"#, None),
+            (r#"["\ud83d\ude00","\n"]"#, None),
+            (r#"["é\"#, None),
+            (r#"["\u"#, None),
+        ] {
+            assert_eq!(without_lone_surrogates(json).as_deref(), expected, "{json}");
+        }
+        let read_text = |json| read::<String>(json).ok();
+        assert_eq!(read_text(r#""a\ud83d\n\ud83d\ude00""#).as_deref(), Some("a\u{fffd}\n\u{1f600}"));
+        for bad in ["\"", "x", "\"\\x\"", "\"\\ud83d\n\"", "\"\\ud83d\"\""] {
+            assert_eq!(read_text(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn every_byte_is_counted_once() {

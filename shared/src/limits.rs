@@ -65,6 +65,9 @@ pub const CONNECTS_PER_SECOND: u32 = 10;
 /// CONNECT packets that a client may send at once: far more than there are namespaces.
 pub const CONNECTS_BURST: u32 = 50;
 
+/// Milliseconds after a CONNECT in which the same one is taken for a client's that had no answer yet, and lets it in anew.
+pub const CONNECT_AGAIN_MS: u32 = 250;
+
 /// Engine.IO packets without a meaning for the server (open, upgrade, noop) that a client may send a second.
 pub const IGNORED_PACKETS_PER_SECOND: u32 = 10;
 
@@ -494,6 +497,13 @@ pub const CONTROL_QUEUE_MAX: usize = 4_096;
 
 /// Seconds in which a broadcast with a key is not repeated.
 pub const IDEMPOTENCY_S: u64 = 300;
+
+/// Milliseconds between two looks for Socket.IO servers on the same Redis that speak another wire.
+pub const FOREIGN_LOOK_MS: u64 = 30_000;
+
+/// Milliseconds since the last entry of a stream of theirs in which such servers are taken to run: they write one every five
+/// seconds.
+pub const FOREIGN_FRESH_MS: u64 = 15_000;
 
 /// Tracked broadcasts kept for a room.
 pub const STREAM_ENTRIES: u64 = 512;

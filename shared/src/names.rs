@@ -3,14 +3,15 @@
 //! The contract: names and ids are opaque texts, compared byte by byte. There are three rules:
 //!
 //! - **Ids** ([`is_id`]): users, and rooms that backends name. Identity providers and Node.js servers write them, so
-//!   they may be any text of 1–255 bytes.
+//!   they may be any text of 1–255 bytes. What a server on the same Redis calls a room is bounded in bytes alone
+//!   ([`Room::of_server`]).
 //! - **Names** ([`is_name`]): what clients name, such as rooms of chat, incidents and messages. Any text of 1–128
 //!   characters.
 //! - **Words** ([`is_word`]): what programs tell apart, such as events, kinds and namespaces. 1–128 characters of
 //!   `A–Z a–z 0–9 . _ : -`.
 //!
-//! Ids and names hold no control characters, and something that can be seen ([`is_blank`]). A value of one of these
-//! types has passed its check, so nothing behind the edge checks again.
+//! Ids and names hold no control characters, and something that can be seen ([`is_blank`]), which a room of a backend need
+//! not. A value of one of these types has passed its check, so nothing behind the edge checks again.
 //!
 //! **Ids inside other names.** `user:ID`, `notifications:ID` and `presence:ID` need no escaping: all behind the first
 //! colon is the id. `chat:A:B` holds two, so there `%` and `:` are escaped ([`escaped`]), and nothing else: for most
@@ -142,14 +143,21 @@ impl Room {
         Self::prefixed(USER_ROOM_PREFIX, user.as_str())
     }
 
-    /// A room as the cluster calls it: an id, or a name, which may have more bytes. An app's room may be longer still,
-    /// because a prefix and a colon stand before the name or the ids of whoever it is for.
+    /// A room as backends call it (contract, "Names and ids"): any text of 1–255 bytes without control characters. A name may
+    /// have more bytes, and an app's room more still, because a prefix and a colon stand before the name or the ids of
+    /// whoever it is for.
     #[must_use]
     pub fn of_cluster(text: &str) -> Option<Self> {
         let has_prefix = || text.split_once(':').is_some_and(|(prefix, _)| is_word(prefix));
         let fits =
             text.len() <= ID_MAX_BYTES || is_name(text) || (text.len() <= ROOM_MAX_BYTES && has_prefix());
-        (fits && is_plain(text)).then(|| Self(text.into()))
+        (fits && !text.is_empty() && !text.chars().any(char::is_control)).then(|| Self(text.into()))
+    }
+
+    /// A room as a server on the same Redis calls it: any text that is not too long, as for a Node.js server.
+    #[must_use]
+    pub fn of_server(text: &str) -> Option<Self> {
+        (text.len() <= ROOM_MAX_BYTES).then(|| Self(text.into()))
     }
 
     /// A room of an app: `prefix` (with its colon) and a checked name or id.
@@ -278,9 +286,20 @@ mod tests {
             assert_eq!(Room::of_cluster(good).as_ref().map(Room::as_str), Some(good));
         }
         let (long, longest) = ("x".repeat(ID_MAX_BYTES + 1), format!("chat:{}", "x".repeat(ROOM_MAX_BYTES)));
-        for bad in NO_NAMES.iter().chain(&[&*long, &longest]) {
+        for bad in ["", "\t", "\0", "a\0", "a\r\nb", "a\u{7f}", "a\u{85}b", &long, &longest] {
             assert_eq!(Room::of_cluster(bad), None, "{bad:?}");
         }
+        for invisible in [" ", "\u{a0}", "\u{200b}"] {
+            assert!(Room::of_cluster(invisible).is_some(), "{invisible:?}");
+        }
+    }
+
+    #[test]
+    fn a_room_of_a_server_is_any_text() {
+        for good in ["", " ", "a\0\n", "a#b", "проект-1", &"x".repeat(ROOM_MAX_BYTES)] {
+            assert_eq!(Room::of_server(good).as_ref().map(Room::as_str), Some(good));
+        }
+        assert_eq!(Room::of_server(&"x".repeat(ROOM_MAX_BYTES + 1)), None);
     }
 
     #[test]

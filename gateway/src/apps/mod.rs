@@ -97,14 +97,19 @@ impl App {
             }
             AppName::Sos => Self::Sos(sos::Sos::start(context.clone(), namespace.clone())),
             AppName::Relay => {
-                let reserved = neighbours.iter().flat_map(|neighbour| match neighbour {
-                    AppName::Care => care::ROOM_PREFIXES,
-                    AppName::Chat => &[chat::ROOM_PREFIX],
-                    AppName::Emergencies => &[emergencies::ROOM_PREFIX, emergencies::HELPERS],
-                    AppName::Sos => &[sos::ROOM_PREFIX],
-                    AppName::Relay => &[],
-                });
-                let reserved = reserved.copied().chain([USER_ROOM_PREFIX]).collect();
+                let mut reserved = relay::Reserved { names: Vec::new(), prefixes: vec![USER_ROOM_PREFIX] };
+                for neighbour in neighbours {
+                    match neighbour {
+                        AppName::Care => reserved.prefixes.extend(care::ROOM_PREFIXES),
+                        AppName::Chat => reserved.prefixes.push(chat::ROOM_PREFIX),
+                        AppName::Emergencies => {
+                            reserved.prefixes.push(emergencies::ROOM_PREFIX);
+                            reserved.names.push(emergencies::HELPERS);
+                        }
+                        AppName::Sos => reserved.prefixes.push(sos::ROOM_PREFIX),
+                        AppName::Relay => {}
+                    }
+                }
                 Self::Relay(relay::Relay::new(context.clone(), reserved))
             }
         }
@@ -327,5 +332,5 @@ fn limited(seconds: u64) -> AppError {
 
 /// The first argument as `T`; `None` when it is not there or not one.
 pub(crate) fn first<T: DeserializeOwned>(args: &Args<'_>) -> Option<T> {
-    serde_json::from_str(args.raw.first()?).ok()
+    shared::json::read(args.raw.first()?).ok()
 }

@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use fanout::Seldom;
 use shared::auth::{AuthError, KeySet};
 use shared::config::SecretUrl;
 use shared::limits::{
@@ -24,7 +25,6 @@ use tokio::time::Instant;
 
 use super::keyset::{Failed, KeySetSource, KeySetTrouble};
 use crate::clock::now_s;
-use crate::seldom::Seldom;
 
 /// Between two tries to get a key set, when tokens wait for it.
 const RETRY_FOR_TOKENS: Duration = Duration::from_secs(1);

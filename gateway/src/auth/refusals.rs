@@ -7,10 +7,10 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use fanout::Seldom;
 use shared::auth::AuthError;
 
 use crate::metrics;
-use crate::seldom::Seldom;
 
 static REFUSED: Seldom<&'static str> = Seldom::new();
 

@@ -51,6 +51,11 @@ form!(
     plain(ROOM_MAX_BYTES)
 );
 form!(
+    /// An event that a backend names. Its bytes are bounded, so its characters are.
+    EventName,
+    plain(ID_MAX_BYTES)
+);
+form!(
     /// What programs tell apart ([`shared::names::is_word`]).
     Word,
     json_schema!({"type": "string", "pattern": format!("^[A-Za-z0-9._:-]{{1,{NAME_MAX}}}$")})

@@ -11,6 +11,7 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use shared::json::nests_at_most;
 use shared::limits::{BODY_MAX_MS, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES, STRANGER_INPUT_MAX_BYTES};
+use shared::names::is_word;
 
 use super::Site;
 use crate::error::AppError;
@@ -117,7 +118,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     if !nests_at_most(text, JSON_DEPTH_MAX) {
         return Err(AppError::BadInput("Body is nested too deep".into()));
     }
-    serde_json::from_str(text).map_err(|error| {
+    shared::json::read(text).map_err(|error| {
         // What is missing or of the wrong type is named; the text has no part of the input.
         let say = match error.classify() {
             serde_json::error::Category::Data => format!("Invalid body: {}", plain(&error)),
@@ -136,6 +137,47 @@ fn plain(error: &serde_json::Error) -> String {
         Some((before, rest)) if before.starts_with("missing field") => {
             format!("missing field {}", rest.split('`').next().unwrap_or_default())
         }
+        Some((before, rest)) if before.starts_with("unknown field") => unknown_field(rest),
         _ => "a field is not of the expected type".to_owned(),
+    }
+}
+
+/// What is said of a field that there is not: its name, where that is plain, and the names that there are. `rest` is serde's
+/// text from the name on.
+fn unknown_field(rest: &str) -> String {
+    let (name, known) = rest.rsplit_once("`, expected").unwrap_or((rest, ""));
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    let name = if is_word(name) { format!(" {name}") } else { String::new() };
+    format!("unknown field{name}, expected {}", known.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Two {
+        #[expect(dead_code, reason = "only its name matters")]
+        to: String,
+        #[expect(dead_code, reason = "only its name matters")]
+        event: Option<String>,
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_field_is_said() {
+        let said = |body: &str| parse::<Two>(body.as_bytes()).unwrap_err().say().to_owned();
+        assert_eq!(said("{}"), "Invalid body: missing field to");
+        assert_eq!(said(r#"{"to":7}"#), "Invalid body: a field is not of the expected type");
+        assert_eq!(
+            said(r#"{"to":"a","except":["b"]}"#),
+            "Invalid body: unknown field except, expected to, event"
+        );
+        assert_eq!(
+            said(r#"{"to":"a","`, expected `<b>":1}"#),
+            "Invalid body: unknown field, expected to, event"
+        );
     }
 }

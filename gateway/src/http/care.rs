@@ -90,7 +90,7 @@ fn app(site: &Site) -> Result<&Arc<Care>, AppError> {
 
 /// A notification to be sent.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Notify {
     #[schemars(with = "UserIdText")]
     user_id: String,
@@ -135,7 +135,7 @@ fn user(id: &str) -> Result<UserId, AppError> {
 
 /// Whom a room shall be granted.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Grants {
     /// 1,000 at most.
     #[schemars(with = "Vec<UserIdText>")]

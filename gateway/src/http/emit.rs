@@ -10,14 +10,14 @@ use fanout::{Receipt, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::limits::{IDEMPOTENCY_KEY_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S};
-use shared::names::{Namespace, Room, UserId, is_word};
+use shared::limits::{ID_MAX_BYTES, IDEMPOTENCY_KEY_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S};
+use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Event, RESERVED_EVENTS};
 
 use super::Site;
 use super::body::LargeJsonBody;
 use super::caller::InternalCaller;
-use crate::describe::forms::{RoomName, True, UserIdText, Word};
+use crate::describe::forms::{EventName, RoomName, True, UserIdText};
 use crate::describe::{Operation, Section};
 use crate::error::AppError;
 
@@ -41,16 +41,26 @@ enum Whom {
 }
 
 /// An event to be emitted.
+// What is not known is refused: who excepts somebody, or sends several arguments, must not be told that it was done.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Emit {
     /// `/` unless sent.
     namespace: Option<String>,
-    to: Whom,
+    #[serde(deserialize_with = "whom")]
+    #[schemars(with = "Whom")]
+    to: Option<Whom>,
     /// The event's name; none of Socket.IO's own, and to servers neither `connection` nor `new_namespace`.
-    #[schemars(with = "Word")]
+    #[schemars(with = "EventName")]
     event: String,
     /// The event's argument; without it the event has none.
     data: Option<Box<RawValue>>,
+}
+
+/// Reads `to`; `None` where it is nothing that an event can be for, which gets an answer of its own.
+fn whom<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Whom>, D::Error> {
+    let to = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(to.get()).ok())
 }
 
 /// Events by which a namespace of a Node.js server speaks to its own handlers: one from outside would have them handle a
@@ -181,9 +191,11 @@ pub(super) async fn emit(
     let namespace = namespace.as_deref().unwrap_or("/");
     let namespace =
         Namespace::parse(namespace).map_err(|_| AppError::BadInput("Invalid namespace".into()))?;
-    if !is_word(&event) || RESERVED_EVENTS.contains(&&*event) {
+    if !is_event(&event) || RESERVED_EVENTS.contains(&&*event) {
         return Err(AppError::BadInput("Invalid event".into()));
     }
+    let invalid_to = || AppError::BadInput("Invalid to: expected {user}, {room} or \"all\"".into());
+    let to = to.ok_or_else(invalid_to)?;
     let (user, room);
     let target = match &to {
         Whom::Named(To::User(id)) => {
@@ -203,9 +215,7 @@ pub(super) async fn emit(
             site.context.fanout.server_side_emit(&namespace, &event, &args).await?;
             return Ok(Json(Emitted { success: true, ..Emitted::default() }));
         }
-        Whom::Word(_) => {
-            return Err(AppError::BadInput("Invalid to: expected {user}, {room} or \"all\"".into()));
-        }
+        Whom::Word(_) => return Err(invalid_to()),
     };
     let key = key_of(&headers)?;
     let keyed = key.as_ref().map(|key| (key, fingerprint(&namespace, &target, &event, data.as_deref())));
@@ -242,6 +252,11 @@ pub(super) async fn emit(
         }
     };
     Ok(Json(emitted(&site, &target, receipt).await))
+}
+
+/// Whether backends may name an event so: by the rule for their rooms.
+fn is_event(name: &str) -> bool {
+    (1..=ID_MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 async fn emitted(site: &Site, target: &Target<'_>, receipt: Receipt) -> Emitted {

@@ -35,7 +35,9 @@ impl FromRequestParts<Site> for RoomPath {
     }
 }
 
+// Who misspells the parameter must not be told of another namespace's room.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     /// Where the room is; `/` unless sent.
     namespace: Option<String>,

@@ -106,7 +106,7 @@ struct Auth {
 impl Namespaces {
     /// The token of a CONNECT: in its auth payload, unless that is empty, else what the handshake had.
     pub(crate) fn token_of(&self, auth: Option<&str>, handshake: &Handshake) -> Token {
-        match auth.and_then(|auth| serde_json::from_str::<Auth>(auth).ok()?.token) {
+        match auth.and_then(|auth| shared::json::read::<Auth>(auth).ok()?.token) {
             Some(serde_json::Value::String(token)) if !token.is_empty() => Token::Text(token.into()),
             Some(serde_json::Value::Null | serde_json::Value::String(_)) | None => handshake.token.clone(),
             Some(_) => Token::Unreadable,

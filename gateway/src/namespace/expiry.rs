@@ -42,7 +42,7 @@ impl Namespaces {
     /// `auth:refresh` `{token}`: the socket lives on under a newer token of the same user. It is answered when every room of
     /// the socket has been judged by the new token: nothing comes after the ack from a room that the token does not open.
     pub(super) fn refresh(self: &Arc<Self>, socket: &Arc<Socket>, args: &Args<'_>, caller: Caller) -> Work {
-        let body = args.raw.first().and_then(|raw| serde_json::from_str::<Refresh>(raw).ok());
+        let body = args.raw.first().and_then(|raw| shared::json::read::<Refresh>(raw).ok());
         let (this, socket) = (Arc::clone(self), Arc::clone(socket));
         Work::Later(Box::pin(async move {
             let handled = match body {

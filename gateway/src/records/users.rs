@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::Records;
 use crate::error::AppError;
+use crate::text::trim;
 
 /// A user of the records.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ const ADD: &str = "INSERT INTO users (id, email, name, role, password_hash, crea
 
 /// An e-mail address as the records compare it: in lower case, without spaces around it.
 pub(crate) fn normal_email(email: &str) -> String {
-    email.trim().to_lowercase()
+    trim(email).to_lowercase()
 }
 
 /// The user with an e-mail address ([`normal_email`]).

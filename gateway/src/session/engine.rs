@@ -14,6 +14,7 @@ use shared::sio::Reassembly;
 use smallvec::SmallVec;
 
 use super::allowances::Allowances;
+use super::repeat::LastConnect;
 use super::state::State;
 use super::table::Admitted;
 use super::{Deadlines, Full, Inner, Inputs, Session, SessionTable, text_frame};
@@ -100,6 +101,7 @@ impl Engine {
                 reassembly: Reassembly::default(),
                 allowances: Allowances::default(),
                 sockets: SmallVec::new(),
+                last_connect: LastConnect::default(),
                 closed: None,
                 armed: None,
                 busy: false,
@@ -150,7 +152,14 @@ impl Engine {
         }
     }
 
-    /// Whole seconds since the engine was made.
+    /// Milliseconds since the engine was made.
+    pub(super) fn millisecond(&self, now: Instant) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "they wrap around after 49 days")]
+        let millis = now.saturating_duration_since(self.started).as_millis() as u32;
+        millis
+    }
+
+    /// Whole seconds since then.
     pub(super) fn second(&self, now: Instant) -> u32 {
         u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
     }

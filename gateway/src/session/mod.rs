@@ -10,6 +10,7 @@ mod deadlines;
 mod engine;
 mod input;
 mod receive;
+mod repeat;
 mod state;
 mod table;
 
@@ -34,6 +35,7 @@ pub(crate) use allowances::Counted;
 pub(crate) use deadlines::{Deadlines, TICK};
 pub(crate) use engine::Engine;
 pub(crate) use input::{Holding, Inputs, Standing};
+use repeat::LastConnect;
 pub(crate) use state::Refused;
 use state::{Due, State};
 use table::Place;
@@ -65,6 +67,7 @@ struct Inner {
     awaited: Option<Box<Holding>>,
     allowances: Allowances,
     sockets: SmallVec<[Arc<Socket>; 1]>,
+    last_connect: LastConnect,
     closed: Option<CloseReason>,
     /// When the entry in the wheel fires that counts.
     armed: Option<Instant>,

@@ -6,8 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use shared::eio::Packet;
-use shared::sio::{self, DecodeError, Kind};
+use shared::sio::{self, DecodeError, Encoded, Kind};
 
+use super::repeat::LastConnect;
 use super::state::Step;
 use super::{Counted, Inner, Session};
 use crate::close::CloseReason;
@@ -139,11 +140,24 @@ impl Session {
         match (packet.kind, socket) {
             (Kind::Connect { auth }, None) => match self.count(&mut guard, Counted::Connect, now) {
                 Work::None => {
+                    guard.last_connect = self.last_connect(packet.namespace, auth, now);
                     drop(guard);
                     self.connect(packet.namespace, auth)
                 }
                 over => over,
             },
+            (Kind::Connect { auth }, Some(socket))
+                if guard.last_connect.is_sent_again(self.last_connect(packet.namespace, auth, now)) =>
+            {
+                match self.count(&mut guard, Counted::Connect, now) {
+                    Work::None => {
+                        guard.last_connect = self.last_connect(packet.namespace, auth, now);
+                        let leaving = self.let_go(guard, socket, now);
+                        self.connect_after(leaving, packet.namespace, auth)
+                    }
+                    over => over,
+                }
+            }
             (Kind::Event { name, args, ack }, Some(socket)) => {
                 drop(guard);
                 let renews = name == REFRESH;
@@ -161,16 +175,7 @@ impl Session {
                     work => work,
                 }
             }
-            (Kind::Disconnect, Some(socket)) => {
-                guard.sockets.retain(|other| !Arc::ptr_eq(other, &socket));
-                if guard.sockets.is_empty() {
-                    self.doubt(&mut guard, now);
-                    self.arm(&mut guard);
-                }
-                drop(guard);
-                let namespaces = &self.engine.namespaces;
-                Work::Later(Box::pin(namespaces.leave(socket, CloseReason::Client)))
-            }
+            (Kind::Disconnect, Some(socket)) => Work::Later(Box::pin(self.let_go(guard, socket, now))),
             (Kind::Ack { id, args }, Some(socket)) => {
                 drop(guard);
                 // Binary in an answer has no place in a list of answers.
@@ -180,6 +185,43 @@ impl Session {
                 if counts { Work::None } else { self.receive_counted(Counted::UnaskedAck) }
             }
             (Kind::Connect { .. }, Some(_)) | (_, None) => Work::Close(bad_packet()),
+        }
+    }
+
+    fn last_connect(&self, namespace: &str, auth: Option<&str>, now: Instant) -> LastConnect {
+        LastConnect::of(namespace, auth, self.engine.millisecond(now))
+    }
+
+    /// The client leaves a namespace.
+    fn let_go(
+        &self,
+        mut guard: MutexGuard<'_, Inner>,
+        socket: Arc<Socket>,
+        now: Instant,
+    ) -> impl Future<Output = Option<Encoded>> + Send + 'static {
+        guard.sockets.retain(|other| !Arc::ptr_eq(other, &socket));
+        if guard.sockets.is_empty() {
+            self.doubt(&mut guard, now);
+            self.arm(&mut guard);
+        }
+        drop(guard);
+        self.engine.namespaces.leave(socket, CloseReason::Client)
+    }
+
+    /// Joins a namespace when the socket that the session had in it has left.
+    fn connect_after(
+        self: &Arc<Self>,
+        leaving: impl Future<Output = Option<Encoded>> + Send + 'static,
+        namespace: &str,
+        auth: Option<&str>,
+    ) -> Work {
+        match self.connect(namespace, auth) {
+            Work::Later(connecting) => Work::Later(Box::pin(async move {
+                leaving.await;
+                connecting.await
+            })),
+            // There is no such namespace, which cannot be.
+            work => work,
         }
     }
 

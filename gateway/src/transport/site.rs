@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use axum::body::Body;
+use fanout::Seldom;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use shared::eio::HandshakeError;
 use shared::forwarded;
@@ -14,7 +15,6 @@ use shared::origin::{Origin, OriginRule};
 use smallvec::SmallVec;
 
 use super::{plain, refuse};
-use crate::seldom::Seldom;
 
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const X_FORWARDED_PORT: &str = "x-forwarded-port";

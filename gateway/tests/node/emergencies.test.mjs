@@ -149,11 +149,11 @@ for (const site of SITES) {
         await app.gathered(id, 2);
 
         const both = await app.respond(1, id, second);
-        assert.deepEqual(both.helpers.map((each) => [each.id, each.trustScore, each.helperRating]), [[first.sub, 85, john.helperRating], [second.sub, null, null]]);
+        assert.deepEqual(both.helpers.map((each) => [each.id, each.trustScore, each.helperRating]), [[first.sub, 85, john.helperRating], [second.sub, null, { average: null, count: 0 }]]);
         for (const { events } of [owner, here]) {
           const { helper: mary } = await events.take('helper:joined', ({ helper: each }) => each.id === second.sub);
           assert.deepEqual(mary.profile, { firstName: 'Mary', lastName: 'Major' });
-          assert.deepEqual([mary.trustScore, mary.helperRating], [null, null]);
+          assert.deepEqual([mary.trustScore, mary.helperRating], [null, { average: null, count: 0 }]);
         }
         await app.gathered(id, 3);
         const again = await app.respond(0, id, first);

@@ -8,8 +8,10 @@ use rmp::decode::read_marker;
 use rmp::encode as write;
 use smallvec::SmallVec;
 
+use super::extension::is_undefined;
+use super::javascript::{self, BadRooms, name};
 use super::msgpack::{self, Fidelity, MsgpackError, json_to_msgpack, msgpack_to_json};
-use crate::limits::{BROADCAST_ROOMS_MAX, JSON_DEPTH_MAX};
+use crate::limits::JSON_DEPTH_MAX;
 use crate::sio::{self, Encoded, RESERVED_EVENTS};
 
 /// The key of `opts` under which a tracked broadcast carries its [`Stamp`]; the last one, so that the publish
@@ -18,24 +20,56 @@ const STAMP: &str = "muster";
 
 /// A broadcast that cannot be read or delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.as_str())]
 pub enum BroadcastError {
     /// Not what the adapter writes.
-    #[error("malformed broadcast")]
     Malformed,
     /// More than one message may have.
-    #[error("broadcast too big")]
     TooBig,
     /// An event with a name that the client keeps for itself, or no event at all.
-    #[error("no event that may be emitted")]
     BadEvent,
-    /// More than [`BROADCAST_ROOMS_MAX`] rooms.
-    #[error("too many rooms")]
+    /// More than [`BROADCAST_ROOMS_MAX`](crate::limits::BROADCAST_ROOMS_MAX) rooms.
     TooManyRooms,
+    /// `rooms` or `except` is nothing that the adapter makes a set of.
+    Rooms,
+    /// More than [`ATTACHMENTS_MAX`](crate::limits::ATTACHMENTS_MAX) binary values: clients refuse them.
+    Attachments,
+    /// Nested deeper than [`JSON_DEPTH_MAX`].
+    Depth,
+}
+
+impl BroadcastError {
+    /// What is wrong with it, for logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed broadcast",
+            Self::TooBig => "broadcast too big",
+            Self::BadEvent => "no event that may be emitted",
+            Self::TooManyRooms => "too many rooms",
+            Self::Rooms => "rooms that are no list",
+            Self::Attachments => "too many binary values",
+            Self::Depth => "nested too deep",
+        }
+    }
 }
 
 impl From<MsgpackError> for BroadcastError {
-    fn from(_: MsgpackError) -> Self {
-        Self::Malformed
+    fn from(error: MsgpackError) -> Self {
+        match error {
+            MsgpackError::Attachments => Self::Attachments,
+            MsgpackError::Depth => Self::Depth,
+            MsgpackError::Malformed => Self::Malformed,
+        }
+    }
+}
+
+impl From<BadRooms> for BroadcastError {
+    fn from(error: BadRooms) -> Self {
+        match error {
+            BadRooms::Malformed => Self::Rooms,
+            BadRooms::TooMany => Self::TooManyRooms,
+        }
     }
 }
 
@@ -203,10 +237,16 @@ pub(super) fn push_options(
 /// [`BroadcastError`]: drop it.
 pub fn decode_broadcast(message: &[u8], max: usize) -> Result<Broadcast<'_>, BroadcastError> {
     let input = &mut &message[..];
-    if !matches!(read_marker(input), Ok(Marker::FixArray(3))) {
+    let parts = match read_marker(input) {
+        Ok(marker @ (Marker::FixArray(_) | Marker::Array16 | Marker::Array32)) => {
+            msgpack::length(marker, input)?
+        }
+        _ => return Err(BroadcastError::Malformed),
+    };
+    if parts < 3 {
         return Err(BroadcastError::Malformed);
     }
-    let mut broadcast = Broadcast { uid: read_text(input)?, ..Broadcast::default() };
+    let mut broadcast = Broadcast { uid: read_uid(input)?, ..Broadcast::default() };
     read_packet(input, &mut broadcast)?;
     read_options(input, &mut broadcast)?;
     let size: usize = broadcast.body.attachments.iter().map(Bytes::len).sum();
@@ -214,6 +254,17 @@ pub fn decode_broadcast(message: &[u8], max: usize) -> Result<Broadcast<'_>, Bro
         return Err(BroadcastError::TooBig);
     }
     Ok(broadcast)
+}
+
+/// Who sent a message, where that is a text or number; Node.js compares it with its own id, and takes anything else for
+/// somebody else's.
+pub(super) fn read_uid<'a>(input: &mut &'a [u8]) -> Result<Cow<'a, str>, BroadcastError> {
+    let mut probe = *input;
+    if let Ok(uid) = name(&mut probe) {
+        *input = probe;
+        return Ok(uid);
+    }
+    skip(input).map(|()| "".into())
 }
 
 pub(super) fn entries(input: &mut &[u8]) -> Result<usize, BroadcastError> {
@@ -225,15 +276,9 @@ pub(super) fn entries(input: &mut &[u8]) -> Result<usize, BroadcastError> {
     }
 }
 
-/// A text, or a number as its text: JavaScript's rooms may be either.
+/// A key, or another plain value, as its text.
 pub(super) fn read_text<'a>(input: &mut &'a [u8]) -> Result<Cow<'a, str>, BroadcastError> {
-    match read_marker(input) {
-        Ok(marker @ (Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32)) => {
-            Ok(msgpack::text(marker, input)?)
-        }
-        Ok(marker) => Ok(msgpack::integer(marker, input)?.into()),
-        Err(_) => Err(BroadcastError::Malformed),
-    }
+    Ok(name(input)?)
 }
 
 /// Takes a value of no interest off the input.
@@ -252,6 +297,7 @@ pub(super) fn read_packet<'a>(input: &mut &'a [u8], into: &mut Broadcast<'a>) ->
                 read_data(input, &mut into.body)?;
                 has_data = true;
             }
+            "nsp" if is_undefined(input) => skip(input)?,
             "nsp" => into.namespace = read_text(input)?,
             _ => skip(input)?,
         }
@@ -270,9 +316,7 @@ fn read_data(input: &mut &[u8], body: &mut Body) -> Result<(), BroadcastError> {
     if count == 0 {
         return Err(BroadcastError::BadEvent);
     }
-    let mut probe = *input;
-    let name = read_text(&mut probe).map_err(|_| BroadcastError::BadEvent)?;
-    if RESERVED_EVENTS.contains(&&*name) {
+    if event_name(input).is_none_or(|name| RESERVED_EVENTS.contains(&&*name)) {
         return Err(BroadcastError::BadEvent);
     }
     body.json.reserve(input.len());
@@ -285,16 +329,24 @@ fn read_data(input: &mut &[u8], body: &mut Body) -> Result<(), BroadcastError> {
     Ok(())
 }
 
+/// The event's name, with which `input` begins: clients take texts and numbers.
+fn event_name(input: &[u8]) -> Option<Cow<'_, str>> {
+    match read_marker(&mut &*input).ok()? {
+        Marker::Null | Marker::True | Marker::False | Marker::FixExt1 => None,
+        _ => name(&mut &*input).ok(),
+    }
+}
+
 pub(super) fn read_options<'a>(input: &mut &'a [u8], into: &mut Broadcast<'a>) -> Result<(), BroadcastError> {
+    if is_list(input) {
+        // PHP writes an empty map so, and a list has none of the keys either.
+        return skip(input);
+    }
     for _ in 0..entries(input)? {
         match &*read_text(input)? {
-            "rooms" => into.rooms = read_rooms(input)?,
-            "except" => into.except = read_rooms(input)?,
-            "flags" => {
-                let (mut flags, mut none) = (String::new(), Vec::new());
-                msgpack_to_json(input, &mut flags, &mut none, 0)?;
-                into.volatile = flags.contains("\"volatile\":true");
-            }
+            "rooms" => into.rooms = javascript::rooms(input)?,
+            "except" => into.except = javascript::rooms(input)?,
+            "flags" => read_flags(input, into)?,
             "raw" => {
                 let raw = read_text(input)?;
                 // Whoever writes here is trusted as far as Redis is, and no further.
@@ -321,23 +373,28 @@ fn is_json_list(raw: &str) -> bool {
     })
 }
 
-fn read_rooms<'a>(input: &mut &'a [u8]) -> Result<Rooms<'a>, BroadcastError> {
-    let count = match read_marker(input) {
-        Ok(Marker::Null) => 0,
-        Ok(marker @ (Marker::FixArray(_) | Marker::Array16 | Marker::Array32)) => {
-            msgpack::length(marker, input)?
-        }
-        _ => return Err(BroadcastError::Malformed),
-    };
-    if count > BROADCAST_ROOMS_MAX {
-        return Err(BroadcastError::TooManyRooms);
+fn read_flags(input: &mut &[u8], into: &mut Broadcast<'_>) -> Result<(), BroadcastError> {
+    let is_map = matches!(read_marker(&mut &**input), Ok(Marker::FixMap(_) | Marker::Map16 | Marker::Map32));
+    if !is_map {
+        return skip(input);
     }
-    (0..count).map(|_| read_text(input)).collect()
+    for _ in 0..entries(input)? {
+        match &*read_text(input)? {
+            "volatile" => into.volatile = javascript::is_truthy(input)?,
+            _ => skip(input)?,
+        }
+    }
+    Ok(())
+}
+
+fn is_list(input: &[u8]) -> bool {
+    matches!(read_marker(&mut &*input), Ok(Marker::FixArray(_) | Marker::Array16 | Marker::Array32))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::BROADCAST_ROOMS_MAX;
 
     const MAX: usize = 1_000_000;
 
@@ -377,6 +434,54 @@ mod tests {
         assert_eq!(read.sequence, Some(7));
         let plain = outgoing(&event).encode(false).unwrap();
         assert_eq!(decode_broadcast(&plain, MAX).unwrap().stamp, None);
+    }
+
+    #[test]
+    fn every_spelling_that_the_adapter_takes_is_read() {
+        use serde_json::json;
+        let packet = json!({"type": 2, "data": ["hi"], "nsp": "/a"});
+        let read = |message: &serde_json::Value| {
+            let mut wire = Vec::new();
+            json_to_msgpack(&message.to_string(), &[], &mut wire).unwrap();
+            decode_broadcast(&wire, MAX).map(|broadcast| {
+                let names = |rooms: Rooms<'_>| rooms.iter().map(|room| room.to_string()).collect::<Vec<_>>();
+                (names(broadcast.rooms), names(broadcast.except), broadcast.volatile)
+            })
+        };
+        let everybody = (vec![], vec![], false);
+        for options in [
+            json!({"rooms": "", "except": ""}),
+            json!({"rooms": null, "except": null, "flags": null}),
+            json!({"rooms": [], "flags": []}),
+            json!({"flags": {"volatile": 0, "compress": true, "deep": {"volatile": true}}}),
+            json!({"flags": true}),
+            json!({}),
+            json!([]),
+            json!([1]),
+        ] {
+            assert_eq!(read(&json!(["e", packet, options])), Ok(everybody.clone()), "{options}");
+        }
+        for uid in [json!(null), json!(7), json!(1.5), json!({}), json!([])] {
+            assert_eq!(read(&json!([uid, packet, {}, "more"])), Ok(everybody.clone()), "{uid}");
+        }
+        let some = read(&json!(["e", packet, {"rooms": "ab", "except": [1.5], "flags": {"volatile": 1}}]));
+        assert_eq!(some, Ok((vec!["a".into(), "b".into()], vec!["1.5".into()], true)));
+        for (options, error) in [
+            (json!({"rooms": {}}), BroadcastError::Rooms),
+            (json!({"rooms": 7}), BroadcastError::Rooms),
+            (json!({"except": true}), BroadcastError::Rooms),
+            (json!("x"), BroadcastError::Malformed),
+            (json!(null), BroadcastError::Malformed),
+        ] {
+            assert_eq!(read(&json!(["e", packet, options])), Err(error), "{options}");
+        }
+        assert_eq!(read(&json!(["e", packet])), Err(BroadcastError::Malformed));
+        for data in
+            [json!([]), json!([null, 1]), json!([true]), json!([[]]), json!([{}]), json!("x"), json!(null)]
+        {
+            let bad = json!(["e", {"type": 2, "data": data}, {}]);
+            assert!(read(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

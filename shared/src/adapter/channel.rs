@@ -1,5 +1,6 @@
 //! Names of Redis channels: made here, read here, spelled nowhere else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Makes and reads the channel names of one prefix (`socket.io` unless configured).
@@ -37,6 +38,12 @@ impl Channels {
         Self { prefix: prefix.into() }
     }
 
+    /// How all of them begin.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Broadcasts to no room or to several.
     #[must_use]
     pub fn namespace(&self, namespace: &str) -> String {
@@ -49,11 +56,18 @@ impl Channels {
         format!("{}#{namespace}#{room}#", self.prefix)
     }
 
-    /// A pattern for broadcasts to the own room of any socket of a node. A node's id is letters and digits, a
-    /// namespace has no glob characters, so nothing is to be escaped.
+    /// A pattern that [`Self::namespace`] alone matches. Servers on `@socket.io/redis-streams-adapter` count each other by
+    /// who has subscribed that channel by its name (`PUBSUB NUMSUB`, which passes over patterns), and wait for the answer of
+    /// each; so nodes, which do not speak with them, hear it by this pattern.
+    #[must_use]
+    pub fn namespace_pattern(&self, namespace: &str) -> String {
+        format!("{}#{}#", literal(&self.prefix), literal(namespace))
+    }
+
+    /// A pattern for broadcasts to the own room of any socket of a node, whose id is letters and digits.
     #[must_use]
     pub fn sockets_of_node(&self, namespace: &str, node: &str) -> String {
-        format!("{}#{namespace}#{node}????????????????#", self.prefix)
+        format!("{}#{}#{node}????????????????#", literal(&self.prefix), literal(namespace))
     }
 
     /// Requests.
@@ -91,9 +105,28 @@ impl Channels {
     }
 }
 
+/// A text as a part of one of Redis' patterns, where it stands for itself alone.
+fn literal(text: &str) -> Cow<'_, str> {
+    const GLOB: [char; 5] = ['*', '?', '[', ']', '\\'];
+    if !text.contains(GLOB) {
+        return text.into();
+    }
+    let escaped = |c: char| GLOB.contains(&c).then_some('\\').into_iter().chain([c]);
+    text.chars().flat_map(escaped).collect::<String>().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_has_what_is_configured_letter_by_letter() {
+        let channels = Channels::new("socket.io");
+        assert_eq!(channels.namespace_pattern("/a"), "socket.io#/a#");
+        let odd = Channels::new(r"a*b?[c-d]\^");
+        assert_eq!(odd.namespace_pattern("/"), r"a\*b\?\[c-d\]\\^#/#");
+        assert_eq!(odd.sockets_of_node("/*", "AbC1"), r"a\*b\?\[c-d\]\\^#/\*#AbC1????????????????#");
+    }
 
     #[test]
     fn what_is_made_is_read() {

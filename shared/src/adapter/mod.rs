@@ -7,6 +7,8 @@
 
 mod broadcast;
 mod channel;
+mod extension;
+mod javascript;
 mod msgpack;
 mod request;
 

@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 
-use crate::json::count;
+use super::extension::{self, Extension, is_undefined};
+use crate::json::{self, count};
 use crate::limits::{ATTACHMENTS_MAX, JSON_DEPTH_MAX};
 use crate::sio::placeholders::{self, Found};
 use bytes::Bytes;
 use rmp::Marker;
-use rmp::decode::{RmpRead as _, read_marker};
+use rmp::decode::read_marker;
 use rmp::encode as write;
 
 /// Whether what was written says exactly what the JSON said.
@@ -196,10 +197,7 @@ impl Scanner<'_> {
 
     fn unescape<'a>(&mut self, raw: &'a str) -> Result<Cow<'a, str>, MsgpackError> {
         let quoted = format!("\"{raw}\"");
-        let text = match serde_json::from_str::<String>(&quoted) {
-            Ok(text) => text,
-            Err(_) => lone_surrogates(raw).ok_or(MsgpackError::Malformed)?,
-        };
+        let text = json::read::<String>(&quoted).map_err(|_| MsgpackError::Malformed)?;
         if self.exact {
             let mut again = String::with_capacity(quoted.len());
             push_json_str(&text, &mut again);
@@ -240,35 +238,8 @@ impl Scanner<'_> {
     }
 }
 
-/// Reads escapes of which some are halves of a pair without the other; those become U+FFFD.
-fn lone_surrogates(raw: &str) -> Option<String> {
-    let mut units: Vec<u16> = Vec::with_capacity(raw.len());
-    let mut chars = raw.chars();
-    while let Some(char) = chars.next() {
-        let char = match char {
-            '\\' => match chars.next()? {
-                'u' => {
-                    let hex: String = chars.by_ref().take(4).collect();
-                    units.push(u16::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == 4)?);
-                    continue;
-                }
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                other @ ('"' | '\\' | '/') => other,
-                _ => return None,
-            },
-            other => other,
-        };
-        units.extend_from_slice(char.encode_utf16(&mut [0; 2]));
-    }
-    Some(String::from_utf16_lossy(&units))
-}
-
 /// A number as JavaScript writes it where that is plain; as Rust does where it is not.
-fn number_text(number: f64) -> String {
+pub(super) fn number_text(number: f64) -> String {
     if number == 0.0 {
         return "0".to_owned();
     }
@@ -289,11 +260,12 @@ fn push_json_str(text: &str, out: &mut String) {
     }
 }
 
-/// Writes one msgpack value as JSON text to `out` and takes it off `input`; `bin` values go to
+/// Writes one msgpack value as JSON text to `out` and takes it off `input`; binary values go to
 /// `attachments`, a placeholder takes their place.
 ///
-/// A map's keys that are no strings become strings; what JSON has no word for becomes `null`, but a
-/// timestamp, which becomes an ISO 8601 text as in `JSON.stringify`.
+/// A map's keys that are no strings become strings. What JSON has no word for is written as `JSON.stringify` writes it in
+/// a Node.js server that has read the same bytes: dates as ISO 8601 texts, `undefined` as `null`, or not at all where it
+/// is the value of a key.
 ///
 /// # Errors
 /// [`MsgpackError`]; `out` is then of no use.
@@ -322,34 +294,16 @@ pub fn msgpack_to_json(
             out.push(']');
         }
         marker @ (Marker::FixMap(_) | Marker::Map16 | Marker::Map32) => {
-            let count = length(marker, input)?;
-            out.push('{');
-            for index in 0..count {
-                if index > 0 {
-                    out.push(',');
-                }
-                key_to_json(input, out, depth + 1)?;
-                out.push(':');
-                msgpack_to_json(input, out, attachments, depth + 1)?;
-            }
-            out.push('}');
+            map_to_json(length(marker, input)?, input, (out, attachments), depth)?;
         }
         marker @ (Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32) => {
             push_json_str(&text(marker, input)?, out);
         }
         marker @ (Marker::Bin8 | Marker::Bin16 | Marker::Bin32) => {
-            if attachments.len() >= ATTACHMENTS_MAX {
-                return Err(MsgpackError::Attachments);
-            }
             let length = length(marker, input)?;
-            let data = take(input, length)?;
-            out.push_str("{\"_placeholder\":true,\"num\":");
-            out.push_str(&attachments.len().to_string());
-            out.push('}');
-            attachments.push(Bytes::copy_from_slice(data));
+            push_attachment(take(input, length)?, out, attachments)?;
         }
-        Marker::F32 => push_number(f64::from(read(input, u32::from_be_bytes).map(f32::from_bits)?), out),
-        Marker::F64 => push_number(read(input, u64::from_be_bytes).map(f64::from_bits)?, out),
+        marker @ (Marker::F32 | Marker::F64) => push_number(float(marker, input)?, out),
         marker @ (Marker::FixExt1
         | Marker::FixExt2
         | Marker::FixExt4
@@ -357,17 +311,73 @@ pub fn msgpack_to_json(
         | Marker::FixExt16
         | Marker::Ext8
         | Marker::Ext16
-        | Marker::Ext32) => {
-            let length = length(marker, input)?;
-            let kind = i8::from_be_bytes([input.read_u8().map_err(|_| MsgpackError::Malformed)?]);
-            let data = take(input, length)?;
-            match timestamp(kind, data) {
-                Some(time) => push_json_str(&time, out),
-                None => out.push_str("null"),
-            }
-        }
+        | Marker::Ext32) => push_extension(extension::read(marker, input)?, out, attachments)?,
         marker => out.push_str(&integer(marker, input)?),
     }
+    Ok(())
+}
+
+/// Writes a map of `count` entries.
+fn map_to_json(
+    count: usize,
+    input: &mut &[u8],
+    (out, attachments): (&mut String, &mut Vec<Bytes>),
+    depth: usize,
+) -> Result<(), MsgpackError> {
+    out.push('{');
+    let mut is_first = true;
+    for _ in 0..count {
+        let before = out.len();
+        if !is_first {
+            out.push(',');
+        }
+        key_to_json(input, out, depth + 1)?;
+        if is_undefined(input) {
+            // As in `JSON.stringify`: the key is left out with it.
+            take(input, 3)?;
+            out.truncate(before);
+            continue;
+        }
+        is_first = false;
+        out.push(':');
+        msgpack_to_json(input, out, attachments, depth + 1)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+fn push_extension(
+    extension: Extension<'_>,
+    out: &mut String,
+    attachments: &mut Vec<Bytes>,
+) -> Result<(), MsgpackError> {
+    match extension {
+        Extension::Undefined => out.push_str("null"),
+        Extension::Date(millis) => match millis.and_then(extension::iso) {
+            Some(date) => push_json_str(&date, out),
+            None => out.push_str("null"),
+        },
+        Extension::Bytes(data) => push_attachment(data, out, attachments)?,
+        Extension::Unknown(kind, data) => {
+            out.push('[');
+            out.push_str(&kind.to_string());
+            out.push(',');
+            push_attachment(data, out, attachments)?;
+            out.push(']');
+        }
+    }
+    Ok(())
+}
+
+/// Keeps binary data as an attachment, and writes the placeholder that stands for it.
+fn push_attachment(data: &[u8], out: &mut String, attachments: &mut Vec<Bytes>) -> Result<(), MsgpackError> {
+    if attachments.len() >= ATTACHMENTS_MAX {
+        return Err(MsgpackError::Attachments);
+    }
+    out.push_str("{\"_placeholder\":true,\"num\":");
+    out.push_str(&attachments.len().to_string());
+    out.push('}');
+    attachments.push(Bytes::copy_from_slice(data));
     Ok(())
 }
 
@@ -398,7 +408,7 @@ fn read<const N: usize, T>(input: &mut &[u8], from: impl FnOnce([u8; N]) -> T) -
     Ok(from(*head))
 }
 
-fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], MsgpackError> {
+pub(super) fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], MsgpackError> {
     let (head, rest) = input.split_at_checked(length).ok_or(MsgpackError::Malformed)?;
     *input = rest;
     Ok(head)
@@ -409,6 +419,15 @@ pub(super) fn text<'a>(marker: Marker, input: &mut &'a [u8]) -> Result<Cow<'a, s
     let length = length(marker, input)?;
     let bytes = take(input, length)?;
     Ok(simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed))
+}
+
+/// The number behind the marker of one with a fraction.
+pub(super) fn float(marker: Marker, input: &mut &[u8]) -> Result<f64, MsgpackError> {
+    match marker {
+        Marker::F32 => read(input, u32::from_be_bytes).map(|bits| f64::from(f32::from_bits(bits))),
+        Marker::F64 => read(input, u64::from_be_bytes).map(f64::from_bits),
+        _ => Err(MsgpackError::Malformed),
+    }
 }
 
 /// The integer behind a marker, in decimal.
@@ -458,28 +477,6 @@ fn push_number(number: f64, out: &mut String) {
     } else {
         out.push_str("null");
     }
-}
-
-/// The timestamp extension (type −1) in its 4, 8 and 12 byte forms.
-fn timestamp(kind: i8, data: &[u8]) -> Option<String> {
-    if kind != -1 {
-        return None;
-    }
-    let (seconds, nanos) = match data.len() {
-        4 => (i64::from(u32::from_be_bytes(data.try_into().ok()?)), 0),
-        8 => {
-            let packed = u64::from_be_bytes(data.try_into().ok()?);
-            (i64::try_from(packed & 0x3_ffff_ffff).ok()?, u32::try_from(packed >> 34).ok()?)
-        }
-        12 => {
-            let (nanos, seconds) = data.split_first_chunk::<4>()?;
-            (i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes(*nanos))
-        }
-        _ => return None,
-    };
-    let millis = seconds.checked_mul(1_000)?.checked_add(i64::from(nanos / 1_000_000))?;
-    let time = jiff::Timestamp::from_millisecond(millis).ok()?;
-    Some(format!("{time:.3}"))
 }
 
 #[cfg(test)]
@@ -635,5 +632,32 @@ mod tests {
         let mut wire = vec![0xd7, 0xff];
         wire.extend(((nanos << 34) | seconds).to_be_bytes());
         assert_eq!(back(&wire).0, "\"2026-11-21T03:28:18.228Z\"");
+        // The same as notepack.io 2 wrote them, and one that is none.
+        let older = |millis: i64| [&[0xd7, 0][..], &millis.to_be_bytes()].concat();
+        assert_eq!(back(&older(1_795_231_698_228)).0, "\"2026-11-21T03:28:18.228Z\"");
+        assert_eq!(back(&older(-1)).0, "\"1969-12-31T23:59:59.999Z\"");
+        assert_eq!(back(&older(i64::MAX)).0, "null");
+    }
+
+    #[test]
+    fn extensions_are_what_node_js_makes_of_them() {
+        let placeholder = r#"{"_placeholder":true,"num":0}"#;
+        for length in [0_u8, 1, 2, 4, 8, 16, 200] {
+            let data = vec![7; usize::from(length)];
+            // With a length before it, it is binary data, however long.
+            let wire = [&[0xc7, length, 0][..], &data].concat();
+            assert_eq!(back(&wire), (placeholder.to_owned(), vec![Bytes::from(data)]));
+        }
+        let long = vec![1; 70_000];
+        let wire = [&[0xc9][..], &70_000_u32.to_be_bytes(), &[0], &long].concat();
+        assert_eq!(back(&wire).1, [Bytes::from(long)]);
+        assert_eq!(back(&[0x92, 0xd4, 0, 0, 1]).0, "[null,1]");
+        assert_eq!(
+            back(&[0x83, 0xa1, b'a', 0xd4, 0, 0, 0xa1, b'b', 1, 0xa1, b'c', 0xd4, 0, 9]).0,
+            r#"{"b":1}"#
+        );
+        assert_eq!(back(&[0xd5, 5, 8, 9]), (format!("[5,{placeholder}]"), vec![Bytes::from_static(&[8, 9])]));
+        let (mut input, mut out) = (&[0xd4, 0][..], String::new());
+        assert!(msgpack_to_json(&mut input, &mut out, &mut Vec::new(), 0).is_err(), "cut off");
     }
 }

@@ -7,11 +7,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::broadcast::{
-    Broadcast, entries, push_options, push_packet, push_str, read_options, read_packet, read_text, skip,
+    Broadcast, entries, push_options, push_packet, push_str, read_options, read_packet, read_text, read_uid,
+    skip,
 };
+use super::javascript::{BadRooms, is_truthy_json, json_list, json_name, json_rooms};
 use super::msgpack::{MsgpackError, json_to_msgpack, msgpack_to_json};
-use crate::json::nests_at_most;
-use crate::limits::{BROADCAST_ROOMS_MAX, JSON_DEPTH_MAX, NAME_MAX};
+use crate::json::{nests_at_most, without_lone_surrogates};
+use crate::limits::{JSON_DEPTH_MAX, NAME_MAX};
 use crate::sio;
 
 /// A request or response that cannot be read.
@@ -176,94 +178,216 @@ pub struct FetchedSocket {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wire<'a> {
-    uid: Option<String>,
-    request_id: Option<String>,
+    uid: Option<serde_json::Value>,
+    request_id: Option<Cow<'a, str>>,
     #[serde(rename = "type")]
-    kind: u8,
-    opts: Option<WireSelection>,
-    #[serde(default, deserialize_with = "names")]
-    rooms: Vec<String>,
-    close: Option<bool>,
-    sid: Option<String>,
-    room: Option<String>,
+    kind: f64,
+    #[serde(borrow)]
+    opts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rooms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    close: Option<&'a RawValue>,
+    sid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    room: Option<&'a RawValue>,
     /// Of our own joins alone: whether each socket is judged.
     judged: Option<bool>,
     #[serde(borrow)]
     data: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    packet: Option<WirePacket<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WirePacket<'a> {
+    nsp: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
-struct WireSelection {
-    #[serde(default, deserialize_with = "names")]
-    rooms: Vec<String>,
-    #[serde(default, deserialize_with = "names")]
-    except: Vec<String>,
+struct WireSelection<'a> {
+    #[serde(borrow)]
+    rooms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    except: Option<&'a RawValue>,
+    #[serde(borrow)]
+    flags: Option<&'a RawValue>,
 }
 
-/// Names that may be numbers, of which JavaScript makes rooms too; not more than a broadcast may have.
+impl<'a> WireSelection<'a> {
+    /// Reads `opts`; `None` where Node.js passes over them, because they are nothing.
+    fn read(opts: Option<&'a RawValue>) -> Result<Option<Self>, RequestError> {
+        match opts.map(RawValue::get) {
+            Some(opts) if opts.starts_with('{') => {
+                serde_json::from_str(opts).map(Some).map_err(|_| RequestError)
+            }
+            // PHP writes an empty map so.
+            Some(opts) if opts.starts_with('[') => Ok(Some(Self::default())),
+            Some(opts) if is_truthy_json(opts) => Err(RequestError),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn selection(&self) -> Result<Selection, RequestError> {
+        Ok(Selection { rooms: json_rooms(self.rooms)?, except: json_rooms(self.except)? })
+    }
+}
+
+impl From<BadRooms> for RequestError {
+    fn from(_: BadRooms) -> Self {
+        Self
+    }
+}
+
+/// Reads names of rooms of a socket, which may be numbers.
 fn names<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Name<'a> {
-        Text(Cow<'a, str>),
-        Number(i64),
-    }
-    let names = Option::<Vec<Name<'_>>>::deserialize(deserializer)?.unwrap_or_default();
-    if names.len() > BROADCAST_ROOMS_MAX {
-        return Err(serde::de::Error::custom("too many rooms"));
-    }
-    Ok(names
-        .into_iter()
-        .map(|name| match name {
-            Name::Text(text) => text.into_owned(),
-            Name::Number(number) => number.to_string(),
-        })
-        .collect())
+    let names = Option::<&RawValue>::deserialize(deserializer)?;
+    json_rooms(names).map_err(|_| serde::de::Error::custom("no names of rooms"))
 }
 
-/// Reads a request; `max` bounds a broadcast in it.
+/// Reads a request; `max` bounds a broadcast in it. Either may be JSON or msgpack.
 ///
 /// # Errors
 /// [`RequestError`]: drop it.
 pub fn decode_request(message: &[u8], max: usize) -> Result<Request<'_>, RequestError> {
-    if message.first() != Some(&b'{') {
-        return decode_ack_broadcast(message, max);
+    if message.first() == Some(&b'{') {
+        let text = str::from_utf8(message).map_err(|_| RequestError)?;
+        return decode_json(text, max);
     }
-    let text = str::from_utf8(message).map_err(|_| RequestError)?;
+    if let Ok(request) = decode_ack_broadcast(message, max) {
+        return Ok(request);
+    }
+    // No parser that anybody uses writes these as msgpack, but the adapter reads them.
+    let (mut json, mut binary) = (String::new(), Vec::new());
+    let input = &mut &message[..];
+    msgpack_to_json(input, &mut json, &mut binary, 0).map_err(|_| RequestError)?;
+    if !json.starts_with('{') || !binary.is_empty() {
+        return Err(RequestError);
+    }
+    decode_json(&json, max).map(Request::into_owned)
+}
+
+fn decode_json(text: &str, max: usize) -> Result<Request<'_>, RequestError> {
     if !nests_at_most(text, JSON_DEPTH_MAX) {
         return Err(RequestError);
     }
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| RequestError)?;
-    let id = wire.request_id.filter(|id| id.len() <= NAME_MAX);
-    // The oldest form names one socket; its own room selects it.
-    let selection = match (wire.opts, wire.sid) {
-        (Some(opts), _) => Selection { rooms: opts.rooms, except: opts.except },
-        (None, Some(sid)) => Selection { rooms: vec![sid], except: Vec::new() },
-        (None, None) if matches!(wire.kind, 2..=5) => return Err(RequestError),
-        (None, None) => Selection { rooms: wire.rooms.clone(), except: Vec::new() },
+    let wire: Wire<'_> = match serde_json::from_str(text) {
+        Ok(wire) => wire,
+        Err(_) => {
+            let readable = without_lone_surrogates(text).ok_or(RequestError)?;
+            return decode_json(&readable, max).map(Request::into_owned);
+        }
     };
-    let rooms = wire.room.map_or(wire.rooms, |room| vec![room]);
-    let answer = id.clone();
+    let id = wire.request_id.as_deref().filter(|id| id.len() <= NAME_MAX).map(str::to_owned);
+    let opts = WireSelection::read(wire.opts)?;
+    let wanted = || id.clone().ok_or(RequestError);
+    // The oldest form names one socket; its own room selects it.
+    let selection = || match (&opts, &wire.sid) {
+        (Some(opts), _) => opts.selection(),
+        (None, Some(sid)) => Ok(Selection { rooms: vec![sid.as_ref().to_owned()], except: Vec::new() }),
+        (None, None) => Err(RequestError),
+    };
+    let rooms = || {
+        let rooms = if opts.is_some() { wire.rooms } else { wire.room.or(wire.rooms) };
+        Ok::<_, RequestError>(json_list(rooms.ok_or(RequestError)?.get())?)
+    };
     let by = match wire.judged {
         None => JoinedBy::Backend,
         Some(false) => JoinedBy::App,
         Some(true) => JoinedBy::AppIfAllowed,
     };
-    match wire.kind {
-        0 => Ok(Request::Sockets { id: id.ok_or(RequestError)?, selection }),
-        1 => Ok(Request::Rooms { id: id.ok_or(RequestError)? }),
-        2 => Ok(Request::Join { id: answer, selection, rooms, by }),
-        3 => Ok(Request::Leave { id: answer, selection, rooms }),
-        4 => Ok(Request::Disconnect { id: answer, selection, close: wire.close.unwrap_or_default() }),
-        5 => Ok(Request::Fetch { id: id.ok_or(RequestError)?, selection }),
-        REVIEW => Ok(Request::Review { id: id.ok_or(RequestError)?, rooms }),
-        COUNT => Ok(Request::Count { id: id.ok_or(RequestError)?, selection }),
-        6 => {
-            let data = wire.data.ok_or(RequestError)?;
-            let data = data.iter().map(|value| value.get()).collect::<Vec<_>>().join(",");
-            Ok(Request::ServerSideEmit { uid: wire.uid.unwrap_or_default(), id, data })
+    match kind_of(wire.kind) {
+        Some(0) => {
+            let selection = Selection { rooms: json_rooms(wire.rooms)?, except: Vec::new() };
+            Ok(Request::Sockets { id: wanted()?, selection })
         }
+        Some(1) => Ok(Request::Rooms { id: wanted()? }),
+        Some(2) => Ok(Request::Join { id: id.clone(), selection: selection()?, rooms: rooms()?, by }),
+        Some(3) => Ok(Request::Leave { id: id.clone(), selection: selection()?, rooms: rooms()? }),
+        Some(4) => {
+            let close = wire.close.is_some_and(|close| is_truthy_json(close.get()));
+            Ok(Request::Disconnect { id: id.clone(), selection: selection()?, close })
+        }
+        Some(5) => Ok(Request::Fetch { id: wanted()?, selection: selection()? }),
+        Some(6) => {
+            let data = wire.data.ok_or(RequestError)?;
+            let uid = wire.uid.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            Ok(Request::ServerSideEmit { uid, id, data: joined(&data) })
+        }
+        Some(7) => {
+            let (packet, opts) = (wire.packet.ok_or(RequestError)?, opts.ok_or(RequestError)?);
+            let broadcast = broadcast_of_json(&packet, &opts, max)?;
+            Ok(Request::AckBroadcast { id: wanted()?, broadcast, timeout_ms: timeout_of_json(opts.flags) })
+        }
+        Some(REVIEW) => Ok(Request::Review { id: wanted()?, rooms: json_rooms(wire.rooms)? }),
+        Some(COUNT) => Ok(Request::Count { id: wanted()?, selection: selection()? }),
         _ => Err(RequestError),
+    }
+}
+
+/// The type of a request; `None` for a number that is none.
+fn kind_of(number: f64) -> Option<u8> {
+    (0..=u8::MAX).find(|kind| f64::from(*kind) == number)
+}
+
+fn joined(values: &[&RawValue]) -> String {
+    values.iter().map(|value| value.get()).collect::<Vec<_>>().join(",")
+}
+
+fn broadcast_of_json<'a>(
+    packet: &WirePacket<'a>,
+    opts: &WireSelection<'_>,
+    max: usize,
+) -> Result<Box<Broadcast<'a>>, RequestError> {
+    let name =
+        packet.data.first().filter(|name| name.get().starts_with(|c: char| c == '"' || c.is_ascii_digit()));
+    let is_reserved =
+        |name: &&RawValue| json_name(name.get()).is_none_or(|name| sio::RESERVED_EVENTS.contains(&&*name));
+    let json = joined(&packet.data);
+    if name.is_none_or(is_reserved) || json.len() > max {
+        return Err(RequestError);
+    }
+    let Selection { rooms, except } = opts.selection()?;
+    Ok(Box::new(Broadcast {
+        namespace: packet.nsp.clone().unwrap_or("/".into()),
+        body: super::Body { json, attachments: Vec::new() },
+        rooms: rooms.into_iter().map(Cow::Owned).collect(),
+        except: except.into_iter().map(Cow::Owned).collect(),
+        ..Broadcast::default()
+    }))
+}
+
+impl Request<'_> {
+    /// The same, with nothing of the message that it was read from.
+    fn into_owned<'b>(self) -> Request<'b> {
+        let owned = |text: Cow<'_, str>| -> Cow<'b, str> { Cow::Owned(text.into_owned()) };
+        match self {
+            Self::Rooms { id } => Request::Rooms { id },
+            Self::Sockets { id, selection } => Request::Sockets { id, selection },
+            Self::Join { id, selection, rooms, by } => Request::Join { id, selection, rooms, by },
+            Self::Leave { id, selection, rooms } => Request::Leave { id, selection, rooms },
+            Self::Disconnect { id, selection, close } => Request::Disconnect { id, selection, close },
+            Self::Fetch { id, selection } => Request::Fetch { id, selection },
+            Self::Review { id, rooms } => Request::Review { id, rooms },
+            Self::Count { id, selection } => Request::Count { id, selection },
+            Self::ServerSideEmit { uid, id, data } => Request::ServerSideEmit { uid, id, data },
+            Self::AckBroadcast { id, broadcast, timeout_ms } => {
+                let Broadcast { uid, namespace, body, rooms, except, volatile, stamp, sequence } = *broadcast;
+                let broadcast = Box::new(Broadcast {
+                    uid: owned(uid),
+                    namespace: owned(namespace),
+                    body,
+                    rooms: rooms.into_iter().map(owned).collect(),
+                    except: except.into_iter().map(owned).collect(),
+                    volatile,
+                    stamp,
+                    sequence,
+                });
+                Request::AckBroadcast { id, broadcast, timeout_ms }
+            }
+        }
     }
 }
 
@@ -274,7 +398,7 @@ fn decode_ack_broadcast(message: &[u8], max: usize) -> Result<Request<'_>, Reque
     let mut read = || {
         for _ in 0..entries(input)? {
             match &*read_text(input)? {
-                "uid" => broadcast.uid = read_text(input)?,
+                "uid" => broadcast.uid = read_uid(input)?,
                 "requestId" => id = Some(read_text(input)?.into_owned()),
                 "type" => kind = Some(read_text(input)?.into_owned()),
                 "packet" => read_packet(input, &mut broadcast)?,
@@ -297,17 +421,17 @@ fn decode_ack_broadcast(message: &[u8], max: usize) -> Result<Request<'_>, Reque
 
 /// `flags.timeout` of the options that begin here; nothing is taken off the input.
 fn timeout_of(input: &[u8]) -> Option<u64> {
+    let (mut probe, mut text, mut none) = (input, String::new(), Vec::new());
+    msgpack_to_json(&mut probe, &mut text, &mut none, 0).ok()?;
+    timeout_of_json(serde_json::from_str::<WireSelection<'_>>(&text).ok()?.flags)
+}
+
+fn timeout_of_json(flags: Option<&RawValue>) -> Option<u64> {
     #[derive(Deserialize)]
     struct Flags {
         timeout: Option<f64>,
     }
-    #[derive(Deserialize)]
-    struct Options {
-        flags: Option<Flags>,
-    }
-    let (mut probe, mut text, mut none) = (input, String::new(), Vec::new());
-    msgpack_to_json(&mut probe, &mut text, &mut none, 0).ok()?;
-    let timeout = serde_json::from_str::<Options>(&text).ok()?.flags?.timeout?;
+    let timeout = serde_json::from_str::<Flags>(flags?.get()).ok()?.timeout?;
     std::time::Duration::try_from_secs_f64(timeout / 1_000.0)
         .ok()
         .and_then(|time| u64::try_from(time.as_millis()).ok())
@@ -599,6 +723,60 @@ mod tests {
             Ok(Response::Fetched { id: "id".into(), sockets: vec![socket] })
         );
         assert_eq!(decode_response(&encode_server_side_ack("id")), Ok(Response::Other));
+    }
+
+    #[test]
+    fn every_spelling_that_the_adapter_takes_is_read() {
+        let join = |selection: Selection, rooms: &[&str]| {
+            let rooms = rooms.iter().map(|room| (*room).to_owned()).collect();
+            Ok(Request::Join { id: None, selection, rooms, by: JoinedBy::Backend })
+        };
+        for (text, expected) in [
+            // As the deppan emitter of Java writes it.
+            (r#"{"type":2,"opts":{"rooms":["a"]},"rooms":"team/42"}"#, join(of(&["a"]), &["team/42"])),
+            (r#"{"type":2,"opts":{"rooms":"","except":null},"rooms":["x"]}"#, join(of(&[]), &["x"])),
+            (r#"{"type":2.0,"uid":7,"opts":[],"rooms":[1.5,true]}"#, join(of(&[]), &["1.5", "true"])),
+            (r#"{"type":2,"opts":null,"sid":"s","room":["x","y"]}"#, join(of(&["s"]), &["x", "y"])),
+            (
+                r#"{"type":2,"opts":{"rooms":["\ud83d"]},"rooms":["\ud83d"]}"#,
+                join(of(&["\u{fffd}"]), &["\u{fffd}"]),
+            ),
+            (
+                r#"{"type":4,"opts":{},"close":1}"#,
+                Ok(Request::Disconnect { id: None, selection: of(&[]), close: true }),
+            ),
+            (
+                r#"{"type":4,"opts":{},"close":null}"#,
+                Ok(Request::Disconnect { id: None, selection: of(&[]), close: false }),
+            ),
+            (r#"{"type":0,"requestId":"r"}"#, Ok(Request::Sockets { id: "r".into(), selection: of(&[]) })),
+            (r#"{"type":2,"opts":{}}"#, Err(RequestError)),
+            (r#"{"type":3,"opts":7,"rooms":["x"]}"#, Err(RequestError)),
+            (r#"{"type":3,"opts":{"rooms":{"0":"a"}},"rooms":["x"]}"#, Err(RequestError)),
+            (r#"{"type":2.5,"opts":{},"rooms":["x"]}"#, Err(RequestError)),
+        ] {
+            assert_eq!(decode_request(text.as_bytes(), MAX), expected, "{text}");
+            // Lone surrogates aside, msgpack says the same.
+            let mut packed = Vec::new();
+            json_to_msgpack(text, &[], &mut packed).unwrap();
+            let read = format!("{:?}", decode_request(&packed, MAX));
+            assert_eq!(read, format!("{expected:?}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broadcast_with_acks_may_be_json() {
+        let text = r#"{"uid":"u","requestId":"r","type":7,"packet":{"type":2,"nsp":"/a","data":["q",[1],"\ud83d"]},
+            "opts":{"rooms":["x"],"except":[],"flags":{"timeout":250}}}"#;
+        let Ok(Request::AckBroadcast { id, broadcast, timeout_ms }) = decode_request(text.as_bytes(), MAX)
+        else {
+            panic!()
+        };
+        assert_eq!((&*id, timeout_ms, &*broadcast.body.json), ("r", Some(250), r#""q",[1],"\ud83d""#));
+        assert_eq!((&*broadcast.namespace, broadcast.rooms.as_slice()), ("/a", &["x".into()][..]));
+        let reserved = text.replace("\"q\"", "\"connect\"");
+        assert_eq!(decode_request(reserved.as_bytes(), MAX), Err(RequestError));
+        assert_eq!(decode_request(text.as_bytes(), 5), Err(RequestError));
     }
 
     #[test]

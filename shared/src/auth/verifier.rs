@@ -5,11 +5,13 @@
 
 use base64::Engine as _;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::claims::{Claims, seconds};
 use super::keys::KeySet;
 use super::refusal::{AuthError, Fault};
+use crate::json::read;
 use crate::limits::{CLOCK_SKEW_S, TOKEN_MAX_BYTES};
 
 /// Verifies tokens by a fixed set of keys and, where set, an issuer and an audience.
@@ -61,9 +63,9 @@ impl Verifier {
         let token = without_scheme(token);
         let key_id = key_id_of(token)?;
         let key = self.keys.find(key_id.as_deref()).ok_or(AuthError::UnknownKey)?;
-        let decoded =
-            jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm));
-        let json = decoded.map_err(|error| AuthError::Invalid(error.into()))?.claims;
+        let decoded = jsonwebtoken::decode::<Box<RawValue>>(token, &key.key, &self.validation(key.algorithm));
+        let claims = decoded.map_err(|error| AuthError::Invalid(error.into()))?.claims;
+        let json: Map<String, Value> = read(claims.get()).map_err(|_| AuthError::Invalid(Fault::Form))?;
         self.read(&json, now, unused)
     }
 
@@ -170,7 +172,8 @@ fn key_id_of(token: &str) -> Result<Option<String>, AuthError> {
 /// A JSON object that is one of a token's parts.
 fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
     let part = token.split('.').nth(at)?;
-    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).ok()?;
+    read(str::from_utf8(&json).ok()?).ok()
 }
 
 /// What a token says, whoever signed it.

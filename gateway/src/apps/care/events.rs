@@ -19,7 +19,7 @@ use super::status::Chosen;
 use crate::apps::first;
 use crate::describe::forms::{Name, RoomName, UserIdText};
 use crate::error::AppError;
-use crate::text::bounded;
+use crate::text::{bounded, trim};
 
 /// Events of clients.
 pub(crate) const EVENTS: &[&str] = &[
@@ -388,7 +388,7 @@ fn peer(body: PeerBody) -> Result<Peer, AppError> {
 
 fn new_message(args: &Args<'_>) -> Result<NewMessage, AppError> {
     let body: SendBody = expect(args, "Expected {recipientId | visitId | roomId, message}")?;
-    let message = bounded(body.message.trim(), "Message", CARE_MESSAGE_MAX)?;
+    let message = bounded(trim(&body.message), "Message", CARE_MESSAGE_MAX)?;
     let attachments = body.attachments.unwrap_or_default();
     if is_blank(&message) && attachments.is_empty() {
         return bad("Message cannot be empty");
@@ -471,7 +471,7 @@ fn users(args: &Args<'_>) -> Result<Vec<UserId>, AppError> {
 fn chosen(args: &Args<'_>) -> Result<Chosen, AppError> {
     let StatusBody { status, custom_status } = expect(args, "Expected {status, customStatus?}")?;
     let custom =
-        custom_status.map(|text| bounded(text.trim(), "customStatus", PRESENCE_TEXT_MAX)).transpose()?;
+        custom_status.map(|text| bounded(trim(&text), "customStatus", PRESENCE_TEXT_MAX)).transpose()?;
     let custom = custom.filter(|text| !is_blank(text));
     Chosen::new(&status, custom)
         .ok_or_else(|| AppError::BadInput("Invalid status: expected online, away or busy".into()))

@@ -1,5 +1,7 @@
 //! An emergency, its helpers and its messages: what is recorded, and what each viewer may see of it.
 
+use std::borrow::Cow;
+
 use fanout::Place;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -213,11 +215,15 @@ struct Profile<'a> {
     last_name: &'a str,
 }
 
-/// How others have rated a helper, as their token says.
+/// How others have rated a helper, as their token says. It is there for every helper: the document's clients read
+/// `helperRating.average` of any.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Rating<'a> {
+    /// `null` where it is not known.
     average: Option<&'a serde_json::Number>,
-    count: Option<&'a serde_json::Number>,
+    /// 0 where it is not known.
+    #[schemars(with = "serde_json::Number")]
+    count: Cow<'a, serde_json::Number>,
 }
 
 /// A helper, as they are shown when they respond.
@@ -230,7 +236,7 @@ pub(crate) struct ShownHelper<'a> {
     profile: Profile<'a>,
     /// As their token says.
     trust_score: Option<&'a serde_json::Number>,
-    helper_rating: Option<Rating<'a>>,
+    helper_rating: Rating<'a>,
     #[schemars(with = "Time")]
     joined_at: String,
 }
@@ -317,16 +323,15 @@ impl Helper {
     pub(crate) fn shown(&self) -> ShownHelper<'_> {
         let (first_name, last_name) = self.name.split_once(' ').unwrap_or((&self.name, ""));
         let reputation = self.reputation.as_ref();
-        let rating =
-            reputation.filter(|reputation| reputation.average.is_some() || reputation.count.is_some());
+        let count = reputation.and_then(|reputation| reputation.count.as_ref());
         ShownHelper {
             id: &self.id,
             profile: Profile { first_name, last_name },
             trust_score: reputation.and_then(|reputation| reputation.trust_score.as_ref()),
-            helper_rating: rating.map(|reputation| Rating {
-                average: reputation.average.as_ref(),
-                count: reputation.count.as_ref(),
-            }),
+            helper_rating: Rating {
+                average: reputation.and_then(|reputation| reputation.average.as_ref()),
+                count: count.map_or_else(|| Cow::Owned(0.into()), Cow::Borrowed),
+            },
             joined_at: iso(self.joined_at_ms),
         }
     }

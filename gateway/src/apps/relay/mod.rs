@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::auth::Claims;
 use shared::ids::SocketId;
+use shared::json::without_lone_surrogates;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
 use shared::names::{Room, is_name, is_word};
 use shared::sio::{self, is_servers_event};
@@ -51,8 +52,23 @@ const ASKED: usize = 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Relay {
     context: Context,
-    /// Prefixes of rooms that belong to apps on the same namespace.
-    reserved: Vec<&'static str>,
+    /// Rooms that belong to apps on the same namespace.
+    reserved: Reserved,
+}
+
+/// Rooms that belong to other apps.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reserved {
+    /// They are called so.
+    pub(crate) names: Vec<&'static str>,
+    /// They begin so.
+    pub(crate) prefixes: Vec<&'static str>,
+}
+
+impl Reserved {
+    fn has(&self, room: &str) -> bool {
+        self.names.contains(&room) || self.prefixes.iter().any(|prefix| room.starts_with(prefix))
+    }
 }
 
 /// A room.
@@ -131,14 +147,14 @@ struct Asked {
 }
 
 impl Relay {
-    /// Makes the app; rooms that begin with a `reserved` prefix are other apps'.
-    pub(crate) fn new(context: Context, reserved: Vec<&'static str>) -> Self {
+    /// Makes the app; `reserved` rooms are other apps'.
+    pub(crate) fn new(context: Context, reserved: Reserved) -> Self {
         Self { context, reserved }
     }
 
     /// Whether clients may name a room so: not like other apps' rooms.
     fn is_name_of_room(&self, name: &str) -> bool {
-        is_name(name) && !self.reserved.iter().any(|prefix| name.starts_with(prefix))
+        is_name(name) && !self.reserved.has(name)
     }
 
     /// Whether clients may be in a room of this name: not where it is the own room of a socket of this node.
@@ -203,8 +219,12 @@ impl Relay {
     }
 
     fn publish(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
-        let publish: Option<Publish<'_>> =
-            event.args.raw.first().and_then(|raw| serde_json::from_str(raw).ok());
+        let raw = event.args.raw.first().copied().unwrap_or_default();
+        let mut publish: Option<Publish<'_>> = serde_json::from_str(raw).ok();
+        let readable = if publish.is_none() { without_lone_surrogates(raw) } else { None };
+        if let Some(readable) = &readable {
+            publish = serde_json::from_str(readable).ok();
+        }
         let Some(publish) = publish else { return Handling::refuse("Expected {room, event, data}") };
         let (room, name) = (&*publish.room, &*publish.event);
         if !self.is_name_of_room(room) {

@@ -1,6 +1,7 @@
-//! Log lines that clients can cause: each kind at most once a minute.
+//! Log lines that others can cause: each kind at most once a minute.
 //!
-//! Clients decide how often a token or an origin is refused, so a line for each would fill the log. The first of a
+//! Clients decide how often a token or an origin is refused, and servers how often something cannot be read, so a line for
+//! each would fill the log. The first of a
 //! kind is logged at once. The next one is logged when a minute has passed, and says how many were left out.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// When each kind was last logged. `K` tells kinds apart and must have few values: all of them are remembered.
 #[derive(Debug)]
-pub(crate) struct Seldom<K>(Mutex<BTreeMap<K, Logged>>);
+pub struct Seldom<K>(Mutex<BTreeMap<K, Logged>>);
 
 #[derive(Debug)]
 struct Logged {
@@ -22,14 +23,21 @@ struct Logged {
     left_out: u64,
 }
 
+impl<K: Ord> Default for Seldom<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Ord> Seldom<K> {
     /// Nothing was logged yet.
-    pub(crate) const fn new() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 
     /// One of this kind has come. `Some` where it is to be logged: how many came since the last line and were left out.
-    pub(crate) fn due(&self, kind: K, now: Instant) -> Option<u64> {
+    pub fn due(&self, kind: K, now: Instant) -> Option<u64> {
         let mut kinds = self.0.lock();
         match kinds.get_mut(&kind) {
             Some(logged) if now.saturating_duration_since(logged.at) < PAUSE => {
