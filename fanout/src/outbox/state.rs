@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
+use shared::eio::without_binary;
 use shared::limits::{OUTBOX_FREE_BYTES, USER_OUTBOXES_FACTOR};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -43,6 +44,8 @@ pub(super) struct State {
     pub(super) overflowed: bool,
     /// Close our direction once everything is written.
     pub(super) finishing: bool,
+    /// The client takes no binary frames.
+    pub(super) no_binary: bool,
     /// Bytes of the first item that are written.
     pub(super) written: usize,
     pub(super) bytes: usize,
@@ -73,6 +76,7 @@ impl State {
             blocked: false,
             overflowed: false,
             finishing: false,
+            no_binary: false,
             written: 0,
             bytes: 0,
             packets: 0,
@@ -130,6 +134,17 @@ impl State {
             self.first = Some(item);
         } else {
             self.rest.push_back(item);
+        }
+    }
+
+    /// Has binary leave as text from now on. Nothing is partly written: the queue has no socket yet.
+    pub(super) fn leave_out_binary(&mut self) {
+        self.no_binary = true;
+        for item in self.first.iter_mut().chain(&mut self.rest) {
+            if let Some(wire) = without_binary(&item.wire) {
+                self.bytes += wire.len() - item.wire.len();
+                item.wire = wire.into();
+            }
         }
     }
 
