@@ -39,6 +39,8 @@ func open(name, transport string, onConnect func(*socket.Socket)) *socket.Socket
 		options.SetTransports(types.NewSet(transports.WebSocket))
 	}
 	options.SetForceNew(true)
+	// An attempt that is refused is not noticed before its time is over.
+	options.SetTimeout(2 * time.Second)
 	options.SetAuth(map[string]any{"token": token})
 	client, err := socket.Connect(url+"/relay", options)
 	if err != nil {
