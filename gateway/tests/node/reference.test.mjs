@@ -207,7 +207,7 @@ describe('an upgrade', () => {
     ['5 with data', [frame('5probe')]],
     ['2probe twice, 5', [frame('2probe'), frame('2probe'), frame('5')]],
     ['5 twice', [frame('5'), frame('5')]],
-    ['5, 2probe', [frame('5'), frame('6'), frame('0')]],
+    ['5, 6, 0', [frame('5'), frame('6'), frame('0')]],
     ['5 in pieces', [frame('2pro', { fin: false }), frame('be', { opcode: OPCODE.continuation }), frame('5')]],
     ['WebSocket pings between', [frame('a', { opcode: OPCODE.ping }), frame('2probe'), frame('b', { opcode: OPCODE.ping }), frame('', { opcode: OPCODE.pong }), frame('5')]],
     ['a message first', [frame('42/relay,1["echo",1]')]],
