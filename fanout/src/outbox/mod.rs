@@ -24,7 +24,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::state::{Queued, Sink, State};
+use self::state::{Binary, Queued, Sink, State};
 use crate::courier::Courier;
 use crate::stats::Stats;
 
@@ -176,7 +176,7 @@ impl Outbox {
         if matches!(state.sink, Sink::Closed) || state.overflowed || state.finishing {
             return false;
         }
-        if state.no_binary {
+        if state.binary == Binary::Texts {
             wire = without_binary(&wire).map_or(wire, Bytes::from);
         }
         let added = (wire.len(), packets as usize);

@@ -26,6 +26,15 @@ pub(super) struct Queued {
     pub(super) packets: u32,
 }
 
+/// How binary leaves through a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binary {
+    /// In binary frames.
+    Frames,
+    /// As text: the client takes no binary frames.
+    Texts,
+}
+
 /// Where the queue goes.
 pub(super) enum Sink {
     /// Long-polling: bytes wait until a GET takes them.
@@ -44,8 +53,7 @@ pub(super) struct State {
     pub(super) overflowed: bool,
     /// Close our direction once everything is written.
     pub(super) finishing: bool,
-    /// The client takes no binary frames.
-    pub(super) no_binary: bool,
+    pub(super) binary: Binary,
     /// Bytes of the first item that are written.
     pub(super) written: usize,
     pub(super) bytes: usize,
@@ -76,7 +84,7 @@ impl State {
             blocked: false,
             overflowed: false,
             finishing: false,
-            no_binary: false,
+            binary: Binary::Frames,
             written: 0,
             bytes: 0,
             packets: 0,
@@ -139,7 +147,7 @@ impl State {
 
     /// Has binary leave as text from now on. Nothing is partly written: the queue has no socket yet.
     pub(super) fn leave_out_binary(&mut self) {
-        self.no_binary = true;
+        self.binary = Binary::Texts;
         for item in self.first.iter_mut().chain(&mut self.rest) {
             if let Some(wire) = without_binary(&item.wire) {
                 self.bytes += wire.len() - item.wire.len();

@@ -75,17 +75,30 @@ enum Heartbeat {
     Waiting { until: Instant, extended: bool },
 }
 
+/// How far a WebSocket is that takes a polling session over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upgrade {
+    None,
+    /// It has sent `2probe`.
+    Probing {
+        by: Instant,
+    },
+    /// It has sent `5`, after a probe or without, and the requests that are under way come to their ends.
+    TakingOver {
+        probed: bool,
+    },
+    Done {
+        probed: bool,
+    },
+}
+
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct State {
     transport: TransportName,
     heartbeat: Heartbeat,
     connect_by: Option<Instant>,
-    upgrade_by: Option<Instant>,
-    /// The WebSocket has sent `5`, and the requests that are under way come to their ends.
-    taking_over: bool,
-    /// The WebSocket has sent `5` without a probe before it.
-    unprobed: bool,
+    upgrade: Upgrade,
     reassembled_by: Option<Instant>,
     getting: bool,
     posting: bool,
@@ -98,9 +111,7 @@ impl State {
             transport,
             heartbeat: Heartbeat::Resting { ping_at: now + times.ping_interval },
             connect_by: Some(now + times.connect_timeout),
-            upgrade_by: None,
-            taking_over: false,
-            unprobed: false,
+            upgrade: Upgrade::None,
             reassembled_by: None,
             getting: false,
             posting: false,
@@ -144,8 +155,8 @@ impl State {
         if self.reassembled_by.is_some_and(|by| by <= now) {
             return Some(Due::Close(CloseReason::ParseError));
         }
-        if self.upgrade_by.is_some_and(|by| by <= now) {
-            self.upgrade_by = None;
+        if matches!(self.upgrade, Upgrade::Probing { by } if by <= now) {
+            self.upgrade = Upgrade::None;
             return Some(Due::UpgradeTimeout);
         }
         match self.heartbeat {
@@ -172,10 +183,11 @@ impl State {
             Heartbeat::Resting { ping_at } => ping_at,
             Heartbeat::Waiting { until, .. } => until,
         };
-        [self.connect_by, self.upgrade_by, self.reassembled_by]
-            .into_iter()
-            .flatten()
-            .fold(heartbeat, Instant::min)
+        let upgrade_by = match self.upgrade {
+            Upgrade::Probing { by } => Some(by),
+            Upgrade::None | Upgrade::TakingOver { .. } | Upgrade::Done { .. } => None,
+        };
+        [self.connect_by, upgrade_by, self.reassembled_by].into_iter().flatten().fold(heartbeat, Instant::min)
     }
 
     /// A namespace was joined.
@@ -199,13 +211,13 @@ impl State {
 
     /// A GET begins to wait for packets. Answers whether it must not wait, because a probe is under way.
     pub(crate) fn begin_get(&mut self) -> Result<bool, Refused> {
-        if self.transport != TransportName::Polling || self.taking_over {
+        if self.transport != TransportName::Polling || self.is_taken_over() {
             return Err(Refused::NotPolling);
         }
         if std::mem::replace(&mut self.getting, true) {
             return Err(Refused::Overlapping);
         }
-        Ok(self.upgrade_by.is_some())
+        Ok(matches!(self.upgrade, Upgrade::Probing { .. }))
     }
 
     pub(crate) fn end_get(&mut self) {
@@ -214,7 +226,7 @@ impl State {
 
     /// A POST begins.
     pub(crate) fn begin_post(&mut self) -> Result<(), Refused> {
-        if self.transport != TransportName::Polling || self.taking_over {
+        if self.transport != TransportName::Polling || self.is_taken_over() {
             return Err(Refused::NotPolling);
         }
         if std::mem::replace(&mut self.posting, true) { Err(Refused::Overlapping) } else { Ok(()) }
@@ -232,16 +244,22 @@ impl State {
     /// A WebSocket has sent `2probe`. False when the session is not on polling.
     pub(crate) fn begin_upgrade(&mut self, now: Instant) -> bool {
         let may = self.transport == TransportName::Polling;
-        if may && self.upgrade_by.is_none() {
-            self.upgrade_by = Some(now + self.times.upgrade_timeout);
+        if may && self.upgrade == Upgrade::None {
+            self.upgrade = Upgrade::Probing { by: now + self.times.upgrade_timeout };
         }
         may
     }
 
     /// The WebSocket is gone.
     pub(crate) fn abort_upgrade(&mut self) {
-        self.upgrade_by = None;
-        self.taking_over = false;
+        if !matches!(self.upgrade, Upgrade::Done { .. }) {
+            self.upgrade = Upgrade::None;
+        }
+    }
+
+    /// Whether a WebSocket only waits for a POST to end.
+    fn is_taken_over(&self) -> bool {
+        matches!(self.upgrade, Upgrade::TakingOver { .. })
     }
 
     /// The WebSocket has sent `5`, with a probe before it or without. While a POST is under way, whose packets come before
@@ -250,20 +268,23 @@ impl State {
         if self.transport != TransportName::Polling {
             return Completed::Refused;
         }
-        if !std::mem::replace(&mut self.taking_over, true) {
-            self.unprobed = self.upgrade_by.take().is_none();
-        }
+        let probed = match self.upgrade {
+            Upgrade::TakingOver { probed } | Upgrade::Done { probed } => probed,
+            Upgrade::Probing { .. } => true,
+            Upgrade::None => false,
+        };
         if self.posting {
+            self.upgrade = Upgrade::TakingOver { probed };
             return Completed::Waits;
         }
-        self.taking_over = false;
+        self.upgrade = Upgrade::Done { probed };
         self.transport = TransportName::WebSocket;
         Completed::Done
     }
 
     /// Whether a WebSocket has taken over that did not probe.
     pub(crate) fn is_upgraded_unprobed(&self) -> bool {
-        self.transport == TransportName::WebSocket && self.unprobed
+        self.upgrade == Upgrade::Done { probed: false }
     }
 }
 
