@@ -84,6 +84,7 @@ check: lint deny
 lint:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path $(PEERS)/socketioxide/Cargo.toml
+	cargo fmt --check --manifest-path gateway/tests/clients/rust/Cargo.toml
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --document-private-items
 

@@ -1,8 +1,8 @@
 //! Keeps four connections, or sends bytes over two, and prints what happens as lines of JSON until its standard input ends.
 
 use std::io::Read as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rust_socketio::client::Client;
