@@ -1,6 +1,7 @@
 # make run    the gateway, embedded
 # make test   everything that tests: installs what it needs on Debian, then runs every test
 # make check  format, lints, documentation, dependencies
+# make clients  Socket.IO clients of other languages through drains and restarts: installs a JDK, Maven, Go and g++ where they are missing
 # make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES, CHAOS_DRAIN_SECONDS)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
 # make bench  the gateway, the bare-kernel floor and other makes' servers, every scenario, three rounds (BENCH='--only PATTERN --readme …')
@@ -9,7 +10,7 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: run cluster test chaos check lint deny bench instructions fuzz setup setup-debian setup-npm peers test-rust test-node test-bench test-chart
+.PHONY: run cluster test clients chaos check lint deny bench instructions fuzz setup setup-debian setup-npm peers test-rust test-node test-bench test-chart
 
 FUZZ_SECONDS ?= 60
 NODE_TESTS := gateway/tests/node
@@ -63,6 +64,15 @@ test-chart: setup-debian
 	cargo build --workspace
 	GATEWAY_BIN=$(CURDIR)/target/debug/gateway charts/tests/run.sh
 
+# JavaScript, Python, Java, Go and Rust; CLIENT=Java runs those whose name has that in it. A tool that is there needs no package.
+clients: setup-npm
+	@need=; for tool in javac:default-jdk-headless mvn:maven go:golang-go g++:g++ pkg-config:pkg-config; do \
+	  command -v $${tool%%:*} >/dev/null || need="$$need $${tool#*:}"; \
+	done; \
+	$(MAKE) --no-print-directory setup-debian DEBIAN="python3-venv libssl-dev$$need"
+	cargo build --workspace
+	cd $(NODE_TESTS) && node --test --test-timeout=600000 clients/*.test.mjs
+
 # One after the other: each has the machine for itself, and says what it measured.
 chaos: setup-npm
 	@$(MAKE) --no-print-directory setup-debian
@@ -74,6 +84,7 @@ check: lint deny
 lint:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path $(PEERS)/socketioxide/Cargo.toml
+	cargo fmt --check --manifest-path gateway/tests/clients/rust/Cargo.toml
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --document-private-items
 

@@ -1,6 +1,7 @@
 //! Why a session ended, and what its client sees of it (protocol, 2.3).
 
-use shared::ws::Fault;
+use bytes::Bytes;
+use shared::ws::{self, Fault};
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,25 +83,36 @@ impl CloseReason {
         }
     }
 
-    /// The code of the WebSocket close frame; an empty frame is an orderly close of the engine.
-    pub(crate) fn code(self) -> Option<u16> {
-        match self {
+    /// Whether it was a good client, who is to come back by itself. Its WebSocket ends by the end of the TCP connection, without a
+    /// close frame: OkHttp, which Java and Android use, stops reading at one and does not notice the end for as long as a
+    /// heartbeat takes, and the C++ client takes one without a code for a wish that it stays away.
+    pub(crate) fn comes_back(self) -> bool {
+        matches!(
+            self,
+            Self::Shutdown
+                | Self::PingTimeout
+                | Self::SlowConsumer
+                | Self::TokenExpired
+                | Self::NoKeySet
+                | Self::Evicted
+                | Self::Overloaded
+        )
+    }
+
+    /// The last frame of a WebSocket, if it is not to come back; one without a code is an orderly close of the engine.
+    pub(crate) fn close_frame(self) -> Option<Bytes> {
+        if self.comes_back() {
+            return None;
+        }
+        let code = match self {
             Self::Fault(fault) => Some(fault.code()),
-            Self::SlowConsumer => Some(4008),
             Self::RateLimited => Some(1008),
             Self::TooBig => Some(1009),
-            Self::Overloaded | Self::NoKeySet => Some(1013),
-            Self::TokenExpired => Some(4001),
-            Self::Client
-            | Self::TransportClose
-            | Self::TransportError
-            | Self::PingTimeout
-            | Self::ParseError
-            | Self::Forced
-            | Self::Shutdown
-            | Self::ConnectTimeout
-            | Self::Evicted => None,
-        }
+            _ => None,
+        };
+        let mut frame = Vec::new();
+        ws::push_close(&mut frame, code);
+        Some(frame.into())
     }
 
     /// Whether the client may still read what waits for it.
@@ -116,9 +128,9 @@ impl CloseReason {
     }
 
     /// Whether a polling client is kept what waits for it until its next GET, and told. Not one that has
-    /// left, that cannot be understood, or whose packets are gone.
+    /// left, that cannot be understood, that was not heard of for so long, or whose packets are gone.
     pub(crate) fn lingers(self) -> bool {
-        self.is_orderly() && !matches!(self, Self::Client | Self::ParseError)
+        self.is_orderly() && !matches!(self, Self::Client | Self::ParseError | Self::PingTimeout)
     }
 
     /// For counting: the reason without its particulars.

@@ -30,7 +30,7 @@ use crate::metrics;
 use crate::namespace::{Collision, Namespaces};
 use crate::push::Pusher;
 use crate::records::{OpenError, Records};
-use crate::session::{Bounds, Engine, Inputs, Session, SessionTable, TICK};
+use crate::session::{Bounds, Engine, Inputs, Session, SessionTable};
 use crate::tasks::Tasks;
 use crate::transport::{Gate, Peers, PlaceLimits, Places, Transports, Tunnels};
 
@@ -419,10 +419,8 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     });
     let engine = Arc::clone(&transports.engine);
     context.tasks.spawn_until_stop(async move {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            engine.deadlines.wait().await;
             engine.tick(Instant::now()).await;
         }
     });

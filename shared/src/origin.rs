@@ -43,10 +43,10 @@ pub enum OriginRule {
 }
 
 impl Origin {
-    /// Reads an `Origin` header. A slash at the end is ignored, since some programs write it.
+    /// Reads an `Origin` header. A path and a query are ignored: no browser writes them, and some programs write the whole URL.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (scheme, authority) = split(text)?;
+        let (scheme, authority) = split(without_path(text))?;
         let (host, port) = host_and_port(authority)?;
         Self::of(scheme, host, port_number(port)?)
     }
@@ -163,6 +163,13 @@ impl fmt::Display for OriginRule {
 /// What stands in no scheme, host or port. Parsers of URLs skip some of these, and take others for the host's end.
 const NEVER: [char; 9] = ['/', '\\', '?', '#', '@', ' ', '\t', '\n', '\r'];
 
+/// A URL's scheme and authority.
+fn without_path(url: &str) -> &str {
+    let Some((scheme, rest)) = url.split_once("://") else { return url };
+    let authority = rest.find(['/', '?']).unwrap_or(rest.len());
+    url.get(..scheme.len() + "://".len() + authority).unwrap_or(url)
+}
+
 /// The scheme in lower case, `http` for `ws`, and what stands behind `://`.
 fn split(text: &str) -> Option<(String, &str)> {
     let (scheme, authority) = text.split_once("://")?;
@@ -278,6 +285,9 @@ mod tests {
             ("https://rt.example.org.", "rt.example.org"),
             ("https://rt.example.org", "rt.example.org.:443"),
             ("https://rt.example.org/", "rt.example.org"),
+            // Go's maldikhan/go.socket.io writes the whole URL.
+            ("ws://rt.example.org:8080/socket.io/?EIO=4#@x", "rt.example.org:8080"),
+            ("https://rt.example.org?x", "rt.example.org"),
             ("https://xn--bcher-kva.example", "bücher.example"),
             ("http://[::1]:8080", "[0:0:0:0:0:0:0:1]:8080"),
             ("http://127.0.0.1:8080", "127.1:8080"),
@@ -310,7 +320,8 @@ mod tests {
             ("https://rt.example.org:+443", "rt.example.org"),
             ("https://rt.example.org..", "rt.example.org"),
             ("https://rt.example.org", "rt.example.org@evil.tld"),
-            ("https://rt.example.org/x", "rt.example.org"),
+            ("https://evil.tld/rt.example.org", "rt.example.org"),
+            ("https://evil.tld?@rt.example.org", "rt.example.org"),
             ("capacitor://localhost", "localhost"),
             ("null", "null"),
             ("rt.example.org", "rt.example.org"),

@@ -17,13 +17,14 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use shared::eio::without_binary;
 use shared::ids::SessionId;
 use shared::limits::{OUTBOX_FREE_BYTES, STRANGER_OUTBOX_BYTES, STRANGER_OUTBOX_PACKETS};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::state::{Queued, Sink, State};
+use self::state::{Binary, Queued, Sink, State};
 use crate::courier::Courier;
 use crate::stats::Stats;
 
@@ -117,6 +118,11 @@ impl Outbox {
         self.narrow.store(narrow, Ordering::Relaxed);
     }
 
+    /// From now on binary leaves as text, also what waits already: the client takes no binary frames on its WebSocket.
+    pub fn leave_out_binary(&self) {
+        self.state.lock().leave_out_binary();
+    }
+
     /// Queues whole packets and sees to it that they are written soon. Never waits.
     pub fn send(self: &Arc<Self>, wire: Bytes, packets: u32) {
         if self.push(wire, packets) {
@@ -166,9 +172,12 @@ impl Outbox {
         }
     }
 
-    fn push_locked(&self, state: &mut State, wire: Bytes, packets: u32) -> bool {
+    fn push_locked(&self, state: &mut State, mut wire: Bytes, packets: u32) -> bool {
         if matches!(state.sink, Sink::Closed) || state.overflowed || state.finishing {
             return false;
+        }
+        if state.binary == Binary::Texts {
+            wire = without_binary(&wire).map_or(wire, Bytes::from);
         }
         let added = (wire.len(), packets as usize);
         // A single item is as large as its maker allows; only what piles up is the client's fault.
@@ -501,6 +510,20 @@ mod tests {
         outbox.push_volatile(Bytes::from_static(b"c"), 1);
         outbox.push_volatile(Bytes::from_static(b"d"), 1);
         assert_eq!(polled(&outbox), Polled::Packets(vec!["c".into(), "d".into()]));
+    }
+
+    #[test]
+    fn binary_leaves_as_text_where_binary_frames_are_not_taken() {
+        let (outbox, _overflowed, _) = outbox(0, 0);
+        let (mut binary, mut text) = (Vec::new(), Vec::new());
+        shared::ws::push_frame(&mut binary, shared::ws::OP_BINARY, &[1, 2, 3]);
+        shared::ws::push_frame(&mut text, shared::ws::OP_TEXT, b"bAQID");
+        let (binary, text) = (Bytes::from(binary), Bytes::from(text));
+        outbox.push(binary.clone(), 1);
+        outbox.leave_out_binary();
+        outbox.push(binary, 1);
+        assert_eq!(polled(&outbox), Polled::Packets(vec![text.clone(), text]));
+        assert_eq!(outbox.state.lock().bytes, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
+use shared::eio::without_binary;
 use shared::limits::{OUTBOX_FREE_BYTES, USER_OUTBOXES_FACTOR};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -23,6 +24,15 @@ const SLICES_MAX: usize = 64;
 pub(super) struct Queued {
     pub(super) wire: Bytes,
     pub(super) packets: u32,
+}
+
+/// How binary leaves through a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binary {
+    /// In binary frames.
+    Frames,
+    /// As text: the client takes no binary frames.
+    Texts,
 }
 
 /// Where the queue goes.
@@ -43,6 +53,7 @@ pub(super) struct State {
     pub(super) overflowed: bool,
     /// Close our direction once everything is written.
     pub(super) finishing: bool,
+    pub(super) binary: Binary,
     /// Bytes of the first item that are written.
     pub(super) written: usize,
     pub(super) bytes: usize,
@@ -73,6 +84,7 @@ impl State {
             blocked: false,
             overflowed: false,
             finishing: false,
+            binary: Binary::Frames,
             written: 0,
             bytes: 0,
             packets: 0,
@@ -130,6 +142,17 @@ impl State {
             self.first = Some(item);
         } else {
             self.rest.push_back(item);
+        }
+    }
+
+    /// Has binary leave as text from now on. Nothing is partly written: the queue has no socket yet.
+    pub(super) fn leave_out_binary(&mut self) {
+        self.binary = Binary::Texts;
+        for item in self.first.iter_mut().chain(&mut self.rest) {
+            if let Some(wire) = without_binary(&item.wire) {
+                self.bytes += wire.len() - item.wire.len();
+                item.wire = wire.into();
+            }
         }
     }
 

@@ -1,16 +1,23 @@
-//! When to look at which session next: a wheel of coarse slots instead of a timer for each session.
+//! When to look at which session next: a wheel of coarse slots instead of a timer for each session, and a heap for the few
+//! deadlines so near that a slot would be a long time.
 //!
 //! A later deadline does not touch the wheel: the entry fires at the old time, finds nothing due, and is put
 //! back. An earlier one adds an entry; the session knows which of its entries counts ([`Deadlines::add`]
 //! says when it fires) and lets the others pass.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shared::ids::SessionId;
+use tokio::sync::Notify;
 
-/// How exact deadlines are.
+/// How exact deadlines are that are not [`SOON`].
 pub(crate) const TICK: Duration = Duration::from_millis(20);
+
+/// Nearer deadlines are kept to the millisecond.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Slots; later deadlines wait in the last one and are put back from there.
 const SLOTS: usize = 2_048;
@@ -25,6 +32,8 @@ const SLOTS_SWEPT: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     wheel: Mutex<Wheel>,
+    /// There is an earlier deadline than before.
+    earlier: Notify,
 }
 
 #[derive(Debug)]
@@ -35,19 +44,73 @@ struct Wheel {
     /// When that slot fires.
     next_at: Instant,
     entries: usize,
+    /// What is due within [`SOON`] of when it was added, the first on top.
+    soon: BinaryHeap<Near>,
     /// The slot to clear next of what is gone.
     sweep: usize,
+}
+
+/// A deadline to the millisecond. Of two the earlier one is the greater, since a heap has its greatest on top.
+#[derive(Debug)]
+struct Near {
+    at: Instant,
+    session: SessionId,
+}
+
+impl PartialEq for Near {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Near {}
+
+impl PartialOrd for Near {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Near {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.at.cmp(&self.at)
+    }
 }
 
 impl Deadlines {
     pub(crate) fn new(now: Instant) -> Self {
         let slots = std::iter::repeat_with(Vec::new).take(SLOTS).collect();
-        Self { wheel: Mutex::new(Wheel { slots, next: 0, next_at: now + TICK, entries: 0, sweep: 0 }) }
+        let (next_at, soon) = (now + TICK, BinaryHeap::new());
+        let wheel = Wheel { slots, next: 0, next_at, entries: 0, soon, sweep: 0 };
+        Self { wheel: Mutex::new(wheel), earlier: Notify::new() }
     }
 
-    /// Looks at `session` at `at` or within two ticks after, or earlier if that is far away. Answers when.
+    /// Waits until [`Self::fire`] is to be called.
+    pub(crate) async fn wait(&self) {
+        loop {
+            let at = {
+                let wheel = self.wheel.lock();
+                wheel.soon.peek().map_or(wheel.next_at, |first| first.at.min(wheel.next_at))
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => return,
+                () = self.earlier.notified() => {}
+            }
+        }
+    }
+
+    /// Looks at `session` at `at`, or within two ticks after where it is not [`SOON`], or earlier if that is far away. Answers
+    /// when.
     pub(crate) fn add(&self, session: SessionId, at: Instant) -> Instant {
         let mut wheel = self.wheel.lock();
+        if at < wheel.next_at + SOON {
+            let is_first = at < wheel.next_at && wheel.soon.peek().is_none_or(|first| at < first.at);
+            wheel.soon.push(Near { at, session });
+            if is_first {
+                self.earlier.notify_one();
+            }
+            return at;
+        }
         let ticks = at.saturating_duration_since(wheel.next_at).as_nanos().div_ceil(TICK.as_nanos());
         let ahead = usize::try_from(ticks).unwrap_or(SLOTS).min(SLOTS - 1);
         let slot = (wheel.next + ahead) % SLOTS;
@@ -64,6 +127,9 @@ impl Deadlines {
     pub(crate) fn fire(&self, now: Instant) -> Vec<SessionId> {
         let mut wheel = self.wheel.lock();
         let mut fired = Vec::new();
+        while wheel.soon.peek().is_some_and(|first| first.at <= now) {
+            fired.extend(wheel.soon.pop().map(|first| first.session));
+        }
         while wheel.next_at <= now {
             let next = wheel.next;
             if let Some(slot) = wheel.slots.get_mut(next) {
@@ -123,7 +189,7 @@ mod tests {
     fn a_session_is_never_looked_at_too_early() {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
-        for micros in [1, 999, 20_001, 19_999, 40_000, 1_000_001] {
+        for micros in [1, 999, 20_001, 19_999, 40_000, 1_000_001, 1_020_001, 3_000_001] {
             let at = start + Duration::from_micros(micros);
             assert!(deadlines.add(session(1), at) >= at, "{micros}");
         }
@@ -134,7 +200,30 @@ mod tests {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
         deadlines.add(session(1), start);
-        assert_eq!(deadlines.fire(start + TICK), [session(1)]);
+        assert_eq!(deadlines.fire(start), [session(1)]);
+    }
+
+    #[test]
+    fn what_is_near_is_looked_at_in_time_and_in_order() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        let millis = |millis| start + Duration::from_millis(millis);
+        for (n, at) in [(1, 301), (2, 7), (3, 300), (4, 999)] {
+            assert_eq!(deadlines.add(session(n), millis(at)), millis(at));
+        }
+        assert_eq!(deadlines.fire(millis(6)), []);
+        assert_eq!(deadlines.fire(millis(7)), [session(2)]);
+        assert_eq!(deadlines.fire(millis(301)), [session(3), session(1)]);
+        assert_eq!(deadlines.fire(millis(2_000)), [session(4)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_deadline_is_waited_for() {
+        let start = tokio::time::Instant::now();
+        let deadlines = Deadlines::new(start.into_std());
+        let at = start.into_std() + Duration::from_millis(5);
+        tokio::join!(deadlines.wait(), async { deadlines.add(session(1), at) });
+        assert_eq!(deadlines.fire(tokio::time::Instant::now().into_std()), [session(1)]);
     }
 
     #[test]
@@ -143,7 +232,7 @@ mod tests {
         let deadlines = Deadlines::new(start);
         let at = deadlines.add(session(1), start + Duration::from_secs(20));
         for step in 0..2 * STALE_MAX {
-            deadlines.add(session(2), start + Duration::from_millis(step as u64));
+            deadlines.add(session(2), start + 2 * SOON + Duration::from_millis(step as u64));
         }
         for _ in 0..SLOTS / SLOTS_SWEPT {
             deadlines.forget_unless(1, |id| id == session(1));

@@ -106,7 +106,9 @@ impl Engine {
                 armed: None,
                 busy: false,
                 probed: false,
-                watchers: SmallVec::new(),
+                prober: None,
+                uploading: None,
+                posted: None,
                 linger_until: None,
             }),
         });
@@ -167,6 +169,12 @@ impl Engine {
     /// The socket that the fan-out knows; `None` while its CONNECT is under way, and when its session has ended.
     pub(crate) fn socket(&self, local: &LocalSocket) -> Option<Arc<Socket>> {
         self.sessions.get(local.outbox().session())?.socket(local.id())
+    }
+
+    /// A session by its id, when what is due of it is done.
+    pub(crate) fn find(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.get(id)?.look(Instant::now());
+        self.sessions.get(id)
     }
 
     /// Closes a session by id, if it is open.

@@ -11,8 +11,10 @@ mod engine;
 mod input;
 mod receive;
 mod repeat;
+mod requests;
 mod state;
 mod table;
+mod upgrade;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,14 +34,16 @@ use tokio::sync::oneshot;
 
 use allowances::Allowances;
 pub(crate) use allowances::Counted;
-pub(crate) use deadlines::{Deadlines, TICK};
+pub(crate) use deadlines::Deadlines;
 pub(crate) use engine::Engine;
 pub(crate) use input::{Holding, Inputs, Standing};
 use repeat::LastConnect;
+pub(crate) use requests::Uploading;
 pub(crate) use state::Refused;
 use state::{Due, State};
 use table::Place;
 pub(crate) use table::{Bounds, Full, SessionTable};
+pub(crate) use upgrade::{ProbeSeat, TakeOver};
 
 use crate::close::CloseReason;
 use crate::metrics;
@@ -75,9 +79,13 @@ struct Inner {
     busy: bool,
     /// A WebSocket probes, or is about to.
     probed: bool,
-    /// Dropped when the session closes: a WebSocket that probes has nothing to take over then, and a POST
-    /// that is still coming in nobody to bring its packets to.
-    watchers: SmallVec<[oneshot::Sender<()>; 1]>,
+    /// Dropped when the session closes: a WebSocket that probes has nothing to take over then.
+    prober: Option<oneshot::Sender<()>>,
+    /// A POST that is still coming in: dropped when the session closes and has nobody to bring its packets to, sent to when
+    /// a WebSocket takes over.
+    uploading: Option<oneshot::Sender<()>>,
+    /// Dropped when the POST that is under way has ended: a WebSocket waits to take over.
+    posted: Option<oneshot::Sender<()>>,
     /// Until when a closed polling session waits for its last GET.
     linger_until: Option<Instant>,
 }
@@ -98,7 +106,8 @@ pub(crate) fn text_frame(text: &str) -> Bytes {
 /// `6`, which releases a GET.
 pub(crate) const NOOP: Bytes = Bytes::from_static(&[0x81, 1, b'6']);
 const PING: Bytes = Bytes::from_static(&[0x81, 1, b'2']);
-const CLOSE: Bytes = Bytes::from_static(&[0x81, 1, b'1']);
+/// `1`, the end of a session.
+pub(crate) const CLOSE: Bytes = Bytes::from_static(&[0x81, 1, b'1']);
 
 impl Session {
     pub(crate) fn id(&self) -> SessionId {
@@ -232,6 +241,18 @@ impl Session {
         }
     }
 
+    /// Does what is due, where the wheel has not come to it yet: whoever asks in the moment after a deadline finds it kept.
+    pub(crate) fn look(self: &Arc<Self>, now: Instant) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.closed.is_some() || inner.state.next_deadline() > now {
+                return;
+            }
+            inner.armed = None;
+        }
+        self.on_deadline(now);
+    }
+
     /// Something has an earlier deadline now: the socket took less than everything, or a token was renewed.
     pub(crate) fn rearm(&self) {
         self.arm(&mut self.inner.lock());
@@ -273,7 +294,7 @@ impl Session {
                 return;
             }
             inner.closed = Some(reason);
-            inner.watchers = SmallVec::new();
+            (inner.prober, inner.uploading, inner.posted) = (None, None, None);
             let transport = inner.state.transport();
             if transport == TransportName::Polling && reason.lingers() {
                 let linger = Instant::now() + Duration::from_millis(POLLING_LINGER_MS);
@@ -290,21 +311,7 @@ impl Session {
         match transport {
             TransportName::WebSocket => {
                 self.engine.sessions.remove(self.id);
-                if reason == CloseReason::TransportClose || reason == CloseReason::TransportError {
-                    self.outbox.abort();
-                } else {
-                    let mut frame = Vec::new();
-                    ws::push_close(&mut frame, reason.code());
-                    self.outbox.finish(Some(frame.into()));
-                    if reason == CloseReason::Shutdown {
-                        // The couriers end with the node.
-                        self.outbox.flush();
-                    } else if reason == CloseReason::Evicted {
-                        // Written now or never: its connection must not wait for a client who does not read.
-                        self.outbox.flush();
-                        self.outbox.abort();
-                    }
-                }
+                self.end_websocket(reason);
             }
             TransportName::Polling => self.end_polling(reason, getting),
         }
@@ -314,29 +321,25 @@ impl Session {
         }
     }
 
-    /// Queues the last packet of a closed polling session. Who is to be told stays in the table until a GET
-    /// has taken it: whether one that is under way will take it, or has just taken what was there before,
-    /// cannot be known here.
-    fn end_polling(&self, reason: CloseReason, getting: bool) {
-        if !reason.is_orderly() {
-            self.outbox.finish(getting.then_some(CLOSE));
-        } else {
-            // The client's own `1` releases its GET with a noop; ours is a `1`.
-            self.outbox.finish(Some(if reason == CloseReason::Client { NOOP } else { CLOSE }));
-        }
-        if reason == CloseReason::Shutdown {
-            self.outbox.flush();
-        }
-        if !reason.lingers() {
-            self.engine.sessions.remove(self.id);
-        }
-    }
-
-    /// What a GET has found: it waits no longer. With the end of the session in it nobody has to come again.
-    pub(crate) fn taken(&self, packets: &[Bytes]) {
-        self.end_get();
-        if packets.last() == Some(&CLOSE) {
-            self.forget();
+    /// Writes what waits, and ends our direction of the connection: after a close frame, or without one.
+    fn end_websocket(&self, reason: CloseReason) {
+        match reason {
+            // Nobody is there, or nobody takes what waits.
+            CloseReason::TransportClose | CloseReason::TransportError | CloseReason::SlowConsumer => {
+                self.outbox.abort();
+            }
+            CloseReason::Evicted => {
+                // Written now or never: its connection must not wait for a client who does not read.
+                self.outbox.finish(None);
+                self.outbox.flush();
+                self.outbox.abort();
+            }
+            CloseReason::Shutdown => {
+                self.outbox.finish(None);
+                // The couriers end with the node.
+                self.outbox.flush();
+            }
+            _ => self.outbox.finish(reason.close_frame()),
         }
     }
 
@@ -345,90 +348,9 @@ impl Session {
         self.outbox.abort();
         self.engine.sessions.remove(self.id);
     }
-
-    /// A GET begins. Answers whether it must be released at once.
-    pub(crate) fn begin_get(&self) -> Result<bool, Refused> {
-        self.change(State::begin_get)
-    }
-
-    pub(crate) fn end_get(&self) {
-        self.change(State::end_get);
-    }
-
-    /// A POST begins. What it is given ends with the session.
-    pub(crate) fn begin_post(&self) -> Result<oneshot::Receiver<()>, Refused> {
-        let mut inner = self.inner.lock();
-        inner.state.begin_post()?;
-        Ok(inner.watch())
-    }
-
-    pub(crate) fn end_post(&self) {
-        self.change(State::end_post);
-    }
-
-    /// A WebSocket probes: every GET is released until it is done. What it is given ends with the session.
-    pub(crate) fn begin_upgrade(&self) -> Option<oneshot::Receiver<()>> {
-        let mut inner = self.inner.lock();
-        if inner.closed.is_some() || !inner.state.begin_upgrade(Instant::now()) {
-            return None;
-        }
-        self.arm(&mut inner);
-        let closed = inner.watch();
-        let getting = inner.state.is_getting();
-        drop(inner);
-        if getting {
-            self.outbox.send(NOOP, 1);
-        }
-        Some(closed)
-    }
-
-    pub(crate) fn abort_upgrade(&self) {
-        self.change(State::abort_upgrade);
-    }
-
-    /// The probing WebSocket takes over.
-    pub(crate) fn complete_upgrade(&self) -> bool {
-        let mut inner = self.inner.lock();
-        let upgraded = inner.closed.is_none() && inner.state.complete_upgrade();
-        if upgraded {
-            metrics::get().connections(TransportName::Polling).decrement(1);
-            metrics::get().connections(TransportName::WebSocket).increment(1);
-        }
-        upgraded
-    }
-
-    /// Takes the session's one seat for a probing WebSocket, if it is on polling and the seat is free.
-    pub(crate) fn seat_probe(self: &Arc<Self>) -> Option<ProbeSeat> {
-        let mut inner = self.inner.lock();
-        let free = inner.closed.is_none()
-            && inner.state.transport() == TransportName::Polling
-            && !std::mem::replace(&mut inner.probed, true);
-        free.then(|| ProbeSeat { session: Arc::clone(self) })
-    }
-}
-
-/// A probing WebSocket's seat; a session has one, so that nobody opens more of them than sessions.
-#[derive(Debug)]
-pub(crate) struct ProbeSeat {
-    session: Arc<Session>,
-}
-
-impl Drop for ProbeSeat {
-    fn drop(&mut self) {
-        self.session.inner.lock().probed = false;
-    }
 }
 
 impl Inner {
-    /// What ends when the session closes.
-    fn watch(&mut self) -> oneshot::Receiver<()> {
-        // One probe and one POST at a time; those that have ended make room.
-        self.watchers.retain(|watcher| !watcher.is_closed());
-        let (watcher, closed) = oneshot::channel();
-        self.watchers.push(watcher);
-        closed
-    }
-
     fn socket(&self, namespace: &str) -> Option<Arc<Socket>> {
         self.sockets.iter().find(|socket| socket.namespace().as_str() == namespace).cloned()
     }
@@ -445,6 +367,7 @@ mod tests {
     use shared::config::{Config, Layers};
     use shared::ids::NodeId;
 
+    use super::deadlines::TICK;
     use super::*;
     use crate::announce::Announcer;
     use crate::auth::Tokens;
@@ -506,7 +429,7 @@ mod tests {
         session.outbox().push(text_frame("4x"), 1);
         let Polled::Packets(packets) = poll(&session) else { panic!("a packet") };
         // This GET has what it will answer, and its task has not come to say so.
-        session.close(CloseReason::PingTimeout);
+        session.close(CloseReason::ConnectTimeout);
         session.taken(&packets);
         assert!(is_known(&session), "the next GET is still to be told");
         session.begin_get().unwrap();
@@ -529,7 +452,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_left_is_not_waited_for() {
-        for reason in [CloseReason::Client, CloseReason::ParseError, CloseReason::TransportError] {
+        use CloseReason::{Client, ParseError, PingTimeout, TransportError};
+        for reason in [Client, ParseError, TransportError, PingTimeout] {
             let session = polling_session().await;
             session.close(reason);
             assert!(!is_known(&session), "{reason:?}");

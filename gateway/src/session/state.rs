@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   polling ──2probe──► polling, probing ──5──► websocket
-//!                              └── upgrade timeout or a lost probe: polling
+//!      │                       └── upgrade timeout or a lost probe: polling
+//!      └─────────────5───────────────────────► websocket
 //! ```
 //! The heartbeat runs through all of it: a probe that never ends cannot keep a dead session alive.
 
@@ -52,6 +53,20 @@ pub(crate) enum Refused {
     Overlapping,
 }
 
+/// How late a ping is still taken to be on time.
+const LATE: Duration = Duration::from_millis(50);
+
+/// What becomes of a WebSocket that takes over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Completed {
+    /// The session goes on with it.
+    Done,
+    /// A POST is under way.
+    Waits,
+    /// The session is not on polling.
+    Refused,
+}
+
 #[derive(Debug)]
 enum Heartbeat {
     /// The next ping goes out then.
@@ -60,13 +75,30 @@ enum Heartbeat {
     Waiting { until: Instant, extended: bool },
 }
 
+/// How far a WebSocket is that takes a polling session over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upgrade {
+    None,
+    /// It has sent `2probe`.
+    Probing {
+        by: Instant,
+    },
+    /// It has sent `5`, after a probe or without, and the requests that are under way come to their ends.
+    TakingOver {
+        probed: bool,
+    },
+    Done {
+        probed: bool,
+    },
+}
+
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct State {
     transport: TransportName,
     heartbeat: Heartbeat,
     connect_by: Option<Instant>,
-    upgrade_by: Option<Instant>,
+    upgrade: Upgrade,
     reassembled_by: Option<Instant>,
     getting: bool,
     posting: bool,
@@ -79,7 +111,7 @@ impl State {
             transport,
             heartbeat: Heartbeat::Resting { ping_at: now + times.ping_interval },
             connect_by: Some(now + times.connect_timeout),
-            upgrade_by: None,
+            upgrade: Upgrade::None,
             reassembled_by: None,
             getting: false,
             posting: false,
@@ -123,13 +155,15 @@ impl State {
         if self.reassembled_by.is_some_and(|by| by <= now) {
             return Some(Due::Close(CloseReason::ParseError));
         }
-        if self.upgrade_by.is_some_and(|by| by <= now) {
-            self.upgrade_by = None;
+        if matches!(self.upgrade, Upgrade::Probing { by } if by <= now) {
+            self.upgrade = Upgrade::None;
             return Some(Due::UpgradeTimeout);
         }
         match self.heartbeat {
             Heartbeat::Resting { ping_at } if ping_at <= now => {
-                let until = now + self.times.ping_timeout;
+                // Lateness of our own does not add up over the two; a node that stood still cuts nobody's time short.
+                let sent = if now - ping_at < LATE { ping_at } else { now };
+                let until = sent + self.times.ping_timeout;
                 self.heartbeat = Heartbeat::Waiting { until, extended: false };
                 Some(Due::Ping)
             }
@@ -149,10 +183,11 @@ impl State {
             Heartbeat::Resting { ping_at } => ping_at,
             Heartbeat::Waiting { until, .. } => until,
         };
-        [self.connect_by, self.upgrade_by, self.reassembled_by]
-            .into_iter()
-            .flatten()
-            .fold(heartbeat, Instant::min)
+        let upgrade_by = match self.upgrade {
+            Upgrade::Probing { by } => Some(by),
+            Upgrade::None | Upgrade::TakingOver { .. } | Upgrade::Done { .. } => None,
+        };
+        [self.connect_by, upgrade_by, self.reassembled_by].into_iter().flatten().fold(heartbeat, Instant::min)
     }
 
     /// A namespace was joined.
@@ -176,13 +211,13 @@ impl State {
 
     /// A GET begins to wait for packets. Answers whether it must not wait, because a probe is under way.
     pub(crate) fn begin_get(&mut self) -> Result<bool, Refused> {
-        if self.transport != TransportName::Polling {
+        if self.transport != TransportName::Polling || self.is_taken_over() {
             return Err(Refused::NotPolling);
         }
         if std::mem::replace(&mut self.getting, true) {
             return Err(Refused::Overlapping);
         }
-        Ok(self.upgrade_by.is_some())
+        Ok(matches!(self.upgrade, Upgrade::Probing { .. }))
     }
 
     pub(crate) fn end_get(&mut self) {
@@ -191,7 +226,7 @@ impl State {
 
     /// A POST begins.
     pub(crate) fn begin_post(&mut self) -> Result<(), Refused> {
-        if self.transport != TransportName::Polling {
+        if self.transport != TransportName::Polling || self.is_taken_over() {
             return Err(Refused::NotPolling);
         }
         if std::mem::replace(&mut self.posting, true) { Err(Refused::Overlapping) } else { Ok(()) }
@@ -206,28 +241,50 @@ impl State {
         self.getting
     }
 
-    /// A WebSocket has sent `2probe`. False when the session is not on polling or is being probed.
+    /// A WebSocket has sent `2probe`. False when the session is not on polling.
     pub(crate) fn begin_upgrade(&mut self, now: Instant) -> bool {
-        let may = self.transport == TransportName::Polling && self.upgrade_by.is_none();
-        if may {
-            self.upgrade_by = Some(now + self.times.upgrade_timeout);
+        let may = self.transport == TransportName::Polling;
+        if may && self.upgrade == Upgrade::None {
+            self.upgrade = Upgrade::Probing { by: now + self.times.upgrade_timeout };
         }
         may
     }
 
-    /// The probe has failed.
+    /// The WebSocket is gone.
     pub(crate) fn abort_upgrade(&mut self) {
-        self.upgrade_by = None;
+        if !matches!(self.upgrade, Upgrade::Done { .. }) {
+            self.upgrade = Upgrade::None;
+        }
     }
 
-    /// The probing WebSocket has sent `5`. False when its time was over, or a POST is under way, whose
-    /// packets come before any on the WebSocket.
-    pub(crate) fn complete_upgrade(&mut self) -> bool {
-        let may = self.upgrade_by.take().is_some() && !self.posting;
-        if may {
-            self.transport = TransportName::WebSocket;
+    /// Whether a WebSocket only waits for a POST to end.
+    fn is_taken_over(&self) -> bool {
+        matches!(self.upgrade, Upgrade::TakingOver { .. })
+    }
+
+    /// The WebSocket has sent `5`, with a probe before it or without. While a POST is under way, whose packets come before
+    /// any on the WebSocket, it has to wait: then no request begins any more.
+    pub(crate) fn complete_upgrade(&mut self) -> Completed {
+        if self.transport != TransportName::Polling {
+            return Completed::Refused;
         }
-        may
+        let probed = match self.upgrade {
+            Upgrade::TakingOver { probed } | Upgrade::Done { probed } => probed,
+            Upgrade::Probing { .. } => true,
+            Upgrade::None => false,
+        };
+        if self.posting {
+            self.upgrade = Upgrade::TakingOver { probed };
+            return Completed::Waits;
+        }
+        self.upgrade = Upgrade::Done { probed };
+        self.transport = TransportName::WebSocket;
+        Completed::Done
+    }
+
+    /// Whether a WebSocket has taken over that did not probe.
+    pub(crate) fn is_upgraded_unprobed(&self) -> bool {
+        self.upgrade == Upgrade::Done { probed: false }
     }
 }
 
@@ -305,24 +362,59 @@ mod tests {
     #[test]
     fn a_probe_ends_without_the_session() {
         let (mut state, start) = connected(TransportName::Polling);
-        assert!(state.begin_upgrade(start));
-        assert!(!state.begin_upgrade(start));
+        assert!(state.begin_upgrade(start) && state.begin_upgrade(after(start, 5)));
         assert_eq!(state.begin_get(), Ok(true));
         assert_eq!(state.due(after(start, 10)), Some(Due::UpgradeTimeout));
-        assert!(!state.complete_upgrade());
+        state.abort_upgrade();
         assert_eq!(state.transport(), TransportName::Polling);
         assert!(state.begin_upgrade(after(start, 11)));
-        assert!(state.complete_upgrade());
+        assert_eq!(state.complete_upgrade(), Completed::Done);
+        assert!(!state.is_upgraded_unprobed());
         assert_eq!(state.transport(), TransportName::WebSocket);
         assert_eq!(state.begin_post(), Err(Refused::NotPolling));
+        assert!(!state.begin_upgrade(after(start, 12)));
+        assert_eq!(state.complete_upgrade(), Completed::Refused);
     }
 
     #[test]
-    fn a_post_under_way_holds_the_upgrade_back() {
+    fn a_websocket_takes_over_without_a_probe() {
+        let (mut state, _) = connected(TransportName::Polling);
+        assert_eq!(state.begin_get(), Ok(false));
+        assert_eq!(state.complete_upgrade(), Completed::Done);
+        assert!(state.is_upgraded_unprobed());
+    }
+
+    #[test]
+    fn a_post_under_way_holds_the_upgrade_back_and_is_the_last() {
         let (mut state, start) = connected(TransportName::Polling);
         assert_eq!(state.begin_post(), Ok(()));
         assert!(state.begin_upgrade(start));
-        assert!(!state.complete_upgrade());
+        assert_eq!(state.complete_upgrade(), Completed::Waits);
+        state.end_post();
+        assert_eq!(state.begin_post(), Err(Refused::NotPolling));
+        assert_eq!(state.begin_get(), Err(Refused::NotPolling));
+        assert_eq!(state.complete_upgrade(), Completed::Done);
+        assert!(!state.is_upgraded_unprobed());
+    }
+
+    #[test]
+    fn a_websocket_that_is_lost_while_it_waits_leaves_the_session_on_polling() {
+        let (mut state, _) = connected(TransportName::Polling);
+        assert_eq!(state.begin_post(), Ok(()));
+        assert_eq!(state.complete_upgrade(), Completed::Waits);
+        state.abort_upgrade();
+        state.end_post();
+        assert_eq!(state.begin_post(), Ok(()));
+    }
+
+    #[test]
+    fn a_late_ping_does_not_make_the_timeout_later_unless_the_node_stood_still() {
+        let (mut state, start) = connected(TransportName::WebSocket);
+        assert_eq!(state.due(after(start, 25) + Duration::from_millis(30)), Some(Due::Ping));
+        assert_eq!(state.next_deadline(), after(start, 45));
+        let (mut state, start) = connected(TransportName::WebSocket);
+        assert_eq!(state.due(after(start, 35)), Some(Due::Ping));
+        assert_eq!(state.next_deadline(), after(start, 55));
     }
 
     #[test]

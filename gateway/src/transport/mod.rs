@@ -62,6 +62,8 @@ pub(crate) enum Upgrade {
         session: Arc<Session>,
         /// The session is on polling, and this WebSocket wants to take it over.
         seat: Option<ProbeSeat>,
+        /// The client takes no binary frames on it.
+        no_binary: bool,
     },
     /// For a session of another node, which has switched protocols too.
     Tunnel { client: OnUpgrade, server: OnUpgrade, lapsed: CancellationToken, tunnels: Arc<Tunnels> },
@@ -172,8 +174,8 @@ impl Transports {
     ) -> Response<Body> {
         let (session, is_get) = match routed {
             Ok(Route::Done(response)) => return response,
-            Ok(Route::Open(transport, address, token)) => {
-                let opened = self.open(request, transport, (address, token, guest), slot).await;
+            Ok(Route::Open(opening, address, token)) => {
+                let opened = self.open(request, opening, (address, token, guest), slot).await;
                 return opened.unwrap_or_else(refuse);
             }
             Ok(Route::Get(session)) => (session, true),
@@ -198,7 +200,7 @@ impl Transports {
     async fn open(
         &self,
         mut request: Request<Incoming>,
-        transport: TransportName,
+        Opening { transport, no_binary }: Opening,
         (address, token, guest): (IpAddr, Token, &Guest),
         slot: &UpgradeSlot,
     ) -> Result<Response<Body>, HandshakeError> {
@@ -212,7 +214,12 @@ impl Transports {
         let session = opened.map_err(Gate::refusal)?;
         Ok(match transport {
             TransportName::Polling => polling::opened(&session),
-            TransportName::WebSocket => accept(&mut request, slot, session, None),
+            TransportName::WebSocket => {
+                if no_binary {
+                    session.outbox().leave_out_binary();
+                }
+                accept(&mut request, slot, (session, None, no_binary))
+            }
         })
     }
 
@@ -228,7 +235,7 @@ impl Transports {
         })?;
         let upgrade = is_upgrade(request.headers());
         if let Some(sid) = &query.sid {
-            let session = SessionId::parse(sid).and_then(|id| self.engine.sessions.get(id));
+            let session = SessionId::parse(sid).and_then(|id| self.engine.find(id));
             let session = session.ok_or(HandshakeError::UnknownSession)?;
             if !query.version_4 || (query.transport == TransportName::WebSocket) != upgrade {
                 return Err(HandshakeError::BadRequest);
@@ -238,7 +245,7 @@ impl Transports {
             }
             if upgrade {
                 let seat = session.seat_probe().ok_or(HandshakeError::BadRequest)?;
-                return Ok(Route::Done(accept(request, slot, session, Some(seat))));
+                return Ok(Route::Done(accept(request, slot, (session, Some(seat), query.no_binary))));
             }
             if session.transport() != TransportName::Polling {
                 return Err(HandshakeError::BadRequest);
@@ -266,16 +273,23 @@ impl Transports {
         self.gate.note_forwarding(peer.ip(), request.headers());
         self.gate.admit(address)?;
         let token = Token::of_handshake(query.token.as_deref(), bearer(request.headers()));
-        Ok(Route::Open(query.transport, address, token))
+        let opening = Opening { transport: query.transport, no_binary: query.no_binary };
+        Ok(Route::Open(opening, address, token))
     }
 }
 
 enum Route {
     Done(Response<Body>),
     /// A handshake, from this address and with this token.
-    Open(TransportName, IpAddr, Token),
+    Open(Opening, IpAddr, Token),
     Get(Arc<Session>),
     Post(Arc<Session>),
+}
+
+/// What a session begins with.
+struct Opening {
+    transport: TransportName,
+    no_binary: bool,
 }
 
 /// The bearer token of a request.
@@ -302,6 +316,9 @@ fn malformed(request: &Request<Incoming>, query: &Query<'_>, upgrade: bool) -> O
         Some(HandshakeError::BadRequest)
     } else if !query.version_4 {
         Some(HandshakeError::UnsupportedVersion)
+    } else if query.jsonp && query.transport == TransportName::Polling {
+        // No client of this protocol's version needs answers that are scripts.
+        Some(HandshakeError::BadRequest)
     } else {
         None
     }
@@ -341,8 +358,7 @@ fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 fn accept(
     request: &mut Request<Incoming>,
     slot: &UpgradeSlot,
-    session: Arc<Session>,
-    seat: Option<ProbeSeat>,
+    (session, seat, no_binary): (Arc<Session>, Option<ProbeSeat>, bool),
 ) -> Response<Body> {
     if let Some(refusal) = upgrade_refusal(request.headers()) {
         return refusal;
@@ -359,14 +375,14 @@ fn accept(
     if let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    *slot.lock() = Some(Upgrade::Session { on: hyper::upgrade::on(request), session, seat });
+    *slot.lock() = Some(Upgrade::Session { on: hyper::upgrade::on(request), session, seat, no_binary });
     response
 }
 
 /// Goes on with a connection whose HTTP part is over: as a session's WebSocket, or as a probe.
 pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
-    let (on, session, seat) = match upgrade {
-        Upgrade::Session { on, session, seat } => (on, session, seat),
+    let (on, session, seat, no_binary) = match upgrade {
+        Upgrade::Session { on, session, seat, no_binary } => (on, session, seat, no_binary),
         Upgrade::Tunnel { client, server, lapsed, tunnels } => {
             tunnels.carry(client, server, lapsed).await;
             drop(place);
@@ -387,7 +403,7 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     let tasks = session.engine().namespaces.context().tasks.clone();
     // A task of its own: the one that ends here holds the memory of an HTTP connection.
     if let Some(seat) = seat {
-        drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, (place, seat)))));
+        drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }

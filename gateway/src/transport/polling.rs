@@ -22,7 +22,7 @@ use super::{Guest, plain, refuse};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
 use crate::namespace::Work;
-use crate::session::{NOOP, Refused, Session};
+use crate::session::{CLOSE, NOOP, Refused, Session, Uploading};
 
 /// Bytes from which a body is compressed, as the reference does.
 const GZIP_MIN: usize = 1_024;
@@ -70,7 +70,9 @@ pub(super) async fn get(session: &Arc<Session>, request: &HeaderMap) -> Response
             session.close(CloseReason::SlowConsumer);
             Poll::Ready(Vec::new())
         }
-        Polled::Ended if session.is_closed() => Poll::Ready(Vec::new()),
+        Polled::Ended if session.is_closed() => Poll::Ready(session.farewell()),
+        // A WebSocket has taken over.
+        Polled::Ended if session.is_upgraded_unprobed() => Poll::Ready(vec![CLOSE]),
         Polled::Ended => Poll::Ready(vec![NOOP]),
     })
     .await;
@@ -139,8 +141,8 @@ pub(super) async fn post(
     request: Request<Incoming>,
     guest: &Guest,
 ) -> Response<Body> {
-    let closed = match session.begin_post() {
-        Ok(closed) => closed,
+    let uploading = match session.begin_post() {
+        Ok(uploading) => uploading,
         Err(Refused::NotPolling) => return refuse(HandshakeError::BadRequest),
         Err(Refused::Overlapping) => {
             session.close(CloseReason::TransportError);
@@ -152,26 +154,26 @@ pub(super) async fn post(
     if request.headers().get(header::CONTENT_TYPE) == Some(&octets) {
         return bad_body(post);
     }
-    let deadline = Duration::from_millis(BODY_MAX_MS);
-    let collected = tokio::select! {
-        collected = tokio::time::timeout(deadline, collect(session, request.into_body(), guest)) => collected,
-        _ = closed => Ok(Err(Unread::Broken)),
-    };
-    let body = match collected {
-        Ok(Ok(body)) => body,
-        Ok(Err(Unread::TooLarge)) => {
+    let body = match upload(session, request.into_body(), guest, uploading).await {
+        Ok(body) => body,
+        Err(Unread::TooLarge) => {
             // The session stays: the stock client closes it by itself.
             post.received = true;
             metrics::get().bad_input(BadInput::Payload);
             return closing(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(Err(Unread::Broken)) if session.was_overloaded() => {
+        Err(Unread::TakenOver) => {
+            // What comes from now on comes on the WebSocket.
+            post.received = true;
+            return closing(StatusCode::BAD_REQUEST);
+        }
+        Err(Unread::Broken) if session.was_overloaded() => {
             let mut response = closing(StatusCode::SERVICE_UNAVAILABLE);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         }
-        Ok(Err(Unread::Broken)) => return closing(StatusCode::BAD_REQUEST),
-        Err(_) => return closing(StatusCode::REQUEST_TIMEOUT),
+        Err(Unread::Broken) => return closing(StatusCode::BAD_REQUEST),
+        Err(Unread::Late) => return closing(StatusCode::REQUEST_TIMEOUT),
     };
     post.received = true;
     metrics::get().bytes_received.increment(body.len() as u64);
@@ -212,6 +214,26 @@ fn closing(status: StatusCode) -> Response<Body> {
 enum Unread {
     TooLarge,
     Broken,
+    Late,
+    /// A WebSocket has taken the session over.
+    TakenOver,
+}
+
+/// Reads a body, for as long as the session wants it.
+async fn upload(
+    session: &Session,
+    body: Incoming,
+    guest: &Guest,
+    uploading: Uploading,
+) -> Result<Bytes, Unread> {
+    let deadline = Duration::from_millis(BODY_MAX_MS);
+    tokio::select! {
+        collected = tokio::time::timeout(deadline, collect(session, body, guest)) => {
+            let body = collected.unwrap_or(Err(Unread::Late))?;
+            if session.uploaded() || session.is_closed() { Ok(body) } else { Err(Unread::TakenOver) }
+        }
+        ended = uploading => Err(if ended.is_ok() { Unread::TakenOver } else { Unread::Broken }),
+    }
 }
 
 /// Reads a body, and no more of it than allowed.

@@ -7,19 +7,22 @@
 //!     │ (its last GET ends)        │
 //!     ├── 5 ───────────────────────► the outbox goes on here, what waits first
 //! ```
-//! Until `5` the session is on polling, and anything else than these two packets ends this WebSocket alone.
+//! As with the reference, `2probe` may be left out or repeated, and a POST that is under way does not stop `5`. Anything else
+//! than these two packets ends this WebSocket alone, and the session stays on polling.
 
 use std::sync::Arc;
 
+use shared::eio::Packet;
 use shared::limits::CONTROL_FRAMES_BURST;
 use shared::ws::{self, Decoder, Received, Role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::Seat;
 use super::websocket::Connection;
 use crate::metrics::{self, Limit};
-use crate::session::{ProbeSeat, Session};
+use crate::session::{ProbeSeat, Session, TakeOver};
 
 /// Bytes read at once; a probe has two short frames.
 const CHUNK: usize = 512;
@@ -29,12 +32,14 @@ pub(super) async fn run(
     session: Arc<Session>,
     mut stream: TcpStream,
     unread: Vec<u8>,
+    no_binary: bool,
     (place, seat): (Arc<Seat>, ProbeSeat),
 ) {
-    let limit = session.engine().times.upgrade_timeout;
     let mut frames = Frames { decoder: Decoder::new(Role::Server, CHUNK), unread, passed: 0 };
-    let probed = tokio::time::timeout(limit, probe(&session, &mut stream, &mut frames)).await;
-    if probed == Ok(true) {
+    if takes_over(&session, &mut stream, &mut frames).await {
+        if no_binary {
+            session.outbox().leave_out_binary();
+        }
         let tasks = session.engine().namespaces.context().tasks.clone();
         drop(tasks.spawn(Connection::new(session, stream, frames.unread, place)));
         return;
@@ -47,20 +52,45 @@ pub(super) async fn run(
     drop(seat);
 }
 
-async fn probe(session: &Session, stream: &mut TcpStream, frames: &mut Frames) -> bool {
-    if !frames.next_is(stream, "2probe").await {
-        return false;
-    }
-    let Some(closed) = session.begin_upgrade() else { return false };
+async fn takes_over(session: &Session, stream: &mut TcpStream, frames: &mut Frames) -> bool {
+    let Some(mut closed) = session.watch_probe() else { return false };
     let _open = Probing { session };
-    let mut pong = Vec::new();
-    ws::push_frame(&mut pong, ws::OP_TEXT, b"3probe");
-    if stream.write_all(&pong).await.is_err() {
-        return false;
+    let limit = session.engine().times.upgrade_timeout;
+    let upgrades = tokio::select! {
+        _ = &mut closed => false,
+        upgrades = tokio::time::timeout(limit, probe(session, stream, frames)) => upgrades == Ok(true),
+    };
+    upgrades && take_over(session, closed).await
+}
+
+/// Answers probes until `5` comes; false when something else does.
+async fn probe(session: &Session, stream: &mut TcpStream, frames: &mut Frames) -> bool {
+    loop {
+        match frames.next(stream).await {
+            Some(Said::Probe) => {
+                let mut pong = Vec::new();
+                ws::push_frame(&mut pong, ws::OP_TEXT, b"3probe");
+                if !session.begin_upgrade() || stream.write_all(&pong).await.is_err() {
+                    return false;
+                }
+            }
+            Some(Said::Upgrade) => return true,
+            None => return false,
+        }
     }
-    tokio::select! {
-        _ = closed => false,
-        goes_on = frames.next_is(stream, "5") => goes_on && session.complete_upgrade(),
+}
+
+/// `5` has come: goes on when the POST that is under way has ended.
+async fn take_over(session: &Session, mut closed: oneshot::Receiver<()>) -> bool {
+    loop {
+        match session.complete_upgrade() {
+            TakeOver::Done => return true,
+            TakeOver::Refused => return false,
+            TakeOver::Later(posted) => tokio::select! {
+                _ = &mut closed => return false,
+                _ = posted => {}
+            },
+        }
     }
 }
 
@@ -75,41 +105,62 @@ impl Drop for Probing<'_> {
     }
 }
 
+/// What belongs on a WebSocket that probes.
+enum Said {
+    Probe,
+    Upgrade,
+}
+
 struct Frames {
     decoder: Decoder,
     unread: Vec<u8>,
-    /// Frames that were passed over.
+    /// Frames that were passed over, and probes.
     passed: u32,
 }
 
 impl Frames {
-    /// Whether the next message is this text. A few pings, pongs and pieces are passed over.
-    async fn next_is(&mut self, stream: &mut TcpStream, expected: &str) -> bool {
+    /// The next message; nothing when the WebSocket ends, or with it. Pings are answered, and a few pings, pongs and pieces passed
+    /// over.
+    async fn next(&mut self, stream: &mut TcpStream) -> Option<Said> {
         loop {
-            match self.decoder.next(&mut self.unread) {
-                Err(_) | Ok(Some((_, Received::Binary(_) | Received::Close(_)))) => return false,
-                Ok(Some((used, Received::Text(text)))) => {
-                    let is = text == expected;
-                    self.unread.drain(..used);
-                    return is;
+            let mut pong = Vec::new();
+            let (used, said) = match self.decoder.next(&mut self.unread) {
+                Err(_) | Ok(Some((_, Received::Binary(_) | Received::Close(_)))) => return None,
+                Ok(Some((used, Received::Text(text)))) => match Packet::decode(text) {
+                    Ok(Packet::PingProbe) => (used, Some(Said::Probe)),
+                    Ok(Packet::Upgrade) => (used, Some(Said::Upgrade)),
+                    Ok(_) | Err(_) => return None,
+                },
+                Ok(Some((used, Received::Ping(payload)))) => {
+                    ws::push_frame(&mut pong, ws::OP_PONG, payload);
+                    (used, None)
                 }
-                Ok(Some((used, Received::Ping(_) | Received::Pong | Received::Fragment))) => {
-                    self.unread.drain(..used);
-                    self.passed += 1;
-                    if self.passed > CONTROL_FRAMES_BURST {
-                        metrics::get().rate_limited(Limit::ControlFrames);
-                        return false;
-                    }
-                }
+                Ok(Some((used, Received::Pong | Received::Fragment))) => (used, None),
                 Ok(None) => {
                     let mut chunk = [0; CHUNK];
                     match stream.read(&mut chunk).await {
                         Ok(count @ 1..) => {
                             self.unread.extend_from_slice(chunk.get(..count).unwrap_or_default());
                         }
-                        Ok(0) | Err(_) => return false,
+                        Ok(0) | Err(_) => return None,
                     }
+                    continue;
                 }
+            };
+            self.unread.drain(..used);
+            if matches!(said, Some(Said::Upgrade)) {
+                return said;
+            }
+            self.passed += 1;
+            if self.passed > CONTROL_FRAMES_BURST {
+                metrics::get().rate_limited(Limit::ControlFrames);
+                return None;
+            }
+            if !pong.is_empty() && stream.write_all(&pong).await.is_err() {
+                return None;
+            }
+            if said.is_some() {
+                return said;
             }
         }
     }

@@ -91,8 +91,11 @@ impl Sites {
     /// Whether a page of a request's origin may talk to us. CORS does not protect WebSockets, so every request is judged here,
     /// whatever its transport.
     pub(super) fn judge(&self, headers: &HeaderMap, is_proxy_trusted: bool) -> Result<Site, SiteRefused> {
-        let Some(value) = headers.get(header::ORIGIN) else { return Ok(Site::Own) };
-        if headers.get_all(header::ORIGIN).iter().count() > 1 {
+        // An empty one says nothing; browsers write `null` where a page has no origin.
+        let Some(value) = headers.get(header::ORIGIN).filter(|value| !value.is_empty()) else {
+            return Ok(Site::Own);
+        };
+        if headers.get_all(header::ORIGIN).iter().any(|other| other != value) {
             return Err(SiteRefused::Because(HandshakeError::BadRequest));
         }
         if value.len() > ORIGIN_MAX_BYTES {
@@ -103,6 +106,11 @@ impl Sites {
         if let Some(origin) = &origin
             && is_own(origin, headers, is_proxy_trusted)
         {
+            return Ok(Site::Own);
+        }
+        if headers.get(header::HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
+        {
+            // Without a scheme; no page's origin is written so.
             return Ok(Site::Own);
         }
         let mut rules = self.rules.iter().filter(|rule| **rule != OriginRule::Any);
@@ -244,6 +252,36 @@ mod tests {
             assert_eq!(judge(bad), Err(SiteRefused::FORBIDDEN), "{bad}");
         }
         assert_eq!(sites.judge(&HeaderMap::new(), false), Ok(Site::Own));
+    }
+
+    #[test]
+    fn an_origin_that_is_empty_a_whole_url_or_written_twice_is_read() {
+        let sites = sites(&["https://good.example"], false);
+        let judge = |origins: &[&'static str]| {
+            let mut request = headers(&[("host", "node:8080")]);
+            origins.iter().for_each(|origin| {
+                request.append(header::ORIGIN, HeaderValue::from_static(origin));
+            });
+            sites.judge(&request, false)
+        };
+        for own in
+            ["", "http://node:8080/", "http://node:8080/socket.io/?EIO=4#a", "ws://NODE:8080?x", "node:8080"]
+        {
+            assert_eq!(judge(&[own]), Ok(Site::Own), "{own:?}");
+        }
+        assert_eq!(judge(&["http://node:8080", "http://node:8080"]), Ok(Site::Own));
+        let listed = judge(&["https://good.example/a", "https://good.example/a"]);
+        assert!(matches!(listed, Ok(Site::Listed(_))));
+        for bad in [
+            "https://evil.example/https://good.example",
+            "https://evil.example?@good.example",
+            "http://node:8081/",
+            "evil",
+        ] {
+            assert_eq!(judge(&[bad]), Err(SiteRefused::FORBIDDEN), "{bad}");
+        }
+        let two = judge(&["https://good.example", "https://evil.example"]);
+        assert_eq!(two, Err(SiteRefused::Because(HandshakeError::BadRequest)));
     }
 
     #[test]

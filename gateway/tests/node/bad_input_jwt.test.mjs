@@ -578,7 +578,7 @@ describe('a token that ends while its socket lives', { concurrency: true }, () =
   };
   // A stock client that is told `41` stays away; one whose connection ends comes back with a fresh token.
   const endsWithin = async (ws, exp) => {
-    await closes(ws, 4001, { timeout: 15_000 });
+    await closes(ws, 1006, { timeout: 15_000 });
     const late = Date.now() / 1000 - exp;
     assert.ok(late >= -0.5 && late <= 5.5, `disconnected ${late} s after exp`);
   };

@@ -237,7 +237,7 @@ describe('a heartbeat', { concurrency: true }, () => {
     await ws.next();
     const begun = performance.now();
     ws.send(`40/relay,${JSON.stringify({ token: gateway.token() })}`);
-    const end = await closes(ws, 1005, { timeout: 20_000 });
+    const end = await closes(ws, 1006, { timeout: 20_000 });
     const took = performance.now() - begun;
     assert.equal(end.frames.at(-1).text, '2');
     assert.ok(took > 3_000, `closed after ${took} ms`);

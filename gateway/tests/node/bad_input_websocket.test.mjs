@@ -421,7 +421,6 @@ describe('an upgrade', () => {
       { name: 'B38 a message before 2probe', send: ['42/relay,1["echo",1]'] },
       { name: 'B38 2prob', send: ['2prob'] },
       { name: 'B38 2probes', send: ['2probes'] },
-      { name: 'B38 5 before 2probe', send: ['5'] },
       { name: 'B38 an empty text before 2probe', send: [''] },
       { name: 'B38 a binary before 2probe', send: [Buffer.from('2probe')] },
       { name: 'B38 a message after 2probe', send: ['2probe', '42/relay,1["echo",1]'] },

@@ -116,41 +116,49 @@ pub struct Query<'a> {
     pub sid: Option<Cow<'a, str>>,
     /// Whether `EIO` is 4.
     pub version_4: bool,
+    /// The client takes no binary frames on this WebSocket (`b64`): binary comes as text.
+    pub no_binary: bool,
+    /// Answers are asked for as scripts (`j`, JSONP).
+    pub jsonp: bool,
     /// A token in the query (contract, Identity).
     pub token: Option<Cow<'a, str>>,
 }
 
 impl<'a> Query<'a> {
-    /// Reads a query string. Unknown keys are ignored; JSONP (`j`) and doubled keys are refused.
+    /// Reads a query string as the reference does: of a key that comes more than once the last one counts, an empty `sid`,
+    /// `b64` or `token` is none, and unknown keys are ignored.
     ///
     /// # Errors
-    /// The refusal to answer with, transport first as the reference checks it.
+    /// [`HandshakeError::UnknownTransport`], which the reference checks first.
     pub fn parse(query: &'a str) -> Result<Self, HandshakeError> {
         let (mut transport, mut sid, mut version, mut token) = (None, None, None, None);
-        let (mut doubled, mut jsonp) = (false, false);
+        let (mut base64, mut jsonp) = (None, None);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let slot = match &*key {
                 "transport" => &mut transport,
                 "sid" => &mut sid,
                 "EIO" => &mut version,
+                "b64" => &mut base64,
+                "j" => &mut jsonp,
                 "token" => &mut token,
-                "j" => {
-                    jsonp = true;
-                    continue;
-                }
                 _ => continue,
             };
-            doubled |= slot.replace(value).is_some();
+            *slot = Some(value);
         }
         let transport = match transport.as_deref() {
             Some("polling") => TransportName::Polling,
             Some("websocket") => TransportName::WebSocket,
             _ => return Err(HandshakeError::UnknownTransport),
         };
-        if doubled || jsonp {
-            return Err(HandshakeError::BadRequest);
-        }
-        Ok(Self { transport, sid, version_4: version.as_deref() == Some("4"), token })
+        let said = |value: Option<Cow<'a, str>>| value.filter(|value| !value.is_empty());
+        Ok(Self {
+            transport,
+            sid: said(sid),
+            version_4: version.as_deref() == Some("4"),
+            no_binary: said(base64).is_some(),
+            jsonp: jsonp.is_some(),
+            token: said(token),
+        })
     }
 }
 
@@ -206,15 +214,46 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_refused_in_the_reference_order() {
-        let refused = |q| Query::parse(q).unwrap_err();
-        assert_eq!(refused("EIO=4"), HandshakeError::UnknownTransport);
-        assert_eq!(refused("EIO=4&transport=__proto__"), HandshakeError::UnknownTransport);
-        assert_eq!(refused("EIO=4&EIO=3&transport=polling"), HandshakeError::BadRequest);
-        assert_eq!(refused("EIO=4&transport=polling&j=0"), HandshakeError::BadRequest);
+    fn a_query_is_read_as_the_reference_reads_it() {
+        for unknown in [
+            "EIO=4",
+            "EIO=4&transport=__proto__",
+            "EIO=4&transport=polling&transport=",
+            "EIO=4;transport=polling",
+        ] {
+            assert_eq!(Query::parse(unknown), Err(HandshakeError::UnknownTransport), "{unknown}");
+        }
         let query = Query::parse("EIO=4&transport=websocket&sid=a%2Bb&t=x").unwrap();
         assert_eq!(query.sid.as_deref(), Some("a+b"));
-        assert!(query.version_4);
-        assert!(!Query::parse("EIO=abc&transport=polling").unwrap().version_4);
+        assert!(query.version_4 && !query.no_binary && !query.jsonp);
+        let version_4 = |query| Query::parse(query).unwrap().version_4;
+        for good in [
+            "EIO=3&EIO=4&transport=polling",
+            "transport=&transport=polling&EIO=%34",
+            "&&EIO=4&transport=polling&",
+        ] {
+            assert!(version_4(good), "{good}");
+        }
+        for other in [
+            "EIO=4&EIO=3&transport=polling",
+            "EIO=&transport=polling",
+            "EIO=04&transport=polling",
+            "EIO=4+&transport=polling",
+            "eio=4&transport=polling",
+        ] {
+            assert!(!version_4(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_query_leaves_empty_it_does_not_say() {
+        for empty in ["sid=&token=&b64=", "sid&token&b64", "sid=a&sid=&token=a&token=&b64=1&b64="] {
+            let text = format!("EIO=4&transport=polling&{empty}");
+            let query = Query::parse(&text).unwrap();
+            assert_eq!((query.sid, query.token, query.no_binary), (None, None, false), "{empty}");
+        }
+        let query = Query::parse("EIO=4&transport=polling&sid=&sid=b&token=a&token=c&b64=0&j").unwrap();
+        assert_eq!((query.sid.as_deref(), query.token.as_deref()), (Some("b"), Some("c")));
+        assert!(query.no_binary && query.jsonp);
     }
 }

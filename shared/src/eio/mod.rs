@@ -1,7 +1,8 @@
 //! Engine.IO v4: packets, long-polling payloads, and the handshake's words.
 
+mod base64;
 mod handshake;
 mod packet;
 
 pub use handshake::{HandshakeError, Open, Query, TransportName};
-pub use packet::{BadPacket, Packet, Payload, push_polling};
+pub use packet::{BadPacket, Packet, Payload, push_polling, without_binary};

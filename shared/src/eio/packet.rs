@@ -1,25 +1,17 @@
 //! One Engine.IO packet, and the payload of a long-polling body (protocol, 1.4).
 //!
 //! On a WebSocket each packet is one message. In a polling body packets are joined by the byte `0x1e`,
-//! and binary is `b` with base64.
+//! and binary is `b` with base64, as it is on the WebSocket of a client that asked for no binary frames (`b64`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::base64::decode;
 use crate::limits::PACKETS_PER_PAYLOAD_MAX;
 use crate::ws;
 
 /// Between two packets of a polling payload.
 const SEPARATOR: u8 = 0x1e;
-
-/// Base64 with or without padding, as clients in the field send it.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 /// A packet that cannot be read; its session is closed (`parse error`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +45,7 @@ impl<'a> Packet<'a> {
     /// Reads one packet from a text frame or one part of a polling body.
     ///
     /// # Errors
-    /// [`BadPacket`] for an empty text, an unknown type or bad base64.
+    /// [`BadPacket`] for an empty text or an unknown type.
     pub fn decode(text: &'a str) -> Result<Self, BadPacket> {
         let mut chars = text.chars();
         let kind = chars.next().ok_or(BadPacket)?;
@@ -67,7 +59,7 @@ impl<'a> Packet<'a> {
             ('4', data) => Ok(Self::Message(data)),
             ('5', _) => Ok(Self::Upgrade),
             ('6', _) => Ok(Self::Noop),
-            ('b', data) => LENIENT.decode(data).map(Self::Binary).map_err(|_| BadPacket),
+            ('b', data) => Ok(Self::Binary(decode(data))),
             _ => Err(BadPacket),
         }
     }
@@ -126,10 +118,34 @@ pub fn push_polling(body: &mut String, wire: &[u8]) {
             // Frames are encoded from `str`s by this crate.
             body.push_str(str::from_utf8(payload).unwrap_or_default());
         } else {
-            body.push('b');
-            STANDARD.encode_string(payload, body);
+            push_binary(body, payload);
         }
     }
+}
+
+/// The same frames with each binary one written as a text, for a client that takes no binary frames; `None` where
+/// there is none among them.
+#[must_use]
+pub fn without_binary(wire: &[u8]) -> Option<Vec<u8>> {
+    if ws::frames(wire).all(|(opcode, _)| opcode != ws::OP_BINARY) {
+        return None;
+    }
+    let mut rewritten = Vec::with_capacity(wire.len() * 2);
+    for (opcode, payload) in ws::frames(wire) {
+        if opcode == ws::OP_BINARY {
+            let mut text = String::new();
+            push_binary(&mut text, payload);
+            ws::push_frame(&mut rewritten, ws::OP_TEXT, text.as_bytes());
+        } else {
+            ws::push_frame(&mut rewritten, opcode, payload);
+        }
+    }
+    Some(rewritten)
+}
+
+fn push_binary(text: &mut String, payload: &[u8]) {
+    text.push('b');
+    STANDARD.encode_string(payload, text);
 }
 
 #[cfg(test)]
@@ -166,5 +182,16 @@ mod tests {
         assert_eq!(body, "4hello\u{1e}bAQIDBA==");
         let back: Vec<_> = Payload::new(&body).collect();
         assert_eq!(back, [Ok(Packet::Message("hello")), Ok(Packet::Binary(vec![1, 2, 3, 4]))]);
+    }
+
+    #[test]
+    fn frames_without_binary_carry_the_same() {
+        let (mut wire, mut expected) = (Vec::new(), Vec::new());
+        ws::push_frame(&mut wire, ws::OP_TEXT, b"4hello");
+        assert_eq!(without_binary(&wire), None);
+        ws::push_frame(&mut wire, ws::OP_BINARY, &[1, 2, 3, 4]);
+        ws::push_frame(&mut expected, ws::OP_TEXT, b"4hello");
+        ws::push_frame(&mut expected, ws::OP_TEXT, b"bAQIDBA==");
+        assert_eq!(without_binary(&wire), Some(expected));
     }
 }
