@@ -9,16 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use shared::adapter::{self, Broadcast, Channel, Channels, Request, Response, Stamp};
 use shared::config::RedisAddress;
 use shared::ids::{NodeId, SocketId};
-use shared::limits::{CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, REDIS_PIPELINE_MAX};
+use shared::limits::{AFTERMATHS_MAX, CANARY_EVERY_MS, REDIS_PIPELINE_MAX};
 use shared::names::{Namespace, USER_ROOM_PREFIX};
 use shared::sio::Event;
 use tokio::sync::mpsc;
 
 use crate::control::Sequenced;
 use crate::error::FanoutError;
+use crate::facade::Fanout;
+use crate::lane::{Heard, Item, Queued};
 use crate::live::LiveScripts;
 use crate::peers::Questions;
 use crate::presence::Nature;
@@ -48,11 +51,8 @@ pub struct ClusterOptions {
     pub mounts: String,
 }
 
-/// A request that waits for the task that serves them.
-pub(crate) struct Exchange {
-    pub(crate) namespace: Namespace,
-    pub(crate) message: Vec<u8>,
-}
+/// Something that follows from a request ([`Fanout::later`]).
+pub(crate) type Aftermath = BoxFuture<'static, ()>;
 
 /// The cluster, as one node sees it.
 pub(crate) struct Cluster {
@@ -71,7 +71,7 @@ pub(crate) struct Cluster {
     pub(crate) prefix: String,
     pub(crate) max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
-    exchanges: mpsc::Sender<Exchange>,
+    pub(crate) aftermath: mpsc::Sender<Aftermath>,
     pub(crate) stats: Arc<Stats>,
     /// When the microseconds begin that canaries carry.
     started: tokio::time::Instant,
@@ -114,15 +114,18 @@ impl Local for Registry {
 }
 
 /// What the subscriptions' connection is read for.
-struct Ears(Arc<Cluster>);
+struct Ears {
+    cluster: Arc<Cluster>,
+    fanout: Fanout,
+}
 
 impl Listener for Ears {
     fn hear(&self, message: Message<'_>) {
-        self.0.hear(message);
+        self.cluster.hear(&self.fanout, message);
     }
 
     fn deaf(&self) {
-        for rooms in self.0.namespaces.values() {
+        for rooms in self.cluster.namespaces.values() {
             rooms.each(Room::lose_place);
         }
     }
@@ -141,7 +144,7 @@ impl Cluster {
         namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
         outlets: Outlets,
         stats: Arc<Stats>,
-    ) -> (Self, mpsc::Receiver<Exchange>) {
+    ) -> (Self, mpsc::Receiver<Aftermath>) {
         let link = Link::new(options.redis);
         let channels = Channels::new(&options.channel_prefix);
         let commands =
@@ -154,17 +157,24 @@ impl Cluster {
             standing.push(channels.response(namespace));
             standing.push(channels.own_response(namespace, node.as_str()));
             patterns.push(channels.sockets_of_node(namespace, node.as_str()));
+            // Whatever backends send to rooms: who is put into a room by one must hear what it sends right after that, when
+            // it would be too late to subscribe the room.
+            patterns.push(channels.rooms_of_backends(namespace));
         }
         let canary = format!("{}canary:{node}:{:016x}", options.key_prefix, rand::random::<u64>());
         let subscriber =
             Arc::new(Subscriber::new(link.clone(), standing, patterns, canary, Arc::clone(&stats)));
         let store = Store::redis(Arc::clone(&commands), &options.key_prefix);
-        let nature =
-            Nature { mounts: options.mounts, channels: options.channel_prefix, records: String::new() };
+        let nature = Nature {
+            mounts: options.mounts,
+            channels: options.channel_prefix,
+            own_rooms: true,
+            ..Nature::default()
+        };
         let terms = Terms { node, lease: options.lease, holdback, info: options.advertise, nature };
         let local = Arc::new(Registry(namespaces.clone()));
         let presence = ClusterPresence::new(terms, store, local, outlets.gone, Arc::clone(&stats));
-        let (exchanges, received) = mpsc::channel(EXCHANGE_QUEUE_MAX);
+        let (aftermath, received) = mpsc::channel(AFTERMATHS_MAX);
         let cluster = Self {
             node,
             link,
@@ -180,7 +190,7 @@ impl Cluster {
             prefix: options.key_prefix,
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,
-            exchanges,
+            aftermath,
             stats,
             started: tokio::time::Instant::now(),
         };
@@ -193,8 +203,8 @@ impl Cluster {
     }
 
     /// Does everything that runs until the node stops.
-    pub(crate) async fn run(self: &Arc<Self>) {
-        let listener = Arc::new(Ears(Arc::clone(self)));
+    pub(crate) async fn run(self: &Arc<Self>, fanout: &Fanout) {
+        let listener = Arc::new(Ears { cluster: Arc::clone(self), fanout: fanout.clone() });
         tokio::join!(
             self.commands.run(),
             self.posts.run(&self.commands),
@@ -253,7 +263,7 @@ impl Cluster {
     }
 
     /// Something was published. Called by the task that reads, so nothing here waits.
-    fn hear(&self, message: Message<'_>) {
+    fn hear(&self, fanout: &Fanout, message: Message<'_>) {
         Stats::add(&self.stats.heard, 1);
         if message.channel == self.subscriber.canary() {
             let sent = str::from_utf8(message.payload).ok().and_then(|text| text.parse::<u64>().ok());
@@ -264,9 +274,16 @@ impl Cluster {
             return;
         }
         let heard = match self.channels.parse(message.channel) {
-            Some(Channel::Broadcast { namespace, room }) => self.hear_broadcast(namespace, room, message),
-            Some(Channel::Request { namespace }) => self.hear_exchange(true, namespace, message.payload),
-            Some(Channel::Response { namespace }) => self.hear_exchange(false, namespace, message.payload),
+            Some(Channel::Broadcast { namespace, room, own }) => {
+                self.hear_broadcast(namespace, (room, own), message)
+            }
+            Some(Channel::Request { namespace }) => match self.namespaces.get(namespace) {
+                Some(rooms) => fanout.hear_request(rooms, message.payload),
+                None => true,
+            },
+            Some(Channel::Response { namespace }) => {
+                !self.namespaces.contains_key(namespace) || self.note(message.payload)
+            }
             None => false,
         };
         if !heard {
@@ -274,32 +291,45 @@ impl Cluster {
         }
     }
 
-    fn hear_exchange(&self, is_request: bool, namespace: &str, payload: &[u8]) -> bool {
+    fn hear_broadcast(
+        &self,
+        namespace: &str,
+        (room, own): (Option<&str>, bool),
+        message: Message<'_>,
+    ) -> bool {
         let Some(rooms) = self.namespaces.get(namespace) else { return true };
-        if !is_request {
-            return self.note(payload);
-        }
-        let exchange = Exchange { namespace: rooms.name.clone(), message: payload.to_vec() };
-        self.exchanges.try_send(exchange).is_ok()
-    }
-
-    fn hear_broadcast(&self, namespace: &str, room: Option<&str>, message: Message<'_>) -> bool {
-        let Some(rooms) = self.namespaces.get(namespace) else { return true };
-        if let Some(room) = room {
+        if let (Some(room), true) = (room, own) {
             // One socket's own room is heard by the node's pattern alone, every other by its name alone.
             let is_socket = room.starts_with(self.node.as_str()) && SocketId::parse(room).is_some();
             if is_socket != message.by_pattern {
                 return true;
             }
-            if !is_socket && !room.starts_with(USER_ROOM_PREFIX) && rooms.find(room).is_none() {
-                // It lingers: nobody here is in it any more.
-                return true;
-            }
         }
-        let Ok(broadcast) = adapter::decode_broadcast(message.payload, self.max_payload) else {
+        if rooms.lane.is_clear() {
+            return self.receive(rooms, room, message.payload);
+        }
+        let heard = Heard { room: room.map(Into::into), payload: message.payload.into() };
+        match rooms.lane.queue(Item::Broadcast(heard), message.payload.len()) {
+            Queued::Waits => true,
+            Queued::Clear(_) => self.receive(rooms, room, message.payload),
+            Queued::Full => false,
+        }
+    }
+
+    /// Delivers a broadcast that was heard on the channel of `room`, or of the namespace: it is its turn.
+    pub(crate) fn receive(&self, rooms: &Arc<NamespaceRooms>, room: Option<&str>, payload: &[u8]) -> bool {
+        if let Some(room) = room
+            && rooms.find(room).is_none()
+            && !room.starts_with(USER_ROOM_PREFIX)
+            && SocketId::parse(room).is_none_or(|id| id.node() != self.node)
+        {
+            // Nobody here is in it, or not any more.
+            return true;
+        }
+        let Ok(broadcast) = adapter::decode_broadcast(payload, self.max_payload) else {
             return false;
         };
-        if broadcast.namespace != namespace {
+        if broadcast.namespace != rooms.name.as_str() {
             return false;
         }
         if broadcast.stamp.is_some() {
@@ -352,17 +382,22 @@ impl Cluster {
     /// Tells every socket that what was sent to it alone, or without a place, may have been missed.
     pub(crate) fn resync_all(&self) {
         for rooms in self.namespaces.values() {
-            let namespace = rooms.name.as_str();
-            let args = &[r#"{"room":null,"epoch":""}"#];
-            let event = Event { namespace, name: "muster:resync", args, ack: None, attachments: &[] };
-            let packet = event.encode();
-            let sockets = rooms.all_sockets();
-            if !sockets.is_empty() {
-                Stats::add(&self.stats.resyncs, 1);
-            }
-            for socket in sockets {
-                socket.emit(packet.clone());
-            }
+            self.resync_namespace(rooms);
+        }
+    }
+
+    /// Tells every socket of a namespace that something may have been missed.
+    pub(crate) fn resync_namespace(&self, rooms: &NamespaceRooms) {
+        let namespace = rooms.name.as_str();
+        let args = &[r#"{"room":null,"epoch":""}"#];
+        let event = Event { namespace, name: "muster:resync", args, ack: None, attachments: &[] };
+        let packet = event.encode();
+        let sockets = rooms.all_sockets();
+        if !sockets.is_empty() {
+            Stats::add(&self.stats.resyncs, 1);
+        }
+        for socket in sockets {
+            socket.emit(packet.clone());
         }
     }
 
@@ -430,8 +465,8 @@ impl Cluster {
     }
 
     /// Reads a request.
-    pub(crate) fn read<'a>(&self, exchange: &'a Exchange) -> Option<Request<'a>> {
-        let request = adapter::decode_request(&exchange.message, self.max_payload).ok();
+    pub(crate) fn read<'a>(&self, message: &'a [u8]) -> Option<Request<'a>> {
+        let request = adapter::decode_request(message, self.max_payload).ok();
         if request.is_none() {
             Stats::add(&self.stats.redis_malformed, 1);
         }

@@ -22,6 +22,7 @@ mod courier;
 mod error;
 mod exchange;
 mod facade;
+mod lane;
 mod live;
 mod membership;
 mod outbox;
@@ -37,7 +38,7 @@ mod target;
 mod user;
 
 pub use cluster::ClusterOptions;
-pub use control::{Control, Events, Reply, Sequenced};
+pub use control::{Control, Events, Reply, Sequenced, Turn};
 pub use courier::Courier;
 pub use error::FanoutError;
 pub use facade::{Fanout, FanoutOptions};

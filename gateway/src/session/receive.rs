@@ -208,7 +208,12 @@ impl Session {
             if session.join(&socket) {
                 // Before anything else can be emitted to the socket by an app.
                 session.outbox.send(reply.into_wire(), 1);
-                namespaces.welcome(&socket).await;
+                if socket.local().is_attached() {
+                    namespaces.welcome(&socket).await;
+                } else if let Some(socket) = session.release(socket.id()) {
+                    // A backend has disconnected it meanwhile.
+                    namespaces.end(socket).await;
+                }
             } else {
                 namespaces.leave(socket, CloseReason::TransportClose).await;
             }

@@ -1,0 +1,115 @@
+// One order for all that a backend says through one connection to Redis: every ordered pair of what it may say, from the npm
+// emitter and from a Node.js server, on one node and on two, and on Node.js servers as the control. ORDER_ROUNDS says each
+// pair more often.
+
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { after, before, describe, test } from 'node:test';
+
+import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
+import { startCluster } from './support/cluster.mjs';
+import { PAIRS, answersOn, emitterSender, sayPair, serverSender } from './support/order.mjs';
+import { load } from './support/packages.mjs';
+import { startRedis } from './support/redis.mjs';
+import { eventually } from './support/wait.mjs';
+
+const { Server } = load('socket.io');
+const { createAdapter } = load('@socket.io/redis-adapter');
+
+const ROUNDS = Number(process.env.ORDER_ROUNDS ?? 2);
+
+/** Runs `work` for each of `items`, so many at once. */
+async function each(items, atOnce, work) {
+  const left = [...items];
+  await Promise.all(Array.from({ length: atOnce }, async () => { while (left.length > 0) await work(left.shift()); }));
+}
+
+/** A Node.js server on a Redis: `{io, pub, url, stop()}`. Its clients may enter rooms. */
+async function startNode(redis) {
+  const [pub, sub] = await Promise.all([redis.connect(), redis.connect()]);
+  const http = createServer();
+  const io = new Server(http, { adapter: createAdapter(pub, sub) });
+  io.of('/relay').on('connection', (socket) => {
+    socket.on('join', ({ room }, ack) => {
+      socket.join(room);
+      ack({ success: true });
+    });
+  });
+  await new Promise((resolve) => http.listen(0, '127.0.0.1', resolve));
+  const node = { io, pub, url: `http://127.0.0.1:${http.address().port}`, token: () => 'none' };
+  node.clients = keeper(node);
+  node.stop = async () => {
+    node.clients.closeAll();
+    await new Promise((resolve) => io.close(resolve));
+  };
+  return node;
+}
+
+/** Says every pair `rounds` times, many at once, and lists what went wrong. */
+async function sayAll({ nodes, sender, servers, rounds }) {
+  const open = (node) => node.clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: unique('u') } });
+  const witnesses = await Promise.all(nodes.map(open));
+  const spare = [];
+  const wrong = [];
+  const enter = async (socket, room) => assert.equal((await ask(socket, 'join', { room })).success, true);
+  const all = Array.from({ length: rounds }, () => PAIRS).flat();
+  await each(all, 8, async (pair) => {
+    const sockets = spare.pop() ?? (await Promise.all(nodes.map(open)));
+    try {
+      await sayPair({ sender, pair, sockets, witnesses, enter, servers });
+      if (sockets.every(({ connected }) => connected)) spare.push(sockets);
+    } catch (error) {
+      wrong.push(`${pair.join(', ')}: ${error.message}`);
+    }
+  });
+  assert.deepEqual(wrong, [], `${wrong.length} of ${all.length} wrong`);
+}
+
+for (const size of [1, 2]) {
+  describe(`what a backend says to ${size === 1 ? 'one node' : 'two nodes'}`, () => {
+    let cluster;
+    let backend;
+    let answers;
+    before(async () => {
+      cluster = await startCluster(size);
+      backend = await startNode(cluster.redis);
+      answers = await answersOn(await cluster.redis.connect());
+      await eventually(async () => Number(Object.values(await backend.pub.pubSubNumSub('socket.io-request#/relay#'))[0]) === size + 1, { what: 'all to be subscribed' });
+    });
+    after(async () => {
+      await backend?.stop();
+      await cluster?.stop();
+    });
+
+    test('the emitter: every pair takes effect in its order', { timeout: 600_000 }, async () => {
+      const sender = emitterSender(await cluster.redis.connect(), answers);
+      await sayAll({ nodes: cluster.nodes, sender, servers: size + 1, rounds: ROUNDS });
+    });
+
+    test('a Node.js server: every pair takes effect in its order', { timeout: 600_000 }, async () => {
+      const sender = serverSender(backend.io, backend.pub, answers);
+      await sayAll({ nodes: cluster.nodes, sender, servers: size + 1, rounds: ROUNDS });
+    });
+  });
+}
+
+describe('what a backend says to Node.js servers', () => {
+  let redis;
+  const nodes = [];
+  before(async () => {
+    redis = await startRedis();
+    for (let at = 0; at < 3; at += 1) nodes.push(await startNode(redis));
+    await eventually(async () => Number(Object.values(await nodes[0].pub.pubSubNumSub('socket.io-request#/relay#'))[0]) === 3, { what: 'all to be subscribed' });
+  });
+  after(async () => {
+    for (const node of nodes) await node.stop();
+    await redis?.stop();
+  });
+
+  test('every pair takes effect in its order, too', { timeout: 600_000 }, async () => {
+    const answers = await answersOn(await redis.connect());
+    const [backend, ...others] = nodes;
+    await sayAll({ nodes: others, sender: emitterSender(await redis.connect(), answers), servers: 3, rounds: 1 });
+    await sayAll({ nodes: others, sender: serverSender(backend.io, backend.pub, answers), servers: 3, rounds: 1 });
+  });
+});
