@@ -478,7 +478,7 @@ impl Cluster {
         match adapter::decode_response(message) {
             Ok(Response::ClientCount { id, count }) => self.questions.told(&id, count),
             Ok(Response::Done { id }) => self.questions.told(&id, 0),
-            Ok(Response::Acked { id, json }) => self.questions.answered(&id, &json),
+            Ok(Response::Acked { id, answer }) => self.questions.answered(&id, answer),
             Ok(Response::Fetched { .. } | Response::Other) => {}
             Err(_) => return false,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shared::adapter::Body;
 use shared::ids::SessionId;
 use shared::names::{Namespace, Room};
-use shared::sio::Encoded;
+use shared::sio::{Answer, Encoded};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::facade::Fanout;
@@ -134,8 +134,8 @@ impl Reply {
         self.asked(0);
     }
 
-    /// Tells what a socket answered; `json` is the first argument of its ack.
-    pub fn answered(&self, json: &str) {
-        self.fanout.tell_answer(self, json);
+    /// Tells what a socket answered.
+    pub fn answered(&self, answer: Answer) {
+        self.fanout.tell_answer(self, answer);
     }
 }

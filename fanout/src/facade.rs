@@ -17,7 +17,7 @@ use shared::limits::{
     CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_CONNECT_MS, SEQUENCED_QUEUE_MAX,
 };
 use shared::names::{Namespace, Room, UserId};
-use shared::sio::{Encoded, Event};
+use shared::sio::{Answer, Encoded, Event};
 use tokio::sync::mpsc;
 
 use crate::cluster::{Aftermath, Cluster, ClusterOptions, Outlets};
@@ -478,11 +478,11 @@ impl Fanout {
         }
     }
 
-    pub(crate) fn tell_answer(&self, reply: &Reply, json: &str) {
+    pub(crate) fn tell_answer(&self, reply: &Reply, answer: Answer) {
         match &self.inner.backplane {
-            Backplane::InProcess { questions, .. } => questions.answered(&reply.id, json),
+            Backplane::InProcess { questions, .. } => questions.answered(&reply.id, answer),
             Backplane::Redis { cluster, .. } => {
-                let Ok(message) = shared::adapter::encode_acked(&reply.id, json) else { return };
+                let Ok(message) = shared::adapter::encode_acked(&reply.id, &answer) else { return };
                 // Behind how many there are, and without a round trip for each.
                 cluster.publish_soon(&cluster.channels.response(reply.namespace.as_str()), &message);
             }

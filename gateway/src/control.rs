@@ -157,14 +157,13 @@ pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
 /// Ends a socket, or its whole connection: when this has ended it gets nothing more, whatever is broadcast. One whose CONNECT
 /// is under way is ended when that is done.
 async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool) {
-    let namespaces = &engine.namespaces;
     let Some(session) = engine.sessions.get(local.outbox().session()) else { return };
     let leaving = if close { session.sockets() } else { vec![local.id()] };
-    for socket in leaving.into_iter().filter_map(|id| session.release(id)) {
-        namespaces.end(socket).await;
+    for socket in leaving.into_iter().filter_map(|id| session.socket(id)) {
+        session.end(socket).await;
     }
-    // Taken out before it is in its session, whose task finds that.
-    namespaces.context().fanout.expel(local).await;
+    // Where it is not in its session yet, whose task finds that.
+    engine.namespaces.context().fanout.expel(local).await;
     if close {
         session.close(CloseReason::Forced);
     }
@@ -195,7 +194,7 @@ async fn ask(
     // Who has not answered by then is missing; the asker counts.
     let _ = tokio::time::timeout(timeout, async {
         while let Some(answer) = question.next().await {
-            reply.answered(&answer);
+            reply.answered(answer);
         }
     })
     .await;

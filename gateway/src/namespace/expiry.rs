@@ -79,12 +79,4 @@ impl Namespaces {
         self.context.fanout.emit(socket.local(), encode_disconnect(socket.namespace().as_str()));
         drop(self.context.tasks.spawn(self.leave(socket, CloseReason::Forced)));
     }
-
-    /// Ends a socket that a backend disconnects. When this has ended nothing that is broadcast reaches it any more, and its
-    /// client has been told behind everything that was broadcast before.
-    pub(crate) async fn end(&self, socket: Arc<Socket>) {
-        self.context.fanout.expel(socket.local()).await;
-        self.context.fanout.emit(socket.local(), encode_disconnect(socket.namespace().as_str()));
-        drop(self.context.tasks.spawn(self.leave(socket, CloseReason::Forced)));
-    }
 }

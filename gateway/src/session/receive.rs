@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use shared::eio::Packet;
-use shared::sio::{self, DecodeError, Kind};
+use shared::sio::{self, Answer, DecodeError, Kind};
 
 use super::state::Step;
 use super::{Counted, Inner, Session};
@@ -173,14 +173,30 @@ impl Session {
             }
             (Kind::Ack { id, args }, Some(socket)) => {
                 drop(guard);
-                // Binary in an answer has no place in a list of answers.
-                let first = args.raw.first().copied().filter(|_| attachments.is_empty());
                 let acks = &self.engine.namespaces.context().acks;
-                let counts = id.is_some_and(|id| acks.answer(id, socket.id(), first.unwrap_or("null")));
+                let counts = id.is_some_and(|id| {
+                    let first = args.raw.first().copied().unwrap_or("null");
+                    let answer = Answer::of(first, &attachments).unwrap_or_else(Answer::null);
+                    acks.answer(id, socket.id(), answer)
+                });
                 if counts { Work::None } else { self.receive_counted(Counted::UnaskedAck) }
             }
             (Kind::Connect { .. }, Some(_)) | (_, None) => Work::Close(bad_packet()),
         }
+    }
+
+    /// Ends a socket that a backend disconnects. When this has ended nothing that is broadcast reaches it any more, and its
+    /// client has been told behind everything that was broadcast before.
+    pub(crate) async fn end(&self, socket: Arc<Socket>) {
+        let fanout = &self.engine.namespaces.context().fanout;
+        fanout.expel(socket.local()).await;
+        fanout.emit(socket.local(), sio::encode_disconnect(socket.namespace().as_str()));
+        // Before what the client still sends to the namespace ends its connection.
+        self.outbox.flush();
+        self.release(socket.id());
+        let tasks = &self.engine.namespaces.context().tasks;
+        // Even where its client has left meanwhile: what follows may have been left to this.
+        drop(tasks.spawn(self.engine.namespaces.leave(socket, CloseReason::Forced)));
     }
 
     fn connect(self: &Arc<Self>, namespace: &str, auth: Option<&str>) -> Work {
@@ -210,9 +226,9 @@ impl Session {
                 session.outbox.send(reply.into_wire(), 1);
                 if socket.local().is_attached() {
                     namespaces.welcome(&socket).await;
-                } else if let Some(socket) = session.release(socket.id()) {
+                } else {
                     // A backend has disconnected it meanwhile.
-                    namespaces.end(socket).await;
+                    session.end(socket).await;
                 }
             } else {
                 namespaces.leave(socket, CloseReason::TransportClose).await;
