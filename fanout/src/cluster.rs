@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use shared::adapter::{self, Broadcast, Channel, Channels, Request, Response, Stamp};
 use shared::config::RedisAddress;
-use shared::ids::{NodeId, SocketId};
+use shared::ids::{NODE_CHARS, NodeId, SocketId};
 use shared::limits::{AFTERMATHS_MAX, CANARY_EVERY_MS, REDIS_PIPELINE_MAX};
 use shared::names::{Namespace, USER_ROOM_PREFIX};
 use shared::sio::Event;
@@ -72,6 +72,8 @@ pub(crate) struct Cluster {
     pub(crate) max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
     pub(crate) aftermath: mpsc::Sender<Aftermath>,
+    /// The room that a backend sent something to last.
+    last_of_backends: parking_lot::Mutex<Option<Arc<Room>>>,
     pub(crate) stats: Arc<Stats>,
     /// When the microseconds begin that canaries carry.
     started: tokio::time::Instant,
@@ -191,6 +193,7 @@ impl Cluster {
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,
             aftermath,
+            last_of_backends: parking_lot::Mutex::default(),
             stats,
             started: tokio::time::Instant::now(),
         };
@@ -360,7 +363,11 @@ impl Cluster {
             [one] => SocketId::parse(one).map(Some),
             _ => None,
         };
-        if let (Some(found), Some(except)) = (only.and_then(|room| rooms.find(room)), except) {
+        let found = only.and_then(|room| rooms.find(room));
+        if broadcast.uid.len() != NODE_CHARS {
+            self.settle_before(found.as_ref());
+        }
+        if let (Some(found), Some(except)) = (found, except) {
             if let Some(stamp) = &broadcast.stamp
                 && found.arrived(stamp)
             {
@@ -377,6 +384,22 @@ impl Cluster {
             }
         }
         true
+    }
+
+    /// A backend sends something to `next`, or to sockets: what backends sent to another room before is delivered first, so
+    /// that whoever hears both hears them in their order. Rooms of our nodes' broadcasts are delivered each in its turn.
+    fn settle_before(&self, next: Option<&Arc<Room>>) {
+        let mut last = self.last_of_backends.lock();
+        if let (Some(last), Some(next)) = (last.as_ref(), next)
+            && Arc::ptr_eq(last, next)
+        {
+            return;
+        }
+        if let Some(last) = std::mem::replace(&mut *last, next.cloned())
+            && last.is_dirty()
+        {
+            last.settle();
+        }
     }
 
     /// Tells every socket that what was sent to it alone, or without a place, may have been missed.

@@ -29,6 +29,8 @@ impl Fanout {
     /// to [`Self::later`].
     pub(crate) async fn carry_out(self, rooms: Arc<NamespaceRooms>, message: Vec<u8>) {
         let Some(cluster) = self.cluster() else { return };
+        // Reading a long one takes as long as some effects.
+        Pauses::default().before(message.len() / 1024).await;
         if let Some(request) = cluster.read(&message) {
             self.answer(cluster, &rooms, request).await;
         }

@@ -11,7 +11,7 @@ const { Emitter } = load('@socket.io/redis-emitter');
 const msgpack = load('notepack.io');
 
 /** What a backend may say. */
-export const KINDS = ['join', 'leave', 'disconnect', 'close', 'emit', 'ask', 'fetch', 'servers'];
+export const KINDS = ['join', 'leave', 'disconnect', 'close', 'emit', 'emit to another room', 'emit to two', 'ask', 'fetch', 'servers'];
 
 /** Every ordered pair of them. */
 export const PAIRS = KINDS.flatMap((first) => KINDS.map((second) => [first, second]));
@@ -135,6 +135,8 @@ export async function sayPair({ sender, pair, sockets, witnesses, enter, servers
         state.isThere = false;
         break;
       case 'emit': sender.in(room).emit('event', at); if (hears) expected.push(`event ${at}`); break;
+      case 'emit to another room': sender.in(all).emit('event', at); if (state.isThere) expected.push(`event ${at}`); break;
+      case 'emit to two': sender.in([all, room]).emit('event', at); if (state.isThere) expected.push(`event ${at}`); break;
       case 'ask': {
         const answered = sender.ask(room, 'ask', at);
         if (hears) expected.push(`ask ${at}`);
