@@ -72,12 +72,7 @@ impl Fanout {
             Request::Leave { id, selection, rooms: names } => {
                 let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
                 let done = self.when_done(cluster, namespace, id);
-                for socket in &sockets {
-                    for name in &names {
-                        pauses.before(1).await;
-                        self.leave_now(cluster, socket, name, &done).await;
-                    }
-                }
+                self.let_out(cluster, (sockets, names), &done, &mut pauses).await;
                 None
             }
             Request::Disconnect { id, selection, close } => {
@@ -179,6 +174,22 @@ impl Fanout {
                 if by == JoinedBy::Backend {
                     socket.set_placed(room);
                 }
+            }
+        }
+    }
+
+    /// Sockets of this node leave rooms.
+    async fn let_out(
+        &self,
+        cluster: &Arc<Cluster>,
+        (sockets, rooms): (Vec<Arc<LocalSocket>>, Vec<String>),
+        done: &Done,
+        pauses: &mut Pauses,
+    ) {
+        for socket in &sockets {
+            for room in &rooms {
+                pauses.before(1).await;
+                self.leave_now(cluster, socket, room, done).await;
             }
         }
     }

@@ -31,6 +31,7 @@ mod presence;
 mod publish;
 mod redis;
 mod registry;
+mod resync;
 mod room;
 mod selection;
 mod stats;

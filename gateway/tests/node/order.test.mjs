@@ -7,14 +7,15 @@ import { createServer } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 
 import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
-import { startCluster } from './support/cluster.mjs';
+import { count, startCluster } from './support/cluster.mjs';
 import { PAIRS, answersOn, emitterSender, sayPair, serverSender } from './support/order.mjs';
 import { load } from './support/packages.mjs';
 import { startRedis } from './support/redis.mjs';
-import { eventually } from './support/wait.mjs';
+import { eventually, once } from './support/wait.mjs';
 
 const { Server } = load('socket.io');
 const { createAdapter } = load('@socket.io/redis-adapter');
+const { Emitter } = load('@socket.io/redis-emitter');
 
 const ROUNDS = Number(process.env.ORDER_ROUNDS ?? 2);
 const SAID = PAIRS.filter((pair) => [undefined, pair.join()].includes(process.env.ORDER_PAIR));
@@ -93,6 +94,71 @@ for (const size of [1, 2]) {
     });
   });
 }
+
+describe('what a backend says to many at once', () => {
+  let cluster;
+  let emitter;
+  before(async () => {
+    cluster = await startCluster(2);
+    emitter = new Emitter(await cluster.redis.connect());
+  });
+  after(() => cluster?.stop());
+
+  const open = (at, options = {}) => cluster.nodes[at].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: unique('u') }, ...options });
+
+  test('hundreds of sockets enter, leave and go, each before what is said next', { timeout: 60_000 }, async () => {
+    const relay = emitter.of('/relay');
+    const [all, room] = [unique('all'), unique('room')];
+    const sockets = [];
+    await each(Array.from({ length: 300 }, (_, n) => n % 2), 20, async (at) => {
+      const socket = await open(at);
+      await ask(socket, 'join', { room: all });
+      sockets.push(socket);
+    });
+    const heard = sockets.map(() => []);
+    for (const [n, socket] of sockets.entries()) socket.onAny((event) => heard[n].push(event));
+    const ends = sockets.map((socket) => once(socket, 'end', { timeout: 20_000 }));
+    // More rooms than a client may enter.
+    relay.in(all).socketsJoin([room, ...Array.from({ length: 20 }, (_, n) => `${room}-${n}`)]);
+    relay.to(room).emit('in');
+    relay.to(`${room}-19`).emit('in the last');
+    relay.in(all).except(`${room}-7`).socketsLeave(room);
+    relay.to(room).emit('still in');
+    relay.in(all).socketsLeave(room);
+    relay.to(room).emit('out');
+    relay.to(all).emit('end');
+    await Promise.all(ends);
+    for (const events of heard) assert.deepEqual(events, ['in', 'in the last', 'still in', 'end']);
+    const gone = sockets.map((socket) => once(socket, 'disconnect', { timeout: 20_000 }));
+    relay.in(`${room}-3`).disconnectSockets();
+    relay.to(all).emit('too late');
+    await Promise.all(gone);
+    for (const events of heard) assert.equal(events.length, 4);
+    // What follows from it is told to all nodes.
+    await eventually(async () => (await count(cluster.nodes[0], all, '/relay')).count === 0, { what: 'nobody to be there' });
+  });
+
+  test('a connection that is closed in one namespace gets nothing more in another', { timeout: 60_000 }, async () => {
+    for (let round = 0; round < 30; round += 1) {
+      const user = unique('both');
+      const sub = { claims: { ...EVERYTHING, sub: user } };
+      const relay = await open(0, sub);
+      const chat = relay.io.socket('/', { auth: relay.auth });
+      if (!chat.connected) await once(chat.connect(), 'connect');
+      const witness = await cluster.nodes[0].clients.connect({ claims: { sub: unique('witness') } });
+      const heard = [];
+      relay.io.on('packet', ({ nsp, type, data }) => { if (type === 2) heard.push(`${nsp} ${data[0]}`); });
+      const [end, gone] = [once(witness, 'end'), once(chat, 'disconnect')];
+      emitter.to(`user:${user}`).emit('before');
+      emitter.of('/relay').in(`user:${user}`).disconnectSockets(true);
+      emitter.to(`user:${user}`).emit('after');
+      emitter.to(witness.id).emit('end');
+      await Promise.all([end, gone]);
+      assert.deepEqual(heard, ['/ before'], `round ${round}`);
+      witness.disconnect();
+    }
+  });
+});
 
 describe('what a backend says to Node.js servers', () => {
   let redis;

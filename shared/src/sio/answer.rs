@@ -127,7 +127,7 @@ mod tests {
         let twice = r#"[{"_placeholder":true,"num":1},{"_placeholder":true,"num":1}]"#;
         assert_eq!(Answer::of(twice, &all).unwrap().attachments, bytes(&["b", "b"]));
         assert_eq!(Answer::of(r#"{"_placeholder":true,"num":3}"#, &all), None);
-        let many = format!("[{}]", vec![r#"{"_placeholder":true,"num":0}"#; ATTACHMENTS_MAX + 1].join(","));
+        let many = format!("[{}]", [r#"{"_placeholder":true,"num":0}"#; ATTACHMENTS_MAX + 1].join(","));
         assert_eq!(Answer::of(&many, &all), None);
         let plain = r#"{"_placeholder":true,"num":7}"#;
         assert_eq!(Answer::of(plain, &[]).unwrap().json, plain, "as it came where nothing is binary");
@@ -141,7 +141,7 @@ mod tests {
         };
         let text = Answer { json: "\"text\"".into(), attachments: Vec::new() };
         let fake = Answer { json: r#"{"_placeholder":true,"num":0}"#.into(), attachments: Vec::new() };
-        let (texts, attachments) = Answer::list(&[text.clone(), one.clone(), fake.clone(), one.clone()]);
+        let (texts, attachments) = Answer::list(&[text, one.clone(), fake.clone(), one.clone()]);
         assert_eq!(texts[0], "\"text\"");
         assert_eq!(texts[1], r#"{"b":{"_placeholder":true,"num":0}}"#);
         assert_eq!(texts[2], "null");

@@ -282,7 +282,8 @@ impl Relay {
             }
             socket.charge_receivers(count.sockets.saturating_mul(ASKED));
             let target = to_room(&socket, &asked.room, to_self);
-            let answered: Answers = context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
+            let answered: Answers =
+                context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
             drop(asking);
             if !socket.claims().may_publish(&asked.room) {
                 // Its token was renewed meanwhile, and what is said in the room is not for it any more.
