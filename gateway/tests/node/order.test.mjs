@@ -144,7 +144,7 @@ describe('what a backend says to many at once', () => {
       const sub = { claims: { ...EVERYTHING, sub: user } };
       const relay = await open(0, sub);
       const chat = relay.io.socket('/', { auth: relay.auth });
-      if (!chat.connected) await once(chat.connect(), 'connect');
+      if (!chat.connected) await once(chat, 'connect');
       const witness = await cluster.nodes[0].clients.connect({ claims: { sub: unique('witness') } });
       const heard = [];
       relay.io.on('packet', ({ nsp, type, data }) => { if (type === 2) heard.push(`${nsp} ${data[0]}`); });
