@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shared::adapter::{self, Broadcast, BroadcastError, Channel, Channels, Request, Response, Stamp};
+use futures_util::future::BoxFuture;
+use shared::adapter::{self, Broadcast, BroadcastError, Channel, Channels, Request, Response};
 use shared::config::RedisAddress;
-use shared::ids::{NodeId, SocketId};
-use shared::limits::{CANARY_EVERY_MS, EXCHANGE_QUEUE_MAX, REDIS_PIPELINE_MAX};
+use shared::ids::{NODE_CHARS, NodeId, SocketId};
+use shared::limits::{AFTERMATHS_MAX, CANARY_EVERY_MS};
 use shared::names::{Namespace, Room as RoomName, USER_ROOM_PREFIX};
-use shared::sio::Event;
 use tokio::sync::mpsc;
 
 use crate::control::Sequenced;
 use crate::error::FanoutError;
+use crate::facade::Fanout;
 use crate::foreign::{Foreign, Wire};
+use crate::lane::{Heard, Item, Queued};
 use crate::live::LiveScripts;
 use crate::peers::Questions;
 use crate::presence::Nature;
@@ -51,11 +53,8 @@ pub struct ClusterOptions {
     pub mounts: String,
 }
 
-/// A request that waits for the task that serves them.
-pub(crate) struct Exchange {
-    pub(crate) namespace: Namespace,
-    pub(crate) message: Vec<u8>,
-}
+/// Something that follows from a request ([`Fanout::later`]).
+pub(crate) type Aftermath = BoxFuture<'static, ()>;
 
 /// The cluster, as one node sees it.
 pub(crate) struct Cluster {
@@ -66,7 +65,7 @@ pub(crate) struct Cluster {
     pub(crate) presence: ClusterPresence,
     pub(crate) channels: Channels,
     pub(crate) questions: Questions,
-    namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
+    pub(crate) namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
     pub(crate) posts: Posts,
     pub(crate) live: LiveScripts,
     /// When a node last did not tell in time how many sockets it has: it may be dying, and nobody waits for it again.
@@ -74,7 +73,9 @@ pub(crate) struct Cluster {
     pub(crate) prefix: String,
     pub(crate) max_payload: usize,
     sequenced: mpsc::Sender<Sequenced>,
-    exchanges: mpsc::Sender<Exchange>,
+    pub(crate) aftermath: mpsc::Sender<Aftermath>,
+    /// The room that a backend sent something to last.
+    last_of_backends: parking_lot::Mutex<Option<Arc<Room>>>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) unusable: Unusable,
     foreign: Foreign,
@@ -119,15 +120,18 @@ impl Local for Registry {
 }
 
 /// What the subscriptions' connection is read for.
-struct Ears(Arc<Cluster>);
+struct Ears {
+    cluster: Arc<Cluster>,
+    fanout: Fanout,
+}
 
 impl Listener for Ears {
     fn hear(&self, message: Message<'_>) {
-        self.0.hear(message);
+        self.cluster.hear(&self.fanout, message);
     }
 
     fn deaf(&self) {
-        for rooms in self.0.namespaces.values() {
+        for rooms in self.cluster.namespaces.values() {
             rooms.each(Room::lose_place);
         }
     }
@@ -146,7 +150,7 @@ impl Cluster {
         namespaces: HashMap<Namespace, Arc<NamespaceRooms>>,
         outlets: Outlets,
         stats: Arc<Stats>,
-    ) -> (Self, mpsc::Receiver<Exchange>) {
+    ) -> (Self, mpsc::Receiver<Aftermath>) {
         let link = Link::new(options.redis);
         let channels = Channels::new(&options.channel_prefix);
         let commands =
@@ -160,17 +164,24 @@ impl Cluster {
             standing.push(channels.response(namespace));
             standing.push(channels.own_response(namespace, node.as_str()));
             patterns.push(channels.sockets_of_node(namespace, node.as_str()));
+            // Whatever backends send to rooms: who is put into a room by one must hear what it sends right after that, when
+            // it would be too late to subscribe the room.
+            patterns.push(channels.rooms_of_backends(namespace));
         }
         let canary = format!("{}canary:{node}:{:016x}", options.key_prefix, rand::random::<u64>());
         let subscriber =
             Arc::new(Subscriber::new(link.clone(), standing, patterns, canary, Arc::clone(&stats)));
         let store = Store::redis(Arc::clone(&commands), &options.key_prefix);
-        let nature =
-            Nature { mounts: options.mounts, channels: options.channel_prefix, records: String::new() };
+        let nature = Nature {
+            mounts: options.mounts,
+            channels: options.channel_prefix,
+            own_rooms: true,
+            ..Nature::default()
+        };
         let terms = Terms { node, lease: options.lease, holdback, info: options.advertise, nature };
         let local = Arc::new(Registry(namespaces.clone()));
         let presence = ClusterPresence::new(terms, store, local, outlets.gone, Arc::clone(&stats));
-        let (exchanges, received) = mpsc::channel(EXCHANGE_QUEUE_MAX);
+        let (aftermath, received) = mpsc::channel(AFTERMATHS_MAX);
         let cluster = Self {
             node,
             link,
@@ -186,9 +197,10 @@ impl Cluster {
             prefix: options.key_prefix,
             max_payload: options.max_payload,
             sequenced: outlets.sequenced,
-            exchanges,
             unusable: Unusable::new(Arc::clone(&stats)),
             foreign: Foreign::default(),
+            aftermath,
+            last_of_backends: parking_lot::Mutex::default(),
             stats,
             started: tokio::time::Instant::now(),
         };
@@ -201,8 +213,8 @@ impl Cluster {
     }
 
     /// Does everything that runs until the node stops.
-    pub(crate) async fn run(self: &Arc<Self>) {
-        let listener = Arc::new(Ears(Arc::clone(self)));
+    pub(crate) async fn run(self: &Arc<Self>, fanout: &Fanout) {
+        let listener = Arc::new(Ears { cluster: Arc::clone(self), fanout: fanout.clone() });
         tokio::join!(
             self.commands.run(),
             self.posts.run(&self.commands),
@@ -269,7 +281,7 @@ impl Cluster {
     }
 
     /// Something was published. Called by the task that reads, so nothing here waits.
-    fn hear(&self, message: Message<'_>) {
+    fn hear(&self, fanout: &Fanout, message: Message<'_>) {
         Stats::add(&self.stats.heard, 1);
         if message.channel == self.subscriber.canary() {
             let sent = str::from_utf8(message.payload).ok().and_then(|text| text.parse::<u64>().ok());
@@ -280,9 +292,22 @@ impl Cluster {
             return;
         }
         let heard = match self.channels.parse(message.channel) {
-            Some(Channel::Broadcast { namespace, room }) => self.hear_broadcast(namespace, room, message),
-            Some(Channel::Request { namespace }) => self.hear_exchange(true, namespace, message.payload),
-            Some(Channel::Response { namespace }) => self.hear_exchange(false, namespace, message.payload),
+            Some(Channel::Broadcast { namespace, room, own }) => {
+                self.hear_broadcast(namespace, (room, own), message)
+            }
+            Some(Channel::Request { namespace }) => match self.namespaces.get(namespace) {
+                Some(rooms) if !fanout.hear_request(rooms, message.payload) => {
+                    Err("too much waits for a request")
+                }
+                Some(_) | None => Ok(()),
+            },
+            Some(Channel::Response { namespace }) => {
+                if !self.namespaces.contains_key(namespace) || self.note(message.payload) {
+                    Ok(())
+                } else {
+                    Err("malformed response")
+                }
+            }
             None => Err("unknown channel"),
         };
         if let Err(reason) = heard {
@@ -290,44 +315,55 @@ impl Cluster {
         }
     }
 
-    fn hear_exchange(&self, is_request: bool, namespace: &str, payload: &[u8]) -> Result<(), &'static str> {
-        let Some(rooms) = self.namespaces.get(namespace) else { return Ok(()) };
-        if !is_request {
-            return if self.note(payload) { Ok(()) } else { Err("malformed response") };
-        }
-        let exchange = Exchange { namespace: rooms.name.clone(), message: payload.to_vec() };
-        self.exchanges.try_send(exchange).map_err(|_| "too many requests wait")
-    }
-
     fn hear_broadcast(
         &self,
         namespace: &str,
-        room: Option<&str>,
+        (room, own): (Option<&str>, bool),
         message: Message<'_>,
     ) -> Result<(), &'static str> {
         let Some(rooms) = self.namespaces.get(namespace) else { return Ok(()) };
         match room {
-            Some(room) => {
-                // One socket's own room is heard by the node's pattern alone, every other by its name alone.
-                let is_socket = is_own_room(room, self.node);
-                if is_socket != message.by_pattern {
-                    return Ok(());
-                }
-                if !is_socket && !room.starts_with(USER_ROOM_PREFIX) && rooms.find(room).is_none() {
-                    // It lingers: nobody here is in it any more.
-                    return Ok(());
-                }
-            }
+            // One socket's own room is heard by the node's pattern alone, every other by its name alone.
+            Some(room) if own && is_own_room(room, self.node) != message.by_pattern => return Ok(()),
             // Servers on streams ask each other here, by a map where a broadcast is a list.
             None if matches!(message.payload, [0x81..=0x8f | 0xde | 0xdf, ..]) => {
                 self.foreign.note([Wire::Streams]);
                 return Ok(());
             }
-            None => {}
+            Some(_) | None => {}
+        }
+        if rooms.lane.is_clear() {
+            return self.receive(rooms, room, message.payload);
+        }
+        let heard = Heard { room: room.map(Into::into), payload: message.payload.into() };
+        match rooms.lane.queue(Item::Broadcast(heard), message.payload.len()) {
+            Queued::Waits => Ok(()),
+            Queued::Clear(_) => self.receive(rooms, room, message.payload),
+            Queued::Full => Err("too much waits for a request"),
+        }
+    }
+
+    /// Delivers a broadcast that was heard on the channel of `room`, or of the namespace: it is its turn.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) fn receive(
+        &self,
+        rooms: &Arc<NamespaceRooms>,
+        room: Option<&str>,
+        payload: &[u8],
+    ) -> Result<(), &'static str> {
+        if let Some(room) = room
+            && rooms.find(room).is_none()
+            && !room.starts_with(USER_ROOM_PREFIX)
+            && !is_own_room(room, self.node)
+        {
+            // Nobody here is in it, or not any more.
+            return Ok(());
         }
         let broadcast =
-            adapter::decode_broadcast(message.payload, self.max_payload).map_err(BroadcastError::as_str)?;
-        if broadcast.namespace != namespace {
+            adapter::decode_broadcast(payload, self.max_payload).map_err(BroadcastError::as_str)?;
+        if broadcast.namespace != rooms.name.as_str() {
             return Err("broadcast of another namespace than its channel's");
         }
         if broadcast.stamp.is_some() {
@@ -358,8 +394,11 @@ impl Cluster {
             [one] if !rooms.is_mixed(one) => SocketId::parse(one).map(Some),
             _ => None,
         };
-        let whole = only.filter(|room| !rooms.is_mixed(room)).and_then(|room| rooms.find(room));
-        if let (Some(found), Some(except)) = (whole, except) {
+        let found = only.filter(|room| !rooms.is_mixed(room)).and_then(|room| rooms.find(room));
+        if broadcast.uid.len() != NODE_CHARS {
+            self.settle_before(found.as_ref());
+        }
+        if let (Some(found), Some(except)) = (found, except) {
             if let Some(stamp) = &broadcast.stamp
                 && found.arrived(stamp)
             {
@@ -378,94 +417,27 @@ impl Cluster {
         true
     }
 
-    /// Tells every socket that what was sent to it alone, or without a place, may have been missed.
-    pub(crate) fn resync_all(&self) {
-        for rooms in self.namespaces.values() {
-            let namespace = rooms.name.as_str();
-            let args = &[r#"{"room":null,"epoch":""}"#];
-            let event = Event { namespace, name: "muster:resync", args, ack: None, attachments: &[] };
-            let packet = event.encode();
-            let sockets = rooms.all_sockets();
-            if !sockets.is_empty() {
-                Stats::add(&self.stats.resyncs, 1);
-            }
-            for socket in sockets {
-                socket.emit(packet.clone());
-            }
-        }
-    }
-
-    /// Tells the members of a room that they may have missed something.
-    fn resync(&self, rooms: &Arc<NamespaceRooms>, room: &str, epoch: &str) {
-        Stats::add(&self.stats.resyncs, 1);
-        let body = serde_json::json!({"room": room, "epoch": epoch}).to_string();
-        let (namespace, name) = (rooms.name.as_str(), "muster:resync");
-        let event = Event { namespace, name, args: &[&body], ack: None, attachments: &[] };
-        if let Some(found) = rooms.find(room) {
-            found.broadcast(event.encode(), None, false);
-        }
-    }
-
-    /// Looks at the places of all rooms after a new connection: whatever was published while there was none is
-    /// told to the members as missed.
-    ///
-    /// # Errors
-    /// [`FanoutError::Unavailable`] when not all places could be read; those that could are checked.
-    pub(crate) async fn check_places(&self) -> Result<(), FanoutError> {
-        let mut outcome = Ok(());
-        for rooms in self.namespaces.values() {
-            for names in rooms.names().chunks(REDIS_PIPELINE_MAX) {
-                let mut pipeline = redis::Pipeline::with_capacity(names.len());
-                let mut before = Vec::with_capacity(names.len());
-                for name in names {
-                    let key = room_key(rooms.name.as_str(), name.as_str());
-                    pipeline.cmd("HMGET").arg(format!("{}{{{key}}}:meta", self.prefix)).arg("e").arg("o");
-                    before.push(rooms.find(name.as_str()).and_then(|room| room.place()));
-                }
-                let answers = self.commands.ask_all(&pipeline).await?;
-                for ((name, last), answer) in names.iter().zip(before).zip(answers) {
-                    let Ok(answer) = answer else {
-                        outcome = Err(FanoutError::Unavailable);
-                        continue;
-                    };
-                    let (epoch, offset): (Option<String>, Option<u64>) = self.commands.read(answer)?;
-                    self.check_place(rooms, name.as_str(), last, (epoch, offset));
-                }
-            }
-        }
-        outcome
-    }
-
-    /// Compares the place that a room had here with the one that Redis has.
-    fn check_place(
-        &self,
-        rooms: &Arc<NamespaceRooms>,
-        name: &str,
-        last: Option<Stamp>,
-        (epoch, offset): (Option<String>, Option<u64>),
-    ) {
-        // What goes to the whole namespace has the place that a room without a name would have.
-        let Some(room) = rooms.find(name).filter(|room| !room.is_sequenced() && !name.is_empty()) else {
-            return;
-        };
-        if room.place() != last {
-            // Something arrived meanwhile, and was judged then.
+    /// A backend sends something to `next`, or to sockets: what backends sent to another room before is delivered first, so
+    /// that whoever hears both hears them in their order. Rooms of our nodes' broadcasts are delivered each in its turn.
+    fn settle_before(&self, next: Option<&Arc<Room>>) {
+        let mut last = self.last_of_backends.lock();
+        if let (Some(last), Some(next)) = (last.as_ref(), next)
+            && Arc::ptr_eq(last, next)
+        {
             return;
         }
-        let now = Stamp { epoch: epoch.unwrap_or_default().into(), offset: offset.unwrap_or_default() };
-        if last.as_ref() == Some(&now) {
-            return;
+        if let Some(last) = std::mem::replace(&mut *last, next.cloned())
+            && last.is_dirty()
+        {
+            last.settle();
         }
-        // A room that came while nothing was heard has no place in Redis' eyes, if there is none yet.
-        self.resync(rooms, name, &now.epoch);
-        room.arrived(&now);
     }
 
     /// Reads a request.
-    pub(crate) fn read<'a>(&self, exchange: &'a Exchange) -> Option<Request<'a>> {
-        let request = adapter::decode_request(&exchange.message, self.max_payload).ok();
+    pub(crate) fn read<'a>(&self, namespace: &Namespace, message: &'a [u8]) -> Option<Request<'a>> {
+        let request = adapter::decode_request(message, self.max_payload).ok();
         if request.is_none() {
-            self.unusable.note("malformed request", &self.channels.request(exchange.namespace.as_str()));
+            self.refuse_part(namespace, "malformed request");
         }
         request
     }
@@ -489,7 +461,7 @@ impl Cluster {
         match adapter::decode_response(message) {
             Ok(Response::ClientCount { id, count }) => self.questions.told(&id, count),
             Ok(Response::Done { id }) => self.questions.told(&id, 0),
-            Ok(Response::Acked { id, json }) => self.questions.answered(&id, &json),
+            Ok(Response::Acked { id, answer }) => self.questions.answered(&id, answer),
             Ok(Response::Fetched { .. } | Response::Other) => {}
             Err(_) => return false,
         }

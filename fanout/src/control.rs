@@ -6,8 +6,8 @@ use std::time::Duration;
 use shared::adapter::Body;
 use shared::ids::SessionId;
 use shared::names::{Namespace, Room};
-use shared::sio::Encoded;
-use tokio::sync::mpsc;
+use shared::sio::{Answer, Encoded};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::facade::Fanout;
 use crate::presence::Gone;
@@ -22,6 +22,8 @@ pub enum Control {
         sockets: Vec<Arc<LocalSocket>>,
         /// The whole connection, not the namespace alone.
         close: bool,
+        /// To be dropped when they hear nothing any more.
+        turn: Turn,
     },
     /// Sockets are to be asked, and what they answer told.
     Ask {
@@ -33,6 +35,8 @@ pub enum Control {
         timeout: Duration,
         /// Whom to tell.
         reply: Reply,
+        /// To be dropped when the question has its place in the order of what each of them gets.
+        turn: Turn,
     },
     /// Sockets are to enter a room, those that may be there by the rules of its app.
     Bring {
@@ -58,6 +62,25 @@ pub enum Control {
     Back(Gone),
     /// The subscriptions were made anew: something may have been missed in any room.
     Resubscribed,
+}
+
+/// What has been said after an order waits until this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _over: Option<oneshot::Sender<()>>,
+}
+
+impl Turn {
+    /// A turn, and what ends when that is over.
+    pub(crate) fn new() -> (Self, oneshot::Receiver<()>) {
+        let (over, is_over) = oneshot::channel();
+        (Self { _over: Some(over) }, is_over)
+    }
+
+    /// For what nothing waits for.
+    pub(crate) fn free() -> Self {
+        Self { _over: None }
+    }
 }
 
 /// A broadcast with a place in an order that an app keeps: the app delivers it ([`Fanout::deliver`]).
@@ -102,17 +125,17 @@ impl Reply {
     }
 
     /// Tells how many sockets were asked: once, before the first answer.
-    pub async fn asked(&self, sockets: usize) {
-        self.fanout.tell_asked(self, sockets).await;
+    pub fn asked(&self, sockets: usize) {
+        self.fanout.tell_asked(self, sockets);
     }
 
     /// Tells that what was asked of this node is done, and that no socket has anything to answer.
-    pub async fn done(&self) {
-        self.asked(0).await;
+    pub fn done(&self) {
+        self.asked(0);
     }
 
-    /// Tells what a socket answered; `json` is the first argument of its ack.
-    pub fn answered(&self, json: &str) {
-        self.fanout.tell_answer(self, json);
+    /// Tells what a socket answered.
+    pub fn answered(&self, answer: Answer) {
+        self.fanout.tell_answer(self, answer);
     }
 }

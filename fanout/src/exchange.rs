@@ -8,50 +8,58 @@ use std::time::Duration;
 use serde_json::json;
 use shared::adapter::{self, JoinedBy, Request, Selection};
 use shared::ids::SocketId;
-use shared::limits::{ACK_MAX_MS, JOIN_WAIT_MS, REACH_PAUSE_MS, REACH_WAIT_MS};
+use shared::limits::{
+    ACK_MAX_MS, ANSWER_LARGE_BYTES, BACKEND_ACK_MAX_MS, JOIN_WAIT_MS, REACH_PAUSE_MS, REACH_WAIT_MS,
+    SOCKETS_PER_TURN,
+};
 use shared::names::{Namespace, Room, UserId};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Exchange};
-use crate::control::{Control, Reply};
+use crate::cluster::Cluster;
+use crate::control::{Control, Reply, Turn};
 use crate::error::FanoutError;
 use crate::facade::{Backplane, Fanout};
+use crate::lane::Pauses;
 use crate::peers::{Asker, Question};
-use crate::registry::LocalSocket;
+use crate::registry::{LocalSocket, NamespaceRooms};
 use crate::target::Target;
 
 impl Fanout {
-    /// Serves requests in the order they came.
-    pub(crate) async fn serve(&self, mut exchanges: mpsc::Receiver<Exchange>) {
+    /// Carries a request out. What it does to rooms and sockets is done when this has ended; what follows from that is left
+    /// to [`Self::later`].
+    pub(crate) async fn carry_out(self, rooms: Arc<NamespaceRooms>, message: Vec<u8>) {
         let Some(cluster) = self.cluster() else { return };
-        while let Some(exchange) = exchanges.recv().await {
-            if let Some(request) = cluster.read(&exchange) {
-                self.answer(cluster, &exchange.namespace, request).await;
-            }
+        // Reading a long one takes as long as some effects.
+        Pauses::default().before(message.len() / 1024).await;
+        if let Some(request) = cluster.read(&rooms.name, &message) {
+            self.answer(cluster, &rooms, request).await;
         }
     }
 
-    async fn answer(&self, cluster: &Cluster, namespace: &Namespace, request: Request<'_>) {
-        let Some(rooms) = self.rooms_of(namespace) else { return };
+    async fn answer(&self, cluster: &Arc<Cluster>, rooms: &Arc<NamespaceRooms>, request: Request<'_>) {
+        let namespace = &rooms.name;
+        let mut pauses = Pauses::default();
         let reply = match request {
             Request::Rooms { id } => {
+                pauses.before(rooms.rooms_at_most() + 2 * rooms.sockets_at_most()).await;
                 let names: Vec<String> = rooms.all_names().into_iter().collect();
                 Some(adapter::encode_rooms(&id, &names))
             }
             Request::Sockets { id, selection } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
                 let ids: Vec<_> = sockets.iter().map(|socket| socket.id().as_str().to_owned()).collect();
                 Some(adapter::encode_fetched(&id, Some(&ids)))
             }
             Request::Fetch { id, selection } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
-                let told: Vec<_> = sockets.iter().map(|socket| describe(socket)).collect();
-                Some(adapter::encode_fetched(&id, Some(&told)))
+                let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
+                self.tell_fetched(cluster, namespace, (id, sockets), &mut pauses).await;
+                None
             }
             Request::Join { id, selection, rooms: names, by } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
-                self.let_in(namespace, (sockets, cluster.named(namespace, &names)), by, id).await
+                let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
+                let names = cluster.named(namespace, &names);
+                self.let_in(cluster, namespace, (sockets, names), (by, id), &mut pauses).await;
+                None
             }
             Request::Review { id, rooms: names } => {
                 if let Some(room) = names.first().and_then(|name| Room::of_server(name)) {
@@ -62,21 +70,23 @@ impl Fanout {
                 None
             }
             Request::Leave { id, selection, rooms: names } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
-                self.let_out(cluster, &sockets, &names).await;
+                let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
                 // Who asks in the oldest form waits for the one server that has the socket.
-                id.filter(|_| !sockets.is_empty()).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+                let done = self.when_done(cluster, namespace, id.filter(|_| !sockets.is_empty()));
+                self.let_out(cluster, (sockets, names), &done, &mut pauses).await;
+                None
             }
             Request::Disconnect { id, selection, close } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
                 let is_here = !sockets.is_empty();
                 if is_here {
-                    self.control(Control::Disconnect { sockets, close }).await;
+                    let (turn, over) = Turn::new();
+                    self.order(Control::Disconnect { sockets, close, turn }, over).await;
                 }
                 id.filter(|_| is_here).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
             }
             Request::Count { id, selection } => {
-                let sockets = rooms.select(&selection.rooms, &selection.except);
+                let sockets = select(rooms, (&selection.rooms, &selection.except), &mut pauses).await;
                 Some(adapter::encode_client_count(&id, sockets.len()))
             }
             Request::ServerSideEmit { uid, id, data } => {
@@ -84,64 +94,119 @@ impl Fanout {
                 id.filter(|_| uid != self.node().as_str()).map(|id| adapter::encode_server_side_ack(&id))
             }
             Request::AckBroadcast { id, broadcast, timeout_ms } => {
-                let sockets = rooms.select(&broadcast.rooms, &broadcast.except);
-                let timeout = Duration::from_millis(timeout_ms.unwrap_or(ACK_MAX_MS).min(ACK_MAX_MS));
+                let sockets = select(rooms, (&broadcast.rooms, &broadcast.except), &mut pauses).await;
+                let timeout = Duration::from_millis(timeout_ms.unwrap_or(ACK_MAX_MS).min(BACKEND_ACK_MAX_MS));
                 let reply = self.reply_to(namespace, id);
-                self.control(Control::Ask { sockets, body: broadcast.body, timeout, reply }).await;
+                let (turn, over) = Turn::new();
+                self.order(Control::Ask { sockets, body: broadcast.body, timeout, reply, turn }, over).await;
                 None
             }
         };
         if let Some(reply) = reply {
-            // Who asked waits no longer than it would for a dead node.
-            let _ = cluster.publish_plain(&cluster.channels.response(namespace.as_str()), &reply).await;
+            self.respond(cluster, namespace, reply).await;
         }
+    }
+
+    /// Publishes an answer, which nobody waits for here.
+    async fn respond(&self, cluster: &Arc<Cluster>, namespace: &Namespace, reply: Vec<u8>) {
+        let channel = cluster.channels.response(namespace.as_str());
+        if reply.len() < ANSWER_LARGE_BYTES {
+            cluster.publish_soon(&channel, &reply);
+            return;
+        }
+        let cluster = Arc::clone(cluster);
+        // Who asked waits no longer than it would for a dead node.
+        self.later(async move { _ = cluster.publish_plain(&channel, &reply).await }).await;
+    }
+
+    /// Answers with descriptions of sockets as they are now. Writing them down takes long and is done apart.
+    async fn tell_fetched(
+        &self,
+        cluster: &Arc<Cluster>,
+        namespace: &Namespace,
+        (id, sockets): (String, Vec<Arc<LocalSocket>>),
+        pauses: &mut Pauses,
+    ) {
+        let mut found = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            pauses.before(1).await;
+            let rooms = socket.rooms();
+            found.push((socket, rooms));
+        }
+        let (cluster, channel) = (Arc::clone(cluster), cluster.channels.response(namespace.as_str()));
+        self.later(async move {
+            let mut told = Vec::with_capacity(found.len());
+            for some in found.chunks(SOCKETS_PER_TURN) {
+                told.extend(some.iter().map(|(socket, rooms)| describe(socket, rooms)));
+                tokio::task::yield_now().await;
+            }
+            let reply = adapter::encode_fetched(&id, Some(&told));
+            // Who asked waits no longer than it would for a dead node.
+            let _ = cluster.publish_plain(&channel, &reply).await;
+        })
+        .await;
     }
 
     fn reply_to(&self, namespace: &Namespace, id: String) -> Reply {
         Reply { fanout: self.clone(), namespace: namespace.clone(), id }
     }
 
-    /// Sockets of this node enter rooms; what is to be answered, unless that is done later.
+    /// Sockets of this node enter rooms.
     async fn let_in(
         &self,
+        cluster: &Arc<Cluster>,
         namespace: &Namespace,
         (sockets, rooms): (Vec<Arc<LocalSocket>>, Vec<Room>),
-        by: JoinedBy,
-        id: Option<String>,
-    ) -> Option<Vec<u8>> {
+        (by, id): (JoinedBy, Option<String>),
+        pauses: &mut Pauses,
+    ) {
         if by == JoinedBy::AppIfAllowed {
             let reply = id.map(|id| self.reply_to(namespace, id));
             if let Some(room) = rooms.into_iter().next() {
+                // The records are asked, and nothing comes after it before it is answered.
                 self.control(Control::Bring { sockets, room, reply }).await;
             }
-            return None;
+            return;
         }
+        // As for leaving: nodes of ours wait for all of them, others for the one that has the socket.
+        let answers = by != JoinedBy::Backend || !sockets.is_empty();
+        let done = self.when_done(cluster, namespace, id.filter(|_| answers));
         for socket in &sockets {
             for room in rooms.iter().filter(|room| !socket.is_given(room.as_str())) {
-                // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
-                let _ = self.enter_own(socket, room).await;
+                pauses.before(1).await;
+                self.enter_now(cluster, socket, room, &done).await;
                 if by == JoinedBy::Backend {
                     socket.set_placed(room);
                 }
             }
         }
-        // As for leaving: nodes of ours wait for all of them, others for the one that has the socket.
-        let answers = by != JoinedBy::Backend || !sockets.is_empty();
-        id.filter(|_| answers).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
     }
 
     /// Sockets of this node leave rooms.
-    async fn let_out(&self, cluster: &Cluster, sockets: &[Arc<LocalSocket>], rooms: &[String]) {
-        for socket in sockets {
-            for room in rooms {
+    async fn let_out(
+        &self,
+        cluster: &Arc<Cluster>,
+        (sockets, rooms): (Vec<Arc<LocalSocket>>, Vec<String>),
+        done: &Done,
+        pauses: &mut Pauses,
+    ) {
+        for socket in &sockets {
+            for room in &rooms {
                 if socket.is_given(room) {
                     let reason = "a socket cannot leave its own room, nor its user's";
                     cluster.refuse_part(socket.namespace(), reason);
-                } else {
-                    self.leave(socket, room).await;
+                    continue;
                 }
+                pauses.before(1).await;
+                self.leave_now(cluster, socket, room, done).await;
             }
         }
+    }
+
+    /// What answers a request for which there is nothing to tell, when nobody holds it any more.
+    fn when_done(&self, cluster: &Arc<Cluster>, namespace: &Namespace, id: Option<String>) -> Done {
+        let cluster = Arc::clone(cluster);
+        Done { _doing: id.map(|id| Arc::new(Doing { cluster, namespace: namespace.clone(), id })) }
     }
 
     async fn request(&self, namespace: &Namespace, message: &[u8]) -> Result<(), FanoutError> {
@@ -364,7 +429,7 @@ impl Fanout {
         }
         let rooms = self.rooms_of(namespace).ok_or(FanoutError::UnknownNamespace)?;
         let sockets = rooms.select(&of.rooms, &of.except);
-        self.control(Control::Disconnect { sockets, close: false }).await;
+        self.control(Control::Disconnect { sockets, close: false, turn: Turn::free() }).await;
         Ok(())
     }
 
@@ -393,16 +458,45 @@ impl Fanout {
     }
 }
 
+/// Says that a request is done, when the last of its copies is dropped: everything that follows from it has one.
+#[derive(Clone)]
+pub(crate) struct Done {
+    _doing: Option<Arc<Doing>>,
+}
+
+struct Doing {
+    cluster: Arc<Cluster>,
+    namespace: Namespace,
+    id: String,
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        let reply = adapter::encode_fetched(&self.id, None::<&[()]>);
+        self.cluster.publish_soon(&self.cluster.channels.response(self.namespace.as_str()), &reply);
+    }
+}
+
+/// The sockets that a request is about, where it is its turn.
+async fn select<R: AsRef<str>>(
+    rooms: &NamespaceRooms,
+    (names, except): (&[R], &[R]),
+    pauses: &mut Pauses,
+) -> Vec<Arc<LocalSocket>> {
+    pauses.before(rooms.selects_at_most(names, except)).await;
+    rooms.select(names, except)
+}
+
 fn selection(room: &str, except: Option<SocketId>) -> Selection {
     let except = except.map(|socket| socket.as_str().to_owned());
     Selection { rooms: vec![room.to_owned()], except: except.into_iter().collect() }
 }
 
 /// A socket as `fetchSockets` of a Node.js server shows it. Headers, address and token stay here.
-fn describe(socket: &LocalSocket) -> serde_json::Value {
+fn describe(socket: &LocalSocket, joined: &[Room]) -> serde_json::Value {
     let info = &socket.info;
     let mut rooms = vec![info.id.as_str().to_owned(), Room::of_user(&info.user).as_str().to_owned()];
-    rooms.extend(socket.rooms().iter().map(|room| room.as_str().to_owned()));
+    rooms.extend(joined.iter().map(|room| room.as_str().to_owned()));
     json!({
         "id": info.id.as_str(),
         "handshake": {

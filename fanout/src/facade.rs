@@ -10,17 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future;
 use shared::adapter::Body;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::limits::{
     CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_CONNECT_MS, SEQUENCED_QUEUE_MAX,
 };
 use shared::names::{Namespace, Room, UserId};
-use shared::sio::{Encoded, Event};
+use shared::sio::{Answer, Encoded, Event};
 use tokio::sync::mpsc;
 
-use crate::cluster::{Cluster, ClusterOptions, Exchange, Outlets};
-use crate::control::{Control, Events, Reply, Sequenced};
+use crate::cluster::{Aftermath, Cluster, ClusterOptions, Outlets};
+use crate::control::{Control, Events, Reply, Sequenced, Turn};
 use crate::courier::Courier;
 use crate::error::FanoutError;
 use crate::live::Memory;
@@ -84,7 +85,7 @@ pub(crate) enum Backplane {
     Redis {
         cluster: Arc<Cluster>,
         /// For the tasks of [`Fanout::run`], which take them once.
-        tasks: parking_lot::Mutex<Option<(mpsc::Receiver<Exchange>, mpsc::Receiver<Moved>)>>,
+        tasks: parking_lot::Mutex<Option<(mpsc::Receiver<Aftermath>, mpsc::Receiver<Moved>)>>,
     },
 }
 
@@ -120,9 +121,9 @@ impl Fanout {
                 let (gone, left) = mpsc::channel(CONTROL_QUEUE_MAX);
                 let outlets = Outlets { gone, sequenced: sequenced.clone() };
                 let this = (options.node, options.holdback);
-                let (cluster, exchanges) =
+                let (cluster, aftermath) =
                     Cluster::new(cluster, this, namespaces.clone(), outlets, Arc::clone(&stats));
-                let tasks = parking_lot::Mutex::new(Some((exchanges, left)));
+                let tasks = parking_lot::Mutex::new(Some((aftermath, left)));
                 Backplane::Redis { cluster: Arc::new(cluster), tasks }
             }
         };
@@ -157,10 +158,12 @@ impl Fanout {
                 self.tell_moved(Moved { room, user, info, is_back: false }).await;
             },
             Backplane::Redis { cluster, tasks } => {
-                let Some((exchanges, gone)) = tasks.lock().take() else { return };
+                let Some((aftermath, gone)) = tasks.lock().take() else { return };
+                let lanes = self.all_rooms().map(|rooms| self.keep_order(cluster, rooms));
                 tokio::join!(
-                    cluster.run(),
-                    self.serve(exchanges),
+                    cluster.run(self),
+                    future::join_all(lanes),
+                    self.do_later(aftermath),
                     self.forward_gone(gone),
                     self.watch_connections(cluster)
                 );
@@ -416,7 +419,7 @@ impl Fanout {
                 let body = Body { json, attachments: event.attachments.to_vec() };
                 let (fanout, id) = (self.clone(), question.id.clone());
                 let reply = Reply { fanout, namespace: namespace.clone(), id };
-                let ask = Control::Ask { sockets, body, timeout: at_most, reply };
+                let ask = Control::Ask { sockets, body, timeout: at_most, reply, turn: Turn::free() };
                 self.inner.control.send(ask).await.map_err(|_| FanoutError::Unavailable)?;
                 Ok(question.answers(at_most).await)
             }
@@ -455,27 +458,31 @@ impl Fanout {
         self.inner.namespaces.get(namespace)
     }
 
+    /// The rooms of every namespace.
+    pub(crate) fn all_rooms(&self) -> impl Iterator<Item = &Arc<NamespaceRooms>> {
+        self.inner.namespaces.values()
+    }
+
     pub(crate) async fn control(&self, control: Control) {
         // Without a receiver the node is stopping.
         let _ = self.inner.control.send(control).await;
     }
 
-    pub(crate) async fn tell_asked(&self, reply: &Reply, sockets: usize) {
+    pub(crate) fn tell_asked(&self, reply: &Reply, sockets: usize) {
         match &self.inner.backplane {
             Backplane::InProcess { questions, .. } => questions.told(&reply.id, sockets),
             Backplane::Redis { cluster, .. } => {
                 let message = shared::adapter::encode_client_count(&reply.id, sockets);
-                let channel = cluster.channels.response(reply.namespace.as_str());
-                let _ = cluster.publish_plain(&channel, &message).await;
+                cluster.publish_soon(&cluster.channels.response(reply.namespace.as_str()), &message);
             }
         }
     }
 
-    pub(crate) fn tell_answer(&self, reply: &Reply, json: &str) {
+    pub(crate) fn tell_answer(&self, reply: &Reply, answer: Answer) {
         match &self.inner.backplane {
-            Backplane::InProcess { questions, .. } => questions.answered(&reply.id, json),
+            Backplane::InProcess { questions, .. } => questions.answered(&reply.id, answer),
             Backplane::Redis { cluster, .. } => {
-                let Ok(message) = shared::adapter::encode_acked(&reply.id, json) else { return };
+                let Ok(message) = shared::adapter::encode_acked(&reply.id, &answer) else { return };
                 // Behind how many there are, and without a round trip for each.
                 cluster.publish_soon(&cluster.channels.response(reply.namespace.as_str()), &message);
             }

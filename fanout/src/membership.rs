@@ -9,15 +9,16 @@ use shared::ids::SocketId;
 use shared::limits::ROOMS_AT_ONCE;
 use shared::names::{Room, USER_ROOM_PREFIX, UserId};
 
-use crate::cluster::{kept, room_key};
+use crate::cluster::{Cluster, kept, room_key};
 use crate::error::FanoutError;
+use crate::exchange::Done;
 use crate::facade::{Backplane, Fanout};
 use crate::outbox::Outbox;
 use crate::presence::lingering::Waiting;
 use crate::presence::store::Kept;
 use crate::presence::{Counted, Entered, FirstMembers, Left, Member, RoomCount, SCANNED_PER_USER};
 use crate::registry::{Detached, LocalSocket, SocketInfo};
-use crate::room::Kind;
+use crate::room::{Kind, Room as RoomHere};
 
 /// Interest in a room: while it is held, this node hears what is published to the room.
 #[derive(Debug)]
@@ -53,52 +54,56 @@ impl Fanout {
         if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
             cluster
                 .subscriber
-                .acquire(&cluster.channels.room(namespace, Room::of_user(&user).as_str()))
+                .acquire(&cluster.channels.own_room(namespace, Room::of_user(&user).as_str()))
                 .await;
         }
         Ok(socket)
+    }
+
+    /// Takes a socket out of all of its rooms, some at a time: when this has ended nothing that is broadcast reaches it, and
+    /// it is in no list. [`Self::detach`] then does what follows, and must be called.
+    pub async fn expel(&self, socket: &Arc<LocalSocket>) {
+        let (mut begins, mut expelled, mut member) = (true, Vec::new(), None);
+        loop {
+            let detached = socket.namespace.detach_some(socket, begins, ROOMS_AT_ONCE, |room, is_last| {
+                self.linger_here(socket, (room, is_last), &mut member);
+                expelled.push(Arc::clone(room));
+            });
+            match detached {
+                Detached::Elsewhere => return,
+                Detached::Wholly => return socket.set_expelled(expelled),
+                Detached::Partly => begins = false,
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Forgets a socket: it leaves all of its rooms, which are answered; some at a time, so that others get their turn. Where it was its user's last, that is
     /// told after the hold-back as [`Gone`](crate::presence::Gone), unless the user is back. Safe to call twice: the
     /// second call finds nothing.
     pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
-        let namespace = socket.namespace();
         let (mut names, mut begins, mut member) = (Vec::new(), true, None);
+        if let Some(expelled) = socket.take_expelled() {
+            self.let_go_of_user(socket);
+            for left in expelled.chunks(ROOMS_AT_ONCE) {
+                self.tell_left(socket, left, &mut names).await;
+                tokio::task::yield_now().await;
+            }
+            return names;
+        }
         loop {
             let mut left = Vec::new();
             let detached = socket.namespace.detach_some(socket, begins, ROOMS_AT_ONCE, |room, is_last| {
-                if let (Backplane::InProcess { lingering, .. }, true, true) =
-                    (&self.inner.backplane, is_last, room.is_listed())
-                {
-                    let Kept { user, info, .. } = member.get_or_insert_with(|| kept(&socket.info)).clone();
-                    let room = room_key(namespace.as_str(), room.name.as_str());
-                    let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
-                    lingering.add(waiting, self.inner.options.holdback);
-                }
+                self.linger_here(socket, (room, is_last), &mut member);
                 left.push(Arc::clone(room));
             });
             if detached == Detached::Elsewhere {
                 return names;
             }
-            if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
-                if begins {
-                    let user_room = Room::of_user(socket.user());
-                    let channel = cluster.channels.room(namespace.as_str(), user_room.as_str());
-                    cluster.subscriber.release(&channel);
-                }
-                let member = member.get_or_insert_with(|| kept(&socket.info));
-                for room in &left {
-                    let name = room.name.as_str();
-                    if room.is_listed() {
-                        let key = room_key(namespace.as_str(), name);
-                        let _changing = Box::pin(cluster.presence.changing(&key)).await;
-                        Box::pin(cluster.presence.left(&key, member, true)).await;
-                    }
-                    cluster.subscriber.release(&cluster.channels.room(namespace.as_str(), name));
-                }
+            if begins {
+                self.let_go_of_user(socket);
             }
-            names.extend(left.iter().filter(|room| room.is_listed()).map(|room| room.name.clone()));
+            self.tell_left(socket, &left, &mut names).await;
             if detached == Detached::Wholly {
                 return names;
             }
@@ -107,12 +112,57 @@ impl Fanout {
         }
     }
 
+    /// A node alone: the user whose last socket has left a room may come back. `member` is what is told of the socket, once
+    /// it is known.
+    fn linger_here(
+        &self,
+        socket: &LocalSocket,
+        (room, is_last): (&RoomHere, bool),
+        member: &mut Option<Kept>,
+    ) {
+        if let (Backplane::InProcess { lingering, .. }, true, true) =
+            (&self.inner.backplane, is_last, room.is_listed())
+        {
+            let Kept { user, info, .. } = member.get_or_insert_with(|| kept(&socket.info)).clone();
+            let room = room_key(socket.namespace().as_str(), room.name.as_str());
+            let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
+            lingering.add(waiting, self.inner.options.holdback);
+        }
+    }
+
+    /// What is sent to its user is not wanted for this socket any more.
+    fn let_go_of_user(&self, socket: &LocalSocket) {
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            let room = Room::of_user(socket.user());
+            cluster
+                .subscriber
+                .release(&cluster.channels.own_room(socket.namespace().as_str(), room.as_str()));
+        }
+    }
+
+    /// Does what follows from a socket's having left rooms, and adds the names of those that are listed.
+    async fn tell_left(&self, socket: &LocalSocket, left: &[Arc<RoomHere>], names: &mut Vec<Room>) {
+        if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
+            let (namespace, member) = (socket.namespace().as_str(), kept(&socket.info));
+            for room in left {
+                let name = room.name.as_str();
+                if room.is_listed() {
+                    let key = room_key(namespace, name);
+                    let _changing = Box::pin(cluster.presence.changing(&key)).await;
+                    Box::pin(cluster.presence.left(&key, &member, true)).await;
+                }
+                cluster.subscriber.release(&cluster.channels.own_room(namespace, name));
+            }
+        }
+        names.extend(left.iter().filter(|room| room.is_listed()).map(|room| room.name.clone()));
+    }
+
     /// Wants to hear what is published to a room, before anybody enters it.
     pub async fn follow<'a>(&'a self, namespace: &str, room: &str) -> Follow<'a> {
         let channel = match &self.inner.backplane {
             Backplane::InProcess { .. } => None,
             Backplane::Redis { cluster, .. } => {
-                let channel = cluster.channels.room(namespace, room);
+                let channel = cluster.channels.own_room(namespace, room);
                 Box::pin(cluster.subscriber.acquire(&channel)).await;
                 Some(channel)
             }
@@ -160,7 +210,7 @@ impl Fanout {
                 Ok(Entered { first_of_user: entered.first_of_user && !waited, ..entered })
             }
             Backplane::Redis { cluster, .. } => {
-                let channel = cluster.channels.room(namespace, room.as_str());
+                let channel = cluster.channels.own_room(namespace, room.as_str());
                 let hears = Box::pin(cluster.subscriber.acquire(&channel)).await;
                 let key = room_key(namespace, room.as_str());
                 let _changing = Box::pin(cluster.presence.changing(&key)).await;
@@ -189,6 +239,73 @@ impl Fanout {
         }
     }
 
+    /// Puts a socket into a room at once, for a backend: what was heard after that reaches it. That it is there is told to the
+    /// store afterwards. What our own nodes send to the room is heard when its channel is subscribed, which is so before
+    /// `done` is dropped; what backends send is heard in any case.
+    pub(crate) async fn enter_now(
+        &self,
+        cluster: &Arc<Cluster>,
+        socket: &Arc<LocalSocket>,
+        room: &Room,
+        done: &Done,
+    ) {
+        let channel = cluster.channels.own_room(socket.namespace().as_str(), room.as_str());
+        cluster.subscriber.want(&channel);
+        // `ROOMS_PER_SOCKET` is for clients. A socket that has gone meanwhile stays out.
+        if !matches!(socket.namespace.enter(socket, (room, Kind::Own), 0), Ok(Entered { new: true, .. })) {
+            cluster.subscriber.release(&channel);
+            return;
+        }
+        let (cluster, socket, room, done) =
+            (Arc::clone(cluster), Arc::clone(socket), room.clone(), done.clone());
+        self.later(async move {
+            let hears = cluster.subscriber.confirmed(&channel).await;
+            if !hears && let Some(found) = socket.namespace.find(room.as_str()) {
+                found.lose_place();
+            }
+            let (key, member) = (room_key(socket.namespace().as_str(), room.as_str()), kept(&socket.info));
+            let _changing = Box::pin(cluster.presence.changing(&key)).await;
+            Box::pin(cluster.presence.entered(&key, &member)).await;
+            if !socket.is_in(room.as_str()) {
+                // It has left meanwhile, and the store may have been told of that before the entry.
+                Box::pin(cluster.presence.left(&key, &member, !socket.is_attached())).await;
+            }
+            drop(done);
+        })
+        .await;
+    }
+
+    /// Takes a socket out of a room at once, for a backend: what was heard after that does not reach it. That it has left is
+    /// told to the store afterwards.
+    pub(crate) async fn leave_now(
+        &self,
+        cluster: &Arc<Cluster>,
+        socket: &Arc<LocalSocket>,
+        room: &str,
+        done: &Done,
+    ) {
+        if !socket.namespace.leave(socket, room).was_member {
+            return;
+        }
+        let namespace = socket.namespace().as_str();
+        cluster.subscriber.release(&cluster.channels.own_room(namespace, room));
+        let (cluster, socket, done) = (Arc::clone(cluster), Arc::clone(socket), done.clone());
+        let (key, room) = (room_key(namespace, room), room.to_owned());
+        self.later(async move {
+            let member = kept(&socket.info);
+            let _changing = Box::pin(cluster.presence.changing(&key)).await;
+            // Whoever has let it in again meanwhile tells so, or has.
+            if !socket.is_in(&room) {
+                Box::pin(cluster.presence.left(&key, &member, false)).await;
+                if socket.is_in(&room) {
+                    Box::pin(cluster.presence.entered(&key, &member)).await;
+                }
+            }
+            drop(done);
+        })
+        .await;
+    }
+
     /// Has a socket hear what is broadcast to a room without being one of its members: nobody is told, nothing is counted,
     /// and `ROOMS_PER_SOCKET` does not matter. The caller bounds how many rooms one socket watches, and uses the room for
     /// nothing else; all sockets of a user together watch `WATCHED_PER_USER_MAX`. Undone by [`Self::unwatch`], and when the
@@ -200,7 +317,7 @@ impl Fanout {
         let Backplane::Redis { cluster, .. } = &self.inner.backplane else {
             return socket.namespace.enter(socket, (room, Kind::Watched), 0).map(drop);
         };
-        let channel = cluster.channels.room(socket.namespace().as_str(), room.as_str());
+        let channel = cluster.channels.own_room(socket.namespace().as_str(), room.as_str());
         Box::pin(cluster.subscriber.acquire(&channel)).await;
         let entered = socket.namespace.enter(socket, (room, Kind::Watched), 0);
         if !matches!(entered, Ok(Entered { new: true, .. })) {
@@ -219,7 +336,7 @@ impl Fanout {
     pub fn unwatch(&self, socket: &Arc<LocalSocket>, room: &str) {
         let left = socket.namespace.leave(socket, room);
         if let (true, Backplane::Redis { cluster, .. }) = (left.was_member, &self.inner.backplane) {
-            cluster.subscriber.release(&cluster.channels.room(socket.namespace().as_str(), room));
+            cluster.subscriber.release(&cluster.channels.own_room(socket.namespace().as_str(), room));
         }
     }
 
@@ -241,7 +358,7 @@ impl Fanout {
             Backplane::Redis { cluster, .. } => {
                 let _changing = Box::pin(cluster.presence.changing(&key)).await;
                 let last_of_user = Box::pin(cluster.presence.left(&key, &kept(&socket.info), false)).await;
-                cluster.subscriber.release(&cluster.channels.room(namespace, room));
+                cluster.subscriber.release(&cluster.channels.own_room(namespace, room));
                 Left { last_of_user, ..left }
             }
         }

@@ -11,15 +11,26 @@ use std::time::Duration;
 use dashmap::DashMap;
 use shared::ids::NODE_CHARS;
 use shared::limits::{ACK_BYTES_MAX, ACKS_BYTES_MAX, NODE_QUESTIONS_MAX, PENDING_ACKS_MAX};
+use shared::sio::Answer;
 use tokio::sync::Notify;
 
 /// The answers to a question.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answers {
-    /// Sockets that were asked.
+    /// Sockets that were asked; no fewer than have answered.
     pub receivers: usize,
-    /// Raw JSON of the first argument of each answer, in the order they came.
-    pub answers: Vec<String>,
+    /// The first argument of each answer, in the order they came.
+    pub answers: Vec<Answer>,
+    /// Every server has told how many of its sockets were asked.
+    pub are_counted: bool,
+}
+
+impl Answers {
+    /// How many sockets were asked and have not answered; `None` where a server has not told how many it has.
+    #[must_use]
+    pub fn missing(&self) -> Option<usize> {
+        self.are_counted.then(|| self.receivers.saturating_sub(self.answers.len()))
+    }
 }
 
 /// Who asks. Each has places of its own, so that none takes another's: a client's questions cannot keep a backend from
@@ -124,7 +135,10 @@ impl Questions {
         if open.is_of_client {
             self.bytes.fetch_sub(open.bytes, Ordering::AcqRel);
         }
-        Some(open.answers)
+        let Open { mut answers, nodes, told, .. } = open;
+        answers.receivers = answers.receivers.max(answers.answers.len());
+        answers.are_counted = told >= nodes;
+        Some(answers)
     }
 
     /// A node tells how many of its sockets were asked.
@@ -137,16 +151,16 @@ impl Questions {
     }
 
     /// A socket has answered.
-    pub(crate) fn answered(&self, id: &str, json: &str) {
+    pub(crate) fn answered(&self, id: &str, answer: Answer) {
         if let Some(mut open) = self.open.get_mut(id) {
             let fits_all = !open.is_of_client || self.bytes.load(Ordering::Acquire) <= ACKS_BYTES_MAX;
-            let fits = fits_all && open.bytes + json.len() <= ACK_BYTES_MAX;
-            let json = if fits { json } else { "null" };
-            open.bytes += json.len();
+            let fits = fits_all && open.bytes + answer.len() <= ACK_BYTES_MAX;
+            let answer = if fits { answer } else { Answer::null() };
+            open.bytes += answer.len();
             if open.is_of_client {
-                self.bytes.fetch_add(json.len(), Ordering::AcqRel);
+                self.bytes.fetch_add(answer.len(), Ordering::AcqRel);
             }
-            open.answers.answers.push(json.to_owned());
+            open.answers.answers.push(answer);
             open.finish_if_all();
         }
     }
@@ -194,18 +208,22 @@ impl Drop for Question<'_> {
 mod tests {
     use super::*;
 
+    fn json(json: &str) -> Answer {
+        Answer { json: json.to_owned(), attachments: Vec::new() }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_question_ends_when_all_nodes_and_sockets_have_spoken() {
         let questions = Questions::default();
         let question = questions.open(Asker::Backend, "n", 2).unwrap();
         let id = question.id.clone();
         questions.told(&id, 1);
-        questions.answered(&id, "1");
+        questions.answered(&id, json("1"));
         questions.told(&id, 1);
-        questions.answered("other", "9");
-        questions.answered(&id, "2");
+        questions.answered("other", json("9"));
+        questions.answered(&id, json("2"));
         let answers = question.answers(Duration::from_hours(1)).await;
-        assert_eq!(answers, Answers { receivers: 2, answers: vec!["1".into(), "2".into()] });
+        assert_eq!(answers, Answers { receivers: 2, answers: vec![json("1"), json("2")], are_counted: true });
         assert!(questions.open.is_empty());
     }
 
@@ -228,7 +246,23 @@ mod tests {
         let question = questions.open(Asker::Backend, "n", 1).unwrap();
         questions.told(&question.id.clone(), 2);
         let answers = question.answers(Duration::from_secs(5)).await;
-        assert_eq!(answers, Answers { receivers: 2, answers: Vec::new() });
+        assert_eq!(answers, Answers { receivers: 2, answers: Vec::new(), are_counted: true });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_not_told_how_many_there_are_is_not_said_to_miss_nobody() {
+        let questions = Questions::default();
+        let question = questions.open(Asker::Client, "n", 2).unwrap();
+        let id = question.id.clone();
+        questions.told(&id, 1);
+        questions.answered(&id, json("1"));
+        // Of the server that tells nothing.
+        questions.answered(&id, json("2"));
+        let answers = question.answers(Duration::from_secs(5)).await;
+        assert_eq!((answers.receivers, answers.answers.len(), answers.missing()), (2, 2, None));
+        let question = questions.open(Asker::Client, "n", 1).unwrap();
+        questions.told(&question.id.clone(), 3);
+        assert_eq!(question.answers(Duration::from_secs(5)).await.missing(), Some(3));
     }
 
     #[test]
@@ -255,12 +289,12 @@ mod tests {
         let questions = Questions::default();
         let answer = "x".repeat(ACK_BYTES_MAX / 2);
         let open: Vec<_> = (0..1_000).filter_map(|_| questions.open(Asker::Client, "node", 1)).collect();
-        open.iter().for_each(|question| questions.answered(&question.id, &answer));
+        open.iter().for_each(|question| questions.answered(&question.id, json(&answer)));
         let held = questions.bytes.load(Ordering::Relaxed);
         assert!((ACKS_BYTES_MAX..ACKS_BYTES_MAX + ACK_BYTES_MAX).contains(&held), "{held}");
         let of_backend = questions.open(Asker::Backend, "node", 1).unwrap();
-        questions.answered(&of_backend.id, &answer);
-        assert_eq!(questions.close(&of_backend.id).unwrap().answers, [answer]);
+        questions.answered(&of_backend.id, json(&answer));
+        assert_eq!(questions.close(&of_backend.id).unwrap().answers, [json(&answer)]);
         drop(open);
         assert_eq!(questions.bytes.load(Ordering::Relaxed), 0);
     }
@@ -276,9 +310,9 @@ mod tests {
         let id = question.id.clone();
         questions.told(&id, 2);
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));
-        questions.answered(&id, &long);
-        questions.answered(&id, "\"more\"");
+        questions.answered(&id, json(&long));
+        questions.answered(&id, json("\"more\""));
         let answers = question.answers(Duration::from_secs(60)).await;
-        assert_eq!(answers.answers, [long, "null".to_owned()]);
+        assert_eq!(answers.answers, [json(&long), Answer::null()]);
     }
 }

@@ -41,6 +41,7 @@ impl Cluster {
         let room = target.to.room();
         let room = room.as_deref();
         let channel = match room {
+            Some(room) if self.presence.all_hear_own_rooms() => self.channels.own_room(namespace, room),
             Some(room) => self.channels.room(namespace, room),
             None => self.channels.namespace(namespace),
         };

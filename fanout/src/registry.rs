@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use crate::courier::Courier;
 use crate::error::FanoutError;
+use crate::lane::Lane;
 use crate::outbox::Outbox;
 use crate::presence::{Entered, Left};
 use crate::room::{Kind, Room};
@@ -65,7 +66,12 @@ struct Joined {
     placed: Option<Box<Placed>>,
     /// Those that are only watched, by their address. Most sockets watch none.
     watched: Option<Box<Watched>>,
+    /// Those that it was taken out of by [`crate::Fanout::expel`], until that is told.
+    expelled: Option<Box<Expelled>>,
 }
+
+/// Rooms that a socket has left.
+pub(crate) type Expelled = Vec<Arc<Room>>;
 
 /// Rooms by their address.
 #[derive(Default)]
@@ -243,6 +249,16 @@ impl LocalSocket {
         }
     }
 
+    /// It was taken out of these rooms, and whoever ends it tells so.
+    pub(crate) fn set_expelled(&self, left: Expelled) {
+        self.rooms.lock().expelled = Some(Box::new(left));
+    }
+
+    /// Those rooms, once.
+    pub(crate) fn take_expelled(&self) -> Option<Expelled> {
+        self.rooms.lock().expelled.take().map(|left| *left)
+    }
+
     /// Puts `packet` into the outbox, behind every broadcast that was made to the socket's rooms before. Those that it
     /// only watches have no order with anything else.
     pub(crate) fn emit(&self, packet: Encoded) {
@@ -276,6 +292,8 @@ pub(crate) struct NamespaceRooms {
     users: DashMap<UserId, User, RandomState>,
     sockets: DashMap<SocketId, Arc<LocalSocket>, RandomState>,
     couriers: Box<[Arc<Courier>]>,
+    /// What was heard from Redis and has to wait.
+    pub(crate) lane: Lane,
     stats: Arc<Stats>,
     /// A room was entered that may have sockets in it which did not enter ([`is_given`]). Never again false.
     pub(crate) has_given: AtomicBool,
@@ -284,7 +302,8 @@ pub(crate) struct NamespaceRooms {
 impl NamespaceRooms {
     pub(crate) fn new(name: Namespace, couriers: Box<[Arc<Courier>]>, stats: Arc<Stats>) -> Self {
         let (rooms, users, sockets) = (DashMap::default(), DashMap::default(), DashMap::default());
-        Self { name, rooms, users, sockets, couriers, stats, has_given: AtomicBool::new(false) }
+        let has_given = AtomicBool::new(false);
+        Self { name, rooms, users, sockets, couriers, lane: Lane::default(), stats, has_given }
     }
 
     /// Makes the socket known, unless its user has `per_user` already (0: no limit).
@@ -445,6 +464,16 @@ impl NamespaceRooms {
     /// The socket of this id.
     pub(crate) fn socket(&self, id: SocketId) -> Option<Arc<LocalSocket>> {
         self.sockets.get(&id).map(|socket| Arc::clone(&socket))
+    }
+
+    /// How many sockets there are.
+    pub(crate) fn sockets_at_most(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// How many rooms there are, watched ones too.
+    pub(crate) fn rooms_at_most(&self) -> usize {
+        self.rooms.len()
     }
 
     /// All sockets.

@@ -66,6 +66,13 @@ impl NamespaceRooms {
         names
     }
 
+    /// No fewer sockets than [`Self::select`] looks at, without looking at them.
+    pub(crate) fn selects_at_most<R: AsRef<str>>(&self, rooms: &[R], except: &[R]) -> usize {
+        let size = |room: &R| self.find(room.as_ref()).map_or(1, |room| room.size().max(1));
+        let selected = if rooms.is_empty() { self.sockets_at_most() } else { rooms.iter().map(size).sum() };
+        selected + except.iter().map(size).sum::<usize>()
+    }
+
     /// The sockets in any of `rooms` (all, where there is none) that are in none of `except`, each once.
     pub(crate) fn select<R: AsRef<str>>(&self, rooms: &[R], except: &[R]) -> Vec<Arc<LocalSocket>> {
         let mut selected: Vec<_> = if rooms.is_empty() {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use dashmap::DashMap;
 use shared::ids::SocketId;
 use shared::limits::{ACK_BYTES_MAX, AWAITED_ACKS_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
+use shared::sio::Answer;
 use tokio::sync::mpsc;
 
 /// What was asked and not answered in full. Cheap to share.
@@ -30,9 +31,10 @@ struct Places {
 
 #[derive(Debug)]
 struct Pending {
+    of_client: bool,
     asked: HashSet<SocketId>,
     bytes: usize,
-    answers: mpsc::Sender<String>,
+    answers: mpsc::Sender<Answer>,
 }
 
 /// A question that has been put. Dropped, it is forgotten.
@@ -42,7 +44,7 @@ pub(crate) struct Question {
     of_client: bool,
     asked: usize,
     id: u64,
-    answers: mpsc::Receiver<String>,
+    answers: mpsc::Receiver<Answer>,
 }
 
 impl Acks {
@@ -64,7 +66,7 @@ impl Acks {
         // Room for all, so that no answer is ever dropped.
         let (sender, answers) = mpsc::channel(asked.len().max(1));
         if !asked.is_empty() {
-            self.pending.insert(id, Pending { asked, bytes: 0, answers: sender });
+            self.pending.insert(id, Pending { of_client, asked, bytes: 0, answers: sender });
         }
         Some(Question { acks: Arc::clone(self), of_client, asked: count, id, answers })
     }
@@ -75,16 +77,17 @@ impl Acks {
     }
 
     /// A socket has answered `id`; false when it was not asked, or has answered before.
-    pub(crate) fn answer(&self, id: u64, socket: SocketId, answer: &str) -> bool {
+    pub(crate) fn answer(&self, id: u64, socket: SocketId, answer: Answer) -> bool {
         let Some(mut pending) = self.pending.get_mut(&id) else { return false };
         if !pending.asked.remove(&socket) {
             return false;
         }
-        let fits = pending.bytes + answer.len() <= ACK_BYTES_MAX;
-        let answer = if fits { answer } else { "null" };
+        // A backend gets all that clients may send; it is passed on at once.
+        let fits = !pending.of_client || pending.bytes + answer.len() <= ACK_BYTES_MAX;
+        let answer = if fits { answer } else { Answer::null() };
         pending.bytes += answer.len();
         // Who asked may be gone.
-        let _ = pending.answers.try_send(answer.to_owned());
+        let _ = pending.answers.try_send(answer);
         let all = pending.asked.is_empty();
         drop(pending);
         if all {
@@ -107,8 +110,8 @@ impl Question {
         self.id
     }
 
-    /// The next answer, raw JSON of its first argument; `None` when all have answered.
-    pub(crate) async fn next(&mut self) -> Option<String> {
+    /// The next answer; `None` when all have answered.
+    pub(crate) async fn next(&mut self) -> Option<Answer> {
         self.answers.recv().await
     }
 }
@@ -126,6 +129,10 @@ mod tests {
 
     use super::*;
 
+    fn json(json: &str) -> Answer {
+        Answer { json: json.to_owned(), attachments: Vec::new() }
+    }
+
     fn socket(n: u8) -> SocketId {
         SocketId::new(NodeId::from_random([0; 4]), [n; 16])
     }
@@ -134,13 +141,13 @@ mod tests {
     async fn an_answer_counts_once_and_only_from_who_was_asked() {
         let acks = Arc::new(Acks::default());
         let mut question = acks.ask(false, HashSet::from([socket(1), socket(2)])).unwrap();
-        assert!(acks.answer(question.id(), socket(1), "1"));
-        assert!(!acks.answer(question.id(), socket(1), "2"));
-        assert!(!acks.answer(question.id(), socket(3), "3"));
-        assert!(!acks.answer(question.id() + 1, socket(2), "4"));
-        assert_eq!(question.next().await.as_deref(), Some("1"));
-        acks.answer(question.id(), socket(2), "5");
-        assert_eq!(question.next().await.as_deref(), Some("5"));
+        assert!(acks.answer(question.id(), socket(1), json("1")));
+        assert!(!acks.answer(question.id(), socket(1), json("2")));
+        assert!(!acks.answer(question.id(), socket(3), json("3")));
+        assert!(!acks.answer(question.id() + 1, socket(2), json("4")));
+        assert_eq!(question.next().await, Some(json("1")));
+        acks.answer(question.id(), socket(2), json("5"));
+        assert_eq!(question.next().await, Some(json("5")));
         assert_eq!(question.next().await, None);
         assert!(acks.pending.is_empty());
         assert_eq!(acks.ask(false, HashSet::new()).unwrap().next().await, None);
@@ -155,12 +162,14 @@ mod tests {
         assert!(acks.ask(false, HashSet::from([socket(1)])).is_none());
         assert!(acks.ask(true, HashSet::from([socket(1)])).is_some(), "a client has other places");
         drop(questions);
-        let mut question = acks.ask(false, HashSet::from([socket(1), socket(2)])).unwrap();
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));
-        acks.answer(question.id(), socket(1), &long);
-        acks.answer(question.id(), socket(2), "\"more\"");
-        assert_eq!(question.next().await, Some(long));
-        assert_eq!(question.next().await.as_deref(), Some("null"));
+        for (of_client, second) in [(true, Answer::null()), (false, json("\"more\""))] {
+            let mut question = acks.ask(of_client, HashSet::from([socket(1), socket(2)])).unwrap();
+            acks.answer(question.id(), socket(1), json(&long));
+            acks.answer(question.id(), socket(2), json("\"more\""));
+            assert_eq!(question.next().await, Some(json(&long)));
+            assert_eq!(question.next().await, Some(second));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{Control, LocalSocket, Reply, Sequenced};
+use fanout::{Control, LocalSocket, Reply, Sequenced, Turn};
 use shared::adapter::Body;
 use shared::ids::SocketId;
 use shared::limits::{AUTO_JOIN_RETRY_MS, SOCKETS_PER_TURN};
@@ -24,16 +24,19 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Control>) {
     while let Some(control) = controls.recv().await {
         match control {
-            Control::Disconnect { sockets, close } => {
+            Control::Disconnect { sockets, close, turn } => {
                 for some in sockets.chunks(SOCKETS_PER_TURN) {
-                    some.iter().for_each(|socket| disconnect(&engine, socket, close));
+                    for socket in some {
+                        disconnect(&engine, socket, close).await;
+                    }
                     tokio::task::yield_now().await;
                 }
+                drop(turn);
             }
-            Control::Ask { sockets, body, timeout, reply } => {
+            Control::Ask { sockets, body, timeout, reply, turn } => {
                 let context = engine.namespaces.context().clone();
                 let tasks = context.tasks.clone();
-                drop(tasks.spawn(ask(context, sockets, body, (timeout, reply))));
+                drop(tasks.spawn(ask(context, (sockets, turn), body, (timeout, reply))));
             }
             Control::Gone(gone) => {
                 for app in engine.namespaces.apps_of(gone.namespace.as_str()) {
@@ -94,7 +97,7 @@ async fn bring(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room, 
     // Whose CONNECT is under way enters by itself when it is done.
     let sockets = sockets.iter().filter_map(|socket| engine.socket(socket)).collect();
     match (engine.namespaces.bring(sockets, &room).await, reply) {
-        (Ok(()), Some(reply)) => reply.done().await,
+        (Ok(()), Some(reply)) => reply.done(),
         (Ok(()), None) => {}
         (Err(error), _) => tracing::warn!(error = error.say(), room = %room, "sockets did not enter a room"),
     }
@@ -120,7 +123,7 @@ async fn review(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room,
         }
     }
     if let Some(reply) = reply.filter(|_| all) {
-        reply.done().await;
+        reply.done();
     }
 }
 
@@ -151,12 +154,16 @@ pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
     }
 }
 
-fn disconnect(engine: &Engine, socket: &LocalSocket, close: bool) {
-    let Some(session) = engine.sessions.get(socket.outbox().session()) else { return };
-    let leaving = if close { session.sockets() } else { vec![socket.id()] };
-    for socket in leaving.into_iter().filter_map(|id| session.release(id)) {
-        engine.namespaces.expire(socket);
+/// Ends a socket, or its whole connection: when this has ended it gets nothing more, whatever is broadcast. One whose CONNECT
+/// is under way is ended when that is done.
+async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool) {
+    let Some(session) = engine.sessions.get(local.outbox().session()) else { return };
+    let leaving = if close { session.sockets() } else { vec![local.id()] };
+    for socket in leaving.into_iter().filter_map(|id| session.socket(id)) {
+        session.end(socket).await;
     }
+    // Where it is not in its session yet, whose task finds that.
+    engine.namespaces.context().fanout.expel(local).await;
     if close {
         session.close(CloseReason::Forced);
     }
@@ -164,7 +171,7 @@ fn disconnect(engine: &Engine, socket: &LocalSocket, close: bool) {
 
 async fn ask(
     context: Context,
-    sockets: Vec<Arc<LocalSocket>>,
+    (sockets, turn): (Vec<Arc<LocalSocket>>, Turn),
     body: Body,
     (timeout, reply): (Duration, Reply),
 ) {
@@ -172,10 +179,10 @@ async fn ask(
     let count = asked.len();
     let Some(mut question) = context.acks.ask(reply.is_of_client(), asked) else {
         metrics::get().rate_limited(Limit::Questions);
-        reply.asked(0).await;
+        reply.asked(0);
         return;
     };
-    reply.asked(count).await;
+    reply.asked(count);
     if let Some(first) = sockets.first() {
         let packet = body.encode(first.namespace().as_str(), Some(question.id()));
         for some in sockets.chunks(SOCKETS_PER_TURN) {
@@ -183,10 +190,11 @@ async fn ask(
             tokio::task::yield_now().await;
         }
     }
+    drop(turn);
     // Who has not answered by then is missing; the asker counts.
     let _ = tokio::time::timeout(timeout, async {
         while let Some(answer) = question.next().await {
-            reply.answered(&answer);
+            reply.answered(answer);
         }
     })
     .await;

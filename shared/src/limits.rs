@@ -258,8 +258,12 @@ pub const EVENT_UNIT_RECEIVERS: usize = 100;
 /// Bytes of the acks to one event together; what is more is given as `null`.
 pub const ACK_BYTES_MAX: usize = 256 * 1024;
 
-/// Milliseconds that the acks to one event may be waited for.
+/// Milliseconds that the acks to one event may be waited for where a client asks, or a server that does not say how long.
 pub const ACK_MAX_MS: u64 = 30_000;
+
+/// Milliseconds that the acks to an event of a backend are waited for: no longer than it says itself, and no longer than a
+/// day.
+pub const BACKEND_ACK_MAX_MS: u64 = 86_400_000;
 
 /// Members that one answer to a backend lists, and receivers that a client's event may ask for acks; the count is exact all
 /// the same. Clients get pages: 1,000 in `relay`, [`PAGE_MAX`] in `care`.
@@ -484,9 +488,31 @@ pub const COUNTS_KEPT_MAX: usize = 10_000;
 /// Rooms of an estate that are settled, or of a node that are registered, at once.
 pub const ROOMS_AT_ONCE: usize = 64;
 
-/// Requests and responses of other nodes that wait to be served; more are dropped and counted. A user's questions are 64 of
-/// them at once ([`QUESTIONS_PER_USER`]).
-pub const EXCHANGE_QUEUE_MAX: usize = 4_096;
+/// Bytes of what was heard from Redis about one namespace and waits for a request before it; what is more is dropped and
+/// counted, and the sockets of the namespace are told that they may have missed something. A request that waits for clients'
+/// connections to be closed may take [`LANE_WAIT_MS`]: in that time these are 13 MB a second.
+pub const LANE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that each of them counts beside its own.
+pub const LANE_ITEM_BYTES: usize = 256;
+
+/// Milliseconds that what comes after a request waits for it where that has to be done by others than the fan-out: sockets
+/// disconnected, questions put to clients.
+pub const LANE_WAIT_MS: u64 = 5_000;
+
+/// Sockets that enter or leave a room, or are described, by the task that reads from Redis before others get their turn:
+/// about 2 µs each.
+pub const EFFECTS_PER_TURN: usize = 64;
+
+/// What follows from requests and waits to be done: telling the store who has entered and left. A request waits where there
+/// is more.
+pub const AFTERMATHS_MAX: usize = 16_384;
+
+/// The same that is done at once.
+pub const AFTERMATHS_AT_ONCE: usize = 64;
+
+/// Bytes of an answer to another server from which on it is sent by itself, not among what is published in one order.
+pub const ANSWER_LARGE_BYTES: usize = 64 * 1024;
 
 /// Broadcasts with a place in an app's order that wait for the app; more are found missing and read from the
 /// records.

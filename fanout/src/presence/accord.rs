@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,6 +27,8 @@ pub(crate) struct Nature {
     pub(crate) channels: String,
     /// Which records its apps keep.
     pub(crate) records: String,
+    /// Whether it hears broadcasts to rooms on channels that only our nodes use. Older ones do not, and it is not compared.
+    pub(crate) own_rooms: bool,
 }
 
 /// Whether a node agrees with the others of its Redis.
@@ -85,6 +88,14 @@ fn quarrel(own: (&str, u64, &Nature), others: &[(String, String)]) -> Option<Str
         .find_map(|(_, other, elder)| nature.differs(&elder).map(|how| format!("node {other} {how}")))
 }
 
+/// Whether all of them hear broadcasts on channels that only our nodes use.
+fn hear_own_rooms(nodes: &[(String, String)]) -> bool {
+    nodes.iter().all(|(_, text)| {
+        let nature = text.split_once(' ').and_then(|(_, nature)| serde_json::from_str::<Nature>(nature).ok());
+        nature.is_some_and(|nature| nature.own_rooms)
+    })
+}
+
 impl Nature {
     /// How `elder` differs, as the end of a sentence about it.
     fn differs(&self, elder: &Self) -> Option<String> {
@@ -140,6 +151,7 @@ impl ClusterPresence {
         let Ok(text) = serde_json::to_string(&nature) else { return };
         let Ok(others) = self.store.accord(node, since, &text, &name).await else { return };
         let found = quarrel((node, others.since, &nature), &others.nodes);
+        self.own_rooms.store(hear_own_rooms(&others.nodes), Ordering::Relaxed);
         let mut agreeing = self.agreeing.lock();
         agreeing.since = others.since;
         agreeing.name = others.cluster.as_str().into();
@@ -157,6 +169,11 @@ impl ClusterPresence {
             (Some(_), None) => tracing::info!("this node agrees with the others of its Redis"),
             _ => {}
         }
+    }
+
+    /// Whether every living node hears broadcasts to rooms on channels that only our nodes use.
+    pub(crate) fn all_hear_own_rooms(&self) -> bool {
+        self.own_rooms.load(Ordering::Relaxed)
     }
 
     /// A broadcast by a node of our kind was heard.
@@ -219,7 +236,12 @@ mod tests {
     use super::*;
 
     fn nature(mounts: &str, records: &str) -> Nature {
-        Nature { mounts: mounts.into(), channels: "socket.io".into(), records: records.into() }
+        Nature {
+            mounts: mounts.into(),
+            channels: "socket.io".into(),
+            records: records.into(),
+            own_rooms: true,
+        }
     }
 
     fn said(id: &str, since: u64, nature: &Nature) -> (String, String) {
@@ -249,6 +271,18 @@ mod tests {
         assert_eq!(why(nature("chat=/", "")), None, "it does not know its records yet");
         assert_eq!(quarrel(("n2", 2, &own), &[("n1".into(), "1 {\"newer\":1}".into())]), None);
         assert_eq!(quarrel(("n2", 2, &own), &[("n1".into(), "rubbish".into())]), None);
+    }
+
+    #[test]
+    fn channels_of_our_own_are_used_when_all_nodes_hear_them() {
+        let (new, old) = (nature("", ""), Nature { own_rooms: false, ..nature("", "") });
+        assert!(hear_own_rooms(&[]));
+        assert!(hear_own_rooms(&[said("n1", 1, &new), said("n2", 2, &new)]));
+        assert!(!hear_own_rooms(&[said("n1", 1, &new), said("n2", 2, &old)]));
+        // What a node of an older version says.
+        let older = r#"1 {"mounts":"","channels":"socket.io","records":""}"#;
+        assert!(!hear_own_rooms(&[("n1".into(), older.into())]));
+        assert!(!hear_own_rooms(&[("n1".into(), "rubbish".into())]));
     }
 
     #[test]

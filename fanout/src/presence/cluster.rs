@@ -95,6 +95,8 @@ pub(crate) struct ClusterPresence {
     pub(super) wake: Notify,
     pub(super) agreeing: Mutex<Agreeing>,
     pub(super) strangers: Mutex<Strangers>,
+    /// All living nodes hear broadcasts on channels that only our nodes use.
+    pub(super) own_rooms: AtomicBool,
     pub(super) lingering: Lingering,
     pub(super) neighbours: Neighbours,
     pub(super) estates: Mutex<HashMap<String, Instant>>,
@@ -155,6 +157,7 @@ impl ClusterPresence {
             wake: Notify::new(),
             agreeing,
             strangers: Mutex::default(),
+            own_rooms: AtomicBool::new(false),
             lingering: Lingering::new(LINGERING_MAX),
             neighbours: Neighbours::default(),
             estates: Mutex::default(),

@@ -138,22 +138,27 @@ impl Subscriber {
     ///
     /// Cancel safe: the channel stays wanted.
     pub(crate) async fn acquire(&self, channel: &str) -> bool {
-        {
-            let mut wanted = self.wanted.lock();
-            let want = match wanted.channels.get_mut(channel) {
-                Some(want) => want,
-                None => {
-                    wanted.pending.push(channel.into());
-                    self.work.notify_one();
-                    wanted.channels.entry(channel.into()).or_default()
-                }
-            };
-            want.holders += 1;
-            want.idle_since = None;
-            if want.confirmed {
-                return true;
+        self.want(channel) || self.confirmed(channel).await
+    }
+
+    /// Wants a channel without waiting; whether it is confirmed already. Each call is undone by a [`Self::release`].
+    pub(crate) fn want(&self, channel: &str) -> bool {
+        let mut wanted = self.wanted.lock();
+        let want = match wanted.channels.get_mut(channel) {
+            Some(want) => want,
+            None => {
+                wanted.pending.push(channel.into());
+                self.work.notify_one();
+                wanted.channels.entry(channel.into()).or_default()
             }
-        }
+        };
+        want.holders += 1;
+        want.idle_since = None;
+        want.confirmed
+    }
+
+    /// Waits for the confirmation of a channel that is wanted, as [`Self::acquire`] does.
+    pub(crate) async fn confirmed(&self, channel: &str) -> bool {
         let confirmation = async {
             loop {
                 let notified = self.confirmed.notified();

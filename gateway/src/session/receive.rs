@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use shared::eio::Packet;
-use shared::sio::{self, DecodeError, Encoded, Kind};
+use shared::sio::{self, Answer, DecodeError, Encoded, Kind};
 
 use super::repeat::LastConnect;
 use super::state::Step;
@@ -178,10 +178,12 @@ impl Session {
             (Kind::Disconnect, Some(socket)) => Work::Later(Box::pin(self.let_go(guard, socket, now))),
             (Kind::Ack { id, args }, Some(socket)) => {
                 drop(guard);
-                // Binary in an answer has no place in a list of answers.
-                let first = args.raw.first().copied().filter(|_| attachments.is_empty());
                 let acks = &self.engine.namespaces.context().acks;
-                let counts = id.is_some_and(|id| acks.answer(id, socket.id(), first.unwrap_or("null")));
+                let counts = id.is_some_and(|id| {
+                    let first = args.raw.first().copied().unwrap_or("null");
+                    let answer = Answer::of(first, &attachments).unwrap_or_else(Answer::null);
+                    acks.answer(id, socket.id(), answer)
+                });
                 if counts { Work::None } else { self.receive_counted(Counted::UnaskedAck) }
             }
             (Kind::Connect { .. }, Some(_)) | (_, None) => Work::Close(bad_packet()),
@@ -225,6 +227,20 @@ impl Session {
         }
     }
 
+    /// Ends a socket that a backend disconnects. When this has ended nothing that is broadcast reaches it any more, and its
+    /// client has been told behind everything that was broadcast before.
+    pub(crate) async fn end(&self, socket: Arc<Socket>) {
+        let fanout = &self.engine.namespaces.context().fanout;
+        fanout.expel(socket.local()).await;
+        fanout.emit(socket.local(), sio::encode_disconnect(socket.namespace().as_str()));
+        // Before what the client still sends to the namespace ends its connection.
+        self.outbox.flush();
+        self.release(socket.id());
+        let tasks = &self.engine.namespaces.context().tasks;
+        // Even where its client has left meanwhile: what follows may have been left to this.
+        drop(tasks.spawn(self.engine.namespaces.leave(socket, CloseReason::Forced)));
+    }
+
     fn connect(self: &Arc<Self>, namespace: &str, auth: Option<&str>) -> Work {
         let Some(app) = self.engine.namespaces.find(namespace) else {
             let refusal = sio::encode_connect_error(namespace, "Invalid namespace", None);
@@ -250,7 +266,12 @@ impl Session {
             if session.join(&socket) {
                 // Before anything else can be emitted to the socket by an app.
                 session.outbox.send(reply.into_wire(), 1);
-                namespaces.welcome(&socket).await;
+                if socket.local().is_attached() {
+                    namespaces.welcome(&socket).await;
+                } else {
+                    // A backend has disconnected it meanwhile.
+                    session.end(socket).await;
+                }
             } else {
                 namespaces.leave(socket, CloseReason::TransportClose).await;
             }

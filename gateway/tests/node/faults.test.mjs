@@ -140,7 +140,7 @@ describe('a connection to Redis that is alive and deaf', () => {
     }
     await ready(cluster.nodes[0], { timeout: HEALED });
     const client = await redis.connect();
-    const wanted = rooms.map((room) => `socket.io#/relay#${room}#`);
+    const wanted = rooms.map((room) => `socket.io#/relay#${room}!`);
     const channels = new Set(await client.pubSubChannels('socket.io#/relay#*'));
     assert.deepEqual(wanted.filter((channel) => !channels.has(channel)), []);
   });

@@ -167,11 +167,11 @@ for (const transport of TRANSPORTS) {
       assert.ok(cid.socket.connected);
     });
 
-    test('a binary answer has no place in the list, and an empty room answers at once', async () => {
+    test('a binary answer is in the list, and an empty room answers at once', async () => {
       const { room, members: [ann, bob] } = await roomOf(2);
       bob.socket.on('who', (answer) => answer(Buffer.from('x')));
       const asked = await ask(ann.socket, 'publish', { room, event: 'who', self: false, ack: 10_000 });
-      assert.deepEqual(asked, { success: true, receivers: 1, missing: 0, answers: [null] });
+      assert.deepEqual({ ...asked, answers: asked.answers.map((bytes) => Buffer.from(bytes).toString()) }, { success: true, receivers: 1, missing: 0, answers: ['x'] });
       const nobody = await ask(ann.socket, 'publish', { room: unique('room'), event: 'who', ack: 10_000 });
       assert.deepEqual(nobody, { success: true, receivers: 0, missing: 0, answers: [] });
     });

@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// What the channel of a room ends with where a node of ours sends to it.
+const OWN: char = '!';
+
 /// Makes and reads the channel names of one prefix (`socket.io` unless configured).
 #[derive(Debug, Clone)]
 pub struct Channels {
@@ -18,6 +21,8 @@ pub enum Channel<'a> {
         namespace: &'a str,
         /// The only room addressed.
         room: Option<&'a str>,
+        /// A node of ours sent it, to nodes that have members of the room ([`Channels::own_room`]).
+        own: bool,
     },
     /// Requests to every node.
     Request {
@@ -50,7 +55,7 @@ impl Channels {
         format!("{}#{namespace}#", self.prefix)
     }
 
-    /// Broadcasts to exactly one room.
+    /// Broadcasts to exactly one room, as backends send them.
     #[must_use]
     pub fn room(&self, namespace: &str, room: &str) -> String {
         format!("{}#{namespace}#{room}#", self.prefix)
@@ -64,10 +69,23 @@ impl Channels {
         format!("{}#{}#", literal(&self.prefix), literal(namespace))
     }
 
-    /// A pattern for broadcasts to the own room of any socket of a node, whose id is letters and digits.
+    /// A pattern for [`Self::room`] of every room, which matches nothing that a node of ours sends to [`Self::own_room`].
+    #[must_use]
+    pub fn rooms_of_backends(&self, namespace: &str) -> String {
+        format!("{}#{}#*#", literal(&self.prefix), literal(namespace))
+    }
+
+    /// Broadcasts of our nodes to exactly one room. A Node.js server hears them by its pattern, since it takes the last
+    /// character off whatever that is; of our nodes only those hear them that have members of the room.
+    #[must_use]
+    pub fn own_room(&self, namespace: &str, room: &str) -> String {
+        format!("{}#{namespace}#{room}{OWN}", self.prefix)
+    }
+
+    /// A pattern for [`Self::own_room`] of any socket of a node, whose id is letters and digits.
     #[must_use]
     pub fn sockets_of_node(&self, namespace: &str, node: &str) -> String {
-        format!("{}#{}#{node}????????????????#", literal(&self.prefix), literal(namespace))
+        format!("{}#{}#{node}????????????????{OWN}", literal(&self.prefix), literal(namespace))
     }
 
     /// Requests.
@@ -100,8 +118,14 @@ impl Channels {
             return Some(Channel::Response { namespace });
         }
         let (namespace, room) = rest.strip_prefix('#')?.split_once('#')?;
-        let room = if room.is_empty() { None } else { Some(room.strip_suffix('#')?) };
-        Some(Channel::Broadcast { namespace, room })
+        if room.is_empty() {
+            return Some(Channel::Broadcast { namespace, room: None, own: false });
+        }
+        let (room, own) = match room.strip_suffix(OWN) {
+            Some(room) => (room, true),
+            None => (room.strip_suffix('#')?, false),
+        };
+        Some(Channel::Broadcast { namespace, room: Some(room), own })
     }
 }
 
@@ -131,10 +155,13 @@ mod tests {
     #[test]
     fn what_is_made_is_read() {
         let channels = Channels::new("socket.io");
-        let broadcast = |namespace, room| Some(Channel::Broadcast { namespace, room });
-        assert_eq!(channels.parse(&channels.namespace("/")), broadcast("/", None));
-        assert_eq!(channels.parse(&channels.room("/a", "sos:1")), broadcast("/a", Some("sos:1")));
-        assert_eq!(channels.parse("socket.io#/#a#b#"), broadcast("/", Some("a#b")));
+        let broadcast = |namespace, room, own| Some(Channel::Broadcast { namespace, room, own });
+        assert_eq!(channels.parse(&channels.namespace("/")), broadcast("/", None, false));
+        assert_eq!(channels.parse(&channels.room("/a", "sos:1")), broadcast("/a", Some("sos:1"), false));
+        assert_eq!(channels.parse(&channels.own_room("/a", "sos:1")), broadcast("/a", Some("sos:1"), true));
+        assert_eq!(channels.parse(&channels.room("/a", "x!")), broadcast("/a", Some("x!"), false));
+        assert_eq!(channels.parse(&channels.own_room("/a", "x#")), broadcast("/a", Some("x#"), true));
+        assert_eq!(channels.parse("socket.io#/#a#b#"), broadcast("/", Some("a#b"), false));
         assert_eq!(channels.parse(&channels.request("/a")), Some(Channel::Request { namespace: "/a" }));
         for response in [channels.response("/a"), channels.own_response("/a", "AbC1")] {
             assert_eq!(channels.parse(&response), Some(Channel::Response { namespace: "/a" }));

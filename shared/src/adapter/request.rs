@@ -142,12 +142,12 @@ pub enum Response {
         /// Sockets.
         count: usize,
     },
-    /// What one socket answered: raw JSON.
+    /// What one socket answered.
     Acked {
         /// The request.
         id: String,
         /// The first argument of its ack.
-        json: String,
+        answer: sio::Answer,
     },
     /// A node's sockets.
     Fetched {
@@ -476,20 +476,13 @@ pub fn decode_response(message: &[u8]) -> Result<Response, RequestError> {
 
 fn decode_acked(message: &[u8]) -> Result<Response, RequestError> {
     let input = &mut &message[..];
-    let (mut id, mut kind, mut json) = (None, None, String::new());
+    let (mut id, mut kind, mut answer) = (None, None, sio::Answer::default());
     let mut read = || {
         for _ in 0..entries(input)? {
             match &*read_text(input)? {
                 "requestId" => id = Some(read_text(input)?.into_owned()),
                 "type" => kind = Some(read_text(input)?.into_owned()),
-                "packet" => {
-                    let mut attachments = Vec::new();
-                    msgpack_to_json(input, &mut json, &mut attachments, 0)?;
-                    if !attachments.is_empty() {
-                        // Binary in an answer has no place in a list of answers.
-                        "null".clone_into(&mut json);
-                    }
-                }
+                "packet" => msgpack_to_json(input, &mut answer.json, &mut answer.attachments, 0)?,
                 _ => skip(input)?,
             }
         }
@@ -498,7 +491,7 @@ fn decode_acked(message: &[u8]) -> Result<Response, RequestError> {
     read().map_err(|_| RequestError)?;
     match (kind.as_deref(), id) {
         (Some("9"), Some(id)) => {
-            Ok(Response::Acked { id, json: if json.is_empty() { "null".into() } else { json } })
+            Ok(Response::Acked { id, answer: if answer.is_empty() { sio::Answer::null() } else { answer } })
         }
         (Some(_), Some(_)) => Ok(Response::Other),
         _ => Err(RequestError),
@@ -606,18 +599,18 @@ pub fn encode_client_count(id: &str, count: usize) -> Vec<u8> {
     json!({"type": 8, "requestId": id, "clientCount": count}).to_string().into()
 }
 
-/// What one socket answered; `json` is the first argument of its ack.
+/// What one socket answered.
 ///
 /// # Errors
 /// [`MsgpackError`] when that is no JSON.
-pub fn encode_acked(id: &str, json: &str) -> Result<Vec<u8>, MsgpackError> {
+pub fn encode_acked(id: &str, answer: &sio::Answer) -> Result<Vec<u8>, MsgpackError> {
     let mut out = vec![0x83];
     push_str(&mut out, "type");
     out.push(9);
     push_str(&mut out, "requestId");
     push_str(&mut out, id);
     push_str(&mut out, "packet");
-    json_to_msgpack(json, &[], &mut out)?;
+    json_to_msgpack(&answer.json, &answer.attachments, &mut out)?;
     Ok(out)
 }
 
@@ -709,11 +702,15 @@ mod tests {
         let review = encode_review("n1", "v", "visit:1");
         let asked = Request::Review { id: "v".into(), rooms: vec!["visit:1".into()] };
         assert_eq!(decode_request(&review, MAX), Ok(asked));
-        let acked = encode_acked("id", "{\"a\":[1]}").unwrap();
-        assert_eq!(
-            decode_response(&acked),
-            Ok(Response::Acked { id: "id".into(), json: "{\"a\":[1]}".into() })
-        );
+        let binary = r#"["one",{"_placeholder":true,"num":0},{"b":{"_placeholder":true,"num":1}}]"#;
+        for (json, attachments) in [("{\"a\":[1]}", vec![]), ("null", vec![]), (binary, vec!["\u{1}", ""])] {
+            let answer = sio::Answer {
+                json: json.into(),
+                attachments: attachments.into_iter().map(Into::into).collect(),
+            };
+            let acked = encode_acked("id", &answer).unwrap();
+            assert_eq!(decode_response(&acked), Ok(Response::Acked { id: "id".into(), answer }));
+        }
         let count = encode_client_count("id", 3);
         assert_eq!(decode_response(&count), Ok(Response::ClientCount { id: "id".into(), count: 3 }));
         let fetched = encode_fetched("id", Some(&[json!({"id": "s", "rooms": ["r", 1]})]));

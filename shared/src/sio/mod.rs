@@ -3,11 +3,13 @@
 //! What is only passed on stays raw JSON text: key order, number formatting and lone surrogates reach the
 //! other end as they were sent.
 
+mod answer;
 mod decode;
 mod encode;
 pub(crate) mod placeholders;
 mod reassembly;
 
+pub use answer::Answer;
 pub use decode::{Args, DecodeError, Kind, Packet, decode};
 pub use encode::{
     Encoded, Event, encode_ack, encode_connect, encode_connect_error, encode_disconnect, encode_event_json,

@@ -19,7 +19,7 @@ use shared::ids::SocketId;
 use shared::json::without_lone_surrogates;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
 use shared::names::{Room, is_name, is_word};
-use shared::sio::{self, is_servers_event};
+use shared::sio::{self, Answer, is_servers_event};
 
 use super::{Event, Handling, Reply, first};
 use crate::context::Context;
@@ -116,9 +116,10 @@ struct Publish<'a> {
 struct Answered<'a> {
     /// How many were asked.
     receivers: usize,
-    /// How many of them did not answer in time.
-    missing: usize,
-    /// What the others answered, in no order.
+    /// How many of them did not answer in time; `null` where a server has not said how many it asked.
+    missing: Option<usize>,
+    /// What the others answered, in no order. Binary data passes through: ten values, which is what a client takes in one
+    /// packet, and what is more as `{type: "Buffer", data: [...]}`.
     answers: Vec<&'a RawValue>,
 }
 
@@ -301,22 +302,24 @@ impl Relay {
             }
             socket.charge_receivers(count.sockets.saturating_mul(ASKED));
             let target = to_room(&socket, &asked.room, to_self);
-            let Answers { receivers, answers } =
+            let answered: Answers =
                 context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
             drop(asking);
             if !socket.claims().may_publish(&asked.room) {
                 // Its token was renewed meanwhile, and what is said in the room is not for it any more.
                 return Err(AppError::Forbidden("Not allowed".into()));
             }
-            Ok(Reply::success(&Answered {
-                receivers,
-                missing: receivers.saturating_sub(answers.len()),
+            let (answers, attachments) = Answer::list(&answered.answers);
+            let reply = Reply::success(&Answered {
+                receivers: answered.receivers,
+                missing: answered.missing(),
                 // They are JSON already; one that were not would be no answer.
                 answers: answers
                     .iter()
                     .map(|raw| serde_json::from_str(raw).unwrap_or(RawValue::NULL))
                     .collect(),
-            }))
+            });
+            Ok(Reply { attachments, ..reply })
         }))
     }
 
