@@ -65,13 +65,15 @@ test-chart: setup-debian
 	GATEWAY_BIN=$(CURDIR)/target/debug/gateway charts/tests/run.sh
 
 # JavaScript, Python, Java, Go and Rust; CLIENT=Java runs those whose name has that in it. A tool that is there needs no package.
+clients: export PATH := $(PATH):/usr/local/go/bin
 clients: setup-npm
 	@need=; for tool in javac:default-jdk-headless mvn:maven go:golang-go g++:g++ pkg-config:pkg-config; do \
 	  command -v $${tool%%:*} >/dev/null || need="$$need $${tool#*:}"; \
 	done; \
 	$(MAKE) --no-print-directory setup-debian DEBIAN="python3-venv libssl-dev$$need"
+	@go version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])|go[2-9]' || { echo "the clients in Go need Go 1.21 or newer, and there is $$(go version): install it from https://go.dev/dl" >&2; exit 1; }
 	cargo build --workspace
-	cd $(NODE_TESTS) && node --test --test-timeout=600000 clients/*.test.mjs
+	cd $(NODE_TESTS) && node --test --test-timeout=1200000 clients/*.test.mjs
 
 # One after the other: each has the machine for itself, and says what it measured.
 chaos: setup-npm

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use shared::adapter::{self, Broadcast, BroadcastError, Channel, Channels, Request, Response};
 use shared::config::RedisAddress;
 use shared::ids::{NODE_CHARS, NodeId, SocketId};
-use shared::limits::{AFTERMATHS_MAX, CANARY_EVERY_MS};
+use shared::limits::{AFTERMATHS_MAX, CANARY_EVERY_MS, SERVER_MESSAGE_MAX_BYTES};
 use shared::names::{Namespace, Room as RoomName, USER_ROOM_PREFIX};
 use tokio::sync::mpsc;
 
@@ -362,7 +362,7 @@ impl Cluster {
             return Ok(());
         }
         let broadcast =
-            adapter::decode_broadcast(payload, self.max_payload).map_err(BroadcastError::as_str)?;
+            adapter::decode_broadcast(payload, self.message_max()).map_err(BroadcastError::as_str)?;
         if broadcast.namespace != rooms.name.as_str() {
             return Err("broadcast of another namespace than its channel's");
         }
@@ -433,9 +433,14 @@ impl Cluster {
         }
     }
 
+    /// Bytes of a message that is read: what clients may send, or more by servers.
+    fn message_max(&self) -> usize {
+        self.max_payload.max(SERVER_MESSAGE_MAX_BYTES)
+    }
+
     /// Reads a request.
     pub(crate) fn read<'a>(&self, namespace: &Namespace, message: &'a [u8]) -> Option<Request<'a>> {
-        let request = adapter::decode_request(message, self.max_payload).ok();
+        let request = adapter::decode_request(message, self.message_max()).ok();
         if request.is_none() {
             self.refuse_part(namespace, "malformed request");
         }

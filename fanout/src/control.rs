@@ -134,8 +134,8 @@ impl Reply {
         self.asked(0);
     }
 
-    /// Tells what a socket answered.
-    pub fn answered(&self, answer: Answer) {
-        self.fanout.tell_answer(self, answer);
+    /// Tells what a socket answered. Ends for a large answer when Redis has it, so that many of them wait for each other.
+    pub async fn answered(&self, answer: Answer) {
+        self.fanout.tell_answer(self, answer).await;
     }
 }

@@ -14,7 +14,8 @@ use futures_util::future;
 use shared::adapter::Body;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::limits::{
-    CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_CONNECT_MS, SEQUENCED_QUEUE_MAX,
+    ANSWER_LARGE_BYTES, CONTROL_QUEUE_MAX, LINGERING_MAX, OVERFLOWS_QUEUED, REDIS_CONNECT_MS,
+    SEQUENCED_QUEUE_MAX,
 };
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Answer, Encoded, Event};
@@ -478,13 +479,19 @@ impl Fanout {
         }
     }
 
-    pub(crate) fn tell_answer(&self, reply: &Reply, answer: Answer) {
+    pub(crate) async fn tell_answer(&self, reply: &Reply, answer: Answer) {
         match &self.inner.backplane {
             Backplane::InProcess { questions, .. } => questions.answered(&reply.id, answer),
             Backplane::Redis { cluster, .. } => {
                 let Ok(message) = shared::adapter::encode_acked(&reply.id, &answer) else { return };
-                // Behind how many there are, and without a round trip for each.
-                cluster.publish_soon(&cluster.channels.response(reply.namespace.as_str()), &message);
+                let channel = cluster.channels.response(reply.namespace.as_str());
+                if message.len() >= ANSWER_LARGE_BYTES {
+                    // Who asked counts what is missing.
+                    let _ = cluster.publish_plain(&channel, &message).await;
+                } else {
+                    // Behind how many there are, and without a round trip for each.
+                    cluster.publish_soon(&channel, &message);
+                }
             }
         }
     }

@@ -273,8 +273,9 @@ impl Fanout {
 
     /// Has the owner of sessions do something, and waits until it is over.
     pub(crate) async fn order(&self, control: Control, over: oneshot::Receiver<()>) {
+        // It must not get lost, however long its owner takes to take it.
+        self.control(control).await;
         let done = async {
-            self.control(control).await;
             // Dropped is over, too.
             let _ = over.await;
         };
@@ -295,11 +296,20 @@ fn is_done(work: &mut BoxFuture<'static, ()>) -> bool {
 
 /// Whether a request may be to close whole connections. One that is taken for that without being it waits a little longer.
 fn closes_connections(message: &[u8]) -> bool {
-    let text = if message.first() == Some(&b'{') { str::from_utf8(message).unwrap_or_default() } else { "" };
-    text.split_once("\"close\"").is_some_and(|(_, rest)| {
-        rest.trim_start().strip_prefix(':').is_some_and(|value| value.trim_start().starts_with("true"))
+    if message.first() != Some(&b'{') {
+        // In msgpack: any that has the word.
+        return message.windows(CLOSE.len()).any(|word| word == CLOSE.as_bytes());
+    }
+    let text = str::from_utf8(message).unwrap_or_default();
+    text.match_indices(CLOSE).any(|(at, _)| {
+        let value = text[at + CLOSE.len()..].strip_prefix('"').unwrap_or_default().trim_start();
+        let value = value.strip_prefix(':').map(str::trim_start);
+        value.is_some_and(|value| !["false", "null", "0", "\"\""].iter().any(|none| value.starts_with(none)))
     })
 }
+
+/// The flag of a request to close connections.
+const CLOSE: &str = "close";
 
 #[cfg(test)]
 mod tests {
@@ -360,7 +370,13 @@ mod tests {
 
     #[test]
     fn the_closing_of_connections_is_known_by_its_flag() {
-        for closing in [r#"{"type":4,"opts":{},"close":true}"#, r#"{ "close" : true , "type":4}"#] {
+        for closing in [
+            r#"{"type":4,"opts":{},"close":true}"#,
+            r#"{ "close" : true , "type":4}"#,
+            r#"{"type":4,"opts":{"rooms":["close"],"except":[]},"close":true}"#,
+            r#"{"type":4,"close":1}"#,
+            "\u{82}\u{a4}type\u{4}\u{a5}close\u{c3}",
+        ] {
             assert!(closes_connections(closing.as_bytes()), "{closing}");
         }
         for other in

@@ -55,7 +55,8 @@ impl Asker {
 }
 
 /// What the ids of clients' questions have behind the node's id, so that the nodes that are asked know them.
-const OF_CLIENT: char = 'c';
+/// No id of a Node.js server has such a character.
+const OF_CLIENT: char = '~';
 
 /// Whether a question, of this or of another node of ours, is a client's.
 pub(crate) fn is_of_client(id: &str) -> bool {

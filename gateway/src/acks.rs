@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use shared::ids::SocketId;
-use shared::limits::{ACK_BYTES_MAX, AWAITED_ACKS_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
+use shared::limits::{ACK_BYTES_MAX, ACKS_HELD_BYTES_MAX, AWAITED_ACKS_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
 use shared::sio::Answer;
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ pub(crate) struct Acks {
     pending: DashMap<u64, Pending>,
     /// Of clients, and of backends: neither takes the other's places.
     open: [Places; 2],
+    /// Bytes of answers that are not passed on yet.
+    held: AtomicUsize,
 }
 
 /// Open questions, and how many sockets they were put to.
@@ -51,7 +53,7 @@ impl Acks {
     /// Prepares to hear from `asked` what a client (`of_client`) or a backend wants to know; `None` when too many of their
     /// questions are open, or too many are asked.
     pub(crate) fn ask(self: &Arc<Self>, of_client: bool, asked: HashSet<SocketId>) -> Option<Question> {
-        if asked.len() > MEMBERS_MAX {
+        if of_client && asked.len() > MEMBERS_MAX {
             return None;
         }
         let (places, count) = (self.places(of_client), asked.len());
@@ -82,12 +84,19 @@ impl Acks {
         if !pending.asked.remove(&socket) {
             return false;
         }
-        // A backend gets all that clients may send; it is passed on at once.
-        let fits = !pending.of_client || pending.bytes + answer.len() <= ACK_BYTES_MAX;
+        // A backend gets all that clients may send, as fast as it is passed on.
+        let fits = if pending.of_client {
+            pending.bytes + answer.len() <= ACK_BYTES_MAX
+        } else {
+            self.held.load(Ordering::Acquire) + answer.len() <= ACKS_HELD_BYTES_MAX
+        };
         let answer = if fits { answer } else { Answer::null() };
         pending.bytes += answer.len();
+        self.held.fetch_add(answer.len(), Ordering::AcqRel);
         // Who asked may be gone.
-        let _ = pending.answers.try_send(answer);
+        if let Err(refused) = pending.answers.try_send(answer) {
+            self.held.fetch_sub(refused.into_inner().len(), Ordering::AcqRel);
+        }
         let all = pending.asked.is_empty();
         drop(pending);
         if all {
@@ -112,13 +121,19 @@ impl Question {
 
     /// The next answer; `None` when all have answered.
     pub(crate) async fn next(&mut self) -> Option<Answer> {
-        self.answers.recv().await
+        let answer = self.answers.recv().await?;
+        self.acks.held.fetch_sub(answer.len(), Ordering::AcqRel);
+        Some(answer)
     }
 }
 
 impl Drop for Question {
     fn drop(&mut self) {
         self.acks.pending.remove(&self.id);
+        self.answers.close();
+        while let Ok(answer) = self.answers.try_recv() {
+            self.acks.held.fetch_sub(answer.len(), Ordering::AcqRel);
+        }
         self.acks.places(self.of_client).give_back(self.asked);
     }
 }

@@ -164,6 +164,13 @@ async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool) {
     }
     // Where it is not in its session yet, whose task finds that.
     engine.namespaces.context().fanout.expel(local).await;
+    // Its CONNECT may have been answered between the two.
+    if let Some(socket) = session.socket(local.id()) {
+        session.end(socket).await;
+    } else {
+        // Its client may have left meanwhile, and found that another one takes it out of its rooms.
+        engine.namespaces.context().fanout.detach(local).await;
+    }
     if close {
         session.close(CloseReason::Forced);
     }
@@ -177,25 +184,38 @@ async fn ask(
 ) {
     let asked: HashSet<SocketId> = sockets.iter().map(|socket| socket.id()).collect();
     let count = asked.len();
-    let Some(mut question) = context.acks.ask(reply.is_of_client(), asked) else {
+    let is_of_client = reply.is_of_client();
+    let Some(mut question) = context.acks.ask(is_of_client, asked) else {
         metrics::get().rate_limited(Limit::Questions);
         reply.asked(0);
+        if !is_of_client {
+            // What a server sends arrives even where its answers cannot be waited for.
+            tracing::warn!(
+                sockets = count,
+                "too many answers are waited for: an event is sent without asking for an ack"
+            );
+            emit(&context, &sockets, &body, None).await;
+        }
         return;
     };
     reply.asked(count);
-    if let Some(first) = sockets.first() {
-        let packet = body.encode(first.namespace().as_str(), Some(question.id()));
-        for some in sockets.chunks(SOCKETS_PER_TURN) {
-            some.iter().for_each(|socket| context.fanout.emit(socket, packet.clone()));
-            tokio::task::yield_now().await;
-        }
-    }
+    emit(&context, &sockets, &body, Some(question.id())).await;
     drop(turn);
     // Who has not answered by then is missing; the asker counts.
     let _ = tokio::time::timeout(timeout, async {
         while let Some(answer) = question.next().await {
-            reply.answered(answer);
+            reply.answered(answer).await;
         }
     })
     .await;
+}
+
+/// Sends an event to sockets of one namespace, some at a time.
+async fn emit(context: &Context, sockets: &[Arc<LocalSocket>], body: &Body, ack: Option<u64>) {
+    let Some(first) = sockets.first() else { return };
+    let packet = body.encode(first.namespace().as_str(), ack);
+    for some in sockets.chunks(SOCKETS_PER_TURN) {
+        some.iter().for_each(|socket| context.fanout.emit(socket, packet.clone()));
+        tokio::task::yield_now().await;
+    }
 }

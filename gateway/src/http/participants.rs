@@ -8,7 +8,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use fanout::RoomCount;
 use schemars::JsonSchema;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use shared::blank::is_blank;
 use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
@@ -91,9 +90,9 @@ pub(super) fn describe(section: &mut Section) {
     );
 }
 
-/// Who has begun to take part.
+/// Who has begun to take part. Other fields are of no interest: backends may send a participant's whole record.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Joined {
     #[schemars(with = "Name")]
     sos_id: String,
@@ -106,15 +105,11 @@ struct Joined {
     /// Now unless sent; at most 5 minutes ahead.
     #[schemars(with = "Option<Time>")]
     joined_at: Option<String>,
-    /// Of no interest: backends may send a participant's whole record.
-    #[serde(default, rename = "leftAt")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _left_at: IgnoredAny,
 }
 
-/// Who takes part no more.
+/// Who takes part no more. Other fields are of no interest.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Left {
     #[schemars(with = "Name")]
     sos_id: String,
@@ -123,18 +118,6 @@ struct Left {
     /// Now unless sent; at most 5 minutes ahead.
     #[schemars(with = "Option<Time>")]
     left_at: Option<String>,
-    /// Of no interest, like the next two: backends may send a participant's whole record.
-    #[serde(default, rename = "userType")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _user_type: IgnoredAny,
-    /// Of no interest.
-    #[serde(default, rename = "displayName")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _display_name: IgnoredAny,
-    /// Of no interest.
-    #[serde(default, rename = "joinedAt")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _joined_at: IgnoredAny,
 }
 
 /// The answer to a backend's news.

@@ -194,6 +194,12 @@ impl Session {
         LastConnect::of(namespace, auth, self.engine.millisecond(now))
     }
 
+    /// A CONNECT is about to be answered: what was sent before that is not handled yet.
+    fn note_answer(&self) {
+        let at_ms = self.engine.millisecond(Instant::now());
+        self.inner.lock().last_connect.answered(at_ms);
+    }
+
     /// The client leaves a namespace.
     fn let_go(
         &self,
@@ -252,6 +258,7 @@ impl Session {
             let namespaces = &session.engine.namespaces;
             let prove = || session.prove_token();
             let joined = namespaces.connect(&app, token, &session.handshake, (&session.outbox, &prove)).await;
+            session.note_answer();
             let (socket, reply) = match joined {
                 Ok(joined) => joined,
                 Err(Refusal::Answer(refusal)) => {

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use shared::limits::CONNECT_AGAIN_MS;
 
-/// The last CONNECT of a session, and when it came.
+/// The last CONNECT of a session, and when it came or was answered.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastConnect {
     /// What tells it from others; 0 before the first.
@@ -26,6 +26,11 @@ impl LastConnect {
         #[expect(clippy::cast_possible_truncation, reason = "half of a hash is one")]
         let half = hasher.finish() as u32;
         Self { print: half | 1, at_ms }
+    }
+
+    /// It is answered so late.
+    pub(super) fn answered(&mut self, at_ms: u32) {
+        self.at_ms = at_ms;
     }
 
     /// Whether `next` says the same, and was sent before the answer to this one can have been read.

@@ -44,10 +44,13 @@ pub(super) async fn run(
         drop(tasks.spawn(Connection::new(session, stream, frames.unread, place)));
         return;
     }
-    let mut close = Vec::new();
-    ws::push_close(&mut close, None);
-    // The client may be gone; there is nobody to tell.
-    let _ = stream.write_all(&close).await;
+    // A client that has switched already is to come back from what has ended its session, and some do not after a close frame.
+    if !session.is_closed() {
+        let mut close = Vec::new();
+        ws::push_close(&mut close, None);
+        // The client may be gone; there is nobody to tell.
+        let _ = stream.write_all(&close).await;
+    }
     let _ = stream.shutdown().await;
     drop(seat);
 }

@@ -170,6 +170,20 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     for (const socket of sockets) socket.disconnect();
   });
 
+  test('what servers send may be larger than what clients may', async () => {
+    const room = unique('room');
+    const sockets = [await at(0), await at(1)];
+    for (const socket of sockets) await ask(socket, 'join', { room });
+    const text = 'x'.repeat(3_000_000);
+    const heard = sockets.map((socket) => once(socket, 'large', { timeout: 20_000 }));
+    await redis.publish(`socket.io#/relay#${room}#`, msgpack.encode(['e', { type: 2, data: ['large', text, Buffer.alloc(2_000_000, 7)], nsp: '/relay' }, { rooms: [room] }]));
+    for (const each of heard) {
+      const [got, bytes] = await each;
+      assert.equal(got, text);
+      assert.equal(Buffer.from(bytes).equals(Buffer.alloc(2_000_000, 7)), true);
+    }
+  });
+
   test('what cannot be used is counted, and named once with its channel', async () => {
     const room = unique('room');
     const socket = await at(0);
@@ -181,7 +195,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
       ['rooms that are no list', channel, msgpack.encode(['e', packet(['e']), { rooms: 7 }])],
       ['too many rooms', channel, msgpack.encode(['e', packet(['e']), { rooms: Array.from({ length: 10_001 }, (_, n) => `r${n}`) }])],
       ['too many binary values', channel, msgpack.encode(['e', packet(['e', ...Array.from({ length: 11 }, () => Buffer.from('x'))]), { rooms: [room] }])],
-      ['broadcast too big', channel, msgpack.encode(['e', packet(['e', 'x'.repeat(1_000_001)]), { rooms: [room] }])],
+      ['broadcast too big', channel, msgpack.encode(['e', packet(['e', 'x'.repeat(2 ** 25 + 1)]), { rooms: [room] }])],
       ['no event that may be emitted', channel, msgpack.encode(['e', packet(['disconnect']), { rooms: [room] }])],
       ["broadcast of another namespace than its channel's", channel, msgpack.encode(['e', { ...packet(['e']), nsp: '/' }, { rooms: [room] }])],
       ['nested too deep', channel, msgpack.encode(['e', packet(['e', Array.from({ length: 200 }).reduce((inner) => [inner], 1)]), { rooms: [room] }])],
@@ -218,11 +232,15 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
       ['POST', '/internal/emit', { ...emit, ack: true }, `unknown field ack, ${known}`],
       ['POST', '/internal/notifications', { userId: 'u', title: 't', message: 'm', titel: 't' }, 'unknown field titel, expected userId, title, message, type, data'],
       ['PUT', '/internal/rooms/visit:1/members', { userIds: [], users: [] }, 'unknown field users, expected userIds'],
-      ['POST', '/internal/participants/joined', { sosId: 's', userId: 'u', userType: 'citizen', room: 'x' }, 'unknown field room, expected sosId, userId, userType, displayName, joinedAt, leftAt'],
-      ['POST', '/internal/participants/left', { sosId: 's', userId: 'u', leftat: 'x' }, 'unknown field leftat, expected sosId, userId, leftAt, userType, displayName, joinedAt'],
     ]) {
       const answer = await internal(one, method, path, body);
       assert.deepEqual([answer.status, answer.body], [400, { success: false, error: `Invalid body: ${error}` }], JSON.stringify(body));
+    }
+    // Backends may send a participant's whole record.
+    const participant = { id: 'p', sosId: unique('sos'), userId: 'u', userType: 'citizen', status: 'ACTIVE', joinedAt: new Date().toISOString(), leftAt: null, actorType: 'USER' };
+    for (const path of ['joined', 'left']) {
+      const answer = await internal(one, 'POST', `/internal/participants/${path}`, participant);
+      assert.equal(answer.status, 200, JSON.stringify(answer.body));
     }
     for (const to of [{ room, except: 'x' }, { room, user: 'u' }, { rooms: [room] }, {}, [], 7, null, 'everybody']) {
       const answer = await internal(one, 'POST', '/internal/emit', { ...emit, to });

@@ -149,7 +149,8 @@ mod tests {
         assert_eq!(channels.namespace_pattern("/a"), "socket.io#/a#");
         let odd = Channels::new(r"a*b?[c-d]\^");
         assert_eq!(odd.namespace_pattern("/"), r"a\*b\?\[c-d\]\\^#/#");
-        assert_eq!(odd.sockets_of_node("/*", "AbC1"), r"a\*b\?\[c-d\]\\^#/\*#AbC1????????????????#");
+        assert_eq!(odd.sockets_of_node("/*", "AbC1"), r"a\*b\?\[c-d\]\\^#/\*#AbC1????????????????!");
+        assert_eq!(odd.rooms_of_backends("/*"), r"a\*b\?\[c-d\]\\^#/\*#*#");
     }
 
     #[test]

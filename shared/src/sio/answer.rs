@@ -1,5 +1,6 @@
 //! What a client answers to an event: JSON, and the binary values that it names.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ pub struct Answer {
 
 impl Answer {
     /// Of an ack's first argument and the attachments of its packet: those that the argument names, in their order. `None`
-    /// where it names more than a packet may have.
+    /// where it names more than a packet may have, or one twice.
     #[must_use]
     pub fn of(json: &str, attachments: &[Bytes]) -> Option<Self> {
         if attachments.is_empty() {
@@ -67,11 +68,15 @@ impl Answer {
     fn append(&mut self, json: &str, attachments: &[Bytes], spell_out: bool) -> bool {
         let Ok(mut found) = placeholders::find(json, attachments.len()) else { return false };
         found.sort_by_key(|found| found.at.start);
-        let mut copied = 0;
+        let (mut copied, mut named) = (0, HashSet::new());
         for Found { at, num } in found {
             // Of one within another only the outer counts.
             if at.start < copied {
                 continue;
+            }
+            // No client names one twice, and each name would be a copy of it.
+            if !named.insert(num) {
+                return false;
             }
             let (Some(before), Some(data)) = (json.get(copied..at.start), attachments.get(num)) else {
                 return false;
@@ -125,7 +130,7 @@ mod tests {
         let text = Answer::of("\"one\"", &all).unwrap();
         assert_eq!(text, Answer { json: "\"one\"".into(), attachments: Vec::new() });
         let twice = r#"[{"_placeholder":true,"num":1},{"_placeholder":true,"num":1}]"#;
-        assert_eq!(Answer::of(twice, &all).unwrap().attachments, bytes(&["b", "b"]));
+        assert_eq!(Answer::of(twice, &all), None);
         assert_eq!(Answer::of(r#"{"_placeholder":true,"num":3}"#, &all), None);
         let many = format!("[{}]", [r#"{"_placeholder":true,"num":0}"#; ATTACHMENTS_MAX + 1].join(","));
         assert_eq!(Answer::of(&many, &all), None);

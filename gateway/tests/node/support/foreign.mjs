@@ -85,6 +85,8 @@ export const CLIENTS = [
   return { binary: ['websocket', 'polling'], ...client, command: () => { built ??= client.build(); return built; } };
 });
 
+if (CLIENTS.length === 0) throw new Error(`no client's name has ${process.env.CLIENT} in it`);
+
 /** Starts a client process for `task` (`keep` or `binary`); it ends with the test. */
 export async function startClient(t, client, gateway, task) {
   const [command, ...args] = await client.command();
