@@ -515,8 +515,8 @@ pub const AFTERMATHS_AT_ONCE: usize = 64;
 pub const ACKS_HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of a message that a server may send through Redis to clients. `MAX_PAYLOAD` is for what clients send; Redis itself
-/// cuts off a subscriber that has 32 MB waiting, by default.
-pub const SERVER_MESSAGE_MAX_BYTES: usize = 32 << 20;
+/// cuts off a subscriber that has 32 MB waiting, unless it is configured otherwise.
+pub const SERVER_MESSAGE_MAX_BYTES: usize = 16 << 20;
 
 /// Bytes of an answer to another server from which on it is sent by itself, not among what is published in one order.
 pub const ANSWER_LARGE_BYTES: usize = 64 * 1024;
