@@ -5,11 +5,16 @@
 //! another request in the same bytes, so a head with one must be refused: [`Heads`] puts a byte in its place
 //! that no head may have, and hyper answers 400 and closes.
 //!
+//! hyper closes behind an answer that it gives before the end of a body. The kernel would answer what is still under way
+//! with a reset, and that takes the answer from a client that has not read it. So what comes of the body is thrown away
+//! until the client closes, for [`BODY_END_MS`] and [`BODY_END_BYTES`] at most.
+//!
 //! hyper waits for ever until a client takes an answer. Such a client would keep its place on the listener
 //! with a closed window, so a write that makes no progress for [`OUTBOX_AGE_MAX_MS`] fails.
 
 use std::future::Future as _;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,6 +35,15 @@ const LINE_KEPT: usize = 64;
 /// Bytes read at once from which on hyper's buffer for a connection is larger than at first.
 const READ_COMMON: usize = 8 * 1024;
 
+/// Milliseconds that the end of a body is waited for behind an answer.
+const BODY_END_MS: u64 = 1_000;
+
+/// Bytes of it that are thrown away.
+const BODY_END_BYTES: usize = 4 << 20;
+
+/// Bytes of it that are read in one turn.
+const BODY_END_TURN: usize = 64 * 1024;
+
 /// Bytes of answers that the kernel holds unsent for one connection. By default it holds megabytes for a client who
 /// reads nothing, and a thousand of those use up the memory that all connections of the machine share.
 const UNSENT_MAX_BYTES: u32 = 32 * 1024;
@@ -42,6 +56,8 @@ pub(crate) struct Heads {
     scan: Scan,
     /// Since the client takes nothing of what is to be written: when it is given up.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Since the answer is written and the client still sends: until when, and how many bytes.
+    ending: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 /// Where in the requests of a connection the next byte is. Bodies are framed as hyper frames them; where it
@@ -89,6 +105,14 @@ enum Body {
 }
 
 impl Scan {
+    /// Whether some of a body is still to come.
+    fn is_within_body(&self) -> bool {
+        match self.part {
+            Part::Counted(_) | Part::ChunkSize | Part::Chunk(_) | Part::Trailers => true,
+            Part::Head | Part::Other => false,
+        }
+    }
+
     /// Looks at the next bytes of a connection; those that are in no head are let pass.
     fn look(&mut self, mut bytes: &mut [u8]) {
         while let Some((first, _)) = bytes.split_first_mut() {
@@ -213,7 +237,7 @@ impl Heads {
     /// Takes a connection over. Until [`Self::into_inner`] the kernel holds little for a client who reads nothing
     /// ([`Self::prepare`]).
     pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
-        Self { stream, guest, scan: Scan::default(), stalled: None }
+        Self { stream, guest, scan: Scan::default(), stalled: None, ending: None }
     }
 
     /// What a write has come to, or an error when too many have come to nothing.
@@ -231,6 +255,28 @@ impl Heads {
         let given_up = || Box::pin(sleep(Duration::from_millis(OUTBOX_AGE_MAX_MS)));
         let stalled = self.stalled.get_or_insert_with(given_up);
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Throws away what comes of a body, until the client closes or it is enough.
+    fn end_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let wait = || (Box::pin(sleep(Duration::from_millis(BODY_END_MS))), BODY_END_BYTES);
+        let (deadline, left) = self.ending.get_or_insert_with(wait);
+        if deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut bytes = [MaybeUninit::uninit(); READ_COMMON];
+        for _ in 0..BODY_END_TURN / READ_COMMON {
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            let count = buf.filled().len();
+            *left = left.saturating_sub(count);
+            if read.is_err() || count == 0 || *left == 0 {
+                return Poll::Ready(());
+            }
+        }
+        // Others have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The connection, for what is not HTTP any more.
@@ -271,7 +317,13 @@ impl AsyncWrite for Heads {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.ending.is_none() {
+            let ended = std::task::ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+            if ended.is_err() || !self.scan.is_within_body() {
+                return Poll::Ready(ended);
+            }
+        }
+        self.end_body(cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {
