@@ -80,6 +80,7 @@ chaos: setup-npm
 	@$(MAKE) --no-print-directory setup-debian
 	cargo build --release -p gateway
 	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway node --test --test-concurrency=1 chaos/*.test.mjs
+	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway ORDER_ROUNDS=100 node --test order.test.mjs
 
 check: lint deny
 
