@@ -434,7 +434,7 @@ impl Cluster {
     }
 
     /// Bytes of a message that is read: what clients may send, or more by servers.
-    pub(crate) fn message_max(&self) -> usize {
+    fn message_max(&self) -> usize {
         self.max_payload.max(SERVER_MESSAGE_MAX_BYTES)
     }
 

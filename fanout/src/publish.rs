@@ -16,7 +16,7 @@ impl Cluster {
     pub(crate) fn message(&self, target: &Target<'_>, event: &Event<'_>) -> Result<Vec<u8>, FanoutError> {
         // As every node counts it that hears it.
         let text: usize = event.name.len() + 2 + event.args.iter().map(|arg| arg.len() + 1).sum::<usize>();
-        if text + event.attachments.iter().map(|data| data.len()).sum::<usize>() > self.message_max() {
+        if text + event.attachments.iter().map(|data| data.len()).sum::<usize>() > self.max_payload {
             return Err(FanoutError::TooLarge);
         }
         let room = target.to.room();

@@ -10,9 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use shared::json::nests_at_most;
-use shared::limits::{
-    BODY_MAX_MS, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES, SERVER_MESSAGE_MAX_BYTES, STRANGER_INPUT_MAX_BYTES,
-};
+use shared::limits::{BODY_MAX_MS, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES, STRANGER_INPUT_MAX_BYTES};
 use shared::names::is_word;
 
 use super::Site;
@@ -26,7 +24,7 @@ pub(super) struct JsonBody<T>(pub(super) T);
 /// A JSON body that may be left out.
 pub(super) struct MaybeJsonBody<T>(pub(super) T);
 
-/// A JSON body with an event for clients in it, as large as one through Redis may be.
+/// A JSON body with an event for clients in it, as large as one of theirs may be.
 pub(super) struct LargeJsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Site> for JsonBody<T> {
@@ -57,7 +55,7 @@ impl<T: DeserializeOwned> FromRequest<Site> for LargeJsonBody<T> {
     async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
         must_be_json(&request)?;
         // Room for the other fields beside a payload of the full size.
-        let max = site.transports.engine.max_payload.max(SERVER_MESSAGE_MAX_BYTES) + REST_BODY_MAX_BYTES;
+        let max = site.transports.engine.max_payload + REST_BODY_MAX_BYTES;
         parse(&collect(request, max, site).await?).map(Self)
     }
 }
