@@ -14,7 +14,7 @@ import { freePort } from './support/ports.mjs';
 import { startPostgres } from './support/postgres.mjs';
 import { request } from './support/raw.mjs';
 import { startRedis } from './support/redis.mjs';
-import { eventually, until } from './support/wait.mjs';
+import { eventually, until, within } from './support/wait.mjs';
 
 /** In every secret part of every setting below. */
 const HUSH = 'hushhush7';
@@ -39,6 +39,12 @@ const URLS = {
   PUSH_WEBHOOK_SECRET: HUSH,
   INTERNAL_TOKEN: HUSH,
 };
+
+/** The processes that a process has started, and those that these have. */
+function descendants(pid) {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+  return children.flatMap((child) => [child, ...descendants(child)]);
+}
 
 describe('print-config and check-config', { concurrency: 4 }, () => {
   test('show where URLs lead, and neither user info nor query; what is shown is valid TOML and sets no wrong value', async () => {
@@ -164,7 +170,10 @@ describe('the token of a node without a key', { concurrency: 3 }, () => {
     try {
       await until(child.stdout, 'data', () => printed.test(output), { timeout: 20_000, what: 'the token on the terminal' });
     } finally {
-      child.kill('SIGTERM');
+      // Not `script`, which would leave the node behind: that ignores the end of its terminal.
+      const ended = new Promise((resolve) => { child.once('exit', resolve); });
+      for (const pid of descendants(child.pid)) process.kill(pid, 'SIGTERM');
+      await within(ended, 10_000, 'the end of the node');
     }
     const asked = await startGateway({ env: { JWT_SECRET: null, FIRST_TOKEN: 'stdout' } });
     try {
