@@ -12,6 +12,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use fanout::{Place, metres_between};
 use serde::Deserialize;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::cursor::{Key, Rank};
 use super::{Looked, places, texts_bound};
@@ -152,7 +153,7 @@ impl Scan {
         let query = bound(&sql, &reached, SQUARES).bind(begin);
         let row = query.fetch_one(connection).await?;
         for (slot, square) in reached.iter().enumerate() {
-            self.push_counted(*square, usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default());
+            self.push_counted(*square, count_at(&row, slot)?);
         }
         let before: Option<i64> = row.try_get(SQUARES)?;
         let behind: Option<i64> = row.try_get(SQUARES + 1)?;
@@ -268,7 +269,7 @@ impl Scan {
         let sql = self.counting(slots, &[]);
         let row = bound(&sql, &squares, slots).fetch_one(connection).await?;
         for (slot, square) in squares.into_iter().enumerate() {
-            let count = usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default();
+            let count = count_at(&row, slot)?;
             if count > LEAF {
                 for part in square.parts(2) {
                     self.push(part);
@@ -427,6 +428,11 @@ impl Scan {
 
 /// A range that nothing is in.
 const NOWHERE: (i64, i64) = (i64::MAX, i64::MIN);
+
+/// What a statement of [`Scan::counting`] has counted in one of its squares.
+fn count_at(row: &AnyRow, slot: usize) -> Result<usize, sqlx::Error> {
+    Ok(usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default())
+}
 
 /// A statement of [`Scan::counting`] with its squares.
 fn bound<'q>(
