@@ -43,7 +43,8 @@ mod tests {
         for (migrator, is_sqlite) in [(&*SQLITE, true), (&*POSTGRES, false)] {
             for (version, sqlite, postgres) in RELEASED {
                 let known = migrator.iter().find(|migration| migration.version == version).unwrap();
-                let checksum: String = known.checksum.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+                let checksum: String =
+                    known.checksum.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
                 assert_eq!(checksum, if is_sqlite { sqlite } else { postgres }, "{version}");
             }
         }
