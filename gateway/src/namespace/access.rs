@@ -153,7 +153,7 @@ pub(super) const REMOVED: &str = "muster:removed";
 mod tests {
     use std::time::Duration;
 
-    use fanout::{Fanout, FanoutOptions, OutboxLimits, SocketInfo};
+    use fanout::{Fanout, FanoutOptions, SendQueueLimits, SocketInfo};
     use serde_json::{Value, json};
     use shared::auth::Claims;
     use shared::config::{AppName, Config, Layers};
@@ -177,8 +177,8 @@ mod tests {
         let (fanout, _events) = Fanout::new(FanoutOptions {
             node: NodeId::from_random(NODE),
             namespaces: vec![namespace.clone()],
-            couriers: 1,
-            outbox: OutboxLimits { bytes: 1_000_000, packets: 1_000 },
+            flushers: 1,
+            send_queue: SendQueueLimits { bytes: 1_000_000, packets: 1_000 },
             rooms_per_socket: 0,
             sockets_per_user: 0,
             holdback: Duration::ZERO,
@@ -219,8 +219,8 @@ mod tests {
             email: None,
             role: None,
         };
-        let outbox = fanout.outbox(SessionId::new(node, [id; 16]));
-        let local = fanout.attach("/relay", info, outbox).await.unwrap();
+        let queue = fanout.send_queue(SessionId::new(node, [id; 16]));
+        let local = fanout.attach("/relay", info, queue).await.unwrap();
         for room in rooms {
             fanout.enter(&local, &Room::parse(room).unwrap()).await.unwrap();
         }

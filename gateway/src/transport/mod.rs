@@ -86,7 +86,7 @@ impl Transports {
         self.engine.sessions.is_full() || self.places.is_full()
     }
 
-    /// About how many bytes are held for clients, what waits in outboxes not counted.
+    /// About how many bytes are held for clients, what waits in send queues not counted.
     pub(crate) fn held(&self) -> usize {
         let taken = self.places.taken();
         let unfinished =
@@ -216,7 +216,7 @@ impl Transports {
             TransportName::Polling => polling::opened(&session),
             TransportName::WebSocket => {
                 if no_binary {
-                    session.outbox().leave_out_binary();
+                    session.queue().leave_out_binary();
                 }
                 accept(&mut request, slot, (session, None, no_binary))
             }
