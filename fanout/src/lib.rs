@@ -19,7 +19,6 @@
 mod backplane;
 mod error;
 mod events;
-#[expect(clippy::module_inception, reason = "the handle that the crate is named after")]
 mod fanout;
 mod geo;
 mod live;
