@@ -183,9 +183,7 @@ impl Question<'_> {
         let _ = tokio::time::timeout(at_most, self.done.notified()).await;
         self.questions.close(&self.id).unwrap_or_default()
     }
-}
 
-impl Question<'_> {
     /// Waits until all nodes have told how many sockets they have, or for `at_most`; answers the sum if all have.
     pub(crate) async fn counted(self, at_most: Duration) -> Option<usize> {
         tokio::time::timeout(at_most, self.done.notified()).await.ok()?;

@@ -1,7 +1,7 @@
 //! Rates: events of a socket, control frames of a session, handshakes of an address.
 //!
-//! [`Meter`] is our own because one lies in every socket and is asked at every event: eight bytes and no
-//! clock of its own.
+//! [`Meter`] is our own because one lies in every socket and is asked at every event: sixteen bytes and no
+//! clock of its own. The crate `governor` has no upper bound of the number of keys.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -130,9 +130,7 @@ impl<K: Eq + Hash> Meters<K> {
         }
         self.meters.entry(key).or_default().take_many(rate, units, now)
     }
-}
 
-impl<K: Eq + Hash> Meters<K> {
     /// Gives back one unit of `key` that was taken for nothing.
     pub(crate) fn give_back(&self, key: &K) {
         if let (Some(rate), Some(mut meter)) = (self.rate, self.meters.get_mut(key)) {

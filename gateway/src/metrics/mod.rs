@@ -223,7 +223,6 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     describe();
     // Every handle is made now, so that every metric is there from the first scrape on.
     let _ = get();
-    process::started();
     gauge!("muster_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
