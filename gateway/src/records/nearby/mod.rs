@@ -51,7 +51,7 @@ pub(crate) async fn nearby<T>(
     pool: &Pool,
     table: Table,
     looked: &Looked,
-    (columns, read): (&[&str], fn(&TextRow<'_>) -> Result<T, sqlx::Error>),
+    (columns, read): (&[&str], impl Fn(&TextRow<'_>) -> Result<T, sqlx::Error>),
 ) -> Result<Page<T>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let Page { near, next } = keys(&mut connection, table, looked).await?;
