@@ -37,6 +37,7 @@ mod namespace;
 mod node;
 mod push;
 mod records;
+mod rest;
 mod session;
 mod socket;
 mod tasks;

@@ -81,6 +81,7 @@ const ORDER: &[&[&str]] = &[
     &["session"],
     &["namespace"],
     &["apps"],
+    &["rest"],
     &["socket"],
     &["context"],
     &["announce", "push"],

@@ -31,6 +31,7 @@ use shared::ids::SessionId;
 use shared::ws;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::bearer;
 use crate::close::CloseReason;
 use crate::limiter::Origin;
 use crate::metrics::{self, BadInput, Share};
@@ -290,13 +291,6 @@ enum Route {
 struct Opening {
     transport: TransportName,
     no_binary: bool,
-}
-
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
