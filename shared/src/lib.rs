@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`limits`] (every maximum), [`names`] and [`ids`] (what may be called how), [`ws`]
 //! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`adapter`] (what crosses Redis), [`auth`] (tokens), [`forwarded`]
-//! (clients' addresses behind proxies), [`origin`] (where pages come from), [`config`] (settings).
+//! (clients' addresses behind proxies), [`origin`] (where pages come from), [`config`] (settings),
+//! [`expiring`] (a bounded map whose entries expire).
 
 pub mod adapter;
 pub mod auth;
@@ -14,6 +15,7 @@ pub mod blank;
 pub mod client;
 pub mod config;
 pub mod eio;
+pub mod expiring;
 pub mod forwarded;
 pub mod ids;
 pub mod json;

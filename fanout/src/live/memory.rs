@@ -4,35 +4,37 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use shared::expiring::{ExpiringMap, Full};
 use shared::limits::LIVE_ENTRIES_MAX;
 use tokio::time::Instant;
 
 use super::{Near, Place};
 use crate::error::FanoutError;
 
-/// Everything, under one lock that is held for no longer than a look.
-#[derive(Debug, Default)]
+/// Everything, each under a lock that is held for no longer than a look.
+#[derive(Debug)]
 pub(crate) struct Memory {
-    values: Mutex<HashMap<String, (Instant, String)>>,
+    values: Mutex<ExpiringMap<String, String>>,
     timers: Mutex<HashMap<(String, String), Instant>>,
-    places: Mutex<HashMap<String, Map>>,
+    places: Mutex<HashMap<String, ExpiringMap<String, Place>>>,
 }
 
-/// Who is where, and until when that is good.
-type Map = HashMap<String, (Instant, Place)>;
-
-/// Makes room for one more, of those whose time is over.
-fn make_room<K, V>(map: &mut HashMap<K, V>, is_over: impl Fn(&V) -> bool) -> Result<(), FanoutError> {
-    if map.len() >= LIVE_ENTRIES_MAX {
-        map.retain(|_, value| !is_over(value));
+impl Default for Memory {
+    fn default() -> Self {
+        let values = Mutex::new(ExpiringMap::new(LIVE_ENTRIES_MAX));
+        Self { values, timers: Mutex::default(), places: Mutex::default() }
     }
-    if map.len() >= LIVE_ENTRIES_MAX { Err(FanoutError::Unavailable) } else { Ok(()) }
+}
+
+impl From<Full> for FanoutError {
+    fn from(_: Full) -> Self {
+        Self::Unavailable
+    }
 }
 
 impl Memory {
     pub(super) fn get(&self, key: &str) -> Option<String> {
-        let values = self.values.lock();
-        values.get(key).filter(|(until, _)| *until > Instant::now()).map(|(_, value)| value.clone())
+        self.values.lock().get(key, Instant::now().into_std()).cloned()
     }
 
     pub(super) fn swap(
@@ -42,26 +44,22 @@ impl Memory {
         new: Option<&str>,
         kept: Duration,
     ) -> Result<bool, FanoutError> {
-        let (mut values, now) = (self.values.lock(), Instant::now());
-        let there = values.get(key).filter(|(until, _)| *until > now).map(|(_, value)| value.as_str());
-        if there != old {
+        let (mut values, now) = (self.values.lock(), Instant::now().into_std());
+        if values.get(key, now).map(String::as_str) != old {
             return Ok(false);
         }
         match new {
-            None => {
-                values.remove(key);
-            }
-            Some(new) => {
-                make_room(&mut values, |(until, _)| *until <= now)?;
-                values.insert(key.to_owned(), (now + kept, new.to_owned()));
-            }
+            None => drop(values.remove(key, now)),
+            Some(new) => values.insert(key.to_owned(), new.to_owned(), now + kept, now)?,
         }
         Ok(true)
     }
 
     pub(super) fn schedule(&self, timers: &str, id: &str, after: Duration) -> Result<(), FanoutError> {
         let mut all = self.timers.lock();
-        make_room(&mut all, |_| false)?;
+        if all.len() >= LIVE_ENTRIES_MAX {
+            return Err(FanoutError::Unavailable);
+        }
         all.insert((timers.to_owned(), id.to_owned()), Instant::now() + after);
         Ok(())
     }
@@ -87,25 +85,23 @@ impl Memory {
         place: Place,
         good_for: Duration,
     ) -> Result<(), FanoutError> {
-        let (mut maps, now) = (self.places.lock(), Instant::now());
-        let places = maps.entry(map.to_owned()).or_default();
-        make_room(places, |(until, _)| *until <= now)?;
-        places.insert(id.to_owned(), (now + good_for, place));
-        Ok(())
+        let (mut maps, now) = (self.places.lock(), Instant::now().into_std());
+        let places = maps.entry(map.to_owned()).or_insert_with(|| ExpiringMap::new(LIVE_ENTRIES_MAX));
+        Ok(places.insert(id.to_owned(), place, now + good_for, now)?)
     }
 
     pub(super) fn forget(&self, map: &str, id: &str) {
         if let Some(places) = self.places.lock().get_mut(map) {
-            places.remove(id);
+            places.remove(id, Instant::now().into_std());
         }
     }
 
     /// Everybody whose place is known, at no distance yet.
     pub(super) fn all(&self, map: &str) -> Vec<Near> {
-        let (maps, now) = (self.places.lock(), Instant::now());
+        let maps = self.places.lock();
         let Some(places) = maps.get(map) else { return Vec::new() };
-        let current = places.iter().filter(|(_, (until, _))| *until > now);
-        current.map(|(id, (_, place))| Near { id: id.clone(), place: *place, metres: 0.0 }).collect()
+        let current = places.iter(Instant::now().into_std());
+        current.map(|(id, place)| Near { id: id.clone(), place: *place, metres: 0.0 }).collect()
     }
 }
 
