@@ -100,24 +100,21 @@ impl Node {
         start_sharing(&config, &records, &fanout, &tasks).await;
         let announcer = Announcer::new(fanout.clone(), records.clone());
         let pusher = Pusher::start(config.apps.push.clone(), &tasks)?;
-        let (acks, settings) = (Arc::default(), Arc::new(config.apps.clone()));
-        let access = Arc::default();
-        let internal_token: Option<Arc<str>> =
-            config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
         let context = Context {
             fanout,
             records,
             tokens,
             tasks,
-            acks,
-            access,
+            acks: Arc::default(),
+            access: Arc::default(),
             announcer,
             pusher,
-            settings,
-            internal_token: internal_token.clone(),
+            settings: Arc::new(config.apps.clone()),
+            internal_token: config.auth.internal_token.as_ref().map(|token| token.0.as_str().into()),
         };
+        let internal_token = &context.internal_token;
         let places = by_files(RESERVED_FILES / 2);
-        let transports = Arc::new(transports(&config, &context, internal_token.clone(), places)?);
+        let transports = Arc::new(transports(&config, &context, places)?);
         let login = Login::new(context.clone())?;
         let site = Site::new(context.clone(), Arc::clone(&transports), login, metrics);
         let stopping = CancellationToken::new();
@@ -265,12 +262,7 @@ fn listen(
     bound.map_err(|source| StartError::Listen { setting, address, source })
 }
 
-fn transports(
-    config: &Config,
-    context: &Context,
-    token: Option<Arc<str>>,
-    connections: usize,
-) -> Result<Transports, Collision> {
+fn transports(config: &Config, context: &Context, connections: usize) -> Result<Transports, Collision> {
     Ok(Transports {
         engine: Arc::new(engine(config, context)?),
         gate: Gate::new(
@@ -279,7 +271,7 @@ fn transports(
             config.trusted_proxies.clone(),
             config.limits.handshakes_per_address,
         ),
-        peers: Peers { context: context.clone(), token },
+        peers: Peers { context: context.clone(), token: context.internal_token.clone() },
         tunnels: Arc::new(Tunnels::default()),
         places: Places::new(PlaceLimits {
             connections,

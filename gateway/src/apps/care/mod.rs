@@ -120,13 +120,13 @@ impl App for Arc<Care> {
     }
 
     fn routes(&self) -> Served {
-        rest::routes().with_state(Arc::clone(self))
+        rest::routes().with_state(Self::clone(self))
     }
 
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         presence::touch(self, socket.user());
         match ClientEvent::decode(&event.name, &event.args) {
-            Ok(event) => Handling::later(handle(Arc::clone(self), Arc::clone(socket), event)),
+            Ok(event) => Handling::later(handle(Self::clone(self), Arc::clone(socket), event)),
             Err(error) => Handling::Done(Err(error)),
         }
     }

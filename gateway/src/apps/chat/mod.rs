@@ -68,7 +68,7 @@ impl App for Arc<Chat> {
             Ok(event) => event,
             Err(error) => return Handling::Done(Err(error)),
         };
-        let (chat, socket) = (Arc::clone(self), Arc::clone(socket));
+        let (chat, socket) = (Self::clone(self), Arc::clone(socket));
         match event {
             ChatEvent::Join(room) => Handling::later(rooms::join(chat, socket, room)),
             ChatEvent::Leave(room) => Handling::later(rooms::leave(chat, socket, room)),

@@ -125,12 +125,12 @@ impl App for Arc<Emergencies> {
     }
 
     fn routes(&self) -> Served {
-        rest::routes().with_state(Arc::clone(self))
+        rest::routes().with_state(Self::clone(self))
     }
 
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         match events::ClientEvent::decode(&event.name, &event.args) {
-            Ok(event) => Handling::later(handle(Arc::clone(self), Arc::clone(socket), event)),
+            Ok(event) => Handling::later(handle(Self::clone(self), Arc::clone(socket), event)),
             Err(error) => Handling::Done(Err(error)),
         }
     }

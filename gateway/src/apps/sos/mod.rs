@@ -107,7 +107,7 @@ impl App for Arc<Sos> {
     }
 
     fn routes(&self) -> Served {
-        rest::routes().merge(internal::routes()).with_state(Arc::clone(self))
+        rest::routes().merge(internal::routes()).with_state(Self::clone(self))
     }
 
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
@@ -116,7 +116,7 @@ impl App for Arc<Sos> {
         }
         match events::Location::decode(&event.args) {
             Ok(location) => {
-                let (sos, socket) = (Arc::clone(self), Arc::clone(socket));
+                let (sos, socket) = (Self::clone(self), Arc::clone(socket));
                 Handling::later(async move { events::share_location(&sos, &socket, location).await })
             }
             Err(error) => Handling::Done(Err(error)),

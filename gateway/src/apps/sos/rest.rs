@@ -22,7 +22,7 @@ use crate::rest::{Around, AroundQuery, MaybeJsonBody, Names, PageQuery, Paged, R
 
 /// Its endpoints, mounted and described.
 pub(super) fn routes() -> Routes<Arc<Sos>> {
-    incidents().merge(participation()).merge(participants())
+    incidents().merge(endings()).merge(participation()).merge(participants())
 }
 
 const TOO_MANY: &str = "Too many requests";
@@ -75,6 +75,10 @@ fn incidents() -> Routes<Arc<Sos>> {
                 .refuse(429, TOO_MANY),
             nearby,
         )
+}
+
+fn endings() -> Routes<Arc<Sos>> {
+    Routes::new()
         .route(
             Operation::post("/api/sos/{sosId}/end", "Ends an incident.")
                 .detail(
