@@ -1,7 +1,7 @@
 //! Why a session ended, and what its client sees of it (protocol, 2.3).
 
 use bytes::Bytes;
-use shared::ws::{self, Fault};
+use shared::ws::{self, CloseCode, Fault};
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,8 @@ impl CloseReason {
         }
         let code = match self {
             Self::Fault(fault) => Some(fault.code()),
-            Self::RateLimited => Some(1008),
-            Self::TooBig => Some(1009),
+            Self::RateLimited => Some(CloseCode::Policy),
+            Self::TooBig => Some(CloseCode::Size),
             _ => None,
         };
         let mut frame = Vec::new();

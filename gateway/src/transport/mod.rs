@@ -28,7 +28,8 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use shared::eio::{HandshakeError, Query, TransportName};
 use shared::ids::SessionId;
-use shared::ws;
+use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::bearer;
@@ -201,7 +202,7 @@ impl Transports {
     async fn open(
         &self,
         mut request: Request<Incoming>,
-        Opening { transport, no_binary }: Opening,
+        Opening { switching, no_binary }: Opening,
         (address, token, guest): (IpAddr, Token, &Guest),
         slot: &UpgradeSlot,
     ) -> Result<Response<Body>, HandshakeError> {
@@ -211,17 +212,15 @@ impl Transports {
         }
         let token = token.weighed(&self.engine.namespaces.context().tokens).await;
         let origin = Origin { address, connection: guest.connection() };
+        let transport = if switching.is_some() { TransportName::WebSocket } else { TransportName::Polling };
         let opened = self.engine.open(transport, Handshake { origin, token });
         let session = opened.map_err(Gate::refusal)?;
-        Ok(match transport {
-            TransportName::Polling => polling::opened(&session),
-            TransportName::WebSocket => {
-                if no_binary {
-                    session.outbox().leave_out_binary();
-                }
-                accept(&mut request, slot, (session, None, no_binary))
-            }
-        })
+        let Some(response) = switching else { return Ok(polling::opened(&session)) };
+        if no_binary {
+            session.outbox().leave_out_binary();
+        }
+        switch(&mut request, slot, (session, None, no_binary));
+        Ok(response)
     }
 
     fn route(
@@ -246,7 +245,11 @@ impl Transports {
             }
             if upgrade {
                 let seat = session.seat_probe().ok_or(HandshakeError::BadRequest)?;
-                return Ok(Route::Done(accept(request, slot, (session, Some(seat), query.no_binary))));
+                let answer = handshake(request);
+                if answer.is_ok() {
+                    switch(request, slot, (session, Some(seat), query.no_binary));
+                }
+                return Ok(Route::Done(answer.unwrap_or_else(Unfit::answer)));
             }
             if session.transport() != TransportName::Polling {
                 return Err(HandshakeError::BadRequest);
@@ -267,14 +270,15 @@ impl Transports {
             metrics::get().bad_input(BadInput::Handshake);
             return Err(malformed);
         }
-        if upgrade && let Some(refusal) = upgrade_refusal(request.headers()) {
-            return Ok(Route::Done(refusal));
-        }
+        let switching = match upgrade.then(|| handshake(request)).transpose() {
+            Ok(switching) => switching,
+            Err(unfit) => return Ok(Route::Done(unfit.answer())),
+        };
         let address = self.gate.client_address(peer.ip(), request.headers());
         self.gate.note_forwarding(peer.ip(), request.headers());
         self.gate.admit(address)?;
         let token = Token::of_handshake(query.token.as_deref(), bearer(request.headers()));
-        let opening = Opening { transport: query.transport, no_binary: query.no_binary };
+        let opening = Opening { switching, no_binary: query.no_binary };
         Ok(Route::Open(opening, address, token))
     }
 }
@@ -289,7 +293,8 @@ enum Route {
 
 /// What a session begins with.
 struct Opening {
-    transport: TransportName,
+    /// The answer that switches protocols, where the session begins on a WebSocket.
+    switching: Option<Response<Body>>,
     no_binary: bool,
 }
 
@@ -318,25 +323,47 @@ fn malformed(request: &Request<Incoming>, query: &Query<'_>, upgrade: bool) -> O
     }
 }
 
-/// Why an upgrade request is none of RFC 6455's, if it is not.
-fn upgrade_refusal(headers: &HeaderMap) -> Option<Response<Body>> {
-    let response = if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
-        let mut response = plain(StatusCode::UPGRADE_REQUIRED);
-        let version = HeaderValue::from_static("13");
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
-        response
-    } else if !has_one_key(headers) {
-        refuse(HandshakeError::BadRequest)
-    } else {
-        return None;
-    };
-    metrics::get().bad_input(BadInput::Handshake);
-    Some(response)
+/// Why a request to upgrade is none of RFC 6455's.
+enum Unfit {
+    /// Not of version 13, which is the only one.
+    Version,
+    /// No key, a wrong one or several.
+    Key,
 }
 
-fn has_one_key(headers: &HeaderMap) -> bool {
-    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
-    keys.next().is_some_and(|key| ws::is_key(key.as_bytes())) && keys.next().is_none()
+impl Unfit {
+    fn answer(self) -> Response<Body> {
+        metrics::get().bad_input(BadInput::Handshake);
+        match self {
+            Self::Version => {
+                let mut response = plain(StatusCode::UPGRADE_REQUIRED);
+                let version = HeaderValue::from_static("13");
+                response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+                response
+            }
+            Self::Key => refuse(HandshakeError::BadRequest),
+        }
+    }
+}
+
+/// The answer that switches protocols.
+fn handshake(request: &mut Request<Incoming>) -> Result<Response<Body>, Unfit> {
+    let headers = request.headers_mut();
+    let has_several_keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter().nth(1).is_some();
+    // `is_upgrade` has read all lines and lists of these; tungstenite reads the first line alone.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let mut response = create_response_with_body(request, Body::empty).map_err(|error| match error {
+        WsError::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => Unfit::Version,
+        _ => Unfit::Key,
+    })?;
+    if has_several_keys {
+        return Err(Unfit::Key);
+    }
+    if let Some(protocol) = subprotocol(request.headers()) {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    Ok(response)
 }
 
 /// The first subprotocol that a client offers, as Node.js' `ws` answers: a browser closes a WebSocket whose server
@@ -349,28 +376,12 @@ fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Switches protocols; the connection's task goes on with the socket.
-fn accept(
+fn switch(
     request: &mut Request<Incoming>,
     slot: &UpgradeSlot,
     (session, seat, no_binary): (Arc<Session>, Option<ProbeSeat>, bool),
-) -> Response<Body> {
-    if let Some(refusal) = upgrade_refusal(request.headers()) {
-        return refusal;
-    }
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| ws::accept_key(key.as_bytes()));
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Some(protocol) = subprotocol(request.headers()) {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
-    if let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
+) {
     *slot.lock() = Some(Upgrade::Session { on: hyper::upgrade::on(request), session, seat, no_binary });
-    response
 }
 
 /// Goes on with a connection whose HTTP part is over: as a session's WebSocket, or as a probe.
