@@ -112,6 +112,18 @@ fn modules_use_what_is_to_their_right() {
     }
 }
 
+/// `rest::Routes` mounts an endpoint by its description. A router that is given a path itself would serve what no document has.
+#[test]
+fn endpoints_are_mounted_by_their_descriptions() {
+    for (name, text) in sources("gateway/src") {
+        let text: String = text.split_whitespace().collect();
+        let paths = text.matches(".route(\"").count();
+        // A balancer's `OPTIONS /`, which is no endpoint for clients.
+        let allowed = text.matches(".route(\"/\",options(probe))").count();
+        assert_eq!(paths, allowed, "{name} mounts a path without a description");
+    }
+}
+
 #[test]
 fn apps_do_not_know_each_other() {
     let folders = fs::read_dir(root().join("gateway/src/apps")).unwrap().map(|entry| entry.unwrap());
