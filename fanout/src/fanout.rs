@@ -42,7 +42,7 @@ pub struct FanoutOptions {
     pub node: NodeId,
     /// The namespaces it serves.
     pub namespaces: Vec<Namespace>,
-    /// Couriers, one for each worker.
+    /// Flushers, one for each worker.
     pub flushers: usize,
     /// Bounds of every send queue.
     pub send_queue: SendQueueLimits,

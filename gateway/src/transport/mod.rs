@@ -32,6 +32,7 @@ use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::bearer;
 use crate::close::CloseReason;
 use crate::limiter::Origin;
 use crate::metrics::{self, BadInput, Share};
@@ -298,13 +299,6 @@ struct Opening {
     no_binary: bool,
 }
 
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
@@ -417,7 +411,7 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     if let Some(seat) = seat {
         drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
-        session.outbox().begin_with(answer.into());
+        session.queue().begin_with(answer.into());
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
 }
