@@ -11,6 +11,23 @@ use shared::ids::{NodeId, SocketId};
 use shared::names::{Namespace, Room, UserId};
 use tokio_util::sync::CancellationToken;
 
+/// Whose a socket is. It does not change while the socket is attached.
+#[derive(Debug, Clone)]
+pub struct SocketInfo {
+    /// Its id.
+    pub id: SocketId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The name to show in lists of members.
+    pub display_name: Box<str>,
+    /// Milliseconds since the epoch.
+    pub connected_at_ms: u64,
+    /// The e-mail address in its token.
+    pub email: Option<Box<str>>,
+    /// The role in its token.
+    pub role: Option<Box<str>>,
+}
+
 /// What entering a room found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entered {

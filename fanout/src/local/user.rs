@@ -1,7 +1,7 @@
 //! A user's sockets on this node, and in which rooms they are together.
 //!
 //! Everything here is changed under the lock of the user's entry, together with the members of the room that it is about
-//! ([`crate::local::registry`]). It never grows with the number of sockets times the number of rooms that one of them leaves.
+//! ([`crate::local::hub`]). It never grows with the number of sockets times the number of rooms that one of them leaves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use shared::limits::{USER_ROOMS_FACTOR, WATCHED_PER_USER_MAX};
 use smallvec::SmallVec;
 
 use crate::error::FanoutError;
-use crate::local::registry::LocalSocket;
 use crate::local::room::{Kind, Room};
 use crate::local::send_queue::Quota;
+use crate::local::socket::LocalSocket;
 
 /// The sockets of a user in one namespace.
 #[derive(Default)]

@@ -20,8 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::Link;
-use super::commands::Brief;
-use super::trouble::Trouble;
+use super::trouble::{Brief, Trouble};
 use crate::stats::Stats;
 
 /// What was published.

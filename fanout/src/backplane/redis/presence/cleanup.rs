@@ -10,9 +10,10 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use shared::limits::{ROOMS_AT_ONCE, STALE_MAX_MS};
 use tokio::time::Instant;
 
-use super::{MembershipChange, Presence};
+use super::Presence;
 use crate::backplane::departures::Departure;
 use crate::error::FanoutError;
+use crate::local::node::MembershipChange;
 
 impl Presence {
     pub(super) async fn clean_up_dead_nodes(&self) {
@@ -71,9 +72,9 @@ impl Presence {
                 // It is settled with the old incarnation's estate.
                 continue;
             }
-            let Departure { room, user, info, told, .. } = waiting.clone();
+            let Departure { room, user, info, reported, .. } = waiting.clone();
             let incarnation = self.incarnation();
-            let settled = if told {
+            let settled = if reported {
                 self.store.forget(&incarnation, &room, Some(&user)).await.map(|()| false)
             } else if self.registered.load(Ordering::Acquire) && !self.needs_resync.load(Ordering::Acquire) {
                 match self.may_write(&incarnation, &room).await {
@@ -88,7 +89,7 @@ impl Presence {
                     self.tell(MembershipChange { room, user, info, returned: false }).await;
                     let incarnation = incarnation.to_string();
                     self.departures
-                        .add(Departure { told: true, incarnation, ..waiting }, self.options.holdback);
+                        .add(Departure { reported: true, incarnation, ..waiting }, self.options.holdback);
                 }
                 Ok(false) => {}
                 Err(_) => {

@@ -10,8 +10,9 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use shared::limits::ROOMS_AT_ONCE;
 use tokio::time::Instant;
 
-use super::{MembershipChange, PREVIOUS_INCARNATIONS_MAX, Presence, new_incarnation};
+use super::{PREVIOUS_INCARNATIONS_MAX, Presence, new_incarnation};
 use crate::error::FanoutError;
+use crate::local::node::MembershipChange;
 use crate::stats::Stats;
 
 impl Presence {

@@ -64,7 +64,7 @@ mod tests {
     use super::super::agreement::NodeTraits;
     use super::super::model::{Handle, Server};
     use super::super::store::StoredMember;
-    use super::super::{Local, PresenceOptions};
+    use super::super::{LocalMembers, PresenceOptions};
     use super::*;
     use crate::stats::{Distributions, Stats};
 
@@ -72,7 +72,7 @@ mod tests {
 
     struct Nobody;
 
-    impl Local for Nobody {
+    impl LocalMembers for Nobody {
         fn rooms(&self) -> Vec<String> {
             Vec::new()
         }

@@ -44,6 +44,7 @@ use self::queries::Union;
 use self::store::{LeftRoom, Store, StoredMember};
 use crate::backplane::departures::{Departure, Departures};
 use crate::error::FanoutError;
+use crate::local::node::MembershipChange;
 use crate::presence::RoomCount;
 use crate::stats::Stats;
 
@@ -51,21 +52,11 @@ use crate::stats::Stats;
 pub(super) const PREVIOUS_INCARNATIONS_MAX: usize = 32;
 
 /// What the node itself knows: the truth that the store is told.
-pub(crate) trait Local: Send + Sync + 'static {
+pub(crate) trait LocalMembers: Send + Sync + 'static {
     /// Rooms with members.
     fn rooms(&self) -> Vec<String>;
     /// The members of one.
     fn members(&self, room: &str) -> Vec<StoredMember>;
-}
-
-/// A user is in a room no more, or again, and whoever was told otherwise must hear it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MembershipChange {
-    pub(crate) room: String,
-    pub(crate) user: String,
-    pub(crate) info: String,
-    /// This node had been taken for dead, and its users with it; they are here.
-    pub(crate) returned: bool,
 }
 
 /// How presence is kept.
@@ -86,7 +77,7 @@ pub(crate) struct PresenceOptions {
 pub(crate) struct Presence {
     options: PresenceOptions,
     store: Store,
-    local: Arc<dyn Local>,
+    local: Arc<dyn LocalMembers>,
     incarnation: Mutex<Arc<str>>,
     stripes: Box<[RwLock<()>]>,
     hasher: RandomState,
@@ -145,7 +136,7 @@ impl Presence {
     pub(crate) fn new(
         options: PresenceOptions,
         store: Store,
-        local: Arc<dyn Local>,
+        local: Arc<dyn LocalMembers>,
         gone: mpsc::Sender<MembershipChange>,
         stats: Arc<Stats>,
     ) -> Self {
@@ -270,7 +261,7 @@ impl Presence {
             user: member.user.clone(),
             info: member.info.clone(),
             incarnation: incarnation.to_owned(),
-            told: false,
+            reported: false,
         };
         let told = async {
             self.may_write(&incarnation, room).await?;
@@ -280,7 +271,8 @@ impl Presence {
             Ok(LeftRoom::Remains) => false,
             Ok(LeftRoom::Gone) => {
                 // Told by who asked; a survivor tells again if this node dies before it is forgotten.
-                self.departures.add(Departure { told: true, ..waiting(&incarnation) }, self.options.holdback);
+                self.departures
+                    .add(Departure { reported: true, ..waiting(&incarnation) }, self.options.holdback);
                 true
             }
             Ok(LeftRoom::Lingers) => {

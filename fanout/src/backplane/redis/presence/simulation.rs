@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use super::agreement::NodeTraits;
 use super::model::{Faults, Handle, Server};
 use super::store::{Store, StoredMember};
-use super::{Local, MembershipChange, Presence, PresenceOptions};
+use super::{LocalMembers, Presence, PresenceOptions};
+use crate::local::node::MembershipChange;
 use crate::stats::{Distributions, Stats};
 
 const LEASE: Duration = Duration::from_secs(6);
@@ -35,7 +36,7 @@ fn member(socket: &str, user: &str) -> StoredMember {
     StoredMember { socket: socket.to_owned(), user: user.to_owned(), info: "{}".to_owned() }
 }
 
-impl Local for Sockets {
+impl LocalMembers for Sockets {
     fn rooms(&self) -> Vec<String> {
         self.0
             .lock()
@@ -120,7 +121,7 @@ impl World {
         let (info, traits) = (String::new(), NodeTraits::default());
         let options = PresenceOptions { node: id, lease: LEASE, holdback: HOLDBACK, info, traits };
         let stats = Arc::new(Stats::new(Distributions::ignored()));
-        let local: Arc<dyn Local> = sockets.clone();
+        let local: Arc<dyn LocalMembers> = sockets.clone();
         let presence = Arc::new(Presence::new(options, way(), local, self.gone.clone(), stats));
         let apart = Arc::new(way());
         let task = run_node(&presence, &apart);
