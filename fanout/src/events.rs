@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::local::socket::LocalSocket;
 use crate::presence::Gone;
 
-/// Something to be done by whoever owns sessions and apps.
+/// Something to be done by the owner of sessions and apps.
 #[derive(Debug)]
 pub enum Control {
     /// Sockets are to be disconnected.

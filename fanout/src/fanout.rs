@@ -130,7 +130,7 @@ impl Fanout {
         self.inner.backplane.run_apart().await;
     }
 
-    /// Gives the lease up, so that the store is told nothing any more. To be called when every socket is detached.
+    /// Gives the lease up, so that nothing is written to the store any more. To be called when every socket is detached.
     pub async fn close(&self) {
         self.inner.backplane.close().await;
     }

@@ -44,7 +44,7 @@ impl Live<'_> {
     }
 
     /// Changes a value by what it is: `change` makes the new one of the old one, `None` for no value, and may be
-    /// called again when another node was quicker; without a change nothing is written. Answers what was there and what
+    /// called again when another node was quicker; without a change nothing is written. Returns what was there and what
     /// is there now.
     ///
     /// # Errors

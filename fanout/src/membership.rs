@@ -136,7 +136,7 @@ impl Fanout {
         self.inner.backplane.enter(socket, (room, Kind::Own), self.inner.rooms_per_socket).await
     }
 
-    /// Lets a socket receive what is broadcast to a room without being one of its members: nobody is told, nothing is
+    /// Lets a socket receive what is broadcast to a room without being one of its members: nobody is notified, nothing is
     /// counted, and `ROOMS_PER_SOCKET` does not matter. The caller bounds how many rooms one socket watches, and uses the room
     /// for nothing else; all sockets of a user together watch `WATCHED_PER_USER_MAX`. Undone by [`Self::unwatch`], and when
     /// the socket is detached.

@@ -87,7 +87,7 @@ pub struct Counted {
 }
 
 /// A user whose last socket in a room is gone for good ([`crate::Control::Gone`]), or who is there again
-/// ([`crate::Control::Back`]): whoever was told otherwise must hear it. Told by one node.
+/// ([`crate::Control::Back`]): clients that were notified otherwise must be corrected. Reported by one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
     /// Where.
@@ -135,7 +135,7 @@ pub struct Peer {
 /// Whether a node agrees with the others of its Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Agreement {
-    /// The name of the cluster, which all nodes of a Redis and a prefix know; `None` until Redis has told it.
+    /// The name of the cluster, which all nodes of a Redis and a prefix know; `None` until it is read from Redis.
     pub cluster: Option<Arc<str>>,
     /// The others were asked since this node last changed.
     pub is_known: bool,

@@ -1,9 +1,9 @@
-//! Leaves that wait: users whose last socket in a room was lost and who may come back, and leaves that could
-//! not be told while Redis was away.
+//! Departures that are held back: users whose last socket in a room was lost and who may return, and departures that could
+//! not be written while Redis was away.
 //!
 //! All of a kind wait equally long, so they leave the queue about in the order they entered it, and one task
 //! serves them all. Past its bound the longest wait ends at once, so that the queue is bounded whatever
-//! unknown_nodes do.
+//! strangers do.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A leave that waits.
+/// A departure that is held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Departure {
     pub(crate) room: String,
     pub(crate) user: String,
     pub(crate) info: String,
-    /// Whose entry lingers in the store; empty for a leave that the store was not told of.
+    /// Whose entry lingers in the store; empty for a departure that the store does not know of.
     pub(crate) incarnation: String,
-    /// It has been told, and what is kept of it is to be forgotten.
+    /// It has been reported, and what is kept of it is to be forgotten.
     pub(crate) reported: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Departures {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(u64, Instant, Departure)>,
-    /// The entry that counts for a user in a room, and whether its leave has been told; older ones are void.
+    /// The entry that counts for a user in a room, and whether it has been reported; older ones are void.
     current: HashMap<(String, String), (u64, bool), RandomState>,
     next: u64,
 }
@@ -58,7 +58,7 @@ impl Departures {
     }
 
     /// Waits once more, for what could not be settled; over the bound it is forgotten, and what the store keeps of it is
-    /// settled with this node's estate.
+    /// cleaned up when this node is gone.
     pub(crate) fn retry(&self, departure: Departure, holdback: Duration) {
         let (is_full, is_void) = {
             let state = self.state.lock();
@@ -76,7 +76,7 @@ impl Departures {
         self.state.lock().current.is_empty()
     }
 
-    /// The user is back, or gone for good: nothing waits any more. Answers whether a leave did that nobody has heard of.
+    /// The user is back, or gone for good: nothing waits any more. Returns whether a departure did that was not reported.
     pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
         let mut state = self.state.lock();
         // Most of the time nobody waits, and every join asks.

@@ -260,7 +260,7 @@ mod tests {
         let id = question.id.clone();
         questions.add_count(&id, 1);
         questions.add_answer(&id, json("1"));
-        // Of the server that tells nothing.
+        // Of the server that reports nothing.
         questions.add_answer(&id, json("2"));
         let answers = question.answers(Duration::from_secs(5)).await;
         assert_eq!((answers.receivers, answers.answers.len(), answers.missing()), (2, 2, None));

@@ -27,7 +27,7 @@ pub(crate) struct LocalNode {
     pub(crate) sequenced: mpsc::Sender<Sequenced>,
 }
 
-/// A user is in a room no more, or again, and clients were told otherwise.
+/// A user is in a room no more, or again, and clients were notified otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MembershipChange {
     /// As [`room_key`] writes it.

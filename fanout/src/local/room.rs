@@ -31,7 +31,7 @@ struct Member {
     info: Arc<SocketInfo>,
 }
 
-/// What tells a member from all others: its info is its own, and the map keeps it alive.
+/// Identifies a member: its info is its own, and the map keeps it alive.
 fn key(info: &Arc<SocketInfo>) -> usize {
     Arc::as_ptr(info) as usize
 }
@@ -66,7 +66,7 @@ pub(crate) enum Kind {
     Joined,
     /// An app puts every socket into it of its own accord; it counts against nothing.
     Own,
-    /// Sockets only hear it ([`crate::Fanout::watch`]): who does is told to nobody.
+    /// Sockets only receive what is sent to it ([`crate::Fanout::watch`]): they are in no list.
     Watched,
 }
 
@@ -97,12 +97,12 @@ impl fmt::Debug for Room {
 }
 
 impl Room {
-    /// What tells it from every other room that there is at the same time.
+    /// Identifies it among all rooms that there are at the same time.
     pub(crate) fn address(room: &Arc<Self>) -> usize {
         Arc::as_ptr(room) as usize
     }
 
-    /// Whether who is in it is told to the cluster and counts.
+    /// Whether its members are listed and counted.
     pub(crate) fn is_public(&self) -> bool {
         self.kind != Kind::Watched
     }
@@ -224,7 +224,7 @@ impl Room {
         }
     }
 
-    /// Delivers everything that waits to those who are members now. Answers how many deliveries that were at the
+    /// Delivers everything that waits to those who are members now. Returns how many deliveries that were at the
     /// most.
     pub(crate) fn flush(&self) -> usize {
         let members = self.members.lock();
@@ -242,7 +242,7 @@ impl Room {
                 let mut batch = self.batch.lock();
                 batch.bytes = 0;
                 if batch.waiting.is_empty() {
-                    // Only now: whoever sees the room clean finds everything in the send queues.
+                    // Only now: when the room is seen clean, everything is in the send queues.
                     self.dirty.store(false, Ordering::Release);
                     break;
                 }

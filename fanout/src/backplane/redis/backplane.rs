@@ -197,7 +197,7 @@ impl RedisBackplane {
         &self.lanes[hub.rooms.number]
     }
 
-    /// A part of a request cannot be done, and nobody waits to be told.
+    /// A part of a request cannot be done, and nobody waits for an answer.
     pub(super) fn refuse_part(&self, namespace: &Namespace, reason: &'static str) {
         self.rejected.note(reason, &self.channels.request(namespace.as_str()));
     }

@@ -210,7 +210,7 @@ impl RedisBackplane {
     }
 
     /// A backend sends something to `next`, or to sockets: what backends sent to another room before is delivered first, so
-    /// that whoever is in both receives both in their order. Rooms of our nodes' broadcasts are delivered each in its turn.
+    /// that a socket in both rooms receives both in their order. Rooms of our nodes' broadcasts are delivered each in its turn.
     fn flush_before(&self, next: Option<&Arc<Room>>) {
         let mut last = self.last_of_backends.lock();
         if let (Some(last), Some(next)) = (last.as_ref(), next)

@@ -1,4 +1,4 @@
-//! Who is in a room, with the store's word: what a node does here, the cluster is told.
+//! Membership of rooms in a cluster: every change here is written to the store, which decides first and last of a user.
 
 use std::sync::Arc;
 
@@ -53,14 +53,14 @@ impl RedisBackplane {
         let member = stored(&socket.info);
         let first = Box::pin(self.presence.entered(&key, &member)).await;
         if !socket.is_in(room.as_str()) {
-            // Detached meanwhile, and the store was told of the leave before the entry.
+            // Detached meanwhile, and the store got the leave before the entry.
             Box::pin(self.presence.left(&key, &member, true)).await;
         }
         Ok(Entered { new: true, first_of_user: first.unwrap_or(entered.first_of_user) })
     }
 
-    /// Puts a socket into a room at once, for a backend: what is received after that reaches it. The store is told
-    /// afterwards. What our own nodes send to the room is received when its channel is subscribed, which is so before `done`
+    /// Puts a socket into a room at once, for a backend: what is received after that reaches it. The store is
+    /// updated afterwards. What our own nodes send to the room is received when its channel is subscribed, which is so before `done`
     /// is dropped; what backends send is received in any case.
     pub(super) async fn enter_now(self: &Arc<Self>, socket: &Arc<LocalSocket>, room: &Room, done: &Done) {
         let channel = self.channels.own_room(socket.namespace().as_str(), room.as_str());
@@ -82,7 +82,7 @@ impl RedisBackplane {
             let _changing = Box::pin(backplane.presence.changing(&key)).await;
             Box::pin(backplane.presence.entered(&key, &member)).await;
             if !socket.is_in(room.as_str()) {
-                // It has left meanwhile, and the store may have been told of that before the entry.
+                // It has left meanwhile, and the store may have got that before the entry.
                 Box::pin(backplane.presence.left(&key, &member, !socket.is_attached())).await;
             }
             drop(done);
@@ -90,8 +90,8 @@ impl RedisBackplane {
         .await;
     }
 
-    /// Takes a socket out of a room at once, for a backend: what is received after that does not reach it. The store is told
-    /// afterwards.
+    /// Takes a socket out of a room at once, for a backend: what is received after that does not reach it. The store is
+    /// updated afterwards.
     pub(super) async fn leave_now(self: &Arc<Self>, socket: &Arc<LocalSocket>, room: &str, done: &Done) {
         if !self.node.hub_of(socket).leave(socket, room).was_member {
             return;
@@ -103,7 +103,7 @@ impl RedisBackplane {
         self.follow_up(async move {
             let member = stored(&socket.info);
             let _changing = Box::pin(backplane.presence.changing(&key)).await;
-            // If it was let in again meanwhile, that entry is reported by whoever did it.
+            // If it was let in again meanwhile, that entry is written by the task that did it.
             if !socket.is_in(&room) {
                 Box::pin(backplane.presence.left(&key, &member, false)).await;
                 if socket.is_in(&room) {

@@ -164,7 +164,7 @@ const WAIT: Duration = Duration::from_millis(LANE_WAIT_MS);
 
 /// Goes on with `work` as far as it need not wait; whether that is to its end.
 fn is_done(work: &mut BoxFuture<'static, ()>) -> bool {
-    // Whoever polls it next is woken by what it waits for.
+    // The task that polls it next is woken by what it waits for.
     work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 

@@ -126,7 +126,7 @@ impl RedisBackplane {
     pub(crate) fn publish_soon(&self, channel: &str, message: &[u8]) {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(message);
-        // What cannot be posted now is missed by whoever waits for it.
+        // What cannot be posted now is missed by the server that waits for it.
         drop(self.posts.post(&self.commands, publish));
     }
 }

@@ -64,7 +64,7 @@ impl RedisBackplane {
             }
             Request::Leave { id, selection, rooms: names } => {
                 let sockets = select(hub, (&selection.rooms, &selection.except), &mut pauses).await;
-                // Who asks in the oldest form waits for the one server that has the socket.
+                // Whoever asks in the oldest form waits for the one server that has the socket.
                 let done = self.when_done(namespace, id.filter(|_| !sockets.is_empty()));
                 self.let_out((sockets, names), &done, &mut pauses).await;
                 None
@@ -108,11 +108,11 @@ impl RedisBackplane {
             return;
         }
         let backplane = Arc::clone(self);
-        // Who asked waits no longer than it would for a dead node.
+        // The asker waits no longer than it would for a dead node.
         self.follow_up(async move { _ = backplane.publish_plain(&channel, &reply).await }).await;
     }
 
-    /// Answers with descriptions of sockets as they are now. Writing them down takes long and is done apart.
+    /// Sends descriptions of sockets as they are now. Writing them takes long and is done apart.
     async fn send_descriptions(
         self: &Arc<Self>,
         namespace: &Namespace,
@@ -133,7 +133,7 @@ impl RedisBackplane {
                 tokio::task::yield_now().await;
             }
             let reply = adapter::encode_fetched(&id, Some(&described));
-            // Who asked waits no longer than it would for a dead node.
+            // The asker waits no longer than it would for a dead node.
             let _ = backplane.publish_plain(&channel, &reply).await;
         })
         .await;
@@ -203,7 +203,7 @@ impl RedisBackplane {
         }
     }
 
-    /// What answers a request for which there is nothing to tell, when nobody holds it any more.
+    /// Answers a request that has no other answer, when the last copy of this is dropped.
     fn when_done(self: &Arc<Self>, namespace: &Namespace, id: Option<String>) -> Done {
         let backplane = Arc::clone(self);
         Done { _doing: id.map(|id| Arc::new(Doing { backplane, namespace: namespace.clone(), id })) }

@@ -1,4 +1,4 @@
-//! What tells clients that they may have missed something, and how that is found after a break.
+//! Notifies clients that they may have missed something, and finds out after a break whether they have.
 
 use shared::adapter::Stamp;
 use shared::limits::REDIS_PIPELINE_MAX;
@@ -94,7 +94,7 @@ impl RedisBackplane {
         if last.as_ref() == Some(&now) {
             return;
         }
-        // A room that came while nothing was heard has no place in Redis' eyes, if there is none yet.
+        // A room that came while nothing was received has no stamp in Redis, if nothing was sent to it yet.
         self.resync(hub, name, &now.epoch);
         room.arrived(&now);
     }

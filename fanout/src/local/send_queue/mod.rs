@@ -131,7 +131,7 @@ impl SendQueue {
         }
     }
 
-    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Answers whether that is
+    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Returns whether that is
     /// needed.
     pub fn push(&self, wire: Bytes, packets: u32) -> bool {
         let mut state = self.state.lock();

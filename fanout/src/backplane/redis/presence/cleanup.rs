@@ -57,7 +57,7 @@ impl Presence {
 
     pub(super) async fn settle_room(&self, dead: String, room: String) -> Result<(), FanoutError> {
         for (user, info) in self.store.settle_room(&dead, &room).await? {
-            // What the store was not told of has been told now.
+            // A departure that the store did not know of has been reported now.
             self.departures.cancel(&room, &user);
             self.tell(MembershipChange { room: room.clone(), user, info, returned: false }).await;
         }
@@ -69,7 +69,7 @@ impl Presence {
             let waiting = self.departures.due().await;
             let needs_resync = waiting.incarnation.is_empty();
             if !needs_resync && *waiting.incarnation != *self.incarnation() {
-                // It is settled with the old incarnation's estate.
+                // It is cleaned up with the old incarnation.
                 continue;
             }
             let Departure { room, user, info, reported, .. } = waiting.clone();
@@ -114,7 +114,7 @@ impl Presence {
                     let _ = self.store.index(&incarnation, &[&room]).await;
                     continue;
                 }
-                // Forgotten first, then looked at again: whoever enters meanwhile remembers it anew.
+                // Forgotten first, then looked at again: an entry meanwhile remembers it again.
                 self.indexed.remove(&room);
                 let forgotten = self.store.unindex(&incarnation, &[&room]).await.is_ok();
                 if forgotten && !self.local.members(&room).is_empty() {
