@@ -44,7 +44,7 @@ pub(crate) struct World {
 pub(crate) struct Node {
     pub(crate) fanout: Fanout,
     pub(crate) reports: Arc<Reports>,
-    sequenced: tokio::sync::Mutex<mpsc::UnboundedReceiver<Sequenced>>,
+    sequenced: tokio::sync::Mutex<mpsc::Receiver<Sequenced>>,
 }
 
 /// What a node reported to its owner.
@@ -131,7 +131,7 @@ impl Node {
         }
         let running = fanout.clone();
         spawn(async move { running.run().await });
-        let (reports, (sender, sequenced)) = (Arc::<Reports>::default(), mpsc::unbounded_channel());
+        let (reports, (sender, sequenced)) = (Arc::<Reports>::default(), mpsc::channel(100));
         spawn(own(fanout.clone(), events, Arc::clone(&reports), sender));
         Self { fanout, reports, sequenced: tokio::sync::Mutex::new(sequenced) }
     }
@@ -148,7 +148,7 @@ async fn own(
     fanout: Fanout,
     events: Events,
     reports: Arc<Reports>,
-    sequenced_to: mpsc::UnboundedSender<Sequenced>,
+    sequenced_to: mpsc::Sender<Sequenced>,
 ) {
     let Events { overflowed: _overflowed, mut control, mut moved, mut sequenced } = events;
     loop {
@@ -156,7 +156,7 @@ async fn own(
             Some(control) = control.recv() => control,
             Some(moved) = moved.recv() => moved,
             Some(sequenced) = sequenced.recv() => {
-                sequenced_to.send(sequenced).unwrap();
+                sequenced_to.send(sequenced).await.unwrap();
                 continue;
             }
             else => return,
