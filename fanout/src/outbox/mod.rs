@@ -288,6 +288,16 @@ impl Outbox {
         self.state.lock().overflowed
     }
 
+    /// Queues bytes that are no packet ahead of everything, before [`Self::attach_stream`]: the answer that opened the
+    /// WebSocket, so that it leaves in one write with the first packets.
+    pub fn begin_with(&self, bytes: Bytes) {
+        let mut state = self.state.lock();
+        if !bytes.is_empty() && !matches!(state.sink, Sink::Closed) {
+            state.bytes += bytes.len();
+            state.insert_first(Queued { wire: bytes, packets: 0 });
+        }
+    }
+
     /// Everything from now on goes to this socket, what waits first.
     pub fn attach_stream(&self, stream: OwnedWriteHalf, task: Waker) {
         let mut state = self.state.lock();

@@ -4,10 +4,12 @@
 //! column, about 15 µs for a record. A statement that answers many rows therefore brings them as one text
 //! ([`as_one_text`]), which the database writes in JSON and [`read_text`] takes apart.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
+use smallvec::SmallVec;
 use sqlx::any::{Any, AnyRow};
 use sqlx::{Decode, Row as _, Type};
 
@@ -23,32 +25,32 @@ pub(crate) trait Columns {
 /// What a column may hold.
 pub(crate) trait Column: Type<Any> + for<'r> Decode<'r, Any> {
     /// The value of a column of [`as_one_text`]; `None` where it is another kind of value.
-    fn of(value: &Value) -> Option<Self>;
+    fn of(value: &Value<'_>) -> Option<Self>;
 }
 
 /// The value of a column that came in a text with others.
 #[derive(Debug)]
-pub(crate) enum Value {
+pub(crate) enum Value<'t> {
     Null,
     Number(i64),
     /// A text, or a double as a text.
-    Text(String),
+    Text(Cow<'t, str>),
 }
 
 impl Column for String {
-    fn of(value: &Value) -> Option<Self> {
-        if let Value::Text(text) = value { Some(text.clone()) } else { None }
+    fn of(value: &Value<'_>) -> Option<Self> {
+        if let Value::Text(text) = value { Some(text.clone().into_owned()) } else { None }
     }
 }
 
 impl Column for i64 {
-    fn of(value: &Value) -> Option<Self> {
+    fn of(value: &Value<'_>) -> Option<Self> {
         if let Value::Number(number) = value { Some(*number) } else { None }
     }
 }
 
 impl Column for f64 {
-    fn of(value: &Value) -> Option<Self> {
+    fn of(value: &Value<'_>) -> Option<Self> {
         if let Value::Text(text) = value { text.parse().ok() } else { None }
     }
 }
@@ -57,36 +59,40 @@ impl<T: Column> Column for Option<T>
 where
     Self: Type<Any> + for<'r> Decode<'r, Any>,
 {
-    fn of(value: &Value) -> Option<Self> {
+    fn of(value: &Value<'_>) -> Option<Self> {
         if matches!(value, Value::Null) { Some(None) } else { T::of(value).map(Some) }
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de: 't, 't> Deserialize<'de> for Value<'t> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Scalar;
-        impl Visitor<'_> for Scalar {
-            type Value = Value;
+        impl<'de> Visitor<'de> for Scalar {
+            type Value = Value<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("null, a whole number or a text")
             }
 
-            fn visit_unit<E: Error>(self) -> Result<Value, E> {
+            fn visit_unit<E: Error>(self) -> Result<Value<'de>, E> {
                 Ok(Value::Null)
             }
 
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Value<'de>, E> {
                 Ok(Value::Number(number))
             }
 
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Value<'de>, E> {
                 let outside = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
                 i64::try_from(number).map(Value::Number).map_err(outside)
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::Text(text.to_owned()))
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Value<'de>, E> {
+                Ok(Value::Text(text.into()))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Value<'de>, E> {
+                Ok(Value::Text(text.to_owned().into()))
             }
         }
         deserializer.deserialize_any(Scalar)
@@ -101,9 +107,16 @@ impl Columns for AnyRow {
 
 /// A row that came in a text with others.
 #[derive(Debug, Deserialize)]
-pub(crate) struct TextRow(Vec<Value>);
+pub(crate) struct TextRow<'t>(#[serde(borrow)] SmallVec<[Value<'t>; 12]>);
 
-impl Columns for TextRow {
+impl TextRow<'_> {
+    /// The text in a column, not copied; `None` where there is none.
+    pub(crate) fn text(&self, at: usize) -> Option<&str> {
+        if let Some(Value::Text(text)) = self.0.get(at) { Some(text) } else { None }
+    }
+}
+
+impl Columns for TextRow<'_> {
     fn get<T: Column>(&self, at: usize) -> Result<T, sqlx::Error> {
         let Self(columns) = self;
         let outside = sqlx::Error::ColumnIndexOutOfBounds { index: at, len: columns.len() };
@@ -134,15 +147,37 @@ pub(crate) fn as_one_text(is_postgres: bool, columns: &[&str], doubles: &[&str])
     }
 }
 
-/// The rows that a statement with [`as_one_text`] has answered.
+/// The text that a statement with [`as_one_text`] has answered.
 ///
 /// # Errors
 /// It has answered something else.
-pub(crate) fn read_text<T: DeserializeOwned>(answer: &AnyRow) -> Result<Vec<T>, sqlx::Error> {
+pub(crate) fn text_of(answer: &AnyRow) -> Result<String, sqlx::Error> {
     // PostgreSQL has no text of no rows.
     let text: Option<String> = answer.try_get(0)?;
-    let rows = text.as_deref().map_or(Ok(Vec::new()), serde_json::from_str);
-    rows.map_err(|error| sqlx::Error::Decode(error.into()))
+    Ok(text.unwrap_or_else(|| "[]".to_owned()))
+}
+
+/// The rows in such a text.
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn read_text<'t, T: Deserialize<'t>>(text: &'t str) -> Result<Vec<T>, sqlx::Error> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// A condition that `column` holds one of the texts in the argument `$1`, which is made by [`texts`]. One argument costs less
+/// than one for each text, and the statement is the same for any number of them.
+pub(crate) fn is_one_of(is_postgres: bool, column: &str) -> String {
+    if is_postgres {
+        format!("{column} = ANY (ARRAY(SELECT json_array_elements_text(CAST($1 AS json))))")
+    } else {
+        format!("{column} IN (SELECT value FROM json_each($1))")
+    }
+}
+
+/// The argument of [`is_one_of`].
+pub(crate) fn texts(texts: &[&str]) -> String {
+    serde_json::Value::from(texts).to_string()
 }
 
 #[cfg(test)]
@@ -185,16 +220,17 @@ mod tests {
         );
         let answer = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap();
         let expected: Vec<Kinds> = rows.iter().map(kinds).collect();
-        assert_eq!(read_text::<TextRow>(&answer).unwrap().iter().map(kinds).collect::<Vec<_>>(), expected);
+        let text = text_of(&answer).unwrap();
+        assert_eq!(read_text::<TextRow<'_>>(&text).unwrap().iter().map(kinds).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn a_column_that_holds_something_else_is_an_error() {
-        let row: TextRow = serde_json::from_str(r#"["x", null]"#).unwrap();
+        let row: TextRow<'_> = serde_json::from_str(r#"["x", null]"#).unwrap();
         assert!(row.get::<i64>(0).is_err() && row.get::<String>(1).is_err() && row.get::<String>(2).is_err());
         assert_eq!(row.get::<Option<f64>>(1).unwrap(), None);
         for other in ["[[]]", "[1.5]", "[18446744073709551615]", "[true]"] {
-            assert!(serde_json::from_str::<TextRow>(other).is_err(), "{other}");
+            assert!(serde_json::from_str::<TextRow<'_>>(other).is_err(), "{other}");
         }
     }
 }

@@ -48,6 +48,9 @@ const BODY_END_TURN: usize = 64 * 1024;
 /// reads nothing, and a thousand of those use up the memory that all connections of the machine share.
 const UNSENT_MAX_BYTES: u32 = 32 * 1024;
 
+/// How hyper begins the answer that switches protocols.
+const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
+
 /// A connection whose heads are looked at as they come in.
 #[derive(Debug)]
 pub(crate) struct Heads {
@@ -58,6 +61,8 @@ pub(crate) struct Heads {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Since the answer is written and the client still sends: until when, and how many bytes.
     ending: Option<(Pin<Box<Sleep>>, usize)>,
+    /// The answer that opens a session's WebSocket. It leaves together with the first frames.
+    switch: Vec<u8>,
 }
 
 /// Where in the requests of a connection the next byte is. Bodies are framed as hyper frames them; where it
@@ -237,7 +242,7 @@ impl Heads {
     /// Takes a connection over. Until [`Self::into_inner`] the kernel holds little for a client who reads nothing
     /// ([`Self::prepare`]).
     pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
-        Self { stream, guest, scan: Scan::default(), stalled: None, ending: None }
+        Self { stream, guest, scan: Scan::default(), stalled: None, ending: None, switch: Vec::new() }
     }
 
     /// What a write has come to, or an error when too many have come to nothing.
@@ -279,10 +284,20 @@ impl Heads {
         Poll::Pending
     }
 
-    /// The connection, for what is not HTTP any more.
-    pub(super) fn into_inner(self) -> TcpStream {
+    /// Keeps back the answer that switches protocols, where the node speaks first afterwards: one write and one segment
+    /// fewer for each client that connects. Answers whether `bytes` were kept.
+    fn keep_back(&mut self, bytes: &[u8]) -> bool {
+        let keeps = bytes.starts_with(SWITCHING) && self.guest.opens_websocket();
+        if keeps {
+            self.switch = bytes.to_vec();
+        }
+        keeps
+    }
+
+    /// The connection, for what is not HTTP any more, and what is to be written to it first.
+    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
         let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(u32::MAX);
-        self.stream
+        (self.stream, self.switch)
     }
 }
 
@@ -308,6 +323,9 @@ impl AsyncRead for Heads {
 
 impl AsyncWrite for Heads {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.keep_back(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.judge(cx, written)
     }
@@ -335,6 +353,10 @@ impl AsyncWrite for Heads {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if let Some(first) = first.filter(|first| self.keep_back(first)) {
+            return Poll::Ready(Ok(first.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.judge(cx, written)
     }

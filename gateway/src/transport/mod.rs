@@ -218,6 +218,7 @@ impl Transports {
         if no_binary {
             session.outbox().leave_out_binary();
         }
+        guest.open_websocket();
         switch(&mut request, slot, (session, None, no_binary));
         Ok(response)
     }
@@ -410,12 +411,13 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
         }
         return;
     };
-    let (stream, unread) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+    let ((stream, answer), unread) = (parts.io.into_inner().into_parts(), parts.read_buf.to_vec());
     let tasks = session.engine().namespaces.context().tasks.clone();
     // A task of its own: the one that ends here holds the memory of an HTTP connection.
     if let Some(seat) = seat {
         drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
+        session.outbox().begin_with(answer.into());
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
 }

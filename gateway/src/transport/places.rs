@@ -151,6 +151,7 @@ impl Places {
             is_known: AtomicBool::new(false),
             extra: AtomicUsize::new(0),
             has_opened: AtomicBool::new(false),
+            opens_websocket: AtomicBool::new(false),
         };
         (guest, displaced)
     }
@@ -241,6 +242,8 @@ pub(crate) struct Guest {
     extra: AtomicUsize,
     /// A session was opened on it before.
     has_opened: AtomicBool,
+    /// It becomes the WebSocket of the session that was opened on it.
+    opens_websocket: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -267,6 +270,16 @@ impl Guest {
     /// Notes that a session is opened; answers whether one was before.
     pub(crate) fn opens_again(&self) -> bool {
         self.has_opened.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that the connection becomes the WebSocket of a session that begins with it.
+    pub(crate) fn open_websocket(&self) {
+        self.opens_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::open_websocket`] was called.
+    pub(crate) fn opens_websocket(&self) -> bool {
+        self.opens_websocket.load(Ordering::Relaxed)
     }
 
     /// Whether the request under way has a sender who is known.

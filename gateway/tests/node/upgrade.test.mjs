@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { EVERYTHING, ask, bounded, connected, keeper, unique } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { load } from './support/packages.mjs';
-import { pollingSession, rawSocketIo, rawWebSocket } from './support/raw.mjs';
+import { pollingSession, rawConnection, rawSocketIo, rawWebSocket, requestText } from './support/raw.mjs';
 import { once, until, within } from './support/wait.mjs';
 
 const { NodeXHR, NodeWebSocket } = load('engine.io-client');
@@ -257,6 +257,17 @@ describe('the upgrade to WebSocket', () => {
     assert.equal(await first.nextText(), '44/nowhere,{"message":"Invalid namespace"}');
     assert.equal((await session.get()).status, 400);
     first.destroy();
+  });
+
+  test('a session that begins with a WebSocket gets the answer and the open packet in one write', async () => {
+    const connection = await rawConnection(gateway.port);
+    connection.write(requestText(gateway.port, 'GET', '/socket.io/?EIO=4&transport=websocket', {
+      headers: { Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==' },
+    }));
+    // What is there when the answer is complete came with it.
+    assert.equal((await connection.response()).status, 101);
+    assert.match(connection.raw().toString('latin1'), /\r\n\r\n.*0\{"sid":".*\}$/s);
+    connection.destroy();
   });
 
   test('a session that ends during the probe takes the probing WebSocket with it', async () => {

@@ -126,7 +126,7 @@ pub(super) async fn find(pool: &Pool, id: &str) -> Result<Option<Emergency>, sql
 
 /// A page of the open emergencies around a place.
 pub(super) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Emergency>, sqlx::Error> {
-    nearby(pool, TABLE, looked, (&COLUMNS, emergency)).await
+    nearby(pool, TABLE, looked, (&COLUMNS, |row| emergency(row))).await
 }
 
 /// Emergencies that helpers have not been told of, though they were raised before `before_ms`.

@@ -232,7 +232,7 @@ pub(crate) async fn old(
 
 /// A page of the open incidents around a place.
 pub(crate) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Incident>, sqlx::Error> {
-    nearby(pool, TABLE, looked, (&COLUMNS, incident)).await
+    nearby(pool, TABLE, looked, (&COLUMNS, |row| incident(row))).await
 }
 
 fn incident(row: &impl Columns) -> Result<Incident, sqlx::Error> {

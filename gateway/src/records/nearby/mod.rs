@@ -16,7 +16,7 @@ use fanout::Place;
 use shared::limits::NEARBY_SCANNED_MAX;
 
 use super::Table;
-use super::columns::{Columns as _, TextRow, as_one_text, read_text};
+use super::columns::{TextRow, as_one_text, is_one_of, read_text, text_of, texts};
 use super::pool::{Connection, Pool};
 pub(crate) use cursor::Cursor;
 use cursor::Rank;
@@ -51,7 +51,7 @@ pub(crate) async fn nearby<T>(
     pool: &Pool,
     table: Table,
     looked: &Looked,
-    (columns, read): (&[&str], impl Fn(&TextRow) -> Result<T, sqlx::Error>),
+    (columns, read): (&[&str], impl Fn(&TextRow<'_>) -> Result<T, sqlx::Error>),
 ) -> Result<Page<T>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let Page { near, next } = keys(&mut connection, table, looked).await?;
@@ -59,38 +59,22 @@ pub(crate) async fn nearby<T>(
         return Ok(Page { near: Vec::new(), next });
     }
     let ids: Vec<&str> = near.iter().map(|(id, _)| id.as_str()).collect();
+    let is_postgres = connection.is_postgres();
     let sql = format!(
-        "SELECT {} FROM {} WHERE ended_at IS NULL AND id IN ({})",
-        as_one_text(connection.is_postgres(), columns, &["latitude", "longitude"]),
+        "SELECT {} FROM {} WHERE ended_at IS NULL AND {}",
+        as_one_text(is_postgres, columns, &["latitude", "longitude"]),
         table.0,
-        places(ids.len())
+        is_one_of(is_postgres, "id")
     );
-    let rows: Vec<TextRow> = read_text(&texts_bound(sql, &ids).fetch_one(&mut connection).await?)?;
+    let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(texts(&ids));
+    let text = text_of(&found.fetch_one(&mut connection).await?)?;
     connection.done().await?;
-    let rows: Result<HashMap<String, &TextRow>, sqlx::Error> =
-        rows.iter().map(|row| Ok((row.get::<String>(0)?, row))).collect();
-    let rows = rows?;
+    let rows: Vec<TextRow<'_>> = read_text(&text)?;
+    let rows: HashMap<&str, &TextRow<'_>> = rows.iter().filter_map(|row| Some((row.text(0)?, row))).collect();
     // What has ended since is left out.
-    let near = near.iter().filter_map(|(id, metres)| Some((rows.get(id)?, metres.round())));
+    let near = near.iter().filter_map(|(id, metres)| Some((*rows.get(id.as_str())?, metres.round())));
     let near: Result<_, sqlx::Error> = near.map(|(row, metres)| Ok((read(row)?, metres))).collect();
     Ok(Page { near: near?, next })
-}
-
-/// Placeholders for so many texts, and some more: there shall be few statements to prepare.
-fn places(texts: usize) -> String {
-    let places: Vec<String> = (1..=texts.next_power_of_two()).map(|place| format!("${place}")).collect();
-    places.join(", ")
-}
-
-/// A statement with texts in its [`places`].
-fn texts_bound<'q>(
-    sql: String,
-    texts: &'q [&'q str],
-) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql));
-    let last = texts.last().copied().unwrap_or_default();
-    let all = texts.iter().copied().chain(std::iter::repeat(last));
-    all.take(texts.len().next_power_of_two()).fold(query, sqlx::query::Query::bind)
 }
 
 /// A page of ids.

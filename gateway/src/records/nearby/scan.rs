@@ -1,7 +1,7 @@
 //! A walk through what is around a place, the nearest first.
 //!
 //! The earth's surface around the place is divided into squares, which are read the nearest first, as many as hold what
-//! is wanted. One statement finds out how large they should be: it counts, no further than [`LEAF`], the squares that the
+//! is wanted. One statement finds out how large they should be: it counts, no further than [`SURVEYED`], the squares that the
 //! radius reaches, and finds out how far the [`NEIGHBOURS`] before and behind the beginning of the walk are in the order
 //! of cells. The nearest squares are then divided down to the size that holds about as many, and read. Where the survey does not hold farther away, squares are counted and those with more than [`LEAF`]
 //! divided, [`SQUARES`] of them in a statement. Many in one spot are read in the order of their ids.
@@ -14,10 +14,10 @@ use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::Looked;
 use super::cursor::{Key, Rank};
-use super::{Looked, places, texts_bound};
 use crate::records::Table;
-use crate::records::columns::{as_one_text, read_text};
+use crate::records::columns::{as_one_text, is_one_of, read_text, text_of, texts};
 use crate::records::pool::Connection;
 use crate::records::squares::{FINEST, Square, cell, middle};
 
@@ -29,6 +29,9 @@ const SQUARES: usize = 16;
 
 /// By so many on either side the survey finds out how dense it is where the walk begins.
 const NEIGHBOURS: i64 = 12;
+
+/// The survey counts no further in a square: where there is more, it is known from the neighbours about how dense it is.
+const SURVEYED: usize = 16;
 
 /// Of the squares at the beginning of the walk, so many are divided to the size that the survey has found.
 const BEGUN: usize = 2 * SQUARES;
@@ -149,11 +152,11 @@ impl Scan {
             )
         };
         let last = [neighbours("MIN", "<=", "DESC"), neighbours("MAX", ">=", "ASC")];
-        let sql = self.counting(SQUARES, &last);
+        let sql = self.counting(SQUARES, SURVEYED, &last);
         let query = bound(&sql, &reached, SQUARES).bind(begin);
         let row = query.fetch_one(connection).await?;
         for (slot, square) in reached.iter().enumerate() {
-            self.push_counted(*square, count_at(&row, slot)?);
+            self.push_counted(*square, count_at(&row, slot)?, SURVEYED);
         }
         let before: Option<i64> = row.try_get(SQUARES)?;
         let behind: Option<i64> = row.try_get(SQUARES + 1)?;
@@ -219,9 +222,9 @@ impl Scan {
         }
     }
 
-    /// A square of which it is known how many there are in it, no further than [`LEAF`].
-    fn push_counted(&mut self, square: Square, count: usize) {
-        if count > LEAF {
+    /// A square of which it is known how many there are in it, no further than one more than `most`.
+    fn push_counted(&mut self, square: Square, count: usize, most: usize) {
+        if count > most {
             self.push(square);
         } else if count > 0
             && let Some(pending) = self.pending(square)
@@ -266,7 +269,7 @@ impl Scan {
         let pending = take(&mut self.uncounted, SQUARES);
         let squares: Vec<Square> = pending.iter().map(|pending| pending.square).collect();
         let slots = slots(squares.len());
-        let sql = self.counting(slots, &[]);
+        let sql = self.counting(slots, LEAF, &[]);
         let row = bound(&sql, &squares, slots).fetch_one(connection).await?;
         for (slot, square) in squares.into_iter().enumerate() {
             let count = count_at(&row, slot)?;
@@ -275,22 +278,22 @@ impl Scan {
                     self.push(part);
                 }
             } else {
-                self.push_counted(square, count);
+                self.push_counted(square, count, LEAF);
             }
         }
         Ok(())
     }
 
-    /// A statement that counts what is in squares, no further than one more than [`LEAF`]. It has room for `slots` of them,
+    /// A statement that counts what is in squares, no further than one more than `most`. It has room for `slots` of them,
     /// so that there are few statements to prepare, and answers `last` behind the counts.
-    fn counting(&self, slots: usize, last: &[String]) -> String {
+    fn counting(&self, slots: usize, most: usize, last: &[String]) -> String {
         let (table, condition) = (self.table.0, self.condition());
         let counts = (0..slots).map(|slot| {
             let (first, last) = (2 * slot + 1, 2 * slot + 2);
             format!(
                 "(SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} \
                  AND cell BETWEEN ${first} AND ${last} LIMIT {}) AS counted)",
-                LEAF + 1
+                most + 1
             )
         });
         let columns: Vec<String> = counts.chain(last.iter().cloned()).collect();
@@ -377,7 +380,7 @@ impl Scan {
                 square.filter(|pending| pending.square.is_finest()).map_or("", |pending| &pending.from.id);
             query = query.bind(first).bind(after).bind(last);
         }
-        read_text(&query.fetch_one(connection).await?)
+        read_text(&text_of(&query.fetch_one(connection).await?)?)
     }
 
     /// Which rows may be of the rank; each has an index.
@@ -402,23 +405,22 @@ impl Scan {
             return Ok(firsts);
         }
         let users: Vec<&str> = open.into_iter().collect();
+        let is_postgres = connection.is_postgres();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE ended_at IS NULL AND is_extra = 0 AND cell IS NOT NULL AND {}",
+            as_one_text(is_postgres, &["user_id", "cell", "id"], &[]),
+            self.table.0,
+            is_one_of(is_postgres, "user_id")
+        );
+        let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(texts(&users));
+        let rows = text_of(&found.fetch_one(connection).await?)?;
+        let rows: Vec<(String, i64, String)> = read_text(&rows)?;
         let mut nearest = HashMap::<String, Key>::new();
-        for users in users.chunks(128) {
-            let sql = format!(
-                "SELECT {} FROM {} WHERE ended_at IS NULL AND is_extra = 0 \
-                 AND cell IS NOT NULL AND user_id IN ({})",
-                as_one_text(connection.is_postgres(), &["user_id", "cell", "id"], &[]),
-                self.table.0,
-                places(users.len())
-            );
-            let rows: Vec<(String, i64, String)> =
-                read_text(&texts_bound(sql, users).fetch_one(&mut *connection).await?)?;
-            for (user, cell, id) in rows {
-                let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
-                let entry = nearest.entry(user).or_insert_with(|| key.clone());
-                if key < *entry {
-                    *entry = key;
-                }
+        for (user, cell, id) in rows {
+            let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
+            let entry = nearest.entry(user).or_insert_with(|| key.clone());
+            if key < *entry {
+                *entry = key;
             }
         }
         firsts.extend(nearest.into_values().map(|key| key.id));

@@ -8,6 +8,7 @@ use sqlx::any::AnyRow;
 use super::cursor::Key;
 use super::scan::ROUNDING;
 use super::*;
+use crate::records::columns::Columns as _;
 use crate::records::squares::middle;
 use crate::records::{Records, cell, raisers};
 
@@ -65,7 +66,7 @@ async fn walk(records: &Records, around: Place, radius: f64, limit: usize) -> Ve
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let looked = Looked { around, radius, after, limit };
-        let read = |row: &TextRow| row.get::<String>(0);
+        let read = |row: &TextRow<'_>| row.get::<String>(0);
         let page = nearby(records.pool(), TABLE, &looked, (&["id"], read)).await.unwrap();
         assert!(page.near.len() <= limit);
         all.extend(page.near.into_iter().map(|(id, _)| id));
