@@ -40,12 +40,16 @@ pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Contro
             }
             Control::Gone(gone) => {
                 for app in engine.namespaces.apps_of(gone.namespace.as_str()) {
-                    app.on_gone(&gone).await;
+                    if let Some(hook) = app.on_gone(&gone) {
+                        hook.await;
+                    }
                 }
             }
             Control::Back(back) => {
                 for app in engine.namespaces.apps_of(back.namespace.as_str()) {
-                    app.on_back(&back).await;
+                    if let Some(hook) = app.on_back(&back) {
+                        hook.await;
+                    }
                 }
             }
             Control::Bring { sockets, room, reply } => {
@@ -68,9 +72,11 @@ pub(crate) async fn catch_up(engine: Arc<Engine>) {
     loop {
         namespaces.resubscribed().notified().await;
         for app in namespaces.apps() {
-            app.on_resubscribed().await;
+            if let Some(hook) = app.on_resubscribed() {
+                hook.await;
+            }
         }
-        for (_, namespace) in namespaces.mounts() {
+        for (_, namespace) in namespaces.mounted() {
             namespaces.unreviewed().add(namespaces.context().fanout.sockets(namespace));
         }
     }
@@ -148,7 +154,9 @@ pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
         context.announcer.until_behind().await;
         for announcement in context.announcer.tell_left_over().await {
             for app in engine.namespaces.apps_of(announcement.namespace.as_str()) {
-                app.on_told(&announcement).await;
+                if let Some(hook) = app.on_told(&announcement) {
+                    hook.await;
+                }
             }
         }
     }

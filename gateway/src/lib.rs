@@ -7,7 +7,7 @@
 //! What is to the left may use what is to the right, never the reverse:
 //!
 //! ```text
-//! cli → node → http → transport → session → namespace → apps → socket → context → announce, push → auth, records, access, acks, tasks, users
+//! cli → node → http → transport → session → namespace → apps → rest → socket → context → announce, push → auth, records, access, acks, tasks, users
 //! ```
 //!
 //! [`error`], [`metrics`], [`limiter`], [`fair`], [`close`], [`clock`], [`members`], [`memory`], [`ids`], [`client`] and [`describe`] are used by all and use
@@ -38,6 +38,7 @@ mod namespace;
 mod node;
 mod push;
 mod records;
+mod rest;
 mod session;
 mod socket;
 mod tasks;

@@ -363,47 +363,18 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::task::Waker;
 
-    use fanout::{Fanout, FanoutOptions, OutboxLimits, Polled};
+    use fanout::Polled;
     use shared::config::{Config, Layers};
-    use shared::ids::NodeId;
 
     use super::deadlines::TICK;
     use super::*;
-    use crate::announce::Announcer;
-    use crate::auth::Tokens;
     use crate::context::Context;
     use crate::limiter::Origin;
     use crate::namespace::{Namespaces, Token};
-    use crate::push::Pusher;
-    use crate::records::Records;
-    use crate::tasks::Tasks;
 
     async fn polling_session() -> Arc<Session> {
         let config: Config = Layers::default().resolve().unwrap();
-        let (fanout, _events) = Fanout::new(FanoutOptions {
-            node: NodeId::from_random([0; 4]),
-            namespaces: Vec::new(),
-            couriers: 1,
-            outbox: OutboxLimits { bytes: 0, packets: 0 },
-            rooms_per_socket: 0,
-            sockets_per_user: 0,
-            holdback: Duration::ZERO,
-            cluster: None,
-            distributions: metrics::distributions(),
-        });
-        let records = Records::open("sqlite::memory:").await.unwrap();
-        let announcer = Announcer::new(fanout.clone(), records.clone());
-        let context = Context {
-            fanout,
-            records,
-            tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
-            tasks: Tasks::default(),
-            acks: Arc::default(),
-            access: Arc::default(),
-            announcer,
-            pusher: Pusher::default(),
-            settings: Arc::new(config.apps.clone()),
-        };
+        let context = Context::alone(&[]).await;
         let namespaces = Namespaces::new(context, Vec::new(), &config.auth, 0).unwrap();
         let sessions = SessionTable::new(Bounds::default());
         let engine = Arc::new(Engine::new(config.times, 1_000, sessions, Inputs::new(0, 0), namespaces));

@@ -32,6 +32,7 @@ use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::bearer;
 use crate::close::CloseReason;
 use crate::limiter::Origin;
 use crate::metrics::{self, BadInput, Share};
@@ -296,13 +297,6 @@ struct Opening {
     /// The answer that switches protocols, where the session begins on a WebSocket.
     switching: Option<Response<Body>>,
     no_binary: bool,
-}
-
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {

@@ -1,11 +1,11 @@
 //! The internal API of `sos` (document 000; contract, "sos"), under `/internal/participants`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use fanout::RoomCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,81 +13,73 @@ use shared::blank::is_blank;
 use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::names::{UserId, is_name};
 
-use super::Site;
-use super::body::JsonBody;
-use super::caller::InternalCaller;
-use super::query::Names;
-use super::reply::{self, Answer};
-use super::rooms::Freshness;
-use super::sos::{app, checked_type};
-use crate::apps::sos::room;
-use crate::apps::sos::store::Entry;
-use crate::apps::sos::stories::{USER_TYPES, type_of};
+use super::rest::checked_type;
+use super::store::Entry;
+use super::stories::{USER_TYPES, type_of};
+use super::{Sos, room};
 use crate::clock::now_ms;
+use crate::describe::Operation;
 use crate::describe::forms::{Millis, Name, Time, True, UserIdText};
-use crate::describe::{Operation, Section};
 use crate::error::AppError;
+use crate::rest::reply::{self, Answer, Freshness};
+use crate::rest::{InternalCaller, JsonBody, Names, Routes};
 
-/// Its routes.
-pub(super) fn routes() -> Router<Site> {
-    Router::new()
-        .route("/internal/participants/joined", post(joined))
-        .route("/internal/participants/left", post(left))
-        .route("/internal/participants/{sosId}/active", get(active))
-        .route("/internal/participants/{sosId}/count", get(count))
-}
-
-/// Describes them.
-pub(super) fn describe(section: &mut Section) {
-    section.operation(
-        Operation::post(
-            "/internal/participants/joined",
-            "A user takes part: the same as joining by the REST API.",
-        )
-        .of_backend()
-        .body::<Joined>()
-        .answer::<Heard<Entered>>(200, "Recorded, and told to the room.")
-        .refuse_all(
-            400,
-            &[
-                "Invalid sosId",
-                "Invalid userId",
-                "Invalid userType: expected citizen, rescuer or admin",
-                "Invalid displayName",
-                "Invalid joinedAt",
-            ],
-        )
-        .refuse(409, "SOS has ended"),
-    );
-    section.operation(
-        Operation::post(
-            "/internal/participants/left",
-            "A user takes part no more: the same as leaving by the REST API.",
-        )
-        .of_backend()
-        .body::<Left>()
-        .answer::<Heard<Gone>>(200, "Recorded, and told to the room.")
-        .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid leftAt"])
-        .refuse(404, "Participant not found"),
-    );
-    section.operation(
-        Operation::get(
-            "/internal/participants/{sosId}/active",
-            "Lists the sockets that are in the incident's room now, on all nodes.",
-        )
-        .of_backend()
-        .answer::<Answer<Active<'_>>>(
-            200,
-            "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
-        )
-        .refuse(400, "Invalid sosId"),
-    );
-    section.operation(
-        Operation::get("/internal/participants/{sosId}/count", "Counts them.")
+/// Its endpoints, mounted and described.
+pub(super) fn routes() -> Routes<Arc<Sos>> {
+    Routes::new()
+        .route(
+            Operation::post(
+                "/internal/participants/joined",
+                "A user takes part: the same as joining by the REST API.",
+            )
             .of_backend()
-            .answer::<Answer<Count>>(200, "The counts.")
+            .body::<Joined>()
+            .answer::<Heard<Entered>>(200, "Recorded, and told to the room.")
+            .refuse_all(
+                400,
+                &[
+                    "Invalid sosId",
+                    "Invalid userId",
+                    "Invalid userType: expected citizen, rescuer or admin",
+                    "Invalid displayName",
+                    "Invalid joinedAt",
+                ],
+            )
+            .refuse(409, "SOS has ended"),
+            joined,
+        )
+        .route(
+            Operation::post(
+                "/internal/participants/left",
+                "A user takes part no more: the same as leaving by the REST API.",
+            )
+            .of_backend()
+            .body::<Left>()
+            .answer::<Heard<Gone>>(200, "Recorded, and told to the room.")
+            .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid leftAt"])
+            .refuse(404, "Participant not found"),
+            left,
+        )
+        .route(
+            Operation::get(
+                "/internal/participants/{sosId}/active",
+                "Lists the sockets that are in the incident's room now, on all nodes.",
+            )
+            .of_backend()
+            .answer::<Answer<Active<'_>>>(
+                200,
+                "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
+            )
             .refuse(400, "Invalid sosId"),
-    );
+            active,
+        )
+        .route(
+            Operation::get("/internal/participants/{sosId}/count", "Counts them.")
+                .of_backend()
+                .answer::<Answer<Count>>(200, "The counts.")
+                .refuse(400, "Invalid sosId"),
+            count,
+        )
 }
 
 /// Who has begun to take part. Other fields are of no interest: backends may send a participant's whole record.
@@ -216,7 +208,7 @@ fn checked<'a>(name: &'a str, what: &'static str) -> Result<&'a str, AppError> {
 
 async fn joined(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(sos): State<Arc<Sos>>,
     JsonBody(body): JsonBody<Joined>,
 ) -> Result<Json<Heard<Entered>>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
@@ -234,7 +226,7 @@ async fn joined(
         actor_type: "USER",
         joined_at_ms: time(body.joined_at.as_deref(), "Invalid joinedAt")?,
     };
-    let (record, _) = app(&site)?.join(entry).await?;
+    let (record, _) = sos.join(entry).await?;
     Ok(Json(Heard {
         success: true,
         message: "Participant joined event broadcasted",
@@ -249,13 +241,13 @@ async fn joined(
 
 async fn left(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(sos): State<Arc<Sos>>,
     JsonBody(body): JsonBody<Left>,
 ) -> Result<Json<Heard<Gone>>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let left_at = time(body.left_at.as_deref(), "Invalid leftAt")?;
-    app(&site)?.leave(sos_id.to_owned(), user.clone(), left_at).await?;
+    sos.leave(sos_id.to_owned(), user.clone(), left_at).await?;
     Ok(Json(Heard {
         success: true,
         message: "Participant left event broadcasted",
@@ -271,11 +263,10 @@ async fn left(
 /// token.
 async fn active(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(sos): State<Arc<Sos>>,
     Names([sos_id]): Names<1>,
 ) -> Result<Response, AppError> {
-    let sos = app(&site)?;
-    let members = site.context.fanout.members(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
+    let members = sos.context.fanout.members(sos.namespace.as_str(), room(&sos_id).as_str()).await?;
     let (recorded, _) = sos.active(&sos_id).await.unwrap_or_default();
     let recorded: HashMap<&str, &str> =
         recorded.iter().map(|record| (&*record.user_id, &*record.user_type)).collect();
@@ -302,11 +293,10 @@ async fn active(
 
 async fn count(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(sos): State<Arc<Sos>>,
     Names([sos_id]): Names<1>,
 ) -> Result<Json<Answer<Count>>, AppError> {
-    let sos = app(&site)?;
-    let counted = site.context.fanout.count(sos.namespace().as_str(), room(&sos_id).as_str()).await?;
+    let counted = sos.context.fanout.count(sos.namespace.as_str(), room(&sos_id).as_str()).await?;
     let RoomCount { sockets: count, users } = counted.count;
     Ok(reply::answer(Count { sos_id, count, users, freshness: Freshness::of(&counted) }))
 }

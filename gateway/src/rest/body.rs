@@ -1,11 +1,13 @@
 //! [`JsonBody`]: a request's JSON, bounded and checked, with the contract's errors.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
@@ -13,50 +15,65 @@ use shared::json::nests_at_most;
 use shared::limits::{BODY_MAX_MS, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES, STRANGER_INPUT_MAX_BYTES};
 use shared::names::is_word;
 
-use super::Site;
 use crate::error::AppError;
-use crate::session::Standing;
-use crate::transport::Guest;
+
+/// The connection that carries a request, which counts what is read of a body. The listener puts it into each request.
+#[derive(Clone)]
+pub(crate) struct Carrier(pub(crate) Arc<dyn Carries>);
+
+/// A connection, as far as the bodies and the callers of its requests go.
+pub(crate) trait Carries: Send + Sync {
+    /// Whether the client has shown a valid token; others may send less.
+    fn is_trusted(&self) -> bool;
+
+    /// The client has shown a valid token.
+    fn trust(&self);
+
+    /// Begins to count a body.
+    fn hold(&self) -> Held;
+}
+
+/// A body that is being read; what it takes is given back when this is dropped.
+pub(crate) struct Held {
+    /// Notes how many bytes have come.
+    pub(crate) grow: Box<dyn FnMut(usize) + Send>,
+    /// Ends when there is no room for the body any more.
+    pub(crate) refused: BoxFuture<'static, ()>,
+}
 
 /// A JSON body.
-pub(super) struct JsonBody<T>(pub(super) T);
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
 /// A JSON body that may be left out.
-pub(super) struct MaybeJsonBody<T>(pub(super) T);
+pub(crate) struct MaybeJsonBody<T>(pub(crate) T);
 
-/// A JSON body with an event for clients in it, as large as one of theirs may be.
-pub(super) struct LargeJsonBody<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequest<Site> for JsonBody<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = AppError;
 
-    async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
-        must_be_json(&request)?;
-        parse(&collect(request, REST_BODY_MAX_BYTES, site).await?).map(Self)
+    async fn from_request(request: Request, _: &S) -> Result<Self, AppError> {
+        read_json(request, REST_BODY_MAX_BYTES).await.map(Self)
     }
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<Site> for MaybeJsonBody<T> {
+/// The JSON body of a request, of `max` bytes at most.
+///
+/// # Errors
+/// What is wrong with it, for the client.
+pub(crate) async fn read_json<T: DeserializeOwned>(request: Request, max: usize) -> Result<T, AppError> {
+    must_be_json(&request)?;
+    parse(&collect(request, max).await?)
+}
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeJsonBody<T> {
     type Rejection = AppError;
 
-    async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, AppError> {
         let is_json = must_be_json(&request);
-        let bytes = collect(request, REST_BODY_MAX_BYTES, site).await?;
+        let bytes = collect(request, REST_BODY_MAX_BYTES).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
         is_json.and_then(|()| parse(&bytes)).map(Self)
-    }
-}
-
-impl<T: DeserializeOwned> FromRequest<Site> for LargeJsonBody<T> {
-    type Rejection = AppError;
-
-    async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
-        must_be_json(&request)?;
-        // Room for the other fields beside a payload of the full size.
-        let max = site.transports.engine.max_payload + REST_BODY_MAX_BYTES;
-        parse(&collect(request, max, site).await?).map(Self)
     }
 }
 
@@ -67,19 +84,17 @@ fn must_be_json(request: &Request) -> Result<(), AppError> {
 }
 
 /// Reads a body of `max` bytes at most; of a sender who is not known, less.
-async fn collect(request: Request, max: usize, site: &Site) -> Result<Bytes, AppError> {
-    let guest = request.extensions().get::<Arc<Guest>>().cloned();
-    let is_stranger = guest.as_ref().is_some_and(|guest| !guest.is_trusted());
+async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
+    let carrier = request.extensions().get::<Carrier>().cloned();
+    let is_stranger = carrier.as_ref().is_some_and(|carrier| !carrier.0.is_trusted());
     let max = if is_stranger { max.min(STRANGER_INPUT_MAX_BYTES) } else { max };
     let mut body = request.into_body();
     let too_large = || AppError::TooLarge(format!("Body too large (max {max} bytes)").into());
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
-    let engine = &site.transports.engine;
-    let holder = guest.as_ref().filter(|_| !is_stranger);
-    let (mut holding, refused) =
-        holder.map(|guest| engine.hold_body(Standing::Proven, guest.source(), guest.connection())).unzip();
+    let uncounted = || Held { grow: Box::new(|_| {}), refused: Box::pin(pending()) };
+    let Held { mut grow, refused } = carrier.map_or_else(uncounted, |carrier| carrier.0.hold());
     let read = async {
         // Copied, because a frame keeps the whole buffer that it was read into.
         let mut read = BytesMut::new();
@@ -90,19 +105,9 @@ async fn collect(request: Request, max: usize, site: &Site) -> Result<Bytes, App
                 return Err(too_large());
             }
             read.extend_from_slice(&data);
-            match (&mut holding, &guest) {
-                (Some(holding), _) => engine.grow(holding, read.len()),
-                (None, Some(guest)) => guest.hold_body(read.len()),
-                (None, None) => {}
-            }
+            grow(read.len());
         }
         Ok(read.freeze())
-    };
-    let refused = async {
-        match refused {
-            Some(refused) => drop(refused.await),
-            None => std::future::pending().await,
-        }
     };
     tokio::select! {
         read = tokio::time::timeout(Duration::from_millis(BODY_MAX_MS), read) => {

@@ -2,90 +2,78 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{post, put};
-use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::limits::{CARE_JSON_MAX, NOTIFICATION_TEXT_MAX, NOTIFICATION_TITLE_MAX, ROOM_GRANTS_MAX};
 use shared::names::{UserId, is_word};
 
-use super::Site;
-use super::body::JsonBody;
-use super::caller::InternalCaller;
-use super::emit::key_of;
-use super::query::Names;
-use super::reply::{self, Data};
-use crate::apps::care::{Care, NewNotification, Notification};
+use super::Care;
+use super::notifications::{NewNotification, Notification};
+use crate::describe::Operation;
 use crate::describe::forms::{RoomName, True, UserIdText, Word};
-use crate::describe::{Operation, Section};
 use crate::error::AppError;
+use crate::rest::reply::{self, Data};
+use crate::rest::{InternalCaller, JsonBody, Names, Routes, key_of};
 use crate::text::{bounded, checked};
 
-/// Its routes; none where the app is not mounted.
-pub(super) fn routes() -> Router<Site> {
-    Router::new()
-        .route("/internal/notifications", post(notify))
-        .route("/internal/rooms/{room}/members", put(grant).get(grants))
-}
-
-/// Describes them.
-pub(super) fn describe(section: &mut Section) {
+/// Its endpoints, mounted and described.
+pub(super) fn routes() -> Routes<Arc<Care>> {
     const MEMBERS: &str = "/internal/rooms/{room}/members";
     const ROOMS: [&str; 2] = ["Invalid room", "Only rooms that begin with visit: or call: are granted"];
-    section.operation(
-        Operation::post("/internal/notifications", "Sends a user a notification.")
-            .detail("It is stored; the user's sockets hear `notification:new`.")
-            .of_backend()
-            .header(
-                "Idempotency-Key",
-                "1 to 128 visible characters. Under one key a user is sent one notification.",
-            )
-            .body::<Notify>()
-            .answer::<Data<Notification>>(201, "The notification.")
-            .answer::<Data<Notification>>(200, "The notification as it was sent before under its key.")
-            .refuse_all(
-                400,
-                &[
-                    "Invalid userId",
-                    "Title cannot be empty",
-                    "Title too long (max 200 characters)",
-                    "Title contains a null character",
-                    "Message too long (max 2000 characters)",
-                    "Message contains a null character",
-                    "Invalid type",
-                    "Data too large (max 8192 bytes)",
-                    "Invalid Idempotency-Key: expected 1 to 128 visible characters",
-                ],
-            )
-            .refuse(422, "Idempotency-Key was used for something else"),
-    );
-    section.operation(
-        Operation::put(MEMBERS, "Grants a room to these users and nobody else.")
-            .detail(
-                "Rooms `visit:…` and `call:…`. Sockets in it of other users are taken out of it on every node \
-                 before the answer, unless their token lists the room or they are parties of the call. Their \
-                 clients receive `muster:removed`, the others in the room `room:userLeft`.",
-            )
-            .of_backend()
-            .body::<Grants>()
-            .answer::<Data<Granted>>(200, "Whom the room is granted.")
-            .refuse_all(400, &ROOMS)
-            .refuse_all(400, &["Invalid userId", "Too many userIds (max 1000)"]),
-    );
-    section.operation(
-        Operation::get(MEMBERS, "Lists whom a room is granted.")
-            .of_backend()
-            .answer::<Data<Granted>>(200, "Whom the room is granted.")
-            .refuse_all(400, &ROOMS),
-    );
-}
-
-/// The app; 404 where it is not mounted.
-fn app(site: &Site) -> Result<&Arc<Care>, AppError> {
-    site.care.as_ref().ok_or_else(|| AppError::NotFound("Not found".into()))
+    Routes::new()
+        .route(
+            Operation::post("/internal/notifications", "Sends a user a notification.")
+                .detail("It is stored; the user's sockets hear `notification:new`.")
+                .of_backend()
+                .header(
+                    "Idempotency-Key",
+                    "1 to 128 visible characters. Under one key a user is sent one notification.",
+                )
+                .body::<Notify>()
+                .answer::<Data<Notification>>(201, "The notification.")
+                .answer::<Data<Notification>>(200, "The notification as it was sent before under its key.")
+                .refuse_all(
+                    400,
+                    &[
+                        "Invalid userId",
+                        "Title cannot be empty",
+                        "Title too long (max 200 characters)",
+                        "Title contains a null character",
+                        "Message too long (max 2000 characters)",
+                        "Message contains a null character",
+                        "Invalid type",
+                        "Data too large (max 8192 bytes)",
+                        "Invalid Idempotency-Key: expected 1 to 128 visible characters",
+                    ],
+                )
+                .refuse(422, "Idempotency-Key was used for something else"),
+            notify,
+        )
+        .route(
+            Operation::put(MEMBERS, "Grants a room to these users and nobody else.")
+                .detail(
+                    "Rooms `visit:…` and `call:…`. Sockets in it of other users are taken out of it on every node \
+                     before the answer, unless their token lists the room or they are parties of the call. Their \
+                     clients receive `muster:removed`, the others in the room `room:userLeft`.",
+                )
+                .of_backend()
+                .body::<Grants>()
+                .answer::<Data<Granted>>(200, "Whom the room is granted.")
+                .refuse_all(400, &ROOMS)
+                .refuse_all(400, &["Invalid userId", "Too many userIds (max 1000)"]),
+            grant,
+        )
+        .route(
+            Operation::get(MEMBERS, "Lists whom a room is granted.")
+                .of_backend()
+                .answer::<Data<Granted>>(200, "Whom the room is granted.")
+                .refuse_all(400, &ROOMS),
+            grants,
+        )
 }
 
 /// A notification to be sent.
@@ -107,7 +95,7 @@ struct Notify {
 
 async fn notify(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(care): State<Arc<Care>>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Notify>,
 ) -> Result<(StatusCode, Json<Data<Notification>>), AppError> {
@@ -125,7 +113,7 @@ async fn notify(
         data: body.data,
         key: key_of(&headers)?,
     };
-    let (notification, is_new) = app(&site)?.notify(new).await?;
+    let (notification, is_new) = care.notify(new).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, reply::data(notification)))
 }
 
@@ -144,7 +132,7 @@ struct Grants {
 
 async fn grant(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(care): State<Arc<Care>>,
     Names([room]): Names<1>,
     JsonBody(Grants { user_ids }): JsonBody<Grants>,
 ) -> Result<Json<Data<Granted>>, AppError> {
@@ -152,16 +140,16 @@ async fn grant(
         return Err(AppError::BadInput(format!("Too many userIds (max {ROOM_GRANTS_MAX})").into()));
     }
     let users: Vec<UserId> = user_ids.iter().map(|id| user(id)).collect::<Result<_, _>>()?;
-    let (users, is_done) = app(&site)?.grant(&room, users).await?;
+    let (users, is_done) = care.grant(&room, users).await?;
     Ok(granted(room, users, is_done))
 }
 
 async fn grants(
     _: InternalCaller,
-    State(site): State<Site>,
+    State(care): State<Arc<Care>>,
     Names([room]): Names<1>,
 ) -> Result<Json<Data<Granted>>, AppError> {
-    let users = app(&site)?.grants(&room).await?;
+    let users = care.grants(&room).await?;
     Ok(granted(room, users, true))
 }
 

@@ -7,21 +7,20 @@ use serde::Deserialize;
 use shared::limits::{NEARBY_MAX, NEARBY_RADIUS, NEARBY_RADIUS_MAX, PAGE_MAX};
 use shared::names::{Room, is_id, is_name};
 
-use super::Site;
 use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::records::{Cursor, Looked};
 
 /// The names in a path, checked.
-pub(super) struct Names<const N: usize>(pub(super) [String; N]);
+pub(crate) struct Names<const N: usize>(pub(crate) [String; N]);
 
-impl<const N: usize> FromRequestParts<Site> for Names<N> {
+impl<const N: usize, S: Send + Sync> FromRequestParts<S> for Names<N> {
     type Rejection = AppError;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
         let invalid = || AppError::BadInput("Invalid path".into());
-        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, site).await;
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let Path(named) = path.map_err(|_| invalid())?;
         for (key, value) in &named {
             let is_good = match key.as_str() {
@@ -40,7 +39,7 @@ impl<const N: usize> FromRequestParts<Site> for Names<N> {
 
 /// `?latitude=&longitude=&radius=&limit=&cursor=`.
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct AroundQuery {
+pub(crate) struct AroundQuery {
     #[schemars(with = "Latitude")]
     latitude: f64,
     #[schemars(with = "Longitude")]
@@ -56,13 +55,13 @@ pub(super) struct AroundQuery {
 }
 
 /// A page of what is around a place that was asked for.
-pub(super) struct Around(pub(super) Looked);
+pub(crate) struct Around(pub(crate) Looked);
 
-impl FromRequestParts<Site> for Around {
+impl<S: Send + Sync> FromRequestParts<S> for Around {
     type Rejection = AppError;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
-        let query = Query::<AroundQuery>::from_request_parts(parts, site).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        let query = Query::<AroundQuery>::from_request_parts(parts, state).await;
         let Query(AroundQuery { latitude, longitude, radius, limit, cursor }) =
             query.map_err(|_| AppError::BadInput("Expected latitude, longitude and radius?".into()))?;
         let radius = radius.unwrap_or(NEARBY_RADIUS);
@@ -82,7 +81,7 @@ impl FromRequestParts<Site> for Around {
 
 /// `?limit=&before=`: a number is clamped, anything else refused.
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct PageQuery {
+pub(crate) struct PageQuery {
     /// 1 to 100, clamped; 100 unless asked for.
     limit: Option<i64>,
     /// A record's id, or a time: the page ends before it.
@@ -90,16 +89,16 @@ pub(super) struct PageQuery {
 }
 
 /// A page that was asked for.
-pub(super) struct Paged {
-    pub(super) limit: u32,
-    pub(super) before: Option<String>,
+pub(crate) struct Paged {
+    pub(crate) limit: u32,
+    pub(crate) before: Option<String>,
 }
 
-impl FromRequestParts<Site> for Paged {
+impl<S: Send + Sync> FromRequestParts<S> for Paged {
     type Rejection = AppError;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, AppError> {
-        let query = Query::<PageQuery>::from_request_parts(parts, site).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        let query = Query::<PageQuery>::from_request_parts(parts, state).await;
         let Query(PageQuery { limit, before }) =
             query.map_err(|_| AppError::BadInput("Invalid limit or before".into()))?;
         if before.as_ref().is_some_and(|before| before.len() > 128 || before.contains('\0')) {
