@@ -27,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) announcer: Arc<Announcer>,
     pub(crate) pusher: Pusher,
     pub(crate) settings: Arc<AppsConfig>,
+    /// What backends show to the internal API, where one is set.
+    pub(crate) internal_token: Option<Arc<str>>,
 }
 
 impl Context {
@@ -36,5 +38,38 @@ impl Context {
         story: impl Future<Output = Result<T, AppError>> + Send + 'static,
     ) -> Result<T, AppError> {
         self.tasks.spawn(story).await.unwrap_or_else(|error| Err(AppError::internal(&error)))
+    }
+}
+
+#[cfg(test)]
+impl Context {
+    /// What apps of a test may use: a node alone with these namespaces, records in memory and the settings' defaults.
+    pub(crate) async fn alone(namespaces: &[shared::names::Namespace]) -> Self {
+        let config: shared::config::Config = shared::config::Layers::default().resolve().unwrap();
+        let (fanout, _events) = Fanout::new(fanout::FanoutOptions {
+            node: shared::ids::NodeId::from_random([0; 4]),
+            namespaces: namespaces.to_vec(),
+            flushers: 1,
+            send_queue: fanout::SendQueueLimits { bytes: 0, packets: 0 },
+            rooms_per_socket: 0,
+            sockets_per_user: 0,
+            holdback: std::time::Duration::ZERO,
+            cluster: None,
+            distributions: crate::metrics::distributions(),
+        });
+        let records = Records::open("sqlite::memory:").await.unwrap();
+        let announcer = Announcer::new(fanout.clone(), records.clone());
+        Self {
+            fanout,
+            records,
+            tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
+            tasks: Tasks::default(),
+            acks: Arc::default(),
+            access: Arc::default(),
+            announcer,
+            pusher: Pusher::default(),
+            settings: Arc::new(config.apps),
+            internal_token: None,
+        }
     }
 }

@@ -40,12 +40,16 @@ pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Contro
             }
             Control::Gone(gone) => {
                 for app in engine.namespaces.apps_of(gone.namespace.as_str()) {
-                    app.on_gone(&gone).await;
+                    if let Some(hook) = app.on_gone(&gone) {
+                        hook.await;
+                    }
                 }
             }
             Control::Back(back) => {
                 for app in engine.namespaces.apps_of(back.namespace.as_str()) {
-                    app.on_back(&back).await;
+                    if let Some(hook) = app.on_back(&back) {
+                        hook.await;
+                    }
                 }
             }
             Control::Bring { sockets, room, reply } => {
@@ -68,9 +72,11 @@ pub(crate) async fn catch_up(engine: Arc<Engine>) {
     loop {
         namespaces.resubscribed().notified().await;
         for app in namespaces.apps() {
-            app.on_resubscribed().await;
+            if let Some(hook) = app.on_resubscribed() {
+                hook.await;
+            }
         }
-        for (_, namespace) in namespaces.mounts() {
+        for (_, namespace) in namespaces.mounted() {
             namespaces.unreviewed().add(namespaces.context().fanout.sockets(namespace));
         }
     }
@@ -148,7 +154,9 @@ pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
         context.announcer.until_behind().await;
         for announcement in context.announcer.tell_left_over().await {
             for app in engine.namespaces.apps_of(announcement.namespace.as_str()) {
-                app.on_told(&announcement).await;
+                if let Some(hook) = app.on_told(&announcement) {
+                    hook.await;
+                }
             }
         }
     }
@@ -157,7 +165,7 @@ pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
 /// Ends a socket, or its whole connection: when this has ended it gets nothing more, whatever is broadcast. One whose CONNECT
 /// is under way is ended when that is done.
 async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool) {
-    let Some(session) = engine.sessions.get(local.outbox().session()) else { return };
+    let Some(session) = engine.sessions.get(local.queue().session()) else { return };
     let leaving = if close { session.sockets() } else { vec![local.id()] };
     for socket in leaving.into_iter().filter_map(|id| session.socket(id)) {
         session.end(socket).await;

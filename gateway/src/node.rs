@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
+use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, SendQueueLimits};
 use shared::config::{ClusterConfig, Config, RedisAddress, TokenKeys};
 use shared::ids::NodeId;
 use shared::limits::{
@@ -15,7 +15,7 @@ use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::{self, Announcer};
-use crate::apps::App;
+use crate::apps::{self, Mount};
 use crate::auth::{Tokens, TokensError};
 use crate::close::CloseReason;
 use crate::context::Context;
@@ -89,7 +89,7 @@ impl Node {
     /// # Errors
     /// [`StartError`], for the operator; nothing is left running.
     pub(crate) async fn start(config: Config, secret: &str) -> Result<Self, StartError> {
-        let metrics = Arc::new(metrics::install()?);
+        let metrics = Arc::new(metrics::install(&apps::names())?);
         let tokens = Arc::new(Tokens::new(&config.auth, || secret.to_owned())?);
         let (public_listener, public) = listen("LISTEN", config.listen)?;
         let (internal_listener, internal) = listen("INTERNAL_LISTEN", config.internal_listen)?;
@@ -100,16 +100,23 @@ impl Node {
         start_sharing(&config, &records, &fanout, &tasks).await;
         let announcer = Announcer::new(fanout.clone(), records.clone());
         let pusher = Pusher::start(config.apps.push.clone(), &tasks)?;
-        let (acks, settings) = (Arc::default(), Arc::new(config.apps.clone()));
-        let access = Arc::default();
-        let context = Context { fanout, records, tokens, tasks, acks, access, announcer, pusher, settings };
-        let internal_token: Option<Arc<str>> =
-            config.auth.internal_token.as_ref().map(|token| token.0.as_str().into());
+        let context = Context {
+            fanout,
+            records,
+            tokens,
+            tasks,
+            acks: Arc::default(),
+            access: Arc::default(),
+            announcer,
+            pusher,
+            settings: Arc::new(config.apps.clone()),
+            internal_token: config.auth.internal_token.as_ref().map(|token| token.0.as_str().into()),
+        };
+        let internal_token = &context.internal_token;
         let places = by_files(RESERVED_FILES / 2);
-        let transports = Arc::new(transports(&config, &context, internal_token.clone(), places)?);
+        let transports = Arc::new(transports(&config, &context, places)?);
         let login = Login::new(context.clone())?;
-        let site =
-            Site::new(context.clone(), Arc::clone(&transports), login, metrics, internal_token.clone());
+        let site = Site::new(context.clone(), Arc::clone(&transports), login, metrics);
         let stopping = CancellationToken::new();
         let advertised = config.cluster.as_ref().and_then(|cluster| cluster.advertise_url.as_deref());
         let guard = Guard::new(internal, advertised, internal_token.is_some());
@@ -130,10 +137,10 @@ impl Node {
         }
         context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer)));
         let (files, max_connections) = (file_limit(), max_sessions(&config));
-        let public_door = door(public_router(site.clone()), true);
+        let public_door = door(public_router(&site), true);
         let public_places = Arc::clone(&transports.places);
         drop(context.tasks.spawn(listener::run(public_listener, public_door, public_places)));
-        let internal_door = door(internal_router(site.clone()), false);
+        let internal_door = door(internal_router(&site), false);
         // Other nodes' clients come in there too.
         let connections = if config.cluster.is_some() { places } else { INTERNAL_CONNECTIONS };
         let internal_places = Places::new(PlaceLimits { connections, strangers: 0, stranger_bytes: 0 });
@@ -255,12 +262,7 @@ fn listen(
     bound.map_err(|source| StartError::Listen { setting, address, source })
 }
 
-fn transports(
-    config: &Config,
-    context: &Context,
-    token: Option<Arc<str>>,
-    connections: usize,
-) -> Result<Transports, Collision> {
+fn transports(config: &Config, context: &Context, connections: usize) -> Result<Transports, Collision> {
     Ok(Transports {
         engine: Arc::new(engine(config, context)?),
         gate: Gate::new(
@@ -269,7 +271,7 @@ fn transports(
             config.trusted_proxies.clone(),
             config.limits.handshakes_per_address,
         ),
-        peers: Peers { context: context.clone(), token },
+        peers: Peers { context: context.clone(), token: context.internal_token.clone() },
         tunnels: Arc::new(Tunnels::default()),
         places: Places::new(PlaceLimits {
             connections,
@@ -298,8 +300,11 @@ fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> Result
     Ok(FanoutOptions {
         node,
         namespaces,
-        couriers: tokio::runtime::Handle::current().metrics().num_workers(),
-        outbox: OutboxLimits { bytes: config.limits.outbox_bytes, packets: config.limits.outbox_packets },
+        flushers: tokio::runtime::Handle::current().metrics().num_workers(),
+        send_queue: SendQueueLimits {
+            bytes: config.limits.outbox_bytes,
+            packets: config.limits.outbox_packets,
+        },
         rooms_per_socket: config.limits.rooms_per_socket,
         sockets_per_user: config.limits.sockets_per_user,
         holdback: config.leave_holdback,
@@ -324,10 +329,12 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
     let apps = config
         .mounts
         .iter()
-        .map(|(app, namespace)| {
+        .filter_map(|(app, namespace)| {
             let shares = config.mounts.iter().filter(|(_, other)| other == namespace);
-            let neighbours: Vec<_> = shares.map(|(other, _)| *other).collect();
-            (App::new(*app, context, namespace, &neighbours), namespace.clone())
+            let neighbours: Vec<_> = shares.filter_map(|(other, _)| apps::find(other.as_str())).collect();
+            let (context, namespace) = (context.clone(), namespace.clone());
+            let mount = Mount { context, namespace: namespace.clone(), neighbours: &neighbours };
+            Some(((apps::find(app.as_str())?.start)(mount), namespace))
         })
         .collect();
     let limits = config.limits;
@@ -387,7 +394,7 @@ async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, task
         };
         fanout.set_records(&name);
         let sharer = loop {
-            match fanout.accord().cluster {
+            match fanout.agreement().cluster {
                 Some(cluster) => break cluster.to_string(),
                 None if !fanout.is_clustered() => break fanout.node().as_str().to_owned(),
                 None => tokio::time::sleep(SHARING_RETRY).await,
@@ -407,9 +414,9 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     context.tasks.spawn_until_stop(control::catch_up(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::review_later(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
-    for courier in context.fanout.couriers() {
-        let courier = Arc::clone(courier);
-        context.tasks.spawn_until_stop(async move { courier.run().await });
+    for flusher in context.fanout.flushers() {
+        let flusher = Arc::clone(flusher);
+        context.tasks.spawn_until_stop(async move { flusher.run().await });
     }
     let engine = Arc::clone(&transports.engine);
     context.tasks.spawn_until_stop(async move {

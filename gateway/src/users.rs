@@ -3,7 +3,7 @@
 //!
 //! A limit of one socket is multiplied by as many sockets as a user may have. What an event costs the node is therefore
 //! taken from its user's [`Share`] as well: one unit for a plain event, more for one that asks for much
-//! (`App::weight`), carries much, or is delivered to many.
+//! (`describe::Event::weight`), carries much, or is delivered to many.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

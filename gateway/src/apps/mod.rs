@@ -1,16 +1,16 @@
-//! The applications. Each is a folder with the same face: its events, what it does with them, and what it
-//! does when a socket goes. Apps use [`Socket`] and [`Context`] and never each other.
+//! The applications. Each is a folder with the same face: an [`AppKind`] that says what it is, and an [`App`] that
+//! runs. Apps use [`Socket`] and [`Context`] and never each other.
 //!
-//! A new app is a folder, a variant of [`App`] and of [`AppName`], and the arms that the compiler then asks
-//! for.
+//! A new app is a folder and an entry in [`APPS`] (ARCHITECTURE.md, "Adding an app").
 
-pub(crate) mod care;
-pub(crate) mod chat;
-pub(crate) mod emergencies;
-pub(crate) mod relay;
-pub(crate) mod sos;
+mod care;
+mod chat;
+mod emergencies;
+mod relay;
+mod sos;
 
 use std::borrow::Cow;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,8 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::auth::Claims;
-use shared::config::AppName;
-use shared::names::{Namespace, Room, USER_ROOM_PREFIX, UserId};
+use shared::names::{Namespace, Room, UserId};
 use shared::sio::Args;
 
 use crate::announce::Announcement;
@@ -32,17 +31,161 @@ use crate::describe::forms::True;
 use crate::error::{AppError, Say};
 use crate::limiter::Meters;
 use crate::metrics::{self, Limit};
+use crate::rest::Served;
 use crate::socket::Socket;
 use crate::text::json;
 
-/// An app of this node. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) enum App {
-    Care(Arc<care::Care>),
-    Chat(Arc<chat::Chat>),
-    Emergencies(Arc<emergencies::Emergencies>),
-    Relay(relay::Relay),
-    Sos(Arc<sos::Sos>),
+/// Every app of this program, in the order of the README, whether it is mounted or not.
+pub(crate) static APPS: &[&AppKind] =
+    &[&sos::KIND, &emergencies::KIND, &chat::KIND, &care::KIND, &relay::KIND];
+
+/// What an app is, whether it is mounted or not.
+#[derive(Debug)]
+pub(crate) struct AppKind {
+    /// Its name in settings, metrics and documents.
+    pub(crate) name: &'static str,
+    /// Describes the app and its events. A node takes exactly the events of clients that are described here.
+    pub(crate) describe: fn(&mut Section),
+    /// The rooms that are its own: no other app's client may name them.
+    pub(crate) rooms: OwnRooms,
+    /// Starts it where it is mounted.
+    pub(crate) start: fn(Mount<'_>) -> Arc<dyn App>,
+}
+
+/// Rooms that belong to an app.
+#[derive(Debug, Default)]
+pub(crate) struct OwnRooms {
+    /// They are called so.
+    pub(crate) names: &'static [&'static str],
+    /// They begin so.
+    pub(crate) prefixes: &'static [&'static str],
+}
+
+/// Where an app is mounted, and with what.
+#[derive(Debug)]
+pub(crate) struct Mount<'a> {
+    pub(crate) context: Context,
+    pub(crate) namespace: Namespace,
+    /// All apps of the namespace, this one among them.
+    pub(crate) neighbours: &'a [&'static AppKind],
+}
+
+/// What a hook has to wait for; `None` where there is nothing to do, which costs nothing.
+pub(crate) type Hook<'a> = Option<BoxFuture<'a, ()>>;
+
+/// An app that runs. All hooks but [`Self::on_event`] do nothing unless an app has its own.
+///
+/// An app whose futures outlive a call implements this for its `Arc`, so that a hook can hand the app on.
+pub(crate) trait App: Debug + Send + Sync {
+    /// What it is.
+    fn kind(&self) -> &'static AppKind;
+
+    /// Handles one of the events that the app's description has.
+    fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling;
+
+    /// Its endpoints.
+    fn routes(&self) -> Served {
+        Served::default()
+    }
+
+    /// Whether a socket with these claims may be in a room. The one place where an app says so: joins ask it, and it is
+    /// asked again whenever access changes.
+    fn admits<'a>(&'a self, _claims: &'a Claims, _room: &'a Room) -> Admission<'a> {
+        Admission::Known(None)
+    }
+
+    /// A socket is connected, and its client has been told.
+    fn on_connect<'a>(&'a self, _socket: &'a Arc<Socket>) -> Hook<'a> {
+        None
+    }
+
+    /// A socket was taken out of a room that it may not be in any more: the others are told.
+    fn on_removed<'a>(&'a self, _socket: &'a Arc<Socket>, _room: &'a Room, _left: Left) -> Hook<'a> {
+        None
+    }
+
+    /// A socket has a newer token, which may give it more rights.
+    fn on_renewed<'a>(&'a self, _socket: &'a Arc<Socket>) -> Hook<'a> {
+        None
+    }
+
+    /// A socket is disconnected.
+    fn on_disconnect(&self, _departure: &Departure) {}
+
+    /// A user's last socket in a room has left for good.
+    fn on_gone<'a>(&'a self, _gone: &'a Gone) -> Hook<'a> {
+        None
+    }
+
+    /// A user whose departure was announced is there: their node had been cut off.
+    fn on_back<'a>(&'a self, _back: &'a Gone) -> Hook<'a> {
+        None
+    }
+
+    /// A broadcast with a place in an order that this app keeps; false when it is none of its.
+    fn on_sequenced(&self, _broadcast: &Sequenced) -> bool {
+        false
+    }
+
+    /// An announcement was sent that had been left over.
+    fn on_told<'a>(&'a self, _announcement: &'a Announcement) -> Hook<'a> {
+        None
+    }
+
+    /// Something may have been missed in any room.
+    fn on_resubscribed(&self) -> Hook<'_> {
+        None
+    }
+}
+
+/// Whether a socket may be in a room; `None` where it is none of the app's rooms.
+pub(crate) enum Admission<'a> {
+    /// The claims and the room's name decide.
+    Known(Option<bool>),
+    /// The records decide, and may not answer.
+    Asked(BoxFuture<'a, Result<Option<bool>, AppError>>),
+}
+
+impl Admission<'_> {
+    /// The answer.
+    ///
+    /// # Errors
+    /// Where the records decide and do not answer.
+    pub(crate) async fn get(self) -> Result<Option<bool>, AppError> {
+        match self {
+            Self::Known(known) => Ok(known),
+            Self::Asked(asked) => asked.await,
+        }
+    }
+}
+
+/// A hook that waits for `future`.
+fn hook<'a>(future: impl Future<Output = ()> + Send + 'a) -> Hook<'a> {
+    Some(Box::pin(future))
+}
+
+/// The names of all apps, by their numbers.
+pub(crate) fn names() -> Vec<&'static str> {
+    APPS.iter().map(|kind| kind.name).collect()
+}
+
+/// The app called `name`.
+pub(crate) fn find(name: &str) -> Option<&'static AppKind> {
+    APPS.iter().copied().find(|kind| kind.name == name)
+}
+
+impl AppKind {
+    /// Its number among [`APPS`], by which metrics count.
+    pub(crate) fn number(&self) -> usize {
+        APPS.iter().position(|kind| kind.name == self.name).unwrap_or_default()
+    }
+
+    /// The description of the app and its events, mounted on `namespace`.
+    pub(crate) fn section(&self, namespace: &Namespace) -> Section {
+        let mut section = Section::new(self.name, vec![namespace.as_str().to_owned()]);
+        (self.describe)(&mut section);
+        section
+    }
 }
 
 /// An event for an app.
@@ -77,187 +220,8 @@ pub(crate) enum Handling {
 /// A socket has gone.
 #[derive(Debug)]
 pub(crate) struct Departure {
-    /// The rooms it was in. Whose last socket it was is told later, by [`App::on_gone`].
+    /// The rooms it was in. Whose last socket it was is reported later, by [`App::on_gone`].
     pub(crate) rooms: Vec<Room>,
-}
-
-impl App {
-    /// Makes an app that shares its namespace with `neighbours`.
-    pub(crate) fn new(
-        name: AppName,
-        context: &Context,
-        namespace: &Namespace,
-        neighbours: &[AppName],
-    ) -> Self {
-        match name {
-            AppName::Chat => Self::Chat(chat::Chat::start(context.clone())),
-            AppName::Care => Self::Care(care::Care::start(context.clone(), namespace.clone())),
-            AppName::Emergencies => {
-                Self::Emergencies(emergencies::Emergencies::start(context.clone(), namespace.clone()))
-            }
-            AppName::Sos => Self::Sos(sos::Sos::start(context.clone(), namespace.clone())),
-            AppName::Relay => {
-                let mut reserved = relay::Reserved { names: Vec::new(), prefixes: vec![USER_ROOM_PREFIX] };
-                for neighbour in neighbours {
-                    match neighbour {
-                        AppName::Care => reserved.prefixes.extend(care::ROOM_PREFIXES),
-                        AppName::Chat => reserved.prefixes.push(chat::ROOM_PREFIX),
-                        AppName::Emergencies => {
-                            reserved.prefixes.push(emergencies::ROOM_PREFIX);
-                            reserved.names.push(emergencies::HELPERS);
-                        }
-                        AppName::Sos => reserved.prefixes.push(sos::ROOM_PREFIX),
-                        AppName::Relay => {}
-                    }
-                }
-                Self::Relay(relay::Relay::new(context.clone(), reserved))
-            }
-        }
-    }
-
-    pub(crate) fn name(&self) -> AppName {
-        match self {
-            Self::Sos(_) => AppName::Sos,
-            Self::Emergencies(_) => AppName::Emergencies,
-            Self::Chat(_) => AppName::Chat,
-            Self::Care(_) => AppName::Care,
-            Self::Relay(_) => AppName::Relay,
-        }
-    }
-
-    /// The names of its events, for routing and for telling collisions.
-    pub(crate) fn events(&self) -> &'static [&'static str] {
-        match self {
-            Self::Sos(_) => sos::EVENTS,
-            Self::Emergencies(_) => emergencies::EVENTS,
-            Self::Chat(_) => chat::EVENTS,
-            Self::Care(_) => care::EVENTS,
-            Self::Relay(_) => relay::EVENTS,
-        }
-    }
-
-    /// What one of its events costs the node, in units of its user's budget: a plain one is 1, and none is more than
-    /// `USER_EVENTS_FACTOR`, so that a user with one socket meets no other limit than that socket's.
-    pub(crate) fn weight(&self, event: &str) -> u32 {
-        match self {
-            Self::Chat(_) => chat::weight(event),
-            Self::Care(_) => care::weight(event),
-            Self::Relay(_) => relay::weight(event),
-            // Records are asked.
-            Self::Emergencies(_) | Self::Sos(_) => 5,
-        }
-    }
-
-    pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
-        match self {
-            Self::Sos(sos) => sos::on_event(sos, socket, &event),
-            Self::Emergencies(app) => emergencies::on_event(app, socket, &event),
-            Self::Chat(chat) => chat::on_event(chat, socket, &event),
-            Self::Care(care) => care::on_event(care, socket, &event),
-            Self::Relay(relay) => relay.on_event(socket, event),
-        }
-    }
-
-    /// A socket is connected, and its client has been told.
-    pub(crate) async fn on_connect(&self, socket: &Arc<Socket>) {
-        match self {
-            Self::Sos(sos) => sos::on_connect(sos, socket).await,
-            Self::Emergencies(app) => emergencies::on_connect(app, socket).await,
-            Self::Care(care) => care::on_connect(care, socket).await,
-            Self::Chat(_) | Self::Relay(_) => {}
-        }
-    }
-
-    /// Whether a socket with these claims may be in a room now; `None` where it is none of this app's rooms. The one place
-    /// where an app says so: joins ask it, and it is asked again whenever access changes.
-    ///
-    /// # Errors
-    /// Where the records decide and do not answer.
-    pub(crate) async fn admits(&self, claims: &Claims, room: &Room) -> Result<Option<bool>, AppError> {
-        match self {
-            Self::Care(care) => care.admits(claims, room).await,
-            Self::Emergencies(app) => app.admits(claims, room).await,
-            // Any token opens every room.
-            Self::Chat(_) => Ok(chat::is_room(room).then_some(true)),
-            Self::Relay(relay) => Ok(relay.admits(claims, room)),
-            // The record of who takes part decides, not the token, and it moves the sockets when it changes.
-            Self::Sos(_) => Ok(sos::is_room(room).then_some(true)),
-        }
-    }
-
-    /// A socket was taken out of a room that it may not be in any more: the others are told.
-    pub(crate) async fn on_removed(&self, socket: &Arc<Socket>, room: &Room, left: Left) {
-        match self {
-            Self::Care(care) => care::on_removed(care, socket, room, left).await,
-            Self::Emergencies(app) => emergencies::on_removed(app, socket, room, left).await,
-            Self::Chat(_) | Self::Relay(_) | Self::Sos(_) => {}
-        }
-    }
-
-    /// A socket has a newer token, which may give it more rights.
-    pub(crate) async fn on_renewed(&self, socket: &Arc<Socket>) {
-        match self {
-            Self::Emergencies(app) => emergencies::on_renewed(app, socket).await,
-            Self::Care(_) | Self::Chat(_) | Self::Relay(_) | Self::Sos(_) => {}
-        }
-    }
-
-    pub(crate) fn on_disconnect(&self, departure: &Departure) {
-        match self {
-            Self::Chat(chat) => chat::on_disconnect(chat, departure),
-            Self::Care(_) | Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => {}
-        }
-    }
-
-    /// A user's last socket in a room is gone for good.
-    pub(crate) async fn on_gone(&self, gone: &Gone) {
-        match self {
-            Self::Chat(chat) => chat::on_gone(chat, gone).await,
-            Self::Emergencies(app) => emergencies::on_gone(app, gone).await,
-            Self::Care(care) => care::on_gone(care, gone).await,
-            Self::Relay(_) | Self::Sos(_) => {}
-        }
-    }
-
-    /// A user who was told to be gone is there: their node had been cut off.
-    pub(crate) async fn on_back(&self, back: &Gone) {
-        match self {
-            Self::Chat(chat) => chat::on_back(chat, back).await,
-            Self::Emergencies(app) => emergencies::on_back(app, back).await,
-            Self::Care(care) => care::on_back(care, back).await,
-            Self::Relay(_) | Self::Sos(_) => {}
-        }
-    }
-
-    /// A broadcast with a place in an order that this app keeps; false when it is none of its.
-    pub(crate) fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
-        match self {
-            Self::Chat(chat) => chat::on_sequenced(chat, broadcast),
-            Self::Care(care) => care::on_sequenced(care, broadcast),
-            Self::Emergencies(_) | Self::Relay(_) | Self::Sos(_) => false,
-        }
-    }
-
-    /// An announcement was told that had been left over.
-    pub(crate) async fn on_told(&self, announcement: &Announcement) {
-        match self {
-            Self::Care(care) => care::on_told(care, announcement).await,
-            Self::Emergencies(app) => emergencies::on_told(app, announcement).await,
-            Self::Sos(sos) => sos::on_told(sos, announcement).await,
-            Self::Chat(_) | Self::Relay(_) => {}
-        }
-    }
-
-    /// Something may have been missed in any room.
-    pub(crate) async fn on_resubscribed(&self) {
-        match self {
-            Self::Chat(chat) => chat::on_resubscribed(chat),
-            Self::Sos(sos) => sos::on_resubscribed(sos).await,
-            Self::Emergencies(app) => emergencies::on_resubscribed(app).await,
-            Self::Care(care) => care::on_resubscribed(care).await,
-            Self::Relay(_) => {}
-        }
-    }
 }
 
 /// A success, with what it brings.
@@ -292,17 +256,6 @@ impl Reply {
     }
 }
 
-/// Describes an app's events.
-pub(crate) fn describe(app: AppName, section: &mut Section) {
-    match app {
-        AppName::Sos => sos::describe(section),
-        AppName::Emergencies => emergencies::describe(section),
-        AppName::Care => care::describe(section),
-        AppName::Chat => chat::describe(section),
-        AppName::Relay => relay::describe(section),
-    }
-}
-
 impl Handling {
     pub(crate) fn later(future: impl Future<Output = Handled> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
@@ -330,7 +283,106 @@ fn limited(seconds: u64) -> AppError {
     AppError::Limited("Too many requests".into(), seconds)
 }
 
+/// What a client is told whose event the app does not know.
+fn unknown_event() -> AppError {
+    AppError::BadInput("Unknown event".into())
+}
+
 /// The first argument as `T`; `None` when it is not there or not one.
 pub(crate) fn first<T: DeserializeOwned>(args: &Args<'_>) -> Option<T> {
     shared::json::read(args.raw.first()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use fanout::SocketInfo;
+    use serde_json::json;
+    use shared::ids::{NodeId, SessionId, SocketId};
+    use shared::limits::USER_EVENTS_FACTOR;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::users::Users;
+
+    /// Every app, on a namespace of its own, and a socket there that may do everything.
+    async fn started() -> Vec<(Arc<dyn App>, Arc<Socket>)> {
+        let of = |kind: &AppKind| Namespace::parse(&format!("/{}", kind.name)).unwrap();
+        let context = Context::alone(&APPS.iter().map(|kind| of(kind)).collect::<Vec<_>>()).await;
+        let mut all = Vec::new();
+        for (kind, id) in APPS.iter().zip(1..) {
+            let mount = Mount { context: context.clone(), namespace: of(kind), neighbours: &[] };
+            let claims = json!({"sub": "u", "exp": 1, "rooms": ["*"], "publish": ["*"]});
+            let claims = Claims::from_json(claims.as_object().unwrap()).unwrap();
+            let node = NodeId::from_random([0; 4]);
+            let info = SocketInfo {
+                id: SocketId::new(node, [id; 16]),
+                user: claims.user.clone(),
+                display_name: "U".into(),
+                connected_at_ms: 0,
+                email: None,
+                role: None,
+            };
+            let queue = context.fanout.send_queue(SessionId::new(node, [id; 16]));
+            let local = context.fanout.attach(of(kind).as_str(), info, queue).await.unwrap();
+            let share = Users::new(0).share(&claims.user);
+            all.push(((kind.start)(mount), Arc::new(Socket::new(local, claims, share))));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn an_app_handles_the_events_that_it_describes_and_no_others() {
+        for (app, socket) in started().await {
+            let kind = app.kind();
+            let is_known = |name: &str| {
+                let event = Event { name: name.into(), args: Args::default(), attachments: Vec::new() };
+                let unknown = unknown_event();
+                match app.on_event(&socket, event) {
+                    Handling::Done(Err(error)) => error.say() != unknown.say(),
+                    Handling::Done(Ok(_)) | Handling::Later(_) | Handling::Apart(_) => true,
+                }
+            };
+            let section = kind.section(&Namespace::parse("/").unwrap());
+            for (event, weight) in section.taken() {
+                assert!(is_known(event), "{} describes {event}", kind.name);
+                assert!((1..=USER_EVENTS_FACTOR).contains(&weight), "{event}");
+            }
+            assert!(!is_known("no:such:event"), "{}", kind.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_lets_in_whom_it_says() {
+        for (app, _) in started().await {
+            let Served { public, internal, operations } = app.routes();
+            for operation in operations {
+                let path = operation.path().replace(['{', '}'], "");
+                let request = Request::builder()
+                    .method(&*operation.method().to_uppercase())
+                    .uri(&path)
+                    .body(Body::empty());
+                let router = if operation.is_public() { &public } else { &internal };
+                let status = router.clone().oneshot(request.unwrap()).await.unwrap().status();
+                let expected = if operation.is_of_user() { 401 } else { 403 };
+                assert_eq!(status, expected, "{} {path}", operation.method());
+                assert!(operation.is_of_user() == operation.is_public(), "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn apps_share_no_endpoint_and_no_name() {
+        let mut endpoints = HashSet::new();
+        for (app, _) in started().await {
+            for operation in app.routes().operations {
+                let endpoint = (operation.method(), operation.path());
+                assert!(endpoints.insert(endpoint), "{endpoint:?}");
+            }
+        }
+        assert_eq!(names().into_iter().collect::<HashSet<_>>().len(), APPS.len());
+    }
 }

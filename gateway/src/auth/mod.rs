@@ -2,6 +2,7 @@
 //! failed logins counted ([`Attempts`]).
 
 mod attempts;
+mod bearer;
 mod failures;
 mod jwks;
 mod keyset;
@@ -11,6 +12,7 @@ mod tokens;
 mod turns;
 
 pub(crate) use attempts::{Attempt, Attempts};
+pub(crate) use bearer::bearer;
 pub(crate) use refusals::refused;
 pub(crate) use tokens::{Tokens, TokensError, random_secret};
 pub(crate) use turns::{Busy, Turn, Turns};

@@ -23,6 +23,8 @@ pub(crate) struct Event {
     /// What a success may be answered with; none where there is no ack.
     pub(super) acks: Vec<Shape>,
     pub(super) refusals: Vec<Text>,
+    /// What one costs the node, of a client.
+    pub(super) weight: u32,
 }
 
 impl Event {
@@ -36,6 +38,7 @@ impl Event {
             payload: None,
             acks: Vec::new(),
             refusals: Vec::new(),
+            weight: 1,
         }
     }
 
@@ -47,6 +50,13 @@ impl Event {
     /// Clients receive it.
     pub(crate) fn to_client(name: &'static str, summary: impl Into<Text>) -> Self {
         Self::new(name, Direction::ToClient, summary)
+    }
+
+    /// What one costs the node, in units of its user's budget; 1 unless said. None is more than `USER_EVENTS_FACTOR`, so
+    /// that a user with one socket meets no other limit than that socket's.
+    pub(crate) fn weight(mut self, units: u32) -> Self {
+        self.weight = units;
+        self
     }
 
     /// What the summary leaves open.

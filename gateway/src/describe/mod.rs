@@ -1,21 +1,27 @@
 //! What the node offers, as data: every HTTP endpoint as OpenAPI 3.1, every event as AsyncAPI 3.0.
 //!
 //! Both documents are made from the Rust types that the code reads and writes, so a field cannot be in one
-//! and not in the other. An app describes itself beside its routes and its events:
+//! and not in the other; and from the declarations by which endpoints are mounted and events are taken, so what is
+//! not described is not served:
 //!
 //! ```text
-//! pub(crate) fn describe(section: &mut Section) {
-//!     section.operation(
-//!         Operation::post("/api/v1/things", "Makes a thing.")
-//!             .of_user()                               // wants a token; 401 comes with it
-//!             .body::<NewThing>()                      // what the handler's JsonBody reads; 400, 408, 413, 415
+//! fn routes() -> Routes<Arc<Things>> {
+//!     Routes::new().route(
+//!         Operation::post("/api/v1/things", "Creates a thing.")
+//!             .of_user()                                // wants a token; 401 comes with it
+//!             .body::<NewThing>()                       // what the handler's JsonBody reads; 400, 408, 413, 415
 //!             .answer::<Data<Thing>>(201, "The thing.") // what it answers
-//!             .refuse(409, "Thing is over"),           // what else it refuses, in the client's words
-//!     );
+//!             .refuse(409, "Thing is over"),            // what else it refuses, in the client's words
+//!         create,
+//!     )
+//! }
+//!
+//! fn describe(section: &mut Section) {
 //!     section.event(
 //!         Event::from_client("thing:move", "Moves a thing.")
-//!             .payload::<Move>()                       // what `first(args)` reads
-//!             .ack::<Ack<Moved>>()                     // what `Reply::success` answers
+//!             .weight(5)                                // what it costs the node
+//!             .payload::<Move>()                        // what `first(args)` reads
+//!             .ack::<Ack<Moved>>()                      // what `Reply::success` answers
 //!             .refuse("Thing not found"),
 //!     );
 //!     section.event(
@@ -23,10 +29,6 @@
 //!     );
 //! }
 //! ```
-//!
-//! To add an app: derive [`schemars::JsonSchema`] on its types, write `describe`, and call it in `apps::describe` for
-//! the events and in `http::docs` for the routes. Then `api_docs.test.mjs` finds a route or an event that is not
-//! described; teach it to drive the new ones.
 //!
 //! - A doc comment on a type or a field is its description: in words that mean something to a client.
 //! - A type with a lifetime is named with `'_`.
@@ -47,6 +49,7 @@ use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
+use event::Direction;
 pub(crate) use event::Event;
 pub(crate) use operation::Operation;
 
@@ -82,12 +85,18 @@ impl Section {
         self.summary = summary.into();
     }
 
-    pub(crate) fn operation(&mut self, operation: Operation) {
-        self.operations.push(operation);
+    pub(crate) fn operations(&mut self, operations: Vec<Operation>) {
+        self.operations.extend(operations);
     }
 
     pub(crate) fn event(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    /// The events that clients send: their names, and what one costs ([`Event::weight`]).
+    pub(crate) fn taken(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let taken = self.events.iter().filter(|event| event.direction == Direction::FromClient);
+        taken.map(|event| (event.name, event.weight))
     }
 }
 

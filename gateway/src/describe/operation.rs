@@ -75,6 +75,30 @@ impl Operation {
         }
     }
 
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
+    }
+
+    pub(crate) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Whether it wants a user's token.
+    #[cfg(test)]
+    pub(crate) fn is_of_user(&self) -> bool {
+        self.caller == Caller::User
+    }
+
+    /// Whether the public listener serves it.
+    pub(crate) fn is_public(&self) -> bool {
+        self.listener != Listener::Internal
+    }
+
+    /// Whether the internal listener serves it.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.listener != Listener::Public
+    }
+
     /// A GET on `path`, which is written as the router has it.
     pub(crate) fn get(path: &'static str, summary: impl Into<Text>) -> Self {
         Self::new("get", path, summary)

@@ -3,23 +3,22 @@
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::HeaderMap;
 use dashmap::{DashMap, Entry};
 use fanout::{Receipt, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::limits::{ID_MAX_BYTES, IDEMPOTENCY_KEY_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S};
+use shared::limits::{ID_MAX_BYTES, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S, REST_BODY_MAX_BYTES};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Event, RESERVED_EVENTS};
 
 use super::Site;
-use super::body::LargeJsonBody;
-use super::caller::InternalCaller;
+use crate::describe::Operation;
 use crate::describe::forms::{EventName, RoomName, True, UserIdText};
-use crate::describe::{Operation, Section};
 use crate::error::AppError;
+use crate::rest::{InternalCaller, Routes, key_of, read_json};
 
 /// Whom an event is for.
 #[derive(Deserialize, JsonSchema)]
@@ -44,7 +43,7 @@ enum Whom {
 // What is not known is refused: who excepts somebody, or sends several arguments, must not be told that it was done.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Emit {
+struct Emit {
     /// `/` unless sent.
     namespace: Option<String>,
     #[serde(deserialize_with = "whom")]
@@ -55,6 +54,19 @@ pub(super) struct Emit {
     event: String,
     /// The event's argument; without it the event has none.
     data: Option<Box<RawValue>>,
+}
+
+/// The body, as large as an event of a client may be.
+struct EmitBody(Emit);
+
+impl FromRequest<Site> for EmitBody {
+    type Rejection = AppError;
+
+    async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
+        // Room for the other fields beside a payload of the full size.
+        let max = site.transports.engine.max_payload + REST_BODY_MAX_BYTES;
+        read_json(request, max).await.map(Self)
+    }
 }
 
 /// Reads `to`; `None` where it is nothing that an event can be for, which gets an answer of its own.
@@ -93,8 +105,8 @@ pub(super) struct Emitted {
 }
 
 /// Describes the route.
-pub(super) fn describe(section: &mut Section) {
-    section.operation(
+pub(super) fn routes() -> Routes<Site> {
+    Routes::new().route(
         Operation::post(
             "/internal/emit",
             "Emits an event to a user, a room, a namespace, or the other servers of the cluster.",
@@ -122,7 +134,8 @@ pub(super) fn describe(section: &mut Section) {
         .refuse(404, "Namespace not found")
         .refuse(413, "Message too large")
         .refuse(422, "Idempotency-Key was used for something else"),
-    );
+        emit,
+    )
 }
 
 /// What was sent under which key lately, where no Redis knows it.
@@ -171,21 +184,11 @@ impl Sent {
     }
 }
 
-pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, AppError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let invalid =
-        || AppError::BadInput("Invalid Idempotency-Key: expected 1 to 128 visible characters".into());
-    let key = value.to_str().map_err(|_| invalid())?;
-    let visible =
-        !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_MAX && key.bytes().all(|b| b.is_ascii_graphic());
-    if visible { Ok(Some(key.to_owned())) } else { Err(invalid()) }
-}
-
-pub(super) async fn emit(
+async fn emit(
     _: InternalCaller,
     State(site): State<Site>,
     headers: HeaderMap,
-    LargeJsonBody(body): LargeJsonBody<Emit>,
+    EmitBody(body): EmitBody,
 ) -> Result<Json<Emitted>, AppError> {
     let Emit { namespace, to, event, data } = body;
     let namespace = namespace.as_deref().unwrap_or("/");

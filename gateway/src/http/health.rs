@@ -1,5 +1,6 @@
 //! Is the process alive, is it ready, and how is it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -9,12 +10,13 @@ use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use shared::config::AppName;
 use shared::names::Namespace;
 
 use super::Site;
-use crate::describe::{Operation, Section};
+use crate::apps::App;
+use crate::describe::Operation;
 use crate::records::Sharing;
+use crate::rest::Routes;
 
 /// The process runs.
 #[derive(Serialize, JsonSchema)]
@@ -58,8 +60,8 @@ impl Details {
 
 /// What this node has otherwise than those that it shares Redis or records with, in a sentence.
 fn disagreement(site: &Site) -> Option<String> {
-    if let Some(quarrel) = site.context.fanout.accord().quarrel {
-        return Some(format!("The nodes of this Redis: {quarrel}."));
+    if let Some(conflict) = site.context.fanout.agreement().conflict {
+        return Some(format!("The nodes of this Redis: {conflict}."));
     }
     match site.context.records.sharing() {
         Sharing::Taken { by } => Some(format!(
@@ -139,7 +141,7 @@ impl Checks {
         let (redis, records) = (site.context.fanout.is_ready(), site.context.records.is_ready().await);
         // Where Redis or the records are away, that is what is wrong.
         let is_known =
-            site.context.fanout.accord().is_known && site.context.records.sharing() != Sharing::Unknown;
+            site.context.fanout.agreement().is_known && site.context.records.sharing() != Sharing::Unknown;
         let agrees = disagreement(site).is_none() && (is_known || !redis || !records);
         Self {
             redis: Condition::of(redis),
@@ -165,11 +167,11 @@ impl Checks {
 }
 
 fn mounted(site: &Site) -> Vec<MountedApp> {
-    let mounts = site.transports.engine.namespaces.mounts();
+    let mounts = site.transports.engine.namespaces.mounted();
     let mut apps: Vec<_> = mounts.collect();
-    apps.sort();
-    let app = |(app, namespace): (AppName, &Namespace)| MountedApp {
-        app: app.as_str(),
+    apps.sort_by_key(|(app, _)| app.kind().number());
+    let app = |(app, namespace): (&Arc<dyn App>, &Namespace)| MountedApp {
+        app: app.kind().name,
         namespace: namespace.as_str().to_owned(),
     };
     apps.into_iter().map(app).collect()
@@ -197,34 +199,38 @@ pub(crate) async fn becomes_ready(site: &Site) {
     }
 }
 
-/// Describes the routes.
-pub(super) fn describe(section: &mut Section) {
-    section.operation(
-        Operation::get("/live", "Whether the process runs.")
-            .detail("Asks nothing else, so that nobody restarts a node because a database is down.")
-            .on_both()
-            .answer::<Alive>(200, "It does."),
-    );
-    section.operation(
-        Operation::get("/ready", "Whether the node is ready for new clients.")
-            .on_both()
-            .answer::<Readiness>(200, "It is.")
-            .answer::<Readiness>(503, "It is not: with what failed."),
-    );
-    section.operation(
-        Operation::get("/health", "For people: what the node is and how its parts are.")
-            .on_both()
-            .answer::<Health>(200, "The node, whatever its parts are like."),
-    );
+/// Its endpoints.
+pub(super) fn routes() -> Routes<Site> {
+    Routes::new()
+        .route(
+            Operation::get("/live", "Whether the process runs.")
+                .detail("Asks nothing else, so that nobody restarts a node because a database is down.")
+                .on_both()
+                .answer::<Alive>(200, "It does."),
+            live,
+        )
+        .route(
+            Operation::get("/ready", "Whether the node is ready for new clients.")
+                .on_both()
+                .answer::<Readiness>(200, "It is.")
+                .answer::<Readiness>(503, "It is not: with what failed."),
+            ready,
+        )
+        .route(
+            Operation::get("/health", "For people: what the node is and how its parts are.")
+                .on_both()
+                .answer::<Health>(200, "The node, whatever its parts are like."),
+            health,
+        )
 }
 
 /// Alive: never asks anything else, so that nobody restarts a node because a database is down.
-pub(super) async fn live() -> impl IntoResponse {
+async fn live() -> impl IntoResponse {
     Json(Alive { status: "alive" })
 }
 
 /// Ready for new clients: asks everything the node needs, and says what failed.
-pub(super) async fn ready(State(site): State<Site>) -> impl IntoResponse {
+async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let failed = Checks::of(&site).await.failed();
     let code = if failed.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let status = if failed.is_empty() { "ready" } else { "not ready" };
@@ -232,7 +238,7 @@ pub(super) async fn ready(State(site): State<Site>) -> impl IntoResponse {
 }
 
 /// For people: what the node is and how its parts are.
-pub(super) async fn health(State(site): State<Site>) -> impl IntoResponse {
+async fn health(State(site): State<Site>) -> impl IntoResponse {
     let checks = Checks::of(&site).await;
     Json(Health {
         status: if checks.failed().is_empty() { "ok" } else { "degraded" },

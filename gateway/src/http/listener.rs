@@ -5,7 +5,7 @@
 //! memory behind.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -33,6 +33,8 @@ use super::guard::Guard;
 use super::{ClientAddress, assets, login};
 use crate::error::AppError;
 use crate::metrics::{self, BadInput};
+use crate::rest::{Carrier, Carries, Held, is_internal};
+use crate::session::Standing;
 use crate::tasks::Tasks;
 use crate::transport::{self, Cross, Displaced, Guest, Heads, Places, Transports, UpgradeSlot};
 
@@ -220,7 +222,7 @@ async fn dispatch(
         }
     }
     if !door.is_public && path == transport::PEER_PATH {
-        if !super::caller::is_internal(request.headers(), door.internal_token.as_deref()) {
+        if !is_internal(request.headers(), door.internal_token.as_deref()) {
             return Ok(AppError::Forbidden("Internal requests only".into()).into_response());
         }
         return Ok(door.transports.serve_peer(request, guest, slot).await);
@@ -240,10 +242,43 @@ async fn dispatch(
         gate.note_forwarding(peer.ip(), request.headers());
     }
     request.extensions_mut().insert(ClientAddress(address));
-    request.extensions_mut().insert(Arc::clone(guest));
+    let (guest, transports) = (Arc::clone(guest), Arc::clone(&door.transports));
+    request.extensions_mut().insert(Carrier(Arc::new(Reading { guest, transports })));
     let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
     cross.apply(response.headers_mut());
     Ok(response)
+}
+
+/// A connection whose requests are read: their bodies count as what its client may send unfinished.
+struct Reading {
+    guest: Arc<Guest>,
+    transports: Arc<Transports>,
+}
+
+impl Carries for Reading {
+    fn is_trusted(&self) -> bool {
+        self.guest.is_trusted()
+    }
+
+    fn trust(&self) {
+        self.guest.trust();
+    }
+
+    fn hold(&self) -> Held {
+        let (guest, transports) = (Arc::clone(&self.guest), Arc::clone(&self.transports));
+        if !guest.is_trusted() {
+            return Held {
+                grow: Box::new(move |bytes| guest.hold_body(bytes)),
+                refused: Box::pin(pending()),
+            };
+        }
+        let engine = &transports.engine;
+        let (mut holding, refused) = engine.hold_body(Standing::Proven, guest.source(), guest.connection());
+        Held {
+            grow: Box::new(move |bytes| transports.engine.grow(&mut holding, bytes)),
+            refused: Box::pin(async move { drop(refused.await) }),
+        }
+    }
 }
 
 /// What is wrong with a request's head whatever it asks for.

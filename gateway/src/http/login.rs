@@ -3,19 +3,25 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::header;
+use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::limits::{CREDENTIAL_MAX_BYTES, LOGIN_TOKEN_LIFE_S, PASSWORD_HASHES_WAITING};
 
+use super::{ClientAddress, Site};
 use crate::auth::{Attempt, Attempts, Busy, Turn, Turns, password};
 use crate::clock::now_s;
 use crate::context::Context;
+use crate::describe::Operation;
 use crate::describe::forms::{True, UserIdText};
-use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::metrics::{self, Limit};
 use crate::records::users::{self, User};
+use crate::rest::{JsonBody, Routes};
 
 /// Where it is.
 pub(super) const PATH: &str = "/api/v1/auth/login";
@@ -70,9 +76,9 @@ struct Shown {
     avatar: Option<String>,
 }
 
-/// Describes the route.
-pub(super) fn describe(section: &mut Section) {
-    section.operation(
+/// Its endpoint.
+pub(super) fn routes() -> Routes<Site> {
+    Routes::new().route(
         Operation::post(PATH, "Exchanges e-mail and password for a token.")
             .detail(
                 "Users are made by `gateway user add`. Off where tokens are made elsewhere \
@@ -91,7 +97,17 @@ pub(super) fn describe(section: &mut Section) {
             .refuse(401, "Invalid credentials")
             .refuse(404, "Not found")
             .refuse_all(429, &["Too many failed logins", "Too many logins, try again"]),
-    );
+        log_in,
+    )
+}
+
+async fn log_in(
+    State(site): State<Site>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
+    JsonBody(credentials): JsonBody<Credentials>,
+) -> Result<impl IntoResponse, AppError> {
+    let logged_in = site.login.log_in(credentials, address).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(logged_in)))
 }
 
 impl Login {

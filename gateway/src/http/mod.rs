@@ -1,47 +1,35 @@
-//! What the two listeners serve. [`public_router`] and [`internal_router`] stand side by side, so that what
-//! is served where can be seen at a glance; `/socket.io/` does not pass through here but for the stock
-//! client's files.
+//! What the two listeners serve: the node's own endpoints ([`routes`]) and those of its apps; each says itself which
+//! listener it is for. `/socket.io/` does not pass through here but for the stock client's files.
 
 mod assets;
-mod body;
-mod caller;
-mod care;
 mod docs;
-mod emergencies;
 mod emit;
 pub(crate) mod guard;
 pub(crate) mod health;
 pub(crate) mod listener;
 pub(crate) mod login;
-mod participants;
-mod query;
-mod reply;
 mod rooms;
-mod sos;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::options;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::apps::App;
-use crate::apps::care::Care;
-use crate::apps::emergencies::Emergencies;
-use crate::apps::sos::Sos;
 use crate::context::Context;
+use crate::describe::Operation;
 use crate::error::{AppError, Refusal};
 use crate::metrics::{self, BadInput};
+use crate::rest::{HasContext, Routes, Served};
 use crate::transport::Transports;
-use body::JsonBody;
-use login::{Credentials, Login};
+use login::Login;
 
 /// What routes may use.
 #[derive(Clone)]
@@ -50,11 +38,6 @@ pub(crate) struct Site {
     pub(crate) transports: Arc<Transports>,
     pub(crate) login: Login,
     pub(crate) metrics: Arc<PrometheusHandle>,
-    pub(crate) internal_token: Option<Arc<str>>,
-    /// The apps with routes, where they are mounted.
-    pub(crate) sos: Option<Arc<Sos>>,
-    pub(crate) emergencies: Option<Arc<Emergencies>>,
-    pub(crate) care: Option<Arc<Care>>,
     docs: Arc<docs::Documents>,
     sent: Arc<emit::Sent>,
 }
@@ -65,20 +48,22 @@ impl Site {
         transports: Arc<Transports>,
         login: Login,
         metrics: Arc<PrometheusHandle>,
-        internal_token: Option<Arc<str>>,
     ) -> Self {
-        let (mut sos, mut emergencies, mut care) = (None, None, None);
-        for app in transports.engine.namespaces.apps() {
-            match app {
-                App::Sos(app) => sos = Some(Arc::clone(app)),
-                App::Emergencies(app) => emergencies = Some(Arc::clone(app)),
-                App::Care(app) => care = Some(Arc::clone(app)),
-                App::Chat(_) | App::Relay(_) => {}
-            }
-        }
-        let docs = Arc::new(docs::Documents::new(transports.engine.namespaces.mounts()));
+        let docs = Arc::new(docs::Documents::new(transports.engine.namespaces.mounted()));
         let sent = Arc::default();
-        Self { context, transports, login, metrics, internal_token, sos, emergencies, care, docs, sent }
+        Self { context, transports, login, metrics, docs, sent }
+    }
+
+    /// The endpoints of the node and of the apps that are mounted on it.
+    fn served(&self) -> Vec<Served> {
+        let apps = self.transports.engine.namespaces.apps().map(|app| app.routes());
+        [routes().with_state(self.clone())].into_iter().chain(apps).collect()
+    }
+}
+
+impl HasContext for Site {
+    fn context(&self) -> &Context {
+        &self.context
     }
 }
 
@@ -87,38 +72,46 @@ impl Site {
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// For browsers and clients.
-pub(crate) fn public_router(site: Site) -> Router {
-    let router = Router::new()
-        .route("/", get(assets::index).options(probe))
-        .route("/console/{file}", get(assets::console))
-        .route("/favicon.ico", get(assets::favicon))
-        .route("/socket.io/{file}", get(assets::client))
-        .route("/api/v1/auth/login", post(log_in))
-        .merge(sos::routes())
-        .merge(emergencies::routes())
-        .merge(docs::routes())
-        .route("/health", get(health::health))
-        .route("/live", get(health::live))
-        .route("/ready", get(health::ready));
-    finish(router.fallback(not_here), site)
+pub(crate) fn public_router(site: &Site) -> Router {
+    let probe = Router::new().route("/", options(probe)).with_state(site.clone());
+    let served = site.served().into_iter().map(|served| served.public);
+    finish(served.fold(probe, Router::merge).fallback(not_here))
 }
 
 /// For operators and backends. Never reachable from the public listener.
-pub(crate) fn internal_router(site: Site) -> Router {
-    let router = Router::new()
-        .route("/metrics", get(render_metrics))
-        .route("/health", get(health::health))
-        .route("/live", get(health::live))
-        .route("/ready", get(health::ready))
-        .route("/internal/rooms/{room}/active", get(rooms::active))
-        .route("/internal/rooms/{room}/count", get(rooms::count))
-        .route("/internal/emit", post(emit::emit))
-        .merge(participants::routes())
-        .merge(care::routes());
-    finish(router.fallback(not_found), site)
+pub(crate) fn internal_router(site: &Site) -> Router {
+    let served = site.served().into_iter().map(|served| served.internal);
+    finish(served.fold(Router::new(), Router::merge).fallback(not_found))
 }
 
-fn finish(router: Router<Site>, site: Site) -> Router {
+/// What a node serves whatever is mounted on it.
+fn routes() -> Routes<Site> {
+    let console = "The console: rooms, discussions and a log of events, in a browser.";
+    let client = "A file of the stock client: `socket.io.js`, its minified forms and their maps.";
+    let file =
+        |path, summary| Operation::get(path, summary).file("*/*", "The file.").refuse(404, "Not found");
+    Routes::new()
+        .route(Operation::get("/", console).file("text/html", "The page."), assets::index)
+        .route(file("/console/{file}", "A file of the console."), assets::console)
+        .route(file("/socket.io/{file}", client), assets::client)
+        .route(
+            Operation::get("/favicon.ico", "The logo.").file("image/svg+xml", "The logo."),
+            assets::favicon,
+        )
+        .route(
+            Operation::get("/metrics", "What the node counts and measures.")
+                .internal()
+                .file("text/plain", "Prometheus text."),
+            render_metrics,
+        )
+        .merge(login::routes())
+        .merge(health::routes())
+        .merge(rooms::routes())
+        .merge(emit::routes())
+        .merge(docs::routes())
+}
+
+fn finish(router: Router) -> Router {
     const NOSNIFF: (HeaderName, HeaderValue) =
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     router
@@ -127,16 +120,6 @@ fn finish(router: Router<Site>, site: Site) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             AppError::internal(&"a request's handler panicked").into_response()
         }))
-        .with_state(site)
-}
-
-async fn log_in(
-    State(site): State<Site>,
-    Extension(ClientAddress(address)): Extension<ClientAddress>,
-    JsonBody(credentials): JsonBody<Credentials>,
-) -> Result<impl IntoResponse, AppError> {
-    let logged_in = site.login.log_in(credentials, address).await?;
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(logged_in)))
 }
 
 async fn render_metrics(State(site): State<Site>) -> impl IntoResponse {

@@ -1,23 +1,21 @@
 //! `GET /internal/rooms/:room/active` and `/count`: who is in a room of any app (contract, "sos").
 
-use std::time::Duration;
-
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
-use fanout::{Counted, RoomCount};
+use fanout::RoomCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::names::Room;
 
 use super::Site;
-use super::caller::InternalCaller;
-use super::reply::{self, Answer};
 use crate::clock::{iso, now_ms};
+use crate::describe::Operation;
 use crate::describe::forms::{Millis, Time};
-use crate::describe::{Operation, Section};
 use crate::error::AppError;
 use crate::members::{Listed, listed};
+use crate::rest::reply::{self, Answer, Freshness};
+use crate::rest::{InternalCaller, Routes};
 
 /// A room of the cluster in the path. An app's prefix may make it longer than a name.
 pub(super) struct RoomPath(String);
@@ -56,28 +54,31 @@ impl FromRequestParts<Site> for InNamespace {
     }
 }
 
-/// Describes the routes.
-pub(super) fn describe(section: &mut Section) {
-    section.operation(
-        Operation::get("/internal/rooms/{room}/active", "Lists who is in a room of any app, on all nodes.")
-            .detail("The room is named as the cluster calls it, with its app's prefix.")
-            .of_backend()
-            .query::<Asked>()
-            .answer::<Answer<Active<'_>>>(
-                200,
-                "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
-            )
-            .refuse_all(400, &["Invalid room", "Invalid query"])
-            .refuse(404, "Namespace not found"),
-    );
-    section.operation(
-        Operation::get("/internal/rooms/{room}/count", "Counts them.")
-            .of_backend()
-            .query::<Asked>()
-            .answer::<Answer<Count<'_>>>(200, "The counts.")
-            .refuse_all(400, &["Invalid room", "Invalid query"])
-            .refuse(404, "Namespace not found"),
-    );
+/// Its endpoints.
+pub(super) fn routes() -> Routes<Site> {
+    Routes::new()
+        .route(
+            Operation::get("/internal/rooms/{room}/active", "Lists who is in a room of any app, on all nodes.")
+                .detail("The room is named as the cluster calls it, with its app's prefix.")
+                .of_backend()
+                .query::<Asked>()
+                .answer::<Answer<Active<'_>>>(
+                    200,
+                    "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
+                )
+                .refuse_all(400, &["Invalid room", "Invalid query"])
+                .refuse(404, "Namespace not found"),
+            active,
+        )
+        .route(
+            Operation::get("/internal/rooms/{room}/count", "Counts them.")
+                .of_backend()
+                .query::<Asked>()
+                .answer::<Answer<Count<'_>>>(200, "The counts.")
+                .refuse_all(400, &["Invalid room", "Invalid query"])
+                .refuse(404, "Namespace not found"),
+            count,
+        )
 }
 
 /// Who is in a room.
@@ -113,30 +114,7 @@ struct Count<'a> {
     freshness: Freshness,
 }
 
-/// Of what moment a count is, and where it may not be so any more.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Freshness {
-    /// When the count was right.
-    #[schemars(with = "Time")]
-    as_of: String,
-    /// When it was asked for.
-    #[schemars(with = "Millis")]
-    timestamp: u64,
-    /// `true` while Redis is away: the last count that is known.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    stale: bool,
-}
-
-impl Freshness {
-    pub(super) fn of(counted: &Counted) -> Self {
-        let now = now_ms();
-        let age = u64::try_from(counted.age.max(Duration::ZERO).as_millis()).unwrap_or_default();
-        Self { as_of: iso(now.saturating_sub(age)), timestamp: now, stale: counted.stale }
-    }
-}
-
-pub(super) async fn active(
+async fn active(
     _: InternalCaller,
     State(site): State<Site>,
     RoomPath(room): RoomPath,
@@ -151,7 +129,7 @@ pub(super) async fn active(
     Ok(reply::answer(active).into_response())
 }
 
-pub(super) async fn count(
+async fn count(
     _: InternalCaller,
     State(site): State<Site>,
     RoomPath(room): RoomPath,

@@ -16,7 +16,6 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::auth::AuthError;
-use shared::config::AppName;
 use shared::eio::{HandshakeError, TransportName};
 
 use crate::close::CloseReason;
@@ -205,14 +204,15 @@ static METRICS: OnceLock<Metrics> = OnceLock::new();
 
 /// The node's metrics. Before [`install`] (in unit tests) they count into nothing.
 pub(crate) fn get() -> &'static Metrics {
-    METRICS.get_or_init(Metrics::new)
+    METRICS.get_or_init(|| Metrics::new(&[]))
 }
 
-/// Sets the recorder up; `/metrics` is rendered from the handle.
+/// Sets the recorder up; `/metrics` is rendered from the handle. Events are counted for these apps, each by its number
+/// among them.
 ///
 /// # Errors
 /// When a recorder is installed already.
-pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+pub(crate) fn install(apps: &[&'static str]) -> Result<PrometheusHandle, BuildError> {
     let sizes = [1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0];
     let latency =
         [0.00005, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -222,7 +222,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     describe();
     // Every handle is made now, so that every metric is there from the first scrape on.
-    let _ = get();
+    METRICS.get_or_init(|| Metrics::new(apps));
     gauge!("muster_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -245,7 +245,7 @@ fn describe() {
     describe_counter!("muster_events_total", "Events of clients, by app and outcome.");
     describe_counter!("muster_joins_total", "Sockets that entered a room on this node.");
     describe_counter!("muster_broadcasts_total", "Broadcasts made to rooms with members on this node.");
-    describe_counter!("muster_deliveries_total", "Packets put into outboxes by broadcasts.");
+    describe_counter!("muster_deliveries_total", "Packets put into send queues by broadcasts.");
     describe_counter!("muster_batches_total", "Times a room's broadcasts were delivered together.");
     describe_counter!("muster_writes_total", "Writes to WebSockets.");
     describe_counter!("muster_bad_input_total", "Input that follows no rule, by where it was found.");
@@ -260,7 +260,7 @@ fn describe() {
     );
     describe_gauge!("muster_logins_waiting", "Logins that wait until their password can be hashed.");
     describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
-    describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");
+    describe_counter!("muster_outbox_overflows_total", "Sessions whose send queue passed its bounds.");
     describe_counter!(
         "muster_volatile_dropped_total",
         "Volatile packets dropped for clients who could not take them."
@@ -269,7 +269,7 @@ fn describe() {
     describe_histogram!("muster_records_seconds", "Time of one database transaction.");
     describe_histogram!(
         "muster_delivery_lag_seconds",
-        "Time from a batch's first broadcast to its being in every member's outbox."
+        "Time from a batch's first broadcast to its being in every member's send queue."
     );
     describe_histogram!("muster_fanout_size", "Members of this node that a batch of broadcasts went to.");
     describe_redis();
@@ -312,7 +312,7 @@ fn describe_redis() {
 }
 
 impl Metrics {
-    fn new() -> Self {
+    fn new(apps: &[&'static str]) -> Self {
         let labelled = |name: &'static str, key: &'static str, values: &[&'static str]| {
             values.iter().map(|value| counter!(name, key => *value)).collect::<Vec<_>>()
         };
@@ -320,9 +320,9 @@ impl Metrics {
         let kinds: Vec<_> = BadInput::ALL.iter().map(|pair| pair.1).collect();
         let reasons: Vec<_> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
         let refusals: Vec<_> = REFUSALS.iter().map(|refusal| refusal.kind()).collect();
-        let events = AppName::ALL
+        let events = apps
             .iter()
-            .flat_map(|app| Outcome::ALL.iter().map(move |(_, outcome)| (app.as_str(), *outcome)))
+            .flat_map(|app| Outcome::ALL.iter().map(move |(_, outcome)| (*app, *outcome)))
             .map(|(app, outcome)| counter!("muster_events_total", "app" => app, "outcome" => outcome))
             .collect();
         let connections = [TransportName::Polling, TransportName::WebSocket]
@@ -383,11 +383,10 @@ impl Metrics {
         add_at(&self.closed, CloseReason::ALL.iter().position(|other| *other == reason));
     }
 
-    /// Counts an event.
-    pub(crate) fn event(&self, app: AppName, outcome: Outcome) {
-        let app = AppName::ALL.iter().position(|other| *other == app);
+    /// Counts an event of the app with this number.
+    pub(crate) fn event(&self, app: usize, outcome: Outcome) {
         let outcome = Outcome::ALL.iter().position(|(other, _)| *other == outcome);
-        add_at(&self.events, app.zip(outcome).map(|(app, outcome)| app * Outcome::ALL.len() + outcome));
+        add_at(&self.events, outcome.map(|outcome| app * Outcome::ALL.len() + outcome));
     }
 
     /// Counts input that follows no rule.

@@ -121,16 +121,17 @@ impl Namespaces {
     }
 
     /// Whose room it is, and whether the socket may be there; `None` where no app of the namespace has such rooms.
-    async fn judge(&self, socket: &Socket, room: &Room) -> Result<Option<(&App, bool)>, AppError> {
+    async fn judge(&self, socket: &Socket, room: &Room) -> Result<Option<(&dyn App, bool)>, AppError> {
         for app in self.apps_of(socket.namespace().as_str()) {
-            if let Some(may) = app.admits(&socket.claims(), room).await? {
-                return Ok(Some((app, may)));
+            let claims = socket.claims();
+            if let Some(may) = app.admits(&claims, room).get().await? {
+                return Ok(Some((&**app, may)));
             }
         }
         Ok(None)
     }
 
-    async fn remove(&self, app: &App, socket: &Arc<Socket>, room: &Room) {
+    async fn remove(&self, app: &dyn App, socket: &Arc<Socket>, room: &Room) {
         let fanout = &self.context.fanout;
         if !socket.local().is_in(room.as_str()) {
             fanout.unwatch(socket.local(), room.as_str());
@@ -142,7 +143,9 @@ impl Namespaces {
         }
         tracing::info!(socket = %socket.id(), user = %socket.user(), room = %room, "access to a room has ended");
         socket.emit(&self.context, REMOVED, &Removed { room: room.as_str() });
-        app.on_removed(socket, room, left).await;
+        if let Some(hook) = app.on_removed(socket, room, left) {
+            hook.await;
+        }
     }
 }
 
@@ -151,22 +154,16 @@ pub(super) const REMOVED: &str = "muster:removed";
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use fanout::{Fanout, FanoutOptions, OutboxLimits, SocketInfo};
+    use fanout::SocketInfo;
     use serde_json::{Value, json};
     use shared::auth::Claims;
-    use shared::config::{AppName, Config, Layers};
+    use shared::config::{Config, Layers};
     use shared::ids::{NodeId, SessionId};
     use shared::names::Namespace;
 
     use super::*;
-    use crate::announce::Announcer;
-    use crate::auth::Tokens;
+    use crate::apps::{self, Mount};
     use crate::context::Context;
-    use crate::push::Pusher;
-    use crate::records::Records;
-    use crate::tasks::Tasks;
 
     const NODE: [u8; 4] = [0; 4];
 
@@ -174,31 +171,10 @@ mod tests {
     async fn relay() -> Namespaces {
         let config: Config = Layers::default().resolve().unwrap();
         let namespace = Namespace::parse("/relay").unwrap();
-        let (fanout, _events) = Fanout::new(FanoutOptions {
-            node: NodeId::from_random(NODE),
-            namespaces: vec![namespace.clone()],
-            couriers: 1,
-            outbox: OutboxLimits { bytes: 1_000_000, packets: 1_000 },
-            rooms_per_socket: 0,
-            sockets_per_user: 0,
-            holdback: Duration::ZERO,
-            cluster: None,
-            distributions: crate::metrics::distributions(),
-        });
-        let records = Records::open("sqlite::memory:").await.unwrap();
-        let announcer = Announcer::new(fanout.clone(), records.clone());
-        let context = Context {
-            fanout,
-            records,
-            tokens: Arc::new(Tokens::new(&config.auth, || "secret".to_owned()).unwrap()),
-            tasks: Tasks::default(),
-            acks: Arc::default(),
-            access: Arc::default(),
-            announcer,
-            pusher: Pusher::default(),
-            settings: Arc::new(config.apps.clone()),
-        };
-        let app = App::new(AppName::Relay, &context, &namespace, &[]);
+        let context = Context::alone(std::slice::from_ref(&namespace)).await;
+        let relay = apps::find("relay").unwrap();
+        let mount = Mount { context: context.clone(), namespace: namespace.clone(), neighbours: &[relay] };
+        let app = (relay.start)(mount);
         Namespaces::new(context, vec![(app, namespace)], &config.auth, 0).unwrap()
     }
 
@@ -219,8 +195,8 @@ mod tests {
             email: None,
             role: None,
         };
-        let outbox = fanout.outbox(SessionId::new(node, [id; 16]));
-        let local = fanout.attach("/relay", info, outbox).await.unwrap();
+        let queue = fanout.send_queue(SessionId::new(node, [id; 16]));
+        let local = fanout.attach("/relay", info, queue).await.unwrap();
         for room in rooms {
             fanout.enter(&local, &Room::parse(room).unwrap()).await.unwrap();
         }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use shared::config::AppName;
 use shared::sio::{Args, Encoded, encode_ack};
 
-use super::{Namespaces, Work};
+use super::{Namespaces, Taken, Work};
 use crate::apps::{Event, Handled, Handling, Reply};
 use crate::close::CloseReason;
 use crate::error::AppError;
@@ -45,14 +44,21 @@ impl Namespaces {
     /// Brings an event to its app. The next event of the session waits until the work is done.
     pub(crate) fn dispatch(self: &Arc<Self>, socket: &Arc<Socket>, called: Called<'_>) -> Work {
         let Some(mounted) = self.by_name.get(socket.namespace()) else { return Work::None };
-        let (app, weight) = match mounted.by_event.get(&*called.name) {
-            Some((app, weight)) => (Some(app), *weight),
-            None => (None, if called.name == REFRESH { REFRESH_WEIGHT } else { 1 }),
+        let taken = mounted.by_event.get(&*called.name);
+        let weight = match taken {
+            Some(taken) => taken.weight,
+            None => {
+                if called.name == REFRESH {
+                    REFRESH_WEIGHT
+                } else {
+                    1
+                }
+            }
         };
         let caller = Caller {
             socket: Arc::clone(socket),
             ack: called.ack,
-            app: app.map(crate::apps::App::name).or(mounted.first_app()),
+            app: taken.map(|taken| taken.number).or(mounted.first_app),
         };
         if let Some(rate) = self.event_rate {
             match socket.admit(rate, self.event_burst, units(weight, called.bytes())) {
@@ -76,7 +82,7 @@ impl Namespaces {
         if called.name == REFRESH {
             return self.refresh(socket, &called.args, caller);
         }
-        let Some(app) = app else {
+        let Some(Taken { app, .. }) = taken else {
             return Work::reply(caller.answer(Err(AppError::BadInput("Unknown event".into()))));
         };
         let event = Event { name: called.name, args: called.args, attachments: called.attachments };
@@ -88,7 +94,7 @@ impl Namespaces {
                 let socket = Arc::clone(socket);
                 drop(self.context.tasks.spawn(async move {
                     if let Some(answer) = caller.follow(future).await {
-                        socket.local().outbox().send(answer.into_wire(), 1);
+                        socket.local().queue().send(answer.into_wire(), 1);
                     }
                 }));
                 Work::None
@@ -102,7 +108,8 @@ impl Namespaces {
 pub(super) struct Caller {
     socket: Arc<Socket>,
     ack: Option<u64>,
-    app: Option<AppName>,
+    /// The app's number.
+    app: Option<usize>,
 }
 
 impl Caller {

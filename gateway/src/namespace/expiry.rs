@@ -68,7 +68,9 @@ impl Namespaces {
         socket.renew(claims);
         let is_judged = has_same_rights || self.review_socket(socket).await;
         for app in self.apps_of(socket.namespace().as_str()) {
-            app.on_renewed(socket).await;
+            if let Some(hook) = app.on_renewed(socket) {
+                hook.await;
+            }
         }
         Ok(Reply::success(&Refreshed { expires_at, incomplete: (!is_judged).then_some(true) }))
     }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use shared::config::{AppName, AuthConfig, AuthErrors};
+use shared::config::{AuthConfig, AuthErrors};
 use shared::limits::{RATED_USERS_MAX, RENEWALS_BURST, RENEWALS_PER_SECOND};
 use shared::names::{Namespace, UserId};
 use shared::sio::Encoded;
@@ -59,10 +59,21 @@ pub(crate) struct Namespaces {
 #[derive(Debug)]
 pub(crate) struct Mounted {
     name: Namespace,
-    apps: Vec<App>,
-    /// The app of each event, and what one weighs.
-    by_event: HashMap<&'static str, (App, u32)>,
+    apps: Vec<Arc<dyn App>>,
+    /// The number of the app that an unknown event is counted for.
+    first_app: Option<usize>,
+    by_event: HashMap<&'static str, Taken>,
     auth_errors: AuthErrors,
+}
+
+/// An event that an app takes.
+#[derive(Debug)]
+struct Taken {
+    app: Arc<dyn App>,
+    /// Of the app, for metrics.
+    number: usize,
+    /// What one costs the node.
+    weight: u32,
 }
 
 /// Two apps on one namespace have an event of the same name.
@@ -83,7 +94,7 @@ impl Namespaces {
     /// [`Collision`].
     pub(crate) fn new(
         context: Context,
-        apps: Vec<(App, Namespace)>,
+        apps: Vec<(Arc<dyn App>, Namespace)>,
         auth: &AuthConfig,
         events_per_second: u32,
     ) -> Result<Self, Collision> {
@@ -93,6 +104,7 @@ impl Namespaces {
             let mounted = by_name.entry(namespace.clone()).or_insert_with(|| Mounted {
                 name: namespace,
                 apps: Vec::new(),
+                first_app: None,
                 by_event: HashMap::new(),
                 auth_errors: single.map_or(auth.errors, |(_, errors)| *errors),
             });
@@ -152,44 +164,45 @@ impl Namespaces {
     pub(crate) async fn welcome(&self, socket: &Arc<Socket>) {
         let Some(mounted) = self.by_name.get(socket.namespace()) else { return };
         for app in &mounted.apps {
-            app.on_connect(socket).await;
+            if let Some(hook) = app.on_connect(socket) {
+                hook.await;
+            }
         }
     }
 
     /// Every app of a namespace, for what the cluster tells.
-    pub(crate) fn apps_of(&self, namespace: &str) -> &[App] {
+    pub(crate) fn apps_of(&self, namespace: &str) -> &[Arc<dyn App>] {
         self.by_name.get(namespace).map_or(&[], |mounted| &mounted.apps)
     }
 
-    /// Where each app of the node is mounted.
-    pub(crate) fn mounts(&self) -> impl Iterator<Item = (AppName, &Namespace)> {
-        self.by_name.values().flat_map(|mounted| mounted.apps.iter().map(|app| (app.name(), &mounted.name)))
+    /// Every app of the node, and where it is mounted.
+    pub(crate) fn mounted(&self) -> impl Iterator<Item = (&Arc<dyn App>, &Namespace)> {
+        self.by_name.values().flat_map(|mounted| mounted.apps.iter().map(|app| (app, &mounted.name)))
     }
 
     /// Every app of the node.
-    pub(crate) fn apps(&self) -> impl Iterator<Item = &App> {
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &Arc<dyn App>> {
         self.by_name.values().flat_map(|mounted| &mounted.apps)
     }
 }
 
 impl Mounted {
-    fn add(&mut self, app: App) -> Result<(), Collision> {
-        for event in app.events() {
-            if let Some((other, _)) = self.by_event.insert(event, (app.clone(), app.weight(event))) {
+    fn add(&mut self, app: Arc<dyn App>) -> Result<(), Collision> {
+        let kind = app.kind();
+        let number = kind.number();
+        for (event, weight) in kind.section(&self.name).taken() {
+            let taken = Taken { app: Arc::clone(&app), number, weight };
+            if let Some(other) = self.by_event.insert(event, taken) {
                 return Err(Collision {
                     namespace: self.name.clone(),
                     event,
-                    first: other.name().as_str(),
-                    second: app.name().as_str(),
+                    first: other.app.kind().name,
+                    second: kind.name,
                 });
             }
         }
+        self.first_app.get_or_insert(number);
         self.apps.push(app);
         Ok(())
-    }
-
-    /// The app that an unknown event is counted for.
-    fn first_app(&self) -> Option<AppName> {
-        self.apps.first().map(App::name)
     }
 }

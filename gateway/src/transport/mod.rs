@@ -32,6 +32,7 @@ use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::bearer;
 use crate::close::CloseReason;
 use crate::limiter::Origin;
 use crate::metrics::{self, BadInput, Share};
@@ -87,7 +88,7 @@ impl Transports {
         self.engine.sessions.is_full() || self.places.is_full()
     }
 
-    /// About how many bytes are held for clients, what waits in outboxes not counted.
+    /// About how many bytes are held for clients, what waits in send queues not counted.
     pub(crate) fn held(&self) -> usize {
         let taken = self.places.taken();
         let unfinished =
@@ -216,7 +217,7 @@ impl Transports {
         let session = opened.map_err(Gate::refusal)?;
         let Some(response) = switching else { return Ok(polling::opened(&session)) };
         if no_binary {
-            session.outbox().leave_out_binary();
+            session.queue().leave_out_binary();
         }
         guest.open_websocket();
         switch(&mut request, slot, (session, None, no_binary));
@@ -296,13 +297,6 @@ struct Opening {
     /// The answer that switches protocols, where the session begins on a WebSocket.
     switching: Option<Response<Body>>,
     no_binary: bool,
-}
-
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
@@ -417,7 +411,7 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     if let Some(seat) = seat {
         drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
-        session.outbox().begin_with(answer.into());
+        session.queue().begin_with(answer.into());
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
 }

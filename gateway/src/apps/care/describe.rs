@@ -37,7 +37,7 @@ const NOT_IN: &str = "You must join the room first";
 const BOTH: &str = "both parties' sockets";
 
 /// Describes the events.
-pub(crate) fn describe(section: &mut Section) {
+pub(super) fn describe(section: &mut Section) {
     section.about(
         "Telehealth: rooms, stored messages, calls, presence and notifications. What is stored is told with \
          the record, or later if it must.",
@@ -61,7 +61,7 @@ pub(crate) fn describe(section: &mut Section) {
 
 fn rooms(section: &mut Section) {
     section.event(
-        Event::from_client("room:join", "Enters a room.")
+        Event::from_client("room:join", "Enters a room.").weight(10)
             .detail(
                 "`chat:a:b` is for these two users, sorted, with `%` and `:` in their ids written as `%25` and `%3A`; `visit:…` and `call:…` for whom they are granted, by \
                  a backend or in the token, and a call's for its parties; `topic:…` for everybody; \
@@ -75,6 +75,7 @@ fn rooms(section: &mut Section) {
     );
     section.event(
         Event::from_client("room:participants", "Lists who is in a room that the socket is in.")
+            .weight(10)
             .detail("Page by page: `after` is the last user of the page before.")
             .payload::<ParticipantsBody>()
             .ack::<Ack<Participants<'_>>>()
@@ -83,6 +84,7 @@ fn rooms(section: &mut Section) {
     );
     section.event(
         Event::from_client("room:leave", "Leaves a room.")
+            .weight(5)
             .detail("The others get `room:userLeft`, if it was the user's last socket there.")
             .payload::<RoomBody>()
             .ack::<Ack<Left<'_>>>()
@@ -124,6 +126,7 @@ fn typing(section: &mut Section) {
 fn messages(section: &mut Section) {
     section.event(
         Event::from_client("message:send", "Sends a message to a user, a visit or a room.")
+            .weight(5)
             .detail(
                 "Sent again under the same `clientMessageId`, it is answered as it was and not told again.",
             )
@@ -146,7 +149,7 @@ fn messages(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::from_client("message:read", "The user has read messages.")
+        Event::from_client("message:read", "The user has read messages.").weight(5)
             .detail(
                 "Those that are not for them are passed over. The senders of the others get `message:status`, if \
                  nobody had read them.",
@@ -160,6 +163,7 @@ fn messages(section: &mut Section) {
 fn pages_of_messages(section: &mut Section) {
     section.event(
         Event::from_client("message:history", "Asks for a page of a conversation.")
+            .weight(10)
             .detail("What its reader sees of it for the first time is delivered.")
             .payload::<HistoryBody>()
             .ack::<Ack<Found>>()
@@ -169,6 +173,7 @@ fn pages_of_messages(section: &mut Section) {
     );
     section.event(
         Event::from_client("message:conversations", "Asks for the user's conversations.")
+            .weight(10)
             .detail("The argument may be left out. `before` is the id of the last message of one.")
             .payload::<PageBody>()
             .ack::<Ack<Conversations>>()
@@ -198,6 +203,7 @@ fn news_of_messages(section: &mut Section) {
 fn calls(section: &mut Section) {
     section.event(
         Event::from_client("call:initiate", "Calls a user.")
+            .weight(5)
             .detail("It rings at all sockets of theirs, also at those that connect meanwhile.")
             .payload::<InitiateBody>()
             .ack::<Ack<Stepped<'_>>>()
@@ -214,6 +220,7 @@ fn calls(section: &mut Section) {
     );
     section.event(
         Event::from_client("call:accept", "Takes a call, by this socket.")
+            .weight(5)
             .payload::<CallBody>()
             .ack::<Ack<Stepped<'_>>>()
             .refuse_all(&CALL)
@@ -221,6 +228,7 @@ fn calls(section: &mut Section) {
     );
     section.event(
         Event::from_client("call:reject", "Declines a call.")
+            .weight(5)
             .payload::<RejectBody>()
             .ack::<Ack<Stepped<'_>>>()
             .refuse_all(&CALL)
@@ -229,6 +237,7 @@ fn calls(section: &mut Section) {
     );
     section.event(
         Event::from_client("call:end", "Ends a call, also while it rings.")
+            .weight(5)
             .payload::<CallBody>()
             .ack::<Ack<SteppedToEnd<'_>>>()
             .refuse_all(&CALL)
@@ -239,6 +248,7 @@ fn calls(section: &mut Section) {
 fn signals(section: &mut Section) {
     section.event(
         Event::from_client("call:signal", "Sends something of WebRTC to the other party.")
+            .weight(5)
             .payload::<SignalBody>()
             .ack::<Done>()
             .refuse_all(&CALL)
@@ -288,13 +298,14 @@ fn news_of_calls(section: &mut Section) {
 fn presence(section: &mut Section) {
     section.event(
         Event::from_client("presence:get", "Asks what users' presence is.")
+            .weight(10)
             .payload::<UsersBody>()
             .ack::<Ack<Presences>>()
             .refuse_all(&USERS)
             .refuse(TOO_MANY),
     );
     section.event(
-        Event::from_client("presence:setStatus", "Sets what the user is while they are there.")
+        Event::from_client("presence:setStatus", "Sets what the user is while they are there.").weight(5)
             .detail(
                 "`offline` and `in_call` come by themselves; so does `away`, when the user has done nothing for a \
                  while.",
@@ -320,6 +331,7 @@ fn presence(section: &mut Section) {
 fn subscriptions(section: &mut Section) {
     section.event(
         Event::from_client("presence:subscribe", "Watches users, from now on.")
+            .weight(10)
             .payload::<UsersBody>()
             .ack::<Ack<Subscribed>>()
             .refuse_all(&USERS)
@@ -331,6 +343,7 @@ fn subscriptions(section: &mut Section) {
     );
     section.event(
         Event::from_client("presence:unsubscribe", "Watches these users no more, or nobody.")
+            .weight(5)
             .detail("The argument may be left out.")
             .payload::<UsersOrAllBody>()
             .ack::<Done>()
@@ -342,6 +355,7 @@ fn subscriptions(section: &mut Section) {
 fn notifications(section: &mut Section) {
     section.event(
         Event::from_client("notification:list", "Asks for a page of the user's notifications.")
+            .weight(5)
             .detail("The argument may be left out.")
             .payload::<PageBody>()
             .ack::<Ack<Listed>>()
@@ -358,16 +372,19 @@ fn notifications(section: &mut Section) {
 fn counts_of_notifications(section: &mut Section) {
     section.event(
         Event::from_client("notification:read", "The user has read a notification.")
+            .weight(5)
             .payload::<NotificationBody>()
             .ack::<Ack<Unread>>()
             .refuse_all(&["Expected {notificationId}", "Notification not found"]),
     );
     section.event(
         Event::from_client("notification:readAll", "The user has read all notifications.")
+            .weight(5)
             .ack::<Ack<AllRead>>(),
     );
     section.event(
         Event::from_client("notification:getUnreadCount", "Asks how many notifications are unread.")
+            .weight(5)
             .ack::<Ack<Unread>>(),
     );
 }

@@ -16,36 +16,10 @@ use shared::sio::Args;
 
 use super::room_id::RoomId;
 use super::status::Chosen;
-use crate::apps::first;
+use crate::apps::{first, unknown_event};
 use crate::describe::forms::{Name, RoomName, UserIdText};
 use crate::error::AppError;
 use crate::text::{bounded, trim};
-
-/// Events of clients.
-pub(crate) const EVENTS: &[&str] = &[
-    "room:join",
-    "room:participants",
-    "room:leave",
-    "typing:start",
-    "typing:stop",
-    "message:send",
-    "message:read",
-    "message:history",
-    "message:conversations",
-    "call:initiate",
-    "call:accept",
-    "call:reject",
-    "call:end",
-    "call:signal",
-    "presence:get",
-    "presence:setStatus",
-    "presence:subscribe",
-    "presence:unsubscribe",
-    "notification:read",
-    "notification:readAll",
-    "notification:list",
-    "notification:getUnreadCount",
-];
 
 /// What is said where an event does not name a call.
 const CALL: &str = "Expected {callId}";
@@ -351,7 +325,8 @@ impl ClientEvent {
             }
             "notification:readAll" => Self::NotificationReadAll,
             "notification:list" => Self::NotificationList(page(args)?),
-            _ => Self::UnreadCount,
+            "notification:getUnreadCount" => Self::UnreadCount,
+            _ => return Err(unknown_event()),
         })
     }
 }

@@ -19,6 +19,7 @@ mod messages;
 mod notifications;
 mod presence;
 mod rates;
+mod rest;
 mod room_id;
 mod rooms;
 mod status;
@@ -29,23 +30,30 @@ use dashmap::DashMap;
 use fanout::{Gone, Left, Sequenced};
 use schemars::JsonSchema;
 use serde::Serialize;
+use shared::auth::Claims;
 use shared::ids::SocketId;
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling};
+use super::{Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnRooms, hook};
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
 use crate::describe::forms::UserIdText;
+use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
-pub(crate) use describe::describe;
 use events::ClientEvent;
-pub(crate) use events::EVENTS;
-pub(crate) use notifications::{NewNotification, Notification};
 use rates::Rates;
-pub(crate) use room_id::ROOM_PREFIXES;
+use room_id::ROOM_PREFIXES;
 
 /// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.
 const NOTIFICATIONS_PREFIX: &str = "notifications:";
+
+/// What the app is.
+pub(super) static KIND: AppKind = AppKind {
+    name: "care",
+    describe: describe::describe,
+    rooms: OwnRooms { names: &[], prefixes: ROOM_PREFIXES },
+    start: |Mount { context, namespace, .. }| Arc::new(Care::start(context, namespace)),
+};
 
 /// The app.
 #[derive(Debug)]
@@ -60,7 +68,7 @@ pub(crate) struct Care {
 
 impl Care {
     /// Makes the app, and starts what runs for it until the node stops.
-    pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+    fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let (presence, rung) = (presence::Local::default(), DashMap::new());
         let rates = Rates::new(context.settings.calls_per_minute);
         let care = Arc::new(Self { context, namespace, presence, rung, rates });
@@ -100,25 +108,79 @@ struct Connected<'a> {
     user_id: &'a str,
 }
 
-/// What an event of this name weighs, where a plain one weighs 1.
-pub(crate) fn weight(event: &str) -> u32 {
-    match event {
-        "typing:start" | "typing:stop" => 1,
-        "room:join"
-        | "room:participants"
-        | "message:history"
-        | "message:conversations"
-        | "presence:get"
-        | "presence:subscribe" => 10,
-        _ => 5,
+impl HasContext for Care {
+    fn context(&self) -> &Context {
+        &self.context
     }
 }
 
-pub(crate) fn on_event(care: &Arc<Care>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
-    presence::touch(care, socket.user());
-    match ClientEvent::decode(&event.name, &event.args) {
-        Ok(event) => Handling::later(handle(Arc::clone(care), Arc::clone(socket), event)),
-        Err(error) => Handling::Done(Err(error)),
+impl App for Arc<Care> {
+    fn kind(&self) -> &'static AppKind {
+        &KIND
+    }
+
+    fn routes(&self) -> Served {
+        rest::routes().with_state(Self::clone(self))
+    }
+
+    fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        presence::touch(self, socket.user());
+        match ClientEvent::decode(&event.name, &event.args) {
+            Ok(event) => Handling::later(handle(Self::clone(self), Arc::clone(socket), event)),
+            Err(error) => Handling::Done(Err(error)),
+        }
+    }
+
+    fn admits<'a>(&'a self, claims: &'a Claims, room: &'a Room) -> Admission<'a> {
+        rooms::admits(self, claims, room)
+    }
+
+    fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
+        hook(on_connect(self, socket))
+    }
+
+    fn on_removed<'a>(&'a self, socket: &'a Arc<Socket>, room: &'a Room, left: Left) -> Hook<'a> {
+        hook(rooms::removed(self, socket, room, left))
+    }
+
+    fn on_gone<'a>(&'a self, gone: &'a Gone) -> Hook<'a> {
+        hook(async move {
+            if gone.room == notifications_room(&gone.user) {
+                presence::gone(self, &gone.user, self.context.fanout.holdback()).await;
+            }
+            rooms::gone(self, gone).await;
+        })
+    }
+
+    fn on_back<'a>(&'a self, back: &'a Gone) -> Hook<'a> {
+        hook(async move {
+            if back.room == notifications_room(&back.user) {
+                presence::came(self, &back.user).await;
+            }
+            rooms::back(self, back).await;
+        })
+    }
+
+    /// A call rings: each of the recipient's sockets receives it once.
+    fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
+        let Some(user) = broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX) else { return false };
+        if let Ok(user) = UserId::parse(user) {
+            calls::rings(self, &user, broadcast);
+        }
+        true
+    }
+
+    /// Perhaps a message has been delivered.
+    fn on_told<'a>(&'a self, announcement: &'a Announcement) -> Hook<'a> {
+        hook(messages::told_later(self, announcement))
+    }
+
+    /// What other nodes told may have been missed.
+    fn on_resubscribed(&self) -> Hook<'_> {
+        hook(async move {
+            presence::find_missing(self).await;
+            calls::ring_all(self).await;
+        })
     }
 }
 
@@ -150,7 +212,7 @@ async fn handle(care: Arc<Care>, socket: Arc<Socket>, event: ClientEvent) -> Han
 }
 
 /// A socket is connected: its user is there.
-pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
+async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
     let id = socket.id();
     let body = Connected { socket_id: id.as_str(), user_id: socket.user().as_str() };
     socket.emit(&care.context, "connected", &body);
@@ -163,45 +225,4 @@ pub(crate) async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
         presence::came(&care, socket.user()).await;
         calls::ring_again(&care, &socket).await;
     }));
-}
-
-/// A socket was taken out of a room that it may not be in any more.
-pub(crate) async fn on_removed(care: &Care, socket: &Socket, room: &Room, left: Left) {
-    rooms::removed(care, socket, room, left).await;
-}
-
-/// A user's last socket in a room is gone for good.
-pub(crate) async fn on_gone(care: &Arc<Care>, gone: &Gone) {
-    if gone.room == notifications_room(&gone.user) {
-        presence::gone(care, &gone.user, care.context.fanout.holdback()).await;
-    }
-    rooms::gone(care, gone).await;
-}
-
-/// A user who was told to be gone is there.
-pub(crate) async fn on_back(care: &Arc<Care>, back: &Gone) {
-    if back.room == notifications_room(&back.user) {
-        presence::came(care, &back.user).await;
-    }
-    rooms::back(care, back).await;
-}
-
-/// What other nodes told may have been missed.
-pub(crate) async fn on_resubscribed(care: &Arc<Care>) {
-    presence::find_missing(care).await;
-    calls::ring_all(care).await;
-}
-
-/// A call rings: each of the recipient's sockets hears it once.
-pub(crate) fn on_sequenced(care: &Care, broadcast: &Sequenced) -> bool {
-    let Some(user) = broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX) else { return false };
-    if let Ok(user) = UserId::parse(user) {
-        calls::rings(care, &user, broadcast);
-    }
-    true
-}
-
-/// An announcement was told that had been left over: a message has been delivered, perhaps.
-pub(crate) async fn on_told(care: &Arc<Care>, announcement: &Announcement) {
-    messages::told_later(care, announcement).await;
 }

@@ -13,7 +13,7 @@ use sqlx::Row as _;
 
 use super::events::OfRoom;
 use super::room_id::{Access, PRESENCE_PREFIX, RoomId};
-use super::{Care, call_store};
+use super::{Admission, Care, call_store};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{RoomName, Time, True, UserIdText};
@@ -117,6 +117,20 @@ pub(super) struct Left<'a> {
     room_id: &'a str,
 }
 
+/// Whether a socket with these claims may be in a room.
+pub(super) fn admits<'a>(care: &'a Care, claims: &'a Claims, room: &Room) -> Admission<'a> {
+    if room.as_str().starts_with(PRESENCE_PREFIX) {
+        // Any token lets its bearer watch anybody's presence.
+        return Admission::Known(Some(true));
+    }
+    match RoomId::of_cluster(room) {
+        Some(room) => {
+            Admission::Asked(Box::pin(async move { care.has_access(claims, &room).await.map(Some) }))
+        }
+        None => Admission::Known(None),
+    }
+}
+
 impl Care {
     /// Whether a user may enter a room, write to it and read it.
     ///
@@ -137,18 +151,6 @@ impl Care {
         match room.as_str().strip_prefix("call:") {
             Some(call) => records.run(call_store::is_party(records.pool(), call, user)).await,
             None => Ok(false),
-        }
-    }
-
-    /// Whether a socket with these claims may be in a room; `None` where it is none of care's.
-    pub(crate) async fn admits(&self, claims: &Claims, room: &Room) -> Result<Option<bool>, AppError> {
-        if room.as_str().starts_with(PRESENCE_PREFIX) {
-            // Any token lets its bearer watch anybody's presence.
-            return Ok(Some(true));
-        }
-        match RoomId::of_cluster(room) {
-            Some(room) => self.has_access(claims, &room).await.map(Some),
-            None => Ok(None),
         }
     }
 

@@ -11,7 +11,7 @@ const NOT_IN: &str = "You must join the room first";
 const NO_ROOM: &str = "Invalid room id";
 
 /// Describes the events.
-pub(crate) fn describe(section: &mut Section) {
+pub(super) fn describe(section: &mut Section) {
     section.about(
         "Discussion rooms with history and typing. A message is stored before it is told; all members of a \
          room see one order.",
@@ -24,6 +24,7 @@ pub(crate) fn describe(section: &mut Section) {
 fn moving(section: &mut Section) {
     section.event(
         Event::from_client("join_room", "Enters a room.")
+            .weight(10)
             .detail(
                 "The joiner gets `room_history`; the others `user_joined`, if it is the user's first socket \
                  there.",
@@ -58,6 +59,7 @@ fn moving(section: &mut Section) {
 fn messages(section: &mut Section) {
     section.event(
         Event::from_client("send_message", "Sends a message to a room that the socket is in.")
+            .weight(10)
             .payload::<SendBody>()
             .ack::<Ack<Sent>>()
             .refuse_all(&[
@@ -77,6 +79,7 @@ fn messages(section: &mut Section) {
     );
     section.event(
         Event::from_client("room_history", "Asks for an older page.")
+            .weight(10)
             .detail("Answered by the event `room_history`, and in the ack.")
             .payload::<PageBody>()
             .ack::<Ack<RoomHistory<'_>>>()

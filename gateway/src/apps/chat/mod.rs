@@ -15,23 +15,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout::{FanoutError, Gone, Sequenced, Target};
+use shared::auth::Claims;
 use shared::limits::CHAT_UNTOLD_RETRY_MS;
 use shared::names::Room;
 use tokio::sync::Notify;
 
-use super::{Departure, Event, Handling};
+use super::{Admission, App, AppKind, Departure, Event, Handling, Hook, Mount, OwnRooms, hook};
 use crate::clock::{iso, now_ms};
 use crate::context::Context;
 use crate::socket::{self, Socket};
-pub(crate) use describe::describe;
-use events::ChatEvent;
-pub(crate) use events::{EVENTS, ROOM_PREFIX};
+use events::{ChatEvent, ROOM_PREFIX};
 use ledger::Ledger;
 use order::Orders;
 
+/// What the app is.
+pub(super) static KIND: AppKind = AppKind {
+    name: "chat",
+    describe: describe::describe,
+    rooms: OwnRooms { names: &[], prefixes: &[ROOM_PREFIX] },
+    start: |Mount { context, .. }| Arc::new(Chat::start(context)),
+};
+
 /// The app.
 #[derive(Debug)]
-pub(crate) struct Chat {
+struct Chat {
     context: Context,
     ledger: Ledger,
     orders: Arc<Orders>,
@@ -41,7 +48,7 @@ pub(crate) struct Chat {
 
 impl Chat {
     /// Makes the app and starts the tasks that store messages and find what was missed.
-    pub(crate) fn start(context: Context) -> Arc<Self> {
+    fn start(context: Context) -> Arc<Self> {
         let orders = Arc::new(Orders::default());
         let ledger = Ledger::start(context.clone());
         let missed = Arc::<Notify>::default();
@@ -51,56 +58,68 @@ impl Chat {
     }
 }
 
-/// What an event of this name weighs, where a plain one weighs 1.
-pub(crate) fn weight(event: &str) -> u32 {
-    match event {
-        "join_room" | "send_message" | "room_history" => 10,
-        _ => 1,
+impl App for Arc<Chat> {
+    fn kind(&self) -> &'static AppKind {
+        &KIND
     }
-}
 
-pub(crate) fn on_event(chat: &Arc<Chat>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
-    let event = match ChatEvent::decode(&event.name, &event.args) {
-        Ok(event) => event,
-        Err(error) => return Handling::Done(Err(error)),
-    };
-    let (chat, socket) = (Arc::clone(chat), Arc::clone(socket));
-    match event {
-        ChatEvent::Join(room) => Handling::later(rooms::join(chat, socket, room)),
-        ChatEvent::Leave(room) => Handling::later(rooms::leave(chat, socket, room)),
-        ChatEvent::Send(message) => Handling::later(rooms::send_message(chat, socket, message)),
-        ChatEvent::TypingStart(room) => Handling::later(rooms::typing_start(chat, socket, room)),
-        ChatEvent::TypingStop(room) => Handling::later(rooms::typing_stop(chat, socket, room)),
-        ChatEvent::History(page) => Handling::later(rooms::history(chat, socket, page)),
+    fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        let event = match ChatEvent::decode(&event.name, &event.args) {
+            Ok(event) => event,
+            Err(error) => return Handling::Done(Err(error)),
+        };
+        let (chat, socket) = (Self::clone(self), Arc::clone(socket));
+        match event {
+            ChatEvent::Join(room) => Handling::later(rooms::join(chat, socket, room)),
+            ChatEvent::Leave(room) => Handling::later(rooms::leave(chat, socket, room)),
+            ChatEvent::Send(message) => Handling::later(rooms::send_message(chat, socket, message)),
+            ChatEvent::TypingStart(room) => Handling::later(rooms::typing_start(chat, socket, room)),
+            ChatEvent::TypingStop(room) => Handling::later(rooms::typing_stop(chat, socket, room)),
+            ChatEvent::History(page) => Handling::later(rooms::history(chat, socket, page)),
+        }
+    }
+
+    /// Any token opens every room.
+    fn admits<'a>(&'a self, _claims: &'a Claims, room: &'a Room) -> Admission<'a> {
+        Admission::Known(is_room(room).then_some(true))
+    }
+
+    fn on_disconnect(&self, departure: &Departure) {
+        for room in departure.rooms.iter().filter(|room| is_room(room)) {
+            self.orders.release(room);
+        }
+    }
+
+    fn on_gone<'a>(&'a self, gone: &'a Gone) -> Hook<'a> {
+        if is_room(&gone.room) { hook(tell_moved(self, gone, false)) } else { None }
+    }
+
+    fn on_back<'a>(&'a self, back: &'a Gone) -> Hook<'a> {
+        if is_room(&back.room) { hook(tell_moved(self, back, true)) } else { None }
+    }
+
+    /// A message was broadcast: it is delivered when its turn in the room has come.
+    fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
+        let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
+        order::arrived(&self.context, &self.orders, room, broadcast.clone());
+        true
+    }
+
+    /// Messages may have been missed: the records know them.
+    fn on_resubscribed(&self) -> Hook<'_> {
+        self.missed.notify_one();
+        None
     }
 }
 
 /// Whether a room is one of chat's.
-pub(crate) fn is_room(room: &Room) -> bool {
+fn is_room(room: &Room) -> bool {
     events::RoomId::of_room(room).is_some()
 }
 
-pub(crate) fn on_disconnect(chat: &Chat, departure: &Departure) {
-    for room in departure.rooms.iter().filter(|room| is_room(room)) {
-        chat.orders.release(room);
-    }
-}
-
-/// A user is gone from a room: the others are told.
-pub(crate) async fn on_gone(chat: &Chat, gone: &Gone) {
-    tell_moved(chat, gone, false).await;
-}
-
-/// A user who was told to have left is there.
-pub(crate) async fn on_back(chat: &Chat, back: &Gone) {
-    tell_moved(chat, back, true).await;
-}
-
-/// While Redis is away that waits, and then only what is still true is told.
+/// Tells the others in a room that a user has left it or is back. While Redis is away that waits, and then only what is still
+/// true is told.
 async fn tell_moved(chat: &Chat, gone: &Gone, is_there: bool) {
-    if events::RoomId::of_room(&gone.room).is_none() {
-        return;
-    }
     let event = if is_there { "user_joined" } else { "user_left" };
     let body = events::UserMoved {
         user_id: gone.user.as_str(),
@@ -125,16 +144,4 @@ async fn tell_moved(chat: &Chat, gone: &Gone, is_there: bool) {
             return;
         }
     }
-}
-
-/// A message has been broadcast: it is delivered when its turn in the room has come.
-pub(crate) fn on_sequenced(chat: &Chat, broadcast: &Sequenced) -> bool {
-    let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
-    order::arrived(&chat.context, &chat.orders, room, broadcast.clone());
-    true
-}
-
-/// Messages may have been missed: the records know them.
-pub(crate) fn on_resubscribed(chat: &Chat) {
-    chat.missed.notify_one();
 }

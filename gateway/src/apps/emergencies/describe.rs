@@ -16,7 +16,7 @@ const NOT_FOUND: &str = "Emergency not found";
 const THE_ROOM: &str = "the emergency's room";
 
 /// Describes the events.
-pub(crate) fn describe(section: &mut Section) {
+pub(super) fn describe(section: &mut Section) {
     section.about(
         "Emergencies, their owners and the helpers who respond. The sockets of an owner and of responding \
          helpers enter an open emergency's room by themselves: when they connect, and when the emergency is \
@@ -31,6 +31,7 @@ pub(crate) fn describe(section: &mut Section) {
 fn from_clients(section: &mut Section) {
     section.event(
         Event::from_client("emergency:join", "Enters an emergency's room.")
+            .weight(5)
             .detail("For its owner, admins, verified helpers, and who responds to it.")
             .payload::<Which>()
             .ack::<Ack<Joined<'_>>>()
@@ -39,6 +40,7 @@ fn from_clients(section: &mut Section) {
     );
     section.event(
         Event::from_client("emergency:leave", "Leaves an emergency's room.")
+            .weight(5)
             .payload::<Which>()
             .ack::<Ack<Left<'_>>>()
             .refuse_all(&WHICH),
@@ -48,6 +50,7 @@ fn from_clients(section: &mut Section) {
             "emergency:message",
             "Sends a message: the owner to helpers, a helper to the owner.",
         )
+        .weight(5)
         .detail("It is stored; nobody else reads it, except admins.")
         .payload::<NewMessage>()
         .ack::<Ack<Sent<'_>>>()
@@ -67,6 +70,7 @@ fn from_clients(section: &mut Section) {
     );
     section.event(
         Event::from_client("location:update", "Tells where the user is.")
+            .weight(5)
             .detail(
                 "Of a helper it is kept for a while, to tell them of emergencies nearby; and the rooms of the \
                  emergencies they respond to hear `helper:location`.",

@@ -8,14 +8,10 @@ use shared::names::{is_id, is_name};
 use shared::sio::Args;
 
 use super::emergency::{HelperStatus, Shown, ShownHelper, ShownMessage, Status};
-use crate::apps::first;
+use crate::apps::{first, unknown_event};
 use crate::describe::forms::{False, Latitude, Longitude, Name, OwnId, Time, UserIdText, Word};
 use crate::error::AppError;
 use crate::geo::Degrees;
-
-/// Events of clients.
-pub(crate) const EVENTS: &[&str] =
-    &["emergency:join", "emergency:leave", "emergency:message", "location:update"];
 
 /// An event of a client.
 #[derive(Debug)]
@@ -66,7 +62,8 @@ impl ClientEvent {
                 let expected = || AppError::BadInput("Expected {latitude, longitude}".into());
                 degrees.ok_or_else(expected)?.place().map(Self::Location)
             }
-            _ => message(args).map(Self::Message),
+            "emergency:message" => message(args).map(Self::Message),
+            _ => Err(unknown_event()),
         }
     }
 }

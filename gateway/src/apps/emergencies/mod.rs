@@ -10,6 +10,7 @@ mod describe;
 mod emergency;
 mod events;
 mod messages;
+mod rest;
 mod rooms;
 mod store;
 mod stories;
@@ -19,30 +20,38 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fanout::{Gone, Left};
+use shared::auth::Claims;
 use shared::limits::{HELPER_POSITION_S, LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handled, Handling, limited, within};
+use super::{
+    Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnRooms, hook, limited, within,
+};
 use crate::announce::Announcement;
 use crate::context::Context;
 use crate::limiter::{Meters, Rate};
+use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
-pub(crate) use describe::describe;
-pub(crate) use emergency::{HelperStatus, Priority, ShownMessage};
-pub(crate) use events::EVENTS;
-pub(crate) use stories::{Detailed, Near, Raise, Resolution, ShownRaised};
 
 /// What the rooms of emergencies are called in the cluster.
-pub(crate) const ROOM_PREFIX: &str = "emergency:";
+const ROOM_PREFIX: &str = "emergency:";
 
 /// The room of all helpers' sockets.
-pub(crate) const HELPERS: &str = "helpers";
+const HELPERS: &str = "helpers";
 
 /// Where helpers are, in the live state.
 const POSITIONS: &str = "helpers";
 
 /// How long a helper's position is good.
 const POSITION_KEPT: Duration = Duration::from_secs(HELPER_POSITION_S);
+
+/// What the app is.
+pub(super) static KIND: AppKind = AppKind {
+    name: "emergencies",
+    describe: describe::describe,
+    rooms: OwnRooms { names: &[HELPERS], prefixes: &[ROOM_PREFIX] },
+    start: |Mount { context, namespace, .. }| Arc::new(Emergencies::start(context, namespace)),
+};
 
 /// The app.
 #[derive(Debug)]
@@ -84,7 +93,7 @@ impl Default for Rates {
 
 impl Emergencies {
     /// Makes the app and starts the task that alerts helpers where that could not be done at once.
-    pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+    fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let helpers = Room::prefixed(HELPERS, "");
         let this = Arc::new(Self {
             context,
@@ -104,11 +113,66 @@ fn room(id: &str) -> Room {
     Room::prefixed(ROOM_PREFIX, id)
 }
 
-pub(crate) fn on_event(app: &Arc<Emergencies>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
-    let (app, socket) = (Arc::clone(app), Arc::clone(socket));
-    match events::ClientEvent::decode(&event.name, &event.args) {
-        Ok(event) => Handling::later(handle(app, socket, event)),
-        Err(error) => Handling::Done(Err(error)),
+impl HasContext for Emergencies {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl App for Arc<Emergencies> {
+    fn kind(&self) -> &'static AppKind {
+        &KIND
+    }
+
+    fn routes(&self) -> Served {
+        rest::routes().with_state(Self::clone(self))
+    }
+
+    fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        match events::ClientEvent::decode(&event.name, &event.args) {
+            Ok(event) => Handling::later(handle(Self::clone(self), Arc::clone(socket), event)),
+            Err(error) => Handling::Done(Err(error)),
+        }
+    }
+
+    fn admits<'a>(&'a self, claims: &'a Claims, room: &'a Room) -> Admission<'a> {
+        rooms::admits(self, claims, room)
+    }
+
+    /// It enters the rooms that the records say.
+    fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
+        hook(rooms::welcome(self, socket))
+    }
+
+    fn on_removed<'a>(&'a self, socket: &'a Arc<Socket>, room: &'a Room, left: Left) -> Hook<'a> {
+        hook(rooms::removed(self, socket, room, left))
+    }
+
+    /// It may be a helper's now.
+    fn on_renewed<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
+        hook(rooms::renewed(self, socket))
+    }
+
+    fn on_gone<'a>(&'a self, gone: &'a Gone) -> Hook<'a> {
+        if gone.room == self.helpers { hook(rooms::helper_gone(self, &gone.user)) } else { None }
+    }
+
+    fn on_back<'a>(&'a self, back: &'a Gone) -> Hook<'a> {
+        if back.room == self.helpers {
+            hook(rooms::tell_helper(self, &back.user, "helper:online"))
+        } else {
+            None
+        }
+    }
+
+    /// A helper whose node died may not be in the room.
+    fn on_told<'a>(&'a self, announcement: &'a Announcement) -> Hook<'a> {
+        hook(rooms::told_later(self, announcement))
+    }
+
+    /// What another node asked of this one may have been missed.
+    fn on_resubscribed(&self) -> Hook<'_> {
+        hook(rooms::bring_all(self))
     }
 }
 
@@ -120,43 +184,4 @@ async fn handle(app: Arc<Emergencies>, socket: Arc<Socket>, event: events::Clien
         ClientEvent::Message(message) => messages::send(&app, &socket, message).await,
         ClientEvent::Location(place) => rooms::locate(&app, &socket, place).await,
     }
-}
-
-/// A socket is connected: it enters the rooms that the records say.
-pub(crate) async fn on_connect(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
-    rooms::welcome(app, socket).await;
-}
-
-/// A socket was taken out of a room that it may not be in any more.
-pub(crate) async fn on_removed(app: &Emergencies, socket: &Socket, room: &Room, left: Left) {
-    rooms::removed(app, socket, room, left).await;
-}
-
-/// A socket has a newer token: it may be a helper's now.
-pub(crate) async fn on_renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
-    rooms::renewed(app, socket).await;
-}
-
-/// A user's last socket in a room is gone for good.
-pub(crate) async fn on_gone(app: &Emergencies, gone: &Gone) {
-    if gone.room == app.helpers {
-        rooms::helper_gone(app, &gone.user).await;
-    }
-}
-
-/// A helper who was told to be gone is there.
-pub(crate) async fn on_back(app: &Emergencies, back: &Gone) {
-    if back.room == app.helpers {
-        rooms::tell_helper(app, &back.user, "helper:online").await;
-    }
-}
-
-/// An announcement was told that had been left over: a helper whose node died may not be in the room.
-pub(crate) async fn on_told(app: &Emergencies, announcement: &Announcement) {
-    rooms::told_later(app, announcement).await;
-}
-
-/// What another node asked of this one may have been missed.
-pub(crate) async fn on_resubscribed(app: &Emergencies) {
-    rooms::bring_all(app).await;
 }

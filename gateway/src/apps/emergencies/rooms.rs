@@ -12,7 +12,7 @@ use shared::names::{Room, UserId};
 
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
 use super::events::{Entered, HelperLocation, HelperPresence, Joined, Left, Located};
-use super::{Emergencies, POSITION_KEPT, POSITIONS, ROOM_PREFIX, room, store, within};
+use super::{Admission, Emergencies, POSITION_KEPT, POSITIONS, ROOM_PREFIX, room, store, within};
 use crate::announce::Announcement;
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
@@ -134,19 +134,19 @@ pub(super) async fn removed(app: &Emergencies, socket: &Socket, room: &Room, lef
     }
 }
 
-impl Emergencies {
-    /// Whether a socket with these claims may be in a room; `None` where the room is another app's.
-    pub(crate) async fn admits(&self, claims: &Claims, room: &Room) -> Result<Option<bool>, AppError> {
-        if *room == self.helpers {
-            return Ok(Some(is_helper(claims)));
-        }
-        let Some(id) = room.as_str().strip_prefix(ROOM_PREFIX) else { return Ok(None) };
-        match self.find(id).await {
-            Ok(emergency) => may_join(self, claims, &emergency).await.map(Some),
+/// Whether a socket with these claims may be in a room.
+pub(super) fn admits<'a>(app: &'a Emergencies, claims: &'a Claims, room: &'a Room) -> Admission<'a> {
+    if *room == app.helpers {
+        return Admission::Known(Some(is_helper(claims)));
+    }
+    let Some(id) = room.as_str().strip_prefix(ROOM_PREFIX) else { return Admission::Known(None) };
+    Admission::Asked(Box::pin(async move {
+        match app.find(id).await {
+            Ok(emergency) => may_join(app, claims, &emergency).await.map(Some),
             Err(AppError::NotFound(_)) => Ok(Some(false)),
             Err(error) => Err(error),
         }
-    }
+    }))
 }
 
 /// A socket is connected: a helper's is among the helpers', and everybody's is in the rooms of the open emergencies that

@@ -10,21 +10,22 @@ const NOT_ALLOWED: &str = "Not allowed";
 const NO_ROOM: &str = "Invalid room";
 
 /// Describes the events.
-pub(crate) fn describe(section: &mut Section) {
+pub(super) fn describe(section: &mut Section) {
     section.about(
         "Generic rooms for any client. What a client may do stands in its token: `rooms` (may join, may ask \
          for members) and `publish` (may publish), lists of names or prefixes ending in `*`. Beside those \
          below, a room's members receive the events that are published in it.",
     );
     section.event(
-        Event::from_client("join", "Enters a room.").payload::<InRoom>().ack::<Ack<InRoom>>().refuse_all(&[
-            NOT_ALLOWED,
-            NO_ROOM,
-            "Too many rooms",
-        ]),
+        Event::from_client("join", "Enters a room.")
+            .weight(2)
+            .payload::<InRoom>()
+            .ack::<Ack<InRoom>>()
+            .refuse_all(&[NOT_ALLOWED, NO_ROOM, "Too many rooms"]),
     );
     section.event(
         Event::from_client("leave", "Leaves a room.")
+            .weight(2)
             .payload::<InRoom>()
             .ack::<Ack<InRoom>>()
             .refuse_all(&[NOT_ALLOWED, NO_ROOM]),
@@ -52,6 +53,7 @@ pub(crate) fn describe(section: &mut Section) {
     );
     section.event(
         Event::from_client("members", "Lists who is in a room, on all nodes.")
+            .weight(10)
             .detail("Page by page: `after` is the last `socketId` of the page before.")
             .payload::<PageOf>()
             .ack::<Ack<Members<'_>>>()

@@ -18,29 +18,24 @@ use shared::auth::Claims;
 use shared::ids::SocketId;
 use shared::json::without_lone_surrogates;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
-use shared::names::{Room, is_name, is_word};
+use shared::names::{Room, USER_ROOM_PREFIX, is_name, is_word};
 use shared::sio::{self, Answer, is_servers_event};
 
-use super::{Event, Handling, Reply, first};
+use super::{Admission, App, AppKind, Event, Handling, Mount, OwnRooms, Reply, first, unknown_event};
 use crate::context::Context;
 use crate::describe::forms::{Name, Word};
 use crate::error::AppError;
 use crate::members::{Listed, listed};
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
-pub(crate) use describe::describe;
 
-/// Events of clients.
-pub(crate) const EVENTS: &[&str] = &["join", "leave", "publish", "members", "echo"];
-
-/// What an event of this name weighs, where a plain one weighs 1.
-pub(crate) fn weight(event: &str) -> u32 {
-    match event {
-        "join" | "leave" => 2,
-        "members" => 10,
-        _ => 1,
-    }
-}
+/// What the app is.
+pub(super) static KIND: AppKind = AppKind {
+    name: "relay",
+    describe: describe::describe,
+    rooms: OwnRooms { names: &[], prefixes: &[] },
+    start: |mount| Arc::new(Relay::new(mount)),
+};
 
 /// Members of one page.
 const PAGE: usize = 1_000;
@@ -49,23 +44,29 @@ const PAGE: usize = 1_000;
 const ASKED: usize = 10;
 
 /// The app.
-#[derive(Debug, Clone)]
-pub(crate) struct Relay {
+#[derive(Debug)]
+struct Relay {
     context: Context,
     /// Rooms that belong to apps on the same namespace.
     reserved: Reserved,
 }
 
 /// Rooms that belong to other apps.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reserved {
-    /// They are called so.
-    pub(crate) names: Vec<&'static str>,
-    /// They begin so.
-    pub(crate) prefixes: Vec<&'static str>,
+#[derive(Debug)]
+struct Reserved {
+    names: Vec<&'static str>,
+    prefixes: Vec<&'static str>,
 }
 
 impl Reserved {
+    /// Those of the apps on the same namespace, and the rooms of users.
+    fn of(neighbours: &[&'static AppKind]) -> Self {
+        let of_all =
+            |of: fn(&AppKind) -> &[&'static str]| neighbours.iter().flat_map(move |kind| of(kind)).copied();
+        let prefixes = [USER_ROOM_PREFIX].into_iter().chain(of_all(|kind| kind.rooms.prefixes));
+        Self { names: of_all(|kind| kind.rooms.names).collect(), prefixes: prefixes.collect() }
+    }
+
     fn has(&self, room: &str) -> bool {
         self.names.contains(&room) || self.prefixes.iter().any(|prefix| room.starts_with(prefix))
     }
@@ -147,29 +148,12 @@ struct Asked {
     attachments: Vec<Bytes>,
 }
 
-impl Relay {
-    /// Makes the app; `reserved` rooms are other apps'.
-    pub(crate) fn new(context: Context, reserved: Reserved) -> Self {
-        Self { context, reserved }
+impl App for Relay {
+    fn kind(&self) -> &'static AppKind {
+        &KIND
     }
 
-    /// Whether clients may name a room so: not like other apps' rooms.
-    fn is_name_of_room(&self, name: &str) -> bool {
-        is_name(name) && !self.reserved.has(name)
-    }
-
-    /// Whether clients may be in a room of this name: not where it is the own room of a socket of this node.
-    fn is_room(&self, name: &str) -> bool {
-        self.is_name_of_room(name)
-            && SocketId::parse(name).is_none_or(|id| id.node() != self.context.fanout.node())
-    }
-
-    /// Whether a socket with these claims may be in a room; `None` where the room is another app's.
-    pub(crate) fn admits(&self, claims: &Claims, room: &Room) -> Option<bool> {
-        self.is_room(room.as_str()).then(|| claims.may_join(room.as_str()))
-    }
-
-    pub(crate) fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+    fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         let claims = socket.claims();
         if claims.rooms.is_empty() && claims.publish.is_empty() {
             // The contract: a token without these claims may do nothing here.
@@ -181,7 +165,7 @@ impl Relay {
                 let json = event.args.raw.first().copied().unwrap_or("null").to_owned();
                 Handling::Done(Ok(Reply { json, attachments: event.attachments }))
             }
-            name => match first::<InRoom>(&event.args)
+            name @ ("join" | "leave" | "members") => match first::<InRoom>(&event.args)
                 .filter(|asked| self.is_room(&asked.room))
                 .and_then(|InRoom { room }| Room::parse(&room).ok())
             {
@@ -194,7 +178,29 @@ impl Relay {
                     None => Handling::refuse("Expected {room, after?, limit?}"),
                 },
             },
+            _ => Handling::Done(Err(unknown_event())),
         }
+    }
+
+    fn admits<'a>(&'a self, claims: &'a Claims, room: &'a Room) -> Admission<'a> {
+        Admission::Known(self.is_room(room.as_str()).then(|| claims.may_join(room.as_str())))
+    }
+}
+
+impl Relay {
+    fn new(Mount { context, neighbours, .. }: Mount<'_>) -> Self {
+        Self { context, reserved: Reserved::of(neighbours) }
+    }
+
+    /// Whether clients may name a room so: not like other apps' rooms.
+    fn is_name_of_room(&self, name: &str) -> bool {
+        is_name(name) && !self.reserved.has(name)
+    }
+
+    /// Whether clients may be in a room of this name: not where it is the own room of a socket of this node.
+    fn is_room(&self, name: &str) -> bool {
+        self.is_name_of_room(name)
+            && SocketId::parse(name).is_none_or(|id| id.node() != self.context.fanout.node())
     }
 
     fn join(&self, socket: &Arc<Socket>, room: Room) -> Handling {

@@ -15,9 +15,6 @@ use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::socket::{self, Socket};
 
-/// Events of clients.
-pub(crate) const EVENTS: &[&str] = &["sos:location"];
-
 /// Where the user is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -47,13 +44,14 @@ struct Shared<'a> {
 }
 
 /// Describes the events.
-pub(crate) fn describe(section: &mut Section) {
+pub(super) fn describe(section: &mut Section) {
     section.about(
         "Participants of an SOS incident. A socket enters the rooms of its user's active participations by \
          itself: when it connects, and when the user joins.",
     );
     section.event(
         Event::from_client("sos:location", "Tells the others of an incident where the user is.")
+            .weight(5)
             .payload::<Location>()
             .ack::<Done>()
             .refuse_all(&[

@@ -6,31 +6,42 @@
 
 mod ending;
 mod events;
-pub(crate) mod incidents;
+mod incidents;
+mod internal;
 mod owed;
-pub(crate) mod store;
-pub(crate) mod stories;
+mod rest;
+mod store;
+mod stories;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use shared::auth::Claims;
 use shared::limits::{
     AUTO_JOIN_RETRY_MS, LOOKS_BURST, LOOKS_PER_SECOND, MARKS_BURST, MARKS_PER_SECOND, PARTICIPATIONS_MAX,
     RAISE_BURST, RATED_USERS_MAX,
 };
 use shared::names::{Namespace, Room, UserId};
 
-use super::{Event, Handling};
+use super::{Admission, App, AppKind, Event, Handling, Hook, Mount, OwnRooms, hook, unknown_event};
 use crate::announce::Announcement;
 use crate::context::Context;
 use crate::limiter::{Meters, Rate};
 use crate::metrics::{self, Limit};
+use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
-pub(crate) use events::{EVENTS, describe};
 
 /// What the rooms of incidents are called in the cluster.
-pub(crate) const ROOM_PREFIX: &str = "sos:";
+const ROOM_PREFIX: &str = "sos:";
+
+/// What the app is.
+pub(super) static KIND: AppKind = AppKind {
+    name: "sos",
+    describe: events::describe,
+    rooms: OwnRooms { names: &[], prefixes: &[ROOM_PREFIX] },
+    start: |Mount { context, namespace, .. }| Arc::new(Sos::start(context, namespace)),
+};
 
 /// The app.
 #[derive(Debug)]
@@ -65,17 +76,12 @@ impl Default for Rates {
 
 impl Sos {
     /// Makes the app and starts the tasks that do later what could not be done at once, and that end what is old.
-    pub(crate) fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+    fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let (owed, rates, is_filled) = (owed::Owed::default(), Rates::default(), AtomicBool::default());
         let sos = Arc::new(Self { context, namespace, owed, rates, is_filled });
         sos.context.tasks.spawn_until_stop(owed::settle(Arc::clone(&sos)));
         sos.context.tasks.spawn_until_stop(ending::end_old(Arc::clone(&sos)));
         sos
-    }
-
-    /// Where the app's events happen.
-    pub(crate) fn namespace(&self) -> &Namespace {
-        &self.namespace
     }
 }
 
@@ -84,39 +90,62 @@ pub(crate) fn room(sos_id: &str) -> Room {
     Room::prefixed(ROOM_PREFIX, sos_id)
 }
 
-/// Whether a room is one of an incident.
-pub(crate) fn is_room(room: &Room) -> bool {
-    room.as_str().starts_with(ROOM_PREFIX)
-}
-
 /// The incident of a room.
 fn id_of(room: &Room) -> Option<String> {
     room.as_str().strip_prefix(ROOM_PREFIX).map(str::to_owned)
 }
 
-/// An announcement was told late, perhaps by another node than the one that ended the incident.
-pub(crate) async fn on_told(sos: &Sos, announcement: &Announcement) {
-    ending::told_later(sos, announcement).await;
+impl HasContext for Sos {
+    fn context(&self) -> &Context {
+        &self.context
+    }
 }
 
-/// Requests of other nodes may have been missed.
-pub(crate) async fn on_resubscribed(sos: &Sos) {
-    owed::look_at_all(sos).await;
-}
+impl App for Arc<Sos> {
+    fn kind(&self) -> &'static AppKind {
+        &KIND
+    }
 
-pub(crate) fn on_event(sos: &Arc<Sos>, socket: &Arc<Socket>, event: &Event<'_>) -> Handling {
-    match events::Location::decode(&event.args) {
-        Ok(location) => {
-            let (sos, socket) = (Arc::clone(sos), Arc::clone(socket));
-            Handling::later(async move { events::share_location(&sos, &socket, location).await })
+    fn routes(&self) -> Served {
+        rest::routes().merge(internal::routes()).with_state(Self::clone(self))
+    }
+
+    fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
+        if event.name != "sos:location" {
+            return Handling::Done(Err(unknown_event()));
         }
-        Err(error) => Handling::Done(Err(error)),
+        match events::Location::decode(&event.args) {
+            Ok(location) => {
+                let (sos, socket) = (Self::clone(self), Arc::clone(socket));
+                Handling::later(async move { events::share_location(&sos, &socket, location).await })
+            }
+            Err(error) => Handling::Done(Err(error)),
+        }
+    }
+
+    /// The record of who takes part decides, not the token, and it moves the sockets when it changes.
+    fn admits<'a>(&'a self, _claims: &'a Claims, room: &'a Room) -> Admission<'a> {
+        Admission::Known(room.as_str().starts_with(ROOM_PREFIX).then_some(true))
+    }
+
+    fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
+        hook(on_connect(self, socket))
+    }
+
+    /// Perhaps it was another node that ended the incident.
+    fn on_told<'a>(&'a self, announcement: &'a Announcement) -> Hook<'a> {
+        hook(ending::told_later(self, announcement))
+    }
+
+    /// Requests of other nodes may have been missed.
+    fn on_resubscribed(&self) -> Hook<'_> {
+        hook(owed::look_at_all(self))
     }
 }
 
 /// A socket enters the rooms of its user's active participations. Where the records cannot be asked, that is
 /// tried again for as long as the socket is there: who takes part must not miss what happens.
-pub(crate) async fn on_connect(sos: &Arc<Sos>, socket: &Arc<Socket>) {
+async fn on_connect(sos: &Arc<Sos>, socket: &Arc<Socket>) {
     if enter_active(sos, socket).await {
         return;
     }

@@ -1,0 +1,28 @@
+//! What an HTTP API is made of: [`Routes`], each with its description, who may call them ([`User`], [`InternalCaller`]), what
+//! they read ([`JsonBody`], [`Names`], [`Paged`], [`Around`]) and how they answer ([`reply`]). The node's own endpoints and
+//! those of apps use the same.
+
+mod body;
+mod caller;
+mod query;
+pub(crate) mod reply;
+mod route;
+
+use std::sync::Arc;
+
+use crate::context::Context;
+pub(crate) use body::{Carrier, Carries, Held, JsonBody, MaybeJsonBody, read_json};
+pub(crate) use caller::{InternalCaller, User, is_internal, key_of};
+pub(crate) use query::{Around, AroundQuery, Names, PageQuery, Paged};
+pub(crate) use route::{Routes, Served};
+
+/// The state of routes, as far as what checks requests needs it.
+pub(crate) trait HasContext {
+    fn context(&self) -> &Context;
+}
+
+impl<T: HasContext> HasContext for Arc<T> {
+    fn context(&self) -> &Context {
+        (**self).context()
+    }
+}
