@@ -8,7 +8,8 @@ use crate::world::{World, until};
 
 const LONG: Duration = Duration::from_secs(60);
 
-const SHORT: Duration = Duration::from_millis(200);
+/// Longer than a busy machine takes between two lines.
+const SHORT: Duration = Duration::from_secs(1);
 
 pub(crate) async fn a_value_is_changed_by_one_at_a_time(world: World) {
     let add = async |node: usize| {

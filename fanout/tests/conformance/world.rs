@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::server::RedisServer;
 
 /// How long a user who lost their last connection may take to return.
-pub(crate) const HOLDBACK: Duration = Duration::from_millis(400);
+pub(crate) const HOLDBACK: Duration = Duration::from_secs(1);
 
 /// No event that is waited for takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +110,7 @@ impl Node {
             redis: RedisAddress::plain("127.0.0.1", port),
             key_prefix: "test:".into(),
             channel_prefix: "test".into(),
-            lease: Duration::from_secs(3),
+            lease: Duration::from_secs(6),
             advertise: format!("http://127.0.0.1:{number}"),
             max_payload: 1_000_000,
             mounts: "test".into(),
