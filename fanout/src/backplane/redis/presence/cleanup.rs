@@ -51,7 +51,7 @@ impl Presence {
             done?;
         }
         self.store.finish(dead).await?;
-        tracing::info!(incarnation = %dead, rooms = count, "an estate is settled");
+        tracing::info!(incarnation = %dead, rooms = count, "the members of a dead node are cleaned up");
         Ok(())
     }
 

@@ -62,7 +62,7 @@ impl Presence {
         let left_over = leases.estates.iter().filter(|(_, until)| *until <= leases.now_ms);
         for (dead, _) in lapsed.chain(left_over) {
             if self.store.claim(dead, self.claim_time(), false).await == Ok(true) {
-                tracing::warn!(incarnation = %dead, "a node is gone; this one settles what it left");
+                tracing::warn!(incarnation = %dead, "a node is gone; this one cleans up after it");
                 self.schedule_cleanup(dead, self.options.holdback);
             }
         }
