@@ -144,12 +144,7 @@ impl Node {
 
 /// Does what the owner of a node does: here every client answers with its user's name, and all users may be in all rooms but
 /// for [`REFUSED`].
-async fn own(
-    fanout: Fanout,
-    events: Events,
-    reports: Arc<Reports>,
-    sequenced_to: mpsc::Sender<Sequenced>,
-) {
+async fn own(fanout: Fanout, events: Events, reports: Arc<Reports>, sequenced_to: mpsc::Sender<Sequenced>) {
     let Events { overflowed: _overflowed, mut control, mut moved, mut sequenced } = events;
     loop {
         let next = tokio::select! {

@@ -209,7 +209,9 @@ impl Subscriber {
                     Stats::add(&self.stats.redis_reconnects, 1);
                     match end {
                         End::Lost => tracing::warn!("the subscriptions' connection to Redis is lost"),
-                        End::Silent => tracing::warn!("the subscriptions' connection to Redis delivers nothing"),
+                        End::Silent => {
+                            tracing::warn!("the subscriptions' connection to Redis delivers nothing")
+                        }
                     }
                 }
                 Err(error) => {
