@@ -32,4 +32,6 @@ USER 10001
 WORKDIR /var/lib/muster
 ENV LISTEN=0.0.0.0:8080 INTERNAL_LISTEN=127.0.0.1:9090 LOG_FORMAT=json
 EXPOSE 8080 9090
+# A client's way in: the handshake, CONNECT and, where relay is mounted and there is a JWT_SECRET, an echo.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 CMD ["/usr/local/bin/gateway", "ping"]
 ENTRYPOINT ["/usr/local/bin/gateway"]

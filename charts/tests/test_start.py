@@ -28,7 +28,7 @@ class Pod:
         (path,) = container(documents)["command"]
         assert Path(path).name == "gateway", path
         self.command = [gateway_binary(), *container(documents)["args"]]
-        self.environment = self.variables()
+        self.environment = self.variables(container(documents))
 
     def mounted(self):
         volumes = {volume["name"]: volume for volume in pod_spec(self.documents).get("volumes", [])}
@@ -42,9 +42,9 @@ class Pod:
                 (place / item["path"]).write_text(self.secrets[secret["secretName"]][item["key"]])
         return places
 
-    def variables(self):
+    def variables(self, of):
         found = {}
-        for variable in container(self.documents)["env"]:
+        for variable in of["env"]:
             source = variable.get("valueFrom", {})
             if "fieldRef" in source:
                 assert source["fieldRef"] == {"fieldPath": "status.podIP"}, source
@@ -67,10 +67,13 @@ class Pod:
     def ask(self):
         """What the chart's own test says of this pod."""
         (test,) = only(self.documents, "Pod")["spec"]["containers"]
-        environment = {"PATH": os.environ["PATH"]}
-        environment |= {"PUBLIC_HOST": "127.0.0.1", "PUBLIC_PORT": str(self.ports["http"])}
-        environment |= {"INTERNAL_HOST": "127.0.0.1", "INTERNAL_PORT": str(self.ports["internal"])}
-        assert {variable["name"] for variable in test["env"]} == set(environment) - {"PATH"}
+        environment = self.variables(test)
+        there = {"PUBLIC_HOST": "127.0.0.1", "PUBLIC_PORT": str(self.ports["http"])}
+        there |= {"INTERNAL_HOST": "127.0.0.1", "INTERNAL_PORT": str(self.ports["internal"])}
+        assert set(there) <= set(environment)
+        # The gateway's own folder first, as in the image.
+        there["PATH"] = f"{Path(gateway_binary()).parent}:{os.environ['PATH']}"
+        environment |= there
         command = [*test["command"], *test["args"]]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
 

@@ -23,18 +23,18 @@ mod support;
 /// Broadcasts that wait in a room together.
 const BATCH: usize = 10;
 
-fn outbox(c: &mut Criterion) {
+fn queue(c: &mut Criterion) {
     let mut node = Node::new();
     let client = node.client();
     let wire = inputs::event(&[&inputs::data(128)]).encode().into_wire();
-    let push = |wire: &Bytes| client.outbox.push(wire.clone(), 1);
-    c.bench_function("outbox/push and take one", |b| {
+    let push = |wire: &Bytes| client.queue.push(wire.clone(), 1);
+    c.bench_function("queue/push and take one", |b| {
         b.iter(|| {
             push(black_box(&wire));
             client.take()
         });
     });
-    c.bench_function("outbox/take ten", |b| {
+    c.bench_function("queue/take ten", |b| {
         b.iter_batched(
             || {
                 for _ in 0..BATCH {
@@ -42,11 +42,11 @@ fn outbox(c: &mut Criterion) {
                 }
             },
             |()| client.take(),
-            // One at a time: it is one outbox.
+            // One at a time: it is one send queue.
             BatchSize::PerIteration,
         );
     });
-    c.bench_function("outbox/push behind ten", |b| {
+    c.bench_function("queue/push behind ten", |b| {
         b.iter_batched(
             || {
                 client.take();
@@ -106,9 +106,9 @@ fn membership(c: &mut Criterion) {
     let (namespace, room) = (node.namespace.clone(), node.room.clone());
     let (namespace, room) = (namespace.as_str(), room.as_str());
     let (session, info) = node.identity();
-    let outbox = node.fanout.outbox(session);
+    let queue = node.fanout.send_queue(session);
     group.bench_function("attach and detach", |b| {
-        b.iter(|| now(node.fanout.detach(&node.attach(black_box(&info).clone(), &outbox))));
+        b.iter(|| now(node.fanout.detach(&node.attach(black_box(&info).clone(), &queue))));
     });
     group.bench_function("is a user in a room", |b| {
         let user = clients[500].socket.user();
@@ -127,10 +127,10 @@ fn presence(c: &mut Criterion) {
     let mut group = c.benchmark_group("presence");
     let (mut node, _clients) = Node::with_members(1000);
     let (session, info) = node.identity();
-    let outbox = node.fanout.outbox(session);
+    let queue = node.fanout.send_queue(session);
     let (room, mut lost) = (node.room.clone(), None);
     let come = |node: &Node| {
-        let socket = node.attach(info.clone(), &outbox);
+        let socket = node.attach(info.clone(), &queue);
         assert!(now(node.fanout.enter(&socket, &room)).is_ok());
         socket
     };
@@ -172,5 +172,5 @@ fn redis(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, outbox, broadcast, membership, presence, redis);
+criterion_group!(benches, queue, broadcast, membership, presence, redis);
 criterion_main!(benches);

@@ -9,16 +9,16 @@ use shared::ids::SocketId;
 use shared::limits::ROOMS_AT_ONCE;
 use shared::names::{Room, USER_ROOM_PREFIX, UserId};
 
-use crate::cluster::{Cluster, kept, room_key};
+use crate::backplane::departures::Departure;
+use crate::backplane::redis::cluster::{RedisBackplane, kept, room_key};
+use crate::backplane::redis::presence::store::StoredMember;
+use crate::backplane::redis::requests::Done;
 use crate::error::FanoutError;
-use crate::exchange::Done;
-use crate::facade::{Backplane, Fanout};
-use crate::outbox::Outbox;
-use crate::presence::lingering::Waiting;
-use crate::presence::store::Kept;
+use crate::fanout::{Backplane, Fanout};
+use crate::local::registry::{Detached, LocalSocket, SocketInfo};
+use crate::local::room::{Kind, Room as RoomHere};
+use crate::local::send_queue::SendQueue;
 use crate::presence::{Counted, Entered, FirstMembers, Left, Member, RoomCount, SCANNED_PER_USER};
-use crate::registry::{Detached, LocalSocket, SocketInfo};
-use crate::room::{Kind, Room as RoomHere};
 
 /// Interest in a room: while it is held, this node hears what is published to the room.
 #[derive(Debug)]
@@ -46,11 +46,11 @@ impl Fanout {
         &self,
         namespace: &str,
         info: SocketInfo,
-        outbox: Arc<Outbox>,
+        queue: Arc<SendQueue>,
     ) -> Result<Arc<LocalSocket>, FanoutError> {
         let rooms = self.rooms(namespace)?;
         let user = info.user.clone();
-        let socket = rooms.attach(info, outbox, self.inner.options.sockets_per_user)?;
+        let socket = rooms.attach(info, queue, self.inner.options.sockets_per_user)?;
         if let Backplane::Redis { cluster, .. } = &self.inner.backplane {
             cluster
                 .subscriber
@@ -118,15 +118,15 @@ impl Fanout {
         &self,
         socket: &LocalSocket,
         (room, is_last): (&RoomHere, bool),
-        member: &mut Option<Kept>,
+        member: &mut Option<StoredMember>,
     ) {
-        if let (Backplane::InProcess { lingering, .. }, true, true) =
-            (&self.inner.backplane, is_last, room.is_listed())
+        if let (Backplane::InProcess { departures, .. }, true, true) =
+            (&self.inner.backplane, is_last, room.is_public())
         {
-            let Kept { user, info, .. } = member.get_or_insert_with(|| kept(&socket.info)).clone();
+            let StoredMember { user, info, .. } = member.get_or_insert_with(|| kept(&socket.info)).clone();
             let room = room_key(socket.namespace().as_str(), room.name.as_str());
-            let waiting = Waiting { room, user, info, incarnation: String::new(), told: false };
-            lingering.add(waiting, self.inner.options.holdback);
+            let waiting = Departure { room, user, info, incarnation: String::new(), told: false };
+            departures.add(waiting, self.inner.options.holdback);
         }
     }
 
@@ -146,7 +146,7 @@ impl Fanout {
             let (namespace, member) = (socket.namespace().as_str(), kept(&socket.info));
             for room in left {
                 let name = room.name.as_str();
-                if room.is_listed() {
+                if room.is_public() {
                     let key = room_key(namespace, name);
                     let _changing = Box::pin(cluster.presence.changing(&key)).await;
                     Box::pin(cluster.presence.left(&key, &member, true)).await;
@@ -154,7 +154,7 @@ impl Fanout {
                 cluster.subscriber.release(&cluster.channels.own_room(namespace, name));
             }
         }
-        names.extend(left.iter().filter(|room| room.is_listed()).map(|room| room.name.clone()));
+        names.extend(left.iter().filter(|room| room.is_public()).map(|room| room.name.clone()));
     }
 
     /// Wants to hear what is published to a room, before anybody enters it.
@@ -197,15 +197,16 @@ impl Fanout {
         let namespace = socket.namespace().as_str();
         let limit = self.inner.options.rooms_per_socket;
         match &self.inner.backplane {
-            Backplane::InProcess { lingering, .. } => {
+            Backplane::InProcess { departures, .. } => {
                 let entered = socket.namespace.enter(socket, (room, kind), limit)?;
                 let key = room_key(namespace, room.as_str());
-                let waited = entered.first_of_user && lingering.cancel(&key, socket.user().as_str());
+                let waited = entered.first_of_user && departures.cancel(&key, socket.user().as_str());
                 if waited && !socket.is_in(room.as_str()) {
                     // The connection was lost while it entered, and its leave has just been taken back.
-                    let Kept { user, info, .. } = kept(&socket.info);
-                    let waiting = Waiting { room: key, user, info, incarnation: String::new(), told: false };
-                    lingering.add(waiting, self.inner.options.holdback);
+                    let StoredMember { user, info, .. } = kept(&socket.info);
+                    let waiting =
+                        Departure { room: key, user, info, incarnation: String::new(), told: false };
+                    departures.add(waiting, self.inner.options.holdback);
                 }
                 Ok(Entered { first_of_user: entered.first_of_user && !waited, ..entered })
             }
@@ -221,11 +222,11 @@ impl Fanout {
                 }
                 let entered = entered?;
                 if let Some(found) = socket.namespace.find(room.as_str()) {
-                    if !found.is_listed() {
+                    if !found.is_public() {
                         return Ok(entered);
                     }
                     if !hears {
-                        found.lose_place();
+                        found.mark_missed();
                     }
                 }
                 let member = kept(&socket.info);
@@ -244,7 +245,7 @@ impl Fanout {
     /// `done` is dropped; what backends send is heard in any case.
     pub(crate) async fn enter_now(
         &self,
-        cluster: &Arc<Cluster>,
+        cluster: &Arc<RedisBackplane>,
         socket: &Arc<LocalSocket>,
         room: &Room,
         done: &Done,
@@ -258,10 +259,10 @@ impl Fanout {
         }
         let (cluster, socket, room, done) =
             (Arc::clone(cluster), Arc::clone(socket), room.clone(), done.clone());
-        self.later(async move {
+        self.follow_up(async move {
             let hears = cluster.subscriber.confirmed(&channel).await;
             if !hears && let Some(found) = socket.namespace.find(room.as_str()) {
-                found.lose_place();
+                found.mark_missed();
             }
             let (key, member) = (room_key(socket.namespace().as_str(), room.as_str()), kept(&socket.info));
             let _changing = Box::pin(cluster.presence.changing(&key)).await;
@@ -279,7 +280,7 @@ impl Fanout {
     /// told to the store afterwards.
     pub(crate) async fn leave_now(
         &self,
-        cluster: &Arc<Cluster>,
+        cluster: &Arc<RedisBackplane>,
         socket: &Arc<LocalSocket>,
         room: &str,
         done: &Done,
@@ -291,7 +292,7 @@ impl Fanout {
         cluster.subscriber.release(&cluster.channels.own_room(namespace, room));
         let (cluster, socket, done) = (Arc::clone(cluster), Arc::clone(socket), done.clone());
         let (key, room) = (room_key(namespace, room), room.to_owned());
-        self.later(async move {
+        self.follow_up(async move {
             let member = kept(&socket.info);
             let _changing = Box::pin(cluster.presence.changing(&key)).await;
             // Whoever has let it in again meanwhile tells so, or has.
@@ -349,9 +350,9 @@ impl Fanout {
         let namespace = socket.namespace().as_str();
         let key = room_key(namespace, room);
         match &self.inner.backplane {
-            Backplane::InProcess { lingering, .. } => {
+            Backplane::InProcess { departures, .. } => {
                 if left.last_of_user {
-                    lingering.cancel(&key, socket.user().as_str());
+                    departures.cancel(&key, socket.user().as_str());
                 }
                 left
             }
@@ -460,7 +461,7 @@ impl Fanout {
     }
 }
 
-fn listed(kept: &Kept) -> Option<Member> {
+fn listed(kept: &StoredMember) -> Option<Member> {
     let info: serde_json::Value = serde_json::from_str(&kept.info).ok()?;
     let text = |field: &str| info.get(field).and_then(serde_json::Value::as_str).map(Into::into);
     let socket = SocketId::parse(&kept.socket)?;

@@ -33,7 +33,7 @@ pub struct Stats {
 /// What is observed once for each batch of a room.
 #[derive(Debug, Clone)]
 pub struct Distributions {
-    /// Seconds from a batch's first broadcast to its being in every member's outbox.
+    /// Seconds from a batch's first broadcast to its being in every member's send queue.
     pub delivery_lag: Histogram,
     /// Members that a batch went to.
     pub fanout_size: Histogram,
@@ -54,7 +54,7 @@ pub struct StatsSnapshot {
     pub joins: u64,
     /// Broadcasts made.
     pub broadcasts: u64,
-    /// Packets put into outboxes by broadcasts.
+    /// Packets put into send queues by broadcasts.
     pub deliveries: u64,
     /// Times a room's waiting broadcasts were delivered together.
     pub batches: u64,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanout::{
     Control, Distributions, Entered, Fanout, FanoutError, FanoutOptions, FirstMembers, Left, LocalSocket,
-    Outbox, OutboxLimits, Packet, Polled, RoomCount, SocketInfo, Target,
+    Packet, Polled, RoomCount, SendQueue, SendQueueLimits, SocketInfo, Target,
 };
 use proptest::prelude::*;
 use shared::ids::{NodeId, SessionId, SocketId};
@@ -20,7 +20,7 @@ use shared::ws;
 
 const HOLDBACK: Duration = Duration::from_secs(3);
 
-const UNBOUNDED: OutboxLimits = OutboxLimits { bytes: 0, packets: 0 };
+const UNBOUNDED: SendQueueLimits = SendQueueLimits { bytes: 0, packets: 0 };
 
 fn namespace() -> Namespace {
     Namespace::parse("/").unwrap()
@@ -30,12 +30,12 @@ fn room(name: &str) -> Room {
     Room::parse(name).unwrap()
 }
 
-fn options(outbox: OutboxLimits) -> FanoutOptions {
+fn options(send_queue: SendQueueLimits) -> FanoutOptions {
     FanoutOptions {
         node: NodeId::from_random([1; 4]),
         namespaces: vec![namespace()],
-        couriers: 2,
-        outbox,
+        flushers: 2,
+        send_queue,
         rooms_per_socket: 3,
         sockets_per_user: 2,
         holdback: HOLDBACK,
@@ -44,10 +44,10 @@ fn options(outbox: OutboxLimits) -> FanoutOptions {
     }
 }
 
-/// A client: its socket and the outbox that its packets are read from.
+/// A client: its socket and the send queue that its packets are read from.
 struct Client {
     socket: Arc<LocalSocket>,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
 }
 
 impl Client {
@@ -57,7 +57,7 @@ impl Client {
         random[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
         // Six bits of each byte count.
         random = std::array::from_fn(|at| random[at / 2] >> (4 * (at % 2)) & 15);
-        let outbox = fanout.outbox(SessionId::new(fanout.node(), random));
+        let queue = fanout.send_queue(SessionId::new(fanout.node(), random));
         let info = SocketInfo {
             id: SocketId::new(fanout.node(), random),
             user: UserId::parse(user).unwrap(),
@@ -66,13 +66,13 @@ impl Client {
             email: Some(format!("{user}@example.org").into()),
             role: None,
         };
-        let socket = fanout.attach("/", info, Arc::clone(&outbox)).await?;
-        Ok(Self { socket, outbox })
+        let socket = fanout.attach("/", info, Arc::clone(&queue)).await?;
+        Ok(Self { socket, queue })
     }
 
     /// The names of the events that wait.
     fn events(&self) -> Vec<String> {
-        let Polled::Packets(packets) = self.outbox.poll_packets(Waker::noop()) else { return Vec::new() };
+        let Polled::Packets(packets) = self.queue.poll_packets(Waker::noop()) else { return Vec::new() };
         packets.iter().flat_map(names).collect()
     }
 }
@@ -90,15 +90,15 @@ fn packet(name: &str) -> Packet {
     Packet::ready(&Event { namespace: "/", name, args: &[], ack: None, attachments: &[] })
 }
 
-/// Runs the couriers until they have nothing left to carry.
+/// Runs the flushers until they have nothing left to carry.
 async fn carry(fanout: &Fanout) {
-    for courier in fanout.couriers() {
-        let run = courier.run();
+    for flusher in fanout.flushers() {
+        let run = flusher.run();
         let mut run = std::pin::pin!(run);
         for _ in 0..10 {
             tokio::select! {
                 biased;
-                () = run.as_mut() => unreachable!("a courier never ends"),
+                () = run.as_mut() => unreachable!("a flusher never ends"),
                 () = tokio::task::yield_now() => {}
             }
         }
@@ -305,7 +305,7 @@ async fn the_first_members_are_of_different_users_and_the_counts_are_of_all() {
 
 #[tokio::test]
 async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
-    let (fanout, mut events) = Fanout::new(options(OutboxLimits { bytes: 0, packets: 10 }));
+    let (fanout, mut events) = Fanout::new(options(SendQueueLimits { bytes: 0, packets: 10 }));
     let namespace = namespace();
     let (slow, quick) =
         (Client::attach(&fanout, "a").await.unwrap(), Client::attach(&fanout, "b").await.unwrap());
@@ -318,21 +318,21 @@ async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
         seen += quick.events().len();
     }
     assert_eq!(seen, 20);
-    assert_eq!(events.overflowed.try_recv(), Ok(slow.outbox.session()));
+    assert_eq!(events.overflowed.try_recv(), Ok(slow.queue.session()));
     assert!(events.overflowed.try_recv().is_err());
 }
 
-/// Publishers, members who come and go, and couriers on several threads: in what each stay of each member
+/// Publishers, members who come and go, and flushers on several threads: in what each stay of each member
 /// saw, every publisher's numbers are in order and without a gap, and two members who were there together
 /// saw the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_do_not_break_the_order_of_a_room() {
     const PUBLISHED: usize = 2_000;
     let (fanout, _events) = Fanout::new(options(UNBOUNDED));
-    let mut couriers = tokio::task::JoinSet::new();
-    for courier in fanout.couriers() {
-        let courier = Arc::clone(courier);
-        couriers.spawn(async move { courier.run().await });
+    let mut flushers = tokio::task::JoinSet::new();
+    for flusher in fanout.flushers() {
+        let flusher = Arc::clone(flusher);
+        flushers.spawn(async move { flusher.run().await });
     }
     let mut stayers = Vec::new();
     for n in 0..2 {

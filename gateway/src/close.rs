@@ -22,7 +22,7 @@ pub(crate) enum CloseReason {
     Forced,
     /// The node drains.
     Shutdown,
-    /// The outbox passed its bounds, or the client took nothing for too long.
+    /// The send queue passed its bounds, or the client took nothing for too long.
     SlowConsumer,
     /// Far more than the limits allow.
     RateLimited,

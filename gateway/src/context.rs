@@ -57,8 +57,8 @@ impl Context {
         let (fanout, _events) = Fanout::new(fanout::FanoutOptions {
             node: shared::ids::NodeId::from_random([0; 4]),
             namespaces: namespaces.to_vec(),
-            couriers: 1,
-            outbox: fanout::OutboxLimits { bytes: 0, packets: 0 },
+            flushers: 1,
+            send_queue: fanout::SendQueueLimits { bytes: 0, packets: 0 },
             rooms_per_socket: 0,
             sockets_per_user: 0,
             holdback: std::time::Duration::ZERO,

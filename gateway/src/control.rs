@@ -165,7 +165,7 @@ pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
 /// Ends a socket, or its whole connection: when this has ended it gets nothing more, whatever is broadcast. One whose CONNECT
 /// is under way is ended when that is done.
 async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool) {
-    let Some(session) = engine.sessions.get(local.outbox().session()) else { return };
+    let Some(session) = engine.sessions.get(local.queue().session()) else { return };
     let leaving = if close { session.sockets() } else { vec![local.id()] };
     for socket in leaving.into_iter().filter_map(|id| session.socket(id)) {
         session.end(socket).await;

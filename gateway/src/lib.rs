@@ -10,7 +10,7 @@
 //! cli → node → http → transport → session → namespace → apps → rest → socket → context → announce, push → auth, records, access, acks, tasks, users
 //! ```
 //!
-//! [`error`], [`metrics`], [`limiter`], [`fair`], [`close`], [`clock`], [`members`], [`memory`], [`ids`] and [`describe`] are used by all and use
+//! [`error`], [`metrics`], [`limiter`], [`fair`], [`close`], [`clock`], [`members`], [`memory`], [`ids`], [`client`] and [`describe`] are used by all and use
 //! none of the above.
 
 mod access;
@@ -19,6 +19,7 @@ mod announce;
 mod apps;
 mod auth;
 mod cli;
+mod client;
 mod clock;
 mod close;
 mod context;

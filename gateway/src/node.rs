@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, OutboxLimits};
+use fanout::{ClusterOptions, Events, Fanout, FanoutOptions, SendQueueLimits};
 use shared::config::{ClusterConfig, Config, RedisAddress, TokenKeys};
 use shared::ids::NodeId;
 use shared::limits::{
@@ -300,8 +300,11 @@ fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> Result
     Ok(FanoutOptions {
         node,
         namespaces,
-        couriers: tokio::runtime::Handle::current().metrics().num_workers(),
-        outbox: OutboxLimits { bytes: config.limits.outbox_bytes, packets: config.limits.outbox_packets },
+        flushers: tokio::runtime::Handle::current().metrics().num_workers(),
+        send_queue: SendQueueLimits {
+            bytes: config.limits.outbox_bytes,
+            packets: config.limits.outbox_packets,
+        },
         rooms_per_socket: config.limits.rooms_per_socket,
         sockets_per_user: config.limits.sockets_per_user,
         holdback: config.leave_holdback,
@@ -391,7 +394,7 @@ async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, task
         };
         fanout.set_records(&name);
         let sharer = loop {
-            match fanout.accord().cluster {
+            match fanout.agreement().cluster {
                 Some(cluster) => break cluster.to_string(),
                 None if !fanout.is_clustered() => break fanout.node().as_str().to_owned(),
                 None => tokio::time::sleep(SHARING_RETRY).await,
@@ -411,9 +414,9 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     context.tasks.spawn_until_stop(control::catch_up(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::review_later(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
-    for courier in context.fanout.couriers() {
-        let courier = Arc::clone(courier);
-        context.tasks.spawn_until_stop(async move { courier.run().await });
+    for flusher in context.fanout.flushers() {
+        let flusher = Arc::clone(flusher);
+        context.tasks.spawn_until_stop(async move { flusher.run().await });
     }
     let engine = Arc::clone(&transports.engine);
     context.tasks.spawn_until_stop(async move {

@@ -89,7 +89,7 @@ const ORDER: &[&[&str]] = &[
     &["geo", "text"],
     &["error"],
     &["metrics"],
-    &["limiter", "fair", "close", "clock", "members", "memory", "ids", "telemetry"],
+    &["limiter", "fair", "close", "clock", "members", "memory", "ids", "telemetry", "client"],
     &["describe"],
 ];
 

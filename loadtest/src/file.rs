@@ -2,28 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser};
+use clap::Parser;
 use toml::{Table, Value};
 
+use crate::args::RunArgs;
 use crate::cli::{Cli, Command};
 
 /// Flags that cannot be given together.
 const EXCLUSIVE: [&str; 2] = ["rate", "in-flight"];
-
-/// The flags of `loadtest run`.
-#[derive(Args, Debug)]
-pub(crate) struct RunArgs {
-    /// `scenario = "fanout"`, and any of its flags without the dashes: `members = 500`, `json = true`,
-    /// `url = ["ws://…", "ws://…"]`.
-    file: PathBuf,
-
-    /// Flags of the scenario that win over the file's.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
-    flags: Vec<OsString>,
-}
 
 /// The command that the file asks for.
 pub(crate) fn read(args: &RunArgs) -> Result<Command> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::cli::{parse_duration, parse_rate};
+use crate::args::{parse_duration, parse_rate};
 use crate::client::{Driver, Outgoing, Swarm};
 use crate::latency::{Latencies, Percentiles};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};

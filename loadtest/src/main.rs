@@ -3,7 +3,7 @@
 //! `client` holds thousands of connections on one thread with a WebSocket and Socket.IO client of its
 //! own: a library in between would cost more per frame than the servers under test do. `traffic` is
 //! what flows over them and is checked, `load` keeps it flowing, `measure` reads clocks and counters,
-//! `scenario` has one file per subcommand, `report` and `page` show what was found, `floor` is the
+//! `scenario` has one file per subcommand, `report` and `page` show what was found, `output` prints it, `floor` is the
 //! cheapest server that these scenarios run on. Nothing here is part of the gateway.
 //!
 //! Exit status: 0 all was delivered, 1 the server lost, repeated, reordered, misrouted or altered
@@ -15,16 +15,19 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
+mod args;
 mod check;
 mod cli;
 mod client;
 mod content;
+mod figures;
 mod file;
 mod floor;
 mod frame;
 mod latency;
 mod load;
 mod measure;
+mod output;
 mod page;
 mod procfs;
 mod report;
@@ -35,6 +38,7 @@ mod text;
 mod token;
 mod traffic;
 mod upgrade;
+mod url;
 mod xorshift;
 
 fn main() -> ExitCode {
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            report::complain(&format!("{error:#}"));
+            output::complain(&format!("{error:#}"));
             ExitCode::from(2)
         }
     }

@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::client::Swarm;
+use crate::figures::short;
 use crate::latency::Latencies;
 use crate::procfs::{self, Machine, Server, Switches};
-use crate::report::short;
 use crate::sys;
 
 /// From this share of a core on, the tester may be what is measured.

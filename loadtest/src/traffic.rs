@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use anyhow::Result;
 
+use crate::args::TargetArgs;
 use crate::check::{Faults, Sequence, Verdict};
-use crate::cli::TargetArgs;
 use crate::client::script::Rooms;
 use crate::client::{Driver, Outgoing};
 use crate::content::Content;
@@ -256,16 +256,19 @@ impl Work for Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
     use crate::frame;
     use clap::Parser;
 
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        target: TargetArgs,
+    }
+
     /// Two rooms of three: connections 0 to 2 and 3 to 5.
     fn traffic() -> Traffic {
-        let Command::Fanout(args) = Cli::parse_from(["loadtest", "fanout"]).command else {
-            panic!("not fanout");
-        };
-        Traffic::new(&args.target, &Rooms::new("r", 3), 6, 0xC0FFEE).unwrap()
+        let Flags { target } = Flags::parse_from(["loadtest"]);
+        Traffic::new(&target, &Rooms::new("r", 3), 6, 0xC0FFEE).unwrap()
     }
 
     /// Publishes one message and returns the event's array as a relay would deliver it.
@@ -423,9 +426,8 @@ mod tests {
     #[test]
     fn what_crosses_servers_is_timed_apart() {
         let nodes = ["--url", "ws://127.0.0.1:1", "--url", "ws://127.0.0.1:2"];
-        let cli = Cli::parse_from(["loadtest", "cross"].into_iter().chain(nodes));
-        let Command::Cross(args) = cli.command else { panic!("not cross") };
-        let mut traffic = Traffic::new(&args.target, &Rooms::new("r", 4), 4, 1).unwrap();
+        let Flags { target } = Flags::parse_from(["loadtest"].into_iter().chain(nodes));
+        let mut traffic = Traffic::new(&target, &Rooms::new("r", 4), 4, 1).unwrap();
         let array = publish(&mut traffic, 0, 1_000_000);
         deliver(&mut traffic, &[0, 1, 2, 3], &array);
         assert_eq!((traffic.latency.count(), traffic.crossing.count()), (2, 2));

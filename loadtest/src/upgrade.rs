@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::client::url::Url;
+use crate::url::Url;
 
 /// A head longer than this is no handshake.
 const LONGEST_HEAD: usize = 16 * 1024;

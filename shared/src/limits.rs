@@ -78,7 +78,7 @@ pub const IGNORED_PACKETS_BURST: u32 = 50;
 /// time is over sends some without a fault of its own.
 pub const UNASKED_ACKS_PER_SECOND: u32 = 100;
 
-/// Such acks at once: a client that was asleep answers everything that waited in its outbox.
+/// Such acks at once: a client that was asleep answers everything that waited in its send queue.
 pub const UNASKED_ACKS_BURST: u32 = 2_048;
 
 /// Incomplete pieces of WebSocket messages that a client may send a second for long.
@@ -118,7 +118,7 @@ pub const SOCKETS_PER_TURN: usize = 64;
 /// Connections that are accepted before the other tasks have their turn.
 pub const ACCEPTS_PER_TURN: u32 = 16;
 
-/// Packets put into outboxes by broadcasts before the other tasks have their turn.
+/// Packets put into send queues by broadcasts before the other tasks have their turn.
 pub const DELIVERIES_PER_TURN: usize = 1_024;
 
 /// Bytes of one message or polling body of a session that has not joined a namespace yet, and of a REST body
@@ -202,10 +202,10 @@ pub const DRAIN_LAST_GETS_MS: u64 = 1_000;
 /// Milliseconds a closed polling session keeps its last packets for the next GET.
 pub const POLLING_LINGER_MS: u64 = 30_000;
 
-/// Bytes that one session's outbox may hold without counting against its user.
+/// Bytes that one session's send queue may hold without counting against its user.
 pub const OUTBOX_FREE_BYTES: usize = 64 * 1024;
 
-/// What all outboxes of one user in a namespace hold together beyond [`OUTBOX_FREE_BYTES`] each, in times `OUTBOX_BYTES`.
+/// What all send queues of one user in a namespace hold together beyond [`OUTBOX_FREE_BYTES`] each, in times `OUTBOX_BYTES`.
 /// With its default and 100 sockets: 8 MiB and at most 6.4 MB, instead of 100 MiB.
 pub const USER_OUTBOXES_FACTOR: usize = 8;
 

@@ -107,6 +107,25 @@ key: {{ .key }}
       {{- include "muster.secretKeyRef" . | nindent 6 }}
 {{- end }}
 
+{{/* Settings of tokens. The release's test needs them beside the nodes: it signs a token of its own. */}}
+{{- define "muster.tokenEnv" -}}
+{{- if or .Values.auth.jwtSecret.value .Values.auth.jwtSecret.existingSecret }}
+{{ include "muster.secretEnv" (dict "root" . "from" .Values.auth.jwtSecret "key" "JWT_SECRET") }}
+{{- end }}
+{{- with .Values.auth.issuer }}
+- name: JWT_ISSUER
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.auth.audience }}
+- name: JWT_AUDIENCE
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.auth.userClaim }}
+- name: JWT_USER_CLAIM
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+
 {{/* Where each secret comes from, as JSON without any value. A secret that is given as a value can have changed with every
      release, so the revision is a part then. */}}
 {{- define "muster.secretsOrigin" -}}

@@ -134,9 +134,9 @@ fn move_about() -> Box<dyn FnMut()> {
 fn come_and_go() -> Box<dyn FnMut()> {
     let (mut node, _clients) = Node::with_members(MEMBERS - 1);
     let (session, info) = node.identity();
-    let outbox = node.fanout.outbox(session);
+    let queue = node.fanout.send_queue(session);
     Box::new(move || {
-        let socket = node.attach(info.clone(), &outbox);
+        let socket = node.attach(info.clone(), &queue);
         now(node.fanout.enter(&socket, &node.room)).unwrap();
         now(node.fanout.detach(&socket));
         node.carry();
@@ -144,7 +144,7 @@ fn come_and_go() -> Box<dyn FnMut()> {
     })
 }
 
-/// Connections on loopback that outboxes write to.
+/// Connections on loopback that send queues write to.
 struct Sockets {
     /// The clients' ends. The kernel keeps what is written to them.
     _ends: Vec<TcpStream>,
@@ -162,7 +162,7 @@ impl Sockets {
             let end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (socket, _) = listener.accept().unwrap();
             let write = runtime.block_on(async { writable(socket).await });
-            client.outbox.attach_stream(write, Waker::noop().clone());
+            client.queue.attach_stream(write, Waker::noop().clone());
             end
         };
         Self { _ends: clients.iter().map(connect).collect(), _runtime: runtime }

@@ -9,8 +9,8 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use fanout::{
-    ClusterOptions, Distributions, Events, Fanout, FanoutOptions, LocalSocket, Outbox, OutboxLimits, Packet,
-    Polled, SocketInfo, Target,
+    ClusterOptions, Distributions, Events, Fanout, FanoutOptions, LocalSocket, Packet, Polled, SendQueue,
+    SendQueueLimits, SocketInfo, Target,
 };
 use shared::config::RedisAddress;
 use shared::ids::{IdEntropy, NodeId, SessionId, SocketId};
@@ -28,16 +28,16 @@ pub(crate) struct Node {
     made: u64,
 }
 
-/// A client: its socket and its outbox.
+/// A client: its socket and its send queue.
 pub(crate) struct Client {
     pub(crate) socket: Arc<LocalSocket>,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) queue: Arc<SendQueue>,
 }
 
 impl Client {
     /// Takes what waits, as a GET does; answers how many pieces it was.
     pub(crate) fn take(&self) -> usize {
-        match self.outbox.poll_packets(Waker::noop()) {
+        match self.queue.poll_packets(Waker::noop()) {
             Polled::Packets(packets) => packets.len(),
             Polled::Nothing | Polled::Ended => 0,
         }
@@ -45,13 +45,13 @@ impl Client {
 }
 
 impl Node {
-    /// A node alone, and with its couriers whoever else works until it stops.
+    /// A node alone, and with its flushers whoever else works until it stops.
     pub(crate) fn new() -> Self {
         let (fanout, events) = Fanout::new(options(None));
-        let courier = fanout.couriers().first().map(Arc::clone).unwrap();
+        let flusher = fanout.flushers().first().map(Arc::clone).unwrap();
         let node = fanout.clone();
         let carriers = vec![
-            Carrier::new(async move { courier.run().await }),
+            Carrier::new(async move { flusher.run().await }),
             Carrier::new(async move { Box::pin(node.run()).await }),
         ];
         let (namespace, room) = names();
@@ -72,9 +72,9 @@ impl Node {
     /// Another client, each a user of their own, in no room.
     pub(crate) fn client(&mut self) -> Client {
         let (session, info) = self.identity();
-        let outbox = self.fanout.outbox(session);
-        let socket = self.attach(info, &outbox);
-        Client { socket, outbox }
+        let queue = self.fanout.send_queue(session);
+        let socket = self.attach(info, &queue);
+        Client { socket, queue }
     }
 
     /// Ids of another client.
@@ -95,8 +95,8 @@ impl Node {
         (SessionId::new(self.fanout.node(), random), info)
     }
 
-    pub(crate) fn attach(&self, info: SocketInfo, outbox: &Arc<Outbox>) -> Arc<LocalSocket> {
-        now(self.fanout.attach(self.namespace.as_str(), info, Arc::clone(outbox))).unwrap()
+    pub(crate) fn attach(&self, info: SocketInfo, queue: &Arc<SendQueue>) -> Arc<LocalSocket> {
+        now(self.fanout.attach(self.namespace.as_str(), info, Arc::clone(queue))).unwrap()
     }
 
     /// Encodes an event and broadcasts it to the room, up to where a broadcaster has nothing more to do.
@@ -154,8 +154,8 @@ fn options(cluster: Option<ClusterOptions>) -> FanoutOptions {
     FanoutOptions {
         node: NodeId::from_random([1, 2, 3, 4]),
         namespaces: vec![names().0],
-        couriers: 1,
-        outbox: OutboxLimits { bytes: 1_000_000, packets: 1024 },
+        flushers: 1,
+        send_queue: SendQueueLimits { bytes: 1_000_000, packets: 1024 },
         rooms_per_socket: 100,
         sockets_per_user: 20,
         // Whoever is lost is gone at the node's next turn.

@@ -337,8 +337,8 @@ mod tests {
                 email: None,
                 role: None,
             };
-            let outbox = context.fanout.outbox(SessionId::new(node, [id; 16]));
-            let local = context.fanout.attach(of(kind).as_str(), info, outbox).await.unwrap();
+            let queue = context.fanout.send_queue(SessionId::new(node, [id; 16]));
+            let local = context.fanout.attach(of(kind).as_str(), info, queue).await.unwrap();
             let share = Users::new(0).share(&claims.user);
             all.push(((kind.start)(mount), Arc::new(Socket::new(local, claims, share))));
         }

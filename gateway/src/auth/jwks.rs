@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use fanout::Seldom;
+use fanout::RateLimitedLog;
 use shared::auth::{AuthError, KeySet};
 use shared::config::SecretUrl;
 use shared::limits::{
@@ -35,7 +35,7 @@ pub(super) struct Jwks {
     state: watch::Sender<State>,
     /// A token wants the set to be fetched.
     asked: Notify,
-    troubles: Seldom<KeySetTrouble>,
+    troubles: RateLimitedLog<KeySetTrouble>,
 }
 
 /// How the set was fetched so far.
@@ -67,7 +67,12 @@ impl Jwks {
             asked_at: None,
         };
         let source = KeySetSource::new(url)?;
-        Ok(Self { source, state: watch::Sender::new(state), asked: Notify::new(), troubles: Seldom::new() })
+        Ok(Self {
+            source,
+            state: watch::Sender::new(state),
+            asked: Notify::new(),
+            troubles: RateLimitedLog::new(),
+        })
     }
 
     /// What was wrong with the last fetch. The keys of an earlier one stay good.

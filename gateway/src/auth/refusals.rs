@@ -7,14 +7,14 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use fanout::Seldom;
+use fanout::RateLimitedLog;
 use shared::auth::AuthError;
 
 use crate::metrics;
 
-static REFUSED: Seldom<&'static str> = Seldom::new();
+static REFUSED: RateLimitedLog<&'static str> = RateLimitedLog::new();
 
-static UNUSED: Seldom<&'static str> = Seldom::new();
+static UNUSED: RateLimitedLog<&'static str> = RateLimitedLog::new();
 
 /// Counts a refused token and says why it was refused. `place` is where it was given: a namespace, `auth:refresh` or
 /// REST.

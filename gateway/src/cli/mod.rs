@@ -1,7 +1,8 @@
-//! The command line: `gateway` (= `gateway serve`), `token`, `user add`, `check-config`, `print-config`,
+//! The command line: `gateway` (= `gateway serve`), `ping`, `token`, `user add`, `check-config`, `print-config`,
 //! `version`.
 
 mod first_token;
+mod ping;
 mod serve;
 
 use std::fmt::Display;
@@ -9,6 +10,7 @@ use std::io::{BufRead, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
@@ -51,6 +53,7 @@ pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -
         Some(("version", _)) => say(&format!("gateway {} ({})", env!("CARGO_PKG_VERSION"), serve::COMMIT)),
         Some(("print-config", _)) => print_config(layers),
         Some(("check-config", _)) => configured(layers, check_config),
+        Some(("ping", args)) => configured(layers, |config| ping::ping(&config, args)),
         Some(("token", token)) => configured(layers, |config| print_token(&config, token)),
         Some(("user", user)) => configured(layers, |config| add_user(&config, user)),
         _ => configured(layers, |config| match config.conflicts().as_slice() {
@@ -93,6 +96,20 @@ fn command(settings: &[Setting]) -> Command {
         .arg(text("email", "E-mail"))
         .arg(text("ttl", "How long it is good for, with its unit: 90s, 15m, 12h").default_value("1h"))
         .arg(text("claims", "Further claims, as a JSON object"));
+    let ping = Command::new("ping")
+        .about("Connect to a server as a client does, print how long it took, and fail where it does not answer")
+        .long_about(
+            "Connect to a server as a client does: the WebSocket's handshake, CONNECT and, where relay is mounted, one \
+             `echo`. Prints how long each took; the exit code is 1 where the server does not answer as it should. \
+             Without --token, JWT_SECRET signs one for the echo; where there is none, being asked for a token is an \
+             answer.",
+        )
+        .arg(Arg::new("url").value_name("URL").help(
+            "Where the server is: ws, wss, http or https [default: the public listener of a node with these settings]",
+        ))
+        .arg(text("token", "Token to connect with"))
+        .arg(text("namespace", "Namespace to connect to [default: relay's, else the first of MOUNTS]"))
+        .arg(text("within", "How long all of it may take").default_value("5s"));
     let add = Command::new("add")
         .about("Add a user who logs in with e-mail and password")
         .long_about(
@@ -123,6 +140,7 @@ fn command(settings: &[Setting]) -> Command {
              250ms, 25s, 2m, 1h; only 0 needs no unit.",
         )
         .subcommand(Command::new("serve").about("Run the gateway (what happens without a command)"))
+        .subcommand(ping)
         .subcommand(token)
         .subcommand(
             Command::new("user").about("Users of the records").subcommand_required(true).subcommand(add),
@@ -242,28 +260,42 @@ fn print_token(config: &Config, args: &ArgMatches) -> ExitCode {
         return fail(&format!("--user: {BadId}"));
     };
     let life = match shared::config::duration(text("ttl").map_or("1h", String::as_str)) {
-        Ok(life) => life.as_secs(),
+        Ok(life) => life,
         Err(expected) => return fail(&format!("--ttl: expected {expected}")),
     };
     let further = text("claims").map_or(Ok(Map::new()), |claims| serde_json::from_str(claims));
     let Ok(mut claims) = further else { return fail(&"--claims: expected a JSON object") };
-    let (issuer, audience) = (config.auth.issuers.first(), config.auth.audiences.first());
-    let given = [("role", text("role")), ("name", text("name")), ("email", text("email"))];
-    for (key, value) in given.into_iter().chain([("iss", issuer), ("aud", audience)]) {
+    for (key, value) in [("role", text("role")), ("name", text("name")), ("email", text("email"))] {
         if let Some(value) = value {
             claims.insert(key.to_owned(), value.as_str().into());
         }
     }
-    let now = now_s();
-    for claim in ["sub"].into_iter().chain(config.auth.user_claim.as_deref()) {
-        claims.insert(claim.to_owned(), user.as_str().into());
-    }
-    claims.insert("iat".to_owned(), now.into());
-    claims.entry("exp").or_insert_with(|| (now + life).into());
-    match sign_hs256(secret, &Value::Object(claims)) {
+    match signed(config, secret, (user, life), claims) {
         Ok(token) => say(&token),
         Err(error) => fail(&error),
     }
+}
+
+/// A token of `user` for so long, with further claims, that nodes with these settings accept.
+fn signed(
+    config: &Config,
+    secret: &str,
+    (user, life): (&str, Duration),
+    mut claims: Map<String, Value>,
+) -> Result<String, impl Display + use<>> {
+    let now = now_s();
+    let (issuer, audience) = (config.auth.issuers.first(), config.auth.audiences.first());
+    for (key, value) in [("iss", issuer), ("aud", audience)] {
+        if let Some(value) = value {
+            claims.insert(key.to_owned(), value.as_str().into());
+        }
+    }
+    for claim in ["sub"].into_iter().chain(config.auth.user_claim.as_deref()) {
+        claims.insert(claim.to_owned(), user.into());
+    }
+    claims.insert("iat".to_owned(), now.into());
+    claims.entry("exp").or_insert_with(|| (now + life.as_secs()).into());
+    sign_hs256(secret, &Value::Object(claims))
 }
 
 fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {

@@ -60,8 +60,8 @@ impl Details {
 
 /// What this node has otherwise than those that it shares Redis or records with, in a sentence.
 fn disagreement(site: &Site) -> Option<String> {
-    if let Some(quarrel) = site.context.fanout.accord().quarrel {
-        return Some(format!("The nodes of this Redis: {quarrel}."));
+    if let Some(conflict) = site.context.fanout.agreement().conflict {
+        return Some(format!("The nodes of this Redis: {conflict}."));
     }
     match site.context.records.sharing() {
         Sharing::Taken { by } => Some(format!(
@@ -141,7 +141,7 @@ impl Checks {
         let (redis, records) = (site.context.fanout.is_ready(), site.context.records.is_ready().await);
         // Where Redis or the records are away, that is what is wrong.
         let is_known =
-            site.context.fanout.accord().is_known && site.context.records.sharing() != Sharing::Unknown;
+            site.context.fanout.agreement().is_known && site.context.records.sharing() != Sharing::Unknown;
         let agrees = disagreement(site).is_none() && (is_known || !redis || !records);
         Self {
             redis: Condition::of(redis),

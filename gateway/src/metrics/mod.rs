@@ -245,7 +245,7 @@ fn describe() {
     describe_counter!("muster_events_total", "Events of clients, by app and outcome.");
     describe_counter!("muster_joins_total", "Sockets that entered a room on this node.");
     describe_counter!("muster_broadcasts_total", "Broadcasts made to rooms with members on this node.");
-    describe_counter!("muster_deliveries_total", "Packets put into outboxes by broadcasts.");
+    describe_counter!("muster_deliveries_total", "Packets put into send queues by broadcasts.");
     describe_counter!("muster_batches_total", "Times a room's broadcasts were delivered together.");
     describe_counter!("muster_writes_total", "Writes to WebSockets.");
     describe_counter!("muster_bad_input_total", "Input that follows no rule, by where it was found.");
@@ -260,7 +260,7 @@ fn describe() {
     );
     describe_gauge!("muster_logins_waiting", "Logins that wait until their password can be hashed.");
     describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
-    describe_counter!("muster_outbox_overflows_total", "Sessions whose outbox passed its bounds.");
+    describe_counter!("muster_outbox_overflows_total", "Sessions whose send queue passed its bounds.");
     describe_counter!(
         "muster_volatile_dropped_total",
         "Volatile packets dropped for clients who could not take them."
@@ -269,7 +269,7 @@ fn describe() {
     describe_histogram!("muster_records_seconds", "Time of one database transaction.");
     describe_histogram!(
         "muster_delivery_lag_seconds",
-        "Time from a batch's first broadcast to its being in every member's outbox."
+        "Time from a batch's first broadcast to its being in every member's send queue."
     );
     describe_histogram!("muster_fanout_size", "Members of this node that a batch of broadcasts went to.");
     describe_redis();

@@ -195,8 +195,8 @@ mod tests {
             email: None,
             role: None,
         };
-        let outbox = fanout.outbox(SessionId::new(node, [id; 16]));
-        let local = fanout.attach("/relay", info, outbox).await.unwrap();
+        let queue = fanout.send_queue(SessionId::new(node, [id; 16]));
+        let local = fanout.attach("/relay", info, queue).await.unwrap();
         for room in rooms {
             fanout.enter(&local, &Room::parse(room).unwrap()).await.unwrap();
         }

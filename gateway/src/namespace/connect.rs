@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanout::{FanoutError, Outbox, SocketInfo};
+use fanout::{FanoutError, SendQueue, SocketInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::auth::{AuthError, Fault};
@@ -120,7 +120,7 @@ impl Namespaces {
         mounted: &Mounted,
         token: Token,
         handshake: &Handshake,
-        (outbox, prove): (&Arc<Outbox>, &(dyn Fn() -> bool + Sync)),
+        (queue, prove): (&Arc<SendQueue>, &(dyn Fn() -> bool + Sync)),
     ) -> Result<(Arc<Socket>, Encoded), Refusal> {
         let namespace = mounted.name.as_str();
         let verified = match token {
@@ -146,7 +146,7 @@ impl Namespaces {
             email: claims.email.clone(),
             role: claims.role.clone(),
         };
-        let attached = self.context.fanout.attach(namespace, info, Arc::clone(outbox)).await;
+        let attached = self.context.fanout.attach(namespace, info, Arc::clone(queue)).await;
         let local = attached.map_err(|error| {
             Refusal::Answer(match error {
                 FanoutError::TooManySockets => {

@@ -94,7 +94,7 @@ impl Namespaces {
                 let socket = Arc::clone(socket);
                 drop(self.context.tasks.spawn(async move {
                     if let Some(answer) = caller.follow(future).await {
-                        socket.local().outbox().send(answer.into_wire(), 1);
+                        socket.local().queue().send(answer.into_wire(), 1);
                     }
                 }));
                 Work::None

@@ -81,15 +81,15 @@ impl Engine {
             metrics::get().evicted(Evicted::Session);
             self.close(session, CloseReason::Evicted);
         }
-        let outbox = fanout.outbox(id);
-        outbox.set_narrow(true);
+        let queue = fanout.send_queue(id);
+        queue.set_narrow(true);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let times = (millis(self.times.ping_interval), millis(self.times.ping_timeout));
-        outbox.push(text_frame(&Open::new(&id, transport, times, self.max_payload).encode()), 1);
+        queue.push(text_frame(&Open::new(&id, transport, times, self.max_payload).encode()), 1);
         let state = State::new(transport, self.times, now);
         let session = Arc::new(Session {
             id,
-            outbox,
+            queue,
             engine: Arc::clone(self),
             handshake,
             number: self.opened.fetch_add(1, Ordering::Relaxed),
@@ -168,7 +168,7 @@ impl Engine {
 
     /// The socket that the fan-out knows; `None` while its CONNECT is under way, and when its session has ended.
     pub(crate) fn socket(&self, local: &LocalSocket) -> Option<Arc<Socket>> {
-        self.sessions.get(local.outbox().session())?.socket(local.id())
+        self.sessions.get(local.queue().session())?.socket(local.id())
     }
 
     /// A session by its id, when what is due of it is done.

@@ -1,6 +1,6 @@
 //! A session: one Engine.IO connection of a client, whatever transport carries it.
 //!
-//! [`Session`] joins the pure machine ([`state`]), the outbox and the session's sockets. Its lock is held
+//! [`Session`] joins the pure machine ([`state`]), the send queue and the session's sockets. Its lock is held
 //! for decoding and looking things up, never over an await, a handler or a write. Transports call
 //! [`Session::receive_text`] and [`Session::receive_binary`] with what came, one at a time and in order, and
 //! do what the [`Work`](crate::namespace::Work) says before they bring the next: that is what keeps a client's events in order.
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fanout::Outbox;
+use fanout::SendQueue;
 use parking_lot::Mutex;
 use shared::eio::TransportName;
 use shared::ids::{SessionId, SocketId};
@@ -53,7 +53,7 @@ use crate::socket::Socket;
 /// One Engine.IO connection.
 pub(crate) struct Session {
     id: SessionId,
-    outbox: Arc<Outbox>,
+    queue: Arc<SendQueue>,
     engine: Arc<Engine>,
     handshake: Handshake,
     /// No other session of the node has it.
@@ -114,8 +114,8 @@ impl Session {
         self.id
     }
 
-    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
+    pub(crate) fn queue(&self) -> &Arc<SendQueue> {
+        &self.queue
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -147,7 +147,7 @@ impl Session {
     fn prove(&self, inner: &mut Inner) -> bool {
         let proven = self.engine.sessions.prove(&mut inner.place, self.handshake.origin);
         if proven && !self.is_known.swap(true, Ordering::AcqRel) {
-            self.outbox.set_narrow(false);
+            self.queue.set_narrow(false);
         }
         proven
     }
@@ -180,7 +180,7 @@ impl Session {
         let mut at = inner.state.next_deadline();
         let expiry = inner.sockets.iter().map(|socket| socket.expires_at()).min();
         at = expiry.map_or(at, |expiry| expiry.min(at));
-        if let Some(since) = self.outbox.blocked_since() {
+        if let Some(since) = self.queue.blocked_since() {
             at = at.min(since.into_std() + OUTBOX_AGE);
         }
         if inner.closed.is_none() && inner.armed.is_none_or(|armed| at < armed) {
@@ -208,7 +208,7 @@ impl Session {
         let mut close = None;
         while let Some(due) = inner.state.due(now) {
             match due {
-                Due::Ping => self.outbox.send_first(PING),
+                Due::Ping => self.queue.send_first(PING),
                 Due::UpgradeTimeout => {}
                 // Its pong may have come and wait behind the handler.
                 Due::Close(CloseReason::PingTimeout) if inner.busy => inner.state.excuse(now),
@@ -218,8 +218,8 @@ impl Session {
                 }
             }
         }
-        let age = self.outbox.blocked_since().map(|since| now.saturating_duration_since(since.into_std()));
-        if self.outbox.has_overflowed() || age.is_some_and(|age| age >= OUTBOX_AGE) {
+        let age = self.queue.blocked_since().map(|since| now.saturating_duration_since(since.into_std()));
+        if self.queue.has_overflowed() || age.is_some_and(|age| age >= OUTBOX_AGE) {
             close = Some(CloseReason::SlowConsumer);
         }
         let mut expired: SmallVec<[Arc<Socket>; 1]> =
@@ -326,26 +326,26 @@ impl Session {
         match reason {
             // Nobody is there, or nobody takes what waits.
             CloseReason::TransportClose | CloseReason::TransportError | CloseReason::SlowConsumer => {
-                self.outbox.abort();
+                self.queue.abort();
             }
             CloseReason::Evicted => {
                 // Written now or never: its connection must not wait for a client who does not read.
-                self.outbox.finish(None);
-                self.outbox.flush();
-                self.outbox.abort();
+                self.queue.finish(None);
+                self.queue.flush();
+                self.queue.abort();
             }
             CloseReason::Shutdown => {
-                self.outbox.finish(None);
-                // The couriers end with the node.
-                self.outbox.flush();
+                self.queue.finish(None);
+                // The flushers end with the node.
+                self.queue.flush();
             }
-            _ => self.outbox.finish(reason.close_frame()),
+            _ => self.queue.finish(reason.close_frame()),
         }
     }
 
     /// Takes a closed session out of the table.
     pub(crate) fn forget(&self) {
-        self.outbox.abort();
+        self.queue.abort();
         self.engine.sessions.remove(self.id);
     }
 }
@@ -386,7 +386,7 @@ mod tests {
     }
 
     fn poll(session: &Session) -> Polled {
-        session.outbox().poll_packets(Waker::noop())
+        session.queue().poll_packets(Waker::noop())
     }
 
     fn is_known(session: &Session) -> bool {
@@ -397,7 +397,7 @@ mod tests {
     async fn the_end_of_a_session_is_not_lost_behind_a_get_that_has_its_packets() {
         let session = polling_session().await;
         session.begin_get().unwrap();
-        session.outbox().push(text_frame("4x"), 1);
+        session.queue().push(text_frame("4x"), 1);
         let Polled::Packets(packets) = poll(&session) else { panic!("a packet") };
         // This GET has what it will answer, and its task has not come to say so.
         session.close(CloseReason::ConnectTimeout);

@@ -240,7 +240,7 @@ impl Session {
         fanout.expel(socket.local()).await;
         fanout.emit(socket.local(), sio::encode_disconnect(socket.namespace().as_str()));
         // Before what the client still sends to the namespace ends its connection.
-        self.outbox.flush();
+        self.queue.flush();
         self.release(socket.id());
         let tasks = &self.engine.namespaces.context().tasks;
         // Even where its client has left meanwhile: what follows may have been left to this.
@@ -257,7 +257,7 @@ impl Session {
         Work::Later(Box::pin(async move {
             let namespaces = &session.engine.namespaces;
             let prove = || session.prove_token();
-            let joined = namespaces.connect(&app, token, &session.handshake, (&session.outbox, &prove)).await;
+            let joined = namespaces.connect(&app, token, &session.handshake, (&session.queue, &prove)).await;
             session.note_answer();
             let (socket, reply) = match joined {
                 Ok(joined) => joined,
@@ -272,7 +272,7 @@ impl Session {
             };
             if session.join(&socket) {
                 // Before anything else can be emitted to the socket by an app.
-                session.outbox.send(reply.into_wire(), 1);
+                session.queue.send(reply.into_wire(), 1);
                 if socket.local().is_attached() {
                     namespaces.welcome(&socket).await;
                 } else {

@@ -57,7 +57,7 @@ impl Session {
     /// has taken it: whether one that is under way will take it, or has just taken what was there before,
     /// cannot be known here.
     pub(super) fn end_polling(&self, reason: CloseReason, getting: bool) {
-        self.outbox.finish(match reason {
+        self.queue.finish(match reason {
             // The client's own `1` releases its GET with a noop; ours is a `1`.
             CloseReason::Client => Some(NOOP),
             CloseReason::Evicted => getting.then_some(CLOSE),
@@ -67,7 +67,7 @@ impl Session {
             _ => getting.then_some(CLOSE),
         });
         if reason == CloseReason::Shutdown {
-            self.outbox.flush();
+            self.queue.flush();
         }
         if !reason.lingers() {
             self.engine.sessions.remove(self.id);

@@ -42,7 +42,7 @@ impl Session {
         let getting = inner.state.is_getting();
         drop(inner);
         if getting {
-            self.outbox.send(NOOP, 1);
+            self.queue.send(NOOP, 1);
         }
         true
     }

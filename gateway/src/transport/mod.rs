@@ -88,7 +88,7 @@ impl Transports {
         self.engine.sessions.is_full() || self.places.is_full()
     }
 
-    /// About how many bytes are held for clients, what waits in outboxes not counted.
+    /// About how many bytes are held for clients, what waits in send queues not counted.
     pub(crate) fn held(&self) -> usize {
         let taken = self.places.taken();
         let unfinished =
@@ -217,7 +217,7 @@ impl Transports {
         let session = opened.map_err(Gate::refusal)?;
         let Some(response) = switching else { return Ok(polling::opened(&session)) };
         if no_binary {
-            session.outbox().leave_out_binary();
+            session.queue().leave_out_binary();
         }
         guest.open_websocket();
         switch(&mut request, slot, (session, None, no_binary));
@@ -411,7 +411,7 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     if let Some(seat) = seat {
         drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
-        session.outbox().begin_with(answer.into());
+        session.queue().begin_with(answer.into());
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
 }

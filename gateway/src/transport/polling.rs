@@ -29,7 +29,7 @@ const GZIP_MIN: usize = 1_024;
 
 /// The answer to a handshake: the open packet.
 pub(super) fn opened(session: &Session) -> Response<Body> {
-    match session.outbox().poll_packets(Waker::noop()) {
+    match session.queue().poll_packets(Waker::noop()) {
         Polled::Packets(packets) => packets_body(&packets, &HeaderMap::new()),
         Polled::Nothing | Polled::Ended => refuse(HandshakeError::UnknownSession),
     }
@@ -61,12 +61,12 @@ pub(super) async fn get(session: &Arc<Session>, request: &HeaderMap) -> Response
         }
     };
     let mut get = Get { session, answered: false };
-    let packets = poll_fn(|cx| match session.outbox().poll_packets(cx.waker()) {
+    let packets = poll_fn(|cx| match session.queue().poll_packets(cx.waker()) {
         Polled::Packets(packets) => Poll::Ready(packets),
         // While a WebSocket probes, no GET may wait: the client upgrades when its last one has ended.
         Polled::Nothing if release => Poll::Ready(vec![NOOP]),
         Polled::Nothing => Poll::Pending,
-        Polled::Ended if session.outbox().has_overflowed() => {
+        Polled::Ended if session.queue().has_overflowed() => {
             session.close(CloseReason::SlowConsumer);
             Poll::Ready(Vec::new())
         }
@@ -316,7 +316,7 @@ async fn receive(session: &Arc<Session>, body: &Bytes) -> bool {
             }
         };
         if let Some(reply) = reply {
-            session.outbox().send(reply.into_wire(), 1);
+            session.queue().send(reply.into_wire(), 1);
         }
     }
     true

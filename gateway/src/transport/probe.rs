@@ -5,7 +5,7 @@
 //!     ├── 2probe ──────────────────► every GET is released from now on
 //!     ◄────────────────── 3probe ──┤
 //!     │ (its last GET ends)        │
-//!     ├── 5 ───────────────────────► the outbox goes on here, what waits first
+//!     ├── 5 ───────────────────────► the send queue goes on here, what waits first
 //! ```
 //! As with the reference, `2probe` may be left out or repeated, and a POST that is under way does not stop `5`. Anything else
 //! than these two packets ends this WebSocket alone, and the session stays on polling.
@@ -38,7 +38,7 @@ pub(super) async fn run(
     let mut frames = Frames { decoder: Decoder::new(Role::Server, CHUNK), unread, passed: 0 };
     if takes_over(&session, &mut stream, &mut frames).await {
         if no_binary {
-            session.outbox().leave_out_binary();
+            session.queue().leave_out_binary();
         }
         let tasks = session.engine().namespaces.context().tasks.clone();
         drop(tasks.spawn(Connection::new(session, stream, frames.unread, place)));

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use axum::body::Body;
-use fanout::Seldom;
+use fanout::RateLimitedLog;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use shared::eio::HandshakeError;
 use shared::forwarded;
@@ -29,7 +29,7 @@ pub(super) struct Sites {
     rules: Vec<OriginRule>,
     /// Pages of this machine may connect: a node without a key of its own is one that somebody tries out.
     lets_loopback_in: bool,
-    refused: Seldom<Refused>,
+    refused: RateLimitedLog<Refused>,
 }
 
 /// Where a page that makes a request comes from.
@@ -85,7 +85,7 @@ impl SiteRefused {
 
 impl Sites {
     pub(super) fn new(rules: Vec<OriginRule>, lets_loopback_in: bool) -> Self {
-        Self { rules, lets_loopback_in, refused: Seldom::new() }
+        Self { rules, lets_loopback_in, refused: RateLimitedLog::new() }
     }
 
     /// Whether a page of a request's origin may talk to us. CORS does not protect WebSockets, so every request is judged here,

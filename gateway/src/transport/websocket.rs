@@ -2,7 +2,7 @@
 //!
 //! The task reads into a buffer that all tasks of its worker share, and keeps bytes of its own only while a
 //! message is incomplete or a handler is under way: an idle connection holds no buffer. Writing is the
-//! outbox's; the task helps when the socket is full, and writes at once what its own client waits for. What one
+//! send queue's; the task helps when the socket is full, and writes at once what its own client waits for. What one
 //! poll does is bounded ([`Turn`]), so that no client keeps the worker for itself.
 
 use std::cell::RefCell;
@@ -46,7 +46,7 @@ thread_local! {
 pub(super) struct Connection {
     session: Arc<Session>,
     read: OwnedReadHalf,
-    /// Given to the outbox by the first poll.
+    /// Given to the send queue by the first poll.
     write: Option<OwnedWriteHalf>,
     decoder: Decoder,
     /// Received and not understood yet: an incomplete frame, or what waits for `work` or for the next turn.
@@ -100,7 +100,7 @@ impl Connection {
     /// Everything that can be done now, as far as one turn goes.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(write) = self.write.take() {
-            self.session.outbox().attach_stream(write, cx.waker().clone());
+            self.session.queue().attach_stream(write, cx.waker().clone());
         }
         let mut turn = Turn::new();
         loop {
@@ -108,7 +108,7 @@ impl Connection {
                 wake_later(cx);
                 return Poll::Pending;
             }
-            match self.session.outbox().status() {
+            match self.session.queue().status() {
                 Status::Open => {}
                 Status::Closed => return self.end(cx, turn),
                 status @ (Status::Blocked | Status::BlockedAtEnd) => {
@@ -117,13 +117,13 @@ impl Connection {
                         && (self.session.standing() == Standing::Stranger
                             || self.linger(PATIENCE).poll(cx).is_ready());
                     if gives_up {
-                        self.session.outbox().abort();
+                        self.session.queue().abort();
                         continue;
                     }
                     let stream: &TcpStream = self.read.as_ref();
                     if let Poll::Ready(ready) = stream.poll_write_ready(cx) {
                         match ready {
-                            Ok(()) => self.session.outbox().resume(),
+                            Ok(()) => self.session.queue().resume(),
                             Err(_) => self.lost(CloseReason::TransportError),
                         }
                         continue;
@@ -136,7 +136,7 @@ impl Connection {
                 self.session.set_busy(false);
                 self.decoder.set_max(self.session.max_input());
                 if let Some(reply) = reply {
-                    self.session.outbox().push(reply.into_wire(), 1);
+                    self.session.queue().push(reply.into_wire(), 1);
                 }
                 self.behind = true;
             }
@@ -195,7 +195,7 @@ impl Connection {
     /// The client is gone: nobody will take what waits, also when the session was closed before.
     fn lost(&self, reason: CloseReason) {
         self.session.close(reason);
-        self.session.outbox().abort();
+        self.session.queue().abort();
     }
 
     /// Acts on what was received before. The buffer stays, so that a frame that comes byte by byte is
@@ -252,7 +252,7 @@ impl Connection {
 
     fn flush(&mut self) {
         self.unflushed = 0;
-        self.session.outbox().flush();
+        self.session.queue().flush();
     }
 
     fn take_up(&mut self, work: Work, cx: &mut Context<'_>) -> Flow {
@@ -277,7 +277,7 @@ impl Connection {
             }
         };
         if let Some(reply) = reply {
-            self.session.outbox().push(reply.into_wire(), 1);
+            self.session.queue().push(reply.into_wire(), 1);
         }
         Flow::Read
     }
@@ -340,7 +340,7 @@ fn act(session: &Arc<Session>, received: &Received<'_>) -> Work {
         Received::Ping(payload) => {
             let mut pong = Vec::new();
             ws::push_frame(&mut pong, ws::OP_PONG, payload);
-            session.outbox().push(pong.into(), 1);
+            session.queue().push(pong.into(), 1);
             session.receive_counted(Counted::Control)
         }
     }

@@ -86,7 +86,7 @@ describe('settings', { concurrency: 4 }, () => {
   test('help names every command', async () => {
     const { code, stdout } = await runGateway(['--help']);
     assert.equal(code, 0);
-    for (const word of ['serve', 'token', 'user', 'check-config', 'print-config', 'version', '--listen', 'JWT_SECRET']) {
+    for (const word of ['serve', 'ping', 'token', 'user', 'check-config', 'print-config', 'version', '--listen', 'JWT_SECRET']) {
       assert.ok(stdout.includes(word), `${word} in ${stdout}`);
     }
   });

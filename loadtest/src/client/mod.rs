@@ -34,7 +34,6 @@ mod conn;
 mod connect;
 mod dial;
 pub(crate) mod script;
-pub(crate) mod url;
 
 /// As much as one read may bring, and as large as a message can be. Only what a read fills is touched,
 /// so its size costs nothing.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cli::TargetArgs;
+use crate::args::TargetArgs;
 use crate::text::{self, Namespace};
 use crate::token::Tokens;
 use crate::upgrade::Upgrade;

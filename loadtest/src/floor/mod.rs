@@ -23,7 +23,7 @@ use crate::floor::fault::Injection;
 use crate::floor::lines::{Line, Lines};
 use crate::floor::packet::{Packet, Publish};
 use crate::floor::rooms::Rooms;
-use crate::{frame, report, sys, upgrade};
+use crate::{frame, output, sys, upgrade};
 
 mod fault;
 mod lines;
@@ -73,7 +73,7 @@ enum Coalesce {
 pub(crate) fn run(args: &FloorArgs) -> Result<bool> {
     sys::raise_file_limit()?;
     let mut floor = Floor::bind(args).with_context(|| format!("listening on {}", args.listen))?;
-    report::line(&format!("listening {}", floor.listener.local_addr()?));
+    output::line(&format!("listening {}", floor.listener.local_addr()?));
     loop {
         floor.round()?;
     }

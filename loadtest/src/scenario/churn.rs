@@ -9,14 +9,16 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
+use crate::args::{TargetArgs, parse_duration};
 use crate::check::Faults;
-use crate::cli::{TargetArgs, parse_duration};
 use crate::client::script::LEAVE_ACK;
 use crate::client::{Driver, Outgoing, Swarm};
+use crate::figures::{short, short_or_dash};
 use crate::latency::{Latencies, Percentiles, in_words_or_dash};
 use crate::measure::{Reading, Recorder, Span, nanos};
+use crate::output;
 use crate::procfs::Server;
-use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::report::{Found, Report};
 use crate::scenario::{found, swarm};
 use crate::sys;
 use crate::text::{self, Namespace};
@@ -138,7 +140,7 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
         join_ms: churn.joins.percentiles(),
         found,
     };
-    report::show(&report, &target.output)
+    output::show(&report, &target.output)
 }
 
 /// The slots and their cycles.

@@ -9,15 +9,17 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
+use crate::args::TargetArgs;
 use crate::check::{Faults, Sequence, Verdict};
-use crate::cli::TargetArgs;
 use crate::client::script::{LEAVE_ACK, Rooms};
 use crate::client::{Driver, Outgoing};
 use crate::content::Content;
+use crate::figures::{short, short_or_dash};
 use crate::latency::{Latencies, Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs, Work, warn_of_skipped};
+use crate::output;
 use crate::procfs::Server;
-use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::report::{Found, Report};
 use crate::scenario::{found, run_id, swarm};
 use crate::stamp::Stamp;
 use crate::text::Namespace;
@@ -122,7 +124,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
         load: load.in_words("connection"),
         found,
     };
-    report::show(&report, &target.output)
+    output::show(&report, &target.output)
 }
 
 /// One connection's requests.

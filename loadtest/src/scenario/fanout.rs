@@ -4,11 +4,13 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::TargetArgs;
+use crate::args::TargetArgs;
+use crate::figures::{short, short_or_dash};
 use crate::latency::{Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs, Work, warn_of_skipped};
+use crate::output;
 use crate::procfs::Server;
-use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::report::{Found, Report};
 use crate::scenario::{found, swarm_with_traffic};
 
 /// The flags of `loadtest fanout` and `loadtest cross`.
@@ -174,5 +176,5 @@ fn measure(
         load: load.in_words("room"),
         found,
     };
-    report::show(&report, &target.output)
+    output::show(&report, &target.output)
 }

@@ -9,12 +9,14 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::{TargetArgs, parse_duration};
+use crate::args::{TargetArgs, parse_duration};
 use crate::client::Swarm;
+use crate::figures::{short, short_or_dash};
 use crate::load::{Work, drain, pass};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};
+use crate::output;
 use crate::procfs::{Memory, Server};
-use crate::report::{self, Found, Report, short, short_or_dash};
+use crate::report::{Found, Report};
 use crate::scenario::{found, swarm_with_traffic};
 use crate::sys;
 use crate::traffic::Traffic;
@@ -175,7 +177,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
         other_events: traffic.others.count,
         found,
     };
-    report::show(&report, &args.target.output)
+    output::show(&report, &args.target.output)
 }
 
 /// Keeps the connections for as long as was asked for.

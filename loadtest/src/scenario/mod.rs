@@ -4,8 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use anyhow::Result;
 
+use crate::args::TargetArgs;
 use crate::check::Faults;
-use crate::cli::TargetArgs;
 use crate::client::Swarm;
 use crate::client::script::{Rooms, Script};
 use crate::measure::Span;

@@ -6,12 +6,14 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::{TargetArgs, parse_duration, parse_rate};
+use crate::args::{TargetArgs, parse_duration, parse_rate};
+use crate::figures::{megabytes_or_dash, short, short_or_dash};
 use crate::latency::{Percentiles, in_words_or_dash};
 use crate::load::{self, LoadArgs, Work, warn_of_skipped};
 use crate::measure::Sample;
+use crate::output;
 use crate::procfs::Server;
-use crate::report::{self, Found, Report, megabytes_or_dash, short, short_or_dash};
+use crate::report::{Found, Report};
 use crate::scenario::restless::Restless;
 use crate::scenario::{found, random, swarm_with_traffic};
 
@@ -152,5 +154,5 @@ pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
         other_events: restless.traffic.others.count,
         found,
     };
-    report::show(&report, &target.output)
+    output::show(&report, &target.output)
 }

@@ -9,13 +9,15 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::{TargetArgs, parse_duration, parse_rate};
+use crate::args::{TargetArgs, parse_duration, parse_rate};
 use crate::client::Swarm;
+use crate::figures::{megabytes_or_dash, short_or_dash};
 use crate::latency::{Percentiles, in_words_or_dash};
 use crate::load::{Load, LoadArgs, Work, drain, warn_of_skipped};
 use crate::measure::{Reading, Recorder, Sample, Span, nanos};
+use crate::output;
 use crate::procfs::Server;
-use crate::report::{self, Found, Report, megabytes_or_dash, short_or_dash};
+use crate::report::{Found, Report};
 use crate::scenario::restless::Restless;
 use crate::scenario::{found, random, swarm_with_traffic};
 use crate::sys;
@@ -179,7 +181,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
         rss_peak,
         found,
     };
-    report::show(&report, &target.output)
+    output::show(&report, &target.output)
 }
 
 /// What was seen of the storm itself.

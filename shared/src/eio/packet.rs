@@ -105,7 +105,7 @@ impl<'a> Iterator for Payload<'a> {
     }
 }
 
-/// Appends WebSocket frames (as an outbox holds them) to a polling body.
+/// Appends WebSocket frames (as a send queue holds them) to a polling body.
 ///
 /// One form of a packet is kept for both transports, so that a packet queued before an upgrade can leave
 /// after it, and a broadcast to both kinds of client is encoded once.

@@ -20,6 +20,7 @@ use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::records::{Cursor, Looked};
 use crate::socket;
+use crate::text::bounded;
 
 /// What a user may call themselves in an incident; it gives no rights.
 pub(crate) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
@@ -95,15 +96,8 @@ impl Sos {
         raised: Raised,
     ) -> Result<Incident, AppError> {
         within(&self.rates.raises, &claims.user)?;
-        if let Some(description) = &raised.description {
-            if description.chars().count() > SOS_TEXT_MAX {
-                let say = format!("Description too long (max {SOS_TEXT_MAX} characters)");
-                return Err(AppError::BadInput(say.into()));
-            }
-            if description.contains('\0') {
-                return Err(AppError::BadInput("Description contains a null character".into()));
-            }
-        }
+        let description =
+            raised.description.map(|text| bounded(&text, "Description", SOS_TEXT_MAX)).transpose()?;
         match (raised.latitude, raised.longitude) {
             (None, None) => {}
             (Some(latitude), Some(longitude)) => drop(Degrees { latitude, longitude }.place()?),
@@ -115,7 +109,7 @@ impl Sos {
             user_id: claims.user.as_str().to_owned(),
             latitude: raised.latitude,
             longitude: raised.longitude,
-            description: raised.description,
+            description,
             status: "ACTIVE".to_owned(),
             created_at: iso(now),
             ended_at: None,

@@ -1,0 +1,193 @@
+//! Leaves that wait: users whose last socket in a room was lost and who may come back, and leaves that could
+//! not be told while Redis was away.
+//!
+//! All of a kind wait equally long, so they leave the queue about in the order they entered it, and one task
+//! serves them all. Past its bound the longest wait ends at once, so that the queue is bounded whatever
+//! unknown_nodes do.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use ahash::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A leave that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Departure {
+    pub(crate) room: String,
+    pub(crate) user: String,
+    pub(crate) info: String,
+    /// Whose entry lingers in the store; empty for a leave that the store was not told of.
+    pub(crate) incarnation: String,
+    /// It has been told, and what is kept of it is to be forgotten.
+    pub(crate) told: bool,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Departures {
+    max: usize,
+    state: Mutex<State>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<(u64, Instant, Departure)>,
+    /// The entry that counts for a user in a room, and whether its leave has been told; older ones are void.
+    current: HashMap<(String, String), (u64, bool), RandomState>,
+    next: u64,
+}
+
+impl Departures {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, state: Mutex::default(), added: Notify::new() }
+    }
+
+    /// Waits for `holdback`; an earlier wait of the user in the room is void.
+    pub(crate) fn add(&self, waiting: Departure, holdback: Duration) {
+        let mut state = self.state.lock();
+        let number = state.next;
+        state.next += 1;
+        state.current.insert((waiting.room.clone(), waiting.user.clone()), (number, waiting.told));
+        state.queue.push_back((number, Instant::now() + holdback, waiting));
+        drop(state);
+        self.added.notify_one();
+    }
+
+    /// Waits once more, for what could not be settled; over the bound it is forgotten, and what the store keeps of it is
+    /// settled with this node's estate.
+    pub(crate) fn retry(&self, waiting: Departure, holdback: Duration) {
+        let (is_full, is_void) = {
+            let state = self.state.lock();
+            let key = (waiting.room.clone(), waiting.user.clone());
+            (state.queue.len() >= self.max, state.current.contains_key(&key))
+        };
+        // A later wait of the user in the room stands for this one.
+        if !is_full && !is_void {
+            self.add(waiting, holdback);
+        }
+    }
+
+    /// The user is back, or gone for good: nothing waits any more. Answers whether a leave did that nobody has heard of.
+    pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
+        let mut state = self.state.lock();
+        // Most of the time nobody waits, and every join asks.
+        if state.current.is_empty() {
+            return false;
+        }
+        let waited = state.current.remove(&(room.to_owned(), user.to_owned()));
+        waited.is_some_and(|(_, told)| !told)
+    }
+
+    /// The next whose time is over and who is not back. Cancel safe.
+    pub(crate) async fn due(&self) -> Departure {
+        loop {
+            let notified = self.added.notified();
+            if let Some(waiting) = self.take() {
+                return waiting;
+            }
+            let at = self.state.lock().queue.front().map(|(_, at, _)| *at);
+            match at {
+                None => notified.await,
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    // Something added may have made the queue too long.
+                    () = notified => {}
+                },
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Departure> {
+        let mut state = self.state.lock();
+        loop {
+            let (now, full) = (Instant::now(), state.queue.len() > self.max);
+            let (number, _, waiting) = state.queue.pop_front_if(|(_, at, _)| full || *at <= now)?;
+            let key = (waiting.room.clone(), waiting.user.clone());
+            if state.current.get(&key).is_some_and(|(current, _)| *current == number) {
+                state.current.remove(&key);
+                return Some(waiting);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDBACK: Duration = Duration::from_secs(3);
+
+    fn departure(user: usize) -> Departure {
+        let text = String::new;
+        Departure {
+            room: "/#r".into(),
+            user: format!("u{user}"),
+            info: text(),
+            incarnation: text(),
+            told: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_back_after_being_told_was_gone() {
+        let departures = Departures::new(10);
+        departures.add(Departure { told: true, ..departure(1) }, HOLDBACK);
+        departures.add(departure(2), HOLDBACK);
+        assert!(!departures.cancel("/#r", "u1"), "everybody has heard that they left");
+        assert!(departures.cancel("/#r", "u2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_back_in_time_is_not_told() {
+        let departures = Departures::new(10);
+        departures.add(departure(1), HOLDBACK);
+        departures.add(departure(2), HOLDBACK);
+        assert_eq!(departures.take(), None);
+        assert!(departures.cancel("/#r", "u1"));
+        assert!(!departures.cancel("/#r", "u1"));
+        assert_eq!(departures.due().await, departure(2));
+        assert_eq!(departures.take(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_again_is_told_once_and_later() {
+        let departures = Departures::new(10);
+        let start = Instant::now();
+        departures.add(departure(1), HOLDBACK);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        departures.add(departure(1), HOLDBACK);
+        assert_eq!(departures.due().await, departure(1));
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert!(departures.state.lock().queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_settled_does_not_come_back_where_there_is_no_room() {
+        let departures = Departures::new(2);
+        for user in 0..3 {
+            departures.add(departure(user), HOLDBACK);
+        }
+        let first = departures.due().await;
+        departures.retry(first, HOLDBACK);
+        assert_eq!(departures.take(), None);
+        assert_eq!(departures.due().await, departure(1));
+        departures.retry(departure(1), HOLDBACK);
+        assert_eq!(departures.due().await, departure(2));
+        assert_eq!(departures.due().await, departure(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_are_bounded() {
+        let departures = Departures::new(3);
+        for user in 0..5 {
+            departures.add(departure(user), Duration::from_hours(24));
+        }
+        assert_eq!(departures.take(), Some(departure(0)));
+        assert_eq!(departures.take(), Some(departure(1)));
+        assert_eq!(departures.take(), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! The backplane of a node alone.
+
+pub(crate) mod live;

@@ -1,0 +1,198 @@
+//! Live state of a cluster.
+//!
+//! | key (`P`: the configured prefix) | what |
+//! | --- | --- |
+//! | `Plive:KEY` | a value |
+//! | `Ptimers:NAME` | sorted set: id → when it is due, on Redis' clock |
+//! | `P{places:MAP}:geo`, `:exact`, `:until` | who is where, exactly, and how long that is good |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backplane::redis::cluster::RedisBackplane;
+use crate::backplane::redis::connection::Script;
+use crate::error::FanoutError;
+use crate::geo::Place;
+use crate::live::Near;
+
+/// How far north and south geo sets reach.
+const GEO_LATITUDE_MAX: f64 = 85.05;
+
+/// Metres by which a search is wider than asked: geo sets keep places to less than a metre.
+const GEO_MARGIN: f64 = 10.0;
+
+/// Beyond this latitude everybody is looked at: geo sets end a little further, and search badly before.
+const GEO_POLAR: f64 = 75.0;
+
+/// The scripts.
+#[derive(Debug)]
+pub(crate) struct LiveScripts {
+    swap: Script,
+    due: Script,
+    place: Script,
+    near: Script,
+    adopt: Script,
+}
+
+impl Default for LiveScripts {
+    fn default() -> Self {
+        Self {
+            swap: Script::new(include_str!("lua/swap.lua")),
+            due: Script::new(include_str!("lua/due.lua")),
+            place: Script::new(include_str!("lua/place.lua")),
+            near: Script::new(include_str!("lua/near.lua")),
+            adopt: Script::new(include_str!("lua/adopt.lua")),
+        }
+    }
+}
+
+/// The way to it.
+pub(crate) struct LiveStore<'a> {
+    pub(crate) cluster: &'a Arc<RedisBackplane>,
+}
+
+fn ms(duration: Duration) -> String {
+    duration.as_millis().max(1).to_string()
+}
+
+/// A value that may be missing, as the script reads it.
+fn flagged(value: Option<&str>) -> String {
+    value.map_or_else(|| "0".to_owned(), |value| format!("1{value}"))
+}
+
+impl LiveStore<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}live:{key}", self.cluster.prefix)
+    }
+
+    fn timers(&self, name: &str) -> String {
+        format!("{}timers:{name}", self.cluster.prefix)
+    }
+
+    fn places(&self, map: &str) -> [String; 3] {
+        ["geo", "exact", "until"].map(|what| format!("{}{{places:{map}}}:{what}", self.cluster.prefix))
+    }
+
+    pub(crate) async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, FanoutError> {
+        let commands = &self.cluster.commands;
+        if let [only] = keys {
+            return Ok(vec![commands.query(redis::cmd("GET").arg(self.key(only))).await?]);
+        }
+        let mut pipeline = redis::Pipeline::with_capacity(keys.len());
+        for key in keys {
+            pipeline.cmd("GET").arg(self.key(key));
+        }
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = commands.ask_all(&pipeline).await?;
+        let read = |answer: Result<redis::Value, redis::RedisError>| match answer {
+            Ok(value) => commands.read(value),
+            Err(error) => Err(commands.refused(&error)),
+        };
+        answers.into_iter().map(read).collect()
+    }
+
+    pub(crate) async fn swap(
+        &self,
+        key: &str,
+        (old, new): (Option<&str>, Option<&str>),
+        kept: Duration,
+    ) -> Result<bool, FanoutError> {
+        let (key, old, new) = (self.key(key), flagged(old), flagged(new));
+        let args = [old.as_bytes(), new.as_bytes(), &ms(kept).into_bytes()];
+        self.cluster.live.swap.run(&self.cluster.commands, &[&key], &args).await
+    }
+
+    pub(crate) async fn schedule(&self, timers: &str, id: &str, after: Duration) -> Result<(), FanoutError> {
+        let args: [&[u8]; 4] = [b"0", b"0", id.as_bytes(), &ms(after).into_bytes()];
+        let _: Vec<String> =
+            self.cluster.live.due.run(&self.cluster.commands, &[&self.timers(timers)], &args).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn cancel(&self, timers: &str, id: &str) -> Result<(), FanoutError> {
+        self.cluster.commands.query::<u64>(redis::cmd("ZREM").arg(self.timers(timers)).arg(id)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn due(
+        &self,
+        timers: &str,
+        limit: usize,
+        again: Duration,
+    ) -> Result<Vec<String>, FanoutError> {
+        let args: [&[u8]; 4] = [&limit.to_string().into_bytes(), &ms(again).into_bytes(), b"", b"0"];
+        self.cluster.live.due.run(&self.cluster.commands, &[&self.timers(timers)], &args).await
+    }
+
+    pub(crate) async fn put(
+        &self,
+        map: &str,
+        id: &str,
+        place: Place,
+        good_for: Duration,
+    ) -> Result<(), FanoutError> {
+        let Place { latitude, longitude } = place;
+        let text = format!("{latitude} {longitude} {}", self.cluster.node);
+        self.note(map, id, (latitude, longitude), (&text, &ms(good_for))).await
+    }
+
+    pub(crate) async fn forget(&self, map: &str, id: &str) -> Result<(), FanoutError> {
+        self.note(map, id, (0.0, 0.0), ("", "0")).await
+    }
+
+    async fn note(
+        &self,
+        map: &str,
+        id: &str,
+        (latitude, longitude): (f64, f64),
+        (text, good_for): (&str, &str),
+    ) -> Result<(), FanoutError> {
+        let keys = self.places(map);
+        let latitude = latitude.clamp(-GEO_LATITUDE_MAX, GEO_LATITUDE_MAX).to_string();
+        let longitude = longitude.to_string();
+        let args = [id, &longitude, &latitude, text, good_for].map(str::as_bytes);
+        let keys = [&*keys[0], &keys[1], &keys[2]];
+        let _: u8 = self.cluster.live.place.run(&self.cluster.commands, &keys, &args).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn adopt(&self, map: &str, id: &str) -> Result<(), FanoutError> {
+        let [_, exact, _] = self.places(map);
+        let node = self.cluster.node;
+        let args = [id.as_bytes(), node.as_str().as_bytes()];
+        let _: u8 = self.cluster.live.adopt.run(&self.cluster.commands, &[&exact], &args).await?;
+        Ok(())
+    }
+
+    /// Everybody who may be near enough, told by nodes that live.
+    pub(crate) async fn around(
+        &self,
+        map: &str,
+        place: Place,
+        radius: f64,
+        limit: usize,
+    ) -> Result<Vec<Near>, FanoutError> {
+        let keys = self.places(map);
+        let latitude = place.latitude.clamp(-GEO_LATITUDE_MAX, GEO_LATITUDE_MAX);
+        let is_polar = place.latitude.abs() + radius / 100_000.0 > GEO_POLAR;
+        let reach = radius * 1.001 + GEO_MARGIN;
+        let numbers =
+            [place.longitude.to_string(), latitude.to_string(), reach.to_string(), limit.to_string()];
+        let all = if is_polar { "1" } else { "0" };
+        let args = [&*numbers[0], &numbers[1], &numbers[2], &numbers[3], all].map(str::as_bytes);
+        let keys = [&*keys[0], &keys[1], &keys[2]];
+        let flat: Vec<String> = self.cluster.live.near.run(&self.cluster.commands, &keys, &args).await?;
+        let (pairs, _) = flat.as_chunks::<2>();
+        let nodes = pairs.iter().filter_map(|[_, text]| text.split(' ').nth(2)).collect();
+        let living = self.cluster.presence.living_ids(&nodes).await?;
+        let near = pairs.iter().filter_map(|[id, text]| {
+            let mut parts = text.split(' ');
+            let (latitude, longitude) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let is_living = parts.next().is_some_and(|node| living.contains(node));
+            is_living.then(|| Near { id: id.clone(), place: Place { latitude, longitude }, metres: 0.0 })
+        });
+        Ok(near.collect())
+    }
+}

@@ -1,0 +1,341 @@
+//! A node's part in presence: its lease, its members in the store, the estates of dead nodes.
+//!
+//! ```text
+//!  lease      open ── renew every ttl/3 ──► lost, or is the store out of date? ──► register all under a new
+//!                                                                          incarnation, settle the old one
+//!  estate     lapsed lease ──► claimed by one ── hold-back ──► settled room by room ──► `Gone` to the apps
+//!  leave      socket out ──► user still there | gone | lingers ── hold-back ──► settled ──► `Gone`
+//! ```
+//! A member is in the store under the incarnation of its node; what belongs to a lapsed lease stops counting
+//! by itself. Whether a user is first or last is decided in the store, which also knows the dead and the
+//! lingering: a user who comes back in time was never gone.
+//!
+//! Locks: a stripe of `stripes` is held (shared) while a member's place changes here and in the store, and
+//! (alone) while its room is registered anew, so that a snapshot never brings back who has left.
+
+pub(crate) mod agreement;
+mod cleanup;
+mod lease;
+mod lease_thread;
+#[cfg(test)]
+mod model;
+mod peers;
+mod queries;
+#[cfg(test)]
+mod simulation;
+pub(crate) mod store;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ahash::RandomState;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use shared::ids::NodeId;
+use shared::limits::LINGERING_MAX;
+use tokio::sync::{Notify, RwLock, RwLockReadGuard, mpsc};
+use tokio::time::Instant;
+
+use self::agreement::{AgreementState, NodeTraits, UnknownNodes};
+use self::peers::LivePeers;
+use self::queries::Union;
+use self::store::{LeftRoom, Store, StoredMember};
+use crate::backplane::departures::{Departure, Departures};
+use crate::error::FanoutError;
+use crate::presence::RoomCount;
+use crate::stats::Stats;
+
+/// Incarnations of this node that are looked up when it registers anew.
+pub(super) const PREVIOUS_INCARNATIONS_MAX: usize = 32;
+
+/// What the node itself knows: the truth that the store is told.
+pub(crate) trait Local: Send + Sync + 'static {
+    /// Rooms with members.
+    fn rooms(&self) -> Vec<String>;
+    /// The members of one.
+    fn members(&self, room: &str) -> Vec<StoredMember>;
+}
+
+/// A user is in a room no more, or again, and whoever was told otherwise must hear it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MembershipChange {
+    pub(crate) room: String,
+    pub(crate) user: String,
+    pub(crate) info: String,
+    /// This node had been taken for dead, and its users with it; they are here.
+    pub(crate) returned: bool,
+}
+
+/// How presence is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct PresenceOptions {
+    pub(crate) node: NodeId,
+    /// How long a lease lasts.
+    pub(crate) lease: Duration,
+    /// How long who is lost may take to come back.
+    pub(crate) holdback: Duration,
+    /// What the node tells of itself.
+    pub(crate) info: String,
+    /// What it must have in common with the others.
+    pub(crate) traits: NodeTraits,
+}
+
+/// Presence in a cluster.
+pub(crate) struct Presence {
+    options: PresenceOptions,
+    store: Store,
+    local: Arc<dyn Local>,
+    incarnation: Mutex<Arc<str>>,
+    stripes: Box<[RwLock<()>]>,
+    hasher: RandomState,
+    /// Rooms in the store's index, and of which incarnation.
+    indexed: DashMap<String, Arc<str>>,
+    table: tokio::sync::Mutex<()>,
+    leases: Mutex<Table>,
+    /// When a task of the workers last noted that it runs.
+    alive_at: Mutex<Option<Instant>>,
+    /// Incarnations since all members were last registered under one.
+    previous_incarnations: Mutex<Vec<String>>,
+    /// The store may not say what is true here.
+    needs_resync: AtomicBool,
+    /// A lease was made: the node's id is its own.
+    opened: AtomicBool,
+    /// All members were registered under the current incarnation.
+    registered: AtomicBool,
+    wake: Notify,
+    agreement: Mutex<AgreementState>,
+    unknown_nodes: Mutex<UnknownNodes>,
+    /// All living nodes hear broadcasts on channels that only our nodes use.
+    own_rooms: AtomicBool,
+    departures: Departures,
+    peers: LivePeers,
+    cleanups: Mutex<HashMap<String, Instant>>,
+    cleanup_added: Notify,
+    gone: mpsc::Sender<MembershipChange>,
+    /// Found while nobody could be told; no more than this node has members.
+    queued: Mutex<VecDeque<MembershipChange>>,
+    queued_added: Notify,
+    /// What rooms counted last, and when that was asked.
+    counts: DashMap<String, (Instant, RoomCount)>,
+    /// The users last counted over several nodes, by a hash of the room.
+    unions: Box<[tokio::sync::Mutex<Option<Union>>]>,
+    stats: Arc<Stats>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// When it was read, and Redis' clock then.
+    read: Option<(Instant, u64)>,
+    nodes: HashMap<String, u64>,
+    /// When the own lease was last renewed.
+    renewed: Option<Instant>,
+    /// Nobody is taken for dead before.
+    trusted_from: Option<Instant>,
+}
+
+impl std::fmt::Debug for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presence").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Presence {
+    pub(crate) fn new(
+        options: PresenceOptions,
+        store: Store,
+        local: Arc<dyn Local>,
+        gone: mpsc::Sender<MembershipChange>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        let incarnation = Mutex::new(new_incarnation(options.node));
+        let agreement = Mutex::new(AgreementState::new(options.traits.clone()));
+        Self {
+            options,
+            store,
+            local,
+            incarnation,
+            stripes: (0..256).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            indexed: DashMap::new(),
+            table: tokio::sync::Mutex::default(),
+            leases: Mutex::default(),
+            alive_at: Mutex::default(),
+            previous_incarnations: Mutex::default(),
+            needs_resync: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            registered: AtomicBool::new(false),
+            wake: Notify::new(),
+            agreement,
+            unknown_nodes: Mutex::default(),
+            own_rooms: AtomicBool::new(false),
+            departures: Departures::new(LINGERING_MAX),
+            peers: LivePeers::default(),
+            cleanups: Mutex::default(),
+            cleanup_added: Notify::new(),
+            gone,
+            queued: Mutex::default(),
+            queued_added: Notify::new(),
+            counts: DashMap::new(),
+            unions: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
+            stats,
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> Arc<str> {
+        Arc::clone(&self.incarnation.lock())
+    }
+
+    /// To be held while a member's place in `room` changes here and in the store.
+    pub(crate) async fn changing(&self, room: &str) -> RwLockReadGuard<'_, ()> {
+        self.stripe(room).read().await
+    }
+
+    pub(super) fn stripe(&self, room: &str) -> &RwLock<()> {
+        let at = usize::try_from(self.hasher.hash_one(room) % 256).unwrap_or_default();
+        &self.stripes[at]
+    }
+
+    /// Whether the lease is held and the store was told everything.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.registered.load(Ordering::Acquire)
+            && !self.needs_resync.load(Ordering::Acquire)
+            && self.is_fresh()
+    }
+
+    /// A process that slept through its lease must not believe that it still has it.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.leases.lock().renewed.is_some_and(|at| at.elapsed() < self.options.lease)
+    }
+
+    /// To be asked before anything is written about a room: what is written under an incarnation without a lease
+    /// is nobody's to settle, under one that has lapsed it may be settled already, and in a room that is not in
+    /// its index nobody looks.
+    pub(super) async fn may_write(&self, incarnation: &Arc<str>, room: &str) -> Result<(), FanoutError> {
+        if !self.opened.load(Ordering::Acquire) || !self.is_fresh() {
+            return Err(FanoutError::Unavailable);
+        }
+        if self.indexed.get(room).is_none_or(|under| **under != **incarnation) {
+            self.store.index(incarnation, &[room]).await?;
+            self.indexed.insert(room.to_owned(), Arc::clone(incarnation));
+        }
+        Ok(())
+    }
+
+    /// Has the lease looked at now: the connection is new, or something went wrong.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// After a new connection nobody is taken for dead for the time of a lease: another server's clock may be
+    /// ahead of the one that the leases were made by.
+    pub(crate) fn reconnected(&self) {
+        self.leases.lock().trusted_from = Some(Instant::now() + self.options.lease);
+        // And it may lack what the last one had not passed on: everything is told anew.
+        self.needs_resync();
+    }
+
+    pub(super) fn needs_resync(&self) {
+        self.needs_resync.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// A member has entered here; answers whether it is the user's first socket in the cluster, `None` when the
+    /// store could not be asked: it will be told.
+    pub(crate) async fn entered(&self, room: &str, member: &StoredMember) -> Option<bool> {
+        let incarnation = self.incarnation();
+        let told = async {
+            self.may_write(&incarnation, room).await?;
+            self.store.enter(&incarnation, room, member).await
+        };
+        match told.await {
+            Ok(first) => {
+                let waited = self.departures.cancel(room, &member.user);
+                Some(first && !waited)
+            }
+            Err(_) => {
+                self.needs_resync();
+                None
+            }
+        }
+    }
+
+    /// A member has left here; answers whether that was the user's last socket in the cluster. With `linger`
+    /// the answer comes later, as [`MembershipChange`], unless the user is back.
+    pub(crate) async fn left(&self, room: &str, member: &StoredMember, linger: bool) -> bool {
+        let incarnation = self.incarnation();
+        let waiting = |incarnation: &str| Departure {
+            room: room.to_owned(),
+            user: member.user.clone(),
+            info: member.info.clone(),
+            incarnation: incarnation.to_owned(),
+            told: false,
+        };
+        let told = async {
+            self.may_write(&incarnation, room).await?;
+            self.store.leave(&incarnation, room, member, linger).await
+        };
+        match told.await {
+            Ok(LeftRoom::Remains) => false,
+            Ok(LeftRoom::Gone) => {
+                // Told by who asked; a survivor tells again if this node dies before it is forgotten.
+                self.departures.add(Departure { told: true, ..waiting(&incarnation) }, self.options.holdback);
+                true
+            }
+            Ok(LeftRoom::Lingers) => {
+                self.departures.add(waiting(&incarnation), self.options.holdback);
+                false
+            }
+            Err(_) => {
+                self.needs_resync();
+                self.departures.add(waiting(""), self.options.holdback);
+                false
+            }
+        }
+    }
+
+    /// Does a node's duties until the task is dropped.
+    pub(crate) async fn run(&self) {
+        tokio::join!(
+            self.note_alive(),
+            self.keep_lease(),
+            self.clean_up_dead_nodes(),
+            self.settle_departures(),
+            self.sweep(),
+            self.report_queued()
+        );
+    }
+
+    /// Has these told by and by.
+    pub(super) fn queue_changes(&self, moved: Vec<MembershipChange>) {
+        if !moved.is_empty() {
+            self.queued.lock().extend(moved);
+            self.queued_added.notify_one();
+        }
+    }
+
+    async fn report_queued(&self) {
+        loop {
+            let next = self.queued.lock().pop_front();
+            match next {
+                Some(moved) => self.tell(moved).await,
+                None => self.queued_added.notified().await,
+            }
+        }
+    }
+
+    pub(super) async fn tell(&self, gone: MembershipChange) {
+        // Without a receiver the node is stopping.
+        let _ = self.gone.send(gone).await;
+    }
+
+    /// Gives the lease up: what is still in the store is settled by a survivor.
+    pub(crate) async fn close(&self) {
+        let _ = self.store.claim(&self.incarnation(), Duration::from_millis(1), true).await;
+    }
+}
+
+pub(super) fn new_incarnation(node: NodeId) -> Arc<str> {
+    format!("{node}-{:032x}", rand::random::<u128>()).into()
+}

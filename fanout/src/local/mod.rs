@@ -1,0 +1,9 @@
+//! What a node does for its own sockets: who is in which room, and the way of a packet into every member's send queue
+//! and from there to the client.
+
+pub(crate) mod flusher;
+pub(crate) mod registry;
+pub(crate) mod room;
+pub(crate) mod selection;
+pub(crate) mod send_queue;
+pub(crate) mod user;

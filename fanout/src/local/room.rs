@@ -1,0 +1,335 @@
+//! A room of this node: its members, what waits to be delivered to them, and its place among tracked broadcasts.
+//!
+//! Locks, in the order they may be taken: `members`, a socket's `rooms`, then `batch` or a send queue. None is held across an
+//! await. Settling a room only pushes references into send queues; nothing is written meanwhile, but by a send queue that
+//! would be too full.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use ahash::RandomState;
+use bytes::Bytes;
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use shared::adapter::Stamp;
+use shared::ids::SocketId;
+use shared::limits::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
+use shared::names::Room as RoomName;
+use shared::sio::Encoded;
+use smallvec::SmallVec;
+
+use crate::local::flusher::Flusher;
+use crate::local::registry::{LocalSocket, SocketInfo};
+use crate::local::send_queue::SendQueue;
+use crate::presence::RoomCount;
+use crate::stats::Stats;
+
+fn key(socket: &Arc<LocalSocket>) -> usize {
+    Arc::as_ptr(socket) as usize
+}
+
+/// A member as the delivery loop needs it: the send queue first, the socket only for `except` and lists.
+struct Member {
+    queue: Arc<SendQueue>,
+    socket: Arc<LocalSocket>,
+}
+
+#[derive(Default)]
+struct Members {
+    /// By the socket's address, which is unique while it is in the map.
+    map: IndexMap<usize, Member, RandomState>,
+    /// The room is out of the map of rooms; nobody may enter it any more.
+    closed: bool,
+}
+
+/// One broadcast that waits in its room.
+struct Waiting {
+    packet: Encoded,
+    except: Option<SocketId>,
+    volatile: bool,
+}
+
+#[derive(Default)]
+struct Batch {
+    waiting: Vec<Waiting>,
+    bytes: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
+}
+
+/// What a room is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Clients enter it; it counts against their limit.
+    Joined,
+    /// An app puts every socket into it of its own accord; it counts against nothing.
+    Own,
+    /// Sockets only hear it ([`crate::Fanout::watch`]): who does is told to nobody.
+    Watched,
+}
+
+/// A room with members on this node.
+pub(crate) struct Room {
+    pub(crate) name: RoomName,
+    pub(crate) kind: Kind,
+    members: Mutex<Members>,
+    /// How many they are.
+    size: AtomicUsize,
+    /// Distinct users among them. Written under the entry of the user who enters or leaves.
+    users: AtomicUsize,
+    batch: Mutex<Batch>,
+    /// Something waits or is being delivered. Written under `batch`.
+    dirty: AtomicBool,
+    /// The place of the last tracked broadcast that was heard.
+    place: Mutex<Option<Stamp>>,
+    /// An app keeps its order, and finds by itself what is missing.
+    sequenced: AtomicBool,
+    flusher: Arc<Flusher>,
+    stats: Arc<Stats>,
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    /// What tells it from every other room that there is at the same time.
+    pub(crate) fn address(room: &Arc<Self>) -> usize {
+        Arc::as_ptr(room) as usize
+    }
+
+    /// Whether who is in it is told to the cluster and counts.
+    pub(crate) fn is_public(&self) -> bool {
+        self.kind != Kind::Watched
+    }
+
+    pub(crate) fn new(name: RoomName, kind: Kind, flusher: Arc<Flusher>, stats: Arc<Stats>) -> Self {
+        let (members, batch) = (Mutex::default(), Mutex::default());
+        let (dirty, sequenced) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (size, users, place) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::default());
+        Self { name, kind, members, size, users, batch, dirty, place, sequenced, flusher, stats }
+    }
+
+    /// Adds a member behind everything that was broadcast before, and calls `joined` before anything else can be; false
+    /// when nobody may enter any more.
+    pub(crate) fn insert(&self, socket: &Arc<LocalSocket>, joined: impl FnOnce()) -> bool {
+        let mut members = self.members.lock();
+        if members.closed {
+            return false;
+        }
+        self.flush_locked(&members);
+        let member = Member { queue: Arc::clone(&socket.queue), socket: Arc::clone(socket) };
+        members.map.insert(key(socket), member);
+        self.size.store(members.map.len(), Ordering::Release);
+        joined();
+        true
+    }
+
+    /// Takes a member out, behind everything that was broadcast before; true when it was the last: then nobody may
+    /// enter any more.
+    pub(crate) fn remove(&self, socket: &Arc<LocalSocket>) -> bool {
+        let mut members = self.members.lock();
+        self.flush_locked(&members);
+        members.map.swap_remove(&key(socket));
+        self.size.store(members.map.len(), Ordering::Release);
+        members.closed = members.map.is_empty();
+        members.closed
+    }
+
+    /// A socket has entered; `first_of_user`: no other of its user was there.
+    pub(crate) fn count_user(&self, first_of_user: bool) {
+        if first_of_user {
+            self.users.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The last socket of a user has left.
+    pub(crate) fn uncount_user(&self) {
+        self.users.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many sockets are in it, and of how many users.
+    pub(crate) fn count(&self) -> RoomCount {
+        RoomCount { sockets: self.size(), users: self.users.load(Ordering::Acquire) }
+    }
+
+    /// How many sockets are in it.
+    pub(crate) fn size(&self) -> usize {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// A tracked broadcast has been heard; answers whether something before it was missed.
+    pub(crate) fn arrived(&self, stamp: &Stamp) -> bool {
+        let mut place = self.place.lock();
+        let missed = place.as_ref().is_some_and(|last| {
+            last.epoch != stamp.epoch || last.offset.checked_add(1).is_none_or(|next| stamp.offset != next)
+        });
+        *place = Some(stamp.clone());
+        missed
+    }
+
+    /// Nothing is heard any more: what comes next is not the first that there is, if nothing was heard before.
+    pub(crate) fn mark_missed(&self) {
+        self.place.lock().get_or_insert_with(|| Stamp { epoch: "".into(), offset: 0 });
+    }
+
+    /// What is broadcast here has its place in an order that an app keeps.
+    pub(crate) fn set_sequenced(&self) {
+        self.sequenced.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has been seen.
+    pub(crate) fn is_sequenced(&self) -> bool {
+        self.sequenced.load(Ordering::Relaxed)
+    }
+
+    /// The place of the last tracked broadcast that was heard.
+    pub(crate) fn place(&self) -> Option<Stamp> {
+        self.place.lock().clone()
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Adds a broadcast to the batch; the flusher delivers it, or this call when the batch is full.
+    pub(crate) fn broadcast(self: &Arc<Self>, packet: Encoded, except: Option<SocketId>, volatile: bool) {
+        let (first, full) = {
+            let mut batch = self.batch.lock();
+            batch.since.get_or_insert_with(Instant::now);
+            batch.bytes += packet.wire().len();
+            batch.waiting.push(Waiting { packet, except, volatile });
+            let full = batch.bytes >= BATCH_BYTES_MAX || batch.waiting.len() >= BATCH_FRAMES_MAX;
+            (!self.dirty.swap(true, Ordering::AcqRel), full)
+        };
+        Stats::add(&self.stats.broadcasts, 1);
+        if first {
+            self.flusher.add_room(Arc::clone(self));
+        }
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Delivers everything that waits to those who are members now. Answers how many deliveries that were at the
+    /// most.
+    pub(crate) fn flush(&self) -> usize {
+        let members = self.members.lock();
+        self.flush_locked(&members)
+    }
+
+    fn flush_locked(&self, members: &Members) -> usize {
+        if !self.is_dirty() {
+            return 0;
+        }
+        let mut delivered = 0;
+        let mut scheduled = Schedule::default();
+        loop {
+            let (waiting, since) = {
+                let mut batch = self.batch.lock();
+                batch.bytes = 0;
+                if batch.waiting.is_empty() {
+                    // Only now: whoever sees the room clean finds everything in the send queues.
+                    self.dirty.store(false, Ordering::Release);
+                    break;
+                }
+                (std::mem::take(&mut batch.waiting), batch.since.take())
+            };
+            Stats::add(&self.stats.batches, 1);
+            for run in waiting.chunk_by(|a, b| a.except == b.except && a.volatile == b.volatile) {
+                delivered += members.map.len();
+                self.deliver(members, run, &mut scheduled);
+            }
+            let lag = since.map(|since| since.elapsed()).unwrap_or_default();
+            self.stats.distributions.delivery_lag.record(lag);
+            #[expect(clippy::cast_precision_loss, reason = "a bucket of a histogram")]
+            self.stats.distributions.fanout_size.record(members.map.len() as f64);
+        }
+        scheduled.hand_over();
+        delivered
+    }
+
+    /// One run of broadcasts to the same receivers: joined into one item for every send queue.
+    fn deliver(&self, members: &Members, run: &[Waiting], scheduled: &mut Schedule) {
+        let [first, ..] = run else { return };
+        let wire = join(run);
+        let packets = u32::try_from(run.len()).unwrap_or(u32::MAX);
+        let mut receivers = 0;
+        for member in members.map.values() {
+            if first.except.is_some_and(|except| except == member.socket.info.id) {
+                continue;
+            }
+            receivers += 1;
+            let needed = if first.volatile {
+                member.queue.push_volatile(wire.clone(), packets)
+            } else {
+                member.queue.push(wire.clone(), packets)
+            };
+            if needed {
+                scheduled.add(&member.queue);
+            }
+        }
+        Stats::add(&self.stats.deliveries, receivers * run.len());
+    }
+
+    /// The sockets of all members.
+    pub(crate) fn sockets(&self) -> Vec<Arc<LocalSocket>> {
+        self.members.lock().map.values().map(|member| Arc::clone(&member.socket)).collect()
+    }
+
+    /// Reads something of the first `at_most` members.
+    pub(crate) fn map_some<T>(&self, at_most: usize, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
+        self.members.lock().map.values().take(at_most).map(|member| read(&member.socket.info)).collect()
+    }
+
+    /// Reads something of every member.
+    pub(crate) fn map_members<T>(&self, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
+        self.members.lock().map.values().map(|member| read(&member.socket.info)).collect()
+    }
+}
+
+/// The frames of a run in one piece, so that every member's write is one slice.
+fn join(run: &[Waiting]) -> Bytes {
+    if let [only] = run {
+        return only.packet.wire().clone();
+    }
+    let mut wire = Vec::with_capacity(run.iter().map(|waiting| waiting.packet.wire().len()).sum());
+    for waiting in run {
+        wire.extend_from_slice(waiting.packet.wire());
+    }
+    wire.into()
+}
+
+/// Outboxes to be written, by flusher; handed over in one go.
+#[derive(Default)]
+struct Schedule {
+    lists: SmallVec<[Round; 1]>,
+}
+
+/// What one flusher is to write.
+type Round = (Arc<Flusher>, Vec<Arc<SendQueue>>);
+
+impl Schedule {
+    fn add(&mut self, queue: &Arc<SendQueue>) {
+        let flusher = queue.flusher();
+        let list = match self.lists.iter_mut().position(|(other, _)| Arc::ptr_eq(other, flusher)) {
+            Some(at) => &mut self.lists[at].1,
+            None => {
+                self.lists.push((Arc::clone(flusher), Vec::new()));
+                let last = self.lists.len() - 1;
+                &mut self.lists[last].1
+            }
+        };
+        queue.schedule_into(list);
+    }
+
+    fn hand_over(mut self) {
+        for (flusher, list) in &mut self.lists {
+            flusher.add_queues(list);
+        }
+    }
+}

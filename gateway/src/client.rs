@@ -1,0 +1,237 @@
+//! A small Socket.IO client on a WebSocket: for `gateway ping`, and for tests.
+//!
+//! It is for one namespace and for text alone. It has no deadlines of its own; the caller sets them.
+
+use std::io;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::Uri;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+
+/// Characters of an unexpected answer that are shown.
+const SHOWN: usize = 60;
+
+/// Where a server is: a URL with the scheme `ws` or `wss` and the query of a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    uri: Uri,
+    host_and_port: String,
+}
+
+impl Address {
+    /// Reads `ws://host[:port][/path]`, also with `wss`, `http` and `https`; without a scheme it is `ws`, and without a
+    /// path `/socket.io/`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
+        let (scheme, port) = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => ("ws", 80),
+            "wss" | "https" => ("wss", 443),
+            _ => return Err("expected a URL with ws, wss, http or https".to_owned()),
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.contains('@') || rest.contains(['?', '#']) {
+            return Err("expected a URL without a user, a query and a fragment".to_owned());
+        }
+        let path = match path.trim_matches('/') {
+            "" => "socket.io",
+            path => path,
+        };
+        let uri = format!("{scheme}://{authority}/{path}/?EIO=4&transport=websocket");
+        let uri: Uri = uri.parse().map_err(|error| format!("expected a URL ({error})"))?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or("expected a URL with a host")?;
+        let host_and_port = format!("{host}:{}", uri.port_u16().unwrap_or(port));
+        Ok(Self { uri, host_and_port })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.uri.scheme_str().unwrap_or("ws"), self.host_and_port, self.uri.path())
+    }
+}
+
+/// Why a server could not be talked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("could not connect: {0}")]
+    Connect(io::Error),
+    #[error("the server answered with HTTP {0} and opened no WebSocket")]
+    Status(http::StatusCode),
+    #[error("the server opened no WebSocket: {0}")]
+    Handshake(WsError),
+    #[error("the WebSocket failed: {0}")]
+    Broken(WsError),
+    #[error("the server closed the WebSocket")]
+    Closed,
+    #[error("the server does not speak Socket.IO: it sent {0:?}")]
+    Foreign(String),
+}
+
+/// What a server says in the namespace.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Said {
+    /// The client is in the namespace.
+    Connected,
+    /// The client is not let in: the message, and the code where the server gives one.
+    Refused { message: String, code: Option<String> },
+    /// An event and its arguments.
+    Event { name: String, args: Vec<Value> },
+    /// The answer to an event with this number.
+    Ack { number: u64, args: Vec<Value> },
+    /// The client was put out of the namespace.
+    Disconnected,
+}
+
+/// A connection in at most one namespace.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    namespace: String,
+    acks: u64,
+}
+
+impl Client {
+    /// Makes the TCP connection.
+    pub(crate) async fn reach(address: &Address) -> Result<TcpStream, ClientError> {
+        let stream = TcpStream::connect(&address.host_and_port).await.map_err(ClientError::Connect)?;
+        stream.set_nodelay(true).map_err(ClientError::Connect)?;
+        Ok(stream)
+    }
+
+    /// Opens a session on a connection: TLS, the WebSocket's handshake and the first packet.
+    pub(crate) async fn open(address: &Address, stream: TcpStream) -> Result<Self, ClientError> {
+        let request = address.uri.clone().into_client_request().map_err(ClientError::Handshake)?;
+        // Boxed: with TLS in it the future is large, and callers hold it while they wait.
+        let opened = Box::pin(client_async_tls_with_config(request, stream, None, None)).await;
+        let (stream, _) = opened.map_err(|error| match error {
+            WsError::Http(response) => ClientError::Status(response.status()),
+            error => ClientError::Handshake(error),
+        })?;
+        let mut client = Self { stream, namespace: "/".to_owned(), acks: 0 };
+        let first = client.text().await?;
+        let is_open = first.strip_prefix('0').and_then(|json| serde_json::from_str::<Value>(json).ok());
+        match is_open.as_ref().and_then(|open| open.get("sid")) {
+            Some(Value::String(_)) => Ok(client),
+            _ => Err(foreign(&first)),
+        }
+    }
+
+    /// Asks to be let into a namespace; [`Said::Connected`] or [`Said::Refused`] will come.
+    pub(crate) async fn connect(&mut self, namespace: &str, token: Option<&str>) -> Result<(), ClientError> {
+        namespace.clone_into(&mut self.namespace);
+        let auth = token.map(|token| json!({ "token": token }).to_string()).unwrap_or_default();
+        self.send("0", "", &auth).await
+    }
+
+    /// Emits an event and asks for an ack; answers the ack's number.
+    pub(crate) async fn ask(&mut self, name: &str, argument: &Value) -> Result<u64, ClientError> {
+        let number = self.acks;
+        self.acks += 1;
+        self.send("2", &number.to_string(), &json!([name, argument]).to_string()).await?;
+        Ok(number)
+    }
+
+    /// The next that the server says in the namespace. Heartbeats are answered meanwhile.
+    pub(crate) async fn next(&mut self) -> Result<Said, ClientError> {
+        loop {
+            let text = self.text().await?;
+            match text.strip_prefix('4') {
+                Some(packet) => return self.read(packet).ok_or_else(|| foreign(&text)),
+                None if text == "2" => self.write("3".to_owned()).await?,
+                None => return Err(foreign(&text)),
+            }
+        }
+    }
+
+    /// Reads a packet: type, namespace, number of the ack and JSON.
+    fn read(&self, packet: &str) -> Option<Said> {
+        let (kind, rest) = packet.split_at_checked(1)?;
+        let rest = if self.namespace == "/" { rest } else { rest.strip_prefix(self.namespace.as_str())? };
+        let rest = rest.strip_prefix(',').unwrap_or(rest);
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, json) = rest.split_at(digits);
+        let args = || serde_json::from_str::<Vec<Value>>(json).ok();
+        match kind {
+            "0" => Some(Said::Connected),
+            "1" => Some(Said::Disconnected),
+            "2" => {
+                let mut args = args()?;
+                let name = (!args.is_empty()).then(|| args.remove(0))?;
+                Some(Said::Event { name: name.as_str()?.to_owned(), args })
+            }
+            "3" => Some(Said::Ack { number: number.parse().ok()?, args: args()? }),
+            "4" => {
+                let refusal = serde_json::from_str::<Value>(json).ok()?;
+                let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+                let code = text(refusal.get("data").and_then(|data| data.get("code")));
+                Some(Said::Refused { message: text(refusal.get("message"))?, code })
+            }
+            _ => None,
+        }
+    }
+
+    async fn send(&mut self, kind: &str, number: &str, json: &str) -> Result<(), ClientError> {
+        let (namespace, comma) =
+            if self.namespace == "/" { ("", "") } else { (self.namespace.as_str(), ",") };
+        let packet = format!("4{kind}{namespace}{comma}{number}{json}");
+        self.write(packet).await
+    }
+
+    async fn write(&mut self, text: String) -> Result<(), ClientError> {
+        self.stream.send(Message::text(text)).await.map_err(ClientError::Broken)
+    }
+
+    async fn text(&mut self) -> Result<Utf8Bytes, ClientError> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => return Ok(text),
+                Some(Ok(Message::Binary(_))) => return Err(foreign("a binary message")),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(_))) | None => return Err(ClientError::Closed),
+                Some(Err(error)) => return Err(ClientError::Broken(error)),
+            }
+        }
+    }
+}
+
+fn foreign(text: &str) -> ClientError {
+    ClientError::Foreign(text.chars().take(SHOWN).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_scheme_a_port_and_a_path() {
+        let read = |text: &str| Address::parse(text).map(|address| address.to_string());
+        for (text, expected) in [
+            ("localhost", "ws://localhost:80/socket.io/"),
+            ("127.0.0.1:8080", "ws://127.0.0.1:8080/socket.io/"),
+            ("http://[::1]:8080/", "ws://[::1]:8080/socket.io/"),
+            ("HTTPS://example.org", "wss://example.org:443/socket.io/"),
+            ("wss://example.org:8443/my/io", "wss://example.org:8443/my/io/"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(expected), "{text}");
+        }
+        for bad in [
+            "",
+            "ws://",
+            "ftp://example.org",
+            "ws://a b/",
+            "ws://u:p@example.org",
+            "ws://example.org/?a=b",
+            "ws://:80",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+// `gateway ping`: a client's way in, as the image's health check and the chart's test take it.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { EVERYTHING } from './support/clients.mjs';
+import { runGateway, startGateway, temporaryDirectory } from './support/gateway.mjs';
+import { load } from './support/packages.mjs';
+
+const { Server } = load('socket.io');
+const { WebSocketServer } = load('ws');
+
+const TIME = String.raw`\d+\.\d ms`;
+
+/** A server on a free port of this machine; answers its URL. */
+async function listening(server) {
+  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  return `ws://127.0.0.1:${server.address().port}`;
+}
+
+async function fails(args, expected, env = {}) {
+  const { code, stdout, stderr } = await runGateway(['ping', ...args], { env });
+  assert.equal(code, 1, `${args}: ${stdout}${stderr}`);
+  assert.equal(stdout, '');
+  assert.match(stderr, expected);
+  assert.equal(stderr.trim().split('\n').length, 1, stderr);
+}
+
+async function answers(args, expected, env = {}) {
+  const { code, stdout, stderr } = await runGateway(['ping', ...args], { env });
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, expected);
+  assert.equal(stderr, '');
+}
+
+describe('gateway ping', { concurrency: 4 }, () => {
+  let node;
+  before(async () => { node = await startGateway(); });
+  after(() => node.kill());
+
+  test('with a token it connects, has one echo acknowledged, and prints the times', async () => {
+    const { href } = new URL('/socket.io/', node.url.replace('http', 'ws'));
+    const expected = new RegExp(`^${href}: open after ${TIME}, in /relay after ${TIME}, echo after ${TIME}\n$`);
+    await answers([node.url, '--token', node.token({ userId: 'ann', ...EVERYTHING })], expected);
+  });
+
+  test('the settings of a node say where it is, and sign the token', async () => {
+    const env = { LISTEN: `0.0.0.0:${node.port}`, JWT_SECRET: node.secret };
+    await answers([], new RegExp(`^ws://127.0.0.1:${node.port}/socket.io/: .*, echo after ${TIME}\n$`), env);
+    await answers([], /, echo after /, { ...env, JWT_ISSUER: 'https://login.example.org', JWT_AUDIENCE: 'realtime', JWT_USER_CLAIM: 'uid' });
+  });
+
+  test('another namespace is connected to, without an echo', async () => {
+    const token = ['--token', node.token({ userId: 'ann' })];
+    await answers([node.url, ...token, '--namespace', '/emergencies'], new RegExp(`, in /emergencies after ${TIME}\n$`));
+    await answers([node.url, ...token], new RegExp(`, in / after ${TIME}\n$`), { MOUNTS: 'care=/' });
+  });
+
+  test('a node that asks for a token has answered; a wrong token fails', async () => {
+    for (const AUTH_ERRORS of ['plain', 'prefixed']) {
+      const other = await startGateway({ env: { AUTH_ERRORS } });
+      try {
+        await answers([other.url], new RegExp(`, token asked for by /relay after ${TIME}\n$`));
+        await fails([other.url, '--token', 'wrong'], /the server does not let the client into \/relay: .*Invalid token\n$/);
+        await fails([other.url], /Invalid token\n$/, { JWT_SECRET: 'another secret than that of the node' });
+      } finally {
+        await other.kill();
+      }
+    }
+    await fails([node.url, '--token', node.token({ userId: 'ann' })], /the answer to echo is \[\{"error":"Not allowed","success":false\}\]\n$/);
+  });
+
+  test('a namespace that is not there fails', async () => {
+    await fails([node.url, '--namespace', '/nowhere'], /into \/nowhere: Invalid namespace\n$/);
+  });
+
+  test('it fails where nothing listens, and at a host that is not known', async () => {
+    const server = createServer();
+    const url = await listening(server);
+    await new Promise((resolve) => { server.close(resolve); });
+    await fails([url], /could not connect: Connection refused/);
+    await fails(['ws://nowhere.invalid', '--within', '15s'], /could not connect: |no connection in time/);
+  });
+
+  test('it fails where another server answers', async () => {
+    const http = createHttpServer((_, response) => { response.writeHead(404).end('not here'); });
+    const websocket = createHttpServer();
+    new WebSocketServer({ server: websocket }).on('connection', (socket) => { socket.send('hello'); });
+    const closing = createHttpServer();
+    new WebSocketServer({ server: closing }).on('connection', (socket) => { socket.close(); });
+    const text = createServer((socket) => { socket.on('error', () => {}).end('220 mail.example.org\r\n'); });
+    const servers = [
+      [http, /answered with HTTP 404 Not Found and opened no WebSocket\n$/],
+      [websocket, /does not speak Socket.IO: it sent "hello"\n$/],
+      [closing, /the server closed the WebSocket\n$/],
+      [text, /the server opened no WebSocket: /],
+    ];
+    for (const [server, expected] of servers) {
+      await fails([await listening(server)], expected);
+      server.close();
+      server.closeAllConnections?.();
+    }
+  });
+
+  test('a server that never answers costs no more than the given time', async () => {
+    const sockets = [];
+    const silent = createServer((socket) => { sockets.push(socket.on('error', () => {})); });
+    const mute = createHttpServer();
+    new WebSocketServer({ server: mute });
+    for (const server of [silent, mute]) {
+      const begun = Date.now();
+      await fails([await listening(server), '--within', '300ms'], /: no answer to the handshake in time\n$/);
+      assert.ok(Date.now() - begun < 5_000);
+      server.close();
+      server.closeAllConnections?.();
+    }
+    for (const socket of sockets) socket.destroy();
+  });
+
+  test('it connects to other Socket.IO servers', async () => {
+    const http = createHttpServer();
+    const io = new Server(http, { path: '/my/io/' });
+    try {
+      await answers([`${await listening(http)}/my/io`, '--namespace', '/'], new RegExp(`/my/io/: open after ${TIME}, in / after ${TIME}\n$`));
+    } finally {
+      await io.close();
+    }
+  });
+
+  test('it speaks TLS, to servers whose certificate the system trusts', async () => {
+    const directory = temporaryDirectory();
+    const [key, cert] = ['key.pem', 'cert.pem'].map((name) => join(directory, name));
+    const made = ['-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE'];
+    execFileSync('openssl', ['req', ...made, '-keyout', key, '-out', cert], { stdio: 'ignore' });
+    const https = createHttpsServer({ key: readFileSync(key), cert: readFileSync(cert) });
+    const io = new Server(https);
+    try {
+      const url = (await listening(https)).replace('ws://', 'https://');
+      await answers([url, '--namespace', '/'], new RegExp(`^wss://.*, in / after ${TIME}\n$`), { SSL_CERT_FILE: cert });
+      await fails([url, '--namespace', '/'], /certificate/);
+    } finally {
+      await io.close();
+    }
+  });
+
+  test('what is no URL and no duration is said to be none', async () => {
+    for (const url of ['ftp://example.org', 'ws://', 'ws://ann:secret@example.org/', 'ws://example.org/?token=secret']) {
+      const { code, stderr } = await runGateway(['ping', url]);
+      assert.equal(code, 1);
+      assert.match(stderr, /^gateway: URL: expected a URL/);
+      assert.doesNotMatch(stderr, /secret/);
+    }
+    await fails(['--within', 'soon'], /--within: expected a duration/);
+  });
+});
