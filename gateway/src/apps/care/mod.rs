@@ -14,6 +14,7 @@ mod call_store;
 mod calls;
 mod describe;
 mod events;
+mod message;
 mod message_store;
 mod messages;
 mod notifications;
@@ -40,6 +41,7 @@ use super::{Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnR
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
 use crate::describe::forms::UserIdText;
+use crate::error::AppError;
 use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
 use events::ClientEvent;
@@ -88,6 +90,11 @@ impl Care {
         tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::find_idle(Arc::clone(&care)));
         care
+    }
+
+    /// A user is offline, for good as far as a call is concerned: the call fails.
+    async fn went_offline(self: &Arc<Self>, user: &UserId) -> Result<(), AppError> {
+        calls::party_lost(self, user).await
     }
 
     /// An event for every socket of a user.

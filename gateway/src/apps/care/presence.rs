@@ -26,7 +26,7 @@ use shared::names::{Room, UserId};
 
 use super::room_id::PRESENCE_PREFIX;
 use super::status::{Chosen, Record, Shown, Status};
-use super::{Care, calls, notifications_room};
+use super::{Care, notifications_room};
 use crate::apps::{Handled, Reply};
 use crate::clock::{now_ms, passed_ms};
 use crate::error::AppError;
@@ -254,7 +254,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     })
     .await?;
     if is_offline.load(Ordering::Relaxed) {
-        calls::party_lost(care, user).await?;
+        care.went_offline(user).await?;
     }
     live.cancel(OFFLINE, user.as_str()).await?;
     Ok(())
