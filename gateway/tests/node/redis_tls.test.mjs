@@ -108,6 +108,58 @@ describe('Redis over TLS', () => {
     }
   });
 
+  /** Arguments of a server that speaks TLS on this port, with our authority's certificate. */
+  const tls = (at) => ['--tls-port', String(at), '--tls-cert-file', file('redis.crt'), '--tls-key-file', file('redis.key'), '--tls-auth-clients', 'no', '--tls-ca-cert-file', file('ours.crt')];
+
+  /** Starts what a node finds its Redis with, all of it over TLS: the address for the node, and what to stop. */
+  const TOPOLOGIES = {
+    async cluster() {
+      const [at, bus] = [await freePort(), await freePort()];
+      const server = await startRedis({ args: [...tls(at), '--cluster-enabled', 'yes', '--tls-cluster', 'yes', '--cluster-port', String(bus)] });
+      const admin = await server.connect();
+      await admin.sendCommand(['CLUSTER', 'ADDSLOTSRANGE', '0', '16383']);
+      return { url: `rediss+cluster://127.0.0.1:${at}`, servers: [server] };
+    },
+    async sentinel() {
+      const [at, watched] = [await freePort(), await freePort()];
+      const primary = await startRedis({ args: [...tls(watched), '--tls-replication', 'yes'] });
+      writeFileSync(file('sentinel.conf'), `sentinel monitor main 127.0.0.1 ${watched} 1\n`);
+      const sentinel = await startRedis({ config: file('sentinel.conf'), args: ['--sentinel', ...tls(at), '--tls-replication', 'yes'], ready: /\+monitor master/ });
+      return { url: `rediss+sentinel://127.0.0.1:${at}/main`, servers: [sentinel, primary] };
+    },
+  };
+
+  for (const [topology, start] of Object.entries(TOPOLOGIES)) {
+    test(`REDIS_CA_CERT is trusted for each server of a ${topology}`, { timeout: 60_000 }, async () => {
+      const { url, servers } = await start();
+      const settings = { REDIS_URL: url, MOUNTS: 'relay=/relay', JWT_SECRET: 'a secret of two nodes that nobody else knows' };
+      const nodes = [];
+      try {
+        const other = await startGateway({ env: { ...settings, REDIS_CA_CERT: file('theirs.crt') } });
+        nodes.push(other);
+        await other.waitLog((entry) => /cannot connect to Redis|cannot subscribe/.test(entry.message ?? '') && /REDIS_CA_CERT/.test(entry.error), { timeout: 20_000 });
+        for (let at = 0; at < 2; at += 1) nodes.push(await startGateway({ env: { ...settings, REDIS_CA_CERT: file('ours.crt') } }));
+        const [a, b] = nodes.slice(1);
+        await Promise.all([ready(a), ready(b)]);
+        const [here, there] = [a, b].map((node) => keeper(node));
+        try {
+          const room = unique('room');
+          const [speaker, listener] = [await here.connect({ namespace: '/relay', claims: EVERYTHING }), await there.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: 'u2' } })];
+          await ask(listener, 'join', { room });
+          const heard = once(listener, 'hello');
+          assert.equal((await ask(speaker, 'publish', { room, event: 'hello', data: 1 })).success, true);
+          assert.equal((await heard)[0], 1);
+        } finally {
+          here.closeAll();
+          there.closeAll();
+        }
+      } finally {
+        for (const node of nodes) await node.kill();
+        for (const server of servers) await server.stop();
+      }
+    });
+  }
+
   /** The node says that it cannot connect to Redis at this port, and why. */
   const troubled = async (node, at, why) => {
     const line = await node.waitLog((entry) => /cannot connect to Redis/.test(entry.message ?? ''), { timeout: 20_000 });

@@ -17,17 +17,18 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a server that asks `targets` (`host:port`) for their metrics every second, as the job `job`, and evaluates the
- * rules of the file `rules`, if any: `{query(expression), range(expression, {from, to, step}), get(path), stop()}`.
+ * Starts a server that asks `targets` (`host:port`) for their metrics every `interval`, as the job `job`, and evaluates the
+ * rules of the file `rules`, if any: `{query(expression), range(expression, {from, to, step}), get(path), stop()}`. For several
+ * jobs there are `scrapes`, as in its configuration.
  */
-export async function startPrometheus({ targets, job, rules = undefined }) {
+export async function startPrometheus({ targets, job, rules = undefined, interval = '1s', scrapes = [{ job_name: job, static_configs: [{ targets }] }] }) {
   const directory = temporaryDirectory();
   const config = join(directory, 'prometheus.yml');
   // JSON is YAML.
   writeFileSync(config, JSON.stringify({
-    global: { scrape_interval: '1s', evaluation_interval: '1s' },
+    global: { scrape_interval: interval, evaluation_interval: interval },
     rule_files: rules ? [rules] : [],
-    scrape_configs: [{ job_name: job, static_configs: [{ targets }] }],
+    scrape_configs: scrapes,
   }));
   const port = await freePort();
   const child = spawn('prometheus', [
