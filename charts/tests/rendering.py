@@ -1,7 +1,8 @@
 """Renders the chart and finds things in what came out."""
 
 import json
-import re
+import os
+import subprocess
 from pathlib import Path
 
 import helm_python
@@ -89,11 +90,18 @@ def environment(documents):
 
 
 def settings():
-    """Every setting's environment name, and whether it is secret, from the list that all is made from."""
-    source = (ROOT / "shared/src/config/settings.rs").read_text()
-    source = source[source.index("pub const SETTINGS") :]
-    found = re.findall(r'\b(setting|secret)\(\s*"([a-z_]+)"', source)
-    return {key.upper(): kind == "secret" for kind, key in found}
+    """Every setting's environment name, and whether it is secret: what the gateway says of itself."""
+    shown = printed({}).splitlines()
+    keys = [line.split(" = ")[0] for line in shown]
+    # A value of a secret is not shown, whatever it is.
+    hidden = printed({key.upper(): "x" for key in keys}).splitlines()
+    return {key.upper(): f"# {key} is set" in hidden for key in keys}
+
+
+def printed(environment):
+    """The settings in force, as the gateway prints them, where nothing but this is set."""
+    gateway = os.environ["GATEWAY_BIN"]
+    return subprocess.run([gateway, "print-config"], env=environment, capture_output=True, text=True).stdout
 
 
 def schema():

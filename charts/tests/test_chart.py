@@ -384,7 +384,7 @@ class Refused(unittest.TestCase):
             ({"settings": {"SQLITE_WITH_REDIS": "yes"}}, "SQLITE_WITH_REDIS"),
             ({"settings": {"JWT_SECRET": "x"}}, "JWT_SECRET"),
             ({"settings": {"DRAIN": "1s"}}, "DRAIN"),
-            ({"settings": {"MOUNTS": "shop=/"}}, "MOUNTS"),
+            ({"settings": {"MOUNTS": "chat"}}, "MOUNTS"),
             ({"settings": {"EVENTS_PER_SECOND": -1}}, "EVENTS_PER_SECOND"),
             ({"drain": {"duration": "soon"}}, "drain"),
             ({"drain": {"marginSeconds": 1}}, "marginSeconds"),

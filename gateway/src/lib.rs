@@ -48,3 +48,9 @@ mod transport;
 mod users;
 
 pub use cli::run;
+
+/// The README's table of settings: the node's, and each app's.
+#[must_use]
+pub fn settings_table() -> String {
+    shared::config::markdown_table(&apps::declarations())
+}

@@ -99,7 +99,7 @@ impl Node {
         let tasks = Tasks::default();
         start_sharing(&config, &records, &fanout, &tasks).await;
         let announcer = Announcer::new(fanout.clone(), records.clone());
-        let pusher = Pusher::start(config.apps.push.clone(), &tasks)?;
+        let pusher = Pusher::start(config.push.clone(), &tasks)?;
         let context = Context {
             fanout,
             records,
@@ -331,10 +331,10 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
         .iter()
         .filter_map(|(app, namespace)| {
             let shares = config.mounts.iter().filter(|(_, other)| other == namespace);
-            let neighbours: Vec<_> = shares.filter_map(|(other, _)| apps::find(other.as_str())).collect();
+            let neighbours: Vec<_> = shares.filter_map(|(other, _)| apps::find(other.name)).collect();
             let (context, namespace) = (context.clone(), namespace.clone());
             let mount = Mount { context, namespace: namespace.clone(), neighbours: &neighbours };
-            Some(((apps::find(app.as_str())?.start)(mount), namespace))
+            Some(((apps::find(app.name)?.start)(mount), namespace))
         })
         .collect();
     let limits = config.limits;

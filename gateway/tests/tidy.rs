@@ -36,7 +36,7 @@ fn the_table_of_settings_is_the_one_in_the_code() {
     let (_, rest) = readme.split_once("<!-- settings").unwrap();
     let (_, rest) = rest.split_once("-->\n").unwrap();
     let (table, _) = rest.split_once("<!-- /settings -->").unwrap();
-    let expected = shared::config::markdown_table();
+    let expected = gateway::settings_table();
     assert_eq!(table, expected, "README.md: put this table between the marks:\n{expected}");
 }
 

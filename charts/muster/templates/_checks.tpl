@@ -55,7 +55,8 @@
 {{- end }}
 {{- end }}
 {{- $mounts := $v.settings.MOUNTS | default "" }}
-{{- $keeps := or (not $mounts) (regexMatch "(^|,)(sos|emergencies|chat|care)=" $mounts) }}
+{{- /* Only relay is known to keep no records; the node itself knows of every app whether it does. */}}
+{{- $keeps := not (regexMatch "^relay=[^,]*$" $mounts) }}
 {{- if and $redis $keeps (not (include "muster.hasPostgres" .)) (ne (toString ($v.settings.SQLITE_WITH_REDIS | default "false")) "true") }}
 {{- fail "redis: give database.url or database.existingSecret, too, or one node's records reach no other; settings.SQLITE_WITH_REDIS: \"true\" permits SQLite for one node beside Node.js servers" }}
 {{- end }}

@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::auth::Claims;
+use shared::config::AppDeclaration;
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Args;
 
@@ -42,8 +43,8 @@ pub(crate) static APPS: &[&AppKind] =
 /// What an app is, whether it is mounted or not.
 #[derive(Debug)]
 pub(crate) struct AppKind {
-    /// Its name in settings, metrics and documents.
-    pub(crate) name: &'static str,
+    /// What settings need to know of it: its name, where it is mounted by default, and its own settings.
+    pub(crate) declaration: AppDeclaration,
     /// Describes the app and its events. A node takes exactly the events of clients that are described here.
     pub(crate) describe: fn(&mut Section),
     /// The rooms that are its own: no other app's client may name them.
@@ -166,23 +167,33 @@ fn hook<'a>(future: impl Future<Output = ()> + Send + 'a) -> Hook<'a> {
 
 /// The names of all apps, by their numbers.
 pub(crate) fn names() -> Vec<&'static str> {
-    APPS.iter().map(|kind| kind.name).collect()
+    APPS.iter().map(|kind| kind.name()).collect()
+}
+
+/// What settings need to know of all apps.
+pub(crate) fn declarations() -> Vec<&'static AppDeclaration> {
+    APPS.iter().map(|kind| &kind.declaration).collect()
 }
 
 /// The app called `name`.
 pub(crate) fn find(name: &str) -> Option<&'static AppKind> {
-    APPS.iter().copied().find(|kind| kind.name == name)
+    APPS.iter().copied().find(|kind| kind.name() == name)
 }
 
 impl AppKind {
+    /// Its name in settings, metrics and documents.
+    pub(crate) fn name(&self) -> &'static str {
+        self.declaration.name
+    }
+
     /// Its number among [`APPS`], by which metrics count.
     pub(crate) fn number(&self) -> usize {
-        APPS.iter().position(|kind| kind.name == self.name).unwrap_or_default()
+        APPS.iter().position(|kind| kind.name() == self.name()).unwrap_or_default()
     }
 
     /// The description of the app and its events, mounted on `namespace`.
     pub(crate) fn section(&self, namespace: &Namespace) -> Section {
-        let mut section = Section::new(self.name, vec![namespace.as_str().to_owned()]);
+        let mut section = Section::new(self.name(), vec![namespace.as_str().to_owned()]);
         (self.describe)(&mut section);
         section
     }
@@ -310,7 +321,7 @@ mod tests {
 
     /// Every app, on a namespace of its own, and a socket there that may do everything.
     async fn started() -> Vec<(Arc<dyn App>, Arc<Socket>)> {
-        let of = |kind: &AppKind| Namespace::parse(&format!("/{}", kind.name)).unwrap();
+        let of = |kind: &AppKind| Namespace::parse(&format!("/{}", kind.name())).unwrap();
         let context = Context::alone(&APPS.iter().map(|kind| of(kind)).collect::<Vec<_>>()).await;
         let mut all = Vec::new();
         for (kind, id) in APPS.iter().zip(1..) {
@@ -348,10 +359,10 @@ mod tests {
             };
             let section = kind.section(&Namespace::parse("/").unwrap());
             for (event, weight) in section.taken() {
-                assert!(is_known(event), "{} describes {event}", kind.name);
+                assert!(is_known(event), "{} describes {event}", kind.name());
                 assert!((1..=USER_EVENTS_FACTOR).contains(&weight), "{event}");
             }
-            assert!(!is_known("no:such:event"), "{}", kind.name);
+            assert!(!is_known("no:such:event"), "{}", kind.name());
         }
     }
 

@@ -17,11 +17,12 @@ use serde_json::{Map, Value};
 use shared::auth::sign_hs256;
 use shared::blank::is_blank;
 use shared::config::{
-    Config, Effective, HIDDEN, Layer, Layers, Problem, SETTINGS, Scrubber, TokenKeys, redact,
+    Config, Effective, HIDDEN, Layer, Layers, Problem, Scrubber, Setting, TokenKeys, redact,
 };
 use shared::limits::CREDENTIAL_MAX_BYTES;
 use shared::names::{BadId, UserId};
 
+use crate::apps;
 use crate::auth::{Tokens, password};
 use crate::clock::{now_ms, now_s};
 use crate::records::{Records, time_column, users};
@@ -35,7 +36,8 @@ const MISUSED: u8 = 2;
 
 /// Runs the command line `args` with the environment `variables`; answers the exit code.
 pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -> ExitCode {
-    let matches = match command().try_get_matches_from(args) {
+    let empty = Layers::new(apps::declarations());
+    let matches = match command(empty.settings()).try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
             // `--help` comes this way too, with a zero exit code.
@@ -43,7 +45,7 @@ pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -
             return u8::try_from(error.exit_code()).map_or(ExitCode::from(MISUSED), ExitCode::from);
         }
     };
-    let layers = match layers(&matches, variables) {
+    let layers = match layers(empty, &matches, variables) {
         Ok(layers) => layers,
         Err(problem) => return complain(&[problem]),
     };
@@ -84,7 +86,7 @@ fn check_config(config: Config) -> ExitCode {
     if problems.is_empty() { say("The configuration is good.") } else { complain(&problems) }
 }
 
-fn command() -> Command {
+fn command(settings: &[Setting]) -> Command {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
     let token = Command::new("token")
         .about("Print a token for any claims, signed by JWT_SECRET")
@@ -118,7 +120,7 @@ fn command() -> Command {
         .arg(text("name", "Name to show").required(true))
         .arg(text("role", "Role"))
         .arg(text("password", "Password; better left out, since others can see arguments"));
-    let settings = SETTINGS.iter().map(|setting| {
+    let settings = settings.iter().map(|setting| {
         let name = if setting.key == "mounts" { "mount".to_owned() } else { setting.key.replace('_', "-") };
         let arg = Arg::new(setting.key).long(name).global(true).value_name("VALUE");
         let arg = if setting.key == "mounts" { arg.action(ArgAction::Append) } else { arg };
@@ -152,22 +154,26 @@ fn command() -> Command {
         .args(settings)
 }
 
-fn layers(matches: &ArgMatches, variables: &[(String, String)]) -> Result<Layers, Problem> {
+fn layers(
+    mut layers: Layers,
+    matches: &ArgMatches,
+    variables: &[(String, String)],
+) -> Result<Layers, Problem> {
     // Global flags are found on the innermost command.
     let mut innermost = matches;
     while let Some((_, inner)) = innermost.subcommand() {
         innermost = inner;
     }
-    let mut layers = Layers::default();
     layers.check_names(variables.iter().map(|(key, _)| key.as_str()));
     let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    for setting in SETTINGS {
-        if let Some(values) = innermost.get_many::<String>(setting.key) {
+    let settings: Vec<_> = layers.settings().iter().map(|setting| setting.key).collect();
+    for key in settings {
+        if let Some(values) = innermost.get_many::<String>(key) {
             let values: Vec<_> = values.map(String::as_str).collect();
-            layers.set(Layer::Flag, setting.key, &values.join(","));
+            layers.set(Layer::Flag, key, &values.join(","));
         }
-        if let Some(value) = variable(&setting.key.to_uppercase()) {
-            layers.set(Layer::Environment, setting.key, value);
+        if let Some(value) = variable(&key.to_uppercase()) {
+            layers.set(Layer::Environment, key, value);
         }
     }
     let file = innermost.get_one::<String>("config").or_else(|| variable("CONFIG"));

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use serde_json::{Value, json};
-use shared::config::{AppName, Config, TokenKeys};
+use shared::config::{Config, TokenKeys};
+use shared::names::Namespace;
 use tokio::time::{Instant, timeout_at};
 
 use super::{fail, runtime, say, signed};
+use crate::apps;
 use crate::client::{Address, Client, ClientError, Said};
 
 /// The user of the token that is made here. With relay alone in its namespace, nothing else knows of this user.
@@ -64,7 +66,11 @@ pub(super) fn ping(config: &Config, args: &ArgMatches) -> ExitCode {
         Ok(limit) => limit,
         Err(expected) => return fail(&format!("--within: expected {expected}")),
     };
-    let relay = config.mounts.iter().find(|(app, _)| *app == AppName::Relay).map(|(_, mount)| mount.as_str());
+    let echoes = |app: &str, mount: &Namespace| {
+        apps::find(app).is_some_and(|kind| kind.section(mount).taken().any(|(event, _)| event == "echo"))
+    };
+    let relay = config.mounts.iter().find(|(app, mount)| echoes(app.name, mount));
+    let relay = relay.map(|(_, mount)| mount.as_str());
     let first = config.mounts.first().map(|(_, mount)| mount.as_str());
     let given = args.get_one::<String>("namespace").map(String::as_str);
     let namespace = given.or(relay).or(first).unwrap_or("/");

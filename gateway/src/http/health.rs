@@ -171,7 +171,7 @@ fn mounted(site: &Site) -> Vec<MountedApp> {
     let mut apps: Vec<_> = mounts.collect();
     apps.sort_by_key(|(app, _)| app.kind().number());
     let app = |(app, namespace): (&Arc<dyn App>, &Namespace)| MountedApp {
-        app: app.kind().name,
+        app: app.kind().name(),
         namespace: namespace.as_str().to_owned(),
     };
     apps.into_iter().map(app).collect()

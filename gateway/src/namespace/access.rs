@@ -169,7 +169,7 @@ mod tests {
 
     /// Relay on a node alone.
     async fn relay() -> Namespaces {
-        let config: Config = Layers::default().resolve().unwrap();
+        let config: Config = Layers::new(apps::declarations()).resolve().unwrap();
         let namespace = Namespace::parse("/relay").unwrap();
         let context = Context::alone(std::slice::from_ref(&namespace)).await;
         let relay = apps::find("relay").unwrap();

@@ -196,8 +196,8 @@ impl Mounted {
                 return Err(Collision {
                     namespace: self.name.clone(),
                     event,
-                    first: other.app.kind().name,
-                    second: kind.name,
+                    first: other.app.kind().name(),
+                    second: kind.name(),
                 });
             }
         }

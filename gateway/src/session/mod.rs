@@ -373,7 +373,7 @@ mod tests {
     use crate::namespace::{Namespaces, Token};
 
     async fn polling_session() -> Arc<Session> {
-        let config: Config = Layers::default().resolve().unwrap();
+        let config: Config = Layers::new(crate::apps::declarations()).resolve().unwrap();
         let context = Context::alone(&[]).await;
         let namespaces = Namespaces::new(context, Vec::new(), &config.auth, 0).unwrap();
         let sessions = SessionTable::new(Bounds::default());

@@ -170,10 +170,10 @@ describe('settings of one node', { concurrency: 4 }, () => {
     }
   });
 
-  test('a key for tokens without MOUNTS mounts all five apps, and the check says so', async () => {
+  test('a key for tokens without MOUNTS mounts all apps, and the check says so', async () => {
     const { code, stdout, stderr } = await runGateway(['check-config'], { env: { JWT_SECRET: SECRET, MOUNTS: null } });
     assert.equal(code, 0, stderr);
-    assert.match(`${stdout}${stderr}`, /MOUNTS is not set: all five apps are mounted/);
+    assert.match(`${stdout}${stderr}`, /MOUNTS is not set: all apps are mounted/);
   });
 
   test('a misspelt variable, a bare duration and a word that is no level are refused by name', async () => {

@@ -2,10 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shared::config::Layers;
+use shared::config::{AppDeclaration, Layers};
+
+static APP: AppDeclaration =
+    AppDeclaration { name: "app", namespace: "/", keeps_records: true, pushes: false, settings: &[] };
 
 fuzz_target!(|text: &str| {
-    let mut layers = Layers::default();
+    let mut layers = Layers::new(vec![&APP]);
     layers.set_file("fuzz.toml", text);
     if let Err(problems) = layers.resolve() {
         assert!(!problems.is_empty());

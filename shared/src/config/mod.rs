@@ -4,6 +4,7 @@
 //! precedence. [`Layers::resolve`] checks everything and reports every problem at once. Each part of the
 //! gateway then gets its own struct by value and never reads a setting again.
 
+mod apps;
 mod pairs;
 mod parse;
 mod reader;
@@ -22,9 +23,10 @@ use ipnet::IpNet;
 
 use crate::names::Namespace;
 use crate::origin::OriginRule;
+pub use apps::{AnyAppSetting, AppDeclaration, AppSetting, AppSettings};
 pub use redact::{HIDDEN, Scrubber, SecretUrl, redact};
 pub use redis::{RedisAddress, Server, Topology};
-pub use settings::{SETTINGS, Setting, markdown_table};
+pub use settings::{Setting, markdown_table};
 pub use source::{Effective, Layer, Layers, Problem};
 
 /// Reads a duration: `250ms`, `25s`, `2m`, `1h`; a number other than 0 needs its unit.
@@ -33,38 +35,6 @@ pub use source::{Effective, Layer, Layers, Problem};
 /// What should have stood there.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     parse::duration(text).map_err(|expected| expected.0)
-}
-
-/// An application that may be mounted on a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum AppName {
-    /// Participants of an SOS incident (documents 000 and 001).
-    Sos,
-    /// Emergencies and their helpers (document 002).
-    Emergencies,
-    /// Discussion rooms (document 003).
-    Chat,
-    /// Telehealth: messages, calls, presence, notifications (document 004).
-    Care,
-    /// Generic rooms (contract, "relay").
-    Relay,
-}
-
-impl AppName {
-    /// Every app, in the order of the README.
-    pub const ALL: [Self; 5] = [Self::Sos, Self::Emergencies, Self::Chat, Self::Care, Self::Relay];
-
-    /// The name in settings and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sos => "sos",
-            Self::Emergencies => "emergencies",
-            Self::Chat => "chat",
-            Self::Care => "care",
-            Self::Relay => "relay",
-        }
-    }
 }
 
 /// How refusals of a token are worded (contract, "Identity").
@@ -197,23 +167,6 @@ pub struct Limits {
     pub outbox_packets: usize,
 }
 
-/// Settings of apps.
-#[derive(Debug, Clone)]
-pub struct AppsConfig {
-    /// Calls a minute that one user may begin; 0: no limit.
-    pub calls_per_minute: u32,
-    /// How long a call rings.
-    pub call_ring: Duration,
-    /// How long a user without a socket is not told to be offline.
-    pub presence_grace: Duration,
-    /// How long a user does nothing before they are told to be away.
-    pub presence_away: Duration,
-    /// How long after it was raised an incident ends by itself; zero for never.
-    pub sos_age: Duration,
-    /// Where push notifications are asked for; `None` for nowhere.
-    pub push: Option<PushConfig>,
-}
-
 /// A webhook for push notifications.
 #[derive(Debug, Clone)]
 pub struct PushConfig {
@@ -248,7 +201,9 @@ pub struct Config {
     /// Internal listener.
     pub internal_listen: SocketAddr,
     /// Apps and their namespaces.
-    pub mounts: Vec<(AppName, Namespace)>,
+    pub mounts: Vec<(&'static AppDeclaration, Namespace)>,
+    /// Every app that may be mounted, in the order in which they are named.
+    pub known_apps: Vec<&'static AppDeclaration>,
     /// Somebody has said which apps to mount.
     pub mounts_are_set: bool,
     /// Identity.
@@ -273,8 +228,10 @@ pub struct Config {
     pub drain: Duration,
     /// How long `user_left` waits after a lost connection.
     pub leave_holdback: Duration,
-    /// What apps are told of the operator's wishes.
-    pub apps: AppsConfig,
+    /// Settings of apps.
+    pub apps: AppSettings,
+    /// Where push notifications are asked for; `None` for nowhere.
+    pub push: Option<PushConfig>,
     /// Log filter.
     pub log: String,
     /// Log format.
@@ -291,10 +248,11 @@ impl std::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("listen", &self.listen)
             .field("internal_listen", &self.internal_listen)
-            .field("mounts", &self.mounts)
+            .field("mounts", &self.mounts_text())
             .field("auth", &self.auth)
             .field("cluster", &self.cluster)
             .field("apps", &self.apps)
+            .field("push", &self.push)
             .finish_non_exhaustive()
     }
 }

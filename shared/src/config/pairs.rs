@@ -1,24 +1,22 @@
 //! Settings that are good by themselves and cannot work together. A node that is to serve is refused; commands that
 //! only read some of the settings, such as `token`, are not.
 
-use super::{AppName, Config, Problem, TokenKeys};
-
-/// Apps that keep records.
-const KEEPERS: [AppName; 4] = [AppName::Sos, AppName::Emergencies, AppName::Chat, AppName::Care];
+use super::{AppDeclaration, Config, Problem, TokenKeys};
 
 impl Config {
     /// Whether an app keeps records, which all nodes must share then.
     #[must_use]
     pub fn keeps_records(&self) -> bool {
-        self.mounts.iter().any(|(app, _)| KEEPERS.contains(app))
+        self.mounts.iter().any(|(app, _)| app.keeps_records)
     }
 
     /// The apps and their namespaces, in the order of the apps, as `MOUNTS` writes them.
     #[must_use]
     pub fn mounts_text(&self) -> String {
+        let place = |app: &AppDeclaration| self.known_apps.iter().position(|known| *known == app);
         let mut mounts: Vec<_> = self.mounts.iter().collect();
-        mounts.sort();
-        let text = |(app, namespace): &(AppName, _)| format!("{}={namespace}", app.as_str());
+        mounts.sort_by_key(|(app, _)| place(app));
+        let text = |(app, namespace): &(&AppDeclaration, _)| format!("{}={namespace}", app.name);
         mounts.into_iter().map(text).collect::<Vec<_>>().join(",")
     }
 
@@ -36,13 +34,8 @@ impl Config {
             found.push(Problem { place: place.to_owned(), value: None, expected });
         };
         if self.cluster.is_some() && self.uses_sqlite() && self.keeps_records() && !self.sqlite_with_redis {
-            let apps: Vec<_> = self
-                .mounts
-                .iter()
-                .map(|(app, _)| *app)
-                .filter(|app| KEEPERS.contains(app))
-                .map(AppName::as_str)
-                .collect();
+            let apps: Vec<_> =
+                self.mounts.iter().filter(|(app, _)| app.keeps_records).map(|(app, _)| app.name).collect();
             problem(
                 "DATABASE_URL",
                 format!(
@@ -64,13 +57,14 @@ impl Config {
         let mut found = Vec::new();
         if self.auth.keys != TokenKeys::Random && !self.mounts_are_set {
             found.push(
-                "MOUNTS is not set: all five apps are mounted; name those that clients are to find, such as chat=/"
+                "MOUNTS is not set: all apps are mounted; name those that clients are to find, such as chat=/"
                     .to_owned(),
             );
         }
-        let is_mounted = |app: AppName| self.mounts.iter().any(|(mounted, _)| *mounted == app);
-        if self.apps.push.is_some() && !is_mounted(AppName::Emergencies) {
-            found.push("PUSH_WEBHOOK_URL does nothing: the app emergencies is not mounted".to_owned());
+        if self.push.is_some() && !self.mounts.iter().any(|(app, _)| app.pushes) {
+            let pushing = self.known_apps.iter().filter(|app| app.pushes).map(|app| app.name);
+            let pushing = pushing.collect::<Vec<_>>().join(" or ");
+            found.push(format!("PUSH_WEBHOOK_URL does nothing: the app {pushing} is not mounted"));
         }
         for (namespace, _) in &self.auth.errors_by_namespace {
             if !self.mounts.iter().any(|(_, mounted)| mounted == namespace) {
@@ -120,8 +114,8 @@ mod tests {
         assert_eq!(with("sqlite_with_redis", "true"), Vec::<String>::new());
         assert_eq!(with("database_url", "postgres://db.example/x"), Vec::<String>::new());
         assert_eq!(with("mounts", "relay=/relay"), Vec::<String>::new(), "relay stores nothing");
-        for app in KEEPERS {
-            assert_eq!(with("mounts", &format!("{}=/", app.as_str())).len(), 1, "{app:?}");
+        for app in super::super::apps::testing::APPS.iter().filter(|app| app.keeps_records) {
+            assert_eq!(with("mounts", &format!("{}=/", app.name)).len(), 1, "{app:?}");
         }
         assert_eq!(conflicts(&[("mounts", "chat=/")]), Vec::<String>::new(), "a node alone");
     }

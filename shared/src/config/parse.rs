@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AppName, AuthErrors, FirstTokenTo, LogFormat, redact};
+use super::{AppDeclaration, AuthErrors, FirstTokenTo, LogFormat, redact};
 use crate::names::Namespace;
 use crate::origin::OriginRule;
 
 /// What a setting should have been.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Expected(pub(super) &'static str);
+pub struct Expected(pub(super) &'static str);
 
 impl From<Expected> for String {
     fn from(Expected(expected): Expected) -> Self {
@@ -188,15 +188,21 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// Apps and their namespaces; an error names the part that is wrong.
-pub(super) fn mounts(text: &str) -> Result<Vec<(AppName, Namespace)>, String> {
-    let expected = "app=/namespace separated by commas, with the apps sos, emergencies, chat, care and relay";
-    let mut found = Vec::new();
+/// What `mounts` says: apps and their namespaces.
+pub(super) type Mounts = Vec<(&'static AppDeclaration, Namespace)>;
+
+/// Which of these apps are mounted, and where; an error names the part that is wrong.
+pub(super) fn mounts(text: &str, apps: &[&'static AppDeclaration]) -> Result<Mounts, String> {
+    let mut names: Vec<&str> = apps.iter().map(|app| app.name).collect();
+    let last = names.pop().unwrap_or_default();
+    let expected =
+        format!("app=/namespace separated by commas, with the apps {} and {last}", names.join(", "));
+    let mut found = Mounts::new();
     for item in list(text) {
         let told = redact(item);
         let (app, namespace) =
             item.split_once('=').ok_or_else(|| format!("{expected}; {told:?} is not of that form"))?;
-        let known = AppName::ALL.into_iter().find(|known| known.as_str() == app);
+        let known = apps.iter().copied().find(|known| known.name == app);
         let known = known.ok_or_else(|| format!("{expected}; there is no app {:?}", redact(app)))?;
         let namespace = Namespace::parse(namespace)
             .map_err(|_| format!("{expected}; {:?} is no namespace", redact(namespace)))?;
@@ -205,7 +211,7 @@ pub(super) fn mounts(text: &str) -> Result<Vec<(AppName, Namespace)>, String> {
         }
         found.push((known, namespace));
     }
-    if found.is_empty() { Err(expected.to_owned()) } else { Ok(found) }
+    if found.is_empty() { Err(expected) } else { Ok(found) }
 }
 
 pub(super) fn origins(text: &str) -> Parsed<Vec<OriginRule>> {
@@ -336,6 +342,7 @@ mod tests {
 
     #[test]
     fn an_app_is_mounted_once() {
+        let mounts = |text: &str| mounts(text, &super::super::apps::testing::APPS);
         assert_eq!(mounts("chat=/,relay=/relay").map(|m| m.len()), Ok(2));
         for (bad, told) in [
             ("", "app=/namespace"),

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::parse;
-use super::settings::SETTINGS;
-use super::source::{Layer, Layers, Problem, shown};
+use super::source::{Layer, Layers, Problem};
 use super::{
-    AppsConfig, AuthConfig, ClusterConfig, Config, Limits, PushConfig, RedisAddress, Secret, SecretUrl,
+    AppSettings, AuthConfig, ClusterConfig, Config, Limits, PushConfig, RedisAddress, Secret, SecretUrl,
     SessionTimes, TokenKeys,
 };
 
@@ -23,13 +22,14 @@ impl Reader<'_> {
     fn problem(&mut self, key: &str, expected: &str) {
         let found = self.layers.get(key);
         let place = self.layers.place(key, found.map_or(Layer::Environment, |(layer, _)| layer));
-        let value = found.map(|(_, text)| shown(key, text));
+        let value = found.map(|(_, text)| self.layers.shown(key, text));
         self.problems.push(Problem { place, value, expected: expected.to_owned() });
     }
 
     /// The value in force, by `parse`; a default that does not parse would be caught by a test.
     fn read<T, E: Into<String>>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
-        let default = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |s| s.default);
+        let mut settings = self.layers.settings().iter();
+        let default = settings.find(|setting| setting.key == key).map_or("", |setting| &*setting.default);
         let text = self.layers.get(key).map_or(default, |(_, text)| text);
         match parse(text) {
             Ok(value) => Some(value),
@@ -49,7 +49,7 @@ impl Reader<'_> {
         // Everything is read before the first `?`, so that every problem is found.
         let listen = self.listen();
         let internal_listen = self.read("internal_listen", parse::address);
-        let mounts = self.read("mounts", parse::mounts);
+        let mounts = self.read("mounts", |text| parse::mounts(text, self.layers.apps()));
         let auth = self.auth();
         let first_token = self.read("first_token", parse::first_token);
         let cors_origins = self.read("cors_origins", parse::origins);
@@ -61,6 +61,7 @@ impl Reader<'_> {
         let drain = self.read("drain", parse::duration);
         let leave_holdback = self.read("leave_holdback", parse::duration);
         let apps = self.apps();
+        let push = self.push();
         let log_format = self.read("log_format", parse::log_format);
         let workers = self.read("workers", parse::workers);
         let log = self.read("log", parse::log_filter);
@@ -87,7 +88,9 @@ impl Reader<'_> {
             limits: limits?,
             drain: drain?,
             leave_holdback: leave_holdback?,
+            known_apps: self.layers.apps().to_vec(),
             apps: apps?,
+            push: push?,
             log: log?,
             log_format: log_format?,
             workers: workers?,
@@ -111,24 +114,24 @@ impl Reader<'_> {
         listen
     }
 
-    fn apps(&mut self) -> Option<AppsConfig> {
-        let calls_per_minute = self.read("calls_per_minute", parse::number);
-        let call_ring = self.read("call_ring", parse::duration);
-        let presence_grace = self.read("presence_grace", parse::duration);
-        let presence_away = self.read("presence_away", parse::duration);
-        let sos_age = self.read("sos_age", parse::age);
+    fn apps(&mut self) -> Option<AppSettings> {
+        let (mut settings, mut all) = (AppSettings::default(), true);
+        for setting in self.layers.apps().iter().flat_map(|app| app.settings) {
+            let key = setting.setting().key;
+            match self.read(key, |text| setting.check(text).map(|()| text.to_owned())) {
+                Some(text) => settings.set(key, &text),
+                None => all = false,
+            }
+        }
+        all.then_some(settings)
+    }
+
+    /// `None` for a problem, `Some(None)` for nowhere.
+    fn push(&mut self) -> Option<Option<PushConfig>> {
         let url = self.read("push_webhook_url", parse::web_address);
         let secret = self.text("push_webhook_secret").map(Secret);
-        let push = url.map(|url| {
+        url.map(|url| {
             Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url: SecretUrl::new(url), secret })
-        });
-        Some(AppsConfig {
-            calls_per_minute: u32::try_from(calls_per_minute?).unwrap_or(u32::MAX),
-            call_ring: call_ring?,
-            presence_grace: presence_grace?,
-            presence_away: presence_away?,
-            sos_age: sos_age?,
-            push: push?,
         })
     }
 

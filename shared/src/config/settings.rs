@@ -1,31 +1,41 @@
-//! Every setting: its key, default and meaning, written once. Flags, `--help`, the environment's names,
-//! `print-config` and the README's table are all made from this list.
+//! Every setting of the node: its key, default and meaning, written once. Flags, `--help`, the environment's names,
+//! `print-config` and the README's table are all made from this list and the apps' settings ([`super::apps`]).
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use super::apps::AppDeclaration;
+
 /// One setting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Setting {
     /// Key in the file; upper case in the environment; with dashes as a flag.
     pub key: &'static str,
     /// What holds when it is not set; empty for nothing.
-    pub default: &'static str,
+    pub default: Cow<'static, str>,
     /// What it does, with unit and special values.
     pub help: &'static str,
     /// Never shown.
     pub secret: bool,
 }
 
+impl Setting {
+    /// One that may be shown.
+    pub(super) const fn new(key: &'static str, default: &'static str, help: &'static str) -> Self {
+        Self { key, default: Cow::Borrowed(default), help, secret: false }
+    }
+}
+
 const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { key, default, help, secret: false }
+    Setting::new(key, default, help)
 }
 
 const fn secret(key: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { key, default, help, secret: true }
+    Setting { key, default: Cow::Borrowed(default), help, secret: true }
 }
 
-/// The list.
-pub const SETTINGS: &[Setting] = &[
+/// The node's own; `mounts` has its default from the apps.
+const SETTINGS: &[Setting] = &[
     setting("listen", "127.0.0.1:8080", "Public listener: address and port; port 0 takes a free one."),
     setting("port", "", "Public port, as platforms set it; replaces the port of `listen`."),
     setting(
@@ -35,9 +45,9 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "mounts",
-        "sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay",
+        "",
         "Apps and their namespaces, `app=/namespace` separated by commas. As a flag: `--mount`, repeatable. Where a key for tokens is set \
-         and this is not, the start warns that all five apps are mounted. All nodes of a Redis need the same.",
+         and this is not, the start warns that all apps are mounted. All nodes of a Redis need the same.",
     ),
     secret("jwt_secret", "", "HS256 secret of tokens. Not set: a random one for this run."),
     setting(
@@ -130,23 +140,6 @@ pub const SETTINGS: &[Setting] = &[
         "3s",
         "How long `user_left` waits after a lost connection for the user to come back.",
     ),
-    setting(
-        "calls_per_minute",
-        "10",
-        "Calls of `care` a minute that one user may begin, as many at once; one user is called by another three tenths as often, and by all twice as often; 0: no limit.",
-    ),
-    setting("call_ring", "30s", "How long a call of `care` rings before it is missed."),
-    setting(
-        "presence_grace",
-        "15s",
-        "How long a user of `care` without a connection is neither offline nor lost to their call.",
-    ),
-    setting("presence_away", "5m", "How long a user of `care` does nothing before they are away."),
-    setting(
-        "sos_age",
-        "24h",
-        "How long after it was raised an incident of `sos` ends by itself, up to 30d; 0: never.",
-    ),
     setting("push_webhook_url", "", "Where `emergencies` asks for push notifications, by POST."),
     secret("push_webhook_secret", "", "Key of the HMAC-SHA256 signatures of those requests."),
     setting("max_payload", "1000000", "Bytes of one message and of a polling body."),
@@ -200,11 +193,22 @@ pub const SETTINGS: &[Setting] = &[
     setting("workers", "auto", "Worker threads; `auto`: one for each core the process may use."),
 ];
 
-/// The README's table of settings.
+/// Every setting: the node's, and each app's.
+pub(super) fn all(apps: &[&'static AppDeclaration]) -> Vec<Setting> {
+    let of_apps = apps.iter().flat_map(|app| app.settings).map(|of_app| of_app.setting());
+    let mut settings: Vec<Setting> = SETTINGS.iter().chain(of_apps).cloned().collect();
+    let mounts: Vec<String> = apps.iter().map(|app| format!("{}={}", app.name, app.namespace)).collect();
+    if let Some(setting) = settings.iter_mut().find(|setting| setting.key == "mounts") {
+        setting.default = mounts.join(",").into();
+    }
+    settings
+}
+
+/// The README's table of settings, of a node with these apps.
 #[must_use]
-pub fn markdown_table() -> String {
+pub fn markdown_table(apps: &[&'static AppDeclaration]) -> String {
     let mut out = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
-    for Setting { key, default, help, .. } in SETTINGS {
+    for Setting { key, default, help, .. } in all(apps) {
         let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
         // Writing to a String does not fail.
         let _ = writeln!(out, "| `{}` | {default} | {help} |", key.to_uppercase());

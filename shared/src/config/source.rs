@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Config;
 use super::parse::is_pem;
 use super::reader::Reader;
 use super::redact::{HIDDEN, redact};
-use super::settings::SETTINGS;
+use super::settings::{self, Setting};
 use super::spelling;
+use super::{AppDeclaration, Config};
 
 /// One setting that cannot be used, as the user is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +43,9 @@ pub enum Layer {
 }
 
 /// Texts of all sources, by key.
-#[derive(Default)]
 pub struct Layers {
+    apps: Vec<&'static AppDeclaration>,
+    settings: Vec<Setting>,
     values: BTreeMap<(String, Layer), String>,
     file_name: String,
     problems: Vec<Problem>,
@@ -59,6 +60,24 @@ impl fmt::Debug for Layers {
 }
 
 impl Layers {
+    /// Nothing is set yet, of a node with these apps.
+    #[must_use]
+    pub fn new(apps: Vec<&'static AppDeclaration>) -> Self {
+        let settings = settings::all(&apps);
+        let (values, file_name, problems, notes) = Default::default();
+        Self { apps, settings, values, file_name, problems, notes }
+    }
+
+    /// Every setting that there is: the node's, and each app's.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    pub(super) fn apps(&self) -> &[&'static AppDeclaration] {
+        &self.apps
+    }
+
     /// Adds a flag or environment value. Empty environment values count as not set. A line break at the end is left out:
     /// a file or a secret of Kubernetes often ends with one.
     pub fn set(&mut self, layer: Layer, key: &str, value: &str) {
@@ -78,7 +97,7 @@ impl Layers {
     /// would be ignored without a word.
     pub fn check_names<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
-            if let Some(meant) = spelling::meant(name) {
+            if let Some(meant) = spelling::meant(name, &self.settings) {
                 let expected = format!("no such setting; {} is meant?", meant.to_uppercase());
                 self.problems.push(Problem { place: name.to_owned(), value: None, expected });
             }
@@ -103,8 +122,8 @@ impl Layers {
         };
         for (key, value) in table {
             let place = format!("{key} in {name}");
-            if !SETTINGS.iter().any(|setting| setting.key == key) {
-                let expected = match spelling::nearest(&key) {
+            if !self.settings.iter().any(|setting| setting.key == key) {
+                let expected = match spelling::nearest(&key, &self.settings) {
                     Some(meant) => format!("no such setting; {meant} is meant?"),
                     None => "no such setting".to_owned(),
                 };
@@ -115,7 +134,7 @@ impl Layers {
                 Some(text) => self.set(Layer::File, &key, &text),
                 None => self.problems.push(Problem {
                     place,
-                    value: Some(shown(&key, &value.to_string())),
+                    value: Some(self.shown(&key, &value.to_string())),
                     expected: "a text, a number or a list of texts".to_owned(),
                 }),
             }
@@ -140,12 +159,19 @@ impl Layers {
 
     /// Every setting with what may be shown of the text in force: `print-config`.
     pub fn effective(&self) -> impl Iterator<Item = Effective> {
-        SETTINGS.iter().map(|setting| {
-            let value = self.get(setting.key).map_or(setting.default, |(_, text)| text);
+        self.settings.iter().map(|setting| {
+            let value = self.get(setting.key).map_or(&*setting.default, |(_, text)| text);
             let is_default = value.is_empty() || value == setting.default;
-            let text = if is_default { value.to_owned() } else { shown(setting.key, value) };
+            let text = if is_default { value.to_owned() } else { self.shown(setting.key, value) };
             Effective { key: setting.key, is_whole: text == value, text }
         })
+    }
+
+    /// What may be shown of a setting's text.
+    pub(super) fn shown(&self, key: &str, text: &str) -> String {
+        let is_secret = self.settings.iter().any(|setting| setting.key == key && setting.secret);
+        // A key that was pasted where its file is expected may be the private one.
+        if is_secret || is_pem(text) { HIDDEN.to_owned() } else { redact(text) }
     }
 
     /// Checks everything.
@@ -173,13 +199,6 @@ pub struct Effective {
     pub text: String,
     /// Nothing is left out.
     pub is_whole: bool,
-}
-
-/// What may be shown of a setting's text.
-pub(super) fn shown(key: &str, text: &str) -> String {
-    let is_secret = SETTINGS.iter().any(|setting| setting.key == key && setting.secret);
-    // A key that was pasted where its file is expected may be the private one.
-    if is_secret || is_pem(text) { HIDDEN.to_owned() } else { redact(text) }
 }
 
 fn text_of(value: &toml::Value) -> Option<String> {
@@ -257,7 +276,7 @@ mod tests {
 
     #[test]
     fn credentials_are_not_shown_whatever_setting_they_stand_in() {
-        for setting in SETTINGS {
+        for setting in Layers::default().settings() {
             for text in ["https://user:hush@h.example/x?token=hush", "user:hush@h.example"] {
                 let mut layers = Layers::default();
                 layers.set(Layer::Environment, setting.key, text);
@@ -277,7 +296,9 @@ mod tests {
 
     #[test]
     fn a_value_of_a_wrong_type_is_not_shown_where_it_is_secret() {
-        for key in SETTINGS.iter().filter(|setting| setting.secret).map(|setting| setting.key) {
+        for key in
+            Layers::default().settings().iter().filter(|setting| setting.secret).map(|setting| setting.key)
+        {
             for value in ["12345.5", "true", "{ hush = 12345 }", "[12345]", "1979-05-27"] {
                 let mut layers = Layers::default();
                 layers.set_file("m.toml", &format!("{key} = {value}"));
@@ -383,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_duration_without_its_unit_is_refused_with_the_units() {
-        for key in ["ping_interval", "drain", "lease", "call_ring", "presence_away", "sos_age"] {
+        for key in ["ping_interval", "drain", "lease", "call_ring", "sos_age"] {
             let said = set(&[(key, "25")]).unwrap_err();
             assert!(said.contains(&key.to_uppercase()) && said.contains("unit (ms, s, m"), "{said}");
         }

@@ -1,6 +1,6 @@
 //! Names that are nearly those of settings.
 
-use super::settings::SETTINGS;
+use super::settings::Setting;
 
 /// Letters below which an unknown variable is not compared: short names are near to too many words, as `PORT` is to
 /// `HOST`.
@@ -13,26 +13,33 @@ const LONG: usize = 12;
 const ALIASES: &[(&str, &str)] = &[("MOUNT", "mounts"), ("JWT_PUBLIC_KEY_FILE", "jwt_public_key")];
 
 /// The setting that is meant by the name of a variable which is none.
-pub(super) fn meant(variable: &str) -> Option<&'static str> {
+pub(super) fn meant(variable: &str, settings: &[Setting]) -> Option<&'static str> {
     if let Some((_, meant)) = ALIASES.iter().find(|(alias, _)| *alias == variable) {
         return Some(meant);
     }
     // The environment's names of settings are upper case; what is not is another program's.
     let is_upper = !variable.bytes().any(|byte| byte.is_ascii_lowercase());
-    (is_upper && variable.len() >= SHORTEST).then(|| nearest(&variable.to_ascii_lowercase())).flatten()
+    (is_upper && variable.len() >= SHORTEST)
+        .then(|| nearest(&variable.to_ascii_lowercase(), settings))
+        .flatten()
 }
 
 /// The setting whose key is nearly `key`, and not exactly.
-pub(super) fn nearest(key: &str) -> Option<&'static str> {
+pub(super) fn nearest(key: &str, settings: &[Setting]) -> Option<&'static str> {
     let mistakes = if key.len() >= LONG { 2 } else { 1 };
     let distance = |setting: &'static str| (strsim::osa_distance(setting, key), setting);
-    let (far, nearest) = SETTINGS.iter().map(|setting| distance(setting.key)).min()?;
+    let (far, nearest) = settings.iter().map(|setting| distance(setting.key)).min()?;
     (1..=mistakes).contains(&far).then_some(nearest)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Layers;
     use super::*;
+
+    fn meant_now(name: &str) -> Option<&'static str> {
+        meant(name, Layers::default().settings())
+    }
 
     #[test]
     fn a_misspelt_variable_is_recognized() {
@@ -47,7 +54,7 @@ mod tests {
             ("REDIS_USER_NAME", "redis_username"),
             ("MOUNT", "mounts"),
         ] {
-            assert_eq!(meant(name), Some(setting), "{name}");
+            assert_eq!(meant_now(name), Some(setting), "{name}");
         }
     }
 
@@ -75,10 +82,10 @@ mod tests {
             "SSL_CERT_FILE",
             "CONFIG",
         ] {
-            assert_eq!(meant(name), None, "{name}");
+            assert_eq!(meant_now(name), None, "{name}");
         }
-        for setting in SETTINGS {
-            assert_eq!(meant(&setting.key.to_uppercase()), None, "{}", setting.key);
+        for setting in Layers::default().settings() {
+            assert_eq!(meant_now(&setting.key.to_uppercase()), None, "{}", setting.key);
         }
     }
 }

@@ -43,7 +43,7 @@ impl Config {
         if let Some(token) = &self.auth.internal_token {
             look("INTERNAL_TOKEN", &token.0, TOKEN_MIN_BYTES);
         }
-        let push = self.apps.push.as_ref();
+        let push = self.push.as_ref();
         if let Some(secret) = push.and_then(|push| push.secret.as_ref()) {
             look("PUSH_WEBHOOK_SECRET", &secret.0, TOKEN_MIN_BYTES);
         }
@@ -72,7 +72,7 @@ impl Config {
         if let Some(token) = &self.auth.internal_token {
             scrubber.secret(&token.0);
         }
-        if let Some(push) = &self.apps.push {
+        if let Some(push) = &self.push {
             scrubber.url(push.url.expose());
             if let Some(secret) = &push.secret {
                 scrubber.secret(&secret.0);

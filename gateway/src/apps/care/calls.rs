@@ -222,7 +222,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
     }
     care.rates.call(&claims.user, &new.recipient)?;
     let now = now_ms();
-    let ring = u64::try_from(care.context.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
+    let ring = u64::try_from(care.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
     let call = Call {
         id: Uuid::now_v7().to_string(),
         caller: claims.user.clone(),
@@ -390,7 +390,7 @@ pub(super) async fn party_lost(care: &Arc<Care>, user: &UserId) -> Result<(), Ap
 pub(super) async fn look_after(care: Arc<Care>) {
     // Short times to ring, of tests, are looked at more often.
     let most = Duration::from_millis(DUE_EVERY_MS);
-    let every = (care.context.settings.call_ring / 8).clamp(Duration::from_millis(50), most);
+    let every = (care.settings.call_ring / 8).clamp(Duration::from_millis(50), most);
     loop {
         tokio::time::sleep(every.mul_f64(rand::random_range(0.75..1.25))).await;
         let mut more = true;
@@ -404,7 +404,7 @@ pub(super) async fn look_after(care: Arc<Care>) {
 async fn look_at_due(care: &Arc<Care>) -> Result<bool, AppError> {
     let records = &care.context.records;
     // Who is quicker than another node needs no claim: the record is moved once.
-    let ring = u64::try_from(care.context.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
+    let ring = u64::try_from(care.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
     let window = store::Window::of(now_ms(), ring);
     let rung_out = records.run(store::rung_out(records.pool(), &window)).await?;
     let missed = rung_out.iter().map(|call| async {
@@ -457,7 +457,7 @@ async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
         care.bring_presence(call, call.state).await;
         return Ok(());
     };
-    let grace = u64::try_from(care.context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
+    let grace = u64::try_from(care.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
     match call.lost_since_ms.filter(|_| call.lost_user.as_deref() == Some(user)) {
         Some(since) if passed_ms(since) >= grace => {
             care.step(&call.id, &Step::of(happening)).await?;

@@ -8,7 +8,8 @@ use super::events::{
     CallBody, HistoryBody, InitiateBody, NotificationBody, PageBody, ParticipantsBody, ReadBody, RejectBody,
     RoomBody, SendBody, SignalBody, StatusBody, UsersBody, UsersOrAllBody,
 };
-use super::messages::{Conversations, Found, Message, Sent, StatusChanged, Updated};
+use super::message::Message;
+use super::messages::{Conversations, Found, Sent, StatusChanged, Updated};
 use super::notifications::{AllRead, Listed, Notification, Unread};
 use super::presence::{Presences, StatusSet, Subscribed};
 use super::rooms::{Joined, Left, Participants, Typing, UserMoved};

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::messages::{Message, Status};
+use super::message::{Message, Status};
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::records::{Connection, Pool, column_time, time_column};

@@ -14,6 +14,7 @@ mod call_store;
 mod calls;
 mod describe;
 mod events;
+mod message;
 mod message_store;
 mod messages;
 mod notifications;
@@ -22,6 +23,7 @@ mod rates;
 mod rest;
 mod room_id;
 mod rooms;
+mod settings;
 mod status;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use fanout::{Gone, Left, Sequenced};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
+use shared::config::AppDeclaration;
 use shared::ids::SocketId;
 use shared::names::{Namespace, Room, UserId};
 
@@ -38,18 +41,26 @@ use super::{Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnR
 use crate::announce::{Announcement, Audience};
 use crate::context::Context;
 use crate::describe::forms::UserIdText;
+use crate::error::AppError;
 use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
 use events::ClientEvent;
 use rates::Rates;
 use room_id::ROOM_PREFIXES;
+use settings::Settings;
 
 /// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.
 const NOTIFICATIONS_PREFIX: &str = "notifications:";
 
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    name: "care",
+    declaration: AppDeclaration {
+        name: "care",
+        namespace: "/",
+        keeps_records: true,
+        pushes: false,
+        settings: settings::ALL,
+    },
     describe: describe::describe,
     rooms: OwnRooms { names: &[], prefixes: ROOM_PREFIXES },
     start: |Mount { context, namespace, .. }| Arc::new(Care::start(context, namespace)),
@@ -60,6 +71,7 @@ pub(super) static KIND: AppKind = AppKind {
 pub(crate) struct Care {
     context: Context,
     namespace: Namespace,
+    settings: Settings,
     presence: presence::Local,
     /// The call that rang last at each socket of this node, by when it began.
     rung: DashMap<SocketId, i64>,
@@ -70,13 +82,19 @@ impl Care {
     /// Makes the app, and starts what runs for it until the node stops.
     fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let (presence, rung) = (presence::Local::default(), DashMap::new());
-        let rates = Rates::new(context.settings.calls_per_minute);
-        let care = Arc::new(Self { context, namespace, presence, rung, rates });
+        let settings = Settings::of(&context.settings);
+        let rates = Rates::new(settings.calls_per_minute);
+        let care = Arc::new(Self { context, namespace, settings, presence, rung, rates });
         let tasks = &care.context.tasks;
         tasks.spawn_until_stop(calls::look_after(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::find_idle(Arc::clone(&care)));
         care
+    }
+
+    /// A user is offline, for good as far as a call is concerned: the call fails.
+    async fn went_offline(self: &Arc<Self>, user: &UserId) -> Result<(), AppError> {
+        calls::party_lost(self, user).await
     }
 
     /// An event for every socket of a user.

@@ -26,7 +26,7 @@ use shared::names::{Room, UserId};
 
 use super::room_id::PRESENCE_PREFIX;
 use super::status::{Chosen, Record, Shown, Status};
-use super::{Care, calls, notifications_room};
+use super::{Care, notifications_room};
 use crate::apps::{Handled, Reply};
 use crate::clock::{now_ms, passed_ms};
 use crate::error::AppError;
@@ -184,7 +184,7 @@ pub(super) async fn came(care: &Arc<Care>, user: &UserId) {
 /// A user has no socket since `held`: they are offline when the grace period is over, unless they come back.
 pub(super) async fn gone(care: &Arc<Care>, user: &UserId, held: Duration) {
     let lost = now_ms().saturating_sub(u64::try_from(held.as_millis()).unwrap_or_default());
-    let left = care.context.settings.presence_grace.saturating_sub(held).max(Duration::from_millis(1));
+    let left = care.settings.presence_grace.saturating_sub(held).max(Duration::from_millis(1));
     if let Err(error) = care.context.fanout.live().schedule(OFFLINE, user.as_str(), left).await {
         tracing::debug!(%error, "a user's grace period was not noted; whoever asks for them will");
         return;
@@ -199,7 +199,7 @@ pub(super) async fn gone(care: &Arc<Care>, user: &UserId, held: Duration) {
 /// Has users be offline whose grace period is over, until the node stops.
 pub(super) async fn settle_offline(care: Arc<Care>) {
     // Short grace periods, of tests, are looked at more often.
-    let every = (care.context.settings.presence_grace / 4)
+    let every = (care.settings.presence_grace / 4)
         .clamp(Duration::from_millis(50), Duration::from_millis(DUE_EVERY_MS));
     loop {
         tokio::time::sleep(every).await;
@@ -230,7 +230,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     let before = live.get(&[key(user)]).await?.pop().flatten();
     let is_there = is_there(care, user).await?;
     let Record { arrival, lost_ms, .. } = Record::read(before.as_deref());
-    let grace = care.context.settings.presence_grace;
+    let grace = care.settings.presence_grace;
     let gone_for = lost_ms.map(|lost| Duration::from_millis(passed_ms(lost)));
     if !is_there && gone_for.is_none_or(|gone_for| gone_for + SLACK < grace) {
         // They have been lost once more since, or nobody has noted since when.
@@ -254,7 +254,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     })
     .await?;
     if is_offline.load(Ordering::Relaxed) {
-        calls::party_lost(care, user).await?;
+        care.went_offline(user).await?;
     }
     live.cancel(OFFLINE, user.as_str()).await?;
     Ok(())
@@ -287,7 +287,7 @@ pub(super) async fn set_call(
 
 /// A user does something.
 pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
-    let (now, away) = (Instant::now(), care.context.settings.presence_away);
+    let (now, away) = (Instant::now(), care.settings.presence_away);
     let is_news = {
         let mut activity = care.presence.activity.entry(user.clone()).or_insert_with(|| Activity {
             last: now,
@@ -319,7 +319,7 @@ pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
 
 /// Finds users who have done nothing for long, until the node stops.
 pub(super) async fn find_idle(care: Arc<Care>) {
-    let away = care.context.settings.presence_away;
+    let away = care.settings.presence_away;
     let every = (away / 10).clamp(Duration::from_millis(50), Duration::from_secs(15));
     for pass in 0_u32.. {
         tokio::time::sleep(every).await;
@@ -387,7 +387,7 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppErro
             let mut record = Record::read(kept.as_deref());
             // What is kept may be lost with Redis, and who is there is not; and it may say that somebody is there whom no
             // living node knows.
-            let grace = care.context.settings.presence_grace;
+            let grace = care.settings.presence_grace;
             let lost = record.lost_ms.map(|lost| Duration::from_millis(passed_ms(lost)));
             // Within their grace period they are what they were.
             if lost.is_none_or(|lost| lost > grace) {

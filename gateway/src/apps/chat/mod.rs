@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use fanout::{FanoutError, Gone, Sequenced, Target};
 use shared::auth::Claims;
+use shared::config::AppDeclaration;
 use shared::limits::CHAT_UNTOLD_RETRY_MS;
 use shared::names::Room;
 use tokio::sync::Notify;
@@ -30,7 +31,13 @@ use order::Orders;
 
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    name: "chat",
+    declaration: AppDeclaration {
+        name: "chat",
+        namespace: "/",
+        keeps_records: true,
+        pushes: false,
+        settings: &[],
+    },
     describe: describe::describe,
     rooms: OwnRooms { names: &[], prefixes: &[ROOM_PREFIX] },
     start: |Mount { context, .. }| Arc::new(Chat::start(context)),

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use fanout::{Gone, Left};
 use shared::auth::Claims;
+use shared::config::AppDeclaration;
 use shared::limits::{HELPER_POSITION_S, LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
@@ -47,7 +48,13 @@ const POSITION_KEPT: Duration = Duration::from_secs(HELPER_POSITION_S);
 
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    name: "emergencies",
+    declaration: AppDeclaration {
+        name: "emergencies",
+        namespace: "/emergencies",
+        keeps_records: true,
+        pushes: true,
+        settings: &[],
+    },
     describe: describe::describe,
     rooms: OwnRooms { names: &[HELPERS], prefixes: &[ROOM_PREFIX] },
     start: |Mount { context, namespace, .. }| Arc::new(Emergencies::start(context, namespace)),

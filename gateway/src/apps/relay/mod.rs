@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::auth::Claims;
+use shared::config::AppDeclaration;
 use shared::ids::SocketId;
 use shared::json::without_lone_surrogates;
 use shared::limits::{ACK_MAX_MS, MEMBERS_MAX};
@@ -31,7 +32,13 @@ use crate::socket::Socket;
 
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    name: "relay",
+    declaration: AppDeclaration {
+        name: "relay",
+        namespace: "/relay",
+        keeps_records: false,
+        pushes: false,
+        settings: &[],
+    },
     describe: describe::describe,
     rooms: OwnRooms { names: &[], prefixes: &[] },
     start: |mount| Arc::new(Relay::new(mount)),

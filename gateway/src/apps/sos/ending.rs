@@ -18,7 +18,7 @@ use shared::names::UserId;
 
 use super::incidents::{self, End, Incident, Reason};
 use super::stories::{over, sees_all};
-use super::{Sos, room};
+use super::{AGE, Sos, room};
 use crate::announce::{Announcement, Audience};
 use crate::apps::within;
 use crate::clock::{iso, now_ms};
@@ -205,7 +205,7 @@ pub(super) async fn end_old(sos: Arc<Sos>) {
         }
         // An older node that still runs beside this one may raise more of them.
         sos.is_filled.store(false, Ordering::Release);
-        let age = sos.context.settings.sos_age;
+        let age = sos.context.settings.get(&AGE);
         if age.is_zero() {
             continue;
         }

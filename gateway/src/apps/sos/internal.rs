@@ -14,8 +14,8 @@ use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
 use shared::names::{UserId, is_name};
 
 use super::rest::checked_type;
-use super::store::Entry;
-use super::stories::{USER_TYPES, type_of};
+use super::store::{Entry, USER_TYPES};
+use super::stories::type_of;
 use super::{Sos, room};
 use crate::clock::now_ms;
 use crate::describe::Operation;

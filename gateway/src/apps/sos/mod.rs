@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use shared::auth::Claims;
+use shared::config::{AppDeclaration, AppSetting};
 use shared::limits::{
     AUTO_JOIN_RETRY_MS, LOOKS_BURST, LOOKS_PER_SECOND, MARKS_BURST, MARKS_PER_SECOND, PARTICIPATIONS_MAX,
     RAISE_BURST, RATED_USERS_MAX,
@@ -35,9 +36,21 @@ use crate::socket::Socket;
 /// What the rooms of incidents are called in the cluster.
 const ROOM_PREFIX: &str = "sos:";
 
+static AGE: AppSetting<Duration> = AppSetting::age(
+    "sos_age",
+    "24h",
+    "How long after it was raised an incident of `sos` ends by itself, up to 30d; 0: never.",
+);
+
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    name: "sos",
+    declaration: AppDeclaration {
+        name: "sos",
+        namespace: "/",
+        keeps_records: true,
+        pushes: false,
+        settings: &[&AGE],
+    },
     describe: events::describe,
     rooms: OwnRooms { names: &[], prefixes: &[ROOM_PREFIX] },
     start: |Mount { context, namespace, .. }| Arc::new(Sos::start(context, namespace)),

@@ -11,8 +11,8 @@ use shared::names::UserId;
 
 use super::Sos;
 use super::incidents::Incident;
-use super::store::{Entry, Of, Participant};
-use super::stories::{self, Near, Raised, USER_TYPES};
+use super::store::{Entry, Of, Participant, USER_TYPES};
+use super::stories::{self, Near, Raised};
 use crate::clock::now_ms;
 use crate::describe::Operation;
 use crate::describe::forms::{Latitude, Longitude};

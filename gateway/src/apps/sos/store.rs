@@ -8,11 +8,13 @@ use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::incidents::{self, End};
-use super::stories::USER_TYPES;
 use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::describe::forms::{Name, OwnId, Time, UserIdText};
 use crate::records::{Connection, Pool, column_time, raisers, time_column};
+
+/// What a user may call themselves in an incident; it gives no rights.
+pub(super) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
 
 /// A participation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]

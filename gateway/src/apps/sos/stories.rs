@@ -11,7 +11,7 @@ use shared::names::UserId;
 use uuid::Uuid;
 
 use super::incidents::{self, End, Incident, Opened, Reason};
-use super::store::{self, Before, Entered, Entry, Gone, Of, Participant, Standing};
+use super::store::{self, Before, Entered, Entry, Gone, Of, Participant, Standing, USER_TYPES};
 use super::{Sos, room};
 use crate::apps::{limited, within};
 use crate::clock::{iso, now_ms};
@@ -21,9 +21,6 @@ use crate::geo::Degrees;
 use crate::records::{Cursor, Looked};
 use crate::socket;
 use crate::text::bounded;
-
-/// What a user may call themselves in an incident; it gives no rights.
-pub(crate) const USER_TYPES: [&str; 3] = ["citizen", "rescuer", "admin"];
 
 /// Who takes part.
 #[derive(Serialize, JsonSchema)]

@@ -1,0 +1,50 @@
+//! The settings of `care`.
+
+use std::time::Duration;
+
+use shared::config::{AnyAppSetting, AppSetting, AppSettings};
+
+static CALLS_PER_MINUTE: AppSetting<u32> = AppSetting::number(
+    "calls_per_minute",
+    "10",
+    "Calls of `care` a minute that one user may begin, as many at once; one user is called by another three tenths as often, and by all twice as often; 0: no limit.",
+);
+
+static CALL_RING: AppSetting<Duration> =
+    AppSetting::duration("call_ring", "30s", "How long a call of `care` rings before it is missed.");
+
+static PRESENCE_GRACE: AppSetting<Duration> = AppSetting::duration(
+    "presence_grace",
+    "15s",
+    "How long a user of `care` without a connection is neither offline nor lost to their call.",
+);
+
+static PRESENCE_AWAY: AppSetting<Duration> = AppSetting::duration(
+    "presence_away",
+    "5m",
+    "How long a user of `care` does nothing before they are away.",
+);
+
+/// All of them.
+pub(super) static ALL: &[&dyn AnyAppSetting] =
+    &[&CALLS_PER_MINUTE, &CALL_RING, &PRESENCE_GRACE, &PRESENCE_AWAY];
+
+/// Their values.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) calls_per_minute: u32,
+    pub(super) call_ring: Duration,
+    pub(super) presence_grace: Duration,
+    pub(super) presence_away: Duration,
+}
+
+impl Settings {
+    pub(super) fn of(settings: &AppSettings) -> Self {
+        Self {
+            calls_per_minute: settings.get(&CALLS_PER_MINUTE),
+            call_ring: settings.get(&CALL_RING),
+            presence_grace: settings.get(&PRESENCE_GRACE),
+            presence_away: settings.get(&PRESENCE_AWAY),
+        }
+    }
+}
