@@ -239,7 +239,7 @@ impl Heads {
         let _ = listener.set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
     }
 
-    /// Takes a connection over. Until [`Self::into_inner`] the kernel holds little for a client who reads nothing
+    /// Takes a connection over. Until [`Self::into_parts`] the kernel holds little for a client who reads nothing
     /// ([`Self::prepare`]).
     pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
         Self { stream, guest, scan: Scan::default(), stalled: None, ending: None, switch: Vec::new() }

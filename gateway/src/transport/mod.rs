@@ -411,7 +411,12 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     if let Some(seat) = seat {
         drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
-        session.queue().begin_with(answer.into());
+        let answer = answer.into();
+        if !session.queue().begin_with(&answer) {
+            // The session has ended already: the client gets its answer, and then the end. It is the first thing that is
+            // written, so there is room for it.
+            let _ = stream.try_write(&answer);
+        }
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
     }
 }

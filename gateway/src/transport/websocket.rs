@@ -110,7 +110,10 @@ impl Connection {
             }
             match self.session.queue().status() {
                 Status::Open => {}
-                Status::Closed => return self.end(cx, turn),
+                Status::Closed if self.session.is_closed() => return self.end(cx, turn),
+                // Nothing can be written to this client any more. What it sent before its end is still handled: the session
+                // closes when reading comes to that end.
+                Status::Closed => {}
                 status @ (Status::Blocked | Status::BlockedAtEnd) => {
                     self.session.rearm();
                     let gives_up = status == Status::BlockedAtEnd

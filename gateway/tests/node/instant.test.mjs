@@ -6,7 +6,8 @@ import { after, before, describe, test } from 'node:test';
 
 import { EVERYTHING, TRANSPORTS, bounded, keeper, unique } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
-import { within } from './support/wait.mjs';
+import { OPCODE, encodeFrame, rawSocketIo } from './support/raw.mjs';
+import { eventually, within } from './support/wait.mjs';
 
 const CLIENTS = 1_000;
 
@@ -76,6 +77,36 @@ describe('emitting at once on connect', () => {
         });
       }));
       await within(all, 10_000, `300 last words, ${heard.size} heard`);
+    } finally {
+      clients.closeAll();
+    }
+  });
+
+  test('what a client sends before it closes its WebSocket is handled', { timeout: 120_000 }, async () => {
+    const clients = keeper(gateway);
+    const room = unique('last-messages');
+    const rounds = 120;
+    try {
+      const listener = await clients.connect({ claims: { sub: unique('listener') } });
+      await listener.emitWithAck('join_room', room);
+      const heard = [];
+      listener.on('new_message', ({ content }) => { heard.push(content); });
+      await bounded(rounds, 4, async (round) => {
+        const socket = await rawSocketIo(gateway.port, { token: gateway.token({ sub: unique('speaker') }) });
+        socket.send(`420["join_room",${JSON.stringify(room)}]`);
+        await socket.nextText();
+        // The answers to all of this meet a connection that the client has ended.
+        const events = [1, 2, 3].map((at) => encodeFrame({ payload: `42${at}["send_message",${JSON.stringify({ roomId: room, content: `${round}.${at}` })}]` }));
+        socket.socket.write(Buffer.concat([...events, encodeFrame({ opcode: OPCODE.close, payload: Buffer.from([0x03, 0xe8]) })]));
+        socket.socket.destroySoon();
+        await socket.gone;
+      });
+      await eventually(() => heard.length === 3 * rounds, { timeout: 10_000, what: `${3 * rounds} messages` }).catch(() => {});
+      const expected = Array.from({ length: rounds }, (_, round) => [1, 2, 3].map((at) => `${round}.${at}`)).flat();
+      assert.deepEqual(expected.filter((content) => !heard.includes(content)), []);
+      for (let round = 0; round < rounds; round += 1) {
+        assert.deepEqual(heard.filter((content) => content.startsWith(`${round}.`)), [1, 2, 3].map((at) => `${round}.${at}`));
+      }
     } finally {
       clients.closeAll();
     }

@@ -290,14 +290,10 @@ impl SendQueue {
         self.state.lock().overflowed
     }
 
-    /// Queues bytes that are no packet ahead of everything, before [`Self::attach_stream`]: the answer that opened the
-    /// WebSocket, so that it leaves in one write with the first packets.
-    pub fn begin_with(&self, bytes: Bytes) {
-        let mut state = self.state.lock();
-        if !bytes.is_empty() && !matches!(state.sink, Sink::Closed) {
-            state.bytes += bytes.len();
-            state.insert_first(Queued { wire: bytes, packets: 0 });
-        }
+    /// Queues the HTTP answer that opens the WebSocket ahead of everything, before [`Self::attach_stream`], so that it leaves in
+    /// one write with the first packets. Answers whether it is queued: it is not where nothing can be written any more.
+    pub fn begin_with(&self, answer: &Bytes) -> bool {
+        self.state.lock().insert_answer(answer)
     }
 
     /// Everything from now on goes to this socket, what waits first.
@@ -545,6 +541,31 @@ mod tests {
         queue.push(Bytes::from_static(b"b"), 1);
         queue.send_first(Bytes::from_static(b"ping"));
         assert_eq!(polled(&queue), Polled::Packets(vec!["ping".into(), "a".into(), "b".into()]));
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_the_answer_that_opens_the_websocket() {
+        use tokio::io::AsyncReadExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, server) =
+            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (mut client, (_, write)) = (client.unwrap(), server.unwrap().0.into_split());
+        let (queue, _overflowed, _) = queue(0, 0);
+        queue.push(Bytes::from_static(b"open"), 1);
+        assert!(queue.begin_with(&Bytes::from_static(b"answer ")));
+        queue.send_first(Bytes::from_static(b"ping "));
+        queue.finish(Some(Bytes::from_static(b" end")));
+        queue.attach_stream(write, Waker::noop().clone());
+        let mut received = String::new();
+        client.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "answer ping open end");
+    }
+
+    #[test]
+    fn an_answer_is_not_queued_where_nothing_can_be_written() {
+        let (queue, _overflowed, _) = queue(0, 0);
+        queue.abort();
+        assert!(!queue.begin_with(&Bytes::from_static(b"answer")));
     }
 
     #[test]

@@ -123,18 +123,36 @@ impl State {
         }
     }
 
+    /// Whether the first item must stay first: the client has a part of it, or it is the answer that opens the WebSocket.
+    fn has_begun(&self) -> bool {
+        self.written != 0 || self.first.as_ref().is_some_and(|first| first.packets == 0)
+    }
+
     pub(super) fn insert_first(&mut self, item: Queued) {
+        let has_begun = self.has_begun();
         match self.first.take() {
             None => self.first = Some(item),
-            Some(first) if self.written == 0 => {
-                self.first = Some(item);
-                self.rest.push_front(first);
-            }
-            Some(first) => {
+            Some(first) if has_begun => {
                 self.first = Some(first);
                 self.rest.push_front(item);
             }
+            Some(first) => {
+                self.first = Some(item);
+                self.rest.push_front(first);
+            }
         }
+    }
+
+    /// Puts the answer that opens the WebSocket in front of everything. Answers whether it has its place.
+    pub(super) fn insert_answer(&mut self, answer: &Bytes) -> bool {
+        if !matches!(self.sink, Sink::Poll) {
+            return false;
+        }
+        if !answer.is_empty() {
+            self.bytes += answer.len();
+            self.insert_first(Queued { wire: answer.clone(), packets: 0 });
+        }
+        true
     }
 
     pub(super) fn insert_last(&mut self, item: Queued) {
@@ -171,7 +189,7 @@ impl State {
     pub(super) fn overflow(&mut self) {
         self.overflowed = true;
         self.rest = VecDeque::new();
-        if self.written == 0 {
+        if !self.has_begun() {
             self.first = None;
         }
         self.bytes = self.first.as_ref().map_or(0, |first| first.wire.len() - self.written);
