@@ -12,6 +12,17 @@ pub struct Place {
     pub longitude: f64,
 }
 
+/// Somebody near a place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Near {
+    /// Who.
+    pub id: String,
+    /// Where.
+    pub place: Place,
+    /// How far, along a great circle.
+    pub metres: f64,
+}
+
 /// Metres between two places, along a great circle.
 #[must_use]
 pub fn metres_between(a: Place, b: Place) -> f64 {

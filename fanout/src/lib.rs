@@ -30,18 +30,20 @@ mod stats;
 mod target;
 
 pub use backplane::questions::Answers;
-pub use backplane::redis::cluster::ClusterOptions;
+pub use backplane::redis::backplane::ClusterOptions;
 pub use backplane::redis::connection::check_authorities;
 pub use error::FanoutError;
 pub use events::{Control, Events, Reply, Sequenced, Turn};
 pub use fanout::{Fanout, FanoutOptions};
-pub use geo::{EARTH_RADIUS, Place, metres_between};
-pub use live::{Live, Near};
+pub use geo::{EARTH_RADIUS, Near, Place, metres_between};
+pub use live::Live;
 pub use local::flusher::Flusher;
-pub use local::registry::{LocalSocket, SocketInfo};
 pub use local::send_queue::{Polled, SendQueue, SendQueueLimits, Status};
+pub use local::socket::LocalSocket;
 pub use membership::Follow;
-pub use presence::{Agreement, Counted, Entered, FirstMembers, Gone, Left, Member, Peer, RoomCount};
+pub use presence::{
+    Agreement, Counted, Entered, FirstMembers, Gone, Left, Member, Peer, RoomCount, SocketInfo,
+};
 pub use rate_limited_log::RateLimitedLog;
 pub use stats::{Distributions, Stats, StatsSnapshot};
 pub use target::{Packet, Posted, Receipt, Target, To};

@@ -2,71 +2,49 @@
 //!
 //! Alone a node keeps them in its memory; in a cluster they are in Redis, so a value is changed by comparing and
 //! swapping, a timer goes off though the node that set it is dead, and a place counts only while the node lives
-//! that told it. What must not be lost belongs into the records.
+//! that reported it. What must not be lost belongs into the records.
 
+use std::fmt;
 use std::time::Duration;
 
 use shared::limits::LIVE_TRIES_MAX;
 
-use crate::backplane::memory::live::Memory;
-use crate::backplane::redis::live::LiveStore;
-use crate::geo::{Place, metres_between};
-
+use crate::backplane::Backplane;
 use crate::error::FanoutError;
-use crate::fanout::{Backplane, Fanout};
-
-/// Somebody near a place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Near {
-    /// Who.
-    pub id: String,
-    /// Where.
-    pub place: Place,
-    /// How far, along a great circle.
-    pub metres: f64,
-}
+use crate::fanout::Fanout;
+use crate::geo::{Near, Place, metres_between};
 
 /// The live state of a node or a cluster, made by [`Fanout::live`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Live<'a> {
-    fanout: &'a Fanout,
+    backplane: &'a Backplane,
 }
 
-/// Where it is kept.
-enum Kept<'a> {
-    Here(&'a Memory),
-    Redis(LiveStore<'a>),
+impl fmt::Debug for Live<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
+    }
 }
 
 impl Fanout {
     /// What apps share between nodes and may lose.
     #[must_use]
     pub fn live(&self) -> Live<'_> {
-        Live { fanout: self }
+        Live { backplane: &self.inner.backplane }
     }
 }
 
 impl Live<'_> {
-    fn kept(&self) -> Kept<'_> {
-        match &self.fanout.inner.backplane {
-            Backplane::InProcess { live, .. } => Kept::Here(live),
-            Backplane::Redis { cluster, .. } => Kept::Redis(LiveStore { cluster }),
-        }
-    }
-
     /// The values of some keys.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, FanoutError> {
-        match self.kept() {
-            Kept::Here(memory) => Ok(keys.iter().map(|key| memory.get(key)).collect()),
-            Kept::Redis(store) => store.get(keys).await,
-        }
+        self.backplane.get(keys).await
     }
 
     /// Changes a value by what it is: `change` makes the new one of the old one, `None` for no value, and may be
-    /// called again when another node was quicker; without a change nothing is written. Answers what was there and what
+    /// called again when another node was quicker; without a change nothing is written. Returns what was there and what
     /// is there now.
     ///
     /// # Errors
@@ -84,11 +62,7 @@ impl Live<'_> {
             if after == before {
                 return Ok((before, after));
             }
-            let swapped = match self.kept() {
-                Kept::Here(memory) => memory.swap(key, before.as_deref(), after.as_deref(), kept)?,
-                Kept::Redis(store) => store.swap(key, (before.as_deref(), after.as_deref()), kept).await?,
-            };
-            if swapped {
+            if self.backplane.swap(key, (before.as_deref(), after.as_deref()), kept).await? {
                 return Ok((before, after));
             }
         }
@@ -100,39 +74,27 @@ impl Live<'_> {
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub async fn schedule(&self, timers: &str, id: &str, after: Duration) -> Result<(), FanoutError> {
-        match self.kept() {
-            Kept::Here(memory) => memory.schedule(timers, id, after),
-            Kept::Redis(store) => store.schedule(timers, id, after).await,
-        }
+        self.backplane.schedule(timers, id, after).await
     }
 
-    /// Has a timer go off no more.
+    /// Cancels a timer.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub async fn cancel(&self, timers: &str, id: &str) -> Result<(), FanoutError> {
-        match self.kept() {
-            Kept::Here(memory) => {
-                memory.cancel(timers, id);
-                Ok(())
-            }
-            Kept::Redis(store) => store.cancel(timers, id).await,
-        }
+        self.backplane.cancel(timers, id).await
     }
 
     /// The timers that have gone off. Each goes off again after `again` unless it is cancelled, so that none is lost with
-    /// the node that was told.
+    /// the node that took it.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub async fn due(&self, timers: &str, limit: usize, again: Duration) -> Result<Vec<String>, FanoutError> {
-        match self.kept() {
-            Kept::Here(memory) => Ok(memory.due(timers, limit, again)),
-            Kept::Redis(store) => store.due(timers, limit, again).await,
-        }
+        self.backplane.due(timers, limit, again).await
     }
 
-    /// Notes where somebody is, told by a socket of this node; forgotten after `good_for`, and with this node.
+    /// Notes where somebody is, reported by a socket of this node; forgotten after `good_for`, and with this node.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -143,21 +105,15 @@ impl Live<'_> {
         place: Place,
         good_for: Duration,
     ) -> Result<(), FanoutError> {
-        match self.kept() {
-            Kept::Here(memory) => memory.put(map, id, place, good_for),
-            Kept::Redis(store) => store.put(map, id, place, good_for).await,
-        }
+        self.backplane.put(map, id, place, good_for).await
     }
 
-    /// Somebody whose place another node was told is here now: it is good though that node may go.
+    /// Somebody who reported a place to another node is here now: it is good though that node may go.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub async fn adopt(&self, map: &str, id: &str) -> Result<(), FanoutError> {
-        match self.kept() {
-            Kept::Here(_) => Ok(()),
-            Kept::Redis(store) => store.adopt(map, id).await,
-        }
+        self.backplane.adopt(map, id).await
     }
 
     /// Forgets where somebody is.
@@ -165,13 +121,7 @@ impl Live<'_> {
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub async fn forget(&self, map: &str, id: &str) -> Result<(), FanoutError> {
-        match self.kept() {
-            Kept::Here(memory) => {
-                memory.forget(map, id);
-                Ok(())
-            }
-            Kept::Redis(store) => store.forget(map, id).await,
-        }
+        self.backplane.forget(map, id).await
     }
 
     /// Who is within `radius` metres of a place, the nearest first, at most `limit`.
@@ -185,10 +135,7 @@ impl Live<'_> {
         radius: f64,
         limit: usize,
     ) -> Result<Vec<Near>, FanoutError> {
-        let mut near = match self.kept() {
-            Kept::Here(memory) => memory.all(map),
-            Kept::Redis(store) => store.around(map, place, radius, limit).await?,
-        };
+        let mut near = self.backplane.around(map, place, radius, limit).await?;
         for found in &mut near {
             found.metres = metres_between(place, found.place);
         }

@@ -11,6 +11,23 @@ use shared::ids::{NodeId, SocketId};
 use shared::names::{Namespace, Room, UserId};
 use tokio_util::sync::CancellationToken;
 
+/// Whose a socket is. It does not change while the socket is attached.
+#[derive(Debug, Clone)]
+pub struct SocketInfo {
+    /// Its id.
+    pub id: SocketId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The name to show in lists of members.
+    pub display_name: Box<str>,
+    /// Milliseconds since the epoch.
+    pub connected_at_ms: u64,
+    /// The e-mail address in its token.
+    pub email: Option<Box<str>>,
+    /// The role in its token.
+    pub role: Option<Box<str>>,
+}
+
 /// What entering a room found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entered {
@@ -70,7 +87,7 @@ pub struct Counted {
 }
 
 /// A user whose last socket in a room is gone for good ([`crate::Control::Gone`]), or who is there again
-/// ([`crate::Control::Back`]): whoever was told otherwise must hear it. Told by one node.
+/// ([`crate::Control::Back`]): clients that were notified otherwise must be corrected. Reported by one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
     /// Where.
@@ -118,7 +135,7 @@ pub struct Peer {
 /// Whether a node agrees with the others of its Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Agreement {
-    /// The name of the cluster, which all nodes of a Redis and a prefix know; `None` until Redis has told it.
+    /// The name of the cluster, which all nodes of a Redis and a prefix know; `None` until it is read from Redis.
     pub cluster: Option<Arc<str>>,
     /// The others were asked since this node last changed.
     pub is_known: bool,

@@ -70,7 +70,7 @@ pub struct StatsSnapshot {
     pub writes: u64,
     /// Messages published on Redis.
     pub published: u64,
-    /// Messages heard from Redis, the canary among them.
+    /// Messages received from Redis, the canary among them.
     pub heard: u64,
     /// Commands that Redis refused, failed or did not answer in time.
     pub redis_errors: u64,

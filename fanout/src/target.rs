@@ -44,7 +44,7 @@ pub struct Target<'a> {
     pub except_user: Option<&'a UserId>,
     /// May be dropped for a client who cannot take it now.
     pub volatile: bool,
-    /// Gets an offset in its room and is kept there for a while; members hear of it when one was missed.
+    /// Gets an offset in its room and is kept there for a while; members are notified when one was missed.
     pub tracked: bool,
     /// Its place in an order that an app keeps: it is not delivered but given to the app on every node
     /// ([`crate::Sequenced`]).
@@ -184,7 +184,7 @@ impl std::fmt::Debug for Posted {
 /// What became of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Receipt {
-    /// Nodes and Node.js servers that hear the channel, this one among them.
+    /// Nodes and Node.js servers that received it, this one among them.
     pub nodes: usize,
     /// Its place: `epoch:offset`, when it was tracked.
     pub place: Option<String>,

@@ -132,7 +132,7 @@ impl Node {
         run_parts(&context, &transports, events);
         let apart = context.fanout.clone();
         let keep_lease = async move { apart.run_apart().await };
-        if context.fanout.is_clustered() {
+        if context.fanout.has_peers() {
             context.tasks.spawn_thread_until_stop("lease", keep_lease).map_err(StartError::Thread)?;
         }
         context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer)));
@@ -193,7 +193,7 @@ impl Node {
         // The apps' queues end when the last who could fill them has gone.
         let Self { context, transports, site, .. } = self;
         drop((transports, site));
-        let is_alone = !context.fanout.is_clustered();
+        let is_alone = !context.fanout.has_peers();
         let (tasks, records) = (context.tasks.clone(), context.records.clone());
         let announcer = Arc::clone(&context.announcer);
         drop(context);
@@ -380,7 +380,7 @@ async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, task
         && let Ok(name) = records.name().await
     {
         fanout.set_records(&name);
-        if !fanout.is_clustered() {
+        if !fanout.has_peers() {
             records.look_at_sharers(fanout.node().as_str()).await;
         }
     }
@@ -396,7 +396,7 @@ async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, task
         let sharer = loop {
             match fanout.agreement().cluster {
                 Some(cluster) => break cluster.to_string(),
-                None if !fanout.is_clustered() => break fanout.node().as_str().to_owned(),
+                None if !fanout.has_peers() => break fanout.node().as_str().to_owned(),
                 None => tokio::time::sleep(SHARING_RETRY).await,
             }
         };

@@ -71,44 +71,82 @@ fn every_metric_is_in_the_readme_and_described() {
     }
 }
 
-/// The modules of the gateway as in `lib.rs`'s picture: what stands further down may be used.
-const ORDER: &[&[&str]] = &[
-    &["cli"],
-    &["node"],
-    &["http"],
-    &["transport"],
-    &["control"],
-    &["session"],
-    &["namespace"],
-    &["apps"],
-    &["rest"],
-    &["socket"],
-    &["context"],
-    &["announce", "push"],
-    &["auth", "records", "access", "acks", "tasks", "users"],
-    &["geo", "text"],
-    &["error"],
-    &["metrics"],
-    &["limiter", "fair", "close", "clock", "members", "memory", "ids", "telemetry", "client"],
-    &["describe"],
-];
+/// The layers of the crates' modules, as ARCHITECTURE.md lists them: each folder with its layers, the topmost first.
+fn layers() -> Vec<(String, Vec<Vec<String>>)> {
+    let text = read("ARCHITECTURE.md");
+    let blocks = text.split("<!-- layers ").skip(1).map(|block| {
+        let (folder, rest) = block.split_once(" -->").unwrap();
+        let (order, _) = rest.split_once("<!-- /layers -->").unwrap();
+        let order = order.replace("```", " ");
+        let layers =
+            order.split('→').map(|layer| layer.split(',').map(|name| name.trim().to_owned()).collect());
+        (folder.to_owned(), layers.collect())
+    });
+    blocks.collect()
+}
+
+/// The module of a file, as `a/b`.
+fn module_of(file: &str) -> &str {
+    let name = file.trim_end_matches(".rs");
+    name.strip_suffix("/mod").unwrap_or(name)
+}
+
+/// The modules that a file names by `crate::`, `super::` or `self::`, its tests apart, as `a/b/c`.
+fn uses(file: &str, text: &str) -> Vec<String> {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let text: Vec<&str> = lines.collect();
+    let own: Vec<&str> = module_of(file).split('/').collect();
+    let mut found = Vec::new();
+    for word in text.join("\n").split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
+        let Some((first, rest)) = word.split_once("::") else { continue };
+        let mut path = match first {
+            "crate" => Vec::new(),
+            "self" => own.clone(),
+            "super" => own[..own.len() - 1].to_vec(),
+            _ => continue,
+        };
+        let mut parts = rest.split("::").peekable();
+        while parts.next_if_eq(&"super").is_some() {
+            path.pop();
+        }
+        path.extend(parts.take_while(|part| part.starts_with(|c: char| c.is_lowercase())));
+        found.push(path.join("/"));
+    }
+    found
+}
 
 #[test]
-fn modules_use_what_is_to_their_right() {
-    for (name, text) in sources("gateway/src") {
-        let path = name.strip_prefix("gateway/src/").unwrap();
-        let module = path.split('/').next().unwrap().trim_end_matches(".rs");
-        if module == "lib" || module == "main" {
-            continue;
+fn modules_use_what_is_below_them() {
+    let all = layers();
+    assert!(all.iter().any(|(folder, _)| folder == "gateway/src"), "no layers in ARCHITECTURE.md");
+    for (folder, layers) in all {
+        // The most specific listed module that a path belongs to, and its layer.
+        let place = |path: &str| {
+            let listed =
+                layers.iter().enumerate().flat_map(|(at, layer)| layer.iter().map(move |name| (at, name)));
+            let holds = |name: &str| path == name || path.starts_with(&format!("{name}/"));
+            listed.filter(|(_, name)| holds(name)).max_by_key(|(_, name)| name.len())
+        };
+        for (name, text) in sources(&folder) {
+            let file = name.strip_prefix(&format!("{folder}/")).unwrap();
+            assert!(!text.contains("use crate::{"), "{name}: one `use crate::` for each module");
+            let used = uses(file, &text);
+            if ["lib.rs", "main.rs"].contains(&file) || used.is_empty() {
+                continue;
+            }
+            let own =
+                place(module_of(file)).unwrap_or_else(|| panic!("{name} has no place in ARCHITECTURE.md"));
+            for used in used {
+                let Some(other) = place(&used) else { continue };
+                let allowed = other.1 == own.1 || other.0 > own.0;
+                assert!(allowed, "{name}, of {}, must not use {}", own.1, other.1);
+            }
         }
-        let rank = |module: &str| ORDER.iter().position(|rank| rank.contains(&module));
-        let own = rank(module).unwrap_or_else(|| panic!("{name} has no place in the order"));
-        for used in text.split("crate::").skip(1) {
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let Some(other) = rank(&used) else { continue };
-            assert!(used == module || other > own, "{name} must not use crate::{used}");
+        for module in layers.iter().flatten() {
+            let path = root().join(&folder).join(module);
+            assert!(path.is_dir() || path.with_extension("rs").is_file(), "{folder}/{module} is not there");
         }
-        assert!(!text.contains("use crate::{"), "{name}: one `use crate::` for each module");
     }
 }
 

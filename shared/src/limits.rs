@@ -614,7 +614,7 @@ pub const NEARBY_RADIUS_MAX: f64 = 100_000.0;
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 /// Idempotency keys that a node alone remembers.
-pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+pub const IDEMPOTENCY_KEYS_MAX: usize = 1_000_000;
 
 /// Milliseconds that looking up another node, connecting to it and beginning HTTP may take.
 pub const PEER_CONNECT_MS: u64 = 1_000;

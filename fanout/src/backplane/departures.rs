@@ -1,9 +1,9 @@
-//! Leaves that wait: users whose last socket in a room was lost and who may come back, and leaves that could
-//! not be told while Redis was away.
+//! Departures that are held back: users whose last socket in a room was lost and who may return, and departures that could
+//! not be written while Redis was away.
 //!
 //! All of a kind wait equally long, so they leave the queue about in the order they entered it, and one task
 //! serves them all. Past its bound the longest wait ends at once, so that the queue is bounded whatever
-//! unknown_nodes do.
+//! strangers do.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A leave that waits.
+/// A departure that is held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Departure {
     pub(crate) room: String,
     pub(crate) user: String,
     pub(crate) info: String,
-    /// Whose entry lingers in the store; empty for a leave that the store was not told of.
+    /// Whose entry lingers in the store; empty for a departure that the store does not know of.
     pub(crate) incarnation: String,
-    /// It has been told, and what is kept of it is to be forgotten.
-    pub(crate) told: bool,
+    /// It has been reported, and what is kept of it is to be forgotten.
+    pub(crate) reported: bool,
 }
 
 /// The queue.
@@ -36,7 +36,7 @@ pub(crate) struct Departures {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(u64, Instant, Departure)>,
-    /// The entry that counts for a user in a room, and whether its leave has been told; older ones are void.
+    /// The entry that counts for a user in a room, and whether it has been reported; older ones are void.
     current: HashMap<(String, String), (u64, bool), RandomState>,
     next: u64,
 }
@@ -47,31 +47,36 @@ impl Departures {
     }
 
     /// Waits for `holdback`; an earlier wait of the user in the room is void.
-    pub(crate) fn add(&self, waiting: Departure, holdback: Duration) {
+    pub(crate) fn add(&self, departure: Departure, holdback: Duration) {
         let mut state = self.state.lock();
         let number = state.next;
         state.next += 1;
-        state.current.insert((waiting.room.clone(), waiting.user.clone()), (number, waiting.told));
-        state.queue.push_back((number, Instant::now() + holdback, waiting));
+        state.current.insert((departure.room.clone(), departure.user.clone()), (number, departure.reported));
+        state.queue.push_back((number, Instant::now() + holdback, departure));
         drop(state);
         self.added.notify_one();
     }
 
     /// Waits once more, for what could not be settled; over the bound it is forgotten, and what the store keeps of it is
-    /// settled with this node's estate.
-    pub(crate) fn retry(&self, waiting: Departure, holdback: Duration) {
+    /// cleaned up when this node is gone.
+    pub(crate) fn retry(&self, departure: Departure, holdback: Duration) {
         let (is_full, is_void) = {
             let state = self.state.lock();
-            let key = (waiting.room.clone(), waiting.user.clone());
+            let key = (departure.room.clone(), departure.user.clone());
             (state.queue.len() >= self.max, state.current.contains_key(&key))
         };
         // A later wait of the user in the room stands for this one.
         if !is_full && !is_void {
-            self.add(waiting, holdback);
+            self.add(departure, holdback);
         }
     }
 
-    /// The user is back, or gone for good: nothing waits any more. Answers whether a leave did that nobody has heard of.
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().current.is_empty()
+    }
+
+    /// The user is back, or gone for good: nothing waits any more. Returns whether a departure did that was not reported.
     pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
         let mut state = self.state.lock();
         // Most of the time nobody waits, and every join asks.
@@ -79,15 +84,15 @@ impl Departures {
             return false;
         }
         let waited = state.current.remove(&(room.to_owned(), user.to_owned()));
-        waited.is_some_and(|(_, told)| !told)
+        waited.is_some_and(|(_, reported)| !reported)
     }
 
     /// The next whose time is over and who is not back. Cancel safe.
     pub(crate) async fn due(&self) -> Departure {
         loop {
             let notified = self.added.notified();
-            if let Some(waiting) = self.take() {
-                return waiting;
+            if let Some(departure) = self.take() {
+                return departure;
             }
             let at = self.state.lock().queue.front().map(|(_, at, _)| *at);
             match at {
@@ -105,11 +110,11 @@ impl Departures {
         let mut state = self.state.lock();
         loop {
             let (now, full) = (Instant::now(), state.queue.len() > self.max);
-            let (number, _, waiting) = state.queue.pop_front_if(|(_, at, _)| full || *at <= now)?;
-            let key = (waiting.room.clone(), waiting.user.clone());
+            let (number, _, departure) = state.queue.pop_front_if(|(_, at, _)| full || *at <= now)?;
+            let key = (departure.room.clone(), departure.user.clone());
             if state.current.get(&key).is_some_and(|(current, _)| *current == number) {
                 state.current.remove(&key);
-                return Some(waiting);
+                return Some(departure);
             }
         }
     }
@@ -128,14 +133,14 @@ mod tests {
             user: format!("u{user}"),
             info: text(),
             incarnation: text(),
-            told: false,
+            reported: false,
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_back_after_being_told_was_gone() {
         let departures = Departures::new(10);
-        departures.add(Departure { told: true, ..departure(1) }, HOLDBACK);
+        departures.add(Departure { reported: true, ..departure(1) }, HOLDBACK);
         departures.add(departure(2), HOLDBACK);
         assert!(!departures.cancel("/#r", "u1"), "everybody has heard that they left");
         assert!(departures.cancel("/#r", "u2"));

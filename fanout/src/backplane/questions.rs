@@ -1,18 +1,19 @@
 //! Questions to clients wherever they are: an event whose receivers acknowledge it.
 //!
-//! Every node that hears a question tells how many of its sockets got it, then what each answers; the asker
-//! is done when as many nodes as there are have told and all their sockets have answered, or when time is
-//! over.
+//! Every node that receives a question reports how many of its sockets got it, then what each of them answers. The asker
+//! is done when all nodes have reported and all their sockets have answered, or when time is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use shared::ids::NODE_CHARS;
+use futures_util::future::{self, BoxFuture, FutureExt as _};
 use shared::limits::{ACK_BYTES_MAX, ACKS_BYTES_MAX, NODE_QUESTIONS_MAX, PENDING_ACKS_MAX};
 use shared::sio::Answer;
 use tokio::sync::Notify;
+
+use crate::events::{Answerable, OF_CLIENT};
 
 /// The answers to a question.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,12 +22,12 @@ pub struct Answers {
     pub receivers: usize,
     /// The first argument of each answer, in the order they came.
     pub answers: Vec<Answer>,
-    /// Every server has told how many of its sockets were asked.
+    /// Every server has reported how many of its sockets were asked.
     pub are_counted: bool,
 }
 
 impl Answers {
-    /// How many sockets were asked and have not answered; `None` where a server has not told how many it has.
+    /// How many sockets were asked and have not answered; `None` where a server has not reported how many it has.
     #[must_use]
     pub fn missing(&self) -> Option<usize> {
         self.are_counted.then(|| self.receivers.saturating_sub(self.answers.len()))
@@ -54,16 +55,6 @@ impl Asker {
     }
 }
 
-/// What the ids of clients' questions have behind the node's id, so that the nodes that are asked know them.
-/// No id of a Node.js server has such a character.
-const OF_CLIENT: char = '~';
-
-/// Whether a question, of this or of another node of ours, is a client's.
-pub(crate) fn is_of_client(id: &str) -> bool {
-    let number = id.get(NODE_CHARS..).and_then(|rest| rest.strip_prefix(OF_CLIENT));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
 /// Open questions of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
@@ -81,7 +72,8 @@ struct Open {
     is_of_client: bool,
     /// No socket is asked.
     counts: bool,
-    told: usize,
+    /// Nodes that have reported how many of their sockets were asked.
+    reported: usize,
     bytes: usize,
     answers: Answers,
     done: Arc<Notify>,
@@ -116,7 +108,8 @@ impl Questions {
         let id = if is_of_client { format!("{node}{OF_CLIENT}{number}") } else { format!("{node}{number}") };
         let done = Arc::new(Notify::new());
         let answers = Answers::default();
-        let open = Open { nodes, is_of_client, counts, told: 0, bytes: 0, answers, done: Arc::clone(&done) };
+        let open =
+            Open { nodes, is_of_client, counts, reported: 0, bytes: 0, answers, done: Arc::clone(&done) };
         self.open.insert(id.clone(), open);
         Some(Question { questions: self, asker, id, done })
     }
@@ -136,23 +129,23 @@ impl Questions {
         if open.is_of_client {
             self.bytes.fetch_sub(open.bytes, Ordering::AcqRel);
         }
-        let Open { mut answers, nodes, told, .. } = open;
+        let Open { mut answers, nodes, reported, .. } = open;
         answers.receivers = answers.receivers.max(answers.answers.len());
-        answers.are_counted = told >= nodes;
+        answers.are_counted = reported >= nodes;
         Some(answers)
     }
 
-    /// A node tells how many of its sockets were asked.
-    pub(crate) fn told(&self, id: &str, sockets: usize) {
+    /// A node reports how many of its sockets were asked.
+    pub(crate) fn add_count(&self, id: &str, sockets: usize) {
         if let Some(mut open) = self.open.get_mut(id) {
-            open.told += 1;
+            open.reported += 1;
             open.answers.receivers = open.answers.receivers.saturating_add(sockets);
             open.finish_if_all();
         }
     }
 
     /// A socket has answered.
-    pub(crate) fn answered(&self, id: &str, answer: Answer) {
+    pub(crate) fn add_answer(&self, id: &str, answer: Answer) {
         if let Some(mut open) = self.open.get_mut(id) {
             let fits_all = !open.is_of_client || self.bytes.load(Ordering::Acquire) <= ACKS_BYTES_MAX;
             let fits = fits_all && open.bytes + answer.len() <= ACK_BYTES_MAX;
@@ -167,10 +160,21 @@ impl Questions {
     }
 }
 
+impl Answerable for Questions {
+    fn asked(&self, id: &str, sockets: usize) {
+        self.add_count(id, sockets);
+    }
+
+    fn answered<'a>(&'a self, id: &'a str, answer: Answer) -> BoxFuture<'a, ()> {
+        self.add_answer(id, answer);
+        future::ready(()).boxed()
+    }
+}
+
 impl Open {
     fn finish_if_all(&self) {
-        let all_told = self.told >= self.nodes;
-        if all_told && (self.counts || self.answers.answers.len() >= self.answers.receivers) {
+        let have_all_reported = self.reported >= self.nodes;
+        if have_all_reported && (self.counts || self.answers.answers.len() >= self.answers.receivers) {
             self.done.notify_one();
         }
     }
@@ -184,13 +188,13 @@ impl Question<'_> {
         self.questions.close(&self.id).unwrap_or_default()
     }
 
-    /// Waits until all nodes have told how many sockets they have, or for `at_most`; answers the sum if all have.
+    /// Waits until all nodes have reported how many sockets they have, or for `at_most`; answers the sum if all have.
     pub(crate) async fn counted(self, at_most: Duration) -> Option<usize> {
         tokio::time::timeout(at_most, self.done.notified()).await.ok()?;
         self.questions.open.get(&self.id).map(|open| open.answers.receivers)
     }
 
-    /// Waits until all nodes have told that they did what was asked, or for `at_most`; answers whether all have.
+    /// Waits until all nodes have reported that they did what was asked, or for `at_most`; answers whether all have.
     pub(crate) async fn all_done(self, at_most: Duration) -> bool {
         tokio::time::timeout(at_most, self.done.notified()).await.is_ok()
     }
@@ -206,6 +210,7 @@ impl Drop for Question<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::is_of_client;
 
     fn json(json: &str) -> Answer {
         Answer { json: json.to_owned(), attachments: Vec::new() }
@@ -216,25 +221,25 @@ mod tests {
         let questions = Questions::default();
         let question = questions.open(Asker::Backend, "n", 2).unwrap();
         let id = question.id.clone();
-        questions.told(&id, 1);
-        questions.answered(&id, json("1"));
-        questions.told(&id, 1);
-        questions.answered("other", json("9"));
-        questions.answered(&id, json("2"));
+        questions.add_count(&id, 1);
+        questions.add_answer(&id, json("1"));
+        questions.add_count(&id, 1);
+        questions.add_answer("other", json("9"));
+        questions.add_answer(&id, json("2"));
         let answers = question.answers(Duration::from_hours(1)).await;
         assert_eq!(answers, Answers { receivers: 2, answers: vec![json("1"), json("2")], are_counted: true });
         assert!(questions.open.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sockets_are_counted_when_all_nodes_have_told() {
+    async fn sockets_are_counted_when_all_nodes_have_reported() {
         let questions = Questions::default();
         let question = questions.open_count(Asker::Backend, "n", 2).unwrap();
-        questions.told(&question.id.clone(), 3);
-        questions.told(&question.id.clone(), 4);
+        questions.add_count(&question.id.clone(), 3);
+        questions.add_count(&question.id.clone(), 4);
         assert_eq!(question.counted(Duration::from_hours(1)).await, Some(7));
         let question = questions.open_count(Asker::Backend, "n", 2).unwrap();
-        questions.told(&question.id.clone(), 3);
+        questions.add_count(&question.id.clone(), 3);
         assert_eq!(question.counted(Duration::from_secs(1)).await, None);
         assert!(questions.open.is_empty());
     }
@@ -243,7 +248,7 @@ mod tests {
     async fn who_does_not_answer_is_not_waited_for_longer() {
         let questions = Questions::default();
         let question = questions.open(Asker::Backend, "n", 1).unwrap();
-        questions.told(&question.id.clone(), 2);
+        questions.add_count(&question.id.clone(), 2);
         let answers = question.answers(Duration::from_secs(5)).await;
         assert_eq!(answers, Answers { receivers: 2, answers: Vec::new(), are_counted: true });
     }
@@ -253,14 +258,14 @@ mod tests {
         let questions = Questions::default();
         let question = questions.open(Asker::Client, "n", 2).unwrap();
         let id = question.id.clone();
-        questions.told(&id, 1);
-        questions.answered(&id, json("1"));
-        // Of the server that tells nothing.
-        questions.answered(&id, json("2"));
+        questions.add_count(&id, 1);
+        questions.add_answer(&id, json("1"));
+        // Of the server that reports nothing.
+        questions.add_answer(&id, json("2"));
         let answers = question.answers(Duration::from_secs(5)).await;
         assert_eq!((answers.receivers, answers.answers.len(), answers.missing()), (2, 2, None));
         let question = questions.open(Asker::Client, "n", 1).unwrap();
-        questions.told(&question.id.clone(), 3);
+        questions.add_count(&question.id.clone(), 3);
         assert_eq!(question.answers(Duration::from_secs(5)).await.missing(), Some(3));
     }
 
@@ -288,11 +293,11 @@ mod tests {
         let questions = Questions::default();
         let answer = "x".repeat(ACK_BYTES_MAX / 2);
         let open: Vec<_> = (0..1_000).filter_map(|_| questions.open(Asker::Client, "node", 1)).collect();
-        open.iter().for_each(|question| questions.answered(&question.id, json(&answer)));
+        open.iter().for_each(|question| questions.add_answer(&question.id, json(&answer)));
         let held = questions.bytes.load(Ordering::Relaxed);
         assert!((ACKS_BYTES_MAX..ACKS_BYTES_MAX + ACK_BYTES_MAX).contains(&held), "{held}");
         let of_backend = questions.open(Asker::Backend, "node", 1).unwrap();
-        questions.answered(&of_backend.id, json(&answer));
+        questions.add_answer(&of_backend.id, json(&answer));
         assert_eq!(questions.close(&of_backend.id).unwrap().answers, [json(&answer)]);
         drop(open);
         assert_eq!(questions.bytes.load(Ordering::Relaxed), 0);
@@ -307,10 +312,10 @@ mod tests {
         drop(open);
         let question = questions.open(Asker::Backend, "n", 1).unwrap();
         let id = question.id.clone();
-        questions.told(&id, 2);
+        questions.add_count(&id, 2);
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));
-        questions.answered(&id, json(&long));
-        questions.answered(&id, json("\"more\""));
+        questions.add_answer(&id, json(&long));
+        questions.add_answer(&id, json("\"more\""));
         let answers = question.answers(Duration::from_secs(60)).await;
         assert_eq!(answers.answers, [json(&long), Answer::null()]);
     }

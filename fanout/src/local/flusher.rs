@@ -1,4 +1,4 @@
-//! The tasks that carry batches from rooms to send queues and from send queues to sockets.
+//! The tasks that flush batches from rooms to send queues and from send queues to sockets.
 //!
 //! A broadcast only appends to its room's batch. The flusher of that room runs when the tasks that were
 //! ready before it have had their turn, so everything that arrived in one round of the scheduler leaves in
@@ -7,64 +7,53 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use shared::limits::DELIVERIES_PER_TURN;
 use tokio::sync::Notify;
 
 use crate::local::room::Room;
 use crate::local::send_queue::SendQueue;
+use crate::local::work_list::WorkList;
 
 /// Writes between two looks at what else the worker has to do: a big room must not hold up reads and
 /// heartbeats. At some 2 µs a write this is a quarter of a millisecond.
 const WRITES_PER_TURN: usize = 128;
 
-/// What is to be carried, and the task that carries it.
-#[derive(Debug, Default)]
+/// The rooms and send queues that have something to be flushed, and the task that does it.
+#[derive(Debug)]
 pub struct Flusher {
-    rooms: Mutex<Vec<Arc<Room>>>,
-    queues: Mutex<Vec<Arc<SendQueue>>>,
-    work: Notify,
+    rooms: Arc<WorkList<Arc<Room>>>,
+    queues: Arc<WorkList<Arc<SendQueue>>>,
+    work: Arc<Notify>,
+}
+
+impl Default for Flusher {
+    fn default() -> Self {
+        let work = Arc::<Notify>::default();
+        let rooms = Arc::new(WorkList::new(Arc::clone(&work)));
+        let queues = Arc::new(WorkList::new(Arc::clone(&work)));
+        Self { rooms, queues, work }
+    }
 }
 
 impl Flusher {
-    pub(crate) fn add_room(&self, room: Arc<Room>) {
-        let first = {
-            let mut rooms = self.rooms.lock();
-            rooms.push(room);
-            rooms.len() == 1
-        };
-        if first {
-            self.work.notify_one();
-        }
+    /// Where rooms with a batch are put.
+    pub(crate) fn rooms(&self) -> &Arc<WorkList<Arc<Room>>> {
+        &self.rooms
     }
 
-    pub(crate) fn add_queue(&self, queue: Arc<SendQueue>) {
-        let first = {
-            let mut queues = self.queues.lock();
-            queues.push(queue);
-            queues.len() == 1
-        };
-        if first {
-            self.work.notify_one();
-        }
+    /// Where send queues with something to write are put.
+    pub(crate) fn queues(&self) -> &Arc<WorkList<Arc<SendQueue>>> {
+        &self.queues
     }
 
-    pub(crate) fn add_queues(&self, added: &mut Vec<Arc<SendQueue>>) {
-        if added.is_empty() {
-            return;
-        }
-        self.queues.lock().append(added);
-        self.work.notify_one();
-    }
-
-    /// Carries until the task is dropped. Dropping it loses nothing that is not dropped with the node.
+    /// Flushes until the task is dropped. Dropping it loses nothing that is not dropped with the node.
     pub async fn run(&self) {
         let mut rooms: Vec<Arc<Room>> = Vec::new();
         let mut queues = Vec::new();
         loop {
             self.work.notified().await;
             loop {
-                std::mem::swap(&mut *self.rooms.lock(), &mut rooms);
+                self.rooms.take(&mut rooms);
                 let mut delivered = 0;
                 for room in rooms.drain(..) {
                     delivered += room.flush();
@@ -73,7 +62,7 @@ impl Flusher {
                         tokio::task::yield_now().await;
                     }
                 }
-                std::mem::swap(&mut *self.queues.lock(), &mut queues);
+                self.queues.take(&mut queues);
                 if queues.is_empty() {
                     break;
                 }

@@ -20,25 +20,25 @@ use shared::names::Room as RoomName;
 use shared::sio::Encoded;
 use smallvec::SmallVec;
 
-use crate::local::flusher::Flusher;
-use crate::local::registry::{LocalSocket, SocketInfo};
 use crate::local::send_queue::SendQueue;
-use crate::presence::RoomCount;
+use crate::local::work_list::WorkList;
+use crate::presence::{RoomCount, SocketInfo};
 use crate::stats::Stats;
 
-fn key(socket: &Arc<LocalSocket>) -> usize {
-    Arc::as_ptr(socket) as usize
-}
-
-/// A member as the delivery loop needs it: the send queue first, the socket only for `except` and lists.
+/// A member as the delivery loop needs it: the send queue first, whose it is only for `except` and lists.
 struct Member {
     queue: Arc<SendQueue>,
-    socket: Arc<LocalSocket>,
+    info: Arc<SocketInfo>,
+}
+
+/// Identifies a member: its info is its own, and the map keeps it alive.
+fn key(info: &Arc<SocketInfo>) -> usize {
+    Arc::as_ptr(info) as usize
 }
 
 #[derive(Default)]
 struct Members {
-    /// By the socket's address, which is unique while it is in the map.
+    /// By [`key`].
     map: IndexMap<usize, Member, RandomState>,
     /// The room is out of the map of rooms; nobody may enter it any more.
     closed: bool,
@@ -66,7 +66,7 @@ pub(crate) enum Kind {
     Joined,
     /// An app puts every socket into it of its own accord; it counts against nothing.
     Own,
-    /// Sockets only hear it ([`crate::Fanout::watch`]): who does is told to nobody.
+    /// Sockets only receive what is sent to it ([`crate::Fanout::watch`]): they are in no list.
     Watched,
 }
 
@@ -82,11 +82,11 @@ pub(crate) struct Room {
     batch: Mutex<Batch>,
     /// Something waits or is being delivered. Written under `batch`.
     dirty: AtomicBool,
-    /// The place of the last tracked broadcast that was heard.
-    place: Mutex<Option<Stamp>>,
+    /// That of the last tracked broadcast that was received.
+    last_stamp: Mutex<Option<Stamp>>,
     /// An app keeps its order, and finds by itself what is missing.
     sequenced: AtomicBool,
-    flusher: Arc<Flusher>,
+    flusher: Arc<WorkList<Arc<Self>>>,
     stats: Arc<Stats>,
 }
 
@@ -97,33 +97,42 @@ impl fmt::Debug for Room {
 }
 
 impl Room {
-    /// What tells it from every other room that there is at the same time.
+    /// Identifies it among all rooms that there are at the same time.
     pub(crate) fn address(room: &Arc<Self>) -> usize {
         Arc::as_ptr(room) as usize
     }
 
-    /// Whether who is in it is told to the cluster and counts.
+    /// Whether its members are listed and counted.
     pub(crate) fn is_public(&self) -> bool {
         self.kind != Kind::Watched
     }
 
-    pub(crate) fn new(name: RoomName, kind: Kind, flusher: Arc<Flusher>, stats: Arc<Stats>) -> Self {
+    pub(crate) fn new(
+        name: RoomName,
+        kind: Kind,
+        flusher: Arc<WorkList<Arc<Self>>>,
+        stats: Arc<Stats>,
+    ) -> Self {
         let (members, batch) = (Mutex::default(), Mutex::default());
         let (dirty, sequenced) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (size, users, place) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::default());
-        Self { name, kind, members, size, users, batch, dirty, place, sequenced, flusher, stats }
+        let (size, users, last_stamp) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::default());
+        Self { name, kind, members, size, users, batch, dirty, last_stamp, sequenced, flusher, stats }
     }
 
     /// Adds a member behind everything that was broadcast before, and calls `joined` before anything else can be; false
     /// when nobody may enter any more.
-    pub(crate) fn insert(&self, socket: &Arc<LocalSocket>, joined: impl FnOnce()) -> bool {
+    pub(crate) fn insert(
+        &self,
+        (info, queue): (&Arc<SocketInfo>, &Arc<SendQueue>),
+        joined: impl FnOnce(),
+    ) -> bool {
         let mut members = self.members.lock();
         if members.closed {
             return false;
         }
         self.flush_locked(&members);
-        let member = Member { queue: Arc::clone(&socket.queue), socket: Arc::clone(socket) };
-        members.map.insert(key(socket), member);
+        let member = Member { queue: Arc::clone(queue), info: Arc::clone(info) };
+        members.map.insert(key(info), member);
         self.size.store(members.map.len(), Ordering::Release);
         joined();
         true
@@ -131,10 +140,10 @@ impl Room {
 
     /// Takes a member out, behind everything that was broadcast before; true when it was the last: then nobody may
     /// enter any more.
-    pub(crate) fn remove(&self, socket: &Arc<LocalSocket>) -> bool {
+    pub(crate) fn remove(&self, info: &Arc<SocketInfo>) -> bool {
         let mut members = self.members.lock();
         self.flush_locked(&members);
-        members.map.swap_remove(&key(socket));
+        members.map.swap_remove(&key(info));
         self.size.store(members.map.len(), Ordering::Release);
         members.closed = members.map.is_empty();
         members.closed
@@ -162,19 +171,19 @@ impl Room {
         self.size.load(Ordering::Acquire)
     }
 
-    /// A tracked broadcast has been heard; answers whether something before it was missed.
+    /// A tracked broadcast was received. Returns whether something before it was missed.
     pub(crate) fn arrived(&self, stamp: &Stamp) -> bool {
-        let mut place = self.place.lock();
-        let missed = place.as_ref().is_some_and(|last| {
+        let mut last_stamp = self.last_stamp.lock();
+        let missed = last_stamp.as_ref().is_some_and(|last| {
             last.epoch != stamp.epoch || last.offset.checked_add(1).is_none_or(|next| stamp.offset != next)
         });
-        *place = Some(stamp.clone());
+        *last_stamp = Some(stamp.clone());
         missed
     }
 
-    /// Nothing is heard any more: what comes next is not the first that there is, if nothing was heard before.
+    /// Nothing is received any more: what comes next is not the first that there is, if nothing was received before.
     pub(crate) fn mark_missed(&self) {
-        self.place.lock().get_or_insert_with(|| Stamp { epoch: "".into(), offset: 0 });
+        self.last_stamp.lock().get_or_insert_with(|| Stamp { epoch: "".into(), offset: 0 });
     }
 
     /// What is broadcast here has its place in an order that an app keeps.
@@ -187,9 +196,9 @@ impl Room {
         self.sequenced.load(Ordering::Relaxed)
     }
 
-    /// The place of the last tracked broadcast that was heard.
-    pub(crate) fn place(&self) -> Option<Stamp> {
-        self.place.lock().clone()
+    /// That of the last tracked broadcast that was received.
+    pub(crate) fn last_stamp(&self) -> Option<Stamp> {
+        self.last_stamp.lock().clone()
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -208,14 +217,14 @@ impl Room {
         };
         Stats::add(&self.stats.broadcasts, 1);
         if first {
-            self.flusher.add_room(Arc::clone(self));
+            self.flusher.add(Arc::clone(self));
         }
         if full {
             self.flush();
         }
     }
 
-    /// Delivers everything that waits to those who are members now. Answers how many deliveries that were at the
+    /// Delivers everything that waits to those who are members now. Returns how many deliveries that were at the
     /// most.
     pub(crate) fn flush(&self) -> usize {
         let members = self.members.lock();
@@ -233,7 +242,7 @@ impl Room {
                 let mut batch = self.batch.lock();
                 batch.bytes = 0;
                 if batch.waiting.is_empty() {
-                    // Only now: whoever sees the room clean finds everything in the send queues.
+                    // Only now: when the room is seen clean, everything is in the send queues.
                     self.dirty.store(false, Ordering::Release);
                     break;
                 }
@@ -260,7 +269,7 @@ impl Room {
         let packets = u32::try_from(run.len()).unwrap_or(u32::MAX);
         let mut receivers = 0;
         for member in members.map.values() {
-            if first.except.is_some_and(|except| except == member.socket.info.id) {
+            if first.except.is_some_and(|except| except == member.info.id) {
                 continue;
             }
             receivers += 1;
@@ -276,19 +285,19 @@ impl Room {
         Stats::add(&self.stats.deliveries, receivers * run.len());
     }
 
-    /// The sockets of all members.
-    pub(crate) fn sockets(&self) -> Vec<Arc<LocalSocket>> {
-        self.members.lock().map.values().map(|member| Arc::clone(&member.socket)).collect()
+    /// The ids of all members.
+    pub(crate) fn ids(&self) -> Vec<SocketId> {
+        self.map_members(|info| info.id)
     }
 
     /// Reads something of the first `at_most` members.
     pub(crate) fn map_some<T>(&self, at_most: usize, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
-        self.members.lock().map.values().take(at_most).map(|member| read(&member.socket.info)).collect()
+        self.members.lock().map.values().take(at_most).map(|member| read(&member.info)).collect()
     }
 
     /// Reads something of every member.
     pub(crate) fn map_members<T>(&self, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
-        self.members.lock().map.values().map(|member| read(&member.socket.info)).collect()
+        self.members.lock().map.values().map(|member| read(&member.info)).collect()
     }
 }
 
@@ -311,7 +320,7 @@ struct Schedule {
 }
 
 /// What one flusher is to write.
-type Round = (Arc<Flusher>, Vec<Arc<SendQueue>>);
+type Round = (Arc<WorkList<Arc<SendQueue>>>, Vec<Arc<SendQueue>>);
 
 impl Schedule {
     fn add(&mut self, queue: &Arc<SendQueue>) {
@@ -329,7 +338,7 @@ impl Schedule {
 
     fn hand_over(mut self) {
         for (flusher, list) in &mut self.lists {
-            flusher.add_queues(list);
+            flusher.append(list);
         }
     }
 }

@@ -6,59 +6,46 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use shared::ids::{NodeId, SocketId};
+use shared::ids::SocketId;
 use shared::names::USER_ROOM_PREFIX;
 
-use crate::local::registry::{Hub, LocalSocket};
-
-/// Whether a room is the own one of a socket of `node`.
-pub(crate) fn is_own_room(room: &str, node: NodeId) -> bool {
-    room.starts_with(node.as_str()) && SocketId::parse(room).is_some()
-}
-
-/// Whether rooms of this name may have sockets in them that did not enter.
-pub(crate) fn is_implicit(room: &str) -> bool {
-    room.starts_with(USER_ROOM_PREFIX) || SocketId::parse(room).is_some()
-}
-
-impl LocalSocket {
-    /// Whether it is in a room for being itself: its own, or its user's. It can neither enter nor leave that.
-    pub(crate) fn is_implicit(&self, room: &str) -> bool {
-        room == self.id().as_str() || room.strip_prefix(USER_ROOM_PREFIX) == Some(self.user().as_str())
-    }
-}
+use crate::local::hub::Hub;
+use crate::local::socket::LocalSocket;
 
 impl Hub {
     /// Whether a room may have sockets in it that did not enter, beside others that did.
     pub(crate) fn is_mixed(&self, room: &str) -> bool {
-        self.has_implicit.load(Ordering::Relaxed)
+        self.rooms.has_implicit()
             && (room.starts_with(USER_ROOM_PREFIX)
                 || SocketId::parse(room).is_some_and(|id| self.socket(id).is_some()))
     }
 
     /// The sockets in a room of any kind.
     pub(crate) fn sockets_in(&self, room: &str) -> Vec<Arc<LocalSocket>> {
-        let entered = || self.find(room).map(|room| room.sockets()).unwrap_or_default();
-        let given = match room.strip_prefix(USER_ROOM_PREFIX) {
+        let entered = || {
+            let ids = self.find(room).map(|room| room.ids()).unwrap_or_default();
+            ids.into_iter().filter_map(|id| self.socket(id)).collect::<Vec<_>>()
+        };
+        let implicit = match room.strip_prefix(USER_ROOM_PREFIX) {
             Some(user) => self.sockets_of(user),
             None => match SocketId::parse(room).and_then(|id| self.socket(id)) {
                 Some(socket) => vec![socket],
                 None => return entered(),
             },
         };
-        if !self.has_implicit.load(Ordering::Relaxed) {
-            return given;
+        if !self.rooms.has_implicit() {
+            return implicit;
         }
-        let mut sockets = given;
+        let mut sockets = implicit;
         sockets.extend(entered());
         sockets
     }
 
     /// The names of all rooms that sockets are in, those that they did not enter among them.
     pub(crate) fn all_names(&self) -> HashSet<String> {
-        let mut names: HashSet<String> = self.names().iter().map(|room| room.as_str().to_owned()).collect();
+        let mut names: HashSet<String> =
+            self.rooms.names().iter().map(|room| room.as_str().to_owned()).collect();
         for socket in self.all_sockets() {
             names.insert(socket.id().as_str().to_owned());
             names.insert(format!("{USER_ROOM_PREFIX}{}", socket.user()));
@@ -69,12 +56,16 @@ impl Hub {
     /// No fewer sockets than [`Self::select`] looks at, without looking at them.
     pub(crate) fn selects_at_most<R: AsRef<str>>(&self, rooms: &[R], except: &[R]) -> usize {
         let size = |room: &R| self.find(room.as_ref()).map_or(1, |room| room.size().max(1));
-        let selected = if rooms.is_empty() { self.sockets_at_most() } else { rooms.iter().map(size).sum() };
+        let selected = if rooms.is_empty() { self.len() } else { rooms.iter().map(size).sum() };
         selected + except.iter().map(size).sum::<usize>()
     }
 
     /// The sockets in any of `rooms` (all, where there is none) that are in none of `except`, each once.
-    pub(crate) fn select<R: AsRef<str>>(&self, rooms: &[R], except: &[R]) -> Vec<Arc<LocalSocket>> {
+    pub(crate) fn select<R: AsRef<str>, E: AsRef<str>>(
+        &self,
+        rooms: &[R],
+        except: &[E],
+    ) -> Vec<Arc<LocalSocket>> {
         let mut selected: Vec<_> = if rooms.is_empty() {
             self.all_sockets()
         } else {

@@ -1,7 +1,7 @@
 //! A user's sockets on this node, and in which rooms they are together.
 //!
 //! Everything here is changed under the lock of the user's entry, together with the members of the room that it is about
-//! ([`crate::local::registry`]). It never grows with the number of sockets times the number of rooms that one of them leaves.
+//! ([`crate::local::hub`]). It never grows with the number of sockets times the number of rooms that one of them leaves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use shared::limits::{USER_ROOMS_FACTOR, WATCHED_PER_USER_MAX};
 use smallvec::SmallVec;
 
 use crate::error::FanoutError;
-use crate::local::registry::LocalSocket;
 use crate::local::room::{Kind, Room};
 use crate::local::send_queue::Quota;
+use crate::local::socket::LocalSocket;
 
 /// The sockets of a user in one namespace.
 #[derive(Default)]
 pub(crate) struct User {
     pub(crate) sockets: SmallVec<[Arc<LocalSocket>; 1]>,
-    /// Where they are together, while there are several of them. Of a single one its own list of rooms tells.
+    /// Where they are together, while there are several of them. A single one has its own list of rooms.
     shared: Option<Box<SharedRooms>>,
     /// What the send queues of the user's sockets hold together.
     pub(crate) quota: Arc<Quota>,
@@ -44,7 +44,7 @@ impl SharedRooms {
         }
     }
 
-    /// Answers whether none of the sockets is in the room any more.
+    /// Returns whether none of the sockets is in the room any more.
     fn remove(&mut self, room: &Arc<Room>) -> bool {
         let Some(sockets) = self.sockets.get_mut(&Room::address(room)) else { return true };
         *sockets -= 1;
@@ -93,7 +93,7 @@ impl User {
         }
     }
 
-    /// Answers whether no socket of the user is in the room any more.
+    /// Returns whether no socket of the user is in the room any more.
     pub(crate) fn left(&mut self, room: &Arc<Room>) -> bool {
         self.shared.as_mut().is_none_or(|shared| shared.remove(room))
     }

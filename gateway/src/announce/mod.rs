@@ -248,7 +248,7 @@ impl Announcer {
     /// An announcer; [`forget_told`] must be run for it.
     pub(crate) fn new(fanout: Fanout, records: Records) -> Arc<Self> {
         // In a cluster Redis drops repetitions, and there is no need to wait for the records.
-        let limit = if fanout.is_clustered() { ANNOUNCEMENTS_TOLD_MAX } else { ANNOUNCEMENTS_REPEATED_MAX };
+        let limit = if fanout.has_peers() { ANNOUNCEMENTS_TOLD_MAX } else { ANNOUNCEMENTS_REPEATED_MAX };
         Arc::new(Self {
             fanout,
             records,

@@ -56,7 +56,7 @@ impl Attempts {
     /// Whether the try may go on, as all nodes know it: seconds until it may. Where it may, whether the e-mail has logged in
     /// from this address before.
     pub(crate) async fn admit(&self, attempt: &Attempt) -> Result<bool, u64> {
-        if self.fanout.is_clustered() {
+        if self.fanout.has_peers() {
             // Repeated guesses at one e-mail from one address cost Redis nothing.
             self.ledger.back_off(&attempt.0, now_ms()).map_or(Ok(()), |ms| Err(seconds(ms)))?;
             self.learn(&attempt.0).await;
@@ -75,7 +75,7 @@ impl Attempts {
         let (who, now) = (attempt.0, now_ms());
         let kept_ms = self.ledger.failed(&who, now);
         async move {
-            if self.fanout.is_clustered() {
+            if self.fanout.has_peers() {
                 tokio::join!(
                     self.share_failure(who.pair, now, kept_ms),
                     self.share_failure(who.email, now, WINDOW_MS),
@@ -102,7 +102,7 @@ impl Attempts {
         let (who, now) = (attempt.0, now_ms());
         self.ledger.succeeded(&who, now);
         async move {
-            if self.fanout.is_clustered() {
+            if self.fanout.has_peers() {
                 self.share_success(&who, now).await;
             }
         }

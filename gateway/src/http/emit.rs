@@ -1,16 +1,13 @@
 //! `POST /internal/emit`: what the documents call `emitToUser`, `emitToRoom` and `broadcast` (contract, "sos").
 
-use std::time::{Duration, Instant};
-
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::HeaderMap;
-use dashmap::{DashMap, Entry};
 use fanout::{Receipt, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::limits::{ID_MAX_BYTES, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_S, REST_BODY_MAX_BYTES};
+use shared::limits::{ID_MAX_BYTES, REST_BODY_MAX_BYTES};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Event, RESERVED_EVENTS};
 
@@ -84,8 +81,8 @@ const SERVERS_OWN_EVENTS: [&str; 2] = ["connection", "new_namespace"];
 pub(super) struct Emitted {
     #[schemars(with = "True")]
     success: bool,
-    /// Nodes and other servers that hear the channel, this one among them. Not told where nothing was emitted,
-    /// or to servers.
+    /// Nodes and other servers that received it, this one among them; 0 where it was not emitted again. Not given for
+    /// `servers`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "usize")]
     nodes: Option<usize>,
@@ -138,52 +135,6 @@ pub(super) fn routes() -> Routes<Site> {
     )
 }
 
-/// What was sent under which key lately, where no Redis knows it.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    keys: DashMap<String, (Instant, u64)>,
-}
-
-/// What a key says about a request.
-enum Seen {
-    New,
-    Same,
-    Other,
-}
-
-impl Sent {
-    fn see(&self, key: &str, fingerprint: u64) -> Seen {
-        let (now, kept) = (Instant::now(), Duration::from_secs(IDEMPOTENCY_S));
-        if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
-            self.keys.retain(|_, (at, _)| now.saturating_duration_since(*at) < kept);
-        }
-        let is_full = self.keys.len() >= IDEMPOTENCY_KEYS_MAX;
-        match self.keys.entry(key.to_owned()) {
-            Entry::Occupied(mut seen) => {
-                let (at, before) = *seen.get();
-                if now.saturating_duration_since(at) >= kept {
-                    seen.insert((now, fingerprint));
-                    Seen::New
-                } else if before == fingerprint {
-                    Seen::Same
-                } else {
-                    Seen::Other
-                }
-            }
-            Entry::Vacant(place) if !is_full => {
-                place.insert((now, fingerprint));
-                Seen::New
-            }
-            Entry::Vacant(_) => Seen::New,
-        }
-    }
-
-    /// What was to be done under a key has not been done.
-    fn forget(&self, key: &str) {
-        self.keys.remove(key);
-    }
-}
-
 async fn emit(
     _: InternalCaller,
     State(site): State<Site>,
@@ -221,23 +172,18 @@ async fn emit(
         Whom::Word(_) => return Err(invalid_to()),
     };
     let key = key_of(&headers)?;
-    let keyed = key.as_ref().map(|key| (key, fingerprint(&namespace, &target, &event, data.as_deref())));
     let once;
-    let target = match &keyed {
+    let target = match &key {
         None => target.tracked(),
-        Some((key, print)) if site.context.fanout.is_clustered() => {
-            // The key holds for what it was first used for; anything else under it is told apart by Redis.
-            once = format!("{print:016x}:{key}");
-            must_be_same(&site, key, *print).await?;
+        Some(key) => {
+            // The key holds for what it was first used for; anything else under it is told apart by its fingerprint.
+            let print = format!("{:016x}", fingerprint(&namespace, &target, &event, data.as_deref()));
+            if !site.context.fanout.claim_key(key, &print).await? {
+                return Err(AppError::Conflict("Idempotency-Key was used for something else".into()));
+            }
+            once = format!("{print}:{key}");
             target.once(&once)
         }
-        Some((key, print)) => match site.sent.see(key, *print) {
-            Seen::New => target,
-            Seen::Same => {
-                return Ok(Json(Emitted { success: true, repeated: Some(true), ..Emitted::default() }));
-            }
-            Seen::Other => return Err(conflict()),
-        },
     };
     let args: Vec<&str> = data.as_deref().map(RawValue::get).into_iter().collect();
     let packet = {
@@ -245,15 +191,7 @@ async fn emit(
             Event { namespace: namespace.as_str(), name: &event, args: &args, ack: None, attachments: &[] };
         site.context.fanout.packet(&target, &event)
     };
-    let receipt = match site.context.fanout.broadcast(target, packet).await {
-        Ok(receipt) => receipt,
-        Err(error) => {
-            if let Some((key, _)) = &keyed {
-                site.sent.forget(key);
-            }
-            return Err(error.into());
-        }
-    };
+    let receipt = site.context.fanout.broadcast(target, packet).await?;
     Ok(Json(emitted(&site, &target, receipt).await))
 }
 
@@ -275,15 +213,6 @@ async fn emitted(site: &Site, target: &Target<'_>, receipt: Receipt) -> Emitted 
     }
 }
 
-async fn must_be_same(site: &Site, key: &str, print: u64) -> Result<(), AppError> {
-    let same = site.context.fanout.claim_key(key, &format!("{print:016x}")).await?;
-    if same { Ok(()) } else { Err(conflict()) }
-}
-
-fn conflict() -> AppError {
-    AppError::Conflict("Idempotency-Key was used for something else".into())
-}
-
 /// What a request asks for, in short; the same on every node.
 fn fingerprint(namespace: &Namespace, target: &Target<'_>, event: &str, data: Option<&RawValue>) -> u64 {
     use sha1::Digest as _;
@@ -299,18 +228,4 @@ fn fingerprint(namespace: &Namespace, target: &Target<'_>, event: &str, data: Op
     }
     let bytes = digest.finalize();
     bytes.iter().take(8).fold(0, |print, byte| print << 8 | u64::from(*byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_stands_for_one_request() {
-        let sent = Sent::default();
-        assert!(matches!(sent.see("k", 1), Seen::New));
-        assert!(matches!(sent.see("k", 1), Seen::Same));
-        assert!(matches!(sent.see("k", 2), Seen::Other));
-        assert!(matches!(sent.see("other", 2), Seen::New));
-    }
 }

@@ -39,7 +39,6 @@ pub(crate) struct Site {
     pub(crate) login: Login,
     pub(crate) metrics: Arc<PrometheusHandle>,
     docs: Arc<docs::Documents>,
-    sent: Arc<emit::Sent>,
 }
 
 impl Site {
@@ -50,8 +49,7 @@ impl Site {
         metrics: Arc<PrometheusHandle>,
     ) -> Self {
         let docs = Arc::new(docs::Documents::new(transports.engine.namespaces.mounted()));
-        let sent = Arc::default();
-        Self { context, transports, login, metrics, docs, sent }
+        Self { context, transports, login, metrics, docs }
     }
 
     /// The endpoints of the node and of the apps that are mounted on it.

@@ -63,7 +63,7 @@ impl Peers {
     /// The owner of a session, if it is another living node.
     pub(super) async fn owner(&self, session: SessionId) -> Option<Peer> {
         let fanout = &self.context.fanout;
-        if !fanout.is_clustered() || session.node() == fanout.node() {
+        if session.node() == fanout.node() {
             return None;
         }
         fanout.peer(session.node()).await.ok().flatten()

@@ -156,7 +156,7 @@ impl Transports {
         let session = query.and_then(|query| SessionId::parse(&query.sid?));
         let is_known = session.is_some_and(|id| {
             let fanout = &self.engine.namespaces.context().fanout;
-            self.engine.sessions.has(id) || (fanout.is_clustered() && id.node() != fanout.node())
+            self.engine.sessions.has(id) || (fanout.has_peers() && id.node() != fanout.node())
         });
         is_known && is_upgrade(request.headers())
     }

@@ -320,7 +320,7 @@ describe('the documents are true', () => {
     for (const to of [{ user: 'ann' }, { room }, 'all', 'servers']) assert.equal((await emit({ ...news, to })).status, 200);
     const key = { 'Idempotency-Key': unique('key') };
     assert.equal((await emit({ ...news, to: 'all' }, key)).body.repeated, false);
-    assert.deepEqual((await emit({ ...news, to: 'all' }, key)).body, { success: true, repeated: true });
+    assert.deepEqual((await emit({ ...news, to: 'all' }, key)).body, { success: true, nodes: 0, sockets: null, place: null, repeated: true });
     assert.equal((await emit({ ...news, to: { room } }, key)).status, 422);
     for (const wrong of [{ to: 'nobody' }, { to: { user: '' } }, { to: { room: '' } }, { to: 'all', event: 'disconnect' }, { to: 'all', namespace: 'x' }, {}]) assert.equal((await emit({ ...news, ...wrong })).status, 400, JSON.stringify(wrong));
     assert.equal((await emit({ ...news, to: 'all' }, { 'Idempotency-Key': 'a b' })).status, 400);

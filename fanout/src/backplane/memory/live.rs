@@ -9,18 +9,17 @@ use shared::limits::LIVE_ENTRIES_MAX;
 use tokio::time::Instant;
 
 use crate::error::FanoutError;
-use crate::geo::Place;
-use crate::live::Near;
+use crate::geo::{Near, Place};
 
 /// Everything, each under a lock that is held for no longer than a look.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct LiveMemory {
     values: Mutex<ExpiringMap<String, String>>,
     timers: Mutex<HashMap<(String, String), Instant>>,
     places: Mutex<HashMap<String, ExpiringMap<String, Place>>>,
 }
 
-impl Default for Memory {
+impl Default for LiveMemory {
     fn default() -> Self {
         let values = Mutex::new(ExpiringMap::new(LIVE_ENTRIES_MAX));
         Self { values, timers: Mutex::default(), places: Mutex::default() }
@@ -33,7 +32,7 @@ impl From<Full> for FanoutError {
     }
 }
 
-impl Memory {
+impl LiveMemory {
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.values.lock().get(key, Instant::now().into_std()).cloned()
     }
@@ -114,7 +113,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_value_is_swapped_for_what_was_read_and_lives_its_time() {
-        let memory = Memory::default();
+        let memory = LiveMemory::default();
         assert_eq!(memory.swap("k", Some("a"), Some("b"), SECOND), Ok(false));
         assert_eq!(memory.swap("k", None, Some("b"), SECOND), Ok(true));
         assert_eq!(memory.get("k").as_deref(), Some("b"));
@@ -127,7 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_goes_off_until_it_is_cancelled() {
-        let memory = Memory::default();
+        let memory = LiveMemory::default();
         memory.schedule("t", "a", SECOND).unwrap();
         memory.schedule("other", "b", SECOND).unwrap();
         assert!(memory.due("t", 9, SECOND).is_empty());
@@ -143,7 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_is_good_for_a_while() {
-        let memory = Memory::default();
+        let memory = LiveMemory::default();
         memory.put("m", "a", Place { latitude: 1.0, longitude: 2.0 }, SECOND).unwrap();
         assert_eq!(memory.all("m").len(), 1);
         assert!(memory.all("other").is_empty());

@@ -9,11 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backplane::redis::cluster::RedisBackplane;
-use crate::backplane::redis::connection::Script;
+use shared::ids::NodeId;
+
+use super::connection::{Commands, Script};
+use super::presence::Presence;
 use crate::error::FanoutError;
-use crate::geo::Place;
-use crate::live::Near;
+use crate::geo::{Near, Place};
 
 /// How far north and south geo sets reach.
 const GEO_LATITUDE_MAX: f64 = 85.05;
@@ -24,9 +25,8 @@ const GEO_MARGIN: f64 = 10.0;
 /// Beyond this latitude everybody is looked at: geo sets end a little further, and search badly before.
 const GEO_POLAR: f64 = 75.0;
 
-/// The scripts.
 #[derive(Debug)]
-pub(crate) struct LiveScripts {
+struct Scripts {
     swap: Script,
     due: Script,
     place: Script,
@@ -34,7 +34,7 @@ pub(crate) struct LiveScripts {
     adopt: Script,
 }
 
-impl Default for LiveScripts {
+impl Default for Scripts {
     fn default() -> Self {
         Self {
             swap: Script::new(include_str!("lua/swap.lua")),
@@ -46,9 +46,12 @@ impl Default for LiveScripts {
     }
 }
 
-/// The way to it.
-pub(crate) struct LiveStore<'a> {
-    pub(crate) cluster: &'a Arc<RedisBackplane>,
+/// What apps share in Redis.
+pub(crate) struct LiveStore {
+    commands: Arc<Commands>,
+    prefix: String,
+    node: NodeId,
+    scripts: Scripts,
 }
 
 fn ms(duration: Duration) -> String {
@@ -60,21 +63,25 @@ fn flagged(value: Option<&str>) -> String {
     value.map_or_else(|| "0".to_owned(), |value| format!("1{value}"))
 }
 
-impl LiveStore<'_> {
+impl LiveStore {
+    pub(super) fn new(commands: Arc<Commands>, prefix: &str, node: NodeId) -> Self {
+        Self { commands, prefix: prefix.to_owned(), node, scripts: Scripts::default() }
+    }
+
     fn key(&self, key: &str) -> String {
-        format!("{}live:{key}", self.cluster.prefix)
+        format!("{}live:{key}", self.prefix)
     }
 
-    fn timers(&self, name: &str) -> String {
-        format!("{}timers:{name}", self.cluster.prefix)
+    fn timers_key(&self, name: &str) -> String {
+        format!("{}timers:{name}", self.prefix)
     }
 
-    fn places(&self, map: &str) -> [String; 3] {
-        ["geo", "exact", "until"].map(|what| format!("{}{{places:{map}}}:{what}", self.cluster.prefix))
+    fn places_keys(&self, map: &str) -> [String; 3] {
+        ["geo", "exact", "until"].map(|what| format!("{}{{places:{map}}}:{what}", self.prefix))
     }
 
     pub(crate) async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, FanoutError> {
-        let commands = &self.cluster.commands;
+        let commands = &self.commands;
         if let [only] = keys {
             return Ok(vec![commands.query(redis::cmd("GET").arg(self.key(only))).await?]);
         }
@@ -101,18 +108,17 @@ impl LiveStore<'_> {
     ) -> Result<bool, FanoutError> {
         let (key, old, new) = (self.key(key), flagged(old), flagged(new));
         let args = [old.as_bytes(), new.as_bytes(), &ms(kept).into_bytes()];
-        self.cluster.live.swap.run(&self.cluster.commands, &[&key], &args).await
+        self.scripts.swap.run(&self.commands, &[&key], &args).await
     }
 
     pub(crate) async fn schedule(&self, timers: &str, id: &str, after: Duration) -> Result<(), FanoutError> {
         let args: [&[u8]; 4] = [b"0", b"0", id.as_bytes(), &ms(after).into_bytes()];
-        let _: Vec<String> =
-            self.cluster.live.due.run(&self.cluster.commands, &[&self.timers(timers)], &args).await?;
+        let _: Vec<String> = self.scripts.due.run(&self.commands, &[&self.timers_key(timers)], &args).await?;
         Ok(())
     }
 
     pub(crate) async fn cancel(&self, timers: &str, id: &str) -> Result<(), FanoutError> {
-        self.cluster.commands.query::<u64>(redis::cmd("ZREM").arg(self.timers(timers)).arg(id)).await?;
+        self.commands.query::<u64>(redis::cmd("ZREM").arg(self.timers_key(timers)).arg(id)).await?;
         Ok(())
     }
 
@@ -123,7 +129,7 @@ impl LiveStore<'_> {
         again: Duration,
     ) -> Result<Vec<String>, FanoutError> {
         let args: [&[u8]; 4] = [&limit.to_string().into_bytes(), &ms(again).into_bytes(), b"", b"0"];
-        self.cluster.live.due.run(&self.cluster.commands, &[&self.timers(timers)], &args).await
+        self.scripts.due.run(&self.commands, &[&self.timers_key(timers)], &args).await
     }
 
     pub(crate) async fn put(
@@ -134,7 +140,7 @@ impl LiveStore<'_> {
         good_for: Duration,
     ) -> Result<(), FanoutError> {
         let Place { latitude, longitude } = place;
-        let text = format!("{latitude} {longitude} {}", self.cluster.node);
+        let text = format!("{latitude} {longitude} {}", self.node);
         self.note(map, id, (latitude, longitude), (&text, &ms(good_for))).await
     }
 
@@ -149,32 +155,33 @@ impl LiveStore<'_> {
         (latitude, longitude): (f64, f64),
         (text, good_for): (&str, &str),
     ) -> Result<(), FanoutError> {
-        let keys = self.places(map);
+        let keys = self.places_keys(map);
         let latitude = latitude.clamp(-GEO_LATITUDE_MAX, GEO_LATITUDE_MAX).to_string();
         let longitude = longitude.to_string();
         let args = [id, &longitude, &latitude, text, good_for].map(str::as_bytes);
         let keys = [&*keys[0], &keys[1], &keys[2]];
-        let _: u8 = self.cluster.live.place.run(&self.cluster.commands, &keys, &args).await?;
+        let _: u8 = self.scripts.place.run(&self.commands, &keys, &args).await?;
         Ok(())
     }
 
     pub(crate) async fn adopt(&self, map: &str, id: &str) -> Result<(), FanoutError> {
-        let [_, exact, _] = self.places(map);
-        let node = self.cluster.node;
+        let [_, exact, _] = self.places_keys(map);
+        let node = self.node;
         let args = [id.as_bytes(), node.as_str().as_bytes()];
-        let _: u8 = self.cluster.live.adopt.run(&self.cluster.commands, &[&exact], &args).await?;
+        let _: u8 = self.scripts.adopt.run(&self.commands, &[&exact], &args).await?;
         Ok(())
     }
 
-    /// Everybody who may be near enough, told by nodes that live.
+    /// Everybody who may be near enough, reported by nodes that live.
     pub(crate) async fn around(
         &self,
+        presence: &Presence,
         map: &str,
         place: Place,
         radius: f64,
         limit: usize,
     ) -> Result<Vec<Near>, FanoutError> {
-        let keys = self.places(map);
+        let keys = self.places_keys(map);
         let latitude = place.latitude.clamp(-GEO_LATITUDE_MAX, GEO_LATITUDE_MAX);
         let is_polar = place.latitude.abs() + radius / 100_000.0 > GEO_POLAR;
         let reach = radius * 1.001 + GEO_MARGIN;
@@ -183,10 +190,10 @@ impl LiveStore<'_> {
         let all = if is_polar { "1" } else { "0" };
         let args = [&*numbers[0], &numbers[1], &numbers[2], &numbers[3], all].map(str::as_bytes);
         let keys = [&*keys[0], &keys[1], &keys[2]];
-        let flat: Vec<String> = self.cluster.live.near.run(&self.cluster.commands, &keys, &args).await?;
+        let flat: Vec<String> = self.scripts.near.run(&self.commands, &keys, &args).await?;
         let (pairs, _) = flat.as_chunks::<2>();
         let nodes = pairs.iter().filter_map(|[_, text]| text.split(' ').nth(2)).collect();
-        let living = self.cluster.presence.living_ids(&nodes).await?;
+        let living = presence.living_ids(&nodes).await?;
         let near = pairs.iter().filter_map(|[id, text]| {
             let mut parts = text.split(' ');
             let (latitude, longitude) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

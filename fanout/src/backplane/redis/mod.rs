@@ -1,12 +1,17 @@
 //! The backplane of a cluster: everything that crosses Redis.
 
-pub(crate) mod cluster;
+mod ask;
+pub(crate) mod backplane;
 pub(crate) mod connection;
-pub(crate) mod lane;
-pub(crate) mod live;
+mod incoming;
+mod lane;
+mod live;
+mod members;
+mod order;
 mod other_adapters;
-pub(crate) mod presence;
+mod presence;
 mod publish;
 mod rejected;
-pub(crate) mod requests;
+mod requests;
 mod resync;
+mod run;

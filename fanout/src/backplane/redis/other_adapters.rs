@@ -1,5 +1,5 @@
-//! Socket.IO servers on the same Redis that speak another wire than nodes and `@socket.io/redis-adapter` do. Neither hears
-//! the other, which nobody sees but by what does not arrive: so they are looked for, and named in one warning.
+//! Socket.IO servers on the same Redis that speak another wire than nodes and `@socket.io/redis-adapter` do. Neither receives
+//! what the other sends, and nothing shows that but what does not arrive. So they are looked for, and named in one warning.
 //!
 //! Servers on `@socket.io/redis-streams-adapter` subscribe a namespace's channel by its name, which nodes and the classic
 //! adapter do not, and the older of them write into their stream every few seconds. Those on sharded Pub/Sub subscribe the

@@ -1,4 +1,4 @@
-//! What a node publishes: broadcasts in one order, tracked ones with a place, and answers to others.
+//! What a node publishes: broadcasts in one order, tracked ones with an offset, and answers to others.
 
 use std::sync::Arc;
 
@@ -6,15 +6,20 @@ use shared::adapter::Outgoing;
 use shared::limits::{IDEMPOTENCY_S, STREAM_ENTRIES, STREAM_KEPT_S, STREAM_META_KEPT_S};
 use shared::sio::Event;
 
-use crate::backplane::redis::cluster::{RedisBackplane, room_key};
+use super::backplane::RedisBackplane;
 use crate::error::FanoutError;
+use crate::local::node::room_key;
 use crate::stats::Stats;
-use crate::target::{Posted, Receipt, Target};
+use crate::target::{Form, Packet, Posted, Receipt, Target};
 
 impl RedisBackplane {
     /// Writes an event for its way through Redis.
-    pub(crate) fn message(&self, target: &Target<'_>, event: &Event<'_>) -> Result<Vec<u8>, FanoutError> {
-        // As every node counts it that hears it.
+    pub(crate) fn packet(&self, target: &Target<'_>, event: &Event<'_>) -> Packet {
+        Packet(self.message(target, event).map_or_else(Form::Bad, Form::Message))
+    }
+
+    fn message(&self, target: &Target<'_>, event: &Event<'_>) -> Result<Vec<u8>, FanoutError> {
+        // As every node counts it that receives it.
         let text: usize = event.name.len() + 2 + event.args.iter().map(|arg| arg.len() + 1).sum::<usize>();
         if text + event.attachments.iter().map(|data| data.len()).sum::<usize>() > self.max_payload {
             return Err(FanoutError::TooLarge);
@@ -24,7 +29,7 @@ impl RedisBackplane {
         let excepted = target.excepted();
         let except: Vec<&str> = excepted.iter().map(String::as_str).collect();
         let outgoing = Outgoing {
-            uid: self.node.as_str(),
+            uid: self.node.id.as_str(),
             event,
             rooms: room.as_slice(),
             except: &except,
@@ -34,9 +39,16 @@ impl RedisBackplane {
         outgoing.encode(target.tracked).map_err(|_| FanoutError::BadPacket)
     }
 
-    /// Gives a message that was written for `target` its place among all that this node publishes; what became of
-    /// it comes later.
-    pub(crate) fn post(self: &Arc<Self>, target: &Target<'_>, message: &[u8]) -> Posted {
+    /// Puts a message that was written for `target` in line with all that this node publishes. The outcome comes later.
+    pub(crate) fn post(self: &Arc<Self>, target: &Target<'_>, packet: Packet) -> Posted {
+        match packet.0 {
+            Form::Message(message) => self.publish(target, &message),
+            Form::Bad(error) => Posted::Done(Err(error)),
+            Form::Ready(_) => Posted::Done(Err(FanoutError::BadPacket)),
+        }
+    }
+
+    fn publish(self: &Arc<Self>, target: &Target<'_>, message: &[u8]) -> Posted {
         let namespace = target.namespace.as_str();
         let room = target.to.room();
         let room = room.as_deref();
@@ -54,16 +66,16 @@ impl RedisBackplane {
             publish.arg(channel).arg(message);
             publish
         };
-        let (cluster, tracked) = (Arc::clone(self), target.tracked);
+        let (backplane, tracked) = (Arc::clone(self), target.tracked);
         match self.posts.post(&self.commands, cmd) {
             Err(error) => Posted::Done(Err(error)),
             Ok(answered) => Posted::Waits(Box::pin(async move {
-                let answer = answered.await?.map_err(|error| cluster.commands.refused(&error))?;
+                let answer = answered.await?.map_err(|error| backplane.commands.refused(&error))?;
                 if tracked {
-                    let (repeated, place, nodes) = cluster.commands.read(answer)?;
+                    let (repeated, place, nodes) = backplane.commands.read(answer)?;
                     return Ok(Receipt { nodes, place: Some(place), repeated });
                 }
-                Ok(Receipt { nodes: cluster.commands.read(answer)?, ..Receipt::default() })
+                Ok(Receipt { nodes: backplane.commands.read(answer)?, ..Receipt::default() })
             })),
         }
     }
@@ -114,7 +126,7 @@ impl RedisBackplane {
     pub(crate) fn publish_soon(&self, channel: &str, message: &[u8]) {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(message);
-        // What cannot be posted now is missed by whoever waits for it.
+        // What cannot be posted now is missed by the server that waits for it.
         drop(self.posts.post(&self.commands, publish));
     }
 }

@@ -1,5 +1,5 @@
 //! Messages of other servers, or parts of them, that this node cannot use: counted, and logged with the reason, so that
-//! whoever looks for what did not arrive finds it.
+//! an operator who looks for what did not arrive finds it.
 
 use std::sync::Arc;
 

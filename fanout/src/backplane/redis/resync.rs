@@ -1,31 +1,30 @@
-//! What tells clients that they may have missed something, and how that is found after a break.
-
-use std::sync::Arc;
+//! Notifies clients that they may have missed something, and finds out after a break whether they have.
 
 use shared::adapter::Stamp;
 use shared::limits::REDIS_PIPELINE_MAX;
 use shared::sio::Event;
 
-use crate::backplane::redis::cluster::{RedisBackplane, room_key};
+use super::backplane::RedisBackplane;
 use crate::error::FanoutError;
-use crate::local::registry::Hub;
+use crate::local::hub::Hub;
+use crate::local::node::room_key;
 use crate::stats::Stats;
 
 impl RedisBackplane {
     /// Tells every socket that what was sent to it alone, or without a place, may have been missed.
-    pub(crate) fn resync_all(&self) {
-        for rooms in self.namespaces.values() {
-            self.resync_namespace(rooms);
+    pub(super) fn resync_all(&self) {
+        for hub in &self.node.hubs {
+            self.resync_namespace(hub);
         }
     }
 
     /// Tells every socket of a namespace that something may have been missed.
-    pub(crate) fn resync_namespace(&self, rooms: &Hub) {
-        let namespace = rooms.name.as_str();
+    pub(super) fn resync_namespace(&self, hub: &Hub) {
+        let namespace = hub.name.as_str();
         let args = &[r#"{"room":null,"epoch":""}"#];
         let event = Event { namespace, name: "muster:resync", args, ack: None, attachments: &[] };
         let packet = event.encode();
-        let sockets = rooms.all_sockets();
+        let sockets = hub.all_sockets();
         if !sockets.is_empty() {
             Stats::add(&self.stats.resyncs, 1);
         }
@@ -35,12 +34,12 @@ impl RedisBackplane {
     }
 
     /// Tells the members of a room that they may have missed something.
-    pub(crate) fn resync(&self, rooms: &Arc<Hub>, room: &str, epoch: &str) {
+    pub(super) fn resync(&self, hub: &Hub, room: &str, epoch: &str) {
         Stats::add(&self.stats.resyncs, 1);
         let body = serde_json::json!({"room": room, "epoch": epoch}).to_string();
-        let (namespace, name) = (rooms.name.as_str(), "muster:resync");
+        let (namespace, name) = (hub.name.as_str(), "muster:resync");
         let event = Event { namespace, name, args: &[&body], ack: None, attachments: &[] };
-        if let Some(found) = rooms.find(room) {
+        if let Some(found) = hub.find(room) {
             found.broadcast(event.encode(), None, false);
         }
     }
@@ -50,16 +49,16 @@ impl RedisBackplane {
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`] when not all places could be read; those that could are checked.
-    pub(crate) async fn check_stamps(&self) -> Result<(), FanoutError> {
+    pub(super) async fn check_stamps(&self) -> Result<(), FanoutError> {
         let mut outcome = Ok(());
-        for rooms in self.namespaces.values() {
-            for names in rooms.names().chunks(REDIS_PIPELINE_MAX) {
+        for hub in &self.node.hubs {
+            for names in hub.rooms.names().chunks(REDIS_PIPELINE_MAX) {
                 let mut pipeline = redis::Pipeline::with_capacity(names.len());
                 let mut before = Vec::with_capacity(names.len());
                 for name in names {
-                    let key = room_key(rooms.name.as_str(), name.as_str());
+                    let key = room_key(hub.name.as_str(), name.as_str());
                     pipeline.cmd("HMGET").arg(format!("{}{{{key}}}:meta", self.prefix)).arg("e").arg("o");
-                    before.push(rooms.find(name.as_str()).and_then(|room| room.place()));
+                    before.push(hub.find(name.as_str()).and_then(|room| room.last_stamp()));
                 }
                 let answers = self.commands.ask_all(&pipeline).await?;
                 for ((name, last), answer) in names.iter().zip(before).zip(answers) {
@@ -68,7 +67,7 @@ impl RedisBackplane {
                         continue;
                     };
                     let (epoch, offset): (Option<String>, Option<u64>) = self.commands.read(answer)?;
-                    self.check_stamp(rooms, name.as_str(), last, (epoch, offset));
+                    self.check_stamp(hub, name.as_str(), last, (epoch, offset));
                 }
             }
         }
@@ -78,16 +77,16 @@ impl RedisBackplane {
     /// Compares the place that a room had here with the one that Redis has.
     fn check_stamp(
         &self,
-        rooms: &Arc<Hub>,
+        hub: &Hub,
         name: &str,
         last: Option<Stamp>,
         (epoch, offset): (Option<String>, Option<u64>),
     ) {
         // What goes to the whole namespace has the place that a room without a name would have.
-        let Some(room) = rooms.find(name).filter(|room| !room.is_sequenced() && !name.is_empty()) else {
+        let Some(room) = hub.find(name).filter(|room| !room.is_sequenced() && !name.is_empty()) else {
             return;
         };
-        if room.place() != last {
+        if room.last_stamp() != last {
             // Something arrived meanwhile, and was judged then.
             return;
         }
@@ -95,8 +94,8 @@ impl RedisBackplane {
         if last.as_ref() == Some(&now) {
             return;
         }
-        // A room that came while nothing was heard has no place in Redis' eyes, if there is none yet.
-        self.resync(rooms, name, &now.epoch);
+        // A room that came while nothing was received has no stamp in Redis, if nothing was sent to it yet.
+        self.resync(hub, name, &now.epoch);
         room.arrived(&now);
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::state::{Binary, Queued, Sink, State};
-use crate::local::flusher::Flusher;
+use crate::local::work_list::WorkList;
 use crate::stats::Stats;
 
 /// Bounds of every send queue of a node; 0 means none.
@@ -55,7 +55,7 @@ pub struct SendQueue {
     /// The client has not proved who it is: little may wait for it.
     narrow: AtomicBool,
     shared: Arc<Shared>,
-    flusher: Arc<Flusher>,
+    flusher: Arc<WorkList<Arc<Self>>>,
     session: SessionId,
 }
 
@@ -97,7 +97,7 @@ impl fmt::Debug for SendQueue {
 }
 
 impl SendQueue {
-    pub(crate) fn new(session: SessionId, shared: Arc<Shared>, flusher: Arc<Flusher>) -> Self {
+    pub(crate) fn new(session: SessionId, shared: Arc<Shared>, flusher: Arc<WorkList<Arc<Self>>>) -> Self {
         let (scheduled, narrow) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { state: Mutex::new(State::new()), scheduled, narrow, shared, flusher, session }
     }
@@ -131,7 +131,7 @@ impl SendQueue {
         }
     }
 
-    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Answers whether that is
+    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Returns whether that is
     /// needed.
     pub fn push(&self, wire: Bytes, packets: u32) -> bool {
         let mut state = self.state.lock();
@@ -233,7 +233,7 @@ impl SendQueue {
     /// Puts the send queue on its flusher's list.
     pub(crate) fn schedule(self: &Arc<Self>) {
         if !self.scheduled.swap(true, Ordering::AcqRel) {
-            self.flusher.add_queue(Arc::clone(self));
+            self.flusher.add(Arc::clone(self));
         }
     }
 
@@ -244,7 +244,8 @@ impl SendQueue {
         }
     }
 
-    pub(crate) fn flusher(&self) -> &Arc<Flusher> {
+    /// The list of the flusher that writes it.
+    pub(crate) fn flusher(&self) -> &Arc<WorkList<Arc<Self>>> {
         &self.flusher
     }
 
@@ -374,7 +375,7 @@ mod tests {
             Shared { limits: SendQueueLimits { bytes, packets }, overflowed, stats: Arc::clone(&stats) };
         let node = shared::ids::NodeId::from_random([0; 4]);
         let session = SessionId::new(node, [0; 16]);
-        let queue = SendQueue::new(session, Arc::new(shared), Arc::new(Flusher::default()));
+        let queue = SendQueue::new(session, Arc::new(shared), Arc::new(WorkList::new(Arc::default())));
         (Arc::new(queue), receiver, stats)
     }
 
@@ -441,7 +442,7 @@ mod tests {
             let mut entropy = [0; 16];
             entropy[..8].copy_from_slice(&at.to_le_bytes());
             let session = SessionId::new(node, entropy);
-            let queue = SendQueue::new(session, Arc::clone(&shared), Arc::new(Flusher::default()));
+            let queue = SendQueue::new(session, Arc::clone(&shared), Arc::new(WorkList::new(Arc::default())));
             queue.push(Bytes::from_static(b"x"), 1);
             queue.push(Bytes::from_static(b"x"), 1);
             assert!(queue.has_overflowed(), "{at}");
@@ -470,7 +471,7 @@ mod tests {
         let quota = Arc::<Quota>::default();
         let queue = |at: u8| {
             let session = SessionId::new(node, [at; 16]);
-            let queue = SendQueue::new(session, Arc::clone(&shared), Arc::new(Flusher::default()));
+            let queue = SendQueue::new(session, Arc::clone(&shared), Arc::new(WorkList::new(Arc::default())));
             queue.counts_for(&quota);
             queue
         };

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::link::{Connection, Link, Pool};
 use super::process;
-use super::trouble::Trouble;
+use super::trouble::{Brief, Trouble};
 use crate::error::FanoutError;
 use crate::stats::Stats;
 
@@ -317,19 +317,4 @@ fn is_lost(error: &RedisError) -> bool {
 
 fn jitter(ms: u64) -> Duration {
     Duration::from_millis(ms / 2 + rand::random_range(0..=ms / 2))
-}
-
-/// An error in one short line, without the name of the user.
-pub(super) struct Brief<'a, E>(pub(super) &'a E);
-
-impl<E: std::fmt::Display> std::fmt::Display for Brief<'_, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = self.0.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        // What a server says of missing rights names the user.
-        match line.split_once("User ").zip(line.split_once(" has no permissions")) {
-            Some(((before, _), (_, after))) => write!(f, "{before}The user has no permissions{after}"),
-            None => f.write_str(line),
-        }
-    }
 }

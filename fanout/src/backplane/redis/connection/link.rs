@@ -166,7 +166,7 @@ impl Link {
     }
 
     /// Connects for subscriptions; what comes is given to `push` by the task that reads. `turn` chooses
-    /// among a cluster's servers, all of which hear everything that is published.
+    /// among a cluster's servers, all of which receive everything that is published.
     pub(crate) async fn subscribe(
         &self,
         turn: usize,
@@ -194,7 +194,7 @@ impl managed::Manager for Link {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Connection> {
-        // Without its type, which whoever asks a long question would carry.
+        // Without its type, which every caller of a long query would carry.
         let connecting: BoxFuture<'_, RedisResult<Connection>> = Box::pin(self.connect());
         connecting.await
     }

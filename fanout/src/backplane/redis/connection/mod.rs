@@ -3,7 +3,7 @@
 //! the thread that renews the lease.
 //!
 //! Every command has a deadline, nothing is queued for a Redis that is away, and what is subscribed is known
-//! here, not in a library: after each connect all of it is subscribed anew and confirmed.
+//! here, not in a library: after each connect all of it is subscribed again and confirmed.
 
 mod commands;
 mod link;

@@ -25,7 +25,7 @@ struct Post {
     bytes: usize,
     /// The connection that was there; what was written for it is not for another server.
     generation: u64,
-    /// After it whoever posted has been told that it failed, and it is not sent any more.
+    /// After it the caller has got an error, and it is not sent any more.
     deadline: Instant,
     answer: oneshot::Sender<Answered>,
 }
@@ -100,10 +100,10 @@ impl Posts {
             }
             if !pipeline.is_empty() {
                 let deadlines: Vec<Instant> = waiting.iter().map(|(deadline, _)| *deadline).collect();
-                // Without answers, whoever waits is told that it is unknown what became of the post.
+                // Without answers, the callers get an error: it is unknown what became of the posts.
                 let answers = self.send(commands, &pipeline, &deadlines).await.unwrap_or_default();
                 for ((_, waiting), answer) in waiting.into_iter().zip(answers) {
-                    // Whoever posted may have gone.
+                    // The caller may have given up.
                     let _ = waiting.send(answer);
                 }
             }

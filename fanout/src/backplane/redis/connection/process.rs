@@ -4,7 +4,7 @@
 //! `INFO` has a `run_id`. A user who may not ask for that (the smallest ACL, README) has a mark instead: a random
 //! name, kept under a key that all nodes read, and a script whose text is that name. Scripts are in the memory of one
 //! process: they are neither stored nor replicated (Redis 7). So a process that knows the script of the name is the
-//! one that was marked, and any other is marked anew.
+//! one that was marked, and any other is marked again.
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError};
 use shared::limits::REDIS_COMMAND_MS;

@@ -2,7 +2,7 @@
 //!
 //! Channels are subscribed when somebody first wants them and unsubscribed a while after nobody does any
 //! more, by one task in one order, so that an UNSUBSCRIBE never overtakes a SUBSCRIBE. After each connect the
-//! whole list is subscribed anew; whoever waits for a channel waits for its confirmation.
+//! whole list is subscribed again; a caller that waits for a channel waits for its confirmation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::Link;
-use super::commands::Brief;
-use super::trouble::Trouble;
+use super::trouble::{Brief, Trouble};
 use crate::stats::Stats;
 
 /// What was published.
@@ -36,7 +35,7 @@ pub(crate) struct Message<'a> {
 /// Hears what is published. Called by the task that reads the connection: it must be quick and never wait.
 pub(crate) trait Listener: Send + Sync + 'static {
     fn on_message(&self, message: Message<'_>);
-    /// There is no connection, and whatever is published is not heard. Called before each try to connect.
+    /// There is no connection, and what is published is not received. Called before each try to connect.
     fn on_disconnect(&self);
 }
 
@@ -112,7 +111,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether everything wanted was confirmed on a connection that still hears.
+    /// Whether everything wanted was confirmed on a connection that still receives.
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }
@@ -122,7 +121,7 @@ impl Subscriber {
         self.generation.subscribe()
     }
 
-    /// The channel on which the node hears itself.
+    /// The channel on which the node publishes to itself.
     pub(crate) fn canary(&self) -> &str {
         &self.canary
     }
@@ -132,7 +131,7 @@ impl Subscriber {
         self.wanted.lock().channels.len() + self.standing.len()
     }
 
-    /// Wants a channel, and waits until it is confirmed: what is published after that is heard. Gives up
+    /// Wants a channel, and waits until it is confirmed: what is published after that is received. Gives up
     /// waiting after `SUBSCRIBE_WAIT_MS`, or at once while there is no connection; it is subscribed as soon as
     /// there is one. Answers whether it is confirmed. Each call is undone by a [`Self::release`].
     ///
@@ -210,7 +209,9 @@ impl Subscriber {
                     Stats::add(&self.stats.redis_reconnects, 1);
                     match end {
                         End::Lost => tracing::warn!("the subscriptions' connection to Redis is lost"),
-                        End::Silent => tracing::warn!("the subscriptions' connection to Redis is deaf"),
+                        End::Silent => {
+                            tracing::warn!("the subscriptions' connection to Redis delivers nothing")
+                        }
                     }
                 }
                 Err(error) => {
@@ -267,7 +268,7 @@ impl Subscriber {
                 let mut wanted = self.wanted.lock();
                 let batch = wanted.next_batch();
                 if batch.is_empty() {
-                    // Under the lock: whoever wants a channel from here on waits for its confirmation.
+                    // Under the lock: a caller that wants a channel from here on waits for its confirmation.
                     *self.heard_canary.lock() = Some(Instant::now());
                     self.up.store(true, Ordering::Release);
                     break;
@@ -323,7 +324,7 @@ impl Subscriber {
                 () = self.work.notified() => {}
                 _ = ticks.tick() => {
                     // Where this task was not run for long, neither was the one that reads: what has come meanwhile
-                    // is still to be heard.
+                    // is still to be read.
                     if looked.elapsed() > Duration::from_millis(CANARY_LOST_MS / 2) {
                         *self.heard_canary.lock() = Some(Instant::now());
                     }

@@ -4,7 +4,20 @@ use std::fmt;
 
 use redis::RedisError;
 
-use super::commands::Brief;
+/// An error in one short line, without the name of the user.
+pub(super) struct Brief<'a, E>(pub(super) &'a E);
+
+impl<E: fmt::Display> fmt::Display for Brief<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        // What a server says of missing rights names the user.
+        match line.split_once("User ").zip(line.split_once(" has no permissions")) {
+            Some(((before, _), (_, after))) => write!(f, "{before}The user has no permissions{after}"),
+            None => f.write_str(line),
+        }
+    }
+}
 
 /// An error of a connection that could not be made, and the advice for it.
 pub(super) struct Trouble<'a> {

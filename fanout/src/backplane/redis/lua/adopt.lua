@@ -5,5 +5,6 @@
 -- Returns 1 if their place was known, else 0
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 if not text then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], string.gsub(text, '%S+$', ARGV[2]))
+-- In brackets: gsub returns how often it replaced, too.
+redis.call('HSET', KEYS[1], ARGV[1], (string.gsub(text, '%S+$', ARGV[2])))
 return 1

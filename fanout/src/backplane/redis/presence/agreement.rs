@@ -28,7 +28,7 @@ pub(crate) struct NodeTraits {
     pub(crate) channels: String,
     /// Which records its apps keep.
     pub(crate) records: String,
-    /// Whether it hears broadcasts to rooms on channels that only our nodes use. Older ones do not, and it is not compared.
+    /// Whether it receives broadcasts to rooms on channels that only our nodes use. Older ones do not, and it is not compared.
     pub(crate) own_rooms: bool,
 }
 
@@ -78,7 +78,7 @@ fn conflict(own: (&str, u64, &NodeTraits), others: &[(String, String)]) -> Optio
         .find_map(|(_, other, elder)| traits.differs(&elder).map(|how| format!("node {other} {how}")))
 }
 
-/// Whether all of them hear broadcasts on channels that only our nodes use.
+/// Whether all of them receive broadcasts on channels that only our nodes use.
 fn hear_own_rooms(nodes: &[(String, String)]) -> bool {
     nodes.iter().all(|(_, text)| {
         let traits =
@@ -162,19 +162,19 @@ impl Presence {
         }
     }
 
-    /// Whether every living node hears broadcasts to rooms on channels that only our nodes use.
+    /// Whether every living node receives broadcasts to rooms on channels that only our nodes use.
     pub(crate) fn all_hear_own_rooms(&self) -> bool {
         self.own_rooms.load(Ordering::Relaxed)
     }
 
-    /// A broadcast by a node of our kind was heard.
+    /// A broadcast by a node of our kind was received.
     pub(crate) fn heard_from(&self, node: &str) {
         if node != self.options.node.as_str() {
             self.unknown_nodes.lock().heard(node, Instant::now());
         }
     }
 
-    /// Warns of nodes that are heard though they have no lease here, by the list of leases just read.
+    /// Warns of nodes whose broadcasts arrive though they have no lease here, by the list of leases just read.
     pub(super) fn warn_of_unknown_nodes(&self, now_ms: u64) {
         let living = {
             let table = self.leases.lock();
@@ -192,11 +192,11 @@ impl Presence {
     }
 }
 
-/// Nodes that are heard, told from those that have a lease.
+/// Nodes whose broadcasts arrive, told apart from those that have a lease.
 #[derive(Debug, Default)]
 pub(super) struct UnknownNodes {
     known: HashSet<String>,
-    /// When each was heard first, and whether it was warned of.
+    /// When the first broadcast of each came, and whether it was warned of.
     unknown: HashMap<String, (Instant, bool)>,
 }
 
@@ -207,7 +207,7 @@ impl UnknownNodes {
         }
     }
 
-    /// Those that were heard longer than `patience` ago, have no lease still, and were not warned of. A node that has just
+    /// Those whose first broadcast came longer than `patience` ago, have no lease still, and were not warned of. A node that has just
     /// come has its lease by then; one that has gone was in the list before.
     fn judge(&mut self, living: HashSet<String>, now: Instant, patience: Duration) -> Vec<String> {
         let gone = std::mem::replace(&mut self.known, living);

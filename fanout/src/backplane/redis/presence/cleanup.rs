@@ -10,9 +10,10 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use shared::limits::{ROOMS_AT_ONCE, STALE_MAX_MS};
 use tokio::time::Instant;
 
-use super::{MembershipChange, Presence};
+use super::Presence;
 use crate::backplane::departures::Departure;
 use crate::error::FanoutError;
+use crate::local::node::MembershipChange;
 
 impl Presence {
     pub(super) async fn clean_up_dead_nodes(&self) {
@@ -50,13 +51,13 @@ impl Presence {
             done?;
         }
         self.store.finish(dead).await?;
-        tracing::info!(incarnation = %dead, rooms = count, "an estate is settled");
+        tracing::info!(incarnation = %dead, rooms = count, "the members of a dead node are cleaned up");
         Ok(())
     }
 
     pub(super) async fn settle_room(&self, dead: String, room: String) -> Result<(), FanoutError> {
         for (user, info) in self.store.settle_room(&dead, &room).await? {
-            // What the store was not told of has been told now.
+            // A departure that the store did not know of has been reported now.
             self.departures.cancel(&room, &user);
             self.tell(MembershipChange { room: room.clone(), user, info, returned: false }).await;
         }
@@ -68,12 +69,12 @@ impl Presence {
             let waiting = self.departures.due().await;
             let needs_resync = waiting.incarnation.is_empty();
             if !needs_resync && *waiting.incarnation != *self.incarnation() {
-                // It is settled with the old incarnation's estate.
+                // It is cleaned up with the old incarnation.
                 continue;
             }
-            let Departure { room, user, info, told, .. } = waiting.clone();
+            let Departure { room, user, info, reported, .. } = waiting.clone();
             let incarnation = self.incarnation();
-            let settled = if told {
+            let settled = if reported {
                 self.store.forget(&incarnation, &room, Some(&user)).await.map(|()| false)
             } else if self.registered.load(Ordering::Acquire) && !self.needs_resync.load(Ordering::Acquire) {
                 match self.may_write(&incarnation, &room).await {
@@ -88,7 +89,7 @@ impl Presence {
                     self.tell(MembershipChange { room, user, info, returned: false }).await;
                     let incarnation = incarnation.to_string();
                     self.departures
-                        .add(Departure { told: true, incarnation, ..waiting }, self.options.holdback);
+                        .add(Departure { reported: true, incarnation, ..waiting }, self.options.holdback);
                 }
                 Ok(false) => {}
                 Err(_) => {
@@ -113,7 +114,7 @@ impl Presence {
                     let _ = self.store.index(&incarnation, &[&room]).await;
                     continue;
                 }
-                // Forgotten first, then looked at again: whoever enters meanwhile remembers it anew.
+                // Forgotten first, then looked at again: an entry meanwhile remembers it again.
                 self.indexed.remove(&room);
                 let forgotten = self.store.unindex(&incarnation, &[&room]).await.is_ok();
                 if forgotten && !self.local.members(&room).is_empty() {

@@ -1,5 +1,5 @@
-//! A node's lease: renewed while it lasts, and everything registered anew under another incarnation when it was
-//! lost or the store may not have heard something.
+//! A node's lease: renewed while it lasts, and everything registered again under another incarnation when it was
+//! lost or the store may be out of date.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,8 +10,9 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use shared::limits::ROOMS_AT_ONCE;
 use tokio::time::Instant;
 
-use super::{MembershipChange, PREVIOUS_INCARNATIONS_MAX, Presence, new_incarnation};
+use super::{PREVIOUS_INCARNATIONS_MAX, Presence, new_incarnation};
 use crate::error::FanoutError;
+use crate::local::node::MembershipChange;
 use crate::stats::Stats;
 
 impl Presence {
@@ -61,7 +62,7 @@ impl Presence {
         let left_over = leases.estates.iter().filter(|(_, until)| *until <= leases.now_ms);
         for (dead, _) in lapsed.chain(left_over) {
             if self.store.claim(dead, self.claim_time(), false).await == Ok(true) {
-                tracing::warn!(incarnation = %dead, "a node is gone; this one settles what it left");
+                tracing::warn!(incarnation = %dead, "a node is gone; this one cleans up after it");
                 self.schedule_cleanup(dead, self.options.holdback);
             }
         }
@@ -103,7 +104,7 @@ impl Presence {
         self.register_rooms(&new).await?;
         self.registered.store(true, Ordering::Release);
         self.leases.lock().read = None;
-        // Who left while nothing could be told is gone now, or has come back somewhere. A claim that fails here
+        // A user who left while nothing could be written is gone now, or has returned somewhere. A claim that fails here
         // is a survivor's when the lease has lapsed.
         let previous_incarnations = std::mem::take(&mut *self.previous_incarnations.lock());
         for previous in previous_incarnations {
@@ -121,10 +122,10 @@ impl Presence {
             let names: Vec<&str> = some.iter().map(String::as_str).collect();
             self.store.index(new, &names).await?;
         }
-        // Whoever settled what this node left has told that its users are gone.
+        // The node that cleaned up after this one has reported that its users are gone.
         let previous_incarnations = self.previous_incarnations.lock().clone();
         let mut tell = false;
-        // Told by a task of its own: whoever hears of it may want what is locked here, and the lease must be kept.
+        // Reported by a task of its own: the receiver may want what is locked here, and the lease must be kept.
         for previous in &previous_incarnations {
             tell |= self.store.was_settled(previous).await?;
         }

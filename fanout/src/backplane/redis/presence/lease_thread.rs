@@ -2,7 +2,7 @@
 //! lease: neither more clients than it can serve, nor one piece of work that takes seconds.
 //!
 //! This renewal only prolongs what is held. Everything else about leases is the workers' part
-//! ([`super::lease`]): to make one, to find that it was lost, to register the members anew. A process that is
+//! ([`super::lease`]): to make one, to find that it was lost, to register the members again. A process that is
 //! frozen runs neither. And where the workers stand still for good, their clients are lost like a dead node's:
 //! unless a task on the workers has noted lately that it runs, the lease is left to lapse.
 
@@ -64,7 +64,7 @@ mod tests {
     use super::super::agreement::NodeTraits;
     use super::super::model::{Handle, Server};
     use super::super::store::StoredMember;
-    use super::super::{Local, PresenceOptions};
+    use super::super::{LocalMembers, PresenceOptions};
     use super::*;
     use crate::stats::{Distributions, Stats};
 
@@ -72,7 +72,7 @@ mod tests {
 
     struct Nobody;
 
-    impl Local for Nobody {
+    impl LocalMembers for Nobody {
         fn rooms(&self) -> Vec<String> {
             Vec::new()
         }

@@ -1,17 +1,17 @@
-//! A node's part in presence: its lease, its members in the store, the estates of dead nodes.
+//! A node's part in presence: its lease, its members in the store, and the cleanup after dead nodes.
 //!
 //! ```text
 //!  lease      open ── renew every ttl/3 ──► lost, or is the store out of date? ──► register all under a new
-//!                                                                          incarnation, settle the old one
-//!  estate     lapsed lease ──► claimed by one ── hold-back ──► settled room by room ──► `Gone` to the apps
+//!                                                                          incarnation, clean up the old one
+//!  cleanup    lapsed lease ──► claimed by one ── hold-back ──► cleaned up, room by room ──► `Gone` to the apps
 //!  leave      socket out ──► user still there | gone | lingers ── hold-back ──► settled ──► `Gone`
 //! ```
 //! A member is in the store under the incarnation of its node; what belongs to a lapsed lease stops counting
 //! by itself. Whether a user is first or last is decided in the store, which also knows the dead and the
-//! lingering: a user who comes back in time was never gone.
+//! lingering: a user who returns in time was never gone.
 //!
 //! Locks: a stripe of `stripes` is held (shared) while a member's place changes here and in the store, and
-//! (alone) while its room is registered anew, so that a snapshot never brings back who has left.
+//! (alone) while its room is registered again, so that a snapshot never brings back a user who has left.
 
 pub(crate) mod agreement;
 mod cleanup;
@@ -44,28 +44,19 @@ use self::queries::Union;
 use self::store::{LeftRoom, Store, StoredMember};
 use crate::backplane::departures::{Departure, Departures};
 use crate::error::FanoutError;
+use crate::local::node::MembershipChange;
 use crate::presence::RoomCount;
 use crate::stats::Stats;
 
-/// Incarnations of this node that are looked up when it registers anew.
+/// Incarnations of this node that are looked up when it registers again.
 pub(super) const PREVIOUS_INCARNATIONS_MAX: usize = 32;
 
-/// What the node itself knows: the truth that the store is told.
-pub(crate) trait Local: Send + Sync + 'static {
+/// What the node itself knows: the truth that is written to the store.
+pub(crate) trait LocalMembers: Send + Sync + 'static {
     /// Rooms with members.
     fn rooms(&self) -> Vec<String>;
     /// The members of one.
     fn members(&self, room: &str) -> Vec<StoredMember>;
-}
-
-/// A user is in a room no more, or again, and whoever was told otherwise must hear it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MembershipChange {
-    pub(crate) room: String,
-    pub(crate) user: String,
-    pub(crate) info: String,
-    /// This node had been taken for dead, and its users with it; they are here.
-    pub(crate) returned: bool,
 }
 
 /// How presence is kept.
@@ -76,7 +67,7 @@ pub(crate) struct PresenceOptions {
     pub(crate) lease: Duration,
     /// How long who is lost may take to come back.
     pub(crate) holdback: Duration,
-    /// What the node tells of itself.
+    /// How other nodes reach this one.
     pub(crate) info: String,
     /// What it must have in common with the others.
     pub(crate) traits: NodeTraits,
@@ -86,7 +77,7 @@ pub(crate) struct PresenceOptions {
 pub(crate) struct Presence {
     options: PresenceOptions,
     store: Store,
-    local: Arc<dyn Local>,
+    local: Arc<dyn LocalMembers>,
     incarnation: Mutex<Arc<str>>,
     stripes: Box<[RwLock<()>]>,
     hasher: RandomState,
@@ -107,14 +98,14 @@ pub(crate) struct Presence {
     wake: Notify,
     agreement: Mutex<AgreementState>,
     unknown_nodes: Mutex<UnknownNodes>,
-    /// All living nodes hear broadcasts on channels that only our nodes use.
+    /// All living nodes receive broadcasts on channels that only our nodes use.
     own_rooms: AtomicBool,
     departures: Departures,
     peers: LivePeers,
     cleanups: Mutex<HashMap<String, Instant>>,
     cleanup_added: Notify,
     gone: mpsc::Sender<MembershipChange>,
-    /// Found while nobody could be told; no more than this node has members.
+    /// Changes that wait to be reported; no more than this node has members.
     queued: Mutex<VecDeque<MembershipChange>>,
     queued_added: Notify,
     /// What rooms counted last, and when that was asked.
@@ -145,7 +136,7 @@ impl Presence {
     pub(crate) fn new(
         options: PresenceOptions,
         store: Store,
-        local: Arc<dyn Local>,
+        local: Arc<dyn LocalMembers>,
         gone: mpsc::Sender<MembershipChange>,
         stats: Arc<Stats>,
     ) -> Self {
@@ -197,7 +188,7 @@ impl Presence {
         &self.stripes[at]
     }
 
-    /// Whether the lease is held and the store was told everything.
+    /// Whether the lease is held and the store is up to date.
     pub(crate) fn is_ready(&self) -> bool {
         self.registered.load(Ordering::Acquire)
             && !self.needs_resync.load(Ordering::Acquire)
@@ -232,7 +223,7 @@ impl Presence {
     /// ahead of the one that the leases were made by.
     pub(crate) fn reconnected(&self) {
         self.leases.lock().trusted_from = Some(Instant::now() + self.options.lease);
-        // And it may lack what the last one had not passed on: everything is told anew.
+        // And it may lack what the last one had not passed on: everything is registered again.
         self.needs_resync();
     }
 
@@ -242,7 +233,7 @@ impl Presence {
     }
 
     /// A member has entered here; answers whether it is the user's first socket in the cluster, `None` when the
-    /// store could not be asked: it will be told.
+    /// store could not be asked: it is written later.
     pub(crate) async fn entered(&self, room: &str, member: &StoredMember) -> Option<bool> {
         let incarnation = self.incarnation();
         let told = async {
@@ -270,7 +261,7 @@ impl Presence {
             user: member.user.clone(),
             info: member.info.clone(),
             incarnation: incarnation.to_owned(),
-            told: false,
+            reported: false,
         };
         let told = async {
             self.may_write(&incarnation, room).await?;
@@ -279,8 +270,9 @@ impl Presence {
         match told.await {
             Ok(LeftRoom::Remains) => false,
             Ok(LeftRoom::Gone) => {
-                // Told by who asked; a survivor tells again if this node dies before it is forgotten.
-                self.departures.add(Departure { told: true, ..waiting(&incarnation) }, self.options.holdback);
+                // Reported by the caller; a survivor reports it again if this node dies before it is forgotten.
+                self.departures
+                    .add(Departure { reported: true, ..waiting(&incarnation) }, self.options.holdback);
                 true
             }
             Ok(LeftRoom::Lingers) => {
@@ -307,7 +299,7 @@ impl Presence {
         );
     }
 
-    /// Has these told by and by.
+    /// Queues these changes for delivery.
     pub(super) fn queue_changes(&self, moved: Vec<MembershipChange>) {
         if !moved.is_empty() {
             self.queued.lock().extend(moved);

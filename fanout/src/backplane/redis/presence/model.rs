@@ -23,7 +23,7 @@ struct Held {
     members: BTreeMap<String, (String, String)>,
     /// User → info.
     lingering: BTreeMap<String, String>,
-    /// Gone and about to be told.
+    /// Gone, and about to be reported.
     telling: BTreeMap<String, String>,
 }
 

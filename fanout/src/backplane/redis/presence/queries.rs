@@ -27,7 +27,7 @@ impl Presence {
     }
 
     /// As [`Self::living`]. Where a node is missed, it may have started since the list was read, so the list is read again,
-    /// but not more often than every `LEASES_RECHECK_MS`, since unknown_nodes can name nodes that never were.
+    /// but not more often than every `LEASES_RECHECK_MS`, since strangers can name nodes that never were.
     async fn living_unless(
         &self,
         is_missed: impl FnOnce(&HashSet<String>) -> bool,
@@ -54,7 +54,7 @@ impl Presence {
         let table = self.leases.lock();
         let (at, then) = table.read.ok_or(FanoutError::Unavailable)?;
         let now = then + u64::try_from(at.elapsed().as_millis()).unwrap_or_default();
-        // No node writes what lies further ahead: whoever did wants members counted that are nobody's.
+        // No node writes what lies further ahead: such an entry would have members counted that are nobody's.
         let holds = |lapses: u64| lapses > now && lapses <= now + LEASE_AHEAD_MAX_MS;
         Ok(table.nodes.iter().filter(|(_, lapses)| holds(**lapses)).map(|(inc, _)| inc.clone()).collect())
     }
@@ -110,7 +110,7 @@ impl Presence {
         }
     }
 
-    /// The count, and whether it may be wrong: a node that registers anew is under two incarnations, and what
+    /// The count, and whether it may be wrong: a node that registers again is under two incarnations, and what
     /// leaves it just then is still there under the old one.
     async fn count_now(&self, room: &str) -> Result<(RoomCount, bool), FanoutError> {
         let shares = self.living_shares(room).await?;
@@ -233,7 +233,7 @@ impl Presence {
                 shares.iter().any(|share| !is_known(&table, share))
             };
             let living = if unknown {
-                // Newer than the list, or long dead: a look tells.
+                // Newer than the list, or long dead: a look at the list shows which.
                 self.leases.lock().read = None;
                 self.living().await?
             } else {
@@ -254,8 +254,7 @@ impl Presence {
         Err(FanoutError::Unavailable)
     }
 
-    /// A node that slept through its lease, or that has something to say which the store has not heard,
-    /// registers anew before it answers.
+    /// A node that slept through its lease, or whose store is out of date, registers again before it answers.
     async fn must_be_ready(&self) -> Result<(), FanoutError> {
         if self.is_ready() {
             return Ok(());
@@ -282,7 +281,7 @@ pub(super) struct Union {
     users: usize,
 }
 
-/// Whether a node has members under two incarnations: it is registering anew.
+/// Whether a node has members under two incarnations: it is registering again.
 fn has_twins(shares: &[Share]) -> bool {
     let node = |share: &Share| share.incarnation.split('-').next().map(str::to_owned);
     let nodes: HashSet<_> = shares.iter().map(node).collect();

@@ -2,7 +2,7 @@
 //! it is quiet again every node counts what is true, and the rooms' watchers believe what is true.
 //!
 //! A watcher is what a client in the room sees: `+user` on a first entry, `-user` on a leave or a [`MembershipChange`].
-//! Events are told by whoever finds them, so a watcher may be told twice; what it believes in the end must be
+//! Events are reported by the node that finds them, so a watcher may be notified twice. What it believes in the end must be
 //! who is there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use super::agreement::NodeTraits;
 use super::model::{Faults, Handle, Server};
 use super::store::{Store, StoredMember};
-use super::{Local, MembershipChange, Presence, PresenceOptions};
+use super::{LocalMembers, Presence, PresenceOptions};
+use crate::local::node::MembershipChange;
 use crate::stats::{Distributions, Stats};
 
 const LEASE: Duration = Duration::from_secs(6);
@@ -35,7 +36,7 @@ fn member(socket: &str, user: &str) -> StoredMember {
     StoredMember { socket: socket.to_owned(), user: user.to_owned(), info: "{}".to_owned() }
 }
 
-impl Local for Sockets {
+impl LocalMembers for Sockets {
     fn rooms(&self) -> Vec<String> {
         self.0
             .lock()
@@ -62,10 +63,10 @@ struct Node {
     flaky: bool,
 }
 
-/// What the watchers of all rooms were told last of each user, and since when they believe it.
+/// What the watchers of all rooms were last notified of each user, and since when they believe it.
 type Beliefs = Arc<Mutex<BTreeMap<(String, String), Instant>>>;
 
-/// A leave and an entry decided within this time may be told in either order: they come from two nodes.
+/// A leave and an entry decided within this time may be reported in either order: they come from two nodes.
 const RACE: Duration = Duration::from_millis(250);
 
 struct World {
@@ -73,9 +74,9 @@ struct World {
     nodes: Vec<Node>,
     beliefs: Beliefs,
     gone: mpsc::Sender<MembershipChange>,
-    /// Users whose entry may not have been heard of.
+    /// Users whose entry may not have been reported.
     unheard: BTreeSet<(String, String)>,
-    /// Users whose leave was told just after they had come back.
+    /// Users whose leave was reported just after they had returned.
     raced: Arc<Mutex<BTreeSet<(String, String)>>>,
     next: u32,
 }
@@ -120,7 +121,7 @@ impl World {
         let (info, traits) = (String::new(), NodeTraits::default());
         let options = PresenceOptions { node: id, lease: LEASE, holdback: HOLDBACK, info, traits };
         let stats = Arc::new(Stats::new(Distributions::ignored()));
-        let local: Arc<dyn Local> = sockets.clone();
+        let local: Arc<dyn LocalMembers> = sockets.clone();
         let presence = Arc::new(Presence::new(options, way(), local, self.gone.clone(), stats));
         let apart = Arc::new(way());
         let task = run_node(&presence, &apart);
@@ -134,7 +135,7 @@ impl World {
         let _changing = node.presence.changing(room).await;
         node.sockets.0.lock().entry(room.to_owned()).or_default().insert(socket.clone(), user.to_owned());
         let key = (room.to_owned(), user.to_owned());
-        // Who could not be told to the store could not be told to others either: nobody has heard of them yet.
+        // An entry that could not be written to the store could not be reported to others either.
         if node.presence.entered(room, &member(&socket, user)).await.is_some() {
             self.raced.lock().remove(&key);
             self.beliefs.lock().entry(key).or_insert_with(Instant::now);

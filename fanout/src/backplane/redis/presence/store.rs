@@ -9,7 +9,7 @@
 //! | `P{nodes}:info` | hash: incarnation → how to reach the node |
 //! | `P{nodes}:accord` | hash: node → since when it is there, and what it must have in common with the others |
 //! | `P{nodes}:cluster` | the name of the cluster: a random text |
-//! | `Psettled:INC` | set for a while when an estate is settled |
+//! | `Psettled:INC` | set for a while when an incarnation has been cleaned up |
 //! | `Prooms:INC` | set: rooms that the incarnation has had members in |
 //! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | who is in a room (`lua/room.lua`) |
 
@@ -22,7 +22,7 @@ use super::agreement::Others;
 use crate::backplane::redis::connection::{Commands, Script};
 use crate::error::FanoutError;
 
-/// A member as it is kept: socket, user, what else is told of it.
+/// A member as it is kept: socket, user, and what else is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredMember {
     pub(crate) socket: String,
@@ -153,12 +153,12 @@ impl Store {
         on_store!(self, store => store.open_lease(inc, ttl, info, unique))
     }
 
-    /// Renews a lease (with an empty `inc` only asks) and tells all.
+    /// Renews a lease (with an empty `inc` it only asks) and returns all leases.
     pub(crate) async fn renew(&self, inc: &str, ttl: Duration) -> Answer<Leases> {
         on_store!(self, store => store.renew(inc, ttl))
     }
 
-    /// What living nodes tell of themselves.
+    /// How living nodes are reached.
     pub(crate) async fn infos(&self) -> Answer<Vec<(String, String)>> {
         on_store!(self, store => store.infos())
     }
@@ -169,12 +169,12 @@ impl Store {
         on_store!(self, store => store.accord(node, since, like, name))
     }
 
-    /// Claims an estate; `own` gives up one's own lease whether it has lapsed or not.
+    /// Claims the cleanup after a dead incarnation; `own` gives up one's own lease whether it has lapsed or not.
     pub(crate) async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {
         on_store!(self, store => store.claim(inc, during, own))
     }
 
-    /// An estate is settled in every room.
+    /// An incarnation has been cleaned up in every room.
     pub(crate) async fn finish(&self, inc: &str) -> Answer<()> {
         on_store!(self, store => store.finish(inc))
     }
@@ -210,7 +210,7 @@ impl Store {
         on_store!(self, store => store.leave(inc, room, member, linger))
     }
 
-    /// A lingering user's time is over; answers whether they are gone. `force` asks whether a user who never
+    /// A lingering user's time is over. Returns whether they are gone. `force` asks whether a user who never
     /// lingered is.
     pub(crate) async fn settle_user(
         &self,
@@ -222,17 +222,17 @@ impl Store {
         on_store!(self, store => store.settle_user(inc, room, (user, info), force))
     }
 
-    /// Who was answered to be gone has been told; with no user, all of the incarnation in the room.
+    /// Forgets a user whose departure was reported; `None` forgets all users of the incarnation in the room.
     pub(crate) async fn forget(&self, inc: &str, room: &str, user: Option<&str>) -> Answer<()> {
         on_store!(self, store => store.forget(inc, room, user))
     }
 
-    /// Takes a dead incarnation out of a room; answers the users who are gone, with what is told of them.
+    /// Takes a dead incarnation out of a room. Returns the users who are gone, with what is known of them.
     pub(crate) async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
         on_store!(self, store => store.settle_room(dead, room))
     }
 
-    /// Whether somebody settles an incarnation's estate, or has lately.
+    /// Whether some node cleans up after an incarnation, or has lately.
     pub(crate) async fn was_settled(&self, inc: &str) -> Answer<bool> {
         on_store!(self, store => store.was_settled(inc))
     }
@@ -296,7 +296,7 @@ fn flag(on: bool) -> &'static str {
     if on { "1" } else { "0" }
 }
 
-/// A flat list of users and what is told of them, in pairs.
+/// A flat list of users and what is known of them, in pairs.
 fn pairs(flat: Vec<String>) -> Vec<(String, String)> {
     let mut flat = flat.into_iter();
     std::iter::from_fn(|| flat.next().zip(flat.next())).collect()
@@ -503,7 +503,7 @@ impl RedisStore {
                 break;
             }
         }
-        // A scan may tell one twice while the hash grows.
+        // A scan may return one twice while the hash grows.
         members.sort_by(|a, b| a.socket.cmp(&b.socket));
         members.dedup_by(|a, b| a.socket == b.socket);
         Ok(members)
