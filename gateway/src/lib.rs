@@ -8,7 +8,6 @@
 
 mod access;
 mod acks;
-mod announce;
 mod apps;
 mod auth;
 mod cli;
@@ -23,6 +22,7 @@ mod fair;
 mod geo;
 mod http;
 mod ids;
+mod jobs;
 mod limiter;
 mod members;
 mod memory;
