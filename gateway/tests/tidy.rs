@@ -150,6 +150,34 @@ fn modules_use_what_is_below_them() {
     }
 }
 
+/// Every file and folder that ARCHITECTURE.md names is there, and no document has a conflict of a merge in it.
+#[test]
+fn documents_name_files_that_are_there() {
+    let text = read("ARCHITECTURE.md");
+    let mut named = 0;
+    for word in text.split('`').skip(1).step_by(2) {
+        // `a/{b,c}.rs` stands for two files.
+        let (start, rest) = word.split_once('{').unwrap_or((word, ""));
+        let (choices, end) = rest.split_once('}').unwrap_or(("", rest));
+        for choice in choices.split(',') {
+            let path = format!("{start}{choice}{end}");
+            let is_path = ["gateway/", "fanout/", "shared/", "loadtest/", "charts/"]
+                .iter()
+                .any(|at| path.starts_with(at));
+            if is_path && !path.contains(['*', ' ', 'N', '…']) {
+                assert!(root().join(&path).exists(), "ARCHITECTURE.md names {path}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "{named} paths");
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        for mark in ["<<<<<<< ", ">>>>>>> "] {
+            assert!(!read(document).contains(mark), "{document} has a conflict");
+        }
+    }
+}
+
 /// `rest::Routes` mounts an endpoint by its description. A router that is given a path itself would serve what no document has.
 #[test]
 fn endpoints_are_mounted_by_their_descriptions() {
@@ -159,6 +187,14 @@ fn endpoints_are_mounted_by_their_descriptions() {
         // A balancer's `OPTIONS /`, which is no endpoint for clients.
         let allowed = text.matches(".route(\"/\",options(probe))").count();
         assert_eq!(paths, allowed, "{name} mounts a path without a description");
+        if name.ends_with("rest/route.rs") {
+            continue;
+        }
+        for other in [".route_service(", ".nest(", ".nest_service(", ".fallback_service("] {
+            assert!(!text.contains(other), "{name} has {other}");
+        }
+        let routers = text.matches("Router::new()").count();
+        assert!(routers == 0 || name.ends_with("http/mod.rs"), "{name} makes a router of its own");
     }
 }
 

@@ -303,7 +303,7 @@ fn limited(seconds: u64) -> AppError {
     AppError::Limited("Too many requests".into(), seconds)
 }
 
-/// What a client is told whose event the app does not know.
+/// The refusal of an event that the app does not know.
 fn unknown_event() -> AppError {
     AppError::BadInput("Unknown event".into())
 }
@@ -382,13 +382,13 @@ mod tests {
             for operation in operations {
                 let path = operation.path().replace(['{', '}'], "");
                 let request = Request::builder()
-                    .method(&*operation.method().to_uppercase())
+                    .method(&*operation.method().as_str().to_uppercase())
                     .uri(&path)
                     .body(Body::empty());
                 let router = if operation.is_public() { &public } else { &internal };
                 let status = router.clone().oneshot(request.unwrap()).await.unwrap().status();
                 let expected = if operation.is_of_user() { 401 } else { 403 };
-                assert_eq!(status, expected, "{} {path}", operation.method());
+                assert_eq!(status, expected, "{:?} {path}", operation.method());
                 assert!(operation.is_of_user() == operation.is_public(), "{path}");
             }
         }

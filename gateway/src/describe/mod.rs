@@ -51,7 +51,7 @@ use serde_json::Value;
 
 use event::Direction;
 pub(crate) use event::Event;
-pub(crate) use operation::Operation;
+pub(crate) use operation::{Method, Operation};
 
 /// A type, as far as its schema goes: made late, because the two documents speak different dialects.
 pub(crate) type Shape = fn(&mut SchemaGenerator) -> Schema;

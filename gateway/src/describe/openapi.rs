@@ -20,7 +20,7 @@ pub(super) fn document(description: &Description) -> Value {
         for operation in &section.operations {
             let described = describe(section, operation, &refusal, &mut schemas);
             let path = paths.entry(operation.path.to_owned()).or_insert_with(|| json!({}));
-            path[operation.method] = described;
+            path[operation.method.as_str()] = described;
         }
     }
     let tags: Vec<Value> = description
@@ -130,7 +130,7 @@ fn describe(section: &Section, operation: &Operation, refusal: &Value, schemas: 
 
 /// `sos.post.api.sos.sosId.join`: the method and the path, in characters that every tool takes.
 fn operation_id(app: &str, operation: &Operation) -> String {
-    let mut id = format!("{app}.{}", operation.method);
+    let mut id = format!("{app}.{}", operation.method.as_str());
     for part in operation.path.split('/').filter(|part| !part.is_empty()) {
         id.push('.');
         id.push_str(part.trim_matches(['{', '}']));

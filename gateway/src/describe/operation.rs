@@ -12,6 +12,27 @@ pub(super) enum Listener {
     Both,
 }
 
+/// The method of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+}
+
+impl Method {
+    /// Its name as OpenAPI writes it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Put => "put",
+            Self::Patch => "patch",
+        }
+    }
+}
+
 /// Who may call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -45,7 +66,7 @@ pub(super) struct Answer {
 /// An endpoint.
 #[derive(Debug)]
 pub(crate) struct Operation {
-    pub(super) method: &'static str,
+    pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) summary: Text,
     pub(super) detail: Option<Text>,
@@ -59,7 +80,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    fn new(method: &'static str, path: &'static str, summary: impl Into<Text>) -> Self {
+    fn new(method: Method, path: &'static str, summary: impl Into<Text>) -> Self {
         Self {
             method,
             path,
@@ -75,7 +96,7 @@ impl Operation {
         }
     }
 
-    pub(crate) fn method(&self) -> &'static str {
+    pub(crate) fn method(&self) -> Method {
         self.method
     }
 
@@ -101,19 +122,19 @@ impl Operation {
 
     /// A GET on `path`, which is written as the router has it.
     pub(crate) fn get(path: &'static str, summary: impl Into<Text>) -> Self {
-        Self::new("get", path, summary)
+        Self::new(Method::Get, path, summary)
     }
 
     pub(crate) fn post(path: &'static str, summary: impl Into<Text>) -> Self {
-        Self::new("post", path, summary)
+        Self::new(Method::Post, path, summary)
     }
 
     pub(crate) fn put(path: &'static str, summary: impl Into<Text>) -> Self {
-        Self::new("put", path, summary)
+        Self::new(Method::Put, path, summary)
     }
 
     pub(crate) fn patch(path: &'static str, summary: impl Into<Text>) -> Self {
-        Self::new("patch", path, summary)
+        Self::new(Method::Patch, path, summary)
     }
 
     /// What the summary leaves open.

@@ -101,7 +101,7 @@ pub(super) struct Emitted {
     repeated: Option<bool>,
 }
 
-/// Describes the route.
+/// Its route.
 pub(super) fn routes() -> Routes<Site> {
     Routes::new().route(
         Operation::post(

@@ -73,7 +73,7 @@ pub(crate) struct ClientAddress(pub(crate) IpAddr);
 pub(crate) fn public_router(site: &Site) -> Router {
     let probe = Router::new().route("/", options(probe)).with_state(site.clone());
     let served = site.served().into_iter().map(|served| served.public);
-    finish(served.fold(probe, Router::merge).fallback(not_here))
+    finish(served.fold(Router::new(), Router::merge).merge(probe).fallback(not_here))
 }
 
 /// For operators and backends. Never reachable from the public listener.

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, on};
 
-use crate::describe::Operation;
+use crate::describe::{Method, Operation};
 
 /// Endpoints of one state.
 pub(crate) struct Routes<S> {
@@ -63,11 +63,11 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 }
 
 /// The method as the router has it.
-fn filter(method: &str) -> MethodFilter {
+fn filter(method: Method) -> MethodFilter {
     match method {
-        "post" => MethodFilter::POST,
-        "put" => MethodFilter::PUT,
-        "patch" => MethodFilter::PATCH,
-        _ => MethodFilter::GET,
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
+        Method::Patch => MethodFilter::PATCH,
     }
 }
