@@ -10,6 +10,8 @@ mod ledger;
 mod order;
 mod rooms;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,6 +12,8 @@ mod owed;
 mod rest;
 mod store;
 mod stories;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
