@@ -184,6 +184,23 @@ impl Fanout {
         Stats::add(&self.inner.node.stats.resyncs, 1);
     }
 
+    /// Whether the node with this id lives. A node alone knows of none but itself.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub async fn lives(&self, node: &str) -> Result<bool, FanoutError> {
+        match self.inner.backplane.lives(node).await {
+            Some(lives) => lives,
+            None => Ok(node == self.node().as_str()),
+        }
+    }
+
+    /// Ends when this node has found that another one is gone and that no other settles what it left. For one caller; a node
+    /// alone waits for ever.
+    pub async fn lost_node(&self) {
+        self.inner.backplane.lost_node().await;
+    }
+
     /// How another living node is reached, by the id that its sessions begin with.
     ///
     /// # Errors

@@ -8,9 +8,9 @@ use shared::config::AppSettings;
 
 use crate::access::AccessLocks;
 use crate::acks::Acks;
-use crate::announce::Announcer;
 use crate::auth::Tokens;
 use crate::error::AppError;
+use crate::jobs::Jobs;
 use crate::push::Pusher;
 use crate::records::Records;
 use crate::tasks::Tasks;
@@ -24,7 +24,7 @@ pub(crate) struct Context {
     pub(crate) tasks: Tasks,
     pub(crate) acks: Arc<Acks>,
     pub(crate) access: Arc<AccessLocks>,
-    pub(crate) announcer: Arc<Announcer>,
+    pub(crate) jobs: Arc<Jobs>,
     pub(crate) pusher: Pusher,
     pub(crate) settings: Arc<AppSettings>,
     /// What backends show to the internal API, where one is set.
@@ -66,15 +66,16 @@ impl Context {
             distributions: crate::metrics::distributions(),
         });
         let records = Records::open("sqlite::memory:").await.unwrap();
-        let announcer = Announcer::new(fanout.clone(), records.clone());
+        let tasks = Tasks::default();
+        let jobs = Jobs::new(fanout.clone(), records.clone(), tasks.clone());
         Self {
             fanout,
             records,
             tokens: Arc::new(Tokens::new(&auth, || "secret".to_owned()).unwrap()),
-            tasks: Tasks::default(),
+            tasks,
             acks: Arc::default(),
             access: Arc::default(),
-            announcer,
+            jobs,
             pusher: Pusher::default(),
             settings: Arc::default(),
             internal_token: None,

@@ -1,10 +1,11 @@
 //! What the cluster asks of this node's sessions and apps.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fanout::{Control, LocalSocket, Reply, Sequenced, Turn};
+use futures_util::future::BoxFuture;
 use shared::adapter::Body;
 use shared::ids::SocketId;
 use shared::limits::{AUTO_JOIN_RETRY_MS, SOCKETS_PER_TURN};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
 use crate::context::Context;
+use crate::jobs::{Job, Ran, Runner};
 use crate::metrics::{self, Limit};
 use crate::session::Engine;
 
@@ -71,6 +73,7 @@ pub(crate) async fn catch_up(engine: Arc<Engine>) {
     let namespaces = &engine.namespaces;
     loop {
         namespaces.resubscribed().notified().await;
+        namespaces.context().jobs.retry_now();
         for app in namespaces.apps() {
             if let Some(hook) = app.on_resubscribed() {
                 hook.await;
@@ -147,18 +150,34 @@ pub(crate) async fn run_sequenced(engine: Arc<Engine>, mut sequenced: mpsc::Rece
     }
 }
 
-/// Looks for announcements that nobody has told, and has apps do what follows from telling them.
-pub(crate) async fn tell_left_over(engine: Arc<Engine>) {
-    let context = engine.namespaces.context().clone();
-    loop {
-        context.announcer.until_behind().await;
-        for announcement in context.announcer.tell_left_over().await {
-            for app in engine.namespaces.apps_of(announcement.namespace.as_str()) {
-                if let Some(hook) = app.on_told(&announcement) {
+/// Runs the jobs of apps, for as long as the node has any.
+pub(crate) struct AppRunner(pub(crate) Weak<Engine>);
+
+impl Runner for AppRunner {
+    fn run<'a>(&'a self, app: &'a str, job: &'a Job) -> BoxFuture<'a, Option<Ran>> {
+        Box::pin(async move {
+            let engine = self.0.upgrade()?;
+            let app =
+                engine.namespaces.apps().find(|mounted| mounted.kind().name() == app).map(Arc::clone)?;
+            drop(engine);
+            Some(app.run_job(job).await)
+        })
+    }
+
+    fn on_departure(&self) {
+        let Some(engine) = self.0.upgrade() else { return };
+        engine.namespaces.mounted().for_each(|(app, namespace)| app.on_departure(namespace));
+    }
+
+    fn adopt_older(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(engine) = self.0.upgrade() else { return };
+            for app in engine.namespaces.apps() {
+                if let Some(hook) = app.adopt_older() {
                     hook.await;
                 }
             }
-        }
+        })
     }
 }
 

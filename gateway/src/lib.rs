@@ -4,18 +4,10 @@
 //! bytes to a [`session`]; [`namespace`] brings a session's packets to [`apps`]; apps see a [`socket`] and a
 //! [`context`]. [`records`] is the database, [`auth`] says who somebody is, [`metrics`] counts.
 //!
-//! What is to the left may use what is to the right, never the reverse:
-//!
-//! ```text
-//! cli → node → http → transport → session → namespace → apps → rest → socket → context → announce, push → auth, records, access, acks, tasks, users
-//! ```
-//!
-//! [`error`], [`metrics`], [`limiter`], [`fair`], [`close`], [`clock`], [`members`], [`memory`], [`ids`], [`client`] and [`describe`] are used by all and use
-//! none of the above.
+//! Which module may use which stands in ARCHITECTURE.md, under "Crates"; `tests/tidy.rs` reads it there.
 
 mod access;
 mod acks;
-mod announce;
 mod apps;
 mod auth;
 mod cli;
@@ -30,6 +22,7 @@ mod fair;
 mod geo;
 mod http;
 mod ids;
+mod jobs;
 mod limiter;
 mod members;
 mod memory;

@@ -14,17 +14,17 @@ use shared::limits::{
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
 
-use crate::announce::{self, Announcer};
 use crate::apps::{self, Mount};
 use crate::auth::{Tokens, TokensError};
 use crate::close::CloseReason;
 use crate::context::Context;
-use crate::control;
+use crate::control::{self, AppRunner};
 use crate::http::guard::Guard;
 use crate::http::health::becomes_ready;
 use crate::http::listener::{self, Door};
 use crate::http::login::{Login, LoginError};
 use crate::http::{Site, internal_router, public_router};
+use crate::jobs::{self, Jobs};
 use crate::memory::{self, Keeper};
 use crate::metrics;
 use crate::namespace::{Collision, Namespaces};
@@ -98,7 +98,7 @@ impl Node {
         let (fanout, events) = Fanout::new(fanout_options(&config, id, internal)?);
         let tasks = Tasks::default();
         start_sharing(&config, &records, &fanout, &tasks).await;
-        let announcer = Announcer::new(fanout.clone(), records.clone());
+        let jobs = Jobs::new(fanout.clone(), records.clone(), tasks.clone());
         let pusher = Pusher::start(config.push.clone(), &tasks)?;
         let context = Context {
             fanout,
@@ -107,7 +107,7 @@ impl Node {
             tasks,
             acks: Arc::default(),
             access: Arc::default(),
-            announcer,
+            jobs,
             pusher,
             settings: Arc::new(config.apps.clone()),
             internal_token: config.auth.internal_token.as_ref().map(|token| token.0.as_str().into()),
@@ -135,7 +135,6 @@ impl Node {
         if context.fanout.has_peers() {
             context.tasks.spawn_thread_until_stop("lease", keep_lease).map_err(StartError::Thread)?;
         }
-        context.tasks.spawn_until_stop(announce::forget_told(Arc::clone(&context.announcer)));
         let (files, max_connections) = (file_limit(), max_sessions(&config));
         let public_door = door(public_router(&site), true);
         let public_places = Arc::clone(&transports.places);
@@ -195,11 +194,11 @@ impl Node {
         drop((transports, site));
         let is_alone = !context.fanout.has_peers();
         let (tasks, records) = (context.tasks.clone(), context.records.clone());
-        let announcer = Arc::clone(&context.announcer);
+        let jobs = Arc::clone(&context.jobs);
         drop(context);
         tasks.stop(LAST_WORDS).await;
-        if tokio::time::timeout(LAST_WORDS, announcer.forget_all()).await.is_err() {
-            tracing::warn!("the rows of sent announcements were not deleted in time; they may be sent again");
+        if tokio::time::timeout(LAST_WORDS, jobs.close()).await.is_err() {
+            tracing::warn!("the rows of finished jobs were not deleted in time; they may be run again");
         }
         if is_alone && tokio::time::timeout(LAST_WORDS, records.leave_sharers()).await.is_err() {
             tracing::warn!(
@@ -432,11 +431,21 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
         }
     });
     context.tasks.spawn_until_stop(give_memory_back(Arc::clone(transports)));
-    context.tasks.spawn_until_stop(control::tell_left_over(Arc::clone(&transports.engine)));
+    run_jobs(context, &transports.engine);
     let tokens = Arc::clone(&context.tokens);
     context.tasks.spawn_until_stop(async move { tokens.run().await });
     let records = context.records.clone();
     context.tasks.spawn_until_stop(async move { records.come_up().await });
+}
+
+/// The tasks that run jobs.
+fn run_jobs(context: &Context, engine: &Arc<Engine>) {
+    let (jobs, tasks) = (&context.jobs, &context.tasks);
+    jobs.set_runner(Box::new(AppRunner(Arc::downgrade(engine))));
+    tasks.spawn_until_stop(jobs::delete_finished(Arc::clone(jobs)));
+    tasks.spawn_until_stop(jobs::run_timed(Arc::clone(jobs)));
+    tasks.spawn_until_stop(jobs::keep_looking(Arc::clone(jobs)));
+    tasks.spawn_until_stop(jobs::watch_departures(Arc::clone(jobs)));
 }
 
 /// Has memory given back that a storm has left free.

@@ -50,6 +50,11 @@ impl Tasks {
         Ok(())
     }
 
+    /// Ends when the node stops, for a task that ends by itself and pauses meanwhile.
+    pub(crate) async fn stopped(&self) {
+        self.stopping.cancelled().await;
+    }
+
     /// Ends the tasks that run until the node stops, and waits for all tasks, `at_most` so long.
     pub(crate) async fn stop(&self, at_most: Duration) {
         self.tracker.close();

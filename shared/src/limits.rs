@@ -553,17 +553,21 @@ pub const CHAT_GAP_MAX: u32 = 1_000;
 /// Chat rooms whose missed messages are read from the records at once.
 pub const CHAT_ROOMS_AT_ONCE: usize = 4;
 
-/// Rooms whose last message could not be broadcast and is tried again.
-pub const CHAT_UNTOLD_MAX: usize = 10_000;
+/// Milliseconds before rooms whose missed messages could not be read are tried again.
+pub const CHAT_RETRY_MS: u64 = 500;
 
-/// Milliseconds between two such tries.
-pub const CHAT_UNTOLD_RETRY_MS: u64 = 500;
+/// When a node is gone, the last message is broadcast once more of each room that has had one within so many milliseconds: the
+/// node may have stored it and not broadcast it.
+pub const CHAT_RECOVERED_MS: u64 = 60_000;
 
 /// Incidents, and likewise emergencies, whose rooms a socket enters by itself; the latest. With 100 sockets: 100,000 entries
 /// of one user, in no more than 1,000 rooms.
 pub const PARTICIPATIONS_MAX: usize = 1_000;
 
-/// Milliseconds between two tries to find a socket's participations while the records are away.
+/// Participations that are read at once when all sockets of a node are put where the records say.
+pub const PARTICIPANTS_AT_ONCE: u32 = 1_000;
+
+/// Milliseconds between two tries to find the rooms of a socket that has connected while the records are away.
 pub const AUTO_JOIN_RETRY_MS: u64 = 1_000;
 
 /// Characters of an incident's description.
@@ -626,9 +630,6 @@ pub const PEER_MARGIN_MS: u64 = 5_000;
 /// Milliseconds that a join of a user's sockets waits for all nodes to have done it.
 pub const JOIN_WAIT_MS: u64 = 1_000;
 
-/// Participants of `sos` whose sockets are still to be brought into, or out of, an incident's room.
-pub const SOS_OWED_MAX: usize = 10_000;
-
 /// How far ahead of Redis' clock a lease may lapse to count, in milliseconds.
 pub const LEASE_AHEAD_MAX_MS: u64 = 3_600_000;
 
@@ -647,10 +648,42 @@ pub const LIVE_ENTRIES_MAX: usize = 500_000;
 /// Times that changing a shared value is tried when other nodes were quicker.
 pub const LIVE_TRIES_MAX: usize = 16;
 
-/// Milliseconds after which an announcement that is still in the records is told by any node.
-pub const ANNOUNCE_AFTER_MS: u64 = 3_000;
+/// Jobs that are read, claimed, or deleted by one statement.
+pub const JOBS_AT_ONCE: usize = 256;
 
-/// Milliseconds between two looks for such announcements, and for calls and emergencies with something due.
+/// Events that a node of a cluster has delivered and whose rows are still in the records. Redis drops repetitions.
+pub const JOBS_FINISHED_MAX: usize = 16_384;
+
+/// Events that a node alone has delivered and whose rows are still in the records: no more than these are repeated after a
+/// crash. The next one waits until rows are deleted.
+pub const JOBS_REPEATED_MAX: usize = 32;
+
+/// Milliseconds that the rows of finished jobs wait for a transaction that deletes them along with its own work.
+pub const JOBS_DELETE_WAIT_MS: u64 = 100;
+
+/// Jobs that a node holds in memory; the others wait in the records.
+pub const JOBS_HELD_MAX: usize = 100_000;
+
+/// Jobs that wait until the records are back so that they can be stored.
+pub const JOBS_UNSTORED_MAX: usize = 10_000;
+
+/// Milliseconds after which the records are asked whether a transaction was committed whose end is not known, and for which an
+/// event waits until the rows of others are deleted. Also the milliseconds after a start before the jobs of the process before are
+/// run: its clients are back by then.
+pub const JOBS_DOUBT_MS: u64 = 3_000;
+
+/// Milliseconds before a job that failed is tried again, at first and at most; a random half of it is left out.
+pub const JOBS_RETRY_MIN_MS: u64 = 500;
+/// See [`JOBS_RETRY_MIN_MS`].
+pub const JOBS_RETRY_MAX_MS: u64 = 5_000;
+
+/// Milliseconds after which a job that is due and not done counts as late.
+pub const JOBS_LATE_MS: u64 = 5_000;
+
+/// Milliseconds between two looks for jobs of nodes that are gone, give or take a quarter.
+pub const JOBS_LOOK_MS: u64 = 60_000;
+
+/// Milliseconds between two looks for users who may be offline.
 pub const DUE_EVERY_MS: u64 = 1_000;
 
 /// Locks that sockets share while it is judged which rooms they may be in.
@@ -665,19 +698,6 @@ pub const RENEWALS_PER_SECOND: u32 = 10;
 
 /// The same at once: all of a user's sockets may change their tokens together.
 pub const RENEWALS_BURST: u32 = 200;
-
-/// Announcements that are looked for, or taken out of the records, at once.
-pub const ANNOUNCEMENTS_AT_ONCE: usize = 256;
-
-/// Announcements that a node of a cluster has sent and whose rows are still in the records. Redis drops repetitions.
-pub const ANNOUNCEMENTS_TOLD_MAX: usize = 16_384;
-
-/// Announcements that a node alone has sent and whose rows are still in the records: no more than these are sent again
-/// after a crash. The next one waits until rows are deleted.
-pub const ANNOUNCEMENTS_REPEATED_MAX: usize = 32;
-
-/// Milliseconds that the rows of sent announcements wait for a transaction that deletes them along with its own work.
-pub const ANNOUNCEMENTS_WAIT_MS: u64 = 100;
 
 /// Push requests that wait; more are dropped and counted.
 pub const PUSH_QUEUE_MAX: usize = 1_024;
@@ -736,9 +756,6 @@ pub const CALL_SIGNAL_MAX: usize = 64 * 1024;
 
 /// Milliseconds between two looks whether the parties of a call are there.
 pub const CALL_CHECK_MS: u64 = 5_000;
-
-/// Calls that are looked after at once.
-pub const CALLS_AT_ONCE: u32 = 100;
 
 /// Users whose presence may be asked for at once, or watched by one socket (contract, "care"). With Redis each costs a
 /// command, so asking counts by the number of users: 1,000 a second of one user for long. With 100 sockets: see

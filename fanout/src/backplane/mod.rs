@@ -114,6 +114,22 @@ impl Backplane {
         }
     }
 
+    /// Whether the node with this id lives; `None` where there are no others.
+    pub(crate) async fn lives(&self, node: &str) -> Option<Result<bool, FanoutError>> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(redis) => Some(redis.presence.lives(node).await),
+        }
+    }
+
+    /// Ends when this node has found that another one is gone and that no other settles what it left.
+    pub(crate) async fn lost_node(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(redis) => redis.presence.departed.notified().await,
+        }
+    }
+
     /// How another living node is reached.
     pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         match self {

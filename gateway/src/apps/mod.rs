@@ -6,6 +6,7 @@
 mod care;
 mod chat;
 mod emergencies;
+mod reconciler;
 mod relay;
 mod sos;
 
@@ -25,11 +26,11 @@ use shared::config::AppDeclaration;
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Args;
 
-use crate::announce::Announcement;
 use crate::context::Context;
 use crate::describe::Section;
 use crate::describe::forms::True;
 use crate::error::{AppError, Say};
+use crate::jobs::{Job, Ran};
 use crate::limiter::Meters;
 use crate::metrics::{self, Limit};
 use crate::rest::Served;
@@ -128,8 +129,16 @@ pub(crate) trait App: Debug + Send + Sync {
         false
     }
 
-    /// An announcement was sent that had been left over.
-    fn on_told<'a>(&'a self, _announcement: &'a Announcement) -> Hook<'a> {
+    /// Does what one of its jobs says. It may be done a second time after a crash.
+    fn run_job<'a>(&'a self, _job: &'a Job) -> BoxFuture<'a, Ran> {
+        Box::pin(std::future::ready(Ran::done()))
+    }
+
+    /// Another node is gone: called on one of those that are left.
+    fn on_departure(&self, _namespace: &Namespace) {}
+
+    /// Turns what a node of an older version has left to be done into jobs.
+    fn adopt_older(&self) -> Hook<'_> {
         None
     }
 

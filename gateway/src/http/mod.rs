@@ -121,6 +121,8 @@ fn finish(router: Router) -> Router {
 }
 
 async fn render_metrics(State(site): State<Site>) -> impl IntoResponse {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::get().jobs_due.set(site.context.jobs.count_late() as f64);
     let body = metrics::render(&site.metrics, site.context.fanout.stats(), &site.transports.shares());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body)
 }

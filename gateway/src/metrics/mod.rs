@@ -163,6 +163,7 @@ pub(crate) struct Metrics {
     pub(crate) bytes_received: Counter,
     pub(crate) records_errors: Counter,
     pub(crate) records_seconds: Histogram,
+    pub(crate) jobs_due: Gauge,
     pub(crate) tunnels: Gauge,
     pub(crate) drain_remaining: Gauge,
     pub(crate) logins_waiting: Gauge,
@@ -275,6 +276,10 @@ fn describe() {
     );
     describe_counter!("muster_records_errors_total", "Database errors.");
     describe_histogram!("muster_records_seconds", "Time of one database transaction.");
+    describe_gauge!(
+        "muster_jobs_due",
+        "What must follow from records and has been due for more than 5 s, such as events that cannot be delivered."
+    );
     describe_histogram!(
         "muster_delivery_lag_seconds",
         "Time from a batch's first broadcast to its being in every member's send queue."
@@ -341,6 +346,7 @@ impl Metrics {
             bytes_received: counter!("muster_bytes_received_total"),
             records_errors: counter!("muster_records_errors_total"),
             records_seconds: histogram!("muster_records_seconds"),
+            jobs_due: gauge!("muster_jobs_due"),
             tunnels: gauge!("muster_tunnels"),
             drain_remaining: gauge!("muster_drain_remaining"),
             logins_waiting: gauge!("muster_logins_waiting"),

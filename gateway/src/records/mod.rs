@@ -4,6 +4,7 @@
 //! the users. Columns are integers, doubles and texts alone: flags are 0 or 1, times milliseconds since
 //! the epoch, ids text (what the driver for both databases carries).
 
+mod bell;
 pub(crate) mod columns;
 mod migrations;
 mod nearby;
@@ -68,6 +69,8 @@ pub(crate) struct Records {
     pool: Pool,
     /// `None` for SQLite.
     server: Option<Arc<Server>>,
+    /// The file of SQLite's records that others can use.
+    file: Option<Arc<Path>>,
     reach: Arc<Mutex<Reach>>,
     migrator: &'static Migrator,
     /// Why the database could not be used, as last logged.
@@ -91,14 +94,17 @@ struct Reach {
 /// others are refused at once instead of waiting one after the other.
 const RETRY: Duration = Duration::from_millis(RECORDS_RETRY_MS);
 
-/// The folder of an SQLite file; `None` for other records.
-pub(crate) fn folder(url: &str) -> Option<PathBuf> {
+/// An SQLite file; `None` for other records.
+fn file(url: &str) -> Option<&Path> {
     let file = url.strip_prefix("sqlite:")?;
     let file = file.strip_prefix("//").unwrap_or(file).split('?').next()?;
-    if file.is_empty() || file == ":memory:" || url.contains("mode=memory") {
-        return None;
-    }
-    let folder = Path::new(file).parent()?;
+    let is_memory = file.is_empty() || file == ":memory:" || url.contains("mode=memory");
+    (!is_memory).then(|| Path::new(file))
+}
+
+/// The folder of an SQLite file; `None` for other records.
+pub(crate) fn folder(url: &str) -> Option<PathBuf> {
+    let folder = file(url)?.parent()?;
     Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
 }
 
@@ -178,7 +184,8 @@ impl Records {
             (server.pool(), Some(Arc::new(server)), &*migrations::POSTGRES)
         };
         let (reach, told, migrated, sharing) = Default::default();
-        Ok(Self { pool, server, reach, migrator, told, migrated, sharing })
+        let file = file(url).map(Arc::from);
+        Ok(Self { pool, server, file, reach, migrator, told, migrated, sharing })
     }
 
     /// The pool, for statements of an app.

@@ -5,14 +5,18 @@
 //! is another one, `is_extra` for all but the first [`OPEN_LEADING_MAX`].
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::pool::{Connection, Pool};
 use fanout::Place;
+use parking_lot::Mutex;
 use shared::limits::{INCIDENTS_AT_ONCE, OPEN_LEADING_MAX, RAISE_BURST, RAISE_EVERY_MS};
 use sqlx::Row as _;
+use tokio::time::Instant;
 
 use super::squares::cell;
-use super::{Table, column_time, time_column};
+use super::{Records, Table, column_time, time_column};
+use crate::error::AppError;
 
 /// The flags of one that is about to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +121,32 @@ async fn settle_with(
     Ok(rows.len())
 }
 
-/// Computes the squares of open ones that have none: they were raised by an older version. Answers how many.
-pub(crate) async fn fill_cells(pool: &Pool, table: Table) -> Result<u32, sqlx::Error> {
+/// For so long all open ones are taken to have their squares: an older node that still runs beside this one may raise more that
+/// have none.
+const FILLED_FOR: Duration = Duration::from_secs(1);
+
+/// When this node last found that all open ones of an app have their squares.
+#[derive(Debug, Default)]
+pub(crate) struct Squares(Mutex<Option<Instant>>);
+
+impl Squares {
+    /// Computes the squares of those that an older version raised, so that they are found. Nothing is asked of the records where
+    /// that was done a moment ago.
+    ///
+    /// # Errors
+    /// [`AppError::Unavailable`].
+    pub(crate) async fn fill(&self, records: &Records, table: Table) -> Result<(), AppError> {
+        if self.0.lock().is_some_and(|at| at.elapsed() < FILLED_FOR) {
+            return Ok(());
+        }
+        while records.run(fill_cells(records.pool(), table)).await? >= INCIDENTS_AT_ONCE {}
+        *self.0.lock() = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// Computes the squares of some open ones that have none. Returns how many.
+pub(super) async fn fill_cells(pool: &Pool, table: Table) -> Result<u32, sqlx::Error> {
     let Table(name) = table;
     let sql = format!(
         "SELECT id, user_id, latitude, longitude FROM {name} WHERE ended_at IS NULL AND cell IS NULL \

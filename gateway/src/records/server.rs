@@ -60,6 +60,11 @@ impl Server {
         Ok(Self { plain, marked, mark, place, is_pooled, refuses_mark })
     }
 
+    /// Where a connection of its own is made that keeps its session; `None` behind a pooler.
+    pub(super) fn session_url(&self) -> Option<&str> {
+        (!self.is_pooled.load(Ordering::Acquire)).then(|| self.plain.database_url.as_str())
+    }
+
     pub(super) fn place(&self) -> &Place {
         &self.place
     }

@@ -6,8 +6,9 @@
 //! that lives answers by raising `answered` to it, and the newcomer is not ready and says why. One that does not answer is
 //! gone, and its row is deleted.
 //!
-//! No clocks are compared, no lock or session of the database is held (a pooler between may change the session with every
-//! transaction), and nothing is written while nobody comes.
+//! No clocks are compared, no lock of the database is held (a pooler between may change the session with every transaction), and
+//! while nobody comes nothing is written, nor read: a change rings ([`super::bell`]). Only behind a pooler an elder has to look
+//! again and again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,8 +18,9 @@ use sqlx::Row as _;
 use tokio::time::{Instant, timeout};
 
 use super::Records;
+use super::bell::Bell;
 
-/// How often each sharer looks.
+/// How often a sharer looks while there is a question, and behind a pooler.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How long an elder has for its answer; it looks several times meanwhile.
@@ -178,15 +180,17 @@ impl Records {
         }
     }
 
-    /// Looks again and again, as the sharer `name`.
+    /// Looks as the sharer `name`: whenever something has changed, and again and again while there is a question.
     pub(crate) async fn watch_sharers(&self, name: String) {
-        let mut watch = Watch::new(name);
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut watch, mut bell) = (Watch::new(name), Bell::default());
+        let (server, file) = (self.server.as_deref(), self.file.as_deref());
         loop {
-            looks.tick().await;
+            bell.set(server, file).await;
             // Without an answer nothing is known that was not known before.
-            let _ = timeout(PATIENCE, self.look(&mut watch)).await;
+            match timeout(PATIENCE, self.look(&mut watch)).await {
+                Ok(Ok(true)) => bell.rings(file, LOOK).await,
+                Ok(Ok(false) | Err(_)) | Err(_) => tokio::time::sleep(LOOK).await,
+            }
         }
     }
 
@@ -199,7 +203,8 @@ impl Records {
         }
     }
 
-    async fn look(&self, watch: &mut Watch) -> Result<(), sqlx::Error> {
+    /// Returns whether the sharer is alone and had nothing to say.
+    async fn look(&self, watch: &mut Watch) -> Result<bool, sqlx::Error> {
         let rows = sqlx::query(ALL).fetch_all(&self.pool).await?;
         let sharer = |row: &sqlx::any::AnyRow| {
             Ok::<_, sqlx::Error>(Sharer {
@@ -212,6 +217,7 @@ impl Records {
         let rows = rows.iter().map(sharer).collect::<Result<Vec<_>, _>>()?;
         let (sharing, steps) = watch.look(&rows, Instant::now());
         *self.sharing.own.lock() = Some(watch.name.clone());
+        let is_quiet = sharing == Sharing::Alone && steps.is_empty();
         self.learn(sharing);
         for step in steps {
             let query = match &step {
@@ -222,7 +228,7 @@ impl Records {
             };
             query.execute(&self.pool).await?;
         }
-        Ok(())
+        Ok(is_quiet)
     }
 
     fn learn(&self, now: Sharing) {

@@ -1,5 +1,5 @@
 // An acknowledged message is a stored message: kill -9 in the middle of sending, start again, read it all back. And what
-// the records say is sent to clients: after a crash too, and then no more than a few events for a second time.
+// the records say reaches clients: after a crash too, and then no more than a few events for a second time.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { TRANSPORTS, ask, keeper, unique } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { startPostgres } from './support/postgres.mjs';
-import { repetitionAfterCrash } from './support/repetition.mjs';
+import { chatAcrossCrash, joinsAcrossCrash, repetitionAfterCrash } from './support/repetition.mjs';
 import { within } from './support/wait.mjs';
 
 const SENDERS = 4;
@@ -118,7 +118,19 @@ describe('kill -9 while messages are acknowledged', { concurrency: 2 }, () => {
   });
 });
 
-describe('kill -9 while events are sent that the records owe', { concurrency: 2 }, () => {
+describe('kill -9 while events are delivered that report records', { concurrency: 2 }, () => {
+  test('on SQLite, participants of an incident: the event of every record comes', { timeout: 120_000 }, async (t) => {
+    t.diagnostic(JSON.stringify(await joinsAcrossCrash({ lanes: 8, killAt: 60 })));
+  });
+
+  test('in a cluster, participants of an incident: the event of every record comes once', { timeout: 120_000 }, async (t) => {
+    t.diagnostic(JSON.stringify(await joinsAcrossCrash({ lanes: 8, killAt: 60, isCluster: true })));
+  });
+
+  test('in a cluster, messages of a chat room: the member on the other node receives every one that is stored', { timeout: 120_000 }, async (t) => {
+    t.diagnostic(JSON.stringify(await chatAcrossCrash({ lanes: 16, killAt: 200 })));
+  });
+
   for (const senders of [1, 4]) {
     test(`on SQLite, ${senders} sending: every event comes, and no more than one batch of them twice`, { timeout: 120_000 }, () => repetitionAfterCrash({ senders }));
   }

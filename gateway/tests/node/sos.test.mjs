@@ -65,11 +65,15 @@ for (const site of SITES) {
       const { id, joinedAt, ...rest } = body.data;
       assert.match(joinedAt, ISO);
       assert.deepEqual(rest, { sosId, userId: sub, userType: 'rescuer', status: 'ACTIVE', leftAt: null, actorType: 'USER' });
+      const eventIds = new Set();
       for (const event of joined) {
-        const [{ timestamp, ...told }] = await event;
+        const [{ timestamp, eventId, ...told }] = await event;
+        eventIds.add(eventId);
         assert.deepEqual(told, { sosId, userId: sub, userType: 'rescuer', displayName: 'John Rescue', joinedAt });
         assert.equal(typeof timestamp, 'number');
       }
+      assert.equal(eventIds.size, 1, 'one id, whichever node it comes by');
+      assert.match([...eventIds][0], /^[0-9a-f-]{36}$/);
       const recorded = record(here);
       const again = await api(1, 'POST', `/${sosId}/participants/join`, { sub, role: 'rescuer' }, { userType: 'citizen' });
       assert.deepEqual([again.status, again.body.data.id], [200, id]);
@@ -107,8 +111,9 @@ for (const site of SITES) {
       assert.equal((await api(1, 'PATCH', `/${sosId}/participants/${sub}/leave`, { sub: other })).status, 403);
       const { status, body } = await api(1, 'PATCH', `/${sosId}/participants/${sub}/leave`, { sub });
       assert.deepEqual([status, body.success, body.message], [200, true, 'Participant left SOS']);
-      const [{ timestamp, leftAt, ...told }] = await left;
+      const [{ timestamp, leftAt, eventId, ...told }] = await left;
       assert.deepEqual(told, { sosId, userId: sub });
+      assert.match(eventId, /^[0-9a-f-]{36}$/);
       assert.match(leftAt, ISO);
       for (const socket of gone) assert.deepEqual(await socket, ['left', 'io server disconnect']);
       assert.deepEqual((await api(0, 'PATCH', `/${sosId}/participants/${sub}/leave`, { sub })).body, { success: false, error: 'Participant not found' });
@@ -159,7 +164,8 @@ for (const site of SITES) {
       const { status, body } = await internal(nodes[1], 'POST', '/internal/participants/joined', { sosId, userId, userType: 'rescuer', displayName: 'John Rescue', joinedAt: '2026-01-07T10:30:00Z' });
       assert.equal(status, 200);
       assert.deepEqual(body, { success: true, message: 'Participant joined event broadcasted', data: { sosId, userId, userType: 'rescuer', roomName: `sos:${sosId}` } });
-      const [{ timestamp, joinedAt, ...event }] = await joined;
+      const [{ timestamp, joinedAt, eventId, ...event }] = await joined;
+      assert.ok(eventId);
       assert.deepEqual(event, { sosId, userId, userType: 'rescuer', displayName: 'John Rescue' });
       assert.equal(new Date(joinedAt).getTime(), Date.UTC(2026, 0, 7, 10, 30));
       assert.equal((await api(0, 'GET', `/${sosId}/participants/${userId}/check`, { sub: userId })).body.data.isActive, true);

@@ -4,35 +4,32 @@
 //! in a call is a row of its own for each user: nobody is in two.
 
 use shared::ids::SocketId;
-use shared::limits::CALLS_AT_ONCE;
 use shared::names::UserId;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::call::State;
-use crate::announce::{self, Announcement};
-use crate::records::{Pool, column_time, time_column};
+use crate::jobs::{self, Batch};
+use crate::records::{Connection, Pool, column_time, time_column};
 
 const TAKE: &str = "INSERT INTO care_call_parties (user_id, call_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const INSERT: &str = "INSERT INTO care_calls (id, caller_id, caller_name, recipient_id, call_type, visit_id, state, \
-    caller_socket, created_at, check_at, settled) VALUES ($1, $2, $3, $4, $5, $6, 'ringing', $7, $8, $9, 0)";
+    caller_socket, created_at, check_at, settled) VALUES ($1, $2, $3, $4, $5, $6, 'ringing', $7, $8, $9, 1)";
 const COLUMNS: &str = "SELECT id, caller_id, caller_name, recipient_id, call_type, visit_id, state, caller_socket, \
     recipient_socket, created_at, accepted_at, check_at, lost_since, lost_user FROM care_calls";
 const MOVE: &str = "UPDATE care_calls SET state = $3, recipient_socket = COALESCE($4, recipient_socket), \
-    accepted_at = COALESCE($5, accepted_at), ended_at = $6, ended_by = $7, check_at = $8, lost_since = NULL \
+    accepted_at = COALESCE($5, accepted_at), ended_at = $6, ended_by = $7, check_at = $8, lost_since = NULL, settled = 1 \
     WHERE id = $1 AND state = $2";
 const RELEASE: &str = "DELETE FROM care_call_parties WHERE call_id = $1";
-const SETTLED: &str = "UPDATE care_calls SET settled = 1 WHERE id = $1";
-const CLAIM: &str = "UPDATE care_calls SET check_at = $3 WHERE id = $1 AND check_at = $2 AND settled = 0";
+const UNSETTLED: &str = "SELECT id FROM care_calls WHERE settled = 0 AND state <> 'ringing' AND check_at <= $1 \
+    UNION ALL SELECT id FROM care_calls WHERE state = 'ringing' AND settled = 0 AND check_at <= $1 LIMIT 100";
+const SETTLED: &str = "UPDATE care_calls SET settled = 1 WHERE id = $1 AND settled = 0";
 const LOST: &str = "UPDATE care_calls SET lost_since = $2, lost_user = $3 WHERE id = $1";
 const OF_USER: &str = "SELECT call_id FROM care_call_parties WHERE user_id = $1";
 const IS_PARTY: &str = "SELECT 1 FROM care_calls WHERE id = $1 AND (caller_id = $2 OR recipient_id = $2)";
 const SEAT_CALLER: &str = "UPDATE care_calls SET caller_socket = $2 WHERE id = $1";
 const SEAT_RECIPIENT: &str = "UPDATE care_calls SET recipient_socket = $2 WHERE id = $1";
 const STILL_RINGS: &str = "UPDATE care_calls SET state = state WHERE id = $1 AND state = 'ringing'";
-
-/// How far apart the clocks of nodes may be; nothing that is due waits for it.
-const CLOCKS_APART_MS: u64 = 10_000;
 
 /// A call as it is recorded.
 #[derive(Debug, Clone)]
@@ -48,7 +45,7 @@ pub(super) struct Call {
     pub(super) recipient_socket: Option<SocketId>,
     pub(super) created_at_ms: u64,
     pub(super) accepted_at_ms: Option<u64>,
-    /// When it is to be looked after.
+    /// Until when it rings, as the node that took it meant it.
     pub(super) check_at_ms: u64,
     /// Since when a party has no socket.
     pub(super) lost_since_ms: Option<u64>,
@@ -74,12 +71,8 @@ pub(super) enum Begun {
     RecipientBusy,
 }
 
-/// Begins a call, if neither of the two is in one.
-pub(super) async fn begin(
-    pool: &Pool,
-    call: &Call,
-    announcements: &[Announcement],
-) -> Result<Begun, sqlx::Error> {
+/// Begins a call, if neither of the two is in one, with what follows.
+pub(super) async fn begin(pool: &Pool, call: &Call, batch: &Batch) -> Result<Begun, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let mut parties = [(&call.caller, Begun::CallerBusy), (&call.recipient, Begun::RecipientBusy)];
     // In one order everywhere, so that two who call each other do not wait for each other.
@@ -102,7 +95,7 @@ pub(super) async fn begin(
         .bind(time_column(call.check_at_ms))
         .execute(&mut *transaction)
         .await?;
-    announce::write(&mut transaction, announcements).await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(Begun::Yes)
 }
@@ -125,13 +118,13 @@ pub(super) async fn is_party(pool: &Pool, id: &str, user: &str) -> Result<bool, 
     Ok(sqlx::query(IS_PARTY).bind(id).bind(user).fetch_optional(pool).await?.is_some())
 }
 
-/// Moves a call, if it still is where `call` was read; what it tells is stored with it. False when it is not there any
+/// Moves a call, if it still is where `call` was read; what follows is stored with it. Returns false when it is not there any
 /// more.
 pub(super) async fn advance(
     pool: &Pool,
     (call, to): (&Call, State),
     change: &Move<'_>,
-    announcements: &[Announcement],
+    batch: &Batch,
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let moved = sqlx::query(MOVE)
@@ -149,79 +142,32 @@ pub(super) async fn advance(
         return Ok(false);
     }
     if call.state == State::Ringing {
-        // Nobody shall hear it ring late.
-        announce::take_back(&mut transaction, &call.id).await?;
+        // It must not ring late.
+        jobs::take_back(&mut transaction, &call.id).await?;
     }
     if to.is_over() {
         sqlx::query(RELEASE).bind(&call.id).execute(&mut *transaction).await?;
     }
-    announce::write(&mut transaction, announcements).await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(true)
 }
 
-/// What follows from the end of a call is done.
-pub(super) async fn set_settled(pool: &Pool, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(SETTLED).bind(id).execute(pool).await?;
-    Ok(())
+/// Calls that a node of an older version was to look after by `before_ms`, and has not.
+pub(super) async fn unsettled(pool: &Pool, before_ms: u64) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(UNSETTLED).bind(time_column(before_ms)).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Times that are due: those that have come, and those so far ahead that the clock must have been set back since.
-#[derive(Debug)]
-pub(super) struct Window {
-    come_ms: u64,
-    ahead_ms: u64,
-}
-
-impl Window {
-    /// `at_most_ms`: how far ahead a time is set.
-    pub(super) fn of(now_ms: u64, at_most_ms: u64) -> Self {
-        // Other nodes' clocks may be ahead a little.
-        let ahead_ms = now_ms.saturating_add(at_most_ms).saturating_add(CLOCKS_APART_MS);
-        Self { come_ms: now_ms, ahead_ms }
-    }
-}
-
-/// Calls that have rung long enough, as the wall clock has it.
-pub(super) async fn rung_out(pool: &Pool, window: &Window) -> Result<Vec<Call>, sqlx::Error> {
-    let sql = format!(
-        "{COLUMNS} WHERE state = 'ringing' AND (check_at <= $1 OR check_at > $2) ORDER BY check_at LIMIT $3"
-    );
-    looked_for(pool, sql, window).await
-}
-
-async fn looked_for(pool: &Pool, sql: String, window: &Window) -> Result<Vec<Call>, sqlx::Error> {
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(time_column(window.come_ms))
-        .bind(time_column(window.ahead_ms))
-        .bind(i64::from(CALLS_AT_ONCE));
-    query.fetch_all(pool).await?.iter().map(call).collect()
+/// A job looks after a call from now on. Returns false where another node has seen to it.
+pub(super) async fn set_settled(transaction: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query(SETTLED).bind(id).execute(transaction).await?.rows_affected() > 0)
 }
 
 /// Calls that ring.
 pub(super) async fn ringing(pool: &Pool) -> Result<Vec<Call>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE state = 'ringing' LIMIT 10000");
     sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?.iter().map(call).collect()
-}
-
-/// Calls whose parties are to be looked for, or whose end is to be settled.
-pub(super) async fn due(pool: &Pool, window: &Window) -> Result<Vec<Call>, sqlx::Error> {
-    let sql = format!(
-        "{COLUMNS} WHERE settled = 0 AND state <> 'ringing' AND (check_at <= $1 OR check_at > $2) \
-         ORDER BY check_at LIMIT $3"
-    );
-    looked_for(pool, sql, window).await
-}
-
-/// Takes a due call, so that no other node looks after it before `again_ms`; false when another has.
-pub(super) async fn claim(pool: &Pool, call: &Call, again_ms: u64) -> Result<bool, sqlx::Error> {
-    let claimed = sqlx::query(CLAIM)
-        .bind(&call.id)
-        .bind(time_column(call.check_at_ms))
-        .bind(time_column(again_ms))
-        .execute(pool)
-        .await?;
-    Ok(claimed.rows_affected() > 0)
 }
 
 /// Notes since when a party has no socket.

@@ -1,16 +1,17 @@
 //! Calls, on whichever node their parties are.
 //!
 //! A call is a record; [`super::call`] says what it can become, and the record is moved by comparing and swapping, so
-//! the first of two decisions counts, wherever they are made. What a step tells is stored with it and told once. A call
-//! that rings, or whose parties must be looked for, has a time at which any node looks after it ([`look_after`]): it
-//! rings out though the node that took it is dead. Nodes' clocks are taken to agree within a second.
+//! the first of two decisions counts, wherever they are made. What follows from a step is stored with it. Each call has one job
+//! that looks after it ([`look_after`]): when it has rung for its time, and then while it goes on. The node that made the last
+//! step runs it, or another one when that node is gone: a call rings out though the node that took it is dead. Nodes' clocks
+//! are taken to agree within a second.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanout::{LocalSocket, Sequenced, Target};
 use serde_json::value::RawValue;
-use shared::limits::{CALL_CHECK_MS, CALLS_AT_ONCE, DUE_EVERY_MS};
+use shared::limits::CALL_CHECK_MS;
 use shared::names::UserId;
 use shared::sio::Encoded;
 use uuid::Uuid;
@@ -22,11 +23,11 @@ use super::call_events::{
 };
 use super::call_store::{self as store, Begun, Call, Move};
 use super::events::NewCall;
-use super::{Care, if_late, notifications_room, presence};
-use crate::announce::{Announced, Announcement, Audience};
+use super::{Care, NAME, if_late, notifications_room, presence};
 use crate::apps::{Handled, Reply};
-use crate::clock::{iso, now_ms, passed_ms};
+use crate::clock::{ago_ms, iso, now_ms, passed_ms};
 use crate::error::AppError;
+use crate::jobs::{Audience, EventJob, Job, Ran, WithId, enqueue};
 use crate::socket::{self, Socket};
 
 /// The event that rings.
@@ -34,6 +35,15 @@ const INCOMING: &str = "call:incoming";
 
 const CALLER_BUSY: &str = "You are already in a call";
 const RECIPIENT_BUSY: &str = "User is busy";
+
+/// The kind of the job that looks after a call.
+pub(super) const LOOK_AFTER: &str = "call";
+
+/// Between two looks whether the parties of a call are there.
+const CHECK: Duration = Duration::from_millis(CALL_CHECK_MS);
+
+/// How long after its time a call that a node of an older version took is taken for left behind.
+const OLDER_AFTER_MS: u64 = 10_000;
 
 /// How often a step is tried that meets others of the same call.
 const STEPS_TRIED: usize = 5;
@@ -64,6 +74,17 @@ struct Stepped {
 impl Call {
     fn is_of(&self, user: &UserId) -> bool {
         self.caller == *user || self.recipient == *user
+    }
+
+    /// What jobs about it have as their subject.
+    fn subject(&self) -> String {
+        format!("care:call:{}", self.id)
+    }
+
+    /// The job that looks after it, after so long.
+    fn look_after(&self, delay: Duration) -> Job {
+        let id = format!("care:look:{}", self.id);
+        Job::of_app(NAME, LOOK_AFTER, &self.subject(), &self.id).known_as(id).after(delay)
     }
 
     /// What tells it from the user's other calls: nobody is in two at once.
@@ -106,7 +127,7 @@ impl Care {
         call.filter(|call| call.is_of(user)).ok_or_else(|| AppError::NotFound("Call not found".into()))
     }
 
-    /// Moves a call by what happens, tells it, and brings the parties' presence along.
+    /// Moves a call by what happens, has the parties receive it, and moves their presence along.
     async fn step(self: &Arc<Self>, id: &str, step: &Step<'_>) -> Result<Stepped, AppError> {
         let records = &self.context.records;
         for _ in 0..STEPS_TRIED {
@@ -126,21 +147,26 @@ impl Care {
                 ended_by: step.by.filter(|_| next.is_over()).map(|socket| socket.user().as_str()),
                 check_at_ms: now + CALL_CHECK_MS,
             };
-            let announcements = self.tells(&call, next, step, duration);
-            let moved = store::advance(records.pool(), (&call, next), &change, &announcements);
+            let mut jobs = self.after_step(&call, next, step, duration);
+            jobs.push(call.look_after(CHECK));
+            let batch = self.context.jobs.batch(jobs);
+            let moved = store::advance(records.pool(), (&call, next), &change, &batch);
             if records.run(moved).await? {
                 tracing::debug!(call = id, state = next.as_str(), "a call has moved");
-                let realtime = self.context.announcer.tell(&announcements).await;
-                self.bring_presence(&call, next).await;
+                let realtime = batch.run().await.is_done;
+                self.move_presence(&call, next).await;
                 return Ok(Stepped { duration, realtime });
             }
         }
         Err(AppError::Unavailable)
     }
 
-    /// What the parties hear of a step.
-    fn tells(&self, call: &Call, next: State, step: &Step<'_>, duration: u64) -> Vec<Announcement> {
-        let both = |tell: &dyn Fn(&UserId) -> Announcement| vec![tell(&call.caller), tell(&call.recipient)];
+    /// What the parties receive after a step.
+    fn after_step(&self, call: &Call, next: State, step: &Step<'_>, duration: u64) -> Vec<Job> {
+        let subject = call.subject();
+        let both = |event: &dyn Fn(&UserId) -> EventJob| {
+            [&call.caller, &call.recipient].map(|user| event(user).into()).to_vec()
+        };
         let by = step.by.map(|socket| socket.user().as_str());
         let call_id = &*call.id;
         match next {
@@ -148,35 +174,37 @@ impl Care {
                 let (user_id, timestamp) = (call.recipient.as_str(), iso(now_ms()));
                 let body = Accepted { call_id, user_id, timestamp };
                 let elsewhere = AnsweredElsewhere { call_id };
-                let elsewhere = self.to_user(&call.recipient, "call:answered_elsewhere", &elsewhere);
+                let elsewhere =
+                    self.to_user(&subject, &call.recipient, "call:answered_elsewhere", &elsewhere);
                 let elsewhere = match step.by {
                     Some(socket) => elsewhere.except(socket.id()),
                     None => elsewhere,
                 };
-                vec![self.to_user(&call.caller, "call:accepted", &body), elsewhere]
+                let accepted = self.to_user(&subject, &call.caller, "call:accepted", &body);
+                vec![accepted.into(), elsewhere.into()]
             }
             State::Rejected => {
                 let user_id = by.unwrap_or_default();
                 let body = Rejected { call_id, user_id, reason: step.reason };
-                both(&|user| self.to_user(user, "call:rejected", &body))
+                both(&|user| self.to_user(&subject, user, "call:rejected", &body))
             }
             State::Missed => {
                 let (caller_id, recipient_id) = (call.caller.as_str(), call.recipient.as_str());
                 let body = Missed { call_id, caller_id, recipient_id };
-                both(&|user| self.to_user(user, "call:missed", &body))
+                both(&|user| self.to_user(&subject, user, "call:missed", &body))
             }
             State::Ended | State::Failed => {
                 let reason = if next == State::Ended { "ended" } else { "failed" };
                 let body = Ended { call_id, duration, reason, ended_by: by };
-                both(&|user| self.to_user(user, "call:ended", &body))
+                both(&|user| self.to_user(&subject, user, "call:ended", &body))
             }
             State::Initiating | State::Ringing | State::InProgress => Vec::new(),
         }
     }
 
-    /// Who is in a call is seen to be; who is in none any more is not. What fails is done by whoever looks after the call,
-    /// some seconds after its end for the last time. Answers whether all was done.
-    async fn bring_presence(self: &Arc<Self>, call: &Call, state: State) -> bool {
+    /// Has others see who is in a call, and who is in none any more. What fails is done by the job that looks after the call, some
+    /// seconds after its end for the last time. Returns whether all was done.
+    async fn move_presence(self: &Arc<Self>, call: &Call, state: State) -> bool {
         let records = &self.context.records;
         let mut state = state;
         loop {
@@ -243,11 +271,11 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
     context
         .to_the_end(async move {
             let records = &care.context.records;
-            let room = Audience::Room(notifications_room(&call.recipient));
-            let (announcer, to) = (&care.context.announcer, (&care.namespace, room));
-            let incoming = Announcement::known_as(&call.id, announcer, to, INCOMING, &call.incoming());
-            let announcements = [incoming.sequenced(call.began())];
-            match records.run(store::begin(records.pool(), &call, &announcements)).await? {
+            let to = (&care.namespace, Audience::Room(notifications_room(&call.recipient)));
+            let incoming = Job::event_known_as(&call.id, &call.subject(), to, INCOMING, &call.incoming());
+            let look_after = call.look_after(Duration::from_millis(ring));
+            let batch = care.context.jobs.batch([incoming.sequenced(call.began()).into(), look_after]);
+            match records.run(store::begin(records.pool(), &call, &batch)).await? {
                 Begun::Yes => {}
                 busy => {
                     care.rates.did_not_ring(&call.caller, &call.recipient);
@@ -255,7 +283,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
                     return Err(AppError::WrongState(whose.into()));
                 }
             }
-            let realtime = care.context.announcer.tell(&announcements).await;
+            let realtime = batch.run().await.is_done;
             Ok(Reply::success(&Called { call_id: &call.id, realtime: if_late(realtime) }))
         })
         .await
@@ -359,7 +387,7 @@ pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
     let is_caller = call.caller == *user;
     if call.state == State::Ringing && !is_caller {
         let incoming = call.incoming();
-        let packet = socket::encode(&care.namespace, INCOMING, &Announced::new(&call.id, &incoming));
+        let packet = socket::encode(&care.namespace, INCOMING, &WithId::new(&call.id, &incoming));
         let ring = || care.ring_once(socket.local(), call.began(), packet);
         if let Err(error) = records.run(store::while_it_rings(records.pool(), &id, ring)).await {
             tracing::debug!(error = error.say(), "a call does not ring at a new socket");
@@ -385,63 +413,44 @@ pub(super) async fn party_lost(care: &Arc<Care>, user: &UserId) -> Result<(), Ap
     }
 }
 
-/// Looks after calls whose time has come, until the node stops: they ring out, fail when a party is gone, and leave no
-/// trace in anybody's presence when they are over.
-pub(super) async fn look_after(care: Arc<Care>) {
-    // Short times to ring, of tests, are looked at more often.
-    let most = Duration::from_millis(DUE_EVERY_MS);
-    let every = (care.settings.call_ring / 8).clamp(Duration::from_millis(50), most);
-    loop {
-        tokio::time::sleep(every.mul_f64(rand::random_range(0.75..1.25))).await;
-        let mut more = true;
-        while more {
-            more = look_at_due(&care).await.unwrap_or(false);
+/// Looks after a call: it rings out, fails when a party is gone, and leaves no trace in anybody's presence when it is over.
+pub(super) async fn look_after(care: &Arc<Care>, job: &Job) -> Ran {
+    let Some(id) = job.payload::<String>() else { return Ran::done() };
+    match look_at(care, &id).await {
+        Ok(Some(again)) => Ran::Later(again),
+        Ok(None) => Ran::done(),
+        // Another step has been made meanwhile.
+        Err(AppError::WrongState(_)) => Ran::Later(CHECK),
+        Err(error) => {
+            tracing::debug!(error = error.say(), call = id, "a call was not looked after; it is tried again");
+            Ran::Failed
         }
     }
 }
 
-/// Looks after some calls; answers whether there may be more.
-async fn look_at_due(care: &Arc<Care>) -> Result<bool, AppError> {
+/// Looks at a call. Returns after how long it is to be looked at again; `None` where nothing is left to be done.
+async fn look_at(care: &Arc<Care>, id: &str) -> Result<Option<Duration>, AppError> {
     let records = &care.context.records;
-    // Who is quicker than another node needs no claim: the record is moved once.
-    let ring = u64::try_from(care.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
-    let window = store::Window::of(now_ms(), ring);
-    let rung_out = records.run(store::rung_out(records.pool(), &window)).await?;
-    let missed = rung_out.iter().map(|call| async {
-        if let Some(left) = call.rings_for(ring) {
-            // The wall clock has jumped since it was said when it rings out.
-            let again = now_ms().saturating_add(left);
-            return records.run(store::claim(records.pool(), call, again)).await.is_ok();
-        }
-        match care.step(&call.id, &Step::of(Happening::RingTimeout)).await {
-            Ok(_) | Err(AppError::WrongState(_)) => true,
-            Err(_) => false,
-        }
-    });
-    let missed = futures_util::future::join_all(missed).await;
-    let window = store::Window::of(now_ms(), CALL_CHECK_MS);
-    let due = records.run(store::due(records.pool(), &window)).await?;
-    let looked = futures_util::future::join_all(due.iter().map(|call| look_at(care, call))).await;
-    for error in looked.iter().filter_map(|outcome| outcome.as_ref().err()) {
-        tracing::debug!(error = error.say(), "a call was not looked after; it is tried again");
+    let Some(call) = records.run(store::find(records.pool(), id)).await? else { return Ok(None) };
+    if call.state.is_over() {
+        let is_moved = care.move_presence(&call, call.state).await;
+        return if is_moved { Ok(None) } else { Err(AppError::Unavailable) };
     }
-    let is_full = |found: usize| found >= CALLS_AT_ONCE as usize;
-    // What fails is there at once again.
-    Ok((is_full(rung_out.len()) && missed.contains(&true)) || is_full(due.len()))
+    if call.state == State::Ringing {
+        // It may be early: another node took the call, or the wall clock has jumped.
+        let ring = u64::try_from(care.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
+        if let Some(left) = call.rings_for(ring) {
+            return Ok(Some(Duration::from_millis(left)));
+        }
+        care.step(id, &Step::of(Happening::RingTimeout)).await?;
+        return Ok(Some(CHECK));
+    }
+    look_for_parties(care, &call).await?;
+    Ok(Some(CHECK))
 }
 
-async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
-    let (records, now) = (&care.context.records, now_ms());
-    // Claimed first: what cannot be found out now is tried in a while, and does not stand before the others.
-    if !records.run(store::claim(records.pool(), call, now + CALL_CHECK_MS)).await? {
-        return Ok(());
-    }
-    if call.state.is_over() {
-        if care.bring_presence(call, call.state).await {
-            records.run(store::set_settled(records.pool(), &call.id)).await?;
-        }
-        return Ok(());
-    }
+async fn look_for_parties(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
+    let records = &care.context.records;
     let mut lost = None;
     for (user, happening) in
         [(&call.caller, Happening::CallerLost), (&call.recipient, Happening::RecipientLost)]
@@ -454,7 +463,7 @@ async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
         if call.lost_user.is_some() {
             records.run(store::set_lost(records.pool(), &call.id, None, None)).await?;
         }
-        care.bring_presence(call, call.state).await;
+        care.move_presence(call, call.state).await;
         return Ok(());
     };
     let grace = u64::try_from(care.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
@@ -463,9 +472,33 @@ async fn look_at(care: &Arc<Care>, call: &Call) -> Result<(), AppError> {
             care.step(&call.id, &Step::of(happening)).await?;
         }
         Some(_) => {}
-        None => records.run(store::set_lost(records.pool(), &call.id, Some(now), Some(user))).await?,
+        None => {
+            let since = Some(now_ms());
+            records.run(store::set_lost(records.pool(), &call.id, since, Some(user))).await?;
+        }
     }
     Ok(())
+}
+
+/// Turns calls that a node of an older version has left behind into jobs: while both run, and after an upgrade.
+pub(super) async fn adopt_older(care: &Care) {
+    let records = &care.context.records;
+    let before = ago_ms(OLDER_AFTER_MS);
+    let Ok(found) = records.run(store::unsettled(records.pool(), before)).await else { return };
+    for id in found {
+        let Ok(Some(call)) = records.run(store::find(records.pool(), &id)).await else { continue };
+        let batch = care.context.jobs.batch([call.look_after(Duration::from_millis(1))]);
+        let adopted = async {
+            let mut transaction = records.pool().begin().await?;
+            if store::set_settled(&mut transaction, &id).await? {
+                enqueue(&mut transaction, &batch).await?;
+            }
+            transaction.commit().await
+        };
+        if records.run(adopted).await.is_ok() {
+            batch.run_later();
+        }
+    }
 }
 
 /// What rang while this node heard nothing rings now.
@@ -475,7 +508,7 @@ pub(super) async fn ring_all(care: &Arc<Care>) {
     for call in ringing {
         for socket in care.context.fanout.sockets_of(&care.namespace, &call.recipient) {
             let incoming = call.incoming();
-            let packet = socket::encode(&care.namespace, INCOMING, &Announced::new(&call.id, &incoming));
+            let packet = socket::encode(&care.namespace, INCOMING, &WithId::new(&call.id, &incoming));
             let ring = || care.ring_once(&socket, call.began(), packet);
             if records.run(store::while_it_rings(records.pool(), &call.id, ring)).await.is_err() {
                 return;

@@ -14,9 +14,9 @@ use super::notifications::{AllRead, Listed, Notification, Unread};
 use super::presence::{Presences, StatusSet, Subscribed};
 use super::rooms::{Joined, Left, Participants, Typing, UserMoved};
 use super::status::Shown;
-use crate::announce::Identified;
 use crate::apps::{Ack, Done};
 use crate::describe::{Event, Section};
+use crate::jobs::Identified;
 
 const ROOM: [&str; 2] = ["Expected {roomId}", "Invalid room id"];
 const NO_ACCESS: &str = "Room access denied";

@@ -6,8 +6,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::message::{Message, Status};
-use crate::announce::{self, Announcement};
 use crate::clock::iso;
+use crate::jobs::{self, Batch, Job};
 use crate::records::{Connection, Pool, column_time, time_column};
 
 const NEXT_SEQ: &str = "INSERT INTO care_conversations (id, last_seq, last_message_id) VALUES ($1, 1, $2) \
@@ -28,14 +28,14 @@ const READ: &str = "UPDATE care_messages SET status = 'read' WHERE id = $1 AND s
 const UNREAD_FROM: &str = "SELECT COUNT(*) FROM care_messages \
     WHERE conversation_id = $1 AND recipient_id = $2 AND status <> 'read'";
 
-/// Stores a message at the next place of its conversation, with what it tells; answers both, `None` when the sender has
+/// Stores a message at the next place of its conversation, with what follows from it. Returns both, `None` when the sender has
 /// sent it before.
 pub(super) async fn append(
     pool: &Pool,
     message: &Message,
     at_ms: u64,
-    announce: impl FnOnce(&Message) -> Vec<Announcement>,
-) -> Result<Option<(Message, Vec<Announcement>)>, sqlx::Error> {
+    follow: impl FnOnce(&Message) -> Batch,
+) -> Result<Option<(Message, Batch)>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let row = sqlx::query(NEXT_SEQ)
         .bind(&message.conversation_id)
@@ -67,10 +67,10 @@ pub(super) async fn append(
         let part = sqlx::query(TAKES_PART).bind(user).bind(&message.conversation_id);
         part.execute(&mut *transaction).await?;
     }
-    let announcements = announce(message);
-    announce::write(&mut transaction, &announcements).await?;
+    let batch = follow(message);
+    jobs::enqueue(&mut transaction, &batch).await?;
     transaction.commit().await?;
-    Ok(Some((message.clone(), announcements)))
+    Ok(Some((message.clone(), batch)))
 }
 
 /// The message that a sender has sent under an id of theirs.
@@ -129,24 +129,26 @@ pub(super) async fn unread_in(pool: &Pool, conversation: &str, user: &str) -> Re
     sqlx::query(UNREAD_FROM).bind(conversation).bind(user).fetch_one(pool).await?.try_get(0)
 }
 
-/// Notes how far messages have come, with what that tells of each; answers what is to be told.
+/// Notes how far messages have come, with what follows for each. Returns how many were not so far, and what follows.
 pub(super) async fn advance(
     pool: &Pool,
-    mut changes: Vec<(String, Announcement)>,
+    mut changes: Vec<(String, Job)>,
     to: Status,
-) -> Result<Vec<Announcement>, sqlx::Error> {
+    batch: impl FnOnce(Vec<Job>) -> Batch,
+) -> Result<(usize, Batch), sqlx::Error> {
     // In one order everywhere, so that two who change the same messages do not wait for each other.
     changes.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut transaction = pool.begin().await?;
-    let mut announcements = Vec::with_capacity(changes.len());
-    for (id, announcement) in changes {
+    let mut jobs = Vec::with_capacity(changes.len());
+    for (id, job) in changes {
         if set(&mut transaction, &id, to).await? {
-            announcements.push(announcement);
+            jobs.push(job);
         }
     }
-    announce::write(&mut transaction, &announcements).await?;
+    let (changed, batch) = (jobs.len(), batch(jobs));
+    jobs::enqueue(&mut transaction, &batch).await?;
     transaction.commit().await?;
-    Ok(announcements)
+    Ok((changed, batch))
 }
 
 async fn set(transaction: &mut Connection, id: &str, to: Status) -> Result<bool, sqlx::Error> {

@@ -13,17 +13,20 @@ use super::events::{History, NewMessage, Page, Peer};
 use super::message::{Message, Status};
 use super::message_store as store;
 use super::room_id::{RoomId, conversation_of};
-use super::{Care, if_late, notifications_room};
-use crate::announce::{Announcement, Audience};
+use super::{Care, NAME, if_late, notifications_room};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{False, OwnId, RoomName, Time, UserIdText};
 use crate::error::AppError;
+use crate::jobs::{Audience, Batch, Job, Ran};
 use crate::records::LAST_ID;
 use crate::socket::Socket;
 
 /// The event of a new message.
 const NEW: &str = "message:new";
+
+/// The kind of the job that notes whether a message has been delivered.
+pub(super) const DELIVERED: &str = "delivered";
 
 /// How far a message has come.
 #[derive(Serialize, JsonSchema)]
@@ -127,44 +130,76 @@ impl Care {
         Ok(Conversation { id: room.as_str().to_owned(), recipient: None, room: Some(room.clone()), visit })
     }
 
-    /// What a message tells: to its recipients, and to the sender's other sockets.
-    fn announce_message(&self, socket: &Socket, message: &Message, to: &Conversation) -> Vec<Announcement> {
+    /// What follows from a message: events for its recipients and for the sender's other sockets, and a look whether a recipient
+    /// was there.
+    fn after_message(&self, socket: &Socket, message: &Message, to: &Conversation) -> Batch {
+        let sending = Sending::of(message);
+        let subject = sending.subject();
         let new = match (&to.recipient, &to.room) {
-            (Some(recipient), _) => self.to_user(recipient, NEW, message),
+            (Some(recipient), _) => self.to_user(&subject, recipient, NEW, message),
             (None, Some(room)) => {
                 let audience = Audience::Room(room.room().clone());
-                self.announcement(audience, NEW, message).except_user(socket.user())
+                let event = Job::event_to(&subject, (&self.namespace, audience), NEW, message);
+                event.except_user(socket.user())
             }
-            (None, None) => return Vec::new(),
+            (None, None) => return self.context.jobs.batch([]),
         };
-        vec![new, self.to_user(socket.user(), "message:sent", message).except(socket.id())]
+        let sent = self.to_user(&subject, socket.user(), "message:sent", message).except(socket.id());
+        let delivered = Job::of_app(NAME, DELIVERED, &subject, &sending).apart();
+        self.context.jobs.batch([new.into(), sent.into(), delivered])
     }
 
-    fn status_changed(
-        &self,
-        message: &Message,
-        status: Status,
-        reader: Option<&str>,
-    ) -> Option<(String, Announcement)> {
-        let sender = UserId::parse(&message.sender_id).ok()?;
+    fn status_changed(&self, of: &Sending, status: Status, reader: Option<&str>) -> Option<(String, Job)> {
+        let sender = UserId::parse(&of.sender_id).ok()?;
         let body = StatusChanged {
-            message_id: &message.id,
-            conversation_id: &message.conversation_id,
+            message_id: &of.message_id,
+            conversation_id: &of.conversation_id,
             status,
             user_id: reader,
             timestamp: iso(now_ms()),
         };
-        Some((message.id.clone(), self.to_user(&sender, "message:status", &body)))
+        let event = self.to_user(&of.subject(), &sender, "message:status", &body);
+        Some((of.message_id.clone(), event.into()))
     }
 
-    async fn advance(&self, changes: Vec<(String, Announcement)>, to: Status) -> Result<usize, AppError> {
+    /// Notes how far messages have come. Returns how many had not come so far; nobody waits for the events.
+    async fn advance(&self, changes: Vec<(String, Job)>, to: Status) -> Result<usize, AppError> {
         if changes.is_empty() {
             return Ok(0);
         }
-        let records = &self.context.records;
-        let announcements = records.run(store::advance(records.pool(), changes, to)).await?;
-        self.context.announcer.tell(&announcements).await;
-        Ok(announcements.len())
+        let (records, jobs) = (&self.context.records, &self.context.jobs);
+        let batch = |list: Vec<Job>| jobs.batch(list);
+        let (changed, batch) = records.run(store::advance(records.pool(), changes, to, batch)).await?;
+        batch.run_later();
+        Ok(changed)
+    }
+}
+
+/// A message on its way from its sender to its recipients.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sending {
+    message_id: String,
+    conversation_id: String,
+    sender_id: String,
+    recipient_id: Option<String>,
+    room_id: Option<String>,
+}
+
+impl Sending {
+    fn of(message: &Message) -> Self {
+        Self {
+            message_id: message.id.clone(),
+            conversation_id: message.conversation_id.clone(),
+            sender_id: message.sender_id.clone(),
+            recipient_id: message.recipient_id.clone(),
+            room_id: message.room_id.clone(),
+        }
+    }
+
+    /// What jobs about the message have as their subject.
+    fn subject(&self) -> String {
+        format!("care:{}", self.conversation_id)
     }
 }
 
@@ -199,9 +234,9 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
     context
         .to_the_end(async move {
             let records = &care.context.records;
-            let announce = |message: &Message| care.announce_message(&socket, message, &conversation);
-            let appended = store::append(records.pool(), &message, at_ms, announce);
-            let Some((message, announcements)) = records.run(appended).await? else {
+            let follow = |message: &Message| care.after_message(&socket, message, &conversation);
+            let appended = store::append(records.pool(), &message, at_ms, follow);
+            let Some((message, batch)) = records.run(appended).await? else {
                 let client_id = message.client_message_id.as_deref().unwrap_or_default();
                 let before = store::by_client_id(records.pool(), &message.sender_id, client_id);
                 let before = records.run(before).await?.ok_or(AppError::Internal)?;
@@ -211,57 +246,41 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
                 }
                 return Ok(Reply::success(&Sent { message: &before, realtime: None }));
             };
-            let realtime = care.context.announcer.tell(&announcements).await;
-            let reply = Reply::success(&Sent { message: &message, realtime: if_late(realtime) });
-            if realtime {
-                let care = Arc::clone(&care);
-                drop(care.context.clone().tasks.spawn(async move { delivered(&care, &message).await }));
-            }
-            Ok(reply)
+            let realtime = batch.run().await.is_done;
+            Ok(Reply::success(&Sent { message: &message, realtime: if_late(realtime) }))
         })
         .await
 }
 
-/// A message has been told: it is delivered if a recipient has a socket.
-async fn delivered(care: &Care, message: &Message) {
-    let namespace = care.namespace.as_str();
-    let is_heard = match message.recipient_id.as_deref().map(UserId::parse) {
-        Some(Ok(recipient)) => {
-            let room = notifications_room(&recipient);
-            let counted = care.context.fanout.count(namespace, room.as_str()).await;
-            counted.is_ok_and(|counted| counted.count.sockets > 0)
-        }
-        Some(Err(_)) => false,
-        None => {
-            let room = message.room_id.as_deref().unwrap_or_default();
-            let members = care.context.fanout.members(namespace, room).await.unwrap_or_default();
-            members.iter().any(|member| member.user.as_str() != message.sender_id)
-        }
-    };
-    if is_heard {
-        let changes = care
-            .status_changed(message, Status::Delivered, message.recipient_id.as_deref())
-            .into_iter()
-            .collect();
-        if let Err(error) = care.advance(changes, Status::Delivered).await {
-            tracing::debug!(error = error.say(), "that a message was delivered was not noted");
-        }
+/// A message has been sent to its recipients: it is delivered if one of them has a socket.
+pub(super) async fn run_delivered(care: &Care, job: &Job) -> Ran {
+    let Some(sending) = job.payload::<Sending>() else { return Ran::done() };
+    match is_received(care, &sending).await {
+        Ok(true) => {}
+        Ok(false) => return Ran::done(),
+        Err(_) => return Ran::Failed,
+    }
+    let reader = sending.recipient_id.as_deref();
+    let changes = care.status_changed(&sending, Status::Delivered, reader).into_iter().collect();
+    match care.advance(changes, Status::Delivered).await {
+        Ok(_) => Ran::done(),
+        Err(_) => Ran::Failed,
     }
 }
 
-/// A message that could not be told at once has been told.
-pub(super) async fn told_later(care: &Care, announcement: &Announcement) {
-    #[derive(Deserialize)]
-    struct Which {
-        id: String,
-    }
-    if announcement.event != NEW {
-        return;
-    }
-    let Ok(Which { id }) = serde_json::from_str(&announcement.body) else { return };
-    let records = &care.context.records;
-    if let Ok(Some(message)) = records.run(store::find(records.pool(), &id)).await {
-        delivered(care, &message).await;
+async fn is_received(care: &Care, sending: &Sending) -> Result<bool, AppError> {
+    let (fanout, namespace) = (&care.context.fanout, care.namespace.as_str());
+    match sending.recipient_id.as_deref().map(UserId::parse) {
+        Some(Ok(recipient)) => {
+            let room = notifications_room(&recipient);
+            Ok(fanout.count(namespace, room.as_str()).await?.count.sockets > 0)
+        }
+        Some(Err(_)) => Ok(false),
+        None => {
+            let room = sending.room_id.as_deref().unwrap_or_default();
+            let members = fanout.members(namespace, room).await?;
+            Ok(members.iter().any(|member| member.user.as_str() != sending.sender_id))
+        }
     }
 }
 
@@ -282,7 +301,7 @@ pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) ->
             }
         };
         if is_for {
-            changes.extend(care.status_changed(&message, Status::Read, Some(user)));
+            changes.extend(care.status_changed(&Sending::of(&message), Status::Read, Some(user)));
         }
     }
     let (care, context) = (Arc::clone(care), care.context.clone());
@@ -314,8 +333,9 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
     let user = claims.user.as_str();
     let unseen =
         messages.iter().filter(|message| message.status == Status::Sent && message.sender_id != user);
-    let changes: Vec<_> =
-        unseen.filter_map(|message| care.status_changed(message, Status::Delivered, Some(user))).collect();
+    let changes = unseen
+        .filter_map(|message| care.status_changed(&Sending::of(message), Status::Delivered, Some(user)));
+    let changes: Vec<_> = changes.collect();
     if !changes.is_empty() {
         let care = Arc::clone(care);
         drop(care.context.clone().tasks.spawn(async move {

@@ -6,7 +6,7 @@
 //! - [`presence`]: one status for a user of many sockets.
 //! - [`notifications`]: stored, and told to whoever is there.
 //!
-//! What is stored is told with the record, or later if it must ([`crate::announce`]).
+//! What follows from a record is stored with it ([`crate::jobs`]).
 
 mod call;
 mod call_events;
@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use fanout::{Gone, Left, Sequenced};
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
@@ -40,10 +41,10 @@ use shared::ids::SocketId;
 use shared::names::{Namespace, Room, UserId};
 
 use super::{Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnRooms, hook};
-use crate::announce::{Announcement, Audience};
 use crate::context::Context;
 use crate::describe::forms::UserIdText;
 use crate::error::AppError;
+use crate::jobs::{Audience, EventJob, Job, Ran};
 use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
 use events::ClientEvent;
@@ -51,13 +52,16 @@ use rates::Rates;
 use room_id::ROOM_PREFIXES;
 use settings::Settings;
 
+/// The app's name.
+const NAME: &str = "care";
+
 /// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.
 const NOTIFICATIONS_PREFIX: &str = "notifications:";
 
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
     declaration: AppDeclaration {
-        name: "care",
+        name: NAME,
         namespace: "/",
         keeps_records: true,
         pushes: false,
@@ -88,7 +92,6 @@ impl Care {
         let rates = Rates::new(settings.calls_per_minute);
         let care = Arc::new(Self { context, namespace, settings, presence, rung, rates });
         let tasks = &care.context.tasks;
-        tasks.spawn_until_stop(calls::look_after(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::settle_offline(Arc::clone(&care)));
         tasks.spawn_until_stop(presence::find_idle(Arc::clone(&care)));
         care
@@ -99,14 +102,9 @@ impl Care {
         calls::party_lost(self, user).await
     }
 
-    /// An event for every socket of a user.
-    fn to_user(&self, user: &UserId, event: &str, body: &impl Serialize) -> Announcement {
-        self.announcement(Audience::User(user.clone()), event, body)
-    }
-
-    /// An event that the records owe.
-    fn announcement(&self, to: Audience, event: &str, body: &impl Serialize) -> Announcement {
-        Announcement::new(&self.context.announcer, &self.namespace, to, event, body)
+    /// An event for every socket of a user, that reports a change of `subject`.
+    fn to_user(&self, subject: &str, user: &UserId, event: &str, body: &impl Serialize) -> EventJob {
+        Job::event_to(subject, (&self.namespace, Audience::User(user.clone())), event, body)
     }
 }
 
@@ -190,9 +188,18 @@ impl App for Arc<Care> {
         true
     }
 
-    /// Perhaps a message has been delivered.
-    fn on_told<'a>(&'a self, announcement: &'a Announcement) -> Hook<'a> {
-        hook(messages::told_later(self, announcement))
+    fn run_job<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Ran> {
+        Box::pin(async move {
+            match job.kind() {
+                messages::DELIVERED => messages::run_delivered(self, job).await,
+                calls::LOOK_AFTER => calls::look_after(self, job).await,
+                _ => Ran::done(),
+            }
+        })
+    }
+
+    fn adopt_older(&self) -> Hook<'_> {
+        hook(calls::adopt_older(self))
     }
 
     /// What other nodes told may have been missed.

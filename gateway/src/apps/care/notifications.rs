@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::Care;
 use super::events::Page;
-use crate::announce::{self, Announcement};
 use crate::apps::{Handled, Reply};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{OwnId, Time, UserIdText, Word};
 use crate::error::AppError;
+use crate::jobs::{self, Batch};
 use crate::records::{LAST_ID, Pool, column_time, time_column};
 use crate::socket::Socket;
 
@@ -122,11 +122,13 @@ impl Care {
         let (care, user, key) = (Arc::clone(self), new.user, new.key);
         self.context
             .to_the_end(async move {
-                let announcement = [care.to_user(&user, "notification:new", &notification)];
+                let subject = format!("care:notifications:{user}");
+                let event = care.to_user(&subject, &user, "notification:new", &notification);
+                let batch = care.context.jobs.batch([event.into()]);
                 let records = &care.context.records;
-                let inserted = insert(records.pool(), (&notification, at_ms), key.as_deref(), &announcement);
+                let inserted = insert(records.pool(), (&notification, at_ms), key.as_deref(), &batch);
                 if records.run(inserted).await? {
-                    care.context.announcer.tell(&announcement).await;
+                    batch.run().await;
                     return Ok((notification, true));
                 }
                 let key = key.unwrap_or_default();
@@ -150,7 +152,7 @@ async fn insert(
     pool: &Pool,
     (notification, at_ms): (&Notification, u64),
     key: Option<&str>,
-    announcements: &[Announcement],
+    batch: &Batch,
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let done = sqlx::query(INSERT)
@@ -167,7 +169,7 @@ async fn insert(
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    announce::write(&mut transaction, announcements).await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(true)
 }

@@ -21,7 +21,7 @@ pub(super) struct RoomId {
 }
 
 impl RoomId {
-    fn parse(text: &str) -> Result<Self, AppError> {
+    pub(super) fn parse(text: &str) -> Result<Self, AppError> {
         if is_name(text) {
             Ok(Self { room: Room::prefixed(ROOM_PREFIX, text) })
         } else {

@@ -2,22 +2,21 @@
 //!
 //! One task for the node: messages that wait while a transaction commits go into the next one together, so
 //! the cost of making them durable is shared, and what is stored in order is broadcast in order. What could
-//! not be broadcast is tried again: the rooms' members on other nodes would else hear of it with the next
-//! message only.
+//! not be broadcast is broadcast by a job ([`super::catch_up`]): the rooms' members on other nodes would
+//! otherwise receive it with the next message only.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::sync::Arc;
 
-use fanout::{Posted, Target};
-use shared::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX, CHAT_UNTOLD_MAX, CHAT_UNTOLD_RETRY_MS};
+use fanout::Posted;
+use shared::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX};
 use shared::names::{Namespace, Room};
 use tokio::sync::{mpsc, oneshot};
 
+use super::catch_up::{self, Behind};
 use super::events::Message;
 use super::store::{self, Draft};
 use crate::context::Context;
 use crate::error::AppError;
-use crate::socket;
 
 /// The way to the task.
 #[derive(Debug)]
@@ -39,20 +38,13 @@ struct Entry {
     stored: oneshot::Sender<Result<Stored, AppError>>,
 }
 
-/// The last message of a room that could not be broadcast: when it arrives, the members' nodes read those
-/// before it from the records.
-#[derive(Default)]
-struct Untold {
-    last: HashMap<Room, (Namespace, Message)>,
-    order: VecDeque<Room>,
-}
-
 impl Ledger {
-    pub(super) fn start(context: Context) -> Self {
+    /// `behind` gets the rooms whose last message could not be broadcast.
+    pub(super) fn start(context: Context, behind: Arc<Behind>) -> Self {
         let (queue, entries) = mpsc::channel(CHAT_QUEUE_MAX);
         let tasks = context.tasks.clone();
         // Not ended by the node's stop but by its last sender: what was accepted is stored.
-        drop(tasks.spawn(run(context, entries)));
+        drop(tasks.spawn(run(context, behind, entries)));
         Self { queue }
     }
 
@@ -60,7 +52,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`AppError::Limited`] when too many wait, [`AppError::Unavailable`] when it could not be stored; then
-    /// nobody was told of it.
+    /// it is not broadcast either.
     pub(super) async fn append(&self, namespace: &Namespace, draft: Draft) -> Result<Stored, AppError> {
         let (stored, answer) = oneshot::channel();
         let entry = Entry { namespace: namespace.clone(), draft, stored };
@@ -71,27 +63,9 @@ impl Ledger {
     }
 }
 
-async fn run(context: Context, mut entries: mpsc::Receiver<Entry>) {
+async fn run(context: Context, behind: Arc<Behind>, mut entries: mpsc::Receiver<Entry>) {
     let mut batch = Vec::with_capacity(CHAT_BATCH_MAX);
-    let mut untold = Untold::default();
-    loop {
-        let retry = async {
-            if untold.order.is_empty() {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(Duration::from_millis(CHAT_UNTOLD_RETRY_MS)).await;
-        };
-        tokio::select! {
-            count = entries.recv_many(&mut batch, CHAT_BATCH_MAX) => {
-                if count == 0 {
-                    return;
-                }
-            }
-            () = retry => {
-                untold.retry(&context).await;
-                continue;
-            }
-        }
+    while entries.recv_many(&mut batch, CHAT_BATCH_MAX).await > 0 {
         let mut drafts = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for Entry { namespace, draft, stored } in batch.drain(..) {
@@ -106,7 +80,7 @@ async fn run(context: Context, mut entries: mpsc::Receiver<Entry>) {
             .zip(waiting)
             .map(|((stored, draft), (namespace, sender))| {
                 let stored = stored.map(|message| {
-                    let posted = post(&context, &namespace, (draft.room.room(), &message));
+                    let posted = catch_up::post(&context, &namespace, (draft.room.room(), &message));
                     (message, posted)
                 });
                 (stored, draft, namespace, sender)
@@ -116,9 +90,9 @@ async fn run(context: Context, mut entries: mpsc::Receiver<Entry>) {
             let answer = match stored {
                 Err(error) => Err(error),
                 Ok((message, posted)) => {
-                    let realtime = was_told(posted, draft.room.room()).await;
+                    let realtime = is_broadcast(posted, draft.room.room()).await;
                     if !realtime {
-                        untold.add(&namespace, draft.room.room(), &message);
+                        behind.add(&context, &namespace, &draft.room);
                     }
                     Ok(Stored { message, realtime })
                 }
@@ -149,38 +123,7 @@ async fn store_all(context: &Context, drafts: &[Draft]) -> Vec<Result<Message, A
     stored
 }
 
-impl Untold {
-    fn add(&mut self, namespace: &Namespace, room: &Room, message: &Message) {
-        if self.last.insert(room.clone(), (namespace.clone(), message.clone())).is_none() {
-            self.order.push_back(room.clone());
-        }
-        if self.order.len() > CHAT_UNTOLD_MAX
-            && let Some(room) = self.order.pop_front()
-        {
-            self.last.remove(&room);
-        }
-    }
-
-    /// Tells what it can, the longest waiting first.
-    async fn retry(&mut self, context: &Context) {
-        while let Some(room) = self.order.front() {
-            if let Some((namespace, message)) = self.last.get(room)
-                && !was_told(post(context, namespace, (room, message)), room).await
-            {
-                return;
-            }
-            self.last.remove(room);
-            self.order.pop_front();
-        }
-    }
-}
-
-fn post(context: &Context, namespace: &Namespace, (room, message): (&Room, &Message)) -> Posted {
-    let target = Target::room(namespace, room.as_str()).sequenced(message.seq);
-    socket::post(context, target, "new_message", message)
-}
-
-async fn was_told(posted: Posted, room: &Room) -> bool {
+async fn is_broadcast(posted: Posted, room: &Room) -> bool {
     let outcome = posted.outcome().await;
     if let Err(error) = &outcome {
         tracing::debug!(%error, room = %room, "a stored message was not broadcast");

@@ -4,6 +4,7 @@
 //! joins gets the history and after it everything that came later: no message is missing between the two
 //! and none is in both ([`order`]).
 
+mod catch_up;
 mod describe;
 mod events;
 mod ledger;
@@ -14,27 +15,30 @@ mod store;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use fanout::{FanoutError, Gone, Sequenced, Target};
+use fanout::{Gone, Sequenced};
+use futures_util::future::BoxFuture;
 use shared::auth::Claims;
 use shared::config::AppDeclaration;
-use shared::limits::CHAT_UNTOLD_RETRY_MS;
-use shared::names::Room;
+use shared::names::{Namespace, Room};
 use tokio::sync::Notify;
 
 use super::{Admission, App, AppKind, Departure, Event, Handling, Hook, Mount, OwnRooms, hook};
-use crate::clock::{iso, now_ms};
 use crate::context::Context;
-use crate::socket::{self, Socket};
+use crate::jobs::{Job, Ran};
+use crate::socket::Socket;
+use catch_up::Behind;
 use events::{ChatEvent, ROOM_PREFIX};
 use ledger::Ledger;
 use order::Orders;
 
+/// The app's name.
+const NAME: &str = "chat";
+
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
     declaration: AppDeclaration {
-        name: "chat",
+        name: NAME,
         namespace: "/",
         keeps_records: true,
         pushes: false,
@@ -51,6 +55,8 @@ struct Chat {
     context: Context,
     ledger: Ledger,
     orders: Arc<Orders>,
+    /// Rooms whose last message could not be broadcast.
+    behind: Arc<Behind>,
     /// Messages may have been missed.
     missed: Arc<Notify>,
 }
@@ -58,12 +64,12 @@ struct Chat {
 impl Chat {
     /// Makes the app and starts the tasks that store messages and find what was missed.
     fn start(context: Context) -> Arc<Self> {
-        let orders = Arc::new(Orders::default());
-        let ledger = Ledger::start(context.clone());
+        let (orders, behind) = (Arc::new(Orders::default()), Arc::<Behind>::default());
+        let ledger = Ledger::start(context.clone(), Arc::clone(&behind));
         let missed = Arc::<Notify>::default();
         let keeping_up = order::keep_up(context.clone(), Arc::clone(&orders), Arc::clone(&missed));
         context.tasks.spawn_until_stop(keeping_up);
-        Arc::new(Self { context, ledger, orders, missed })
+        Arc::new(Self { context, ledger, orders, behind, missed })
     }
 }
 
@@ -100,11 +106,11 @@ impl App for Arc<Chat> {
     }
 
     fn on_gone<'a>(&'a self, gone: &'a Gone) -> Hook<'a> {
-        if is_room(&gone.room) { hook(tell_moved(self, gone, false)) } else { None }
+        if is_room(&gone.room) { hook(catch_up::report(self, gone, false)) } else { None }
     }
 
     fn on_back<'a>(&'a self, back: &'a Gone) -> Hook<'a> {
-        if is_room(&back.room) { hook(tell_moved(self, back, true)) } else { None }
+        if is_room(&back.room) { hook(catch_up::report(self, back, true)) } else { None }
     }
 
     /// A message was broadcast: it is delivered when its turn in the room has come.
@@ -112,6 +118,22 @@ impl App for Arc<Chat> {
         let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
         order::arrived(&self.context, &self.orders, room, broadcast.clone());
         true
+    }
+
+    /// What could not be done at once.
+    fn run_job<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Ran> {
+        Box::pin(async move {
+            match job.kind() {
+                catch_up::LAST_MESSAGE => catch_up::run_last_message(self, job).await,
+                catch_up::RECOVER => catch_up::run_recover(self, job).await,
+                catch_up::MOVED => catch_up::run_moved(self, job).await,
+                _ => Ran::done(),
+            }
+        })
+    }
+
+    fn on_departure(&self, namespace: &Namespace) {
+        catch_up::recover(self, namespace);
     }
 
     /// Messages may have been missed: the records know them.
@@ -124,33 +146,4 @@ impl App for Arc<Chat> {
 /// Whether a room is one of chat's.
 fn is_room(room: &Room) -> bool {
     events::RoomId::of_room(room).is_some()
-}
-
-/// Tells the others in a room that a user has left it or is back. While Redis is away that waits, and then only what is still
-/// true is told.
-async fn tell_moved(chat: &Chat, gone: &Gone, is_there: bool) {
-    let event = if is_there { "user_joined" } else { "user_left" };
-    let body = events::UserMoved {
-        user_id: gone.user.as_str(),
-        email: gone.email.as_deref(),
-        timestamp: iso(now_ms()),
-    };
-    let target = Target::room(&gone.namespace, gone.room.as_str());
-    while let Err(error) = socket::broadcast(&chat.context, target, event, &body).await {
-        if error != FanoutError::Unavailable {
-            tracing::warn!(%error, room = %gone.room, event, "a room was not told");
-            return;
-        }
-        let members = loop {
-            tokio::time::sleep(Duration::from_millis(CHAT_UNTOLD_RETRY_MS)).await;
-            if let Ok(members) =
-                chat.context.fanout.members(gone.namespace.as_str(), gone.room.as_str()).await
-            {
-                break members;
-            }
-        };
-        if members.iter().any(|member| member.user == gone.user) != is_there {
-            return;
-        }
-    }
 }

@@ -23,7 +23,7 @@ use fanout::Sequenced;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex as SyncMutex;
-use shared::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_ROOMS_AT_ONCE, CHAT_UNTOLD_RETRY_MS};
+use shared::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_RETRY_MS, CHAT_ROOMS_AT_ONCE};
 use shared::names::{Namespace, Room};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
@@ -242,7 +242,7 @@ pub(super) async fn keep_up(context: Context, orders: Arc<Orders>, wanted: Arc<N
             let tried = stream::iter(tried).buffer_unordered(CHAT_ROOMS_AT_ONCE);
             rooms = tried.filter_map(std::future::ready).collect().await;
             if !rooms.is_empty() {
-                tokio::time::sleep(Duration::from_millis(CHAT_UNTOLD_RETRY_MS)).await;
+                tokio::time::sleep(Duration::from_millis(CHAT_RETRY_MS)).await;
             }
         }
     }

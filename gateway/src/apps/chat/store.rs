@@ -23,6 +23,7 @@ const INSERT: &str = "INSERT INTO chat_messages \
     (id, room_id, seq, user_id, user_name, user_avatar, content, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 const LAST_SEQ: &str = "SELECT last_seq FROM chat_rooms WHERE room_id = $1";
+const SPOKEN_IN: &str = "SELECT DISTINCT room_id FROM chat_messages WHERE id >= $1";
 const SEQ_OF: &str = "SELECT seq FROM chat_messages WHERE id = $1 AND room_id = $2";
 const BETWEEN: &str = "SELECT id, seq, user_id, user_name, user_avatar, content, created_at \
     FROM chat_messages WHERE room_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
@@ -66,6 +67,20 @@ pub(super) async fn append(pool: &Pool, drafts: &[Draft]) -> Result<Vec<Message>
 pub(super) async fn last_seq(pool: &Pool, room: &RoomId) -> Result<i64, sqlx::Error> {
     let row = sqlx::query(LAST_SEQ).bind(room.as_str()).fetch_optional(pool).await?;
     row.map_or(Ok(0), |row| row.try_get(0))
+}
+
+/// The last message of a room.
+pub(super) async fn last(pool: &Pool, room: &RoomId) -> Result<Option<Message>, sqlx::Error> {
+    Ok(between(pool, room, (0, i64::MAX), 1).await?.pop())
+}
+
+/// Rooms with a message of this time or later.
+pub(super) async fn spoken_in_since(pool: &Pool, since_ms: u64) -> Result<Vec<RoomId>, sqlx::Error> {
+    // Ids begin with their time, so that the primary key finds them.
+    let id = format!("{:08x}-{:04x}", since_ms >> 16, since_ms & 0xffff);
+    let rows = sqlx::query(SPOKEN_IN).bind(id).fetch_all(pool).await?;
+    let ids = rows.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<Vec<_>, _>>()?;
+    Ok(ids.iter().filter_map(|id| RoomId::parse(id).ok()).collect())
 }
 
 /// The place of a message in a room. A text with a NUL is no message's id, and PostgreSQL would not take it.

@@ -1,60 +1,56 @@
-//! Telling helpers of a new emergency: all of them that it is there, and those near that it is near.
+//! Alerting helpers of a new emergency: all of them that it is there, and those near that it is near.
 //!
-//! Until that is done the record says that it is not, so it is done by whichever node can: one look for who is near, one
-//! broadcast to all helpers, and one packet to each helper near, since each has a distance of their own.
-
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+//! It is a job that is stored with the emergency: one look for who is near, one broadcast to all helpers, and one packet to each
+//! helper near, since each has a distance of their own.
 
 use fanout::{Near, Target};
-use parking_lot::Mutex;
-use serde_json::json;
-use shared::limits::{ANNOUNCE_AFTER_MS, DUE_EVERY_MS, HELPER_RADIUS, HELPERS_NEAR_MAX, REDIS_PIPELINE_MAX};
+use serde_json::{Value, json};
+use shared::limits::{HELPER_RADIUS, HELPERS_NEAR_MAX, REDIS_PIPELINE_MAX};
 use shared::names::UserId;
 
 use super::emergency::{Emergency, Viewer};
 use super::events::{Created, Nearby};
-use super::{Emergencies, HELPERS, POSITIONS, store};
-use crate::announce::Announced;
+use super::{Emergencies, HELPERS, NAME, POSITIONS, store};
+use crate::apps::reconciler;
 use crate::clock::ago_ms;
 use crate::error::AppError;
+use crate::jobs::{Job, Ran, WithId, enqueue};
 use crate::socket;
 
-/// Emergencies that this node is telling, or has told without being able to note it: nobody shall hear it twice.
-#[derive(Debug, Default)]
-pub(super) struct Alerts {
-    in_hand: Mutex<HashSet<String>>,
-    told: Mutex<HashSet<String>>,
+/// The kind of the job.
+pub(super) const ALERT: &str = "alert";
+
+/// How old an emergency of an older version must be before its helpers are taken for not alerted.
+const OLDER_AFTER_MS: u64 = 10_000;
+
+/// The job that alerts helpers of an emergency. How many are near is its value.
+pub(super) fn job(id: &str) -> Job {
+    let subject = reconciler::subject_of::<Emergencies>(id);
+    Job::of_app(NAME, ALERT, &subject, &id).known_as(format!("emergencies:alert:{id}"))
+}
+
+/// Alerts helpers.
+pub(super) async fn run(app: &Emergencies, job: &Job) -> Ran {
+    let Some(id) = job.payload::<String>() else { return Ran::done() };
+    // As it is now: it may have ended.
+    let emergency = match app.find(&id).await {
+        Ok(emergency) if emergency.status.is_open() => emergency,
+        Ok(_) | Err(AppError::NotFound(_)) => return Ran::done(),
+        Err(_) => return Ran::Failed,
+    };
+    match app.alert_helpers(&emergency).await {
+        Ok(near) => Ran::Done(Value::from(near)),
+        Err(error) => {
+            tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
+            Ran::Failed
+        }
+    }
 }
 
 impl Emergencies {
-    /// Alerts helpers; answers how many are near, `None` where somebody else is at it. May be repeated.
-    pub(super) async fn alert(&self, emergency: &Emergency) -> Result<Option<usize>, AppError> {
-        if !self.alerts.in_hand.lock().insert(emergency.id.clone()) {
-            return Ok(None);
-        }
-        let alerted = self.alert_once(emergency).await;
-        self.alerts.in_hand.lock().remove(&emergency.id);
-        alerted
-    }
-
-    async fn alert_once(&self, emergency: &Emergency) -> Result<Option<usize>, AppError> {
-        let mut near = None;
-        if !self.alerts.told.lock().contains(&emergency.id) {
-            near = Some(self.tell_helpers(emergency).await?);
-            self.alerts.told.lock().insert(emergency.id.clone());
-        }
-        let records = &self.context.records;
-        records.run(store::set_alerted(records.pool(), &emergency.id)).await?;
-        self.alerts.told.lock().remove(&emergency.id);
-        Ok(near)
-    }
-
-    async fn tell_helpers(&self, emergency: &Emergency) -> Result<usize, AppError> {
+    async fn alert_helpers(&self, emergency: &Emergency) -> Result<usize, AppError> {
         let live = self.context.fanout.live();
-        // One more, lest the owner take a place.
+        // One more, so that the owner takes nobody's place.
         let near = live.near(POSITIONS, emergency.place, HELPER_RADIUS, HELPERS_NEAR_MAX + 1).await?;
         let near: Vec<(UserId, Near)> = near
             .into_iter()
@@ -67,7 +63,7 @@ impl Emergencies {
         let body = Created { emergency: &shown, nearby_helper_count, nearby_helpers_truncated };
         let key = format!("created:{}", emergency.id);
         let target = Target::room(&self.namespace, HELPERS).once(&key);
-        socket::broadcast(&self.context, target, "emergency:created", &Announced::new(&key, &body)).await?;
+        socket::broadcast(&self.context, target, "emergency:created", &WithId::new(&key, &body)).await?;
         let key = format!("nearby:{}", emergency.id);
         // No more at once than leaves room for what others publish meanwhile.
         for some in near.chunks(REDIS_PIPELINE_MAX) {
@@ -76,7 +72,7 @@ impl Emergencies {
                 .map(|(user, near)| {
                     let body = Nearby { emergency: &shown, distance: near.metres.round() };
                     let target = Target::user(&self.namespace, user).once(&key);
-                    socket::post(&self.context, target, "emergency:nearby", &Announced::new(&key, &body))
+                    socket::post(&self.context, target, "emergency:nearby", &WithId::new(&key, &body))
                 })
                 .collect();
             for posted in posted {
@@ -90,40 +86,22 @@ impl Emergencies {
     }
 }
 
-/// Alerts helpers of emergencies whose node could not, until this one stops.
-pub(super) async fn alert_left_over(app: Arc<Emergencies>) {
-    loop {
-        let pause = DUE_EVERY_MS / 2 + rand::random_range(0..=DUE_EVERY_MS);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        let records = &app.context.records;
-        if app.fill_all_cells().await.is_ok() {
-            // An older node that still runs beside this one may raise more that have no square.
-            app.is_filled.store(false, Ordering::Release);
-        }
-        let before = ago_ms(ANNOUNCE_AFTER_MS);
-        let Ok(found) = records.run(store::unalerted(records.pool(), before)).await else { continue };
-        for emergency in found {
-            match alert_late(&app, &emergency.id).await {
-                Ok(()) => {}
-                // Redis or the records are away: so they are for the others.
-                Err(AppError::Unavailable) => break,
-                Err(error) => {
-                    tracing::warn!(error = error.say(), emergency = emergency.id, "helpers were not alerted");
-                }
+/// Turns emergencies of which a node of an older version has alerted nobody into jobs: while both run, and after an upgrade.
+pub(super) async fn adopt_older(app: &Emergencies) {
+    let records = &app.context.records;
+    let before = ago_ms(OLDER_AFTER_MS);
+    let Ok(found) = records.run(store::unalerted(records.pool(), before)).await else { return };
+    for id in found {
+        let batch = app.context.jobs.batch([job(&id)]);
+        let adopted = async {
+            let mut transaction = records.pool().begin().await?;
+            if store::set_alerted(&mut transaction, &id).await? {
+                enqueue(&mut transaction, &batch).await?;
             }
+            transaction.commit().await
+        };
+        if records.run(adopted).await.is_ok() {
+            batch.run_later();
         }
     }
-}
-
-async fn alert_late(app: &Arc<Emergencies>, id: &str) -> Result<(), AppError> {
-    // As it is now: it may be over.
-    let emergency = app.find(id).await?;
-    if !emergency.status.is_open() {
-        let records = &app.context.records;
-        return records.run(store::set_alerted(records.pool(), id)).await;
-    }
-    if let Ok(owner) = UserId::parse(&emergency.owner.id) {
-        app.bring_user(&owner, id).await;
-    }
-    app.alert(&emergency).await.map(drop)
 }

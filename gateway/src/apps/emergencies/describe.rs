@@ -5,10 +5,10 @@ use super::events::{
     Cancelled, Created, Ended, Entered, HelperJoined, HelperLocation, HelperMoved, HelperPresence, Joined,
     Left, Located, Nearby, NewMessage, Resolved, Sent, StatusChanged, Which,
 };
-use crate::announce::Identified;
 use crate::apps::Ack;
 use crate::describe::{Event, Section};
 use crate::geo::Degrees;
+use crate::jobs::Identified;
 
 const WHICH: [&str; 2] = ["Expected {emergencyId}", "Invalid emergencyId"];
 const TOO_MANY: &str = "Too many requests";

@@ -11,10 +11,10 @@ use super::emergency::{Emergency, HelperStatus, Message, SenderRole, ShownMessag
 use super::events::{NewMessage, Sent};
 use super::store::{self, Changed};
 use super::{Emergencies, within};
-use crate::announce::{Announcement, Audience};
 use crate::apps::{Handled, Reply};
 use crate::clock::now_ms;
 use crate::error::AppError;
+use crate::jobs::{Audience, Job};
 use crate::socket::Socket;
 
 /// Stores a message and sends it to whom it is for, and to the sender's other sockets.
@@ -54,18 +54,19 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
         created_at_ms: now_ms(),
     };
     let body = message.shown(&emergency);
-    let announcement = |user: UserId| app.announcement(Audience::User(user), "emergency:message", &body);
-    let mut announcements: Vec<Announcement> =
-        recipients.iter().filter_map(|id| Some(announcement(UserId::parse(id).ok()?))).collect();
-    announcements.push(announcement(socket.user().clone()).except(socket.id()));
+    let to = |user: UserId| app.event(&emergency.id, Audience::User(user), "emergency:message", &body);
+    let mut jobs: Vec<Job> =
+        recipients.iter().filter_map(|id| Some(to(UserId::parse(id).ok()?).into())).collect();
+    jobs.push(to(socket.user().clone()).except(socket.id()).into());
+    let batch = app.context.jobs.batch(jobs);
     let (app, stored) = (Arc::clone(app), message.clone());
     let context = app.context.clone();
     let realtime = context
         .to_the_end(async move {
             let records = &app.context.records;
-            let added = store::add_message(records.pool(), &stored, &announcements);
+            let added = store::add_message(records.pool(), &stored, &batch);
             match records.run(added).await? {
-                Changed::Yes => Ok(app.context.announcer.tell(&announcements).await),
+                Changed::Yes => Ok(batch.run().await.is_done),
                 Changed::Same | Changed::Over | Changed::NotTheirs => {
                     Err(AppError::WrongState("Emergency is over".into()))
                 }

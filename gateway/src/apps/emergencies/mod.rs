@@ -1,8 +1,7 @@
 //! `emergencies`: emergencies, their owners and their helpers (document 002; contract, "emergencies").
 //!
-//! What happens is a record first ([`stories`]); what it tells goes out with the record, or later if it must
-//! ([`crate::announce`]). Helpers' positions are live state: whoever left, or whose node died, is near nothing. Rooms
-//! follow the records ([`rooms`]): the sockets of an owner and of responding helpers are in an open emergency's room
+//! What happens is a record first ([`stories`]); what follows from it is stored with the record ([`crate::jobs`]). Helpers' positions are live state: whoever left, or whose node died, is near nothing. Rooms
+//! follow the records ([`super::reconciler`]): the sockets of an owner and of responding helpers are in an open emergency's room
 //! wherever they connect.
 
 mod alert;
@@ -18,23 +17,29 @@ mod stories;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use fanout::{Gone, Left};
+use fanout::{Fanout, FanoutError, Gone, Left};
+use futures_util::future::BoxFuture;
 use shared::auth::Claims;
 use shared::config::AppDeclaration;
 use shared::limits::{HELPER_POSITION_S, LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
+use super::reconciler::{self, Membership, Placed, Standing};
 use super::{
     Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnRooms, hook, limited, within,
 };
-use crate::announce::Announcement;
 use crate::context::Context;
+use crate::error::AppError;
+use crate::jobs::{Job, Ran};
 use crate::limiter::{Meters, Rate};
+use crate::records::raisers::Squares;
 use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
+
+/// The app's name.
+const NAME: &str = "emergencies";
 
 /// What the rooms of emergencies are called in the cluster.
 const ROOM_PREFIX: &str = "emergency:";
@@ -51,7 +56,7 @@ const POSITION_KEPT: Duration = Duration::from_secs(HELPER_POSITION_S);
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
     declaration: AppDeclaration {
-        name: "emergencies",
+        name: NAME,
         namespace: "/emergencies",
         keeps_records: true,
         pushes: true,
@@ -69,9 +74,7 @@ pub(crate) struct Emergencies {
     namespace: Namespace,
     helpers: Room,
     rates: Rates,
-    alerts: alert::Alerts,
-    /// Whether all open emergencies have their squares, as far as this node knows.
-    is_filled: AtomicBool,
+    squares: Squares,
 }
 
 /// Rates of every user, by the class of what they do.
@@ -101,25 +104,17 @@ impl Default for Rates {
 }
 
 impl Emergencies {
-    /// Makes the app and starts the task that alerts helpers where that could not be done at once.
+    /// Makes the app.
     fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let helpers = Room::prefixed(HELPERS, "");
-        let this = Arc::new(Self {
-            context,
-            namespace,
-            helpers,
-            rates: Rates::default(),
-            alerts: alert::Alerts::default(),
-            is_filled: AtomicBool::default(),
-        });
-        this.context.tasks.spawn_until_stop(alert::alert_left_over(Arc::clone(&this)));
-        this
+        let (rates, squares) = (Rates::default(), Squares::default());
+        Arc::new(Self { context, namespace, helpers, rates, squares })
     }
 }
 
 /// The room of an emergency.
 fn room(id: &str) -> Room {
-    Room::prefixed(ROOM_PREFIX, id)
+    reconciler::room_of::<Emergencies>(id)
 }
 
 impl HasContext for Emergencies {
@@ -174,14 +169,52 @@ impl App for Arc<Emergencies> {
         }
     }
 
-    /// A helper whose node died may not be in the room.
-    fn on_told<'a>(&'a self, announcement: &'a Announcement) -> Hook<'a> {
-        hook(rooms::told_later(self, announcement))
+    fn run_job<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Ran> {
+        Box::pin(async move {
+            match job.kind() {
+                reconciler::PLACE => reconciler::run(&**self, job).await,
+                alert::ALERT => alert::run(self, job).await,
+                _ => Ran::done(),
+            }
+        })
+    }
+
+    fn adopt_older(&self) -> Hook<'_> {
+        hook(alert::adopt_older(self))
     }
 
     /// What another node asked of this one may have been missed.
     fn on_resubscribed(&self) -> Hook<'_> {
-        hook(rooms::bring_all(self))
+        hook(reconciler::place_all(&**self))
+    }
+}
+
+impl Placed for Emergencies {
+    const NAME: &'static str = NAME;
+    const PREFIX: &'static str = ROOM_PREFIX;
+    // Verified helpers and admins may join as they wish.
+    const IS_EXCLUSIVE: bool = false;
+
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    async fn standing(&self, id: &str, user: &UserId) -> Result<Standing, AppError> {
+        let records = &self.context.records;
+        records.run(store::standing(records.pool(), id, user.as_str())).await
+    }
+
+    async fn entities_of(&self, claims: &Claims) -> Result<Vec<String>, AppError> {
+        rooms::of_claims(self, claims).await
+    }
+
+    async fn memberships(&self, after: Option<&Membership>) -> Result<Vec<Membership>, AppError> {
+        let records = &self.context.records;
+        records.run(store::involved(records.pool(), after)).await
+    }
+
+    async fn bring(&self, fanout: &Fanout, user: &UserId, room: &Room) -> Result<(), FanoutError> {
+        fanout.bring_user(&self.namespace, user, room).await
     }
 }
 

@@ -1,23 +1,17 @@
 //! Who is in the rooms of emergencies and among the helpers, and where helpers are.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use fanout::{Left as LeftRoom, LocalSocket, Place, Target};
-use serde::Deserialize;
+use fanout::{Left as LeftRoom, Place, Target};
 use shared::auth::Claims;
-use shared::limits::{AUTO_JOIN_RETRY_MS, EMERGENCIES_INVOLVED_AT_ONCE, PARTICIPATIONS_MAX};
 use shared::names::{Room, UserId};
 
 use super::emergency::{Emergency, HelperStatus, is_admin, is_helper};
 use super::events::{Entered, HelperLocation, HelperPresence, Joined, Left, Located};
 use super::{Admission, Emergencies, POSITION_KEPT, POSITIONS, ROOM_PREFIX, room, store, within};
-use crate::announce::Announcement;
-use crate::apps::{Handled, Reply};
+use crate::apps::{Handled, Reply, reconciler};
 use crate::clock::{iso, now_ms};
 use crate::error::AppError;
-use crate::metrics::{self, Limit};
 use crate::socket::{self, Socket};
 
 /// A client wants to hear of an emergency.
@@ -149,130 +143,23 @@ pub(super) fn admits<'a>(app: &'a Emergencies, claims: &'a Claims, room: &'a Roo
     }))
 }
 
-/// A socket is connected: a helper's is among the helpers', and everybody's is in the rooms of the open emergencies that
-/// they own or help in. Where the records cannot be asked, that is tried again for as long as the socket is there.
+/// A socket is connected: a helper's is among the helpers', and everybody's is in the rooms of the open emergencies that they own
+/// or help in.
 pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     if is_helper(&socket.claims()) {
         enter_helpers(app, socket).await;
     }
-    if bring(app, socket).await.is_ok() {
-        return;
-    }
-    let (app, socket) = (Arc::clone(app), Arc::clone(socket));
-    app.context.clone().tasks.spawn_until_stop(async move {
-        loop {
-            tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
-            if !socket.local().is_attached() || bring(&app, &socket).await.is_ok() {
-                return;
-            }
-        }
-    });
+    reconciler::welcome(app, socket).await;
 }
 
-async fn bring(app: &Emergencies, socket: &Arc<Socket>) -> Result<(), AppError> {
-    let (records, user) = (&app.context.records, socket.user().as_str());
-    // Its token cannot be judged anew before it has entered.
-    let _lock = app.context.access.of(socket.id()).await;
-    let owned = records.run(store::owns(records.pool(), user)).await?;
-    let helped = helped_by(app, socket).await?;
-    if owned.len() + helped.len() > PARTICIPATIONS_MAX {
-        metrics::get().rate_limited(Limit::RoomsPerSocket);
-        tracing::warn!(socket = %socket.id(), "a socket is in too many rooms for all its emergencies");
+/// The open emergencies that a user owns, and those that they help in where their token is a helper's.
+pub(super) async fn of_claims(app: &Emergencies, claims: &Claims) -> Result<Vec<String>, AppError> {
+    let (records, user) = (&app.context.records, claims.user.as_str());
+    let mut ids = records.run(store::owns(records.pool(), user)).await?;
+    if is_helper(claims) {
+        ids.extend(records.run(store::helps_in(records.pool(), user)).await?);
     }
-    for id in owned.iter().chain(&helped).take(PARTICIPATIONS_MAX) {
-        enter(app, socket.local(), id).await;
-    }
-    if !helped.is_empty() {
-        let still = helped_by(app, socket).await?;
-        for id in helped.iter().filter(|id| !still.contains(id) && !owned.contains(id)) {
-            app.context.fanout.leave(socket.local(), room(id).as_str()).await;
-        }
-    }
-    Ok(())
-}
-
-/// The open emergencies that a socket's user helps in; none where its token is no helper's.
-async fn helped_by(app: &Emergencies, socket: &Socket) -> Result<Vec<String>, AppError> {
-    if !is_helper(&socket.claims()) {
-        return Ok(Vec::new());
-    }
-    let records = &app.context.records;
-    records.run(store::helps_in(records.pool(), socket.user().as_str())).await
-}
-
-async fn enter(app: &Emergencies, socket: &Arc<LocalSocket>, id: &str) {
-    // The records say so, not the client: `ROOMS_PER_SOCKET` does not matter. A socket that has gone stays out.
-    let _ = app.context.fanout.enter_own(socket, &room(id)).await;
-}
-
-/// Brings this node's sockets into the rooms that the records say: nodes ask each other to do so, and that may have been
-/// missed.
-pub(super) async fn bring_all(app: &Emergencies) {
-    let records = &app.context.records;
-    let mut sockets = HashMap::<UserId, Vec<Arc<LocalSocket>>>::new();
-    for socket in app.context.fanout.sockets(&app.namespace) {
-        sockets.entry(socket.user().clone()).or_default().push(socket);
-    }
-    if sockets.is_empty() {
-        return;
-    }
-    let mut last = (String::new(), String::new());
-    loop {
-        let some = store::involved(records.pool(), (&last.0, &last.1));
-        let Ok(involved) = records.run(some).await else { return };
-        for (id, user) in &involved {
-            let outside = sockets.get(user.as_str()).into_iter().flatten();
-            let room = room(id);
-            let outside: Vec<_> = outside.filter(|socket| !socket.is_in(room.as_str())).cloned().collect();
-            if !outside.is_empty() {
-                app.context.fanout.bring(outside, room).await;
-            }
-        }
-        match involved.last() {
-            Some(to_here) if involved.len() == EMERGENCIES_INVOLVED_AT_ONCE as usize => {
-                last = to_here.clone()
-            }
-            _ => return,
-        }
-    }
-}
-
-/// Takes a helper who has cancelled out of a room; tried again where Redis is away.
-pub(super) fn take_out(app: &Arc<Emergencies>, user: UserId, id: String) {
-    let app = Arc::clone(app);
-    app.context.clone().tasks.spawn_until_stop(async move {
-        while let Err(error) = app.context.fanout.leave_user(&app.namespace, &user, &room(&id)).await {
-            tracing::debug!(%error, emergency = id, "a helper is still to be taken out of a room");
-            tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
-        }
-        // Who responds again meanwhile belongs there.
-        let records = &app.context.records;
-        let helps_in = records.run(store::helps_in(records.pool(), user.as_str())).await;
-        if helps_in.is_ok_and(|ids| ids.contains(&id)) {
-            app.bring_user(&user, &id).await;
-        }
-    });
-}
-
-/// That a helper responds was told late: their node may have died before their sockets were in the room.
-pub(super) async fn told_later(app: &Emergencies, announcement: &Announcement) {
-    #[derive(Deserialize)]
-    struct Who {
-        id: String,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Joined {
-        emergency_id: String,
-        helper: Who,
-    }
-    if announcement.event != "helper:joined" {
-        return;
-    }
-    let Ok(joined) = serde_json::from_str::<Joined>(&announcement.body) else { return };
-    if let Ok(helper) = UserId::parse(&joined.helper.id) {
-        app.bring_user(&helper, &joined.emergency_id).await;
-    }
+    Ok(ids)
 }
 
 /// A helper has no socket any more: they are near nothing, and whom they help is told.

@@ -3,11 +3,13 @@
 use fanout::Place;
 use shared::auth::Reputation;
 use shared::limits::{EMERGENCIES_INVOLVED_AT_ONCE, EMERGENCY_HELPERS_MAX};
+use shared::names::UserId;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
-use crate::announce::{self, Announcement};
+use crate::apps::reconciler::{Membership, Standing};
+use crate::jobs::{self, Batch};
 use crate::records::{
     Columns, Connection, LAST_ID, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
 };
@@ -18,7 +20,7 @@ pub(super) const TABLE: Table = Table("emergencies");
 const INSERT: &str = "INSERT INTO emergencies (id, user_id, user_name, user_avatar, kind, category, description, \
     latitude, longitude, address, priority, severity, anonymous, status, created_at, updated_at, alerted, \
     cell, is_extra, has_siblings) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'active', $14, $14, 0, $15, $16, $17)";
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'active', $14, $14, 1, $15, $16, $17)";
 const COLUMNS: [&str; 20] = [
     "id",
     "user_id",
@@ -41,7 +43,12 @@ const COLUMNS: [&str; 20] = [
     "resolution_type",
     "resolution_notes",
 ];
-const ALERTED: &str = "UPDATE emergencies SET alerted = 1 WHERE id = $1";
+const ALERTED: &str = "UPDATE emergencies SET alerted = 1 WHERE id = $1 AND alerted = 0";
+const UNALERTED: &str =
+    "SELECT id FROM emergencies WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32";
+const STANDING: &str = "SELECT CASE WHEN e.user_id = $2 OR h.status <> 'cancelled' THEN 1 ELSE 0 END \
+    FROM emergencies e LEFT JOIN emergency_helpers h ON h.emergency_id = e.id AND h.user_id = $2 \
+    WHERE e.id = $1 AND e.ended_at IS NULL AND (e.user_id = $2 OR h.user_id IS NOT NULL)";
 const BEGIN_RESPONSE: &str =
     "UPDATE emergencies SET status = 'responding', updated_at = $2 WHERE id = $1 AND status = 'active'";
 const GO_ON: &str =
@@ -83,9 +90,13 @@ pub(super) enum Changed {
     NotTheirs,
 }
 
-/// Stores a new emergency; helpers are to be told of it. Answers the seconds until there may be one more where the owner
-/// raises too many, on all nodes together.
-pub(super) async fn insert(pool: &Pool, emergency: &Emergency) -> Result<Option<u64>, sqlx::Error> {
+/// Stores a new emergency and what follows from it. Returns the seconds until there may be one more where the owner raises too
+/// many, on all nodes together.
+pub(super) async fn insert(
+    pool: &Pool,
+    emergency: &Emergency,
+    batch: &Batch,
+) -> Result<Option<u64>, sqlx::Error> {
     let (owner, now_ms) = (&emergency.owner.id, emergency.created_at_ms);
     let mut transaction = pool.begin().await?;
     let wait = raisers::take(&mut transaction, TABLE, owner, now_ms).await?;
@@ -113,6 +124,7 @@ pub(super) async fn insert(pool: &Pool, emergency: &Emergency) -> Result<Option<
         .bind(flags.has_siblings)
         .execute(&mut *transaction)
         .await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(None)
 }
@@ -129,35 +141,30 @@ pub(super) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Emergency>
     nearby(pool, TABLE, looked, (&COLUMNS, |row| emergency(row))).await
 }
 
-/// Emergencies that helpers have not been told of, though they were raised before `before_ms`.
-pub(super) async fn unalerted(pool: &Pool, before_ms: u64) -> Result<Vec<Emergency>, sqlx::Error> {
-    let sql = format!(
-        "SELECT {} FROM emergencies WHERE alerted = 0 AND created_at <= $1 ORDER BY created_at LIMIT 32",
-        COLUMNS.join(", ")
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time_column(before_ms)).fetch_all(pool).await?;
-    rows.iter().map(emergency).collect()
+/// Emergencies that a node of an older version raised before `before_ms` and has alerted nobody of.
+pub(super) async fn unalerted(pool: &Pool, before_ms: u64) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(UNALERTED).bind(time_column(before_ms)).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Helpers have been told.
-pub(super) async fn set_alerted(pool: &Pool, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(ALERTED).bind(id).execute(pool).await?;
-    Ok(())
+/// A job alerts helpers from now on. Returns false where another node has seen to it.
+pub(super) async fn set_alerted(transaction: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query(ALERTED).bind(id).execute(transaction).await?.rows_affected() > 0)
 }
 
-/// A helper responds; `announce` makes what is to be told, by whether it is the first.
+/// A helper responds; `follow` says what follows, by whether it is the first.
 pub(super) async fn respond(
     pool: &Pool,
     id: &str,
     helper: &Helper,
-    announce: impl FnOnce(bool) -> Vec<Announcement>,
-) -> Result<(Changed, Vec<Announcement>), sqlx::Error> {
+    follow: impl FnOnce(bool) -> Batch,
+) -> Result<(Changed, Option<Batch>), sqlx::Error> {
     let at = time_column(helper.joined_at_ms);
     let mut transaction = pool.begin().await?;
     let begun = sqlx::query(BEGIN_RESPONSE).bind(id).bind(at).execute(&mut *transaction).await?;
     let is_first = begun.rows_affected() > 0;
     if !is_first && !go_on(&mut transaction, id, at).await? {
-        return Ok((Changed::Over, Vec::new()));
+        return Ok((Changed::Over, None));
     }
     let reputation = helper.reputation.clone().unwrap_or_default();
     let number = |number: Option<serde_json::Number>| number.map(|number| number.to_string());
@@ -172,12 +179,12 @@ pub(super) async fn respond(
         .execute(&mut *transaction)
         .await?;
     if added.rows_affected() == 0 {
-        return Ok((Changed::Same, Vec::new()));
+        return Ok((Changed::Same, None));
     }
-    let announcements = announce(is_first);
-    announce::write(&mut transaction, &announcements).await?;
+    let batch = follow(is_first);
+    jobs::enqueue(&mut transaction, &batch).await?;
     transaction.commit().await?;
-    Ok((Changed::Yes, announcements))
+    Ok((Changed::Yes, Some(batch)))
 }
 
 /// Whether the emergency is open; it stays so until the transaction ends.
@@ -191,7 +198,7 @@ pub(super) async fn set_helper(
     pool: &Pool,
     (id, user): (&str, &str),
     (status, notes, at_ms): (HelperStatus, Option<&str>, u64),
-    announcements: &[Announcement],
+    batch: &Batch,
 ) -> Result<Changed, sqlx::Error> {
     let at = time_column(at_ms);
     let mut transaction = pool.begin().await?;
@@ -209,7 +216,7 @@ pub(super) async fn set_helper(
     if set.rows_affected() == 0 {
         return Ok(Changed::NotTheirs);
     }
-    announce::write(&mut transaction, announcements).await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(Changed::Yes)
 }
@@ -228,7 +235,7 @@ pub(super) async fn end(
     pool: &Pool,
     (id, owner): (&str, &str),
     end: &End<'_>,
-    announcements: &[Announcement],
+    batch: &Batch,
 ) -> Result<Changed, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     raisers::lock(&mut transaction, TABLE, owner).await?;
@@ -246,7 +253,7 @@ pub(super) async fn end(
     }
     sqlx::query(CLOSE_HELPERS).bind(id).execute(&mut *transaction).await?;
     raisers::settle(&mut transaction, TABLE, owner).await?;
-    announce::write(&mut transaction, announcements).await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(Changed::Yes)
 }
@@ -291,21 +298,35 @@ pub(super) async fn owns(pool: &Pool, user: &str) -> Result<Vec<String>, sqlx::E
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Open emergencies and who takes part in each, after one of them: [`EMERGENCIES_INVOLVED_AT_ONCE`], fewer at the end.
+/// Where the sockets of a user belong in an emergency that is open: inside for its owner and for who responds, outside for who
+/// has cancelled.
+pub(super) async fn standing(pool: &Pool, id: &str, user: &str) -> Result<Standing, sqlx::Error> {
+    let Some(row) = sqlx::query(STANDING).bind(id).bind(user).fetch_optional(pool).await? else {
+        return Ok(Standing::Anywhere);
+    };
+    let is_inside = row.try_get::<i64, _>(0)? == 1;
+    Ok(if is_inside { Standing::Inside } else { Standing::Outside })
+}
+
+/// Open emergencies and who takes part in each, behind one of them: [`EMERGENCIES_INVOLVED_AT_ONCE`], fewer at the end.
 pub(super) async fn involved(
     pool: &Pool,
-    (id, user): (&str, &str),
-) -> Result<Vec<(String, String)>, sqlx::Error> {
+    after: Option<&Membership>,
+) -> Result<Vec<Membership>, sqlx::Error> {
+    let (id, user) = after.map_or(("", ""), |(id, user)| (id, user.as_str()));
+    let bad = |_| sqlx::Error::Decode("the user of an emergency".into());
     let limit = i64::from(EMERGENCIES_INVOLVED_AT_ONCE);
     let rows = sqlx::query(INVOLVED).bind(id).bind(user).bind(limit).fetch_all(pool).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, UserId::parse(&row.try_get::<String, _>(1)?).map_err(bad)?)))
+        .collect()
 }
 
 /// Stores a message, if the emergency is open.
 pub(super) async fn add_message(
     pool: &Pool,
     message: &Message,
-    announcements: &[Announcement],
+    batch: &Batch,
 ) -> Result<Changed, sqlx::Error> {
     let at = time_column(message.created_at_ms);
     let mut transaction = pool.begin().await?;
@@ -322,7 +343,7 @@ pub(super) async fn add_message(
         .bind(at)
         .execute(&mut *transaction)
         .await?;
-    announce::write(&mut transaction, announcements).await?;
+    jobs::enqueue(&mut transaction, batch).await?;
     transaction.commit().await?;
     Ok(Changed::Yes)
 }

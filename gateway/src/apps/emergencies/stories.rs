@@ -1,15 +1,14 @@
 //! The stories of the REST API: raising an emergency, responding, telling how far one is, resolving, cancelling, looking.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use fanout::Place;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use shared::auth::Claims;
-use shared::limits::{EMERGENCY_HELPERS_MAX, HELPERS_NEAR_MAX, INCIDENTS_AT_ONCE};
-use shared::names::Room;
+use shared::limits::{EMERGENCY_HELPERS_MAX, HELPERS_NEAR_MAX};
+use shared::names::UserId;
 use uuid::Uuid;
 
 use super::emergency::{
@@ -20,12 +19,13 @@ use super::events::{
     Cancelled, Changed as ShownChange, Ended, HelperJoined, HelperMoved, Resolved, StatusChanged,
 };
 use super::store::{self, Changed, End};
-use super::{Emergencies, limited, room, within};
-use crate::announce::{Announcement, Audience};
+use super::{Emergencies, alert, limited, room, within};
+use crate::apps::reconciler;
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::False;
 use crate::error::AppError;
-use crate::records::{Cursor, Looked, raisers};
+use crate::jobs::{Audience, Batch, EventJob, Job};
+use crate::records::{Cursor, Looked};
 
 /// What an emergency is raised with, checked.
 #[derive(Debug)]
@@ -131,13 +131,13 @@ impl Emergencies {
         records.run(store::helpers(records.pool(), id)).await
     }
 
-    /// An event that the records owe.
-    pub(super) fn announcement(&self, to: Audience, event: &str, body: &impl Serialize) -> Announcement {
-        Announcement::new(&self.context.announcer, &self.namespace, to, event, body)
+    /// An event that reports a change of an emergency.
+    pub(super) fn event(&self, id: &str, to: Audience, name: &str, body: &impl Serialize) -> EventJob {
+        Job::event_to(&reconciler::subject_of::<Self>(id), (&self.namespace, to), name, body)
     }
 
-    fn to_room(&self, room: Room, event: &str, body: &impl Serialize) -> Announcement {
-        self.announcement(Audience::Room(room), event, body)
+    fn to_room(&self, id: &str, name: &str, body: &impl Serialize) -> Job {
+        self.event(id, Audience::Room(room(id)), name, body).into()
     }
 
     /// Raises an emergency, and alerts helpers.
@@ -170,29 +170,19 @@ impl Emergencies {
         let (app, user) = (Arc::clone(self), claims.user.clone());
         self.context
             .to_the_end(async move {
-                let (records, id) = (&app.context.records, emergency.id.clone());
-                if let Some(seconds) = records.run(store::insert(records.pool(), &emergency)).await? {
+                let records = &app.context.records;
+                // Helpers first: the owner's sockets need not be in the room for that.
+                let enter = reconciler::job::<Self>(&emergency.id, &user);
+                let batch = app.context.jobs.batch([alert::job(&emergency.id), enter]);
+                let inserted = store::insert(records.pool(), &emergency, &batch);
+                if let Some(seconds) = records.run(inserted).await? {
                     return Err(limited(seconds));
                 }
-                app.bring_user(&user, &id).await;
-                let (near, realtime) = match app.alert(&emergency).await {
-                    Ok(near) => (near, None),
-                    Err(error) => {
-                        tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
-                        (None, Some(false))
-                    }
-                };
+                let near = batch.run().await.value.as_u64().and_then(|near| usize::try_from(near).ok());
+                let realtime = near.is_none().then_some(false);
                 Ok(Raised { emergency, near, realtime })
             })
             .await
-    }
-
-    /// The sockets of who takes part enter the room, on all nodes. Where that fails they do so when they connect anew,
-    /// when Redis is back, or when they ask.
-    pub(super) async fn bring_user(&self, user: &shared::names::UserId, id: &str) {
-        if let Err(error) = self.context.fanout.bring_user(&self.namespace, user, &room(id)).await {
-            tracing::warn!(%error, emergency = id, "not all sockets of a participant entered its room");
-        }
     }
 
     /// A helper responds. Who responds already is not told again.
@@ -219,30 +209,31 @@ impl Emergencies {
         self.context
             .to_the_end(async move {
                 let records = &app.context.records;
-                let announce = |is_first| app.response(&id, &helper, is_first);
-                let responded = store::respond(records.pool(), &id, &helper, announce);
-                let (changed, announcements) = records.run(responded).await?;
-                match changed {
-                    Changed::Yes | Changed::Same => {}
-                    Changed::Over | Changed::NotTheirs => return Err(over(&app.find(&id).await?)),
+                let follow = |is_first| app.after_response(&id, &helper, &user, is_first);
+                let responded = store::respond(records.pool(), &id, &helper, follow);
+                let (changed, batch) = records.run(responded).await?;
+                match (changed, batch) {
+                    (Changed::Over | Changed::NotTheirs, _) => return Err(over(&app.find(&id).await?)),
+                    (Changed::Yes | Changed::Same, Some(batch)) => drop(batch.run().await),
+                    // The helper may ask again because not all sockets have entered.
+                    (Changed::Yes | Changed::Same, None) => reconciler::place(&*app, &id, &user).await,
                 }
-                app.bring_user(&user, &id).await;
-                app.context.announcer.tell(&announcements).await;
                 Ok(())
             })
             .await
     }
 
-    fn response(&self, id: &str, helper: &Helper, is_first: bool) -> Vec<Announcement> {
+    /// What follows from a response: the helper's sockets enter the room, which receives the events.
+    fn after_response(&self, id: &str, helper: &Helper, user: &UserId, is_first: bool) -> Batch {
         let joined = HelperJoined { emergency_id: id, helper: helper.shown() };
-        let mut announcements = vec![self.to_room(room(id), "helper:joined", &joined)];
+        let mut jobs = vec![reconciler::job::<Self>(id, user), self.to_room(id, "helper:joined", &joined)];
         if is_first {
             let (timestamp, status) = (iso(helper.joined_at_ms), Status::Responding);
             let emergency = ShownChange { id, status, updated_at: &timestamp };
             let body = StatusChanged { emergency_id: id, status, emergency, timestamp: &timestamp };
-            announcements.push(self.to_room(room(id), "emergency:status_changed", &body));
+            jobs.push(self.to_room(id, "emergency:status_changed", &body));
         }
-        announcements
+        self.context.jobs.batch(jobs)
     }
 
     /// A helper tells how far they are; who cancels leaves the room.
@@ -273,10 +264,14 @@ impl Emergencies {
                     notes: notes.as_deref(),
                     updated_at: iso(at),
                 };
-                let announcements = [app.to_room(room(&id), "helper:status_update", &body)];
+                let mut jobs = vec![app.to_room(&id, "helper:status_update", &body)];
+                if status == HelperStatus::Cancelled {
+                    jobs.push(reconciler::job::<Self>(&id, &user));
+                }
+                let batch = app.context.jobs.batch(jobs);
                 let records = &app.context.records;
                 let change = (status, notes.as_deref(), at);
-                let set = store::set_helper(records.pool(), (&id, user.as_str()), change, &announcements);
+                let set = store::set_helper(records.pool(), (&id, user.as_str()), change, &batch);
                 match records.run(set).await? {
                     Changed::Yes | Changed::Same => {}
                     Changed::NotTheirs => {
@@ -284,10 +279,7 @@ impl Emergencies {
                     }
                     Changed::Over => return Err(over(&app.find(&id).await?)),
                 }
-                app.context.announcer.tell(&announcements).await;
-                if status == HelperStatus::Cancelled {
-                    super::rooms::take_out(&app, user, id);
-                }
+                batch.run().await;
                 Ok(())
             })
             .await
@@ -322,23 +314,25 @@ impl Emergencies {
                         resolution_notes: notes,
                         timestamp: &timestamp,
                     };
-                    app.to_room(room(&id), "emergency:resolved", &body)
+                    app.to_room(&id, "emergency:resolved", &body)
                 } else {
                     let body = Cancelled { emergency_id: &id, timestamp: &timestamp };
-                    app.to_room(room(&id), "emergency:cancelled", &body)
+                    app.to_room(&id, "emergency:cancelled", &body)
                 };
                 let ended = Ended { emergency_id: &id, status, timestamp: &timestamp };
-                let announcements = [first, app.to_room(app.helpers.clone(), "emergency:ended", &ended)];
+                let helpers = Audience::Room(app.helpers.clone());
+                let to_helpers = app.event(&id, helpers, "emergency:ended", &ended).into();
+                let batch = app.context.jobs.batch([first, to_helpers]);
                 let end = End { status, at_ms: at, by: &by, resolution: (kind, notes) };
                 let records = &app.context.records;
                 let which = (id.as_str(), emergency.owner.id.as_str());
-                match records.run(store::end(records.pool(), which, &end, &announcements)).await? {
+                match records.run(store::end(records.pool(), which, &end, &batch)).await? {
                     Changed::Yes => {}
                     Changed::Same | Changed::Over | Changed::NotTheirs => {
                         return Err(over(&app.find(&id).await?));
                     }
                 }
-                app.context.announcer.tell(&announcements).await;
+                batch.run().await;
                 let ended = Emergency {
                     status,
                     updated_at_ms: at,
@@ -390,8 +384,8 @@ impl Emergencies {
             return Err(AppError::Forbidden("Only helpers may do this".into()));
         }
         within(&self.rates.looks, &claims.user)?;
-        self.fill_all_cells().await?;
         let records = &self.context.records;
+        self.squares.fill(records, store::TABLE).await?;
         let page = records.run(store::near(records.pool(), looked)).await?;
         let near = page
             .near
@@ -402,16 +396,5 @@ impl Emergencies {
             })
             .collect();
         Ok(show(near, page.next.as_ref()))
-    }
-
-    /// Computes the squares of emergencies that an older version raised, so that they are found; at once where none is
-    /// left.
-    pub(super) async fn fill_all_cells(&self) -> Result<(), AppError> {
-        let records = &self.context.records;
-        while !self.is_filled.load(Ordering::Acquire) {
-            let filled = records.run(raisers::fill_cells(records.pool(), store::TABLE)).await?;
-            self.is_filled.store(filled < INCIDENTS_AT_ONCE, Ordering::Release);
-        }
-        Ok(())
     }
 }

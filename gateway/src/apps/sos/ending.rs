@@ -1,33 +1,36 @@
-//! How an incident ends: its raiser or an admin ends it, a rescuer or an admin marks it as false, or it is too old. (Its
-//! last participant's leave is told in [`super::stories`].)
+//! How an incident ends: its raiser or an admin ends it, a rescuer or an admin marks it as false, or it is too old. (The
+//! leave of its last participant is in [`super::stories`].)
 //!
-//! In one transaction the incident ends, whoever takes part does not any more, and what is to be told of it is written
-//! ([`crate::announce`]): `sos:ended` to the room, and to the raiser's own sockets where they do not take part. Then all
-//! sockets leave the room. They stay connected: nobody asked for their user to go. There is no `participant:left` for
+//! In one transaction the incident ends, nobody takes part any more, and the jobs that follow are stored ([`crate::jobs`]):
+//! `sos:ended` to the room, and to the raiser's own sockets where they do not take part; then all sockets leave the room. They stay connected: nobody asked for their user to go. There is no `participant:left` for
 //! each, since that would be as many events to each of as many sockets.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::auth::Claims;
 use shared::limits::{DUE_EVERY_MS, INCIDENTS_AT_ONCE};
 use shared::names::UserId;
 
 use super::incidents::{self, End, Incident, Reason};
 use super::stories::{over, sees_all};
-use super::{AGE, Sos, room};
-use crate::announce::{Announcement, Audience};
-use crate::apps::within;
-use crate::clock::{iso, now_ms};
+use super::{AGE, NAME, Sos, room};
+use crate::apps::{reconciler, within};
+use crate::clock::{ago_ms, iso, now_ms, passed_ms};
 use crate::describe::forms::{Millis, Name, Time, UserIdText};
 use crate::error::AppError;
-use crate::records::raisers;
+use crate::jobs::{Audience, Batch, Job, Ran};
 
-/// The event that tells of it.
+/// The kind of the job that empties the room of an incident that has ended.
+pub(super) const EMPTY: &str = "empty";
+
+/// The event that reports it.
 const ENDED: &str = "sos:ended";
+
+/// The oldest incident is looked for again after so long, whatever its age: nodes' clocks differ.
+const OLDEST_LOOK_MS: u64 = 3_600_000;
 
 /// An incident has ended.
 #[derive(Serialize, JsonSchema)]
@@ -120,98 +123,72 @@ impl Sos {
 
     /// Ends an incident; false where it had ended.
     async fn end_and_tell(&self, incident: (&str, &str), end: &End<'_>) -> Result<bool, AppError> {
-        let (records, (sos_id, raiser)) = (&self.context.records, incident);
-        let announce = |raiser_is_there| {
-            let mut announcements = vec![self.ended(sos_id, end)];
-            if let (false, Ok(raiser)) = (raiser_is_there, UserId::parse(raiser)) {
-                announcements.push(self.ended_for(Audience::User(raiser), sos_id, end));
-            }
-            announcements
-        };
-        let ended = incidents::end(records.pool(), incident, end, announce);
-        let Some(announcements) = records.run(ended).await? else { return Ok(false) };
-        // Else the room is emptied when it has been told.
-        if self.context.announcer.tell(&announcements).await {
-            self.empty(sos_id).await;
-        }
+        let (records, (sos_id, _)) = (&self.context.records, incident);
+        let follow = |raiser_is_there| self.after_end(incident, end, raiser_is_there);
+        let ended = incidents::end(records.pool(), incident, end, follow);
+        let Some(batch) = records.run(ended).await? else { return Ok(false) };
+        tracing::debug!(sos = sos_id, "an incident has ended");
+        batch.run().await;
         Ok(true)
     }
 
-    /// What is told to the room of an incident that has ended.
-    pub(super) fn ended(&self, sos_id: &str, end: &End<'_>) -> Announcement {
-        let (id, to) = (incidents::announcement_id(sos_id), Audience::Room(room(sos_id)));
-        let body = Ended::of(sos_id, end);
-        Announcement::known_as(&id, &self.context.announcer, (&self.namespace, to), ENDED, &body)
-    }
-
-    fn ended_for(&self, to: Audience, sos_id: &str, end: &End<'_>) -> Announcement {
-        Announcement::new(&self.context.announcer, &self.namespace, to, ENDED, &Ended::of(sos_id, end))
-    }
-
-    /// All sockets leave the room of an incident that has ended, on all nodes. Where that cannot be done now it is owed.
-    pub(super) async fn empty(&self, sos_id: &str) {
-        if let Err(error) = self.context.fanout.leave_all(&self.namespace, &room(sos_id)).await {
-            tracing::warn!(%error, sos = sos_id, "the room of an ended incident is not empty yet; trying on");
-            self.owed.add_room(sos_id);
+    /// What follows from the end of an incident: the room receives the event, and then all sockets leave it, on all nodes.
+    fn after_end(&self, (sos_id, raiser): (&str, &str), end: &End<'_>, raiser_is_there: bool) -> Batch {
+        let mut jobs = vec![self.ended(sos_id, end)];
+        if let (false, Ok(raiser)) = (raiser_is_there, UserId::parse(raiser)) {
+            jobs.push(self.ended_for(Audience::User(raiser), sos_id, end));
         }
+        let subject = reconciler::subject_of::<Self>(sos_id);
+        jobs.push(Job::of_app(NAME, EMPTY, &subject, &sos_id).known_as(empty_id(sos_id)));
+        self.context.jobs.batch(jobs)
     }
 
-    /// That the room of an incident that has ended has been told so: before that, no socket leaves it.
-    ///
-    /// # Errors
-    /// [`AppError::Unavailable`] where it has not.
-    pub(super) async fn must_be_told(&self, sos_id: &str) -> Result<(), AppError> {
-        let records = &self.context.records;
-        let untold = records.run(incidents::is_untold(records.pool(), sos_id)).await?;
-        if untold { Err(AppError::Unavailable) } else { Ok(()) }
+    /// What the room of an incident that has ended receives.
+    pub(super) fn ended(&self, sos_id: &str, end: &End<'_>) -> Job {
+        self.ended_for(Audience::Room(room(sos_id)), sos_id, end)
     }
 
-    /// Computes the squares of incidents that an older version raised, so that they are found; at once where none is left.
-    pub(super) async fn fill_all_cells(&self) -> Result<(), AppError> {
-        let records = &self.context.records;
-        while !self.is_filled.load(Ordering::Acquire) {
-            let filled = records.run(raisers::fill_cells(records.pool(), incidents::TABLE)).await?;
-            self.is_filled.store(filled < INCIDENTS_AT_ONCE, Ordering::Release);
-        }
-        Ok(())
+    fn ended_for(&self, to: Audience, sos_id: &str, end: &End<'_>) -> Job {
+        let subject = reconciler::subject_of::<Self>(sos_id);
+        Job::event_to(&subject, (&self.namespace, to), ENDED, &Ended::of(sos_id, end)).into()
     }
 }
 
-/// That an incident has ended was told late: its node may have died before the room was empty.
-pub(super) async fn told_later(sos: &Sos, announcement: &Announcement) {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Which {
-        sos_id: String,
+/// The id of the job that empties the room of an incident.
+pub(super) fn empty_id(sos_id: &str) -> String {
+    format!("sos:empty:{sos_id}")
+}
+
+/// All sockets leave the room of an incident that has ended, on all nodes.
+pub(super) async fn run_empty(sos: &Sos, job: &Job) -> Ran {
+    let Some(sos_id) = job.payload::<String>() else { return Ran::done() };
+    match sos.context.fanout.leave_all(&sos.namespace, &room(&sos_id)).await {
+        Ok(()) => Ran::done(),
+        Err(error) => {
+            tracing::warn!(%error, sos = sos_id, "the room of an ended incident is not empty yet; trying on");
+            Ran::Failed
+        }
     }
-    if announcement.event != ENDED {
+}
+
+/// Ends incidents that are as old as `SOS_AGE` says, until the node stops. Every node does: the records decide which one is
+/// first. No incident ends before the oldest one that is open, so it is the only one whose time must be known.
+pub(super) async fn end_old(sos: Arc<Sos>) {
+    let age = sos.context.settings.get(&AGE);
+    if age.is_zero() {
         return;
     }
-    if let Ok(Which { sos_id }) = serde_json::from_str(&announcement.body)
-        && announcement.id() == incidents::announcement_id(&sos_id)
-    {
-        sos.empty(&sos_id).await;
-    }
-}
-
-/// Ends incidents that are as old as `SOS_AGE` says, and looks for those without a square, until the node stops. Every
-/// node does: the records decide which one is first.
-pub(super) async fn end_old(sos: Arc<Sos>) {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     loop {
-        let pause = DUE_EVERY_MS / 2 + rand::random_range(0..=DUE_EVERY_MS);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        if sos.fill_all_cells().await.is_err() {
-            continue;
-        }
-        // An older node that still runs beside this one may raise more of them.
-        sos.is_filled.store(false, Ordering::Release);
-        let age = sos.context.settings.get(&AGE);
-        if age.is_zero() {
-            continue;
-        }
-        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let records = &sos.context.records;
+        let oldest = records.run(incidents::oldest_open(records.pool())).await;
+        let left =
+            oldest.map_or(0, |oldest| oldest.map_or(age_ms, |at| age_ms.saturating_sub(passed_ms(at))));
+        // Nodes that were started together must not all be first.
+        let jitter = DUE_EVERY_MS / 2 + rand::random_range(0..=DUE_EVERY_MS);
+        tokio::time::sleep(Duration::from_millis(left.min(OLDEST_LOOK_MS) + jitter)).await;
         // Failures are logged where they arise; the next look tries again.
-        while let Ok(true) = end_some(&sos, now_ms().saturating_sub(age_ms)).await {}
+        while let Ok(true) = end_some(&sos, ago_ms(age_ms)).await {}
     }
 }
 

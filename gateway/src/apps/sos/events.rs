@@ -6,13 +6,13 @@ use shared::names::is_name;
 use shared::sio::Args;
 
 use super::{Sos, ending, room, stories};
-use crate::announce::Identified;
 use crate::apps::{Done, Handled, Reply, first};
 use crate::clock::now_ms;
 use crate::describe::forms::{Latitude, Longitude, Millis, Name, UserIdText};
 use crate::describe::{Event, Section};
 use crate::error::AppError;
 use crate::geo::Degrees;
+use crate::jobs::Identified;
 use crate::socket::{self, Socket};
 
 /// Where the user is.
@@ -72,7 +72,7 @@ pub(super) fn describe(section: &mut Section) {
     section.event(
         Event::to_client("participant:joined", "Somebody takes part.")
             .to("the incident's room, the new participant's sockets among them")
-            .payload::<stories::Joined<'_>>(),
+            .payload::<Identified<stories::Joined<'_>>>(),
     );
     section.event(
         Event::to_client(
@@ -88,7 +88,7 @@ pub(super) fn describe(section: &mut Section) {
     section.event(
         Event::to_client("participant:left", "Somebody takes part no more.")
             .to("the incident's room; the sockets of who left are disconnected after it")
-            .payload::<stories::Left<'_>>(),
+            .payload::<Identified<stories::Left<'_>>>(),
     );
 }
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use super::store::{Entry, Participant, enter_in};
-use crate::announce::{self, Announcement};
 use crate::clock::iso;
 use crate::describe::forms::{OwnId, Time, UserIdText};
+use crate::jobs::{self, Batch};
 use crate::records::{
     Columns, Connection, Looked, Page, Pool, Table, cell, column_time, nearby, raisers, time_column,
 };
@@ -93,7 +93,7 @@ pub(crate) struct End<'a> {
 /// What became of raising one.
 #[derive(Debug)]
 pub(crate) enum Opened {
-    Yes(Box<Participant>),
+    Yes(Batch),
     /// The user raises too many; seconds until there may be one more.
     Limited(u64),
 }
@@ -121,11 +121,18 @@ const END_PARTICIPANTS: &str = "UPDATE sos_participants SET status = 'INACTIVE',
     left_at = CASE WHEN joined_at > $2 THEN joined_at ELSE $2 END WHERE sos_id = $1 AND status = 'ACTIVE'";
 const TAKES_PART: &str =
     "SELECT 1 FROM sos_participants WHERE sos_id = $1 AND user_id = $2 AND status = 'ACTIVE'";
+const OLDEST: &str =
+    "SELECT created_at FROM sos_incidents WHERE ended_at IS NULL ORDER BY created_at, id LIMIT 1";
 const OLD: &str = "SELECT id, user_id FROM sos_incidents WHERE ended_at IS NULL AND created_at <= $1 \
     ORDER BY created_at, id LIMIT $2";
 
-/// Records an incident and that `entry` takes part in it: both or neither.
-pub(crate) async fn raise(pool: &Pool, incident: &Incident, entry: &Entry) -> Result<Opened, sqlx::Error> {
+/// Records an incident, that `entry` takes part in it, and what follows: all or nothing.
+pub(crate) async fn raise(
+    pool: &Pool,
+    incident: &Incident,
+    entry: &Entry,
+    follow: impl FnOnce(&Participant) -> Batch,
+) -> Result<Opened, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let wait = raisers::take(&mut transaction, TABLE, &incident.user_id, entry.joined_at_ms).await?;
     if let Some(seconds) = wait {
@@ -146,8 +153,10 @@ pub(crate) async fn raise(pool: &Pool, incident: &Incident, entry: &Entry) -> Re
         .execute(&mut *transaction)
         .await?;
     let (participant, _) = enter_in(&mut transaction, entry).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let batch = follow(&participant);
+    jobs::enqueue(&mut transaction, &batch).await?;
     transaction.commit().await?;
-    Ok(Opened::Yes(Box::new(participant)))
+    Ok(Opened::Yes(batch))
 }
 
 /// Whether an incident is open or was not raised here; one that is open stays so until the transaction ends.
@@ -172,14 +181,14 @@ pub(super) async fn raiser_of_open(pool: &Pool, id: &str) -> Result<Option<Strin
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// An incident ends, and with it who takes part. `announce` makes what is to be told by whether its raiser takes part.
-/// Answers it, or `None` where it had ended.
+/// An incident ends, and with it who takes part. `follow` says what follows, by whether its raiser takes part. Returns that, or
+/// `None` where it had ended.
 pub(crate) async fn end(
     pool: &Pool,
     (id, raiser): (&str, &str),
     end: &End<'_>,
-    announce: impl FnOnce(bool) -> Vec<Announcement>,
-) -> Result<Option<Vec<Announcement>>, sqlx::Error> {
+    follow: impl FnOnce(bool) -> Batch,
+) -> Result<Option<Batch>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     raisers::lock(&mut transaction, TABLE, raiser).await?;
     let raiser_is_there =
@@ -187,10 +196,10 @@ pub(crate) async fn end(
     if !end_in(&mut transaction, (id, raiser), end).await? {
         return Ok(None);
     }
-    let announcements = announce(raiser_is_there);
-    announce::write(&mut transaction, &announcements).await?;
+    let batch = follow(raiser_is_there);
+    jobs::enqueue(&mut transaction, &batch).await?;
     transaction.commit().await?;
-    Ok(Some(announcements))
+    Ok(Some(batch))
 }
 
 /// Ends an incident; false where it had ended. Its raiser is locked.
@@ -209,17 +218,6 @@ pub(super) async fn end_in(
     Ok(true)
 }
 
-/// The id under which what the room of an incident is to be told of its end is in the records.
-pub(super) fn announcement_id(id: &str) -> String {
-    format!("sos:ended:{id}")
-}
-
-/// Whether the room of an incident is still to be told that it has ended.
-pub(super) async fn is_untold(pool: &Pool, id: &str) -> Result<bool, sqlx::Error> {
-    let found = sqlx::query("SELECT 1 FROM announcements WHERE id = $1").bind(announcement_id(id));
-    Ok(found.fetch_optional(pool).await?.is_some())
-}
-
 /// Incidents that were raised before `before_ms` and are open, the oldest first, each with its raiser.
 pub(crate) async fn old(
     pool: &Pool,
@@ -228,6 +226,12 @@ pub(crate) async fn old(
 ) -> Result<Vec<(String, String)>, sqlx::Error> {
     let rows = sqlx::query(OLD).bind(time_column(before_ms)).bind(i64::from(limit)).fetch_all(pool).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// When the oldest incident that is open was raised.
+pub(super) async fn oldest_open(pool: &Pool) -> Result<Option<u64>, sqlx::Error> {
+    let row = sqlx::query(OLDEST).fetch_optional(pool).await?;
+    row.map(|row| row.try_get(0).map(column_time)).transpose()
 }
 
 /// A page of the open incidents around a place.

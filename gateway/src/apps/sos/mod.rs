@@ -1,14 +1,13 @@
 //! `sos`: participants of an SOS incident (documents 000 and 001; contract, "sos").
 //!
 //! A participation is a record first; the user's sockets, wherever they are, follow it into the incident's
-//! room, and those who are there are told. The REST API of citizens and the internal one of backends run the
+//! room ([`super::reconciler`]), and those who are there receive an event. The REST API of citizens and the internal one of backends run the
 //! same [`stories`].
 
 mod ending;
 mod events;
 mod incidents;
 mod internal;
-mod owed;
 mod rest;
 mod store;
 mod stories;
@@ -16,24 +15,29 @@ mod stories;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use fanout::{Fanout, FanoutError};
+use futures_util::future::BoxFuture;
 use shared::auth::Claims;
 use shared::config::{AppDeclaration, AppSetting};
 use shared::limits::{
-    AUTO_JOIN_RETRY_MS, LOOKS_BURST, LOOKS_PER_SECOND, MARKS_BURST, MARKS_PER_SECOND, PARTICIPATIONS_MAX,
-    RAISE_BURST, RATED_USERS_MAX,
+    LOOKS_BURST, LOOKS_PER_SECOND, MARKS_BURST, MARKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX,
 };
 use shared::names::{Namespace, Room, UserId};
 
+use super::reconciler::{self, Membership, Placed, Standing};
 use super::{Admission, App, AppKind, Event, Handling, Hook, Mount, OwnRooms, hook, unknown_event};
-use crate::announce::Announcement;
 use crate::context::Context;
+use crate::error::AppError;
+use crate::jobs::{Job, Ran};
 use crate::limiter::{Meters, Rate};
-use crate::metrics::{self, Limit};
+use crate::records::raisers::Squares;
 use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
+
+/// The app's name.
+const NAME: &str = "sos";
 
 /// What the rooms of incidents are called in the cluster.
 const ROOM_PREFIX: &str = "sos:";
@@ -47,7 +51,7 @@ static AGE: AppSetting<Duration> = AppSetting::age(
 /// What the app is.
 pub(super) static KIND: AppKind = AppKind {
     declaration: AppDeclaration {
-        name: "sos",
+        name: NAME,
         namespace: "/",
         keeps_records: true,
         pushes: false,
@@ -63,10 +67,8 @@ pub(super) static KIND: AppKind = AppKind {
 pub(crate) struct Sos {
     context: Context,
     namespace: Namespace,
-    owed: owed::Owed,
     rates: Rates,
-    /// Whether all open incidents have their squares, as far as this node knows.
-    is_filled: AtomicBool,
+    squares: Squares,
 }
 
 /// Rates of every user on this node.
@@ -90,11 +92,10 @@ impl Default for Rates {
 }
 
 impl Sos {
-    /// Makes the app and starts the tasks that do later what could not be done at once, and that end what is old.
+    /// Makes the app and starts the task that ends what is old.
     fn start(context: Context, namespace: Namespace) -> Arc<Self> {
-        let (owed, rates, is_filled) = (owed::Owed::default(), Rates::default(), AtomicBool::default());
-        let sos = Arc::new(Self { context, namespace, owed, rates, is_filled });
-        sos.context.tasks.spawn_until_stop(owed::settle(Arc::clone(&sos)));
+        let (rates, squares) = (Rates::default(), Squares::default());
+        let sos = Arc::new(Self { context, namespace, rates, squares });
         sos.context.tasks.spawn_until_stop(ending::end_old(Arc::clone(&sos)));
         sos
     }
@@ -102,12 +103,7 @@ impl Sos {
 
 /// The room of an incident.
 pub(crate) fn room(sos_id: &str) -> Room {
-    Room::prefixed(ROOM_PREFIX, sos_id)
-}
-
-/// The incident of a room.
-fn id_of(room: &Room) -> Option<String> {
-    room.as_str().strip_prefix(ROOM_PREFIX).map(str::to_owned)
+    reconciler::room_of::<Sos>(sos_id)
 }
 
 impl HasContext for Sos {
@@ -144,63 +140,55 @@ impl App for Arc<Sos> {
     }
 
     fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
-        hook(on_connect(self, socket))
+        hook(reconciler::welcome(self, socket))
     }
 
-    /// Perhaps it was another node that ended the incident.
-    fn on_told<'a>(&'a self, announcement: &'a Announcement) -> Hook<'a> {
-        hook(ending::told_later(self, announcement))
+    fn run_job<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Ran> {
+        Box::pin(async move {
+            match job.kind() {
+                reconciler::PLACE => reconciler::run(&**self, job).await,
+                ending::EMPTY => ending::run_empty(self, job).await,
+                _ => Ran::done(),
+            }
+        })
     }
 
     /// Requests of other nodes may have been missed.
     fn on_resubscribed(&self) -> Hook<'_> {
-        hook(owed::look_at_all(self))
+        hook(reconciler::place_all(&**self))
     }
 }
 
-/// A socket enters the rooms of its user's active participations. Where the records cannot be asked, that is
-/// tried again for as long as the socket is there: who takes part must not miss what happens.
-async fn on_connect(sos: &Arc<Sos>, socket: &Arc<Socket>) {
-    if enter_active(sos, socket).await {
-        return;
-    }
-    let (sos, socket) = (Arc::clone(sos), Arc::clone(socket));
-    let context = sos.context.clone();
-    context.tasks.spawn_until_stop(async move {
-        loop {
-            tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
-            if !socket.local().is_attached() || enter_active(&sos, &socket).await {
-                return;
-            }
-        }
-    });
-}
+impl Placed for Sos {
+    const NAME: &'static str = NAME;
+    const PREFIX: &'static str = ROOM_PREFIX;
+    const IS_EXCLUSIVE: bool = true;
 
-async fn enter_active(sos: &Sos, socket: &Socket) -> bool {
-    let records = &sos.context.records;
-    let Ok(active) = records.run(store::active_of(records.pool(), socket.user().as_str())).await else {
-        return false;
-    };
-    if active.len() > PARTICIPATIONS_MAX {
-        metrics::get().rate_limited(Limit::RoomsPerSocket);
-        tracing::warn!(user = %socket.user(), "a socket is in too many rooms for all participations");
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
-    for sos_id in active.iter().take(PARTICIPATIONS_MAX) {
-        // The records say so, not the client: `ROOMS_PER_SOCKET` does not matter.
-        if sos.context.fanout.enter_own(socket.local(), &room(sos_id)).await.is_err() {
-            // It has gone.
-            return true;
+
+    async fn standing(&self, sos_id: &str, user: &UserId) -> Result<Standing, AppError> {
+        let records = &self.context.records;
+        let standing = records.run(store::standing(records.pool(), sos_id, user.as_str())).await?;
+        if standing == Standing::Outside && self.context.jobs.is_pending(&ending::empty_id(sos_id)).await? {
+            // The room is told first that the incident has ended, and is emptied then.
+            return Ok(Standing::Undecided);
         }
+        Ok(standing)
     }
-    if active.is_empty() {
-        return true;
+
+    async fn entities_of(&self, claims: &Claims) -> Result<Vec<String>, AppError> {
+        let records = &self.context.records;
+        records.run(store::active_of(records.pool(), claims.user.as_str())).await
     }
-    // Who left meanwhile was disconnected before the socket was there to be.
-    let still = records.run(store::active_of(records.pool(), socket.user().as_str())).await;
-    for sos_id in active {
-        if !still.as_ref().is_ok_and(|still| still.contains(&sos_id)) {
-            sos.owed.add(&sos_id, socket.user());
-        }
+
+    async fn memberships(&self, after: Option<&Membership>) -> Result<Vec<Membership>, AppError> {
+        let records = &self.context.records;
+        records.run(store::active_after(records.pool(), after)).await
     }
-    true
+
+    async fn bring(&self, fanout: &Fanout, user: &UserId, room: &Room) -> Result<(), FanoutError> {
+        fanout.join_user(&self.namespace, user, room).await
+    }
 }

@@ -2,15 +2,17 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use shared::limits::PARTICIPANTS_AT_ONCE;
 use shared::names::UserId;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::incidents::{self, End};
-use crate::announce::{self, Announcement};
+use crate::apps::reconciler::{Membership, Standing};
 use crate::clock::iso;
 use crate::describe::forms::{Name, OwnId, Time, UserIdText};
+use crate::jobs::{self, Batch};
 use crate::records::{Connection, Pool, column_time, raisers, time_column};
 
 /// What a user may call themselves in an incident; it gives no rights.
@@ -87,6 +89,8 @@ const HAS_TAKEN_PART: &str = "SELECT 1 FROM sos_participants WHERE sos_id = $1 A
 const ANYBODY: &str = "SELECT 1 FROM sos_participants WHERE sos_id = $1 AND status = 'ACTIVE' LIMIT 1";
 const STANDING: &str = "SELECT status, by_end FROM sos_participants WHERE sos_id = $1 AND user_id = $2 \
     ORDER BY CASE WHEN status = 'ACTIVE' THEN 0 ELSE 1 END, joined_at DESC, id DESC LIMIT 1";
+const ACTIVE_AFTER: &str = "SELECT sos_id, user_id FROM sos_participants WHERE status = 'ACTIVE' \
+    AND (sos_id, user_id) > ($1, $2) ORDER BY sos_id, user_id LIMIT $3";
 const PLACE_OF: &str = "SELECT joined_at FROM sos_participants WHERE id = $1";
 /// How often an entry is tried that meets a leave of the same user.
 const ENTRIES_TRIED: usize = 3;
@@ -94,25 +98,34 @@ const ENTRIES_TRIED: usize = 3;
 /// What became of an entry.
 #[derive(Debug)]
 pub(crate) enum Entered {
-    /// The record, and whether it is new.
-    Yes(Box<Participant>, bool),
+    /// The record. Where it is new, what follows from it.
+    Yes(Box<Participant>, Option<Batch>),
     /// The incident has ended.
     Over,
 }
 
-/// Records that a user takes part, unless the incident has ended.
-pub(crate) async fn enter(pool: &Pool, entry: &Entry) -> Result<Entered, sqlx::Error> {
+/// Records that a user takes part, unless the incident has ended; with what follows from it, if that is new.
+pub(crate) async fn enter(
+    pool: &Pool,
+    entry: &Entry,
+    follow: impl Fn(&Participant) -> Batch,
+) -> Result<Entered, sqlx::Error> {
     for _ in 0..ENTRIES_TRIED {
         let mut transaction = pool.begin().await?;
         if !incidents::stay_open(&mut transaction, &entry.sos_id).await? {
             return Ok(Entered::Over);
         }
-        let entered = enter_in(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        // Else a record was there and has ended since.
-        if let Some((record, is_new)) = entered {
-            return Ok(Entered::Yes(Box::new(record), is_new));
+        let Some((record, is_new)) = enter_in(&mut transaction, entry).await? else {
+            // A record was there and has ended since.
+            continue;
+        };
+        let mut batch = None;
+        if is_new {
+            let follows = batch.insert(follow(&record));
+            jobs::enqueue(&mut transaction, follows).await?;
         }
+        transaction.commit().await?;
+        return Ok(Entered::Yes(Box::new(record), batch));
     }
     Err(sqlx::Error::RowNotFound)
 }
@@ -138,23 +151,14 @@ pub(super) async fn enter_in(
     row.map(|row| Ok((participant(&row)?, done.rows_affected() > 0))).transpose()
 }
 
-/// What became of a leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gone {
-    /// They did not take part.
-    NotThere,
-    Left,
-    /// They were the last: the incident has ended with it.
-    AsLast,
-}
-
-/// Records that a user takes part no more. Who is the last to leave an incident that was raised here ends it;
-/// `announcement` is written then.
+/// Records that a user takes part no more; `None` where they did not. Who is the last to leave an incident that was raised here
+/// ends it. `follow` says what follows, by whether that was so.
 pub(crate) async fn leave(
     pool: &Pool,
     (sos_id, user_id, at_ms): (&str, &str, u64),
-    (end, announcement): (&End<'_>, &Announcement),
-) -> Result<Gone, sqlx::Error> {
+    end: &End<'_>,
+    follow: impl FnOnce(bool) -> Batch,
+) -> Result<Option<Batch>, sqlx::Error> {
     let raiser = incidents::raiser_of_open(pool, sos_id).await?;
     let mut transaction = pool.begin().await?;
     let is_open = match &raiser {
@@ -166,40 +170,31 @@ pub(crate) async fn leave(
     };
     let left = sqlx::query(LEAVE).bind(sos_id).bind(user_id).bind(time_column(at_ms));
     if left.execute(&mut *transaction).await?.rows_affected() == 0 {
-        return Ok(Gone::NotThere);
+        return Ok(None);
     }
-    let mut gone = Gone::Left;
+    let mut is_last = false;
     if let Some(raiser) = raiser.filter(|_| is_open)
         && sqlx::query(ANYBODY).bind(sos_id).fetch_optional(&mut *transaction).await?.is_none()
     {
         incidents::end_in(&mut transaction, (sos_id, &raiser), end).await?;
-        announce::write(&mut transaction, std::slice::from_ref(announcement)).await?;
-        gone = Gone::AsLast;
+        is_last = true;
     }
+    let batch = follow(is_last);
+    jobs::enqueue(&mut transaction, &batch).await?;
     transaction.commit().await?;
-    Ok(gone)
+    Ok(Some(batch))
 }
 
-/// Where the sockets of a user belong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// In the incident's room.
-    Active,
-    /// Out of it, and disconnected: the user has left, or never was there.
-    Left,
-    /// Out of it: it ended while the user took part.
-    Ended,
-}
-
-/// Where the sockets of a user belong.
+/// Where the sockets of a user belong: disconnected, where the user has left or never was there; out of the room alone, where
+/// the incident ended while the user took part.
 pub(crate) async fn standing(pool: &Pool, sos_id: &str, user_id: &str) -> Result<Standing, sqlx::Error> {
     let Some(row) = sqlx::query(STANDING).bind(sos_id).bind(user_id).fetch_optional(pool).await? else {
-        return Ok(Standing::Left);
+        return Ok(Standing::Disconnected);
     };
     if row.try_get::<String, _>(0)? == "ACTIVE" {
-        return Ok(Standing::Active);
+        return Ok(Standing::Inside);
     }
-    Ok(if row.try_get::<i64, _>(1)? == 1 { Standing::Ended } else { Standing::Left })
+    Ok(if row.try_get::<i64, _>(1)? == 1 { Standing::Outside } else { Standing::Disconnected })
 }
 
 /// Who takes part now, in the order they joined.
@@ -245,6 +240,20 @@ pub(crate) async fn place_of(pool: &Pool, id: &str) -> Result<Option<Before>, sq
 pub(crate) async fn active_of(pool: &Pool, user_id: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(ACTIVE_OF).bind(user_id).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Who takes part in what, behind one of them in the order of incidents and users: [`PARTICIPANTS_AT_ONCE`], fewer at the end.
+pub(crate) async fn active_after(
+    pool: &Pool,
+    after: Option<&Membership>,
+) -> Result<Vec<Membership>, sqlx::Error> {
+    let (sos_id, user) = after.map_or(("", ""), |(sos_id, user)| (sos_id, user.as_str()));
+    let limit = i64::from(PARTICIPANTS_AT_ONCE);
+    let rows = sqlx::query(ACTIVE_AFTER).bind(sos_id).bind(user).bind(limit).fetch_all(pool).await?;
+    let bad = |_| sqlx::Error::Decode("a participant's user".into());
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, UserId::parse(&row.try_get::<String, _>(1)?).map_err(bad)?)))
+        .collect()
 }
 
 /// Whether a user takes part, or has.

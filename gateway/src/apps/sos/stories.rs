@@ -11,15 +11,15 @@ use shared::names::UserId;
 use uuid::Uuid;
 
 use super::incidents::{self, End, Incident, Opened, Reason};
-use super::store::{self, Before, Entered, Entry, Gone, Of, Participant, Standing, USER_TYPES};
+use super::store::{self, Before, Entered, Entry, Of, Participant, USER_TYPES};
 use super::{Sos, room};
-use crate::apps::{limited, within};
+use crate::apps::{limited, reconciler, within};
 use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Millis, Name, Time, UserIdText};
 use crate::error::AppError;
 use crate::geo::Degrees;
+use crate::jobs::{Audience, Batch, Job};
 use crate::records::{Cursor, Looked};
-use crate::socket;
 use crate::text::bounded;
 
 /// Who takes part.
@@ -125,12 +125,12 @@ impl Sos {
         self.context
             .to_the_end(async move {
                 let records = &sos.context.records;
-                let raised = incidents::raise(records.pool(), &incident, &entry);
-                let record = match records.run(raised).await? {
-                    Opened::Yes(record) => *record,
+                let follow = |record: &Participant| sos.after_entry(record, &entry.user_id);
+                let raised = incidents::raise(records.pool(), &incident, &entry, follow);
+                match records.run(raised).await? {
+                    Opened::Yes(batch) => batch.run().await,
                     Opened::Limited(seconds) => return Err(limited(seconds)),
                 };
-                sos.entered(&record, &entry.user_id, true).await;
                 Ok(incident)
             })
             .await
@@ -148,14 +148,14 @@ impl Sos {
     ) -> Result<(Vec<Near>, Option<Cursor>), AppError> {
         within(&self.rates.looks, user)?;
         let records = &self.context.records;
-        self.fill_all_cells().await?;
+        self.squares.fill(records, incidents::TABLE).await?;
         let page = records.run(incidents::near(records.pool(), looked)).await?;
         let near = page.near.into_iter().map(|(incident, distance)| Near { incident, distance });
         Ok((near.collect(), page.next))
     }
 
-    /// A user takes part: recorded, their sockets enter, the others and they are told. Who does already is not
-    /// told again. Answers the record, and whether it is new.
+    /// A user takes part: recorded, their sockets enter, and the room receives an event where that is new. Returns the record,
+    /// and whether it is new.
     ///
     /// # Errors
     /// 409 when the incident has ended.
@@ -164,24 +164,22 @@ impl Sos {
         self.context
             .to_the_end(async move {
                 let records = &sos.context.records;
-                let (record, is_new) = match records.run(store::enter(records.pool(), &entry)).await? {
-                    Entered::Yes(record, is_new) => (*record, is_new),
-                    Entered::Over => return Err(over()),
-                };
-                // Also where it is not new: whoever asks again may do so because not all sockets have entered.
-                sos.entered(&record, &entry.user_id, is_new).await;
-                Ok((record, is_new))
+                let follow = |record: &Participant| sos.after_entry(record, &entry.user_id);
+                let entered = records.run(store::enter(records.pool(), &entry, follow)).await?;
+                let Entered::Yes(record, batch) = entered else { return Err(over()) };
+                let is_new = batch.is_some();
+                match batch {
+                    Some(batch) => drop(batch.run().await),
+                    // The caller may ask again because not all sockets have entered.
+                    None => reconciler::place(&*sos, &record.sos_id, &entry.user_id).await,
+                }
+                Ok((*record, is_new))
             })
             .await
     }
 
-    /// What follows a record of who takes part.
-    async fn entered(&self, record: &Participant, user: &UserId, is_new: bool) {
-        let standing = self.bring(&record.sos_id, user).await;
-        if !is_new || matches!(standing, Ok(Standing::Left | Standing::Ended)) {
-            // They have left meanwhile, and that was told.
-            return;
-        }
+    /// What follows from a new record of who takes part: the user's sockets enter, and the room receives the event.
+    fn after_entry(&self, record: &Participant, user: &UserId) -> Batch {
         let body = Joined {
             sos_id: &record.sos_id,
             user_id: &record.user_id,
@@ -190,10 +188,17 @@ impl Sos {
             joined_at: &record.joined_at,
             timestamp: now_ms(),
         };
-        self.tell(&room(&record.sos_id), "participant:joined", &body).await;
+        let enter = reconciler::job::<Self>(&record.sos_id, user);
+        self.context.jobs.batch([enter, self.to_room(&record.sos_id, "participant:joined", &body)])
     }
 
-    /// A user takes part no more: recorded, told to the room, and then their sockets in it are disconnected.
+    /// An event for the room of an incident.
+    fn to_room(&self, sos_id: &str, event: &str, body: &impl Serialize) -> Job {
+        let subject = reconciler::subject_of::<Self>(sos_id);
+        Job::event_to(&subject, (&self.namespace, Audience::Room(room(sos_id))), event, body).into()
+    }
+
+    /// A user takes part no more.
     ///
     /// # Errors
     /// 404 when the user does not take part.
@@ -208,70 +213,30 @@ impl Sos {
             .to_the_end(async move {
                 let records = &sos.context.records;
                 let end = End { reason: Reason::Left, by: None, at_ms: now_ms() };
-                let announcement = sos.ended(&sos_id, &end);
                 let leave = (sos_id.as_str(), user.as_str(), at_ms);
-                let left = store::leave(records.pool(), leave, (&end, &announcement));
-                let gone = records.run(left).await?;
-                if gone != Gone::NotThere {
-                    let (left_at, timestamp) = (iso(at_ms), now_ms());
-                    let body = Left { sos_id: &sos_id, user_id: user.as_str(), left_at, timestamp };
-                    sos.tell(&room(&sos_id), "participant:left", &body).await;
-                }
-                if gone == Gone::AsLast {
-                    sos.context.announcer.tell(&[announcement]).await;
-                }
-                // Also where they had left before: a socket may have stayed.
-                let _ = sos.bring(&sos_id, &user).await;
-                if gone == Gone::NotThere {
+                let follow =
+                    |is_last: bool| sos.after_leave((&sos_id, &user, at_ms), is_last.then_some(&end));
+                let left = store::leave(records.pool(), leave, &end, follow);
+                let Some(batch) = records.run(left).await? else {
+                    // A socket may have stayed.
+                    reconciler::place(&*sos, &sos_id, &user).await;
                     return Err(AppError::NotFound("Participant not found".into()));
-                }
+                };
+                batch.run().await;
                 Ok(())
             })
             .await
     }
 
-    /// Brings the sockets of a user to where the record says they belong, on all nodes: into the incident's room; out of it
-    /// and disconnected where the user has left; out of it alone where the incident has ended. What cannot be done now
-    /// is owed ([`super::owed`]). Answers where they belong.
-    pub(super) async fn bring(&self, sos_id: &str, user: &UserId) -> Result<Standing, AppError> {
-        let brought = self.try_bring(sos_id, user).await;
-        if let Err(error) = &brought {
-            tracing::warn!(
-                error = error.say(),
-                sos = sos_id,
-                "the sockets of a participant could not be brought; trying on"
-            );
-            self.owed.add(sos_id, user);
-        }
-        brought
-    }
-
-    pub(super) async fn try_bring(&self, sos_id: &str, user: &UserId) -> Result<Standing, AppError> {
-        let (room, fanout, records) = (room(sos_id), &self.context.fanout, &self.context.records);
-        let standing = || records.run(store::standing(records.pool(), sos_id, user.as_str()));
-        let mut known = standing().await?;
-        if known == Standing::Active {
-            fanout.join_user(&self.namespace, user, &room).await?;
-            // Who left while their sockets entered has been disconnected too early.
-            known = standing().await?;
-        }
-        match known {
-            Standing::Active => {}
-            Standing::Left => fanout.disconnect_user(&self.namespace, user, &room).await?,
-            Standing::Ended => {
-                self.must_be_told(sos_id).await?;
-                fanout.leave_user(&self.namespace, user, &room).await?;
-            }
-        }
-        Ok(known)
-    }
-
-    /// The record holds whether the room could be told or not; what was missed is in the lists.
-    async fn tell(&self, room: &shared::names::Room, event: &str, body: &impl Serialize) {
-        let target = fanout::Target::room(&self.namespace, room.as_str()).tracked();
-        if let Err(error) = socket::broadcast(&self.context, target, event, body).await {
-            tracing::warn!(%error, room = %room, event, "a room was not told");
-        }
+    /// What follows from a user's leave, which may have ended the incident: the room receives the event, and then the user's
+    /// sockets in it are disconnected.
+    fn after_leave(&self, (sos_id, user, at_ms): (&str, &UserId, u64), end: Option<&End<'_>>) -> Batch {
+        let (left_at, timestamp) = (iso(at_ms), now_ms());
+        let body = Left { sos_id, user_id: user.as_str(), left_at, timestamp };
+        let mut jobs = vec![self.to_room(sos_id, "participant:left", &body)];
+        jobs.extend(end.map(|end| self.ended(sos_id, end)));
+        jobs.push(reconciler::job::<Self>(sos_id, user));
+        self.context.jobs.batch(jobs)
     }
 
     /// Who may see the lists of an incident: who takes part or has, and rescuers and admins.

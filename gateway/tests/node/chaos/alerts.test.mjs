@@ -324,6 +324,20 @@ const CASES = [
     },
   },
   {
+    alerts: ['MusterJobsLate'],
+    start: () => inCluster(1),
+    async happen(site) {
+      if (!site.isFrozen) {
+        site.redis.freeze();
+        site.isFrozen = true;
+        // It is stored, and its event cannot be delivered.
+        const notification = { userId: unique('user'), title: 'late', message: 'late' };
+        assert.equal((await internal(site.node, 'POST', '/internal/notifications', notification)).status, 201);
+      }
+      await delay(200);
+    },
+  },
+  {
     alerts: ['MusterPushFailing'],
     async start() {
       const receiver = createServer((request, response) => { request.resume().on('end', () => response.writeHead(400).end()); }).listen(0, '127.0.0.1');

@@ -19,9 +19,9 @@ process.on('exit', () => {
 /**
  * Starts a server: `{url, port, kill(), restart(), freeze(), thaw()}`. `kill` ends it at once, the data stay; `restart`
  * starts it again on them. A frozen server keeps its connections and answers nothing. With `tls` (`{cert, key}`, PEM files) it takes
- * nobody without TLS.
+ * nobody without TLS. With `logStatements`, `statements` has every statement that it was asked, in their order.
  */
-export async function startPostgres({ port: wanted, tls } = {}) {
+export async function startPostgres({ port: wanted, tls, logStatements = false } = {}) {
   const { initdb, postgres } = binaries();
   const port = wanted ?? (await freePort());
   const parent = temporaryDirectory();
@@ -50,7 +50,9 @@ export async function startPostgres({ port: wanted, tls } = {}) {
     writeFileSync(join(data, 'pg_hba.conf'), 'hostssl all all 127.0.0.1/32 trust\n');
   }
 
-  const server = { url: `postgres://postgres@127.0.0.1:${port}/postgres`, port };
+  if (logStatements) settings.push('-c', 'log_statement=all', '-c', 'log_line_prefix=');
+
+  const server = { statements: [], url: `postgres://postgres@127.0.0.1:${port}/postgres`, port };
   let child;
   let exited;
   const run = async () => {
@@ -63,6 +65,15 @@ export async function startPostgres({ port: wanted, tls } = {}) {
       started.on('error', reject);
       started.stderr.setEncoding('utf8').on('data', (text) => {
         log += text;
+        if (logStatements) {
+          const lines = log.split('\n');
+          log = lines.pop();
+          for (const line of lines) {
+            const statement = /^LOG: {2}(?:statement|execute [^:]*): (.*)/.exec(line);
+            if (statement) server.statements.push(statement[1]);
+          }
+          log = `${lines.join('\n').slice(-1_000)}\n${log}`.replace(/^LOG: {2}(statement|execute).*$/gm, '');
+        }
         if (/ready to accept connections/.test(log)) resolve();
       });
       exited.then(() => reject(new Error(`PostgreSQL ended: ${log}`)));

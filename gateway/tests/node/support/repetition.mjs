@@ -1,18 +1,18 @@
-// What clients are sent twice after a crash, and what they are not sent at all: care's messages, whose events are told with
-// the record.
+// What clients receive twice after a crash, and what they do not receive at all: the events of care's messages and of sos'
+// participants, which are stored with the records that they report.
 
 import assert from 'node:assert/strict';
 
 import { ask, connected, keeper, unique } from './clients.mjs';
-import { startCluster } from './cluster.mjs';
+import { internal, startCluster } from './cluster.mjs';
 import { startGateway } from './gateway.mjs';
 import { delay, eventually, once, within } from './wait.mjs';
 
-/** `ANNOUNCEMENTS_REPEATED_MAX`: how many events a node alone has sent at most whose rows are still in its records. */
+/** `JOBS_REPEATED_MAX`: how many jobs a node alone has done at most whose rows are still in its records. */
 export const BATCH = 32;
 
-/** Longer than `ANNOUNCE_AFTER_MS` and `DUE_EVERY_MS` together: then a node has looked for what its predecessor owed. */
-const OWED_MS = 6_000;
+/** How long a node needs to deliver what its predecessor left behind: alone it looks at its start, in a cluster when the lease has lapsed. */
+const LEFT_OVER_MS = 6_000;
 
 const IN_FLIGHT = 8;
 
@@ -22,7 +22,7 @@ const MESSAGES_EACH_MAX = 95;
 /** How many of each user have been heard when the gateway is killed: others are in flight then. */
 const MESSAGES_EACH = 80;
 
-/** Counts every event of a socket that the records owe, by its id. */
+/** Counts every event of a socket that reports a record, by its id. */
 function tally(socket, heard) {
   socket.onAny((event, body) => {
     if (!/^message:(new|sent|status)$/.test(event)) return;
@@ -94,7 +94,7 @@ export async function repetitionAfterCrash({ senders, killAt = senders * MESSAGE
     await Promise.all(returned);
     await eventually(() => acked.every((id) => isHeard(heard, id)), { timeout: 20_000, what: 'every acknowledged message to be heard' });
     // What comes twice comes when the new node looks for what is left over: there is nothing else to wait for.
-    await delay(OWED_MS);
+    await delay(LEFT_OVER_MS);
     const last = (await ask(await clients.connect({ claims: { sub: writers[0] } }), 'message:send', { recipientId: recipient, message: 'last' })).message.id;
     await eventually(() => isHeard(heard, last), { what: 'the last message' });
     const repeated = repetitions(heard);
@@ -122,11 +122,115 @@ export async function repetitionInCluster({ senders, killAt = 150 }) {
     await sendUntilCut(sockets, reader, recipient, acked, (count) => { if (count === killAt) dies.kill(); });
     await eventually(() => acked.every((id) => isHeard(heard, id)), { timeout: 20_000, what: 'every acknowledged message to be heard' });
     // As above.
-    await delay(OWED_MS);
+    await delay(LEFT_OVER_MS);
     const last = (await ask(await lives.clients.connect({ claims: { sub: unique('writer') } }), 'message:send', { recipientId: recipient, message: 'last' })).message.id;
     await eventually(() => isHeard(heard, last), { what: 'the last message' });
     assert.equal(repetitions(heard), 0, 'Redis drops what comes a second time');
     return { events: heard.size, acked: acked.length };
+  } finally {
+    await cluster.stop();
+  }
+}
+
+/** Users take part, `lanes` of them at once, until the node ends; `onAck` is called with each whose request was answered. */
+async function joinUntilCut(node, sosId, lanes, onAck) {
+  const lane = async () => {
+    for (;;) {
+      const userId = unique('joins');
+      const { status } = await internal(node, 'POST', '/internal/participants/joined', { sosId, userId, userType: 'citizen' }).catch(() => ({}));
+      if (status !== 200) return;
+      onAck(userId);
+    }
+  };
+  await within(Promise.all(Array.from({ length: lanes }, lane)), 60_000, 'the crash');
+}
+
+/** Who takes part by the records. */
+async function recorded(node, sosId) {
+  const response = await fetch(`${node.url}/api/sos/${sosId}/participants/active`, { headers: { Authorization: `Bearer ${node.token({ sub: 'boss', role: 'admin' })}` } });
+  assert.equal(response.status, 200);
+  return (await response.json()).data.map(({ userId }) => userId);
+}
+
+/**
+ * Users take part in an incident until their node is killed, after `killAt` of them were acknowledged; then the node is started
+ * again (`isCluster`: another one goes on). Every record must have had its event, whether its request was answered or not; alone no more
+ * than `BATCH` events come twice, in a cluster none. Returns how many there were.
+ */
+export async function joinsAcrossCrash({ lanes, killAt, isCluster = false }) {
+  const cluster = isCluster ? await startCluster(2) : undefined;
+  const dies = cluster?.nodes[0] ?? (await startGateway());
+  let lives = cluster?.nodes[1] ?? dies;
+  const clients = cluster ? lives.clients : keeper(dies);
+  try {
+    const [sosId, watching] = [unique('sos'), unique('watcher')];
+    assert.equal((await internal(dies, 'POST', '/internal/participants/joined', { sosId, userId: watching, userType: 'citizen' })).status, 200);
+    const watcher = clients.socket({ claims: { sub: watching }, reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 });
+    const times = new Map();
+    const users = new Set([watching]);
+    watcher.on('participant:joined', ({ eventId, userId }) => {
+      times.set(eventId, (times.get(eventId) ?? 0) + 1);
+      users.add(userId);
+    });
+    await connected(watcher);
+    await eventually(async () => (await internal(lives, 'GET', `/internal/participants/${sosId}/count`)).body.data?.count === 1, { what: 'the watcher in the room' });
+    const acked = [];
+    let killed;
+    await joinUntilCut(dies, sosId, lanes, (userId) => {
+      acked.push(userId);
+      if (acked.length === killAt) killed = dies.kill();
+    });
+    await killed;
+    if (!cluster) {
+      const returned = once(watcher, 'connect', { timeout: 30_000 });
+      lives = await dies.restart();
+      await returned;
+    }
+    const all = await recorded(lives, sosId);
+    assert.deepEqual(acked.filter((userId) => !all.includes(userId)), [], 'no acknowledged record is lost');
+    await eventually(() => all.every((userId) => users.has(userId)), { timeout: 30_000, what: 'the event of every record' });
+    await delay(LEFT_OVER_MS);
+    const repeated = [...times.values()].filter((count) => count > 1).length;
+    assert.ok(repeated <= (cluster ? 0 : BATCH), `${repeated} of ${times.size} events came twice`);
+    return { repeated, records: all.length, unanswered: all.length - 1 - acked.length };
+  } finally {
+    clients.closeAll();
+    await lives.kill();
+    await cluster?.stop();
+  }
+}
+
+/**
+ * Users write in a chat room until their node is killed; a member on another node, who sends nothing, must have received every message
+ * of the history in the end, each once. Returns how many there were.
+ */
+export async function chatAcrossCrash({ lanes, killAt }) {
+  const cluster = await startCluster(2, { env: { EVENTS_PER_SECOND: '0' } });
+  const [dies, lives] = cluster.nodes;
+  try {
+    const room = unique('room');
+    const watcher = await lives.clients.connect({ claims: { sub: unique('watcher') } });
+    const received = [];
+    watcher.on('new_message', ({ id }) => received.push(id));
+    assert.equal((await ask(watcher, 'join_room', room)).success, true);
+    const writers = await Promise.all(Array.from({ length: lanes }, () => dies.clients.connect({ claims: { sub: unique('writer') } })));
+    let acked = 0;
+    await within(Promise.all(writers.map(async (socket) => {
+      assert.equal((await ask(socket, 'join_room', room)).success, true);
+      const cut = once(socket, 'disconnect', { timeout: 60_000 }).then(() => undefined);
+      for (;;) {
+        const answer = await Promise.race([socket.emitWithAck('send_message', { roomId: room, content: 'x' }), cut]).catch(() => undefined);
+        if (!answer?.success) return;
+        acked += 1;
+        if (acked === killAt) dies.kill();
+      }
+    })), 60_000, 'the crash');
+    const page = async (before) => (await ask(watcher, 'room_history', { roomId: room, limit: 50, ...(before && { before }) })).messages.map(({ id }) => id);
+    await eventually(async () => received.at(-1) === (await page()).at(-1), { timeout: 30_000, interval: 500, what: 'the last message of the history' });
+    const history = [];
+    for (let older = await page(); older.length > 0; older = await page(history[0])) history.unshift(...older);
+    assert.deepEqual(received, history, 'every message of the history, once and in its order');
+    return { messages: received.length, unanswered: received.length - acked };
   } finally {
     await cluster.stop();
   }

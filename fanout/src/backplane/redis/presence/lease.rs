@@ -64,6 +64,7 @@ impl Presence {
             if self.store.claim(dead, self.claim_time(), false).await == Ok(true) {
                 tracing::warn!(incarnation = %dead, "a node is gone; this one cleans up after it");
                 self.schedule_cleanup(dead, self.options.holdback);
+                self.departed.notify_one();
             }
         }
     }

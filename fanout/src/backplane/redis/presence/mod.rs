@@ -104,6 +104,8 @@ pub(crate) struct Presence {
     peers: LivePeers,
     cleanups: Mutex<HashMap<String, Instant>>,
     cleanup_added: Notify,
+    /// This node settles what another one has left.
+    pub(crate) departed: Notify,
     gone: mpsc::Sender<MembershipChange>,
     /// Changes that wait to be reported; no more than this node has members.
     queued: Mutex<VecDeque<MembershipChange>>,
@@ -165,6 +167,7 @@ impl Presence {
             peers: LivePeers::default(),
             cleanups: Mutex::default(),
             cleanup_added: Notify::new(),
+            departed: Notify::new(),
             gone,
             queued: Mutex::default(),
             queued_added: Notify::new(),

@@ -70,6 +70,17 @@ impl Presence {
         Ok(ids(&self.living().await?).collect::<HashSet<_>>().len().max(1))
     }
 
+    /// Whether the node with this id lives.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`].
+    pub(crate) async fn lives(&self, node: &str) -> Result<bool, FanoutError> {
+        let prefix = format!("{node}-");
+        let is_missed =
+            |living: &HashSet<String>| !living.iter().any(|incarnation| incarnation.starts_with(&prefix));
+        Ok(!is_missed(&self.living_unless(is_missed).await?))
+    }
+
     /// How the living node called `node` is reached.
     pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         let prefix = format!("{node}-");

@@ -1,0 +1,93 @@
+//! Jobs of this node that are due later.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::job::Job;
+
+/// The jobs that wait for their time, each once.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_time: BTreeMap<(Instant, u64), Timer>,
+    by_id: HashMap<String, (Instant, u64)>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Timer {
+    job: Arc<Job>,
+    /// It has failed so many times, one after the other.
+    failures: u32,
+}
+
+impl Timers {
+    /// A job is due after `delay`, and not before, whatever was said of it earlier.
+    pub(super) fn set(&self, job: Arc<Job>, delay: Duration, failures: u32) {
+        let mut waiting = self.waiting.lock();
+        waiting.next += 1;
+        let at = (Instant::now() + delay, waiting.next);
+        if let Some(before) = waiting.by_id.insert(job.id.clone(), at) {
+            waiting.by_time.remove(&before);
+        }
+        waiting.by_time.insert(at, Timer { job, failures });
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// How many wait because they have failed.
+    pub(super) fn count_failed(&self) -> usize {
+        self.waiting.lock().by_time.values().filter(|timer| timer.failures > 1).count()
+    }
+
+    /// Waits until a job is due. Returns it, and how many times it has failed.
+    pub(super) async fn due(&self) -> (Arc<Job>, u32) {
+        loop {
+            let next = self.waiting.lock().by_time.keys().next().map(|(at, _)| *at);
+            match next {
+                None => self.changed.notified().await,
+                Some(at) if at > Instant::now() => tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    () = self.changed.notified() => {}
+                },
+                Some(_) => {
+                    let mut waiting = self.waiting.lock();
+                    if let Some((_, Timer { job, failures })) = waiting.by_time.pop_first() {
+                        waiting.by_id.remove(&job.id);
+                        return (job, failures);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_is_set_again_is_due_once() {
+        let timers = Timers::default();
+        let job = |id: &str| Arc::new(Job::of_app("app", "kind", "s", &()).known_as(id.to_owned()));
+        let start = Instant::now();
+        timers.set(job("a"), Duration::from_secs(1), 0);
+        timers.set(job("b"), Duration::from_secs(3), 0);
+        timers.set(job("a"), Duration::from_secs(5), 1);
+        assert_eq!(timers.due().await.0.id, "b");
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
+        let (last, failures) = timers.due().await;
+        assert_eq!((last.id.as_str(), failures, start.elapsed()), ("a", 1, Duration::from_secs(5)));
+        assert!(tokio::time::timeout(Duration::from_secs(60), timers.due()).await.is_err());
+    }
+}
