@@ -246,14 +246,14 @@ struct Payload<'a> {
 }
 
 impl StoredEvent {
-    /// `id` is its job's: a cluster delivers what comes twice under one id once.
-    pub(super) fn target<'a>(&'a self, id: &'a str) -> Target<'a> {
+    /// Where it goes.
+    pub(super) fn target(&self) -> Target<'_> {
         let target = match &self.to {
             Audience::Room(room) => Target::room(&self.namespace, room.as_str()),
             Audience::User(user) => Target::user(&self.namespace, user),
         };
         let (except_user, sequence) = (self.except_user.as_ref(), self.sequence);
-        Target { except: self.except, except_user, sequence, ..target }.once(id)
+        Target { except: self.except, except_user, sequence, ..target }
     }
 
     fn to_payload(&self) -> String {
