@@ -1,7 +1,7 @@
 //! Who is in a room, and when a user enters it first and leaves it last.
 //!
 //! In the store nothing is counted up and down: every answer is read from the set of members, so it cannot drift. On a node
-//! a user's sockets in a room are a number, changed under the user's lock together with the members ([`crate::local::registry`]).
+//! a user's sockets in a room are a number, changed under the user's lock together with the members (`local/`).
 
 use std::collections::HashSet;
 use std::sync::Arc;

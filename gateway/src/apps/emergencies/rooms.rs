@@ -114,7 +114,7 @@ async fn enter_helpers(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
 }
 
 /// A socket has a newer token: a helper's enters the helpers' room. What it does not give any more is taken away by the
-/// platform, which asks [`Emergencies::admits`].
+/// platform, which asks [`App::admits`](crate::apps::App::admits).
 pub(super) async fn renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     if is_helper(&socket.claims()) {
         enter_helpers(app, socket).await;
