@@ -1,13 +1,16 @@
 //! A bounded map whose entries expire.
 //!
 //! It has no clock: every call takes the current instant. Expired entries are never returned, and they are removed when the
-//! map is full. A map that is full of entries that have not expired refuses new keys, so that nobody can push out what
+//! map is full, at most once in [`PAUSE`]. A map that is full of entries that have not expired refuses new keys, so that nobody can push out what
 //! others still need.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A full map is searched for expired entries no more often: it takes milliseconds where there are a million.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// At most `max` entries, each until an instant of its own.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct ExpiringMap<K, V> {
     entries: HashMap<K, Entry<V>>,
     /// No entry expires before this. Keeps a full map from being searched for expired entries at every call.
     earliest: Option<Instant>,
+    /// When a full map may be searched again.
+    next_search: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -32,7 +37,7 @@ impl<K: Eq + Hash, V> ExpiringMap<K, V> {
     /// An empty map of at most `max` entries.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max, entries: HashMap::new(), earliest: None }
+        Self { max, entries: HashMap::new(), earliest: None, next_search: None }
     }
 
     /// The value of a key, unless it has expired.
@@ -83,9 +88,11 @@ impl<K: Eq + Hash, V> ExpiringMap<K, V> {
     }
 
     fn remove_expired(&mut self, now: Instant) {
-        if self.earliest.is_some_and(|earliest| earliest > now) {
+        if self.earliest.is_some_and(|earliest| earliest > now) || self.next_search.is_some_and(|at| at > now)
+        {
             return;
         }
+        self.next_search = Some(now + PAUSE);
         self.entries.retain(|_, entry| entry.expires > now);
         self.earliest = self.entries.values().map(|entry| entry.expires).min();
     }

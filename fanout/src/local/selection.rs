@@ -21,6 +21,11 @@ impl Hub {
                 || SocketId::parse(room).is_some_and(|id| self.socket(id).is_some()))
     }
 
+    /// Whether sockets have entered a room that is called as a socket, on this node or another, or as a user's is.
+    pub(crate) fn holds_others(&self, room: &str) -> bool {
+        self.rooms.has_implicit() && (self.is_mixed(room) || self.find(room).is_some())
+    }
+
     /// The sockets in a room of any kind.
     pub(crate) fn sockets_in(&self, room: &str) -> Vec<Arc<LocalSocket>> {
         let entered = || {

@@ -13,6 +13,7 @@ use super::job::OlderEvent;
 use super::{Job, Jobs, enqueue, store};
 use crate::clock::ago_ms;
 use crate::error::AppError;
+use crate::records::Sharing;
 
 /// Between two looks, if nothing calls for one.
 const LOOK: Duration = Duration::from_millis(JOBS_LOOK_MS);
@@ -99,9 +100,14 @@ impl Jobs {
     pub(super) async fn look(self: &Arc<Self>) -> Result<(), AppError> {
         let (records, own) = (&self.records, self.fanout.node());
         let (mut is_behind, mut is_unsure) = (self.looks.is_doubtful.swap(false, Ordering::AcqRel), false);
+        let is_foreign = self.is_foreign();
         for (owner, count) in records.run(store::owners(records.pool())).await? {
             if owner == own.as_str() {
                 is_behind |= usize::try_from(count).unwrap_or_default() > self.finished.count_held();
+                continue;
+            }
+            if is_foreign {
+                is_unsure = true;
                 continue;
             }
             // While Redis is away, or has lost everything, nobody knows who lives.
@@ -121,11 +127,20 @@ impl Jobs {
         if is_behind {
             self.load().await?;
         }
+        if is_foreign {
+            return Ok(());
+        }
         self.adopt_older_events().await?;
         if let Some(runner) = self.runner.get() {
             runner.adopt_older().await;
         }
         Ok(())
+    }
+
+    /// Whether this node has other settings than those whose records it uses, and so must not serve: the jobs of others are
+    /// none of its.
+    fn is_foreign(&self) -> bool {
+        matches!(self.records.sharing(), Sharing::Taken { .. }) || self.fanout.agreement().conflict.is_some()
     }
 
     /// Takes up this node's jobs that it does not hold.

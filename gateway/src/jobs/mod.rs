@@ -28,11 +28,13 @@ mod tests;
 mod timers;
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fanout::{Fanout, FanoutError};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -275,6 +277,7 @@ impl Jobs {
     /// What was away may be back: what has failed is tried now.
     pub(crate) fn retry_now(&self) {
         self.retry_now.notify_waiters();
+        self.timers.hurry();
         // Only now can be known which nodes are gone.
         self.looks.want(Duration::from_secs(1));
     }
@@ -386,6 +389,10 @@ impl Jobs {
             self.timers.set(Arc::clone(job), pause(failures), failures + 1);
             Tried::Postponed
         };
+        if failures > 0 && !self.fanout.is_ready() {
+            // It fails as it did before; to try it would only cost the database.
+            return again(failures);
+        }
         if step.must_claim {
             match self.claim(std::slice::from_ref(&job.id)).await {
                 Ok(claimed) if claimed.is_empty() => {
@@ -397,7 +404,13 @@ impl Jobs {
             }
         }
         let Some(runner) = self.runner.get() else { return again(failures) };
-        match runner.run(&job.app, job).await {
+        // A panic must not end the lane, with all jobs of its subject behind it.
+        let ran = AssertUnwindSafe(runner.run(&job.app, job)).catch_unwind().await;
+        let ran = ran.unwrap_or_else(|_| {
+            tracing::error!(app = job.app, kind = job.kind, job = job.id, "a job has panicked");
+            Some(Ran::Failed)
+        });
+        match ran {
             Some(Ran::Done(value)) => {
                 self.finished.finish(&job.id, false);
                 Tried::Done(value)

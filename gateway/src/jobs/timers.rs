@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::job::Job;
 
+/// See [`Timers::hurry`].
+const HURRY: Duration = Duration::from_millis(500);
+
 /// The jobs that wait for their time, each once.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
@@ -41,6 +44,24 @@ impl Timers {
             waiting.by_time.remove(&before);
         }
         waiting.by_time.insert(at, Timer { job, failures });
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Those that have failed are due soon, spread over [`HURRY`]: what they need may be back.
+    pub(super) fn hurry(&self) {
+        let mut waiting = self.waiting.lock();
+        let now = Instant::now();
+        let failed =
+            waiting.by_time.iter().filter(|((at, _), timer)| timer.failures > 0 && *at > now + HURRY);
+        let failed: Vec<_> = failed.map(|(at, _)| *at).collect();
+        for before in failed {
+            if let Some(timer) = waiting.by_time.remove(&before) {
+                let at = (now + HURRY.mul_f64(rand::random()), before.1);
+                waiting.by_id.insert(timer.job.id.clone(), at);
+                waiting.by_time.insert(at, timer);
+            }
+        }
         drop(waiting);
         self.changed.notify_one();
     }
@@ -89,5 +110,17 @@ mod tests {
         let (last, failures) = timers.due().await;
         assert_eq!((last.id.as_str(), failures, start.elapsed()), ("a", 1, Duration::from_secs(5)));
         assert!(tokio::time::timeout(Duration::from_secs(60), timers.due()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_failed_is_due_soon_when_what_it_needs_is_back() {
+        let timers = Timers::default();
+        let job = |id: &str| Arc::new(Job::of_app("app", "kind", "s", &()).known_as(id.to_owned()));
+        let start = Instant::now();
+        timers.set(job("timed"), Duration::from_secs(5), 0);
+        timers.set(job("failed"), Duration::from_secs(60), 3);
+        timers.hurry();
+        assert_eq!((timers.due().await.0.id.as_str(), start.elapsed() <= HURRY), ("failed", true));
+        assert_eq!((timers.due().await.0.id.as_str(), start.elapsed()), ("timed", Duration::from_secs(5)));
     }
 }

@@ -48,10 +48,15 @@ impl Bell {
     pub(super) async fn rings(&mut self, file: Option<&Path>, pace: Duration) {
         let at_least = AT_LEAST.mul_f64(rand::random_range(0.75..1.25));
         if let Some(listener) = &mut self.listener {
-            // Where the connection is lost, something may have been missed.
-            if let Ok(Ok(None) | Err(_)) = timeout(at_least, listener.try_recv()).await {
-                self.listener = None;
-                sleep(pace).await;
+            match timeout(at_least, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => {}
+                // The connection is lost; something may have been missed.
+                Ok(Ok(None) | Err(_)) => {
+                    self.listener = None;
+                    sleep(pace).await;
+                }
+                // A server that went away without a word looks like this, too.
+                Err(_) => self.listener = None,
             }
         } else if let Some(file) = file {
             let before = self.stamps;

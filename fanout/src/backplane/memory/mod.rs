@@ -76,7 +76,7 @@ impl MemoryBackplane {
         let receipt = Receipt { nodes: 1, ..Receipt::default() };
         if let Some(key) = target.idempotency {
             let room = target.to.room();
-            if !self.keys.is_first((namespace, room.as_deref().unwrap_or_default()), key)? {
+            if !self.keys.is_first((namespace, room.as_deref().unwrap_or_default()), key) {
                 return Ok(Posted::Done(Ok(Receipt { nodes: 0, repeated: true, ..receipt })));
             }
         }

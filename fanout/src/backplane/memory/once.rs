@@ -43,18 +43,18 @@ impl Keys {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(&text))
     }
 
-    /// Notes a broadcast to `room` under `key`. Returns whether it is the first one.
-    ///
-    /// # Errors
-    /// [`FanoutError::Unavailable`] when too many keys are remembered.
-    pub(super) fn is_first(&self, room: (&str, &str), key: &str) -> Result<bool, FanoutError> {
+    /// Notes a broadcast to `room` under `key`. Returns whether it is the first one. When too many keys are remembered the new
+    /// one is not: a broadcast that comes twice does less harm than an alert that does not come.
+    pub(super) fn is_first(&self, room: (&str, &str), key: &str) -> bool {
         let (print, now) = (self.print((room, key)), Instant::now().into_std());
         let mut broadcasts = self.broadcasts.lock();
         if broadcasts.get(&print, now).is_some() {
-            return Ok(false);
+            return false;
         }
-        broadcasts.insert(print, (), now + KEPT, now)?;
-        Ok(true)
+        if broadcasts.insert(print, (), now + KEPT, now).is_err() {
+            tracing::debug!(key, "too many idempotency keys are remembered to note another one");
+        }
+        true
     }
 
     /// Whether `key` stands for `request`: it does from its first use on.
@@ -79,12 +79,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_broadcast_under_a_key_is_made_once_while_the_key_is_kept() {
         let (keys, room) = (Keys::default(), ("/", "a"));
-        assert_eq!(keys.is_first(room, "k"), Ok(true));
-        assert_eq!(keys.is_first(room, "k"), Ok(false));
-        assert_eq!(keys.is_first(("/", "b"), "k"), Ok(true), "another room");
-        assert_eq!(keys.is_first(room, "other"), Ok(true));
+        assert!(keys.is_first(room, "k"));
+        assert!(!keys.is_first(room, "k"));
+        assert!(keys.is_first(("/", "b"), "k"), "another room");
+        assert!(keys.is_first(room, "other"));
         tokio::time::advance(KEPT).await;
-        assert_eq!(keys.is_first(room, "k"), Ok(true));
+        assert!(keys.is_first(room, "k"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -99,12 +99,21 @@ mod tests {
     }
 
     #[test]
+    fn a_request_whose_key_cannot_be_remembered_is_refused() {
+        let keys = Keys::new(1);
+        assert_eq!(keys.claim("k", "a"), Ok(true));
+        assert_eq!(keys.claim("other", "a"), Err(FanoutError::Unavailable));
+        assert_eq!(keys.claim("k", "a"), Ok(true));
+    }
+
+    #[test]
     fn no_key_is_forgotten_for_another_one() {
         let keys = Keys::new(10);
         for key in 0..10 {
-            assert_eq!(keys.is_first(("/", ""), &key.to_string()), Ok(true));
+            assert!(keys.is_first(("/", ""), &key.to_string()));
         }
-        assert_eq!(keys.is_first(("/", ""), "one more"), Err(FanoutError::Unavailable));
-        assert_eq!(keys.is_first(("/", ""), "7"), Ok(false));
+        assert!(keys.is_first(("/", ""), "one more"));
+        assert!(keys.is_first(("/", ""), "one more"), "it is not remembered");
+        assert!(!keys.is_first(("/", ""), "7"));
     }
 }

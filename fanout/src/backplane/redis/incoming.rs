@@ -193,7 +193,7 @@ impl RedisBackplane {
             self.resync(hub, found.name.as_str(), &stamp.epoch);
         }
         let excepted = match broadcast.except.as_slice() {
-            [one] if !hub.is_mixed(one) => SocketId::parse(one),
+            [one] if !hub.holds_others(one) => SocketId::parse(one),
             _ => None,
         };
         let rooms: &[Cow<'_, str>] = if excepted.is_some() { &[] } else { &broadcast.except };

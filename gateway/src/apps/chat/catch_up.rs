@@ -59,6 +59,11 @@ impl InRoom {
 }
 
 impl Behind {
+    /// No room is known to have a job any more.
+    pub(super) fn clear(&self) {
+        self.0.clear();
+    }
+
     /// The last message of a room could not be broadcast: a job does it.
     pub(super) fn add(&self, context: &Context, namespace: &Namespace, room: &RoomId) {
         if self.0.insert(room.room().clone()) {
@@ -84,7 +89,11 @@ pub(super) async fn run_last_message(chat: &Chat, job: &Job) -> Ran {
     chat.behind.0.remove(room.room());
     match broadcast_last(&chat.context, &namespace, &room).await {
         Ok(()) => Ran::done(),
-        Err(_) => Ran::Failed,
+        Err(_) => {
+            // This job is tried again, so that no other is needed.
+            chat.behind.0.insert(room.room().clone());
+            Ran::Failed
+        }
     }
 }
 

@@ -138,6 +138,8 @@ impl App for Arc<Chat> {
 
     /// Messages may have been missed: the records know them.
     fn on_resubscribed(&self) -> Hook<'_> {
+        // Another node may have taken over the jobs of these rooms meanwhile.
+        self.behind.clear();
         self.missed.notify_one();
         None
     }

@@ -75,6 +75,10 @@ impl Presence {
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub(crate) async fn lives(&self, node: &str) -> Result<bool, FanoutError> {
+        if self.leases.lock().trusted_from.is_some_and(|from| Instant::now() < from) {
+            // Redis was away: a node that lives may not have renewed its lease yet.
+            return Err(FanoutError::Unavailable);
+        }
         let prefix = format!("{node}-");
         let is_missed =
             |living: &HashSet<String>| !living.iter().any(|incarnation| incarnation.starts_with(&prefix));
