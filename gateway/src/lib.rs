@@ -36,6 +36,8 @@ mod session;
 mod socket;
 mod tasks;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod text;
 mod transport;
 mod users;

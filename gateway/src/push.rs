@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
 use serde_json::json;
 use sha2::Sha256;
+use shared::backoff::Backoff;
 use shared::config::PushConfig;
 use shared::limits::{PUSH_AT_ONCE, PUSH_QUEUE_MAX, PUSH_RETRY_MS, PUSH_TIMEOUT_MS, PUSH_TRIES_MAX};
 use tokio::sync::mpsc;
@@ -73,10 +74,11 @@ async fn run(client: reqwest::Client, config: PushConfig, requests: mpsc::Receiv
 }
 
 async fn deliver(client: &reqwest::Client, config: &PushConfig, request: Request) {
+    let longest = Duration::from_millis(PUSH_RETRY_MS << PUSH_TRIES_MAX);
+    let mut backoff = Backoff::new(Duration::from_millis(PUSH_RETRY_MS), longest);
     for again in 0..PUSH_TRIES_MAX {
         if again > 0 {
-            let pause = PUSH_RETRY_MS << (again - 1);
-            tokio::time::sleep(Duration::from_millis(pause / 2 + rand::random_range(0..=pause / 2))).await;
+            tokio::time::sleep(backoff.pause(rand::random())).await;
         }
         match send(client, config, &request).await {
             Ok(status) if status.is_success() => {

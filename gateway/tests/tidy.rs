@@ -52,6 +52,26 @@ fn every_limit_is_in_the_readme() {
 }
 
 #[test]
+fn every_library_is_in_the_readme_and_says_what_it_is_for() {
+    let (readme, manifest) = (read("README.md"), read("Cargo.toml"));
+    let (_, rest) = readme.split_once("<!-- libraries -->\n").unwrap();
+    let (table, _) = rest.split_once("<!-- /libraries -->").unwrap();
+    let mut listed: Vec<&str> = Vec::new();
+    for row in table.lines().skip(2) {
+        let (names, purpose) = row.trim_matches('|').split_once('|').unwrap();
+        assert!(!purpose.trim().is_empty(), "{names} is for something");
+        listed.extend(names.split(',').map(|name| name.trim().trim_matches('`')));
+    }
+    let (_, rest) = manifest.split_once("[workspace.dependencies]\n").unwrap();
+    let (entries, _) = rest.split_once("\n[").unwrap();
+    let entries = entries.lines().filter(|line| !line.starts_with('#') && !line.contains("path = "));
+    let mut used: Vec<&str> = entries.filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+    listed.sort_unstable();
+    used.sort_unstable();
+    assert_eq!(listed, used, "README.md's table of libraries is the manifest's list");
+}
+
+#[test]
 fn every_metric_is_in_the_readme_and_described() {
     let readme = read("README.md");
     // The formatter breaks lines where it likes.
@@ -132,7 +152,9 @@ fn modules_use_what_is_below_them() {
             let file = name.strip_prefix(&format!("{folder}/")).unwrap();
             assert!(!text.contains("use crate::{"), "{name}: one `use crate::` for each module");
             let used = uses(file, &text);
-            if ["lib.rs", "main.rs"].contains(&file) || used.is_empty() {
+            // The tests of an app's rules have a whole node (`testing`).
+            let is_free = ["lib.rs", "main.rs"].contains(&file) || file.ends_with("/tests.rs");
+            if is_free || used.is_empty() {
                 continue;
             }
             let own =

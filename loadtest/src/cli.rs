@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::args::RunArgs;
-use crate::{floor, scenario};
+use crate::floor;
+use crate::scenario;
 
 /// What a stranger needs to begin with.
 const EXAMPLES: &str = r#"Against another Socket.IO server: name its events. For one that has

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::backoff::Backoff;
 use crate::names::is_name;
 
 /// How the client behaves.
@@ -25,7 +26,8 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// Tries after the first where a node is away or overloaded. What a node refuses is not tried again.
     pub retries: u32,
-    /// Pause before the first of them, doubled before each other.
+    /// Pause before the first of them, doubled before each other up to half a minute; with jitter, so that those who
+    /// failed together do not try again together.
     pub pause: Duration,
 }
 
@@ -185,7 +187,7 @@ impl RealtimeServiceClient {
         body: Option<&(impl Serialize + Sync)>,
         gone_is_done: bool,
     ) -> Result<T, ClientError> {
-        let mut pause = self.options.pause;
+        let mut backoff = Backoff::new(self.options.pause, LONGEST_PAUSE);
         for attempt in 0.. {
             let error = match self.attempt(method.clone(), path, body).await {
                 Ok(answer) => return Ok(answer),
@@ -199,8 +201,7 @@ impl RealtimeServiceClient {
                 tracing::warn!(%error, path, "a call of the realtime service failed");
                 return Err(error);
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            tokio::time::sleep(backoff.pause(rand::random())).await;
         }
         Err(ClientError::BadAnswer)
     }
@@ -231,6 +232,9 @@ impl RealtimeServiceClient {
         Err(ClientError::Refused { status, error: error.to_owned() })
     }
 }
+
+/// No pause between two tries is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What is escaped in a part of a path.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');

@@ -6,10 +6,11 @@
 //! Reading order: [`limits`] (every maximum), [`names`] and [`ids`] (what may be called how), [`ws`]
 //! (WebSocket frames), [`eio`] (Engine.IO v4), [`sio`] (Socket.IO v5), [`adapter`] (what crosses Redis), [`auth`] (tokens), [`forwarded`]
 //! (clients' addresses behind proxies), [`origin`] (where pages come from), [`config`] (settings),
-//! [`expiring`] (a bounded map whose entries expire).
+//! [`expiring`] (a bounded map whose entries expire), [`backoff`] (pauses between tries).
 
 pub mod adapter;
 pub mod auth;
+pub mod backoff;
 pub mod blank;
 #[cfg(feature = "client")]
 pub mod client;

@@ -30,6 +30,9 @@
 //! }
 //! ```
 //!
+//! Ours, because half of it has no library: utoipa and aide make OpenAPI alone. Counted with all apps, 40 paths need 72
+//! schemas and 85 operations of events need 118; 14 are the same in both documents, and none of them is written twice.
+//!
 //! - A doc comment on a type or a field is its description: in words that mean something to a client.
 //! - A type with a lifetime is named with `'_`.
 //! - Texts that are names, ids or times take `#[schemars(with = "Name")]`, `OwnId` or `Time` from [`forms`].

@@ -15,6 +15,7 @@ use metrics::{
     histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use shared::auth::AuthError;
 use shared::eio::{HandshakeError, TransportName};
 
@@ -214,6 +215,12 @@ pub(crate) fn get() -> &'static Metrics {
 /// # Errors
 /// When a recorder is installed already.
 pub(crate) fn install(apps: &[&'static str]) -> Result<PrometheusHandle, BuildError> {
+    // A process has one recorder, also where it has several nodes, as tests do.
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock();
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
     let sizes = [1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0];
     let latency =
         [0.00005, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -229,6 +236,7 @@ pub(crate) fn install(apps: &[&'static str]) -> Result<PrometheusHandle, BuildEr
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         gauge!("muster_workers").set(runtime.metrics().num_workers() as f64);
     }
+    *installed = Some(handle.clone());
     Ok(handle)
 }
 

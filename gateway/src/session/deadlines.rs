@@ -4,6 +4,9 @@
 //! A later deadline does not touch the wheel: the entry fires at the old time, finds nothing due, and is put
 //! back. An earlier one adds an entry; the session knows which of its entries counts ([`Deadlines::add`]
 //! says when it fires) and lets the others pass.
+//!
+//! Ours, because a heartbeat moves each session's deadline. Counted under callgrind with 10,000 entries, a
+//! `DelayQueue::reset` takes 770 instructions; here a pong touches nothing.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

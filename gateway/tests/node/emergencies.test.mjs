@@ -275,27 +275,6 @@ for (const site of SITES) {
         }
       });
 
-      test('only helpers respond, and not to themselves', async () => {
-        const owner = helper();
-        const { id } = await app.raise(0, owner);
-        await app.bad(403, 1, 'POST', `/${id}/respond`, owner);
-        for (const claims of [citizen(), admin(), { sub: unique('nobody') }]) await app.bad(403, 0, 'POST', `/${id}/respond`, claims);
-        assert.equal((await app.good(200, 1, 'GET', `/${id}`, owner)).status, 'active');
-        assert.equal((await app.respond(0, id, helper({ role: 'rescuer', verified: undefined }))).status, 'responding');
-      });
-
-      test('a helper\'s status is theirs to say, once they have responded', async () => {
-        const [owner, responder] = [citizen(), helper()];
-        const { id } = await app.raise(0, owner);
-        for (const claims of [responder, owner, admin()]) await app.bad(403, 1, 'PUT', `/${id}/helper-status`, claims, { status: 'arrived' });
-        await app.respond(0, id, responder);
-        for (const status of ['on_way', 'arrived', 'responding', 'completed']) {
-          const { helpers } = await app.setStatus(1, id, responder, { status });
-          assert.equal(helpers[0].status, status);
-        }
-        for (const body of [{}, { status: 'sleeping' }, { status: 7 }, { status: 'arrived', notes: 7 }]) await app.bad(400, 0, 'PUT', `/${id}/helper-status`, responder, body);
-      });
-
       test('who has cancelled is out of it until they respond again', async () => {
         const [owner, responder] = await Promise.all([app.online(0, citizen()), app.online(1, helper())]);
         const { id } = await app.raise(0, owner.claims);
@@ -313,17 +292,6 @@ for (const site of SITES) {
         await app.gathered(id, 2);
         await app.setStatus(1, id, responder.claims, { status: 'arrived' });
         assert.equal((await owner.events.take('helper:status_update')).status, 'arrived');
-      });
-
-      test('owner and admins end it, nobody else does', async () => {
-        const [owner, responder] = [citizen(), helper()];
-        const { id } = await app.raise(0, owner);
-        await app.respond(1, id, responder);
-        for (const claims of [responder, helper(), citizen()]) {
-          await app.bad(403, 0, 'POST', `/${id}/resolve`, claims, {});
-          await app.bad(403, 1, 'POST', `/${id}/cancel`, claims);
-        }
-        assert.equal((await app.good(200, 0, 'GET', `/${id}`, owner)).status, 'responding');
       });
     });
 

@@ -7,8 +7,6 @@ import { EVERYTHING, TRANSPORTS, ask, keeper, unique } from './support/clients.m
 import { startGateway } from './support/gateway.mjs';
 import { eventually, record } from './support/wait.mjs';
 
-const NOT_ALLOWED = { success: false, error: 'Not allowed' };
-
 for (const transport of TRANSPORTS) {
   describe(`the relay over ${transport.name}`, { concurrency: 4 }, () => {
     let gateway;
@@ -83,42 +81,6 @@ for (const transport of TRANSPORTS) {
       assert.equal((await ask(ann.socket, 'members', { room })).count, 1);
     });
 
-    test('publishing needs no membership, only the claim', async () => {
-      const { room, members: [ann] } = await roomOf(1);
-      const backend = await member({ publish: [room] });
-      await publish(backend, { room, event: 'job', data: 7 });
-      assert.equal(await ann.events.take('job'), 7);
-      assert.deepEqual(await ask(backend.socket, 'join', { room }), NOT_ALLOWED);
-    });
-
-    test('the claims are lists of names and of prefixes that end in *', async () => {
-      const tag = unique('t');
-      const cases = [
-        [{ rooms: [`${tag}-a`] }, 'join', { [`${tag}-a`]: true, [`${tag}-ab`]: false, [`${tag}-`]: false, [tag]: false }],
-        [{ rooms: [`${tag}-*`] }, 'join', { [`${tag}-`]: true, [`${tag}-a`]: true, [`${tag}-a:b.c`]: true, [tag]: false, [`x${tag}-a`]: false }],
-        [{ rooms: ['*'] }, 'join', { [`${tag}-any`]: true }],
-        [{ rooms: [`${tag}-a`, `${tag}-b*`] }, 'join', { [`${tag}-a`]: true, [`${tag}-bc`]: true, [`${tag}-c`]: false }],
-        [{ rooms: [] }, 'join', { [`${tag}-a`]: false }],
-        [{}, 'join', { [`${tag}-a`]: false }],
-        [{ publish: ['*'] }, 'join', { [`${tag}-a`]: false }],
-        [{ publish: [`${tag}-p`] }, 'publish', { [`${tag}-p`]: true, [`${tag}-pq`]: false }],
-        [{ publish: [`${tag}-p*`] }, 'publish', { [`${tag}-p`]: true, [`${tag}-pq`]: true, [`${tag}-q`]: false }],
-        [{ rooms: ['*'] }, 'publish', { [`${tag}-p`]: false }],
-        [{}, 'publish', { [`${tag}-p`]: false }],
-      ];
-      for (const [claims, event, rooms] of cases) {
-        const { socket } = await member(claims);
-        for (const [room, allowed] of Object.entries(rooms)) {
-          const payload = event === 'publish' ? { room, event: 'e', data: 1 } : { room };
-          const answer = await ask(socket, event, payload);
-          const about = `${event} ${room} with ${JSON.stringify(claims)}`;
-          if (allowed) assert.equal(answer.success, true, about);
-          else assert.deepEqual(answer, NOT_ALLOWED, about);
-        }
-        socket.disconnect();
-      }
-    });
-
     test('claims of the wrong shape give nothing', async () => {
       for (const claims of [{ rooms: '*', publish: '*' }, { rooms: [7, null], publish: {} }, { rooms: true, publish: 1 }]) {
         const client = await member(claims).catch((error) => {
@@ -139,13 +101,6 @@ for (const transport of TRANSPORTS) {
       socket.emit('publish', { room: 'a\nb', event: 'e', data: 1 });
       const { message } = await events.take('error');
       assert.ok(['Invalid room', 'Not allowed'].includes(message), message);
-    });
-
-    test('without the claims nothing is allowed', async () => {
-      const { socket } = await member({});
-      for (const event of ['join', 'leave', 'members', 'publish', 'echo']) {
-        assert.deepEqual(await ask(socket, event, { room: 'x', event: 'e', data: 1 }), NOT_ALLOWED, event);
-      }
     });
 
     test('every receiver is asked for an ack, the publisher too, and their answers come back together', async () => {
@@ -174,41 +129,6 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual({ ...asked, answers: asked.answers.map((bytes) => Buffer.from(bytes).toString()) }, { success: true, receivers: 1, missing: 0, answers: ['x'] });
       const nobody = await ask(ann.socket, 'publish', { room: unique('room'), event: 'who', ack: 10_000 });
       assert.deepEqual(nobody, { success: true, receivers: 0, missing: 0, answers: [] });
-    });
-
-    test('acks are waited for from 1 to 30,000 milliseconds', async () => {
-      const { socket } = await member();
-      for (const ack of [0, 30_001]) {
-        const refused = await ask(socket, 'publish', { room: 'x', event: 'who', ack });
-        assert.deepEqual(refused, { success: false, error: 'Invalid ack: expected 1 to 30000 milliseconds' });
-      }
-    });
-
-    test('bad rooms and bad events are refused', async () => {
-      const { socket } = await member();
-      for (const room of ['', ' ', 'a\n', 'x'.repeat(129), '\u200b']) {
-        for (const event of ['join', 'leave', 'members', 'publish']) {
-          const answer = await ask(socket, event, { room, event: 'e', data: 1 });
-          assert.deepEqual(answer, { success: false, error: 'Invalid room' }, `${event} ${JSON.stringify(room)}`);
-        }
-      }
-      for (const event of ['', 'a b', 'x'.repeat(129), 'é', 'connect', 'connect_error', 'disconnect', 'disconnecting', 'newListener', 'removeListener']) {
-        const answer = await ask(socket, 'publish', { room: 'r', event, data: 1 });
-        assert.deepEqual(answer, { success: false, error: 'Invalid event' }, JSON.stringify(event));
-      }
-      for (const value of [7, null, undefined, true, ['a'], {}]) {
-        for (const [event, payload] of [['join', { room: value }], ['leave', { room: value }], ['members', { room: value }], ['publish', { room: value, event: 'e', data: 1 }], ['publish', { room: 'r', event: value, data: 1 }]]) {
-          const answer = await ask(socket, event, payload);
-          assert.equal(answer.success, false, `${event} ${JSON.stringify(payload)}`);
-          assert.equal(typeof answer.error, 'string');
-        }
-      }
-      for (const payload of [null, 7, 'room', [], true]) {
-        assert.equal((await ask(socket, 'join', payload)).success, false, JSON.stringify(payload));
-        assert.equal((await ask(socket, 'publish', payload)).success, false, JSON.stringify(payload));
-      }
-      assert.deepEqual(await ask(socket, 'no_such_event', {}), { success: false, error: 'Unknown event' });
-      assert.equal(await ask(socket, 'echo', 'still here'), 'still here');
     });
 
     test('members lists sockets and counts users', async () => {

@@ -23,7 +23,10 @@ use crate::floor::fault::Injection;
 use crate::floor::lines::{Line, Lines};
 use crate::floor::packet::{Packet, Publish};
 use crate::floor::rooms::Rooms;
-use crate::{frame, output, sys, upgrade};
+use crate::frame;
+use crate::output;
+use crate::sys;
+use crate::upgrade;
 
 mod fault;
 mod lines;

@@ -2,6 +2,10 @@
 //!
 //! Binary arguments are placeholders in JSON and `bin` in msgpack; both directions number them in the order
 //! of the text.
+//!
+//! Ours, on `rmp`'s primitives, because a tree costs more than all the rest. Counted under callgrind for a publish of 128
+//! bytes: by way of `serde_json::Value` and `rmp-serde` its argument alone takes 4,300 instructions to write and 5,400 to
+//! read; the whole message, with its channel's fields and the frames that come out, takes 3,000 and 5,700 here.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;

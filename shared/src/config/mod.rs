@@ -3,6 +3,9 @@
 //! Three stages. [`Layers`] holds texts from flags, the environment and one file, in that order of
 //! precedence. [`Layers::resolve`] checks everything and reports every problem at once. Each part of the
 //! gateway then gets its own struct by value and never reads a setting again.
+//!
+//! Ours, because an operator who has made four mistakes is to see four: clap and figment end at the first. Measured with
+//! figment 0.10, a list separated by commas could not be read from a variable at all.
 
 mod apps;
 mod pairs;

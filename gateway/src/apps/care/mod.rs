@@ -25,6 +25,8 @@ mod room_id;
 mod rooms;
 mod settings;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

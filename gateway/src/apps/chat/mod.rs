@@ -11,6 +11,8 @@ mod ledger;
 mod order;
 mod rooms;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -13,6 +13,8 @@ mod rest;
 mod rooms;
 mod store;
 mod stories;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

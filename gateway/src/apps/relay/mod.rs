@@ -5,6 +5,8 @@
 //! and `publish`.
 
 mod describe;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

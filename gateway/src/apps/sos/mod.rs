@@ -11,6 +11,8 @@ mod internal;
 mod rest;
 mod store;
 mod stories;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
-use shared::limits::{
-    REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
-};
+use shared::limits::{REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_IN_FLIGHT_MAX};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
-use super::link::{Connection, Link, Pool};
+use super::link::{Connection, Link, Pool, retry};
 use super::process;
 use super::trouble::{Brief, Trouble};
 use crate::error::FanoutError;
@@ -100,13 +98,14 @@ impl Commands {
 
     /// Keeps a connection until the task is dropped.
     pub(crate) async fn run(&self) {
-        let mut pause = REDIS_RETRY_MIN_MS;
+        let mut backoff = retry();
         let mut told = false;
         loop {
             match self.connect().await {
                 Ok((connection, run)) => {
                     tracing::info!(connection = self.purpose, "connected to Redis");
-                    (pause, told) = (REDIS_RETRY_MIN_MS, false);
+                    backoff.reset();
+                    told = false;
                     self.misses.store(0, Ordering::Relaxed);
                     *self.state.lock() = State { connection: Some(connection), run };
                     self.generation.send_modify(|generation| *generation += 1);
@@ -129,8 +128,7 @@ impl Commands {
                             "cannot connect to Redis; trying on"
                         );
                     }
-                    tokio::time::sleep(jitter(pause)).await;
-                    pause = (pause * 2).min(REDIS_RETRY_MAX_MS);
+                    tokio::time::sleep(backoff.pause(rand::random())).await;
                 }
             }
         }
@@ -313,8 +311,4 @@ fn is_lost(error: &RedisError) -> bool {
         )
     );
     by_state || (error.is_unrecoverable_error() && !error.is_timeout()) || error.is_connection_dropped()
-}
-
-fn jitter(ms: u64) -> Duration {
-    Duration::from_millis(ms / 2 + rand::random_range(0..=ms / 2))
 }

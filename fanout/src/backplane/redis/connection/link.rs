@@ -15,8 +15,11 @@ use redis::{
     Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates,
     TlsMode, Value,
 };
+use shared::backoff::Backoff;
 use shared::config::{RedisAddress, Server, Topology};
-use shared::limits::{REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_POOL};
+use shared::limits::{
+    REDIS_COMMAND_MS, REDIS_CONNECT_MS, REDIS_POOL, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS,
+};
 
 /// A connection that commands can be sent on. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +44,11 @@ const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// How long the kernel keeps trying to deliver to a peer that does not acknowledge.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pauses between tries to connect.
+pub(super) fn retry() -> Backoff {
+    Backoff::new(Duration::from_millis(REDIS_RETRY_MIN_MS), Duration::from_millis(REDIS_RETRY_MAX_MS))
+}
 
 impl Link {
     pub(crate) fn new(address: RedisAddress) -> Self {

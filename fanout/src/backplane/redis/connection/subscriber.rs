@@ -13,13 +13,13 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use shared::limits::{
-    CANARY_LOST_MS, REDIS_CONNECT_MS, REDIS_RETRY_MAX_MS, REDIS_RETRY_MIN_MS, SUBSCRIBE_BATCH,
-    SUBSCRIBE_LINGER_MS, SUBSCRIBE_WAIT_MS,
+    CANARY_LOST_MS, REDIS_CONNECT_MS, SUBSCRIBE_BATCH, SUBSCRIBE_LINGER_MS, SUBSCRIBE_WAIT_MS,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::Link;
+use super::link::retry;
 use super::trouble::{Brief, Trouble};
 use crate::stats::Stats;
 
@@ -196,12 +196,13 @@ impl Subscriber {
 
     /// Keeps a connection until the task is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: Arc<dyn Listener>) {
-        let mut pause = REDIS_RETRY_MIN_MS;
+        let mut backoff = retry();
         let mut told = false;
         loop {
             match self.connect(&listener).await {
                 Ok((connection, lost)) => {
-                    (pause, told) = (REDIS_RETRY_MIN_MS, false);
+                    backoff.reset();
+                    told = false;
                     let end = self.serve(connection, &lost).await;
                     self.up.store(false, Ordering::Release);
                     self.start_over();
@@ -225,9 +226,7 @@ impl Subscriber {
                             "cannot subscribe; trying on"
                         );
                     }
-                    let spread = pause / 2 + rand::random_range(0..=pause / 2);
-                    tokio::time::sleep(Duration::from_millis(spread)).await;
-                    pause = (pause * 2).min(REDIS_RETRY_MAX_MS);
+                    tokio::time::sleep(backoff.pause(rand::random())).await;
                 }
             }
         }
