@@ -32,6 +32,9 @@ USER 10001
 WORKDIR /var/lib/muster
 ENV LISTEN=0.0.0.0:8080 INTERNAL_LISTEN=127.0.0.1:9090 LOG_FORMAT=json
 EXPOSE 8080 9090
-# A client's way in: the handshake, CONNECT and, where relay is mounted and there is a JWT_SECRET, an echo.
+# A client's way in: the handshake and, where relay has a namespace of its own and there is a JWT_SECRET, CONNECT and an
+# echo. It sees the environment and CONFIG, not the container's arguments: with settings in those, give it the same ones.
+# A node that is full or drains is healthy. One that gives no answer is not, three times in a row: a full node still has
+# places for requests, so then no client at all gets an answer, and nothing tells such a node from one that hangs.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 CMD ["/usr/local/bin/gateway", "ping"]
 ENTRYPOINT ["/usr/local/bin/gateway"]

@@ -1,12 +1,13 @@
 """Renders the chart and finds things in what came out."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import helm_python
 import yaml
+
+from processes import gateway_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "muster"
@@ -91,17 +92,17 @@ def environment(documents):
 
 def settings():
     """Every setting's environment name, and whether it is secret: what the gateway says of itself."""
-    shown = printed({}).splitlines()
+    shown = printed({}, check=True).splitlines()
     keys = [line.split(" = ")[0] for line in shown]
-    # A value of a secret is not shown, whatever it is.
-    hidden = printed({key.upper(): "x" for key in keys}).splitlines()
+    # A value of a secret is not shown, whatever it is. Most settings cannot be "x", so this call fails.
+    hidden = printed({key.upper(): "x" for key in keys}, check=False).splitlines()
     return {key.upper(): f"# {key} is set" in hidden for key in keys}
 
 
-def printed(environment):
+def printed(environment, check):
     """The settings in force, as the gateway prints them, where nothing but this is set."""
-    gateway = os.environ["GATEWAY_BIN"]
-    return subprocess.run([gateway, "print-config"], env=environment, capture_output=True, text=True).stdout
+    command = [gateway_binary(), "print-config"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=check).stdout
 
 
 def schema():

@@ -142,13 +142,24 @@ class EverySet(unittest.TestCase):
     @each_set
     def test_variables_are_settings(self, _, documents):
         known = settings()
-        self.assertIn("PING_INTERVAL", known)
+        secret = {name: known[name] for name in ("JWT_SECRET", "INTERNAL_TOKEN", "PUSH_WEBHOOK_SECRET", "PING_INTERVAL")}
+        expected = {"JWT_SECRET": True, "INTERNAL_TOKEN": True, "PUSH_WEBHOOK_SECRET": True, "PING_INTERVAL": False}
+        self.assertEqual(secret, expected)
         names = [variable["name"] for variable in container(documents)["env"]]
         self.assertEqual(len(names), len(set(names)))
         self.assertLessEqual(set(names), set(known) | NOT_SETTINGS)
         for name, variable in environment(documents).items():
             if known.get(name) and not variable.get("value", "").startswith("sqlite:"):
                 self.assertNotIn("value", variable, name)
+
+    def test_the_test_pod_signs_its_token_by_settings_of_extra_variables(self):
+        given = {"JWT_ISSUER": "https://x", "JWT_AUDIENCE": "y", "JWT_USER_CLAIM": "z", "MOUNTS": "relay=/r"}
+        extra = [{"name": name, "value": value} for name, value in given.items()]
+        extra.append({"name": "CONFIG", "value": "/on/a/volume.toml"})
+        test = only(manifests(merged(EMBEDDED, {"extraEnv": extra})), "Pod")["spec"]["containers"][0]
+        there = {variable["name"]: variable.get("value") for variable in test["env"]}
+        self.assertLessEqual(given.items(), there.items())
+        self.assertNotIn("CONFIG", there)
 
     @each_set
     def test_secrets_that_are_referred_to_are_there(self, _, documents):

@@ -3,6 +3,7 @@
 //! It is for one namespace and for text alone. It has no deadlines of its own; the caller sets them.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV6};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Uri;
@@ -16,11 +17,19 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_c
 /// Characters of an unexpected answer that are shown.
 const SHOWN: usize = 60;
 
+/// What is expected of a URL's port.
+const BAD_PORT: &str = "expected a URL with a port of 0 to 65535, or without a colon behind the host";
+
+/// The type of a Socket.IO packet with binary arguments, which follow in messages of their own.
+const BINARY_EVENT: char = '5';
+
 /// Where a server is: a URL with the scheme `ws` or `wss` and the query of a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     uri: Uri,
     host_and_port: String,
+    /// Where to connect without looking a name up; also a scope that no URL can name.
+    socket: Option<SocketAddr>,
 }
 
 impl Address {
@@ -47,8 +56,29 @@ impl Address {
         let uri = format!("{scheme}://{authority}/{path}/?EIO=4&transport=websocket");
         let uri: Uri = uri.parse().map_err(|error| format!("expected a URL ({error})"))?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("expected a URL with a host")?;
-        let host_and_port = format!("{host}:{}", uri.port_u16().unwrap_or(port));
-        Ok(Self { uri, host_and_port })
+        // `Uri` takes any text behind the colon, and has no port where that is no number.
+        let port = match uri.authority().and_then(|authority| authority.as_str().strip_prefix(host)) {
+            None | Some("") => port,
+            Some(given) => given
+                .strip_prefix(':')
+                .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+                .and_then(|digits| digits.parse::<u16>().ok())
+                .ok_or(BAD_PORT)?,
+        };
+        let host_and_port = format!("{host}:{port}");
+        Ok(Self { uri, host_and_port, socket: None })
+    }
+
+    /// The server that listens at `socket`.
+    ///
+    /// # Errors
+    /// None of any socket; they are those of [`Self::parse`].
+    pub(crate) fn of_socket(socket: SocketAddr) -> Result<Self, String> {
+        let shown = match socket {
+            SocketAddr::V4(_) => socket,
+            SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, 0).into(),
+        };
+        Ok(Self { socket: Some(socket), ..Self::parse(&format!("ws://{shown}"))? })
     }
 }
 
@@ -65,6 +95,9 @@ pub(crate) enum ClientError {
     Connect(io::Error),
     #[error("the server answered with HTTP {0} and opened no WebSocket")]
     Status(http::StatusCode),
+    /// The server works, and is full, draining or asked too often.
+    #[error("the node answers, and takes no new client now: HTTP {0}, {1:?}")]
+    Busy(http::StatusCode, String),
     #[error("the server opened no WebSocket: {0}")]
     Handshake(WsError),
     #[error("the WebSocket failed: {0}")]
@@ -101,7 +134,11 @@ pub(crate) struct Client {
 impl Client {
     /// Makes the TCP connection.
     pub(crate) async fn reach(address: &Address) -> Result<TcpStream, ClientError> {
-        let stream = TcpStream::connect(&address.host_and_port).await.map_err(ClientError::Connect)?;
+        let stream = match address.socket {
+            Some(socket) => TcpStream::connect(socket).await,
+            None => TcpStream::connect(&address.host_and_port).await,
+        };
+        let stream = stream.map_err(ClientError::Connect)?;
         stream.set_nodelay(true).map_err(ClientError::Connect)?;
         Ok(stream)
     }
@@ -112,11 +149,11 @@ impl Client {
         // Boxed: with TLS in it the future is large, and callers hold it while they wait.
         let opened = Box::pin(client_async_tls_with_config(request, stream, None, None)).await;
         let (stream, _) = opened.map_err(|error| match error {
-            WsError::Http(response) => ClientError::Status(response.status()),
+            WsError::Http(response) => refusal(&response),
             error => ClientError::Handshake(error),
         })?;
         let mut client = Self { stream, namespace: "/".to_owned(), acks: 0 };
-        let first = client.text().await?;
+        let Some(first) = client.message().await? else { return Err(foreign("a binary message")) };
         let is_open = first.strip_prefix('0').and_then(|json| serde_json::from_str::<Value>(json).ok());
         match is_open.as_ref().and_then(|open| open.get("sid")) {
             Some(Value::String(_)) => Ok(client),
@@ -139,11 +176,13 @@ impl Client {
         Ok(number)
     }
 
-    /// The next that the server says in the namespace. Heartbeats are answered meanwhile.
+    /// The next that the server says in the namespace. Heartbeats are answered meanwhile; events with binary arguments,
+    /// which others may send to everybody, are left out.
     pub(crate) async fn next(&mut self) -> Result<Said, ClientError> {
         loop {
-            let text = self.text().await?;
+            let Some(text) = self.message().await? else { continue };
             match text.strip_prefix('4') {
+                Some(packet) if packet.starts_with(BINARY_EVENT) => {}
                 Some(packet) => return self.read(packet).ok_or_else(|| foreign(&text)),
                 None if text == "2" => self.write("3".to_owned()).await?,
                 None => return Err(foreign(&text)),
@@ -189,16 +228,32 @@ impl Client {
         self.stream.send(Message::text(text)).await.map_err(ClientError::Broken)
     }
 
-    async fn text(&mut self) -> Result<Utf8Bytes, ClientError> {
+    /// The next message's text, or `None` where it is binary.
+    async fn message(&mut self) -> Result<Option<Utf8Bytes>, ClientError> {
         loop {
             match self.stream.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text),
-                Some(Ok(Message::Binary(_))) => return Err(foreign("a binary message")),
+                Some(Ok(Message::Text(text))) => return Ok(Some(text)),
+                Some(Ok(Message::Binary(_))) => return Ok(None),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(_))) | None => return Err(ClientError::Closed),
                 Some(Err(error)) => return Err(ClientError::Broken(error)),
             }
         }
+    }
+}
+
+/// What an answer without a WebSocket means. That of a busy node has an Engine.IO error for its body, which tells it from
+/// that of a balancer without nodes. A node writes head and body at once; a body that comes later is not waited for.
+fn refusal(response: &http::Response<Option<Vec<u8>>>) -> ClientError {
+    let status = response.status();
+    let body = response.body().as_deref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
+    let message =
+        body.as_ref().filter(|body| body["code"].is_u64()).and_then(|body| body["message"].as_str());
+    match (status, message) {
+        (http::StatusCode::SERVICE_UNAVAILABLE | http::StatusCode::TOO_MANY_REQUESTS, Some(message)) => {
+            ClientError::Busy(status, message.chars().take(SHOWN).collect())
+        }
+        _ => ClientError::Status(status),
     }
 }
 
@@ -232,6 +287,23 @@ mod tests {
             "ws://:80",
         ] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+        for bad in
+            ["localhost:", "localhost:80800", "ws://localhost:abc/", "localhost:+80", "[::1]:", "[::1]:x"]
+        {
+            assert_eq!(read(bad), Err(BAD_PORT.to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_socket_keeps_a_scope_that_its_url_cannot_name() {
+        for (text, expected) in [
+            ("192.0.2.7:80", "ws://192.0.2.7:80/socket.io/"),
+            ("[fe80::1%3]:8080", "ws://[fe80::1]:8080/socket.io/"),
+        ] {
+            let socket = text.parse().unwrap();
+            let address = Address::of_socket(socket).unwrap();
+            assert_eq!((address.to_string().as_str(), address.socket), (expected, Some(socket)));
         }
     }
 }

@@ -100,9 +100,11 @@ fn command(settings: &[Setting]) -> Command {
         .about("Connect to a server as a client does, print how long it took, and fail where it does not answer")
         .long_about(
             "Connect to a server as a client does: the WebSocket's handshake, CONNECT and, where relay is mounted, one \
-             `echo`. Prints how long each took; the exit code is 1 where the server does not answer as it should. \
-             Without --token, JWT_SECRET signs one for the echo; where there is none, being asked for a token is an \
-             answer.",
+             `echo`. Prints how long each took.\n\nWithout --token, JWT_SECRET signs one for the echo where relay is \
+             alone in its namespace. Where there is no token, the ping ends before CONNECT, unless --namespace asks \
+             for it: then being asked for a token is an answer.\n\nExit codes: 0 the server answers as it should, or \
+             says that it takes no new client now (it is full, drains or was asked too often); 1 there is no answer \
+             in time, or a wrong one; 2 wrong settings or arguments.",
         )
         .arg(Arg::new("url").value_name("URL").help(
             "Where the server is: ws, wss, http or https [default: the public listener of a node with these settings]",

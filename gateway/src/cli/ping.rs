@@ -1,7 +1,7 @@
 //! `gateway ping`: one client's way in, timed. It is the image's health check and a part of the chart's test.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,31 +11,37 @@ use shared::config::{Config, TokenKeys};
 use shared::names::Namespace;
 use tokio::time::{Instant, timeout_at};
 
-use super::{fail, runtime, say, signed};
+use super::{MISUSED, fail, runtime, say, signed, warn};
 use crate::apps;
 use crate::client::{Address, Client, ClientError, Said};
 
-/// The user of the token that is made here. With relay alone in its namespace, nothing else knows of this user.
+/// The user of the token that is made here. It is used only where relay is alone in its namespace: relay keeps nothing of a
+/// user, while other apps would store and announce that this one comes and goes with every health check.
 const USER: &str = "gateway-ping";
 
 /// The code of a refusal for want of a token.
 const TOKEN_WANTED: &str = "auth_required";
 
-/// What to ask, and how.
+/// What to ask, and until when.
 struct Ping {
-    address: Address,
-    namespace: String,
+    /// `None`: the ping ends with the open packet.
+    entry: Option<Entry>,
+    deadline: Instant,
+}
+
+/// The namespace to connect to, and how.
+struct Entry {
+    namespace: Namespace,
     token: Option<String>,
     /// Relay is in the namespace, so there is an `echo`.
     echoes: bool,
-    deadline: Instant,
 }
 
 /// What came of it, and how long each step took.
 struct Times {
     opened: Duration,
-    answered: Duration,
-    answer: String,
+    /// The answer to CONNECT, where one was sent.
+    answered: Option<(String, Duration)>,
     echoed: Option<Duration>,
 }
 
@@ -47,7 +53,7 @@ enum PingError {
     #[error("{0}")]
     Client(#[from] ClientError),
     #[error("the server does not let the client into {namespace}: {message}")]
-    Refused { namespace: String, message: String },
+    Refused { namespace: Namespace, message: String },
     #[error("the server put the client out of the namespace")]
     Disconnected,
     #[error("the answer to echo is {0}")]
@@ -56,53 +62,70 @@ enum PingError {
 
 /// Pings a server and prints the times; the exit code says whether it answered.
 pub(super) fn ping(config: &Config, args: &ArgMatches) -> ExitCode {
-    let url = args.get_one::<String>("url").cloned().unwrap_or_else(|| own_url(config.listen));
-    let address = match Address::parse(&url) {
-        Ok(address) => address,
-        Err(expected) => return fail(&format!("URL: {expected}")),
+    let text = |name: &str| args.get_one::<String>(name).map(String::as_str);
+    let addresses = match text("url") {
+        Some(url) => Address::parse(url).map(|address| (address, None)),
+        None => own_addresses(config.listen),
     };
-    let limit = match shared::config::duration(args.get_one::<String>("within").map_or("5s", String::as_str))
-    {
+    let (address, other) = match addresses {
+        Ok(addresses) => addresses,
+        Err(expected) => return misused(&format!("URL: {expected}")),
+    };
+    let limit = match shared::config::duration(text("within").unwrap_or("5s")) {
         Ok(limit) => limit,
-        Err(expected) => return fail(&format!("--within: expected {expected}")),
+        Err(expected) => return misused(&format!("--within: expected {expected}")),
     };
-    let echoes = |app: &str, mount: &Namespace| {
-        apps::find(app).is_some_and(|kind| kind.section(mount).taken().any(|(event, _)| event == "echo"))
+    let Ok(namespace) = text("namespace").map(Namespace::parse).transpose() else {
+        return misused(&"--namespace: expected / or a path such as /relay, of A-Z a-z 0-9 . _ : -");
     };
-    let relay = config.mounts.iter().find(|(app, mount)| echoes(app.name, mount));
-    let relay = relay.map(|(_, mount)| mount.as_str());
-    let first = config.mounts.first().map(|(_, mount)| mount.as_str());
-    let given = args.get_one::<String>("namespace").map(String::as_str);
-    let namespace = given.or(relay).or(first).unwrap_or("/");
-    let echoes = relay == Some(namespace);
-    let token = match args.get_one::<String>("token").cloned() {
-        None if echoes => own_token(config),
-        token => token,
-    };
+    let entry = entry(config, namespace, text("token").map(str::to_owned));
     let answer = runtime(Some(1)).map(|runtime| {
-        runtime.block_on(async {
-            let deadline = Instant::now() + limit;
-            let ping = Ping { address, namespace: namespace.to_owned(), token, echoes, deadline };
-            let times = ping.run().await;
-            (ping.address, times)
-        })
+        let answer = runtime.block_on(Ping { entry, deadline: Instant::now() + limit }.run(address, other));
+        // Not dropped: that would wait for a name server that does not answer, beyond the deadline.
+        runtime.shutdown_background();
+        answer
     });
     match answer {
         Ok((address, Ok(times))) => say(&format!("{address}: {times}")),
+        // An orchestrator must not end a node, with all its clients, because it is full or drains.
+        Ok((address, Err(PingError::Client(busy @ ClientError::Busy(..))))) => {
+            say(&format!("{address}: {busy}"))
+        }
         Ok((address, Err(error))) => fail(&format!("{address}: {error}")),
         Err(error) => fail(&error),
     }
 }
 
-/// The public listener of a node with these settings on this machine.
-fn own_url(listen: SocketAddr) -> String {
-    let mut address = listen;
-    match address {
-        SocketAddr::V4(_) if address.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        SocketAddr::V6(_) if address.ip().is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        SocketAddr::V4(_) | SocketAddr::V6(_) => {}
+fn misused(what: &dyn fmt::Display) -> ExitCode {
+    warn(what);
+    ExitCode::from(MISUSED)
+}
+
+/// The public listener of a node with these settings on this machine, and where to look if nothing is there: `[::]` takes
+/// IPv4 as well, and a container may have no `::1`.
+fn own_addresses(listen: SocketAddr) -> Result<(Address, Option<Address>), String> {
+    let at = |host: IpAddr| Address::of_socket(SocketAddr::new(host, listen.port()));
+    let v4 = Ipv4Addr::LOCALHOST.into();
+    match listen {
+        _ if !listen.ip().is_unspecified() => Ok((Address::of_socket(listen)?, None)),
+        SocketAddr::V4(_) => Ok((at(v4)?, None)),
+        SocketAddr::V6(_) => Ok((at(Ipv6Addr::LOCALHOST.into())?, Some(at(v4)?))),
     }
-    format!("ws://{address}")
+}
+
+/// What to connect to with these arguments: the namespace given, else relay's, else the first. Without a token and a
+/// namespace there is nothing to connect to: the refusal would count as a client's without a token, and alerts go by those.
+fn entry(config: &Config, given: Option<Namespace>, token: Option<String>) -> Option<Entry> {
+    let echoes = |app: &str, mount: &Namespace| {
+        apps::find(app).is_some_and(|kind| kind.section(mount).taken().any(|(event, _)| event == "echo"))
+    };
+    let relay = config.mounts.iter().find(|(app, mount)| echoes(app.name, mount)).map(|(_, mount)| mount);
+    let is_given = given.is_some();
+    let namespace = given.or_else(|| relay.or(config.mounts.first().map(|(_, mount)| mount)).cloned())?;
+    let echoes = relay == Some(&namespace);
+    let is_alone = config.mounts.iter().filter(|(_, mount)| *mount == namespace).count() == 1;
+    let token = token.or_else(|| if echoes && is_alone { own_token(config) } else { None });
+    (is_given || token.is_some()).then_some(Entry { namespace, token, echoes })
 }
 
 /// A token for the echo, where the settings have the secret that tokens are signed with.
@@ -114,15 +137,34 @@ fn own_token(config: &Config) -> Option<String> {
 }
 
 impl Ping {
-    async fn run(&self) -> Result<Times, PingError> {
+    /// Asks at `address`, and where nothing takes the connection, at `other`. Answers which of them it was.
+    async fn run(&self, address: Address, other: Option<Address>) -> (Address, Result<Times, PingError>) {
+        let asked = self.ask(&address).await;
+        match (&asked, other) {
+            (Err(PingError::Client(ClientError::Connect(_))), Some(other)) => {
+                let asked = self.ask(&other).await;
+                (other, asked)
+            }
+            _ => (address, asked),
+        }
+    }
+
+    async fn ask(&self, address: &Address) -> Result<Times, PingError> {
         let begun = Instant::now();
-        let stream = self.within("connection", Client::reach(&self.address)).await?;
-        let mut client = self.within("answer to the handshake", Client::open(&self.address, stream)).await?;
+        let stream = self.within("connection", Client::reach(address)).await?;
+        let mut client = self.within("answer to the handshake", Client::open(address, stream)).await?;
         let opened = begun.elapsed();
+        let Some(entry) = &self.entry else { return Ok(Times { opened, answered: None, echoed: None }) };
+        let answered = Some(self.connect(&mut client, entry).await?);
+        let echoed =
+            if entry.echoes && entry.token.is_some() { Some(self.echo(&mut client).await?) } else { None };
+        Ok(Times { opened, answered, echoed })
+    }
+
+    async fn connect(&self, client: &mut Client, entry: &Entry) -> Result<(String, Duration), PingError> {
+        let Entry { namespace, token, .. } = entry;
         let begun = Instant::now();
-        let token = self.token.as_deref();
-        self.within("connection", client.connect(&self.namespace, token)).await?;
-        let namespace = &self.namespace;
+        self.within("connection", client.connect(namespace.as_str(), token.as_deref())).await?;
         let answer = loop {
             match self.within("answer to CONNECT", client.next()).await? {
                 Said::Connected => break format!("in {namespace}"),
@@ -137,9 +179,7 @@ impl Ping {
                 Said::Event { .. } | Said::Ack { .. } => {}
             }
         };
-        let answered = begun.elapsed();
-        let echoed = if self.echoes && token.is_some() { Some(self.echo(&mut client).await?) } else { None };
-        Ok(Times { opened, answered, answer, echoed })
+        Ok((answer, begun.elapsed()))
     }
 
     async fn echo(&self, client: &mut Client) -> Result<Duration, PingError> {
@@ -174,7 +214,11 @@ impl Ping {
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        write!(f, "open after {:.1} ms, {} after {:.1} ms", ms(self.opened), self.answer, ms(self.answered))?;
+        write!(f, "open after {:.1} ms, ", ms(self.opened))?;
+        match &self.answered {
+            Some((answer, answered)) => write!(f, "{answer} after {:.1} ms", ms(*answered))?,
+            None => f.write_str("no CONNECT without a token")?,
+        }
         match self.echoed {
             Some(echoed) => write!(f, ", echo after {:.1} ms", ms(echoed)),
             None => Ok(()),
@@ -188,9 +232,16 @@ mod tests {
 
     #[test]
     fn a_node_is_asked_where_it_listens() {
-        let url = |listen: &str| own_url(listen.parse().unwrap());
-        assert_eq!(url("0.0.0.0:8080"), "ws://127.0.0.1:8080");
-        assert_eq!(url("[::]:8080"), "ws://[::1]:8080");
-        assert_eq!(url("192.0.2.7:80"), "ws://192.0.2.7:80");
+        let v4 = "ws://127.0.0.1:8080/socket.io/";
+        for (listen, expected) in [
+            ("0.0.0.0:8080", (v4, None)),
+            ("[::]:8080", ("ws://[::1]:8080/socket.io/", Some(v4))),
+            ("192.0.2.7:80", ("ws://192.0.2.7:80/socket.io/", None)),
+            ("[fe80::1%3]:80", ("ws://[fe80::1]:80/socket.io/", None)),
+        ] {
+            let (address, other) = own_addresses(listen.parse().unwrap()).unwrap();
+            let other = other.map(|other| other.to_string());
+            assert_eq!((address.to_string().as_str(), other.as_deref()), expected);
+        }
     }
 }

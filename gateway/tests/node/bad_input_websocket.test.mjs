@@ -67,6 +67,14 @@ function handshake(port, headers = {}, path = WEBSOCKET) {
 
 const smuggled = (port) => `GET /live HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n\r\n`;
 
+describe('an accepted WebSocket handshake', () => {
+  row(site, 'has the accept value of the example in RFC 6455', async (gateway) => {
+    const answer = await rawHttp(gateway.port, handshake(gateway.port));
+    assert.equal(answer.status, 101);
+    assert.equal(answer.headers['sec-websocket-accept'], 's3pPLMBiTxaQ9kYGzzhZRbK+xOo=');
+  });
+});
+
 describe('a refused WebSocket handshake', () => {
   const unknownSid = `${WEBSOCKET}&sid=AAAAAAAAAAAAAAAAAAAA`;
   const cases = [
@@ -114,6 +122,12 @@ describe('a refused WebSocket handshake', () => {
     const received = await untilServerCloses(gateway.port, opening + smuggled(gateway.port));
     assert.match(received.toString('latin1'), /^HTTP\/1\.1 (400|405) /);
     assert.equal(responses(received), 1);
+  });
+
+  row(site, 'B21 HTTP/1.0 is no WebSocket handshake', async (gateway) => {
+    const opening = handshake(gateway.port).replace('HTTP/1.1', 'HTTP/1.0');
+    const answer = await rawHttp(gateway.port, opening, { untilClosed: true });
+    assert.equal(answer.status, 400);
   });
 
   row(site, 'CVE-2024-37890 two thousand headers are answered 431', async (gateway) => {

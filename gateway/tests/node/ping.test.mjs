@@ -10,8 +10,9 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { EVERYTHING } from './support/clients.mjs';
-import { runGateway, startGateway, temporaryDirectory } from './support/gateway.mjs';
+import { runGateway, startGateway, sumMetric, temporaryDirectory } from './support/gateway.mjs';
 import { load } from './support/packages.mjs';
+import { rawSocketIo } from './support/raw.mjs';
 
 const { Server } = load('socket.io');
 const { WebSocketServer } = load('ws');
@@ -24,9 +25,9 @@ async function listening(server) {
   return `ws://127.0.0.1:${server.address().port}`;
 }
 
-async function fails(args, expected, env = {}) {
+async function fails(args, expected, env = {}, exitCode = 1) {
   const { code, stdout, stderr } = await runGateway(['ping', ...args], { env });
-  assert.equal(code, 1, `${args}: ${stdout}${stderr}`);
+  assert.equal(code, exitCode, `${args}: ${stdout}${stderr}`);
   assert.equal(stdout, '');
   assert.match(stderr, expected);
   assert.equal(stderr.trim().split('\n').length, 1, stderr);
@@ -53,6 +54,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
   test('the settings of a node say where it is, and sign the token', async () => {
     const env = { LISTEN: `0.0.0.0:${node.port}`, JWT_SECRET: node.secret };
     await answers([], new RegExp(`^ws://127.0.0.1:${node.port}/socket.io/: .*, echo after ${TIME}\n$`), env);
+    await answers([], new RegExp(`^ws://127.0.0.1:${node.port}/.*, echo after ${TIME}\n$`), { ...env, LISTEN: `[::]:${node.port}` });
     await answers([], /, echo after /, { ...env, JWT_ISSUER: 'https://login.example.org', JWT_AUDIENCE: 'realtime', JWT_USER_CLAIM: 'uid' });
   });
 
@@ -66,7 +68,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
     for (const AUTH_ERRORS of ['plain', 'prefixed']) {
       const other = await startGateway({ env: { AUTH_ERRORS } });
       try {
-        await answers([other.url], new RegExp(`, token asked for by /relay after ${TIME}\n$`));
+        await answers([other.url, '--namespace', '/relay'], new RegExp(`, token asked for by /relay after ${TIME}\n$`));
         await fails([other.url, '--token', 'wrong'], /the server does not let the client into \/relay: .*Invalid token\n$/);
         await fails([other.url], /Invalid token\n$/, { JWT_SECRET: 'another secret than that of the node' });
       } finally {
@@ -76,8 +78,54 @@ describe('gateway ping', { concurrency: 4 }, () => {
     await fails([node.url, '--token', node.token({ userId: 'ann' })], /the answer to echo is \[\{"error":"Not allowed","success":false\}\]\n$/);
   });
 
+  test('without a token it ends before CONNECT, and no token is refused', async () => {
+    const other = await startGateway();
+    try {
+      const opened = new RegExp(`: open after ${TIME}, no CONNECT without a token\n$`);
+      await answers([other.url], opened);
+      // The user of a health check would come and go among those of care.
+      await answers([other.url], opened, { JWT_SECRET: other.secret, MOUNTS: 'relay=/,care=/' });
+      await answers([other.url], opened, { JWT_SECRET: other.secret, MOUNTS: 'care=/' });
+      assert.equal(sumMetric(await other.metrics(), 'muster_tokens_refused_total'), 0);
+    } finally {
+      await other.kill();
+    }
+  });
+
+  test('a node that is full has answered', async () => {
+    const full = await startGateway({ env: { MAX_CONNECTIONS: '1' } });
+    try {
+      const ws = await rawSocketIo(full.port, { token: full.token({ userId: 'ann' }) });
+      await answers([full.url], /: the node answers, and takes no new client now: HTTP 503 Service Unavailable, "Too many connections"\n$/);
+      ws.destroy();
+    } finally {
+      await full.kill();
+    }
+  });
+
+  test('a busy node is told from a balancer without nodes by its body', async () => {
+    const cases = [
+      [429, '{"code":7,"message":"Too many requests"}', true],
+      [403, '{"code":4,"message":"Forbidden"}', false],
+      [503, '<h1>No server is available</h1>', false],
+      [503, '{"message":"No server is available"}', false],
+      [503, '', false],
+    ];
+    for (const [status, body, isAnswer] of cases) {
+      const server = createHttpServer((_, response) => { response.writeHead(status, { 'Content-Length': body.length }).end(body); });
+      const url = await listening(server);
+      if (isAnswer) await answers([url], /takes no new client now: HTTP 429 Too Many Requests, "Too many requests"\n$/);
+      else await fails([url], new RegExp(`answered with HTTP ${status} .* and opened no WebSocket\n$`));
+      server.close();
+      server.closeAllConnections();
+    }
+  });
+
   test('a namespace that is not there fails', async () => {
     await fails([node.url, '--namespace', '/nowhere'], /into \/nowhere: Invalid namespace\n$/);
+    for (const none of ['relay', '', '/relay/']) {
+      await fails([node.url, '--namespace', none], /^gateway: --namespace: expected \/ or a path such as \/relay/, {}, 2);
+    }
   });
 
   test('it fails where nothing listens, and at a host that is not known', async () => {
@@ -133,6 +181,21 @@ describe('gateway ping', { concurrency: 4 }, () => {
     }
   });
 
+  test('events with binary arguments do not disturb it', async () => {
+    const http = createHttpServer();
+    const io = new Server(http);
+    io.of('/relay').on('connection', (socket) => {
+      const say = () => socket.emit('bytes', Buffer.from('a'), Buffer.from('b'));
+      say();
+      socket.on('echo', (value, answer) => { say(); answer(value); });
+    });
+    try {
+      await answers([await listening(http), '--token', 'any'], new RegExp(`, in /relay after ${TIME}, echo after ${TIME}\n$`));
+    } finally {
+      await io.close();
+    }
+  });
+
   test('it speaks TLS, to servers whose certificate the system trusts', async () => {
     const directory = temporaryDirectory();
     const [key, cert] = ['key.pem', 'cert.pem'].map((name) => join(directory, name));
@@ -150,12 +213,12 @@ describe('gateway ping', { concurrency: 4 }, () => {
   });
 
   test('what is no URL and no duration is said to be none', async () => {
-    for (const url of ['ftp://example.org', 'ws://', 'ws://ann:secret@example.org/', 'ws://example.org/?token=secret']) {
+    for (const url of ['ftp://example.org', 'ws://', 'ws://ann:secret@example.org/', 'ws://example.org/?token=secret', 'ws://example.org:80800']) {
       const { code, stderr } = await runGateway(['ping', url]);
-      assert.equal(code, 1);
+      assert.equal(code, 2);
       assert.match(stderr, /^gateway: URL: expected a URL/);
       assert.doesNotMatch(stderr, /secret/);
     }
-    await fails(['--within', 'soon'], /--within: expected a duration/);
+    await fails(['--within', 'soon'], /--within: expected a duration/, {}, 2);
   });
 });
