@@ -15,8 +15,11 @@ const STARTED_MS = 13_000;
 const WINDOW_MS = 10_000;
 const WINDOWS = 4;
 
-/** The statements of one look: owners of jobs, and what a node of an older version may have left of events, alerts and calls. */
-const LOOK = [/FROM jobs GROUP BY/, /FROM announcements/, /FROM emergencies WHERE alerted/, /FROM care_calls WHERE settled/, /FROM sharers/];
+/**
+ * The statements of one look: owners of jobs, what a node of an older version may have left of events, alerts and calls, and the
+ * connection for notices, which is made again because a server that went away in silence looks like one that has nothing to say.
+ */
+const LOOK = [/FROM jobs GROUP BY/, /FROM announcements/, /FROM emergencies WHERE alerted/, /FROM care_calls WHERE settled/, /FROM sharers/, /^UNLISTEN \*$/, /^LISTEN "muster_sharers"$/];
 
 /** Measures windows of a node, or nodes, with clients that do nothing. */
 async function measure(postgres, nodes, t) {
