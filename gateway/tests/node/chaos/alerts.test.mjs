@@ -56,6 +56,13 @@ async function inCluster(size, options) {
   return { cluster, nodes: cluster.nodes, node: cluster.nodes[0], redis: cluster.redis, stop: () => cluster.stop() };
 }
 
+/** A node alone that keeps its records in a PostgreSQL server of its own. */
+async function onPostgres() {
+  const postgres = await startPostgres();
+  const site = await alone({ DATABASE_URL: postgres.url });
+  return { ...site, postgres, stop: async () => { await site.stop(); await postgres.kill(); } };
+}
+
 const newUser = () => ({ ...EVERYTHING, sub: unique('user') });
 
 /** What an alert warns of: how the nodes are started, and what happens to them again and again until the alert fires. */
@@ -290,11 +297,7 @@ const CASES = [
   },
   {
     alerts: ['MusterEventsFailing', 'MusterRecordsFailing'],
-    async start() {
-      const postgres = await startPostgres();
-      const site = await alone({ DATABASE_URL: postgres.url });
-      return { ...site, postgres, stop: async () => { await site.stop(); await postgres.kill(); } };
-    },
+    start: onPostgres,
     async happen(site) {
       if (!site.member) {
         site.member = await site.node.clients.connect({ claims: newUser() });
@@ -306,11 +309,7 @@ const CASES = [
   },
   {
     alerts: ['MusterRecordsSlow'],
-    async start() {
-      const postgres = await startPostgres();
-      const site = await alone({ DATABASE_URL: postgres.url });
-      return { ...site, postgres, stop: async () => { await site.stop(); await postgres.kill(); } };
-    },
+    start: onPostgres,
     async happen(site) {
       if (!site.member) {
         site.member = await site.node.clients.connect({ claims: newUser() });
