@@ -4,7 +4,7 @@
 # make clients  Socket.IO clients of other languages through drains and restarts: installs a JDK, Maven, Go and g++ where they are missing
 # make chaos  long faults under load, an hour and a half (CHAOS_STORM_MINUTES, CHAOS_AWAY_MINUTES, CHAOS_DRAIN_SECONDS)
 # make cluster  two nodes with Redis, PostgreSQL, a balancer and Prometheus, until Ctrl-C
-# make bench  the gateway, the bare-kernel floor and other makes' servers, every scenario, three rounds (BENCH='--only PATTERN --readme …')
+# make bench  the gateway, a bare epoll server and other Socket.IO servers, every scenario, three rounds (BENCH='--only PATTERN --book …')
 # make instructions  how many instructions the hot path takes, beside what is expected (BLESS=1 accepts what is counted)
 # make fuzz   every decoder for FUZZ_SECONDS (60)
 
@@ -13,11 +13,12 @@ SHELL := /bin/bash
 .PHONY: run cluster test clients chaos check lint deny bench instructions fuzz setup setup-debian setup-npm peers test-rust test-node test-bench test-chart
 
 FUZZ_SECONDS ?= 60
+FUZZ_BUILD ?= --release
 NODE_TESTS := gateway/tests/node
 PEERS := loadtest/peers
 BENCH ?=
 FUZZ_TARGETS := eio_packet eio_payload sio_packet sio_reassembly ws_frames token query settings redis_message forwarded
-DEBIAN := curl openssl postgresql pgbouncer redis-server prometheus haproxy nginx-light libfaketime chromium fonts-dejavu-core python3-venv
+DEBIAN := curl openssl postgresql pgbouncer redis-server prometheus haproxy nginx-light caddy libfaketime chromium fonts-dejavu-core python3-venv
 
 run:
 	MUSTER_COMMIT=$$(git rev-parse --short=12 HEAD) cargo run --release
@@ -81,6 +82,9 @@ chaos: setup-npm
 	cargo build --release -p gateway
 	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway node --test --test-concurrency=1 chaos/*.test.mjs
 	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway ORDER_ROUNDS=100 node --test order.test.mjs
+	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway COMMIT_ROUNDS=150 node --test commit_order.test.mjs
+	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway PAIRS_RUNS=150 node --test --test-concurrency=1 pairs_*.test.mjs
+	cd $(NODE_TESTS) && GATEWAY_BIN=$(CURDIR)/target/release/gateway PAIRS_MINUTES=10 node --test removals.test.mjs
 
 check: lint deny
 
@@ -116,5 +120,5 @@ fuzz:
 	@command -v cargo-fuzz >/dev/null || cargo install --locked --debug cargo-fuzz
 	cd shared/fuzz && for target in $(FUZZ_TARGETS); do \
 	  mkdir -p target/found/$$target && \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target target/found/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=512 -print_final_stats=1; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $(FUZZ_BUILD) $$target target/found/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=512 -print_final_stats=1; \
 	done

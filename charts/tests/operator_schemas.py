@@ -1,4 +1,4 @@
-"""What the chart may use of the Prometheus Operator's kinds, of which Kubernetes itself has no schemas."""
+"""Schemas of the Prometheus Operator's kinds as the chart uses them; Kubernetes itself has none."""
 
 TEXT = {"type": "string"}
 TEXTS = {"type": "object", "additionalProperties": TEXT}

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# For a loaded machine; nothing is measured.
+# Generous for a loaded machine; nothing is measured.
 DEADLINE = 60
 
 
@@ -29,7 +29,7 @@ def free_port():
 
 
 def status(port, path, headers=None):
-    """The answer's status, or None when nobody answers."""
+    """The status of the response, or None without one."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path, headers=headers or {})
@@ -48,7 +48,7 @@ class Process:
         self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, **options)
         test.addCleanup(self.end)
 
-    def told(self):
+    def output(self):
         self.log.seek(0)
         return self.log.read().decode(errors="replace")[-4000:]
 
@@ -56,7 +56,7 @@ class Process:
         deadline = time.monotonic() + DEADLINE
         while not holds():
             if self.child.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"{what}: not so, exit code {self.child.returncode}\n{self.told()}")
+                raise AssertionError(f"{what}: not so, exit code {self.child.returncode}\n{self.output()}")
             time.sleep(0.02)
 
     def stop(self, number=signal.SIGTERM):
@@ -80,7 +80,7 @@ def directory(test, owner=None):
 
 
 def redis(test):
-    """A Redis of its own; its URL."""
+    """Starts a Redis for the test; returns its URL."""
     if not shutil.which("redis-server"):
         raise AssertionError("no redis-server: apt-get install redis-server")
     port = free_port()
@@ -100,7 +100,7 @@ def redis(test):
 
 
 def postgres(test):
-    """A PostgreSQL of its own; its URL. It refuses to run as root."""
+    """Starts a PostgreSQL for the test; returns its URL. It refuses to run as root."""
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
     if not found:
         raise AssertionError("no PostgreSQL: apt-get install postgresql")
@@ -113,7 +113,7 @@ def postgres(test):
     port = free_port()
     flags = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
     server = Process(test, [f"{binaries}/postgres", "-D", data, "-p", str(port), *flags], cwd="/", **options)
-    # Ends without waiting for its clients, and takes its own children with it.
+    # Stops without waiting for its clients, and stops its own children.
     test.addCleanup(lambda: server.stop(signal.SIGQUIT) if server.child.poll() is None else None)
     ready = [f"{binaries}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
     server.until("PostgreSQL answers", lambda: subprocess.run(ready, check=False).returncode == 0)

@@ -1,4 +1,4 @@
-"""Renders the chart and finds things in what came out."""
+"""Renders the chart and finds objects in the result."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ SETS = sorted(path.stem for path in (Path(__file__).parent / "values").glob("*.y
 RELEASE = "live"
 NAMESPACE = "realtime"
 
-# Secrets that the value sets expect to be there: name, key, value.
+# Secrets that the value sets refer to: name, key, value.
 EXISTING_SECRETS = {
     "realtime": {"jwt": "a-secret-for-tokens", "internal": "an-internal-token", "redis": "redis://127.0.0.1:6379"},
     "realtime-records": {"DATABASE_URL": "postgres://postgres@127.0.0.1/postgres"},
@@ -37,7 +37,7 @@ def merged(*layers):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A key given twice is a mistake of a template; YAML would take the last."""
+    """A key given twice is a mistake of a template; YAML would use the last."""
 
 
 def _mapping(loader, node):
@@ -86,21 +86,21 @@ def container(documents):
 
 
 def environment(documents):
-    """The container's variables by name, as they are written."""
+    """The container's variables by name, as written."""
     return {variable["name"]: variable for variable in container(documents)["env"]}
 
 
 def settings():
-    """Every setting's environment name, and whether it is secret: what the gateway says of itself."""
+    """Every setting's environment name, and whether it is secret: as the gateway prints them."""
     shown = printed({}, check=True).splitlines()
     keys = [line.split(" = ")[0] for line in shown]
-    # A value of a secret is not shown, whatever it is. Most settings cannot be "x", so this call fails.
+    # The value of a secret is never shown. Most settings cannot be "x", so this call fails.
     hidden = printed({key.upper(): "x" for key in keys}, check=False).splitlines()
     return {key.upper(): f"# {key} is set" in hidden for key in keys}
 
 
 def printed(environment, check):
-    """The settings in force, as the gateway prints them, where nothing but this is set."""
+    """The effective settings as the gateway prints them, with only this environment."""
     command = [gateway_binary(), "print-config"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=check).stdout
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The chart's tests. Helm's library and Kubernetes' schemas come from PyPI, in the versions of requirements.txt, into a
-# directory of their own that is kept for the next time.
+# separate directory that is kept for the next run.
 #
 # Environment: GATEWAY_BIN (target/debug/gateway), CHART_VENV (target/chart-venv). Arguments go to unittest.
 set -euo pipefail

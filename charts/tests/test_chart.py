@@ -1,7 +1,8 @@
-"""The chart: lint, every manifest against Kubernetes' schemas, and what must hold whatever is set."""
+"""The chart: lint, every manifest against Kubernetes' schemas, and rules for all values."""
 
 import functools
 import json
+import re
 import unittest
 
 import helm_python
@@ -16,9 +17,9 @@ from rendering import (
 )
 
 KUBERNETES = "1.30"
-# Variables of the container that are no settings: for ADVERTISE_URL, and of the TLS library.
+# Variables of the container that are not settings: for ADVERTISE_URL, and of the TLS library.
 NOT_SETTINGS = {"POD_IP", "SSL_CERT_FILE"}
-# Settings with a value of their own in the chart, or instead of which there is one.
+# Settings with their own value in the chart, or replaced by one.
 OWN = {
     "LISTEN", "PORT", "INTERNAL_LISTEN", "ADVERTISE_URL", "DRAIN", "JWT_SECRET", "JWT_PUBLIC_KEY", "JWKS_URL",
     "JWT_ISSUER", "JWT_AUDIENCE", "JWT_USER_CLAIM", "INTERNAL_TOKEN", "DATABASE_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT",
@@ -45,13 +46,13 @@ def each_set(test):
 
 
 class EverySet(unittest.TestCase):
-    """What holds for each set of values."""
+    """Rules for each set of values."""
 
     def test_lint_finds_nothing(self):
         for name in SETS:
             report = helm_python.lint(str(CHART), values_of(name), strict=True, kube_version=f"v{KUBERNETES}.0")
-            told = [message for message in report["messages"] if message["severity"] > 1]
-            self.assertEqual((report["total_charts_linted"], told, report["errors"]), (1, [], []), name)
+            found = [message for message in report["messages"] if message["severity"] > 1]
+            self.assertEqual((report["total_charts_linted"], found, report["errors"]), (1, [], []), name)
 
     @each_set
     def test_manifests_are_valid(self, _, documents):
@@ -77,7 +78,7 @@ class EverySet(unittest.TestCase):
         self.assertEqual(sorted(document["kind"] for document in documents), sorted(expected[name]))
 
     @each_set
-    def test_objects_have_names_labels_and_a_namespace_of_their_own(self, _, documents):
+    def test_objects_have_names_labels_and_a_namespace(self, _, documents):
         names = [(document["kind"], document["metadata"]["name"]) for document in documents]
         self.assertEqual(len(names), len(set(names)))
         for document in documents:
@@ -162,7 +163,7 @@ class EverySet(unittest.TestCase):
         self.assertNotIn("CONFIG", there)
 
     @each_set
-    def test_secrets_that_are_referred_to_are_there(self, _, documents):
+    def test_referenced_secrets_exist(self, _, documents):
         there = {secret["metadata"]["name"]: secret["data"] for secret in of_kind(documents, "Secret")}
         there |= EXISTING_SECRETS
         for name, variable in environment(documents).items():
@@ -216,7 +217,7 @@ class EverySet(unittest.TestCase):
 
 
 class Values(unittest.TestCase):
-    """What single values do."""
+    """The effects of single values."""
 
     def test_the_grace_is_longer_than_the_drain(self):
         for drain, seconds in [("30s", 30), ("2m", 120), ("1h", 3600), ("250ms", 1), ("1500ms", 2), ("0", 0)]:
@@ -235,7 +236,7 @@ class Values(unittest.TestCase):
         variables = environment(manifests(CLUSTER))
         self.assertEqual(variables["POD_IP"]["valueFrom"], {"fieldRef": {"fieldPath": "status.podIP"}})
         self.assertEqual(variables["ADVERTISE_URL"]["value"], "http://$(POD_IP):9090")
-        # A variable can only be used by those after it.
+        # A variable can only use earlier ones.
         self.assertLess(list(variables).index("POD_IP"), list(variables).index("ADVERTISE_URL"))
         six = environment(manifests(merged(CLUSTER, {"ipFamily": "IPv6"})))
         self.assertEqual(six["ADVERTISE_URL"]["value"], "http://[$(POD_IP)]:9090")
@@ -260,7 +261,7 @@ class Values(unittest.TestCase):
         changed = annotations(merged(EMBEDDED, {"settings": {"LEASE": "9s"}}))
         self.assertNotEqual(first["checksum/settings"], changed["checksum/settings"])
 
-    def test_nothing_but_the_secret_depends_on_what_a_secret_is(self):
+    def test_only_the_secret_depends_on_the_value_of_a_secret(self):
         def secrets(text):
             return merged(values_of("everything"), {
                 "auth": {"internalToken": {"value": f"token-{text}"}},
@@ -279,7 +280,7 @@ class Values(unittest.TestCase):
         ]
         self.assertNotEqual(*revisions, "an upgrade replaces the pods, since the secret may be another")
 
-    def test_nodes_that_know_of_each_other_are_replaced_one_by_one(self):
+    def test_nodes_that_know_each_other_are_replaced_one_by_one(self):
         self.assertEqual(only(manifests(EMBEDDED), "Deployment")["spec"]["strategy"], {"type": "Recreate"})
         strategy = only(manifests(CLUSTER), "Deployment")["spec"]["strategy"]
         self.assertEqual(strategy["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
@@ -305,18 +306,42 @@ class Values(unittest.TestCase):
         self.assertEqual(len(found), 1)
         self.assertTrue(found[0]["metadata"]["name"].endswith("-internal"))
         self.assertEqual(monitor["endpoints"][0]["port"], found[0]["spec"]["ports"][0]["name"])
-        # Two releases are two jobs in alerts and in the dashboard.
+        # Two releases are separate jobs in alerts and in the dashboard.
         self.assertEqual(found[0]["metadata"]["labels"][monitor["jobLabel"]], RELEASE)
+
+    def test_the_values_of_the_book_are_rendered(self):
+        book = ROOT / "gateway/docs"
+        found = 0
+        for page in ["operate/kubernetes.md", "start/proxies.md"]:
+            for block in re.findall(r"^```yaml\n(.*?)^```", (book / page).read_text(), re.MULTILINE | re.DOTALL):
+                values = yaml.safe_load(block)
+                if "ingress" not in values:
+                    continue
+                found += 1
+                ingress = only(manifests(values if "auth" in values else merged(KEY, values)), "Ingress")["spec"]
+                self.assertEqual(ingress["ingressClassName"], "nginx")
+                self.assertEqual(ingress["rules"][0]["host"], "realtime.example.org")
+        self.assertEqual(found, 2)
+
+    def test_runbooks_are_where_the_docs_are(self):
+        values = values_of("everything")
+        values["metrics"]["prometheusRule"]["docsUrl"] = "https://realtime.example.org"
+        rules = only(manifests(values), "PrometheusRule")["spec"]
+        for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+            expected = f"https://realtime.example.org/docs/operate/alerts/{rule['alert']}"
+            self.assertEqual(rule["annotations"]["runbook_url"], expected)
 
     def test_rules_and_dashboard_are_the_files(self):
         documents = manifests(values_of("everything"))
         rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
         self.assertTrue(rules["groups"])
         self.assertEqual(only(documents, "PrometheusRule")["spec"], rules)
+        for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+            self.assertEqual(rule["annotations"]["runbook_url"], f"/docs/operate/alerts/{rule['alert']}")
         dashboard = json.loads((CHART / "files/dashboard.json").read_text())
         self.assertTrue(dashboard["panels"])
         self.assertEqual(json.loads(only(documents, "ConfigMap")["data"]["muster.json"]), dashboard)
-        # Helm keeps a release in a Secret of 1 MiB, its files with it.
+        # Helm keeps a release with its files in a Secret of 1 MiB.
         self.assertLess(len((CHART / "files/dashboard.json").read_bytes()), 300_000)
 
     def test_a_node_alone_gets_an_internal_token(self):
@@ -336,7 +361,7 @@ class Values(unittest.TestCase):
             for label in document["metadata"]["labels"].values():
                 self.assertLessEqual(len(label), 63)
 
-    def test_notes_say_what_is_not_yet_safe(self):
+    def test_notes_warn_of_unsafe_defaults(self):
         alone = rendered({})["muster/templates/NOTES.txt"]
         self.assertIn("No key for tokens is set", alone)
         self.assertIn("Records end with the pod", alone)
@@ -351,7 +376,7 @@ class Values(unittest.TestCase):
 
 
 class Refused(unittest.TestCase):
-    """Values that must not become manifests, and what is said about them."""
+    """Values that must be refused, and the errors."""
 
     def refused(self, values, *words):
         with self.assertRaises(helm_python.HelmError) as caught:
@@ -361,7 +386,7 @@ class Refused(unittest.TestCase):
 
     def test_values_that_do_not_go_together(self):
         secret = {"value": "x", "existingSecret": "y"}
-        for values, told in [
+        for values, expected in [
             (merged(REDIS, TOKEN), "auth: with redis, give one of jwtSecret, jwtPublicKey and jwksUrl"),
             (merged(REDIS, KEY), "auth.internalToken: with redis"),
             (merged({"replicaCount": 2}, KEY, TOKEN), "replicaCount: 2 nodes need redis.url or redis.existingSecret"),
@@ -380,8 +405,8 @@ class Refused(unittest.TestCase):
             (merged(CLUSTER, {"autoscaling": {"enabled": True, "minReplicas": 11}}), "minReplicas is above maxReplicas"),
             (merged(CLUSTER, {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}}), "at least one target"),
         ]:
-            with self.subTest(told=told):
-                self.refused(values, told)
+            with self.subTest(expected=expected):
+                self.refused(values, expected)
 
     def test_values_that_the_schema_does_not_know(self):
         for values, path in [
@@ -421,11 +446,11 @@ class Together(unittest.TestCase):
 
 
 class Files(unittest.TestCase):
-    """What is said twice is the same."""
+    """Duplicated facts agree."""
 
     def test_the_schema_is_strict_and_whole(self):
         def walk(node, path):
-            # An environment variable is Kubernetes' own; only its name is looked at.
+            # Environment variables have Kubernetes' schema; only their names are checked.
             if "properties" in node and path != ".extraEnv[]":
                 self.assertIs(node.get("additionalProperties"), False, path)
             for key, part in node.get("properties", {}).items():

@@ -12,8 +12,8 @@ from rendering import EXISTING_SECRETS, SETS, container, manifests, merged, of_k
 
 
 class Pod:
-    """What Kubernetes would make of the deployment's pod: its secrets read, its volumes mounted (in a directory of the
-    test), its address 127.0.0.1. Ports that others here may have taken are replaced by free ones."""
+    """The deployment's pod as Kubernetes would start it: with its secrets, its volumes (in a directory of the test) and
+    the address 127.0.0.1. Its ports are replaced by free ones."""
 
     def __init__(self, test, documents, secrets=None):
         self.documents = documents
@@ -65,7 +65,7 @@ class Pod:
         return node
 
     def ask(self):
-        """What the chart's own test says of this pod."""
+        """Runs the chart's own test against this pod."""
         (test,) = only(self.documents, "Pod")["spec"]["containers"]
         environment = self.variables(test)
         there = {"PUBLIC_HOST": "127.0.0.1", "PUBLIC_PORT": str(self.ports["http"])}
@@ -84,8 +84,8 @@ class Start(unittest.TestCase):
             with self.subTest(values=name):
                 pod = Pod(self, manifests(values_of(name)))
                 command = [gateway_binary(), "check-config"]
-                told = subprocess.run(command, env=pod.environment, cwd=pod.root, capture_output=True, text=True, check=False)
-                self.assertEqual(told.returncode, 0, told.stderr)
+                result = subprocess.run(command, env=pod.environment, cwd=pod.root, capture_output=True, text=True, check=False)
+                self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_a_node_alone_becomes_ready_and_stops_in_order(self):
         pod = Pod(self, manifests(values_of("embedded")))
@@ -94,18 +94,18 @@ class Start(unittest.TestCase):
             self.assertEqual(status(pod.ports[path["port"]], path["path"]), 200, path)
         self.assertTrue(Path(pod.mounts["/var/lib/muster"], "muster.db").is_file())
         self.assertEqual(os.listdir(pod.root), ["records"], "nothing is written beside the volumes")
-        self.assertEqual(node.stop(), 0, node.told())
+        self.assertEqual(node.stop(), 0, node.output())
 
     def test_the_charts_own_test_passes_and_fails(self):
         pod = Pod(self, manifests(values_of("embedded")))
         node = pod.start(self)
-        told = pod.ask()
-        self.assertEqual(told.returncode, 0, told.stdout + told.stderr)
-        self.assertEqual(told.stdout.count("ok: "), 5, told.stdout)
-        # Both ports are the internal one: whatever the public listener must not have is there.
+        result = pod.ask()
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertEqual(result.stdout.count("ok: "), 5, result.stdout)
+        # Both ports are the internal one, which serves what the public listener must not.
         pod.ports["http"] = pod.ports["internal"]
         self.assertEqual(pod.ask().returncode, 1)
-        self.assertEqual(node.stop(), 0, node.told())
+        self.assertEqual(node.stop(), 0, node.output())
         self.assertEqual(pod.ask().returncode, 1)
 
     def test_nodes_of_a_cluster_become_ready(self):
@@ -114,11 +114,11 @@ class Start(unittest.TestCase):
         pods = [Pod(self, documents, secrets) for _ in range(2)]
         nodes = [pod.start(self) for pod in pods]
         for pod, node in zip(pods, nodes):
-            self.assertEqual(pod.ask().returncode, 0, node.told())
+            self.assertEqual(pod.ask().returncode, 0, node.output())
             headers = {"X-Internal-Request": "true", "Authorization": f"Bearer {pod.environment['INTERNAL_TOKEN']}"}
-            self.assertEqual(status(pod.ports["internal"], "/internal/rooms/any/count", headers), 200, node.told())
+            self.assertEqual(status(pod.ports["internal"], "/internal/rooms/any/count", headers), 200, node.output())
         for node in nodes:
-            self.assertEqual(node.stop(), 0, node.told())
+            self.assertEqual(node.stop(), 0, node.output())
 
 
 if __name__ == "__main__":

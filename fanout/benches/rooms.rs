@@ -1,7 +1,8 @@
-//! How long it takes to get packets to clients, and to enter and leave rooms: the fan-out as apps use it, on
-//! one node. The kernel is left out (`make bench` has it): clients take what waits for them as a GET does.
+//! Benchmarks of delivering packets to clients, and of entering and leaving rooms: the fan-out as apps use
+//! it, on one node. They leave out the kernel (`make bench` measures it): clients take waiting packets as a
+//! GET does.
 //!
-//! `cargo bench -p fanout`. For regressions look at `make instructions`, which counts instead.
+//! `cargo bench -p fanout`. To detect regressions use `make instructions`, which counts instructions.
 #![allow(missing_docs, reason = "criterion's macros make functions without")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that fails panics")]
 
@@ -42,7 +43,7 @@ fn queue(c: &mut Criterion) {
                 }
             },
             |()| client.take(),
-            // One at a time: it is one send queue.
+            // One at a time: all use the same send queue.
             BatchSize::PerIteration,
         );
     });
@@ -140,7 +141,7 @@ fn presence(c: &mut Criterion) {
                 now(node.fanout.detach(&socket));
             }
             lost = Some(come(&node));
-            // The wait that is over by being void leaves the queue.
+            // The cancelled wait leaves the queue.
             node.carry();
             assert_eq!(node.moved(), 0);
         });
@@ -150,7 +151,7 @@ fn presence(c: &mut Criterion) {
         node.carry();
         node.moved();
     }
-    group.bench_function("lost and told", |b| {
+    group.bench_function("lost and reported", |b| {
         b.iter(|| {
             let socket = come(&node);
             now(node.fanout.detach(&Arc::clone(&socket)));

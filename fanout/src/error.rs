@@ -1,6 +1,6 @@
-//! What can go wrong for a caller of this crate.
+//! Errors of this crate.
 
-/// Why the fan-out did not do what was asked.
+/// Why the fan-out could not carry out a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FanoutError {
     /// The socket is in as many rooms as it may be.
@@ -12,17 +12,17 @@ pub enum FanoutError {
     /// The user has as many sockets as they may have.
     #[error("user has too many sockets")]
     TooManySockets,
-    /// The socket has left; nothing can be entered any more.
+    /// The socket has left and can enter no room.
     #[error("socket is gone")]
     Gone,
-    /// Redis is away, slow or will not: what was asked may have been done all the same.
+    /// Redis is away, slow or refuses; the call may have taken effect all the same.
     #[error("Redis is not available")]
     Unavailable,
-    /// The packet is none that may cross Redis: it has no namespace of this node, or its attachments are not each named
-    /// once.
+    /// The packet cannot be published through Redis: this node does not serve its namespace, or an attachment is not
+    /// named exactly once.
     #[error("packet cannot be published")]
     BadPacket,
-    /// The packet is larger than any node would take.
+    /// The packet exceeds the size that nodes accept.
     #[error("packet is too large")]
     TooLarge,
     /// Too many questions to clients are open.

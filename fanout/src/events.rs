@@ -1,4 +1,4 @@
-//! What the fan-out reports to its owner, and what only the owner can do.
+//! What the fan-out reports to its owner, and what it asks the owner to do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,124 +7,127 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use shared::adapter::Body;
 use shared::ids::{NODE_CHARS, SessionId};
-use shared::names::{Namespace, Room};
-use shared::sio::{Answer, Encoded};
+use shared::names::Room;
+use shared::sio::Answer;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::local::audience::Audience;
 use crate::local::socket::LocalSocket;
 use crate::presence::Gone;
+use crate::sequenced::SequencedReceiver;
 
-/// Something to be done by the owner of sessions and apps.
+/// Something for the owner of sessions and apps to do.
 #[derive(Debug)]
 pub enum Control {
-    /// Sockets are to be disconnected.
+    /// Disconnect sockets.
     Disconnect {
-        /// Which.
+        /// The sockets.
         sockets: Vec<Arc<LocalSocket>>,
-        /// The whole connection, not the namespace alone.
+        /// Whether to close the whole connection, not only leave the namespace.
         close: bool,
-        /// To be dropped when they receive nothing any more.
+        /// Dropped when the sockets receive nothing any more.
         turn: Turn,
+        /// Dropped when the sockets have left their rooms on all nodes and their clients have been notified.
+        left: Turn,
     },
-    /// Sockets are to be asked, and their answers passed on.
+    /// Ask sockets, and pass on their answers.
     Ask {
-        /// Which; all of one namespace.
-        sockets: Vec<Arc<LocalSocket>>,
-        /// What.
+        /// The sockets.
+        audience: Audience,
+        /// The question.
         body: Body,
-        /// How long they may take.
+        /// How long they may take to answer.
         timeout: Duration,
-        /// Where their answers go.
+        /// The recipient of their answers.
         reply: Reply,
-        /// To be dropped when the question has its place in the order of what each of them gets.
+        /// Dropped when the question has its place in the order of what each socket receives.
         turn: Turn,
     },
-    /// Sockets are to enter a room, those that may be there by the rules of its app.
+    /// Move sockets into a room, as far as the rules of its app allow them.
     Bring {
-        /// Which; all of one namespace.
+        /// The sockets; all of one namespace.
         sockets: Vec<Arc<LocalSocket>>,
-        /// Where.
+        /// The room.
         room: Room,
-        /// Where to report that it is done; nobody waits where there is none.
+        /// Where to report completion; `None` where no caller waits.
         reply: Option<Reply>,
     },
-    /// Who may be in a room has changed: sockets that may not be there any more are to leave it.
+    /// The rules of a room have changed: remove the sockets that may no longer be in it.
     Review {
-        /// Those in the room; all of one namespace.
+        /// The sockets in the room; all of one namespace.
         sockets: Vec<Arc<LocalSocket>>,
-        /// Where.
+        /// The room.
         room: Room,
-        /// Where to report that all of them have been judged; nobody waits where there is none.
+        /// Where to report that all of them have been checked; `None` where no caller waits.
         reply: Option<Reply>,
     },
-    /// A user's last socket in a room is gone for good.
+    /// A user's last socket has left a room for good.
     Gone(Gone),
-    /// A user who was reported as gone is there: their node had been taken for dead.
+    /// A user who was reported as gone is in the room: their node had wrongly counted as dead.
     Back(Gone),
-    /// The subscriptions had to be renewed: something may have been missed in any room.
+    /// The subscriptions were renewed: members of any room may have missed something.
     Resubscribed,
 }
 
-/// What was received after an order waits until this is dropped.
-#[derive(Debug)]
+/// Something waits until this is dropped: the next item in an order, or an answer.
 pub struct Turn {
     _over: Option<oneshot::Sender<()>>,
+    _held: Option<Box<dyn Send + Sync>>,
 }
 
 impl Turn {
-    /// A turn, and what ends when that is over.
-    pub(crate) fn new() -> (Self, oneshot::Receiver<()>) {
+    /// A turn, and a receiver that ends when the turn is over.
+    #[must_use]
+    pub fn new() -> (Self, oneshot::Receiver<()>) {
         let (over, is_over) = oneshot::channel();
-        (Self { _over: Some(over) }, is_over)
+        (Self { _over: Some(over), _held: None }, is_over)
     }
 
-    /// For what nothing waits for.
+    /// A turn that ends when `held` is dropped.
+    pub(crate) fn holding(held: impl Send + Sync + 'static) -> Self {
+        Self { _over: None, _held: Some(Box::new(held)) }
+    }
+
+    /// A turn that nothing waits for.
     pub(crate) fn free() -> Self {
-        Self { _over: None }
+        Self { _over: None, _held: None }
     }
 }
 
-/// A broadcast with a place in an order that an app keeps: the app delivers it ([`crate::Fanout::deliver`]).
-#[derive(Debug, Clone)]
-pub struct Sequenced {
-    /// Where.
-    pub namespace: Namespace,
-    /// The room.
-    pub room: String,
-    /// The place.
-    pub sequence: i64,
-    /// What is to be delivered.
-    pub packet: Encoded,
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").finish_non_exhaustive()
+    }
 }
 
 /// Everything a fan-out reports to its owner; each must be read.
 #[derive(Debug)]
 pub struct Events {
-    /// Sessions whose send queue overflowed, to be closed.
+    /// Sessions to close because their send queues overflowed.
     pub overflowed: mpsc::Receiver<SessionId>,
-    /// What is to be done at once.
+    /// Requests to carry out at once.
     pub control: mpsc::Receiver<Control>,
-    /// Who is gone or back, in order; it may take its time.
+    /// Users who are gone or back, in order; the owner may take its time.
     pub moved: mpsc::Receiver<Control>,
     /// Broadcasts that apps deliver.
-    pub sequenced: mpsc::Receiver<Sequenced>,
+    pub sequenced: SequencedReceiver,
 }
 
-/// What the ids of clients' questions have behind the node's id, so that the nodes that are asked know them.
-/// No id of a Node.js server has such a character.
+/// Follows the node's id in the ids of clients' questions, so that the asked nodes recognise them. No id of a Node.js
+/// server has this character.
 pub(crate) const OF_CLIENT: char = '~';
 
-/// Whether a question, of this or of another node of ours, is a client's.
+/// Whether a client asks the question, on this or another Muster node.
 pub(crate) fn is_of_client(id: &str) -> bool {
     let number = id.get(NODE_CHARS..).and_then(|rest| rest.strip_prefix(OF_CLIENT));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Where the answers to a question go: to an asker on this node, or through the backplane to another one.
+/// The recipient of answers: an asker on this node, or through the backplane on another one.
 pub(crate) trait Answerable: Send + Sync {
-    /// This many sockets of this node were asked question `id`.
+    /// This node has asked this many sockets question `id`.
     fn asked(&self, id: &str, sockets: usize);
-    /// One of them has answered.
+    /// A socket has answered.
     fn answered<'a>(&'a self, id: &'a str, answer: Answer) -> BoxFuture<'a, ()>;
 }
 
@@ -142,7 +145,7 @@ impl fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// Whether a client asks, of this or of another node.
+    /// Whether a client asks, on this or another node.
     #[must_use]
     pub fn is_of_client(&self) -> bool {
         is_of_client(&self.id)
@@ -153,12 +156,12 @@ impl Reply {
         self.to.asked(&self.id, sockets);
     }
 
-    /// Reports that what was asked of this node is done, and that no socket has anything to answer.
+    /// Reports that this node's part is done, and that no socket answers.
     pub fn done(&self) {
         self.asked(0);
     }
 
-    /// Passes on what a socket answered. A large answer takes until Redis has it, so that many of them wait for each other.
+    /// Passes on a socket's answer. A large answer waits until Redis has it, so that many of them go one after the other.
     pub async fn answered(&self, answer: Answer) {
         self.to.answered(&self.id, answer).await;
     }

@@ -1,9 +1,10 @@
-//! [`Fanout`]: the handle that everybody clones.
+//! [`Fanout`]: the handle that apps and sessions clone.
 //!
-//! What depends on other nodes is the [backplane](crate::backplane)'s. Alone it answers at once; in a cluster the same calls
-//! wait for Redis, within bounds. What cannot be had then is an error ([`FanoutError::Unavailable`]), and what a node can do
-//! for its own clients it does.
+//! The [backplane](crate::backplane) handles what depends on other nodes. A single node answers at once; in a cluster the same
+//! calls wait for Redis, within bounds. A call that needs Redis while it is away fails ([`FanoutError::Unavailable`]); a node
+//! still does what it can for its own clients.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,25 +12,27 @@ use std::time::Duration;
 
 use shared::ids::{NodeId, SessionId};
 use shared::limits::{CONTROL_QUEUE_MAX, OVERFLOWS_QUEUED, SEQUENCED_QUEUE_MAX};
-use shared::names::{Namespace, UserId};
+use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Encoded, Event};
 use tokio::sync::mpsc;
 
 use crate::backplane::Backplane;
-use crate::backplane::questions::Answers;
 use crate::backplane::redis::backplane::ClusterOptions;
+use crate::collector::Answers;
 use crate::error::FanoutError;
-use crate::events::Events;
+use crate::events::{Events, Turn};
+use crate::local::delivery::{Delivery, Receivers};
 use crate::local::flusher::Flusher;
 use crate::local::hub::Hub;
 use crate::local::node::LocalNode;
 use crate::local::send_queue::{SendQueue, SendQueueLimits, Shared};
 use crate::local::socket::LocalSocket;
 use crate::presence::{Agreement, Peer};
+use crate::sequenced::{self, Sequenced};
 use crate::stats::{Distributions, Stats, StatsSnapshot};
 use crate::target::{Packet, Posted, Receipt, Target};
 
-/// What a [`Fanout`] is created with.
+/// Options of a [`Fanout`].
 #[derive(Debug, Clone)]
 pub struct FanoutOptions {
     /// This node.
@@ -40,15 +43,15 @@ pub struct FanoutOptions {
     pub flushers: usize,
     /// Bounds of every send queue.
     pub send_queue: SendQueueLimits,
-    /// Rooms of one socket; 0: no limit.
+    /// Upper bound of the rooms of one socket; 0: no limit.
     pub rooms_per_socket: usize,
-    /// Sockets of one user in a namespace; 0: no limit.
+    /// Upper bound of a user's sockets in a namespace; 0: no limit.
     pub sockets_per_user: usize,
     /// How long a user whose last connection dropped may take to reconnect before they are [`Gone`](crate::Gone).
     pub holdback: Duration,
-    /// The cluster; `None` for a node alone.
+    /// The cluster; `None` for a single node.
     pub cluster: Option<ClusterOptions>,
-    /// Where delivery is observed.
+    /// Distributions of delivery times and sizes.
     pub distributions: Distributions,
 }
 
@@ -61,9 +64,9 @@ pub struct Fanout {
 pub(crate) struct Inner {
     pub(crate) node: Arc<LocalNode>,
     pub(crate) backplane: Backplane,
-    /// Rooms of one socket; 0: no limit.
+    /// Upper bound of the rooms of one socket; 0: no limit.
     pub(crate) rooms_per_socket: usize,
-    /// Sockets of one user in a namespace; 0: no limit.
+    /// Upper bound of a user's sockets in a namespace; 0: no limit.
     pub(crate) sockets_per_user: usize,
     flushers: Box<[Arc<Flusher>]>,
     next_flusher: AtomicUsize,
@@ -77,14 +80,13 @@ impl fmt::Debug for Fanout {
 }
 
 impl Fanout {
-    /// Creates the fan-out of a node, and what it reports to its owner. The flushers ([`Self::flushers`]) and [`Self::run`]
-    /// must be run.
+    /// Creates the fan-out of a node, and the events for its owner. Run the flushers ([`Self::flushers`]) and [`Self::run`].
     #[must_use]
     pub fn new(options: FanoutOptions) -> (Self, Events) {
         let (overflowed, overflows) = mpsc::channel(OVERFLOWS_QUEUED);
         let (control, controls) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (moved, moves) = mpsc::channel(CONTROL_QUEUE_MAX);
-        let (sequenced, sequence) = mpsc::channel(SEQUENCED_QUEUE_MAX);
+        let (sequenced, sequence) = sequenced::queue(SEQUENCED_QUEUE_MAX);
         let stats = Arc::new(Stats::new(options.distributions));
         let flushers: Box<[_]> = (0..options.flushers.max(1)).map(|_| Arc::default()).collect();
         let hub = |(number, name): (usize, Namespace)| {
@@ -112,25 +114,24 @@ impl Fanout {
         (Self { inner: Arc::new(inner) }, events)
     }
 
-    /// The flushers, each to be run by a task of its own ([`Flusher::run`]).
+    /// The flushers; run each in its own task ([`Flusher::run`]).
     #[must_use]
     pub fn flushers(&self) -> &[Arc<Flusher>] {
         &self.inner.flushers
     }
 
-    /// Reports who is gone, keeps the connections to Redis, the lease and all else that runs until the node stops. To be called
-    /// once.
+    /// Runs until the node stops: reports users who are gone, keeps the connections to Redis and the lease. Call it once.
     pub async fn run(&self) {
         self.inner.backplane.run().await;
     }
 
-    /// Keeps the lease from lapsing while the workers are busy: to be run until the node stops, by a thread that is no
-    /// worker. A node alone has none, and this ends at once.
+    /// Keeps the lease from lapsing while the workers are busy. Run it until the node stops, on a thread that is not a worker.
+    /// A single node has no lease, and this ends at once.
     pub async fn run_apart(&self) {
         self.inner.backplane.run_apart().await;
     }
 
-    /// Gives the lease up, so that nothing is written to the store any more. To be called when every socket is detached.
+    /// Gives up the lease, so that nothing is written to the store any more. Call it when every socket is detached.
     pub async fn close(&self) {
         self.inner.backplane.close().await;
     }
@@ -147,15 +148,15 @@ impl Fanout {
         self.inner.node.holdback
     }
 
-    /// Whether there are other nodes, or may be: sessions of theirs can be asked for ([`Self::peer`]), they share what is
-    /// live ([`Self::live`]), and they outlive this one.
+    /// Whether there are other nodes, or may be: this node can forward to their sessions ([`Self::peer`]), they share live
+    /// state ([`Self::live`]), and they outlive this node.
     #[must_use]
     pub fn has_peers(&self) -> bool {
         self.inner.backplane.has_peers()
     }
 
-    /// Whether this node takes part in everything: alone always, in a cluster when commands and subscriptions
-    /// work and its lease is held.
+    /// Whether this node is fully operational. A single node always is; in a cluster a node is when commands and subscriptions
+    /// work and it holds its lease.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.inner.backplane.is_ready()
@@ -167,24 +168,23 @@ impl Fanout {
         self.inner.backplane.stats(&self.inner.node)
     }
 
-    /// Whether this node agrees with the others of its Redis. A node alone has nobody to disagree with.
+    /// Whether this node agrees with the others of its Redis. A single node always does.
     #[must_use]
     pub fn agreement(&self) -> Agreement {
         self.inner.backplane.agreement()
     }
 
-    /// Says which records the node's apps keep: a name that is the same for all who use them, and for nobody else.
+    /// Sets the records that the node's apps keep: a name shared by all nodes that use them, and by no others.
     pub fn set_records(&self, records: &str) {
         self.inner.backplane.set_records(records);
     }
 
-    /// Counts that a room was told that it may have missed something, by an app that knows more of the room than this crate
-    /// does.
+    /// Counts a resync of a room by an app that tracks the room more closely than this crate does.
     pub fn note_resync(&self) {
         Stats::add(&self.inner.node.stats.resyncs, 1);
     }
 
-    /// Whether the node with this id lives. A node alone knows of none but itself.
+    /// Whether the node with this id lives. A single node knows only itself.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -195,13 +195,13 @@ impl Fanout {
         }
     }
 
-    /// Ends when this node has found that another one is gone and that no other settles what it left. For one caller; a node
-    /// alone waits for ever.
+    /// Waits until this node has found that another one is gone and that no other node cleans up after it. For one caller; on a
+    /// single node it never ends.
     pub async fn lost_node(&self) {
         self.inner.backplane.lost_node().await;
     }
 
-    /// How another living node is reached, by the id that its sessions begin with.
+    /// The address of another living node, by the id that its sessions begin with.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -237,13 +237,13 @@ impl Fanout {
         Arc::new(SendQueue::new(session, Arc::clone(&self.inner.queues), Arc::clone(flusher.queues())))
     }
 
-    /// Writes an event once, as sending it to `target` needs it.
+    /// Encodes an event once, in the form that sending it to `target` needs.
     #[must_use]
     pub fn packet(&self, target: &Target<'_>, event: &Event<'_>) -> Packet {
         self.inner.backplane.packet(target, event)
     }
 
-    /// Sends a packet that was written for `target`. Ends when it has its place in the order, not when it is written.
+    /// Sends a packet that was encoded for `target`. Ends when the packet has its place in the order, not when it is written.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`] within a second when Redis is away; it may have been sent all the same.
@@ -251,26 +251,68 @@ impl Fanout {
         self.post(target, packet).outcome().await
     }
 
-    /// As [`Self::broadcast`], for callers that have more to do meanwhile: what is posted later comes later.
+    /// As [`Self::broadcast`], for callers that do other work meanwhile. Later posts come later.
     #[must_use]
     pub fn post(&self, target: Target<'_>, packet: Packet) -> Posted {
         self.inner.backplane.post(&target, packet)
     }
 
-    /// Delivers to the members of a room on this node alone: what an app does with a [`Sequenced`](crate::Sequenced)
-    /// broadcast.
+    /// Delivers a sequenced broadcast that the app has put in its place in the room.
+    pub fn deliver_sequenced(&self, broadcast: &Sequenced) {
+        let Some(hub) = self.inner.node.find(broadcast.namespace.as_str()) else { return };
+        let found = hub.find(&broadcast.room);
+        let except_rooms: Vec<Cow<'_, str>> =
+            broadcast.except.rooms.iter().map(|room| Cow::Borrowed(&**room)).collect();
+        let delivery = Delivery {
+            to: Receivers::Room(&broadcast.room, found.as_ref()),
+            except: broadcast.except.socket,
+            except_user: broadcast.except.user.as_ref().map(UserId::as_str),
+            except_rooms: &except_rooms,
+            volatile: broadcast.volatile,
+        };
+        hub.deliver(&delivery, &broadcast.packet);
+    }
+
+    /// Waits until everything that this node posted to a room before has come back: the members here have received it, or its
+    /// app has got it. Ends at once where nothing is under way, and after `REDIS_COMMAND_MS` where Redis does not return it.
+    pub async fn after_posts(&self, namespace: &Namespace, room: &str) {
+        if let Ok(hub) = self.hub(namespace) {
+            self.inner.backplane.after_posts(&self.inner.node, hub, room).await;
+        }
+    }
+
+    /// What an app keeps for a room while any socket on this node is in it: the value that it keeps already, else `new`. `None`
+    /// where the room is empty, or keeps a value of another type.
+    pub fn kept<T: Send + Sync + 'static>(
+        &self,
+        namespace: &Namespace,
+        room: &str,
+        new: impl FnOnce() -> Arc<T>,
+    ) -> Option<Arc<T>> {
+        let found = self.inner.node.find(namespace.as_str())?.find(room)?;
+        Arc::clone(found.keep(|| new() as _)).downcast().ok()
+    }
+
+    /// The rooms that sockets of this node are in.
+    #[must_use]
+    pub fn rooms_here(&self, namespace: &Namespace) -> Vec<Room> {
+        self.inner.node.find(namespace.as_str()).map(|hub| hub.rooms.names()).unwrap_or_default()
+    }
+
+    /// Delivers to the members of a room on this node only: a broadcast that an app has found missing.
     pub fn deliver(&self, namespace: &str, room: &str, packet: Encoded) {
         if let Some(room) = self.inner.node.find(namespace).and_then(|hub| hub.find(room)) {
             room.broadcast(packet, None, false);
         }
     }
 
-    /// Sends one packet to one socket of this node, behind what was broadcast to its rooms before.
+    /// Sends a packet to one socket of this node, behind earlier broadcasts to its rooms.
     pub fn emit(&self, socket: &LocalSocket, packet: Encoded) {
         socket.emit(packet);
     }
 
-    /// Sends a client's event whose receivers are asked for acks, and waits for them, `at_most` so long.
+    /// Sends a client's event with a request for acks, and waits for the acks up to `at_most`. `turn` is dropped when the event
+    /// has its place in the order: later posts come later.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`].
@@ -279,12 +321,13 @@ impl Fanout {
         target: Target<'_>,
         event: &Event<'_>,
         at_most: Duration,
+        turn: Turn,
     ) -> Result<Answers, FanoutError> {
-        self.inner.backplane.ask(&target, event, at_most).await
+        self.inner.backplane.ask(&target, event, (at_most, turn)).await
     }
 
-    /// How many sockets on all nodes get what is sent to `target`; `None` when one of the nodes does not report in time, or
-    /// lately did not. Sockets of Node.js servers are not counted.
+    /// How many sockets on all nodes receive what is sent to `target`. `None` when a node does not report in time, or lately
+    /// did not. Sockets of Node.js servers are not counted.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`], [`FanoutError::UnknownNamespace`].
@@ -292,7 +335,7 @@ impl Fanout {
         self.inner.backplane.reach(self.hub(target.namespace)?, target).await
     }
 
-    /// Whether `key` stands for `request`, on all nodes: it does from its first use on, for five minutes.
+    /// Whether `key` stands for `request` on all nodes. A key stands for the first request that uses it, for five minutes.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -300,7 +343,7 @@ impl Fanout {
         self.inner.backplane.claim_key(key, request).await
     }
 
-    /// Tells other servers of the namespace an event; `args` are raw JSON. Alone there is none.
+    /// Sends an event to the other servers of the namespace; `args` are raw JSON. A single node has no others.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].

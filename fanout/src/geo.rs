@@ -1,6 +1,6 @@
-//! Places on earth, and how far they are from each other.
+//! Places on earth, and distances between them.
 
-/// Metres: the mean radius of the earth.
+/// The mean radius of the earth in metres.
 pub const EARTH_RADIUS: f64 = 6_371_008.8;
 
 /// Degrees.
@@ -12,18 +12,18 @@ pub struct Place {
     pub longitude: f64,
 }
 
-/// Somebody near a place.
+/// An entry near a place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Near {
-    /// Who.
+    /// Its id.
     pub id: String,
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// How far, along a great circle.
+    /// The distance along a great circle.
     pub metres: f64,
 }
 
-/// Metres between two places, along a great circle.
+/// The distance between two places in metres, along a great circle.
 #[must_use]
 pub fn metres_between(a: Place, b: Place) -> f64 {
     let half = |from: f64, to: f64| (to - from).to_radians() / 2.0;

@@ -1,8 +1,8 @@
 //! Live state of apps: small values, timers and places that all nodes share and that may be lost with Redis.
 //!
-//! Alone a node keeps them in its memory; in a cluster they are in Redis, so a value is changed by comparing and
-//! swapping, a timer goes off though the node that set it is dead, and a place counts only while the node lives
-//! that reported it. What must not be lost belongs into the records.
+//! A single node keeps them in memory. In a cluster they are in Redis: a value changes by compare-and-swap, a timer fires
+//! even if the node that set it is dead, and a place counts only while the node that reported it lives. Anything that
+//! must not be lost belongs in the records.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl fmt::Debug for Live<'_> {
 }
 
 impl Fanout {
-    /// What apps share between nodes and may lose.
+    /// The live state that apps share between nodes and may lose.
     #[must_use]
     pub fn live(&self) -> Live<'_> {
         Live { backplane: &self.inner.backplane }
@@ -43,12 +43,11 @@ impl Live<'_> {
         self.backplane.get(keys).await
     }
 
-    /// Changes a value by what it is: `change` makes the new one of the old one, `None` for no value, and may be
-    /// called again when another node was quicker; without a change nothing is written. Returns what was there and what
-    /// is there now.
+    /// Updates a value: `change` computes the new value from the old one (`None`: no value). It is called again when
+    /// another node was faster. Without a change nothing is written. Returns the old and the new value.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`], also when others were quicker too often.
+    /// [`FanoutError::Unavailable`], also when other nodes were faster too often.
     pub async fn update(
         &self,
         key: &str,
@@ -69,7 +68,7 @@ impl Live<'_> {
         Err(FanoutError::Unavailable)
     }
 
-    /// Has a timer go off after a while, on any node; one of the same id is replaced.
+    /// Schedules a timer, which may fire on any node. It replaces a timer of the same id.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -85,7 +84,7 @@ impl Live<'_> {
         self.backplane.cancel(timers, id).await
     }
 
-    /// The timers that have gone off. Each goes off again after `again` unless it is cancelled, so that none is lost with
+    /// Takes timers that have fired. Each fires again after `again` unless it is cancelled, so that no timer is lost with
     /// the node that took it.
     ///
     /// # Errors
@@ -94,7 +93,7 @@ impl Live<'_> {
         self.backplane.due(timers, limit, again).await
     }
 
-    /// Notes where somebody is, reported by a socket of this node; forgotten after `good_for`, and with this node.
+    /// Stores a place that a socket of this node has reported, for `good_for` and while this node lives.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -108,7 +107,7 @@ impl Live<'_> {
         self.backplane.put(map, id, place, good_for).await
     }
 
-    /// Somebody who reported a place to another node is here now: it is good though that node may go.
+    /// Takes over a place that was reported to another node: it stays valid if that node stops.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -116,7 +115,7 @@ impl Live<'_> {
         self.backplane.adopt(map, id).await
     }
 
-    /// Forgets where somebody is.
+    /// Forgets a place.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -124,7 +123,7 @@ impl Live<'_> {
         self.backplane.forget(map, id).await
     }
 
-    /// Who is within `radius` metres of a place, the nearest first, at most `limit`.
+    /// The entries within `radius` metres of a place, the nearest first, at most `limit`.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].

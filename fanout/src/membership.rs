@@ -1,5 +1,6 @@
-//! Sockets that connect and disconnect, the rooms that they are in, and who else is there.
+//! Connects and disconnects sockets, and manages the rooms that they are in.
 
+use std::fmt;
 use std::sync::Arc;
 
 use shared::limits::ROOMS_AT_ONCE;
@@ -7,48 +8,143 @@ use shared::names::{Namespace, Room, UserId};
 
 use crate::error::FanoutError;
 use crate::events::Control;
-use crate::fanout::Fanout;
-use crate::local::hub::Detached;
+use crate::fanout::{Fanout, Inner};
+use crate::local::hub::{Detached, Hub};
+use crate::local::placements::Placements;
 use crate::local::room::{Kind, Room as LocalRoom};
 use crate::local::send_queue::SendQueue;
 use crate::local::socket::LocalSocket;
-use crate::presence::{Counted, Entered, FirstMembers, Left, Member, SocketInfo};
+use crate::presence::{Counted, Entered, FirstMembers, Gone, Left, Member, SocketInfo};
 
 /// Interest in a room: while it is held, this node receives what is published to the room.
-#[derive(Debug)]
 pub struct Follow<'a> {
     fanout: &'a Fanout,
-    namespace: String,
+    /// None where the node does not serve the namespace.
+    hub: Option<&'a Arc<Hub>>,
     room: String,
+}
+
+impl fmt::Debug for Follow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follow").field("room", &self.room).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Follow<'_> {
     fn drop(&mut self) {
-        self.fanout.inner.backplane.unfollow(&self.namespace, &self.room);
+        if let Some(hub) = self.hub {
+            self.fanout.inner.backplane.unfollow_room(hub, &self.room);
+        }
+    }
+}
+
+/// An app places a socket in the rooms that its records give it. Orders to leave a room wait for the end.
+pub struct Placement<'a> {
+    fanout: &'a Fanout,
+    socket: &'a Arc<LocalSocket>,
+    number: u64,
+}
+
+impl Placement<'_> {
+    /// The records have been read: the socket will enter these rooms, and orders to leave others need not wait.
+    pub fn narrow<'a>(&self, rooms: impl Iterator<Item = &'a Room>) {
+        let rooms = rooms.map(|room| room.as_str().to_owned()).collect();
+        self.placements().narrow(self.number, rooms);
+    }
+
+    /// The socket is in its rooms: it leaves those again that it was ordered to leave meanwhile. Returns them: if the records
+    /// have changed once more since, it belongs in them.
+    pub async fn end(self) -> Vec<String> {
+        let mut rooms = Vec::new();
+        for order in self.placements().end(self.number) {
+            self.fanout.leave_at_once(self.socket, &order.room).await;
+            rooms.push(order.room.clone());
+        }
+        rooms
+    }
+
+    fn placements(&self) -> &Placements {
+        &self.fanout.inner.node.hub_of(self.socket).placements
+    }
+}
+
+impl fmt::Debug for Placement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Placement").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Placement<'_> {
+    fn drop(&mut self) {
+        // Without an end, the socket was not placed.
+        self.placements().end(self.number);
+    }
+}
+
+/// A socket that is not attached yet. This node already receives what is sent to its user.
+pub struct PreparedSocket<'a> {
+    fanout: &'a Fanout,
+    hub: &'a Hub,
+    /// `None` once it is attached.
+    info: Option<SocketInfo>,
+}
+
+impl fmt::Debug for PreparedSocket<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedSocket").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl PreparedSocket<'_> {
+    /// Attaches the socket to this node in one step: from then on it receives what is sent to its user, to its own id and to the
+    /// namespace, and can be disconnected. `first` is called when nothing can refuse the socket any more and before other tasks
+    /// can find it: packets that it queues come ahead of everything that is sent to the socket.
+    ///
+    /// # Errors
+    /// [`FanoutError::TooManySockets`].
+    pub fn attach(
+        mut self,
+        queue: Arc<SendQueue>,
+        first: impl FnOnce(),
+    ) -> Result<Arc<LocalSocket>, FanoutError> {
+        // It can be taken once.
+        let info = self.info.take().ok_or(FanoutError::Gone)?;
+        let user = info.user.clone();
+        let attached = self.hub.attach((info, queue), self.fanout.inner.sockets_per_user, first);
+        if attached.is_err() {
+            self.fanout.inner.backplane.unfollow_user(self.hub.name.as_str(), &user);
+        }
+        attached
+    }
+}
+
+impl Drop for PreparedSocket<'_> {
+    fn drop(&mut self) {
+        if let Some(info) = &self.info {
+            self.fanout.inner.backplane.unfollow_user(self.hub.name.as_str(), &info.user);
+        }
     }
 }
 
 // One socket.
 impl Fanout {
-    /// Makes a socket known on this node: from then on it gets what is sent to its user, to its own id and to
-    /// the namespace.
+    /// Prepares to attach a socket ([`PreparedSocket::attach`]). When this ends, this node receives what is sent to its user;
+    /// where Redis does not confirm the subscription in time, it follows later.
     ///
     /// # Errors
-    /// [`FanoutError::TooManySockets`], [`FanoutError::UnknownNamespace`].
-    pub async fn attach(
+    /// [`FanoutError::UnknownNamespace`].
+    pub async fn prepare(
         &self,
         namespace: &str,
         info: SocketInfo,
-        queue: Arc<SendQueue>,
-    ) -> Result<Arc<LocalSocket>, FanoutError> {
+    ) -> Result<PreparedSocket<'_>, FanoutError> {
         let hub = self.inner.node.hub(namespace)?;
-        let socket = hub.attach(info, queue, self.inner.sockets_per_user)?;
-        self.inner.backplane.follow_user(namespace, socket.user()).await;
-        Ok(socket)
+        self.inner.backplane.follow_user(namespace, &info.user).await;
+        Ok(PreparedSocket { fanout: self, hub, info: Some(info) })
     }
 
-    /// Takes a socket out of all of its rooms, some at a time: when this has ended nothing that is broadcast reaches it, and
-    /// it is in no list. [`Self::detach`] then does what follows, and must be called.
+    /// Removes a socket from all of its rooms, some at a time. When this ends, no broadcast reaches it and no list contains it.
+    /// Call [`Self::detach`] afterwards for the rest.
     pub async fn expel(&self, socket: &Arc<LocalSocket>) {
         let (mut begins, mut expelled, mut info) = (true, Vec::new(), None);
         loop {
@@ -62,9 +158,23 @@ impl Fanout {
     }
 
     /// Forgets a socket. It leaves all of its rooms, some at a time, so that others get their turn; the public ones are
-    /// returned. Where it was its user's last, the user is reported as [`Gone`](crate::Gone) after the hold-back, unless they
-    /// have reconnected. Safe to call twice: the second call finds nothing.
+    /// returned. Where it was its user's last, the user is reported as [`Gone`] after the hold-back, unless they
+    /// have reconnected. Safe to call twice: the second call returns no rooms when the first has ended.
     pub async fn detach(&self, socket: &Arc<LocalSocket>) -> Vec<Room> {
+        match self.detach_here(socket).await {
+            Some(names) => {
+                self.inner.node.hub_of(socket).has_left(socket);
+                names
+            }
+            None => {
+                socket.until_left().await;
+                Vec::new()
+            }
+        }
+    }
+
+    /// As [`Self::detach`]. `None` where another call is detaching the socket.
+    async fn detach_here(&self, socket: &Arc<LocalSocket>) -> Option<Vec<Room>> {
         let backplane = &self.inner.backplane;
         let (mut names, mut begins, mut info) = (Vec::new(), true, None);
         let public = |left: &[Arc<LocalRoom>]| -> Vec<Room> {
@@ -77,13 +187,13 @@ impl Fanout {
                 names.extend(public(left));
                 tokio::task::yield_now().await;
             }
-            return names;
+            return Some(names);
         }
         loop {
             let mut left = Vec::new();
             let detached = self.detach_some(socket, begins, &mut left, &mut info);
             if detached == Detached::Elsewhere {
-                return names;
+                return None;
             }
             if begins {
                 backplane.unfollow_user(socket.namespace().as_str(), socket.user());
@@ -91,14 +201,14 @@ impl Fanout {
             backplane.left_rooms(socket, &left).await;
             names.extend(public(&left));
             if detached == Detached::Wholly {
-                return names;
+                return Some(names);
             }
             begins = false;
             tokio::task::yield_now().await;
         }
     }
 
-    /// Takes a socket out of some of its rooms, which are added to `left`.
+    /// Removes a socket from some of its rooms, which are added to `left`.
     fn detach_some(
         &self,
         socket: &Arc<LocalSocket>,
@@ -112,14 +222,27 @@ impl Fanout {
         })
     }
 
-    /// Receives what is published to a room, before anybody enters it.
-    pub async fn follow<'a>(&'a self, namespace: &str, room: &str) -> Follow<'a> {
-        self.inner.backplane.follow(namespace, room).await;
-        Follow { fanout: self, namespace: namespace.to_owned(), room: room.to_owned() }
+    /// Begins to place a socket in rooms that an app's records give it. Call it before reading the records: orders to leave
+    /// a room ([`Self::leave_user`], [`Self::leave_all`], [`Self::disconnect_user`]) wait for [`Placement::end`].
+    #[must_use]
+    pub fn begin_placement<'a>(&'a self, socket: &'a Arc<LocalSocket>) -> Placement<'a> {
+        let number = self.inner.node.hub_of(socket).placements.begin(socket);
+        Placement { fanout: self, socket, number }
     }
 
-    /// Puts a socket into a room: it gets every broadcast made after this has ended, and none made before
-    /// it was called. While Redis is away it is in the room for this node alone, until Redis is back.
+    /// Subscribes to a room before a socket enters it: broadcasts whose order an app keeps are passed to the app.
+    pub async fn follow<'a>(&'a self, namespace: &str, room: &str) -> Follow<'a> {
+        let hub = self.inner.node.find(namespace);
+        // Dropping it undoes the subscription, even if the caller does not wait for the end.
+        let follow = Follow { fanout: self, hub, room: room.to_owned() };
+        if let Some(hub) = hub {
+            self.inner.backplane.follow_room(hub, room).await;
+        }
+        follow
+    }
+
+    /// Puts a socket into a room: it receives every broadcast made after this ends, and none made before the call. While Redis
+    /// is away, the socket is a member for this node only.
     ///
     /// # Errors
     /// [`FanoutError::TooManyRooms`], [`FanoutError::Gone`].
@@ -127,8 +250,8 @@ impl Fanout {
         self.inner.backplane.enter(socket, (room, Kind::Joined), self.inner.rooms_per_socket).await
     }
 
-    /// As [`Self::enter`], for a room that an app puts every socket into: `ROOMS_PER_SOCKET` does not matter, nor does
-    /// the room count against it.
+    /// As [`Self::enter`], for a room that an app puts every socket into: `ROOMS_PER_SOCKET` does not apply, and the room does
+    /// not count towards it.
     ///
     /// # Errors
     /// [`FanoutError::Gone`].
@@ -136,10 +259,10 @@ impl Fanout {
         self.inner.backplane.enter(socket, (room, Kind::Own), self.inner.rooms_per_socket).await
     }
 
-    /// Lets a socket receive what is broadcast to a room without being one of its members: nobody is notified, nothing is
-    /// counted, and `ROOMS_PER_SOCKET` does not matter. The caller bounds how many rooms one socket watches, and uses the room
-    /// for nothing else; all sockets of a user together watch `WATCHED_PER_USER_MAX`. Undone by [`Self::unwatch`], and when
-    /// the socket is detached.
+    /// Lets a socket receive a room's broadcasts without becoming a member: no client is notified, nothing is counted, and
+    /// `ROOMS_PER_SOCKET` does not apply. The caller bounds how many rooms one socket watches, and uses the room for nothing
+    /// else; all sockets of a user together watch up to `WATCHED_PER_USER_MAX`. Undone by [`Self::unwatch`], and when the socket
+    /// is detached.
     ///
     /// # Errors
     /// [`FanoutError::Gone`], [`FanoutError::TooManyWatched`].
@@ -160,8 +283,17 @@ impl Fanout {
         }
     }
 
-    /// Takes a socket out of a room: nothing broadcast after this has ended reaches it. Safe to call twice.
+    /// Removes a socket from a room, after everything that this node posted to the room before ([`Self::after_posts`]): the
+    /// socket receives those posts, and no broadcast made after this ends. Safe to call twice.
     pub async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
+        let Inner { node, backplane, .. } = &*self.inner;
+        backplane.after_posts(node, node.hub_of(socket), room).await;
+        backplane.leave(socket, room).await
+    }
+
+    /// As [`Self::leave`], but at once: for callers that have waited themselves, and for sockets that may no longer be in the
+    /// room.
+    pub async fn leave_at_once(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
         self.inner.backplane.leave(socket, room).await
     }
 }
@@ -181,8 +313,8 @@ impl Fanout {
         self.inner.backplane.join_user(self.hub(namespace)?, (user, room), false).await
     }
 
-    /// As [`Self::join_user`], but only those sockets enter that may be in the room by the rules of its app
-    /// ([`Control::Bring`]): sockets of one user may have tokens of different rights.
+    /// As [`Self::join_user`], but only for sockets that the rules of the room's app allow ([`Control::Bring`]): tokens of one
+    /// user may have different rights.
     ///
     /// # Errors
     /// As [`Self::join_user`].
@@ -195,14 +327,14 @@ impl Fanout {
         self.inner.backplane.join_user(self.hub(namespace)?, (user, room), true).await
     }
 
-    /// Sockets of this node enter a room, those that may be there by the rules of its app. Nobody waits for it.
+    /// Moves sockets of this node into a room, as far as the rules of its app allow them. Does not wait.
     pub async fn bring(&self, sockets: Vec<Arc<LocalSocket>>, room: Room) {
         self.inner.node.control(Control::Bring { sockets, room, reply: None }).await;
     }
 
-    /// Who may be in a room has changed: sockets that may not be there any more leave it ([`Control::Review`]). Returns
-    /// whether all nodes have reported within `JOIN_WAIT_MS` that it is done. A node that was not asked, because Redis is
-    /// away, judges all of its sockets when its subscriptions are renewed.
+    /// The rules of a room have changed: removes the sockets that may no longer be in it ([`Control::Review`]). Returns whether
+    /// all nodes have reported within `JOIN_WAIT_MS` that it is done. A node that was not asked because Redis is away checks all
+    /// of its sockets when its subscriptions are renewed.
     pub async fn review(&self, namespace: &Namespace, room: &Room) -> bool {
         match self.hub(namespace) {
             Ok(hub) => self.inner.backplane.review(&self.inner.node, hub, room).await,
@@ -213,7 +345,7 @@ impl Fanout {
     /// Every socket of a user leaves a room. May be repeated.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`].
+    /// [`FanoutError::Unavailable`]: not all nodes have reported within `JOIN_WAIT_MS` that it is done.
     pub async fn leave_user(
         &self,
         namespace: &Namespace,
@@ -226,12 +358,12 @@ impl Fanout {
     /// Every socket in a room leaves it. May be repeated.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`].
+    /// [`FanoutError::Unavailable`]: not all nodes have reported within `JOIN_WAIT_MS` that it is done.
     pub async fn leave_all(&self, namespace: &Namespace, room: &Room) -> Result<(), FanoutError> {
         self.inner.backplane.take_out(self.hub(namespace)?, room.as_str(), room).await
     }
 
-    /// Those sockets of a user that are in `room` are disconnected from the namespace.
+    /// Disconnects a user's sockets that are in `room` from the namespace.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
@@ -244,13 +376,18 @@ impl Fanout {
         let members = self.members(namespace.as_str(), room.as_str()).await?;
         let ids: Vec<_> =
             members.iter().filter(|member| member.user == *user).map(|member| member.socket).collect();
+        let (backplane, hub) = (&self.inner.backplane, self.hub(namespace)?);
+        // A socket that an app is placing in the room is no member yet.
+        let own = Room::of_user(user);
+        let leave = backplane.take_out(hub, own.as_str(), room);
         if ids.is_empty() {
-            return Ok(());
+            return leave.await;
         }
-        self.inner.backplane.disconnect(self.hub(namespace)?, &ids).await
+        let (left, disconnected) = tokio::join!(leave, backplane.disconnect(hub, &ids));
+        left.and(disconnected)
     }
 
-    /// Who is in a room.
+    /// The members of a room.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
@@ -258,8 +395,7 @@ impl Fanout {
         self.inner.backplane.members(self.inner.node.hub(namespace)?, room).await
     }
 
-    /// Some members of a room, of at most `users` distinct users, and how many there are. What it costs does not grow with the
-    /// room.
+    /// Some members of a room, of at most `users` distinct users, and how many there are. The cost does not grow with the room.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].
@@ -280,7 +416,15 @@ impl Fanout {
         self.inner.backplane.is_in(self.inner.node.hub(namespace)?, room, user).await
     }
 
-    /// How many are in a room.
+    /// Whether a user who was reported as [`Gone`] is in the room again. False where Redis is away.
+    pub async fn is_back(&self, gone: &Gone) -> bool {
+        match self.hub(&gone.namespace) {
+            Ok(hub) => self.inner.backplane.is_back(hub, gone.room.as_str(), &gone.user).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Counts the members of a room.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`], [`FanoutError::UnknownNamespace`].

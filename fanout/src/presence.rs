@@ -1,7 +1,7 @@
-//! Who is in a room, and when a user enters it first and leaves it last.
+//! Members of rooms, and a user's first and last socket in a room.
 //!
-//! In the store nothing is counted up and down: every answer is read from the set of members, so it cannot drift. On a node
-//! a user's sockets in a room are a number, changed under the user's lock together with the members (`local/`).
+//! The store counts nothing up or down: every answer is read from the set of members, so it cannot drift. A node counts a
+//! user's sockets in a room under the user's lock, together with the members (`local/`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use shared::ids::{NodeId, SocketId};
 use shared::names::{Namespace, Room, UserId};
 use tokio_util::sync::CancellationToken;
 
-/// Whose a socket is. It does not change while the socket is attached.
+/// A socket and its user. It does not change while the socket is attached.
 #[derive(Debug, Clone)]
 pub struct SocketInfo {
     /// Its id.
     pub id: SocketId,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// The name to show in lists of members.
     pub display_name: Box<str>,
@@ -28,7 +28,7 @@ pub struct SocketInfo {
     pub role: Option<Box<str>>,
 }
 
-/// What entering a room found.
+/// The result of entering a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entered {
     /// The socket was not in the room before.
@@ -37,7 +37,7 @@ pub struct Entered {
     pub first_of_user: bool,
 }
 
-/// What leaving a room left behind.
+/// The result of leaving a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
     /// The socket was in the room.
@@ -46,15 +46,15 @@ pub struct Left {
     pub last_of_user: bool,
 }
 
-/// Sockets that are looked at to list one user: so many of a user's may be in one room and others still be found.
+/// Sockets that are read to list one user: a user may have this many sockets in a room before others are missed.
 pub(crate) const SCANNED_PER_USER: usize = 10;
 
 /// Some members of a room, each user once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstMembers {
-    /// Each of another user.
+    /// Each of a different user.
     pub members: Vec<Member>,
-    /// How many there are in all.
+    /// The count of all members.
     pub count: RoomCount,
 }
 
@@ -63,7 +63,7 @@ pub struct FirstMembers {
 pub struct Member {
     /// The socket.
     pub socket: SocketId,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// The name to show.
     pub display_name: Box<str>,
@@ -75,37 +75,40 @@ pub struct Member {
     pub role: Option<Box<str>>,
 }
 
-/// A count, and how good it is.
+/// A count and its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
     /// How many.
     pub count: RoomCount,
-    /// How long ago that was so.
+    /// How long ago it was read.
     pub age: Duration,
-    /// It may not be so any more: Redis is away, or this node has just come back to it.
+    /// It may be outdated: Redis is away, or this node has just reconnected to it.
     pub stale: bool,
 }
 
-/// A user whose last socket in a room is gone for good ([`crate::Control::Gone`]), or who is there again
-/// ([`crate::Control::Back`]): clients that were notified otherwise must be corrected. Reported by one node.
+/// A user whose last socket has left a room for good ([`crate::Control::Gone`]), or who is there again
+/// ([`crate::Control::Back`]): clients that were notified otherwise must be corrected. One node reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
-    /// Where.
+    /// The namespace.
     pub namespace: Namespace,
     /// The room.
     pub room: Room,
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// The e-mail address in the token of the socket that was lost.
+    /// The e-mail address in the token of the lost socket.
     pub email: Option<Box<str>>,
     /// The name to show, likewise.
     pub display_name: Option<Box<str>>,
     /// The role, likewise.
     pub role: Option<Box<str>>,
+    /// The user was lost earlier and may have returned since. If false, a backend has moved the user, and its changes are
+    /// reported in order.
+    pub held_back: bool,
 }
 
 impl RoomCount {
-    /// Counts a list of members, so that a list and its count are of one moment.
+    /// Counts a list of members, so that a list and its count match.
     #[must_use]
     pub fn of(members: &[Member]) -> Self {
         let users: HashSet<_> = members.iter().map(|member| &member.user).collect();
@@ -125,20 +128,20 @@ pub struct RoomCount {
 /// Another node, as its lease describes it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Where its internal listener is: `http://` and an authority.
+    /// The address of its internal listener: `http://` and an authority.
     pub url: String,
-    /// Is cancelled when its lease has lapsed: nobody is to wait for it any longer. While Redis is away nobody
-    /// knows, and it is not cancelled.
+    /// Cancelled when its lease has lapsed, so that callers stop waiting for it. While Redis is away, leases are unknown and
+    /// it is not cancelled.
     pub lapsed: CancellationToken,
 }
 
 /// Whether a node agrees with the others of its Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Agreement {
-    /// The name of the cluster, which all nodes of a Redis and a prefix know; `None` until it is read from Redis.
+    /// The name of the cluster, shared by all nodes of a Redis and a prefix; `None` until it is read from Redis.
     pub cluster: Option<Arc<str>>,
-    /// The others were asked since this node last changed.
+    /// The traits of the others were read since this node last changed.
     pub is_known: bool,
-    /// What this node has otherwise than one that was there before it, in a sentence.
+    /// How this node differs from an older one, as a sentence.
     pub conflict: Option<String>,
 }

@@ -1,8 +1,8 @@
-//! Log lines that others can cause: each kind at most once a minute.
+//! Log lines that clients or other servers can cause: each kind at most once a minute.
 //!
-//! Clients decide how often a token or an origin is refused, and servers how often something cannot be read, so a line for
-//! each would fill the log. The first of a
-//! kind is logged at once. The next one is logged when a minute has passed, and says how many were left out.
+//! Clients decide how often a token or an origin is refused, and servers how often a message cannot be read, so a line for
+//! each would fill the log. The first line of a kind is logged at once. The next one is logged after a minute, with the
+//! number of those left out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 /// The shortest time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// When each kind was last logged. `K` tells kinds apart and must have few values: all of them are remembered.
+/// When each kind was last logged. `K` names the kind and must have few values: all of them are remembered.
 #[derive(Debug)]
 pub struct RateLimitedLog<K>(Mutex<BTreeMap<K, Logged>>);
 
 #[derive(Debug)]
 struct Logged {
     at: Instant,
-    /// How many came since, and were not logged.
+    /// How many were left out since.
     left_out: u64,
 }
 
@@ -30,13 +30,13 @@ impl<K: Ord> Default for RateLimitedLog<K> {
 }
 
 impl<K: Ord> RateLimitedLog<K> {
-    /// Nothing was logged yet.
+    /// A log without lines.
     #[must_use]
     pub const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// One of this kind has come. `Some` where it is to be logged: how many came since the last line and were left out.
+    /// Counts a line of this kind. `Some` where it must be logged: the number left out since the last one.
     pub fn due(&self, kind: K, now: Instant) -> Option<u64> {
         let mut kinds = self.0.lock();
         match kinds.get_mut(&kind) {

@@ -1,11 +1,11 @@
-//! Counts that the node's metrics are made of.
+//! Counters behind the node's metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metrics::Histogram;
 
-/// Counters of this node's fan-out, only ever increased. Added to once for each join, batch or write, never
-/// for each member of a broadcast.
+/// Counters of this node's fan-out, which only increase. Updated once for each join, batch or write, never for each
+/// member of a broadcast.
 #[derive(Debug)]
 pub struct Stats {
     pub(crate) distributions: Distributions,
@@ -26,21 +26,21 @@ pub struct Stats {
     pub(crate) lease_losses: AtomicU64,
     pub(crate) resyncs: AtomicU64,
     pub(crate) canary_lag_us: AtomicU64,
-    /// When the oldest canary was sent of which none has come back; 0: it has.
+    /// When the oldest canary under way was sent; 0: none is.
     pub(crate) canary_waits_us: AtomicU64,
 }
 
-/// What is observed once for each batch of a room.
+/// Observed once for each batch of a room.
 #[derive(Debug, Clone)]
 pub struct Distributions {
-    /// Seconds from a batch's first broadcast to its being in every member's send queue.
+    /// Seconds from a batch's first broadcast until every member's send queue has it.
     pub delivery_lag: Histogram,
-    /// Members that a batch went to.
+    /// Members that received a batch.
     pub fanout_size: Histogram,
 }
 
 impl Distributions {
-    /// For tests and tools that look at neither.
+    /// For tests and tools that read neither.
     #[must_use]
     pub fn ignored() -> Self {
         Self { delivery_lag: Histogram::noop(), fanout_size: Histogram::noop() }
@@ -50,7 +50,7 @@ impl Distributions {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatsSnapshot {
-    /// Sockets that entered a room; those that only watch one are none.
+    /// Sockets that entered a room, without those that only watch it.
     pub joins: u64,
     /// Broadcasts made.
     pub broadcasts: u64,
@@ -58,9 +58,9 @@ pub struct StatsSnapshot {
     pub deliveries: u64,
     /// Times a room's waiting broadcasts were delivered together.
     pub batches: u64,
-    /// Volatile packets that met a client who could not take them.
+    /// Volatile packets dropped for clients that could not take them.
     pub volatile_dropped: u64,
-    /// Outboxes that passed their bounds.
+    /// Send queues that exceeded their bounds.
     pub overflows: u64,
     /// Bytes given to transports.
     pub bytes_sent: u64,
@@ -70,7 +70,7 @@ pub struct StatsSnapshot {
     pub writes: u64,
     /// Messages published on Redis.
     pub published: u64,
-    /// Messages received from Redis, the canary among them.
+    /// Messages received from Redis, including the canary.
     pub heard: u64,
     /// Commands that Redis refused, failed or did not answer in time.
     pub redis_errors: u64,
@@ -80,9 +80,9 @@ pub struct StatsSnapshot {
     pub redis_malformed: u64,
     /// Leases found lost.
     pub lease_losses: u64,
-    /// Times a room, or all sockets of a namespace, were told that they may have missed something.
+    /// Times that `muster:resync` was sent to a room, or to all sockets of a namespace.
     pub resyncs: u64,
-    /// Microseconds that the last canary took through Redis and back, or that one which has not come back was sent ago.
+    /// Microseconds that the last canary took through Redis and back, or the age of one that has not come back.
     pub canary_lag_us: u64,
     /// The node is in a cluster.
     pub clustered: bool,

@@ -1,4 +1,4 @@
-//! What is sent, and where it goes.
+//! What is sent, and to which sockets.
 
 use std::borrow::Cow;
 
@@ -9,19 +9,19 @@ use shared::sio::{Encoded, Event};
 
 use crate::error::FanoutError;
 
-/// Who gets a broadcast.
+/// The recipients of a broadcast.
 #[derive(Debug, Clone, Copy)]
 pub enum To<'a> {
-    /// Everybody in a room.
+    /// The members of a room.
     Room(&'a str),
     /// Every socket of a user.
     User(&'a UserId),
-    /// Everybody in the namespace.
+    /// All sockets of the namespace.
     All,
 }
 
 impl To<'_> {
-    /// The room that stands for it: a user's is theirs alone; none for everybody.
+    /// The room that stands for it: a user has their own room; the whole namespace has none.
     pub(crate) fn room(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Room(room) => Some(Cow::Borrowed(room)),
@@ -31,30 +31,30 @@ impl To<'_> {
     }
 }
 
-/// Where a broadcast goes.
+/// The recipients and options of a broadcast.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// The namespace.
     pub namespace: &'a Namespace,
-    /// Who gets it.
+    /// The recipients.
     pub to: To<'a>,
-    /// A socket that does not get it.
+    /// A socket that does not receive it.
     pub except: Option<SocketId>,
-    /// A user whose sockets do not get it.
+    /// A user whose sockets do not receive it.
     pub except_user: Option<&'a UserId>,
-    /// May be dropped for a client who cannot take it now.
+    /// Dropped for clients that cannot take it now.
     pub volatile: bool,
-    /// Gets an offset in its room and is kept there for a while; members are notified when one was missed.
+    /// Gets an offset in its room and is kept for a while; members are notified when they have missed one.
     pub tracked: bool,
-    /// Its place in an order that an app keeps: it is not delivered but given to the app on every node
+    /// Its place in an order that an app keeps: every node passes it to the app instead of delivering it
     /// ([`crate::Sequenced`]).
     pub sequence: Option<i64>,
-    /// A second broadcast with this key is none, for five minutes. Implies `tracked`.
+    /// Drops further broadcasts with this key for five minutes. Implies `tracked`.
     pub idempotency: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
-    /// The rooms whose members do not get it.
+    /// The rooms whose members do not receive it.
     pub(crate) fn excepted(&self) -> Vec<String> {
         let socket = self.except.map(|socket| socket.as_str().to_owned());
         let user = self.except_user.map(|user| format!("{USER_ROOM_PREFIX}{user}"));
@@ -74,19 +74,19 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Everybody in `room`.
+    /// To the members of `room`.
     #[must_use]
     pub fn room(namespace: &'a Namespace, room: &'a str) -> Self {
         Self::to(namespace, To::Room(room))
     }
 
-    /// Every socket of `user`.
+    /// To every socket of `user`.
     #[must_use]
     pub fn user(namespace: &'a Namespace, user: &'a UserId) -> Self {
         Self::to(namespace, To::User(user))
     }
 
-    /// Everybody in the namespace.
+    /// To all sockets of the namespace.
     #[must_use]
     pub fn all(namespace: &'a Namespace) -> Self {
         Self::to(namespace, To::All)
@@ -104,7 +104,7 @@ impl<'a> Target<'a> {
         Self { except_user: Some(user), ..self }
     }
 
-    /// Dropped for clients who cannot take it now.
+    /// Dropped for clients that cannot take it now.
     #[must_use]
     pub fn volatile(self) -> Self {
         Self { volatile: true, ..self }
@@ -116,20 +116,20 @@ impl<'a> Target<'a> {
         Self { tracked: true, ..self }
     }
 
-    /// At place `sequence` of an order that an app keeps.
+    /// At place `sequence` in an order that an app keeps.
     #[must_use]
     pub fn sequenced(self, sequence: i64) -> Self {
         Self { sequence: Some(sequence), tracked: true, ..self }
     }
 
-    /// Once, however often it is asked for under `key`.
+    /// Sent once, however often it is requested under `key`.
     #[must_use]
     pub fn once(self, key: &'a str) -> Self {
         Self { idempotency: Some(key), tracked: true, ..self }
     }
 }
 
-/// An event, written once as this node needs it: made by [`crate::Fanout::packet`].
+/// An event, encoded once for this node: made by [`crate::Fanout::packet`].
 #[derive(Debug, Clone)]
 pub struct Packet(pub(crate) Form);
 
@@ -137,9 +137,9 @@ pub struct Packet(pub(crate) Form);
 pub(crate) enum Form {
     /// For this node's own clients.
     Ready(Encoded),
-    /// For Redis, through which it comes back to this node's clients too.
+    /// For Redis, which returns it to this node's clients as well.
     Message(Vec<u8>),
-    /// It cannot be written; sending it fails so.
+    /// It cannot be encoded; sending it fails with this error.
     Bad(FanoutError),
 }
 
@@ -153,14 +153,14 @@ impl Packet {
 
 /// A broadcast that has its place in the order.
 pub enum Posted {
-    /// All is known of it.
+    /// The outcome is known.
     Done(Result<Receipt, FanoutError>),
-    /// What became of it comes later. It goes on its way whether or not that is waited for.
+    /// The outcome comes later. The broadcast goes on whether or not a caller waits.
     Waits(BoxFuture<'static, Result<Receipt, FanoutError>>),
 }
 
 impl Posted {
-    /// Waits until all is known of it.
+    /// Waits for the outcome.
     ///
     /// # Errors
     /// Those of [`crate::Fanout::broadcast`].
@@ -181,13 +181,13 @@ impl std::fmt::Debug for Posted {
     }
 }
 
-/// What became of a broadcast.
+/// The outcome of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Receipt {
-    /// Nodes and Node.js servers that received it, this one among them.
+    /// Nodes and Node.js servers that received it, including this one.
     pub nodes: usize,
-    /// Its place: `epoch:offset`, when it was tracked.
+    /// Its place, `epoch:offset`, if it is tracked.
     pub place: Option<String>,
-    /// It had been sent before under its key, and was not again.
+    /// It had been sent before under its key and was not sent again.
     pub repeated: bool,
 }

@@ -1,8 +1,9 @@
-//! What the fan-out promises, on one node: one order, clean membership edges, first and last of a user.
+//! The guarantees of the fan-out on one node: one order, clean membership edges, a user's first and last
+//! socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use fanout::{
     Control, Distributions, Entered, Fanout, FanoutError, FanoutOptions, FirstMembers, Left, LocalSocket,
     Packet, Polled, RoomCount, SendQueue, SendQueueLimits, SocketInfo, Target,
 };
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::limits::{USER_ROOMS_FACTOR, WATCHED_PER_USER_MAX};
@@ -52,6 +54,11 @@ struct Client {
 
 impl Client {
     async fn attach(fanout: &Fanout, user: &str) -> Result<Self, FanoutError> {
+        Self::attach_behind(fanout, user, None).await
+    }
+
+    /// A client whose first packet is this event.
+    async fn attach_behind(fanout: &Fanout, user: &str, first: Option<&str>) -> Result<Self, FanoutError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut random = [0; 16];
         random[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
@@ -66,7 +73,13 @@ impl Client {
             email: Some(format!("{user}@example.org").into()),
             role: None,
         };
-        let socket = fanout.attach("/", info, Arc::clone(&queue)).await?;
+        let prepared = fanout.prepare("/", info).await?;
+        let socket = prepared.attach(Arc::clone(&queue), || {
+            let event = |name| Event { namespace: "/", name, args: &[], ack: None, attachments: &[] };
+            if let Some(name) = first {
+                queue.send(event(name).encode().into_wire(), 1);
+            }
+        })?;
         Ok(Self { socket, queue })
     }
 
@@ -90,7 +103,7 @@ fn packet(name: &str) -> Packet {
     Packet::ready(&Event { namespace: "/", name, args: &[], ack: None, attachments: &[] })
 }
 
-/// Runs the flushers until they have nothing left to carry.
+/// Runs the flushers until they have nothing left to do.
 async fn carry(fanout: &Fanout) {
     for flusher in fanout.flushers() {
         let run = flusher.run();
@@ -103,6 +116,54 @@ async fn carry(fanout: &Fanout) {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_new_socket_receives_its_first_packet_before_anything_else() {
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
+    let (is_over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let talking = {
+        let (fanout, is_over, rounds) = (fanout.clone(), Arc::clone(&is_over), Arc::clone(&rounds));
+        std::thread::spawn(move || {
+            let (namespace, user) = (namespace(), UserId::parse("a").unwrap());
+            while !is_over.load(Ordering::Acquire) {
+                // All are delivered at once: none of them is for a room that sockets have entered.
+                for target in [Target::all(&namespace), Target::user(&namespace, &user)] {
+                    drop(fanout.post(target, packet("news")));
+                }
+                rounds.fetch_add(1, Ordering::Release);
+            }
+        })
+    };
+    let mut reached = 0;
+    for _ in 0..2_000 {
+        let client = Client::attach_behind(&fanout, "a", Some("answer")).await.unwrap();
+        let before = rounds.load(Ordering::Acquire);
+        while rounds.load(Ordering::Acquire) < before + 2 {
+            std::thread::yield_now();
+        }
+        fanout.detach(&client.socket).await;
+        let events = client.events();
+        assert_eq!(events[0], "answer");
+        reached += usize::from(events.len() > 1);
+    }
+    is_over.store(true, Ordering::Release);
+    talking.join().unwrap();
+    assert_eq!(reached, 2_000);
+}
+
+#[tokio::test]
+async fn a_socket_over_the_limit_is_not_attached_and_receives_nothing() {
+    let (fanout, _events) = Fanout::new(options(UNBOUNDED));
+    let namespace = namespace();
+    let kept = [
+        Client::attach(&fanout, "a").await.unwrap(),
+        Client::attach_behind(&fanout, "a", Some("answer")).await.unwrap(),
+    ];
+    let refused = Client::attach_behind(&fanout, "a", Some("answer")).await.err();
+    assert_eq!(refused, Some(FanoutError::TooManySockets));
+    assert_eq!(fanout.sockets(&namespace).len(), kept.len());
+    assert_eq!(kept[1].events(), ["answer"]);
 }
 
 #[tokio::test]
@@ -128,7 +189,7 @@ async fn members_get_a_rooms_broadcasts_in_order_and_others_get_none() {
 }
 
 #[tokio::test]
-async fn who_is_excepted_gets_the_rest_in_its_place() {
+async fn an_excepted_socket_receives_the_other_broadcasts_in_order() {
     let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
     let (a, b) = (Client::attach(&fanout, "a").await.unwrap(), Client::attach(&fanout, "b").await.unwrap());
@@ -161,7 +222,7 @@ async fn entering_and_leaving_cut_a_batch_cleanly() {
 }
 
 #[tokio::test]
-async fn what_is_emitted_to_a_socket_comes_after_what_was_broadcast_before() {
+async fn an_emitted_packet_follows_earlier_broadcasts() {
     let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
     let a = Client::attach(&fanout, "a").await.unwrap();
@@ -175,7 +236,7 @@ async fn what_is_emitted_to_a_socket_comes_after_what_was_broadcast_before() {
 }
 
 #[tokio::test]
-async fn a_full_batch_is_delivered_without_its_courier() {
+async fn a_full_batch_is_delivered_without_the_flusher() {
     let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let namespace = namespace();
     let a = Client::attach(&fanout, "a").await.unwrap();
@@ -200,7 +261,7 @@ async fn a_batch_of_large_packets_is_full_by_its_bytes() {
 }
 
 #[tokio::test]
-async fn first_and_last_are_said_once_for_a_user() {
+async fn the_first_and_the_last_socket_of_a_user_are_reported_once() {
     let (fanout, _events) = Fanout::new(options(UNBOUNDED));
     let (one, two) =
         (Client::attach(&fanout, "u").await.unwrap(), Client::attach(&fanout, "u").await.unwrap());
@@ -232,7 +293,22 @@ async fn rooms_and_sockets_are_bounded() {
 }
 
 #[tokio::test]
-async fn what_all_sockets_of_a_user_are_in_is_bounded_and_leaving_all_of_it_lets_others_run() {
+async fn a_second_detach_waits_until_the_socket_has_left() {
+    let (fanout, _events) = Fanout::new(FanoutOptions { rooms_per_socket: 0, ..options(UNBOUNDED) });
+    let client = Client::attach(&fanout, "u").await.unwrap();
+    for n in 0..500 {
+        fanout.enter(&client.socket, &room(&format!("r{n}"))).await.unwrap();
+    }
+    let mut first = std::pin::pin!(fanout.detach(&client.socket));
+    assert!(first.as_mut().now_or_never().is_none(), "it leaves some rooms at a time");
+    let mut second = std::pin::pin!(fanout.detach(&client.socket));
+    assert!(second.as_mut().now_or_never().is_none());
+    assert_eq!(first.await.len(), 500);
+    assert_eq!(second.now_or_never().map(|names| names.len()), Some(0));
+}
+
+#[tokio::test]
+async fn the_rooms_of_a_user_are_bounded_and_leaving_them_lets_other_tasks_run() {
     let many = FanoutOptions { rooms_per_socket: 30, sockets_per_user: 100, ..options(UNBOUNDED) };
     let (fanout, _events) = Fanout::new(many);
     let mut clients = Vec::new();
@@ -250,7 +326,7 @@ async fn what_all_sockets_of_a_user_are_in_is_bounded_and_leaving_all_of_it_lets
     assert_eq!(fanout.enter(last, &name(11, 0)).await, Err(FanoutError::TooManyRooms));
     let shared = fanout.enter(last, &name(0, 0)).await;
     assert_eq!(shared, Ok(Entered { new: true, first_of_user: false }));
-    assert!(fanout.enter_own(last, &name(11, 0)).await.is_ok(), "what an app wants does not count");
+    assert!(fanout.enter_own(last, &name(11, 0)).await.is_ok(), "an app's own rooms do not count");
 
     let watch = |at: usize, n: usize| room(&format!("watched{at}-{n}"));
     for (at, client) in clients.iter().enumerate().take(4) {
@@ -274,11 +350,11 @@ async fn what_all_sockets_of_a_user_are_in_is_bounded_and_leaving_all_of_it_lets
         }
     };
     assert_eq!(left.len(), 30);
-    // A yield takes two polls of the other, and there are eight.
+    // Each yield takes two polls of the other task, and there are eight.
     assert!(turns >= 3, "{turns} turns");
     assert_eq!(fanout.count("/", "r0-0").await.unwrap().count, RoomCount { sockets: 1, users: 1 });
     assert_eq!(fanout.count("/", "r0-1").await.unwrap().count, RoomCount::default());
-    // Its places are free.
+    // Its places are free again.
     assert!(fanout.enter(last, &name(11, 1)).await.is_ok());
     assert_eq!(fanout.watch(last, &watch(11, 0)).await, Ok(()));
 }
@@ -288,7 +364,7 @@ async fn the_first_members_are_of_different_users_and_the_counts_are_of_all() {
     let (fanout, _events) = Fanout::new(FanoutOptions { sockets_per_user: 0, ..options(UNBOUNDED) });
     let mut clients = Vec::new();
     for n in 0..60 {
-        // The first has half of the sockets.
+        // The first user has half of the sockets.
         let client = Client::attach(&fanout, &format!("u{}", if n < 30 { 0 } else { n })).await.unwrap();
         fanout.enter(&client.socket, &room("r")).await.unwrap();
         clients.push(client);
@@ -304,7 +380,7 @@ async fn the_first_members_are_of_different_users_and_the_counts_are_of_all() {
 }
 
 #[tokio::test]
-async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
+async fn a_client_that_takes_nothing_is_reported_and_delays_no_other() {
     let (fanout, mut events) = Fanout::new(options(SendQueueLimits { bytes: 0, packets: 10 }));
     let namespace = namespace();
     let (slow, quick) =
@@ -322,9 +398,9 @@ async fn a_client_who_takes_nothing_is_named_and_the_others_notice_nothing() {
     assert!(events.overflowed.try_recv().is_err());
 }
 
-/// Publishers, members who come and go, and flushers on several threads: in what each stay of each member
-/// saw, every publisher's numbers are in order and without a gap, and two members who were there together
-/// saw the same.
+/// Publishers, members that enter and leave, and flushers on several threads: during each stay, a member
+/// sees every publisher's numbers in order and without a gap, and two members that are in the room
+/// together see the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_do_not_break_the_order_of_a_room() {
     const PUBLISHED: usize = 2_000;
@@ -365,7 +441,7 @@ async fn threads_do_not_break_the_order_of_a_room() {
         contiguous(&comer.events());
     }
     while publishers.join_next().await.is_some() {}
-    // Leaving delivers what still waits in the room.
+    // Leaving delivers the room's waiting broadcasts.
     let mut seen = Vec::new();
     for stayer in &stayers {
         fanout.leave(&stayer.socket, "r").await;
@@ -384,7 +460,7 @@ fn contiguous(events: &[String]) {
     }
 }
 
-/// The answer of a node alone, which waits for nobody.
+/// The result of a future that waits for nothing.
 fn now<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     match future.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
@@ -394,7 +470,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_lost_is_told_after_the_hold_back_unless_they_are_back() {
+async fn a_lost_user_is_reported_after_the_hold_back_unless_they_return() {
     let (fanout, mut events) = Fanout::new(options(UNBOUNDED));
     let r = room("r");
     for user in ["stays", "returns"] {
@@ -406,11 +482,11 @@ async fn who_is_lost_is_told_after_the_hold_back_unless_they_are_back() {
     let entered = fanout.enter(&back.socket, &r).await;
     assert_eq!(entered, Ok(Entered { new: true, first_of_user: false }));
     let start = tokio::time::Instant::now();
-    let told = tokio::select! {
+    let report = tokio::select! {
         () = fanout.run() => unreachable!("it runs until it is dropped"),
-        told = events.moved.recv() => told,
+        report = events.moved.recv() => report,
     };
-    let Some(Control::Gone(gone)) = told else { panic!("{told:?}") };
+    let Some(Control::Gone(gone)) = report else { panic!("{report:?}") };
     assert_eq!((gone.user.as_str(), gone.email.as_deref()), ("stays", Some("stays@example.org")));
     assert_eq!(start.elapsed(), HOLDBACK);
     assert!(events.moved.try_recv().is_err());

@@ -1,14 +1,14 @@
-//! One lock for each socket's way into and out of rooms.
+//! Serializes the room changes of each socket.
 //!
-//! To judge whether a socket may be in a room and to act on it are two steps. Whoever does both holds the socket's lock, so
-//! that a socket is not taken out of a room by a judgement that is older than its join.
+//! Checking whether a socket may be in a room and acting on the result are two steps. A caller of both holds the
+//! socket's lock, so that a check older than the socket's join cannot remove the socket from a room.
 
 use ahash::RandomState;
 use shared::ids::SocketId;
 use shared::limits::ACCESS_LOCKS;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// The locks of all sockets of a node: a fixed number, each shared by some sockets.
+/// The locks of all sockets of a node: a fixed number, so some sockets share a lock.
 #[derive(Debug)]
 pub(crate) struct AccessLocks {
     locks: Box<[Mutex<()>]>,
@@ -23,7 +23,7 @@ impl Default for AccessLocks {
 }
 
 impl AccessLocks {
-    /// Waits for a socket's lock.
+    /// Acquires a socket's lock.
     pub(crate) async fn of(&self, socket: SocketId) -> MutexGuard<'_, ()> {
         let hash = usize::try_from(self.hasher.hash_one(socket) & u64::from(u32::MAX)).unwrap_or_default();
         self.locks[hash % self.locks.len()].lock().await

@@ -1,140 +1,52 @@
-//! Acks that this node awaits from its clients: one event to many sockets, one answer from each.
+//! Acks that this node awaits from its clients: one event to many sockets, one ack from each.
 //!
-//! All receivers of an event get the same ack id, so it is encoded once like any broadcast. An answer
-//! counts once, and only from a socket that was asked; unknown ids are ignored, as the reference does.
+//! All recipients of an event get the same ack id, so the node encodes it once, like any broadcast. Only the first ack
+//! of a recipient counts; unknown ids are ignored, as in the reference implementation.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use dashmap::DashMap;
+use fanout::{Asker, Bounds, Collector, Expected, Question};
 use shared::ids::SocketId;
-use shared::limits::{ACK_BYTES_MAX, ACKS_HELD_BYTES_MAX, AWAITED_ACKS_MAX, MEMBERS_MAX, PENDING_ACKS_MAX};
+use shared::limits::{
+    ACK_BYTES_MAX, ACKS_BYTES_MAX, ACKS_HELD_BYTES_MAX, AWAITED_ACKS_MAX, MEMBERS_MAX, PENDING_ACKS_MAX,
+};
 use shared::sio::Answer;
-use tokio::sync::mpsc;
 
-/// What was asked and not answered in full. Cheap to share.
-#[derive(Debug, Default)]
+/// Events that still await acks. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct Acks {
-    next: AtomicU64,
-    pending: DashMap<u64, Pending>,
-    /// Of clients, and of backends: neither takes the other's places.
-    open: [Places; 2],
-    /// Bytes of answers that are not passed on yet.
-    held: AtomicUsize,
+    collector: Arc<Collector>,
 }
 
-/// Open questions, and how many sockets they were put to.
-#[derive(Debug, Default)]
-struct Places {
-    questions: AtomicUsize,
-    asked: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Pending {
-    of_client: bool,
-    asked: HashSet<SocketId>,
-    bytes: usize,
-    answers: mpsc::Sender<Answer>,
-}
-
-/// A question that has been put. Dropped, it is forgotten.
-#[derive(Debug)]
-pub(crate) struct Question {
-    acks: Arc<Acks>,
-    of_client: bool,
-    asked: usize,
-    id: u64,
-    answers: mpsc::Receiver<Answer>,
+impl Default for Acks {
+    fn default() -> Self {
+        let of_client = Bounds {
+            questions: PENDING_ACKS_MAX,
+            sockets: AWAITED_ACKS_MAX,
+            bytes_of_one: ACK_BYTES_MAX,
+            bytes_of_all: ACKS_BYTES_MAX,
+        };
+        // A backend receives everything that clients may send, as fast as the node can forward it.
+        let of_backend = Bounds { bytes_of_one: usize::MAX, bytes_of_all: ACKS_HELD_BYTES_MAX, ..of_client };
+        Self { collector: Arc::new(Collector::new([of_client, of_backend, Bounds::NONE])) }
+    }
 }
 
 impl Acks {
-    /// Prepares to hear from `asked` what a client (`of_client`) or a backend wants to know; `None` when too many of their
-    /// questions are open, or too many are asked.
-    pub(crate) fn ask(self: &Arc<Self>, of_client: bool, asked: HashSet<SocketId>) -> Option<Question> {
+    /// Prepares to receive the acks of `asked` for a client (`of_client`) or a backend; `None` if clients, or backends,
+    /// have too many open questions or await too many sockets.
+    pub(crate) fn ask(&self, of_client: bool, asked: HashSet<SocketId>) -> Option<Question> {
         if of_client && asked.len() > MEMBERS_MAX {
             return None;
         }
-        let (places, count) = (self.places(of_client), asked.len());
-        let questions = places.questions.fetch_add(1, Ordering::AcqRel);
-        let awaited = places.asked.fetch_add(count, Ordering::AcqRel);
-        if questions >= PENDING_ACKS_MAX || awaited + count > AWAITED_ACKS_MAX {
-            places.give_back(count);
-            return None;
-        }
-        // Far below what JavaScript keeps exact for as long as a node runs.
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        // Room for all, so that no answer is ever dropped.
-        let (sender, answers) = mpsc::channel(asked.len().max(1));
-        if !asked.is_empty() {
-            self.pending.insert(id, Pending { of_client, asked, bytes: 0, answers: sender });
-        }
-        Some(Question { acks: Arc::clone(self), of_client, asked: count, id, answers })
+        let asker = if of_client { Asker::Client } else { Asker::Backend };
+        self.collector.open(asker, Expected::Named(asked))
     }
 
-    fn places(&self, of_client: bool) -> &Places {
-        let [clients, backends] = &self.open;
-        if of_client { clients } else { backends }
-    }
-
-    /// A socket has answered `id`; false when it was not asked, or has answered before.
+    /// Records a socket's ack of `id`; false if it was not asked, or has answered before.
     pub(crate) fn answer(&self, id: u64, socket: SocketId, answer: Answer) -> bool {
-        let Some(mut pending) = self.pending.get_mut(&id) else { return false };
-        if !pending.asked.remove(&socket) {
-            return false;
-        }
-        // A backend gets all that clients may send, as fast as it is passed on.
-        let fits = if pending.of_client {
-            pending.bytes + answer.len() <= ACK_BYTES_MAX
-        } else {
-            self.held.load(Ordering::Acquire) + answer.len() <= ACKS_HELD_BYTES_MAX
-        };
-        let answer = if fits { answer } else { Answer::null() };
-        pending.bytes += answer.len();
-        self.held.fetch_add(answer.len(), Ordering::AcqRel);
-        // Who asked may be gone.
-        if let Err(refused) = pending.answers.try_send(answer) {
-            self.held.fetch_sub(refused.into_inner().len(), Ordering::AcqRel);
-        }
-        let all = pending.asked.is_empty();
-        drop(pending);
-        if all {
-            self.pending.remove(&id);
-        }
-        true
-    }
-}
-
-impl Places {
-    fn give_back(&self, asked: usize) {
-        self.questions.fetch_sub(1, Ordering::AcqRel);
-        self.asked.fetch_sub(asked, Ordering::AcqRel);
-    }
-}
-
-impl Question {
-    /// The ack id to send.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The next answer; `None` when all have answered.
-    pub(crate) async fn next(&mut self) -> Option<Answer> {
-        let answer = self.answers.recv().await?;
-        self.acks.held.fetch_sub(answer.len(), Ordering::AcqRel);
-        Some(answer)
-    }
-}
-
-impl Drop for Question {
-    fn drop(&mut self) {
-        self.acks.pending.remove(&self.id);
-        self.answers.close();
-        while let Ok(answer) = self.answers.try_recv() {
-            self.acks.held.fetch_sub(answer.len(), Ordering::AcqRel);
-        }
-        self.acks.places(self.of_client).give_back(self.asked);
+        self.collector.answer(id, Some(socket), answer)
     }
 }
 
@@ -153,35 +65,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_counts_once_and_only_from_who_was_asked() {
-        let acks = Arc::new(Acks::default());
+    async fn an_answer_counts_once_and_only_from_a_recipient() {
+        let acks = Acks::default();
         let mut question = acks.ask(false, HashSet::from([socket(1), socket(2)])).unwrap();
-        assert!(acks.answer(question.id(), socket(1), json("1")));
-        assert!(!acks.answer(question.id(), socket(1), json("2")));
-        assert!(!acks.answer(question.id(), socket(3), json("3")));
-        assert!(!acks.answer(question.id() + 1, socket(2), json("4")));
+        assert!(acks.answer(question.number(), socket(1), json("1")));
+        assert!(!acks.answer(question.number(), socket(1), json("2")));
+        assert!(!acks.answer(question.number(), socket(3), json("3")));
+        assert!(!acks.answer(question.number() + 1, socket(2), json("4")));
         assert_eq!(question.next().await, Some(json("1")));
-        acks.answer(question.id(), socket(2), json("5"));
+        acks.answer(question.number(), socket(2), json("5"));
         assert_eq!(question.next().await, Some(json("5")));
         assert_eq!(question.next().await, None);
-        assert!(acks.pending.is_empty());
         assert_eq!(acks.ask(false, HashSet::new()).unwrap().next().await, None);
     }
 
     #[tokio::test]
     async fn open_questions_and_their_answers_are_bounded() {
-        let acks = Arc::new(Acks::default());
+        let acks = Acks::default();
         let questions: Vec<_> =
             (0..PENDING_ACKS_MAX).map(|_| acks.ask(false, HashSet::from([socket(1)]))).collect();
         assert!(questions.iter().all(Option::is_some));
         assert!(acks.ask(false, HashSet::from([socket(1)])).is_none());
-        assert!(acks.ask(true, HashSet::from([socket(1)])).is_some(), "a client has other places");
+        assert!(acks.ask(true, HashSet::from([socket(1)])).is_some(), "clients have slots of their own");
         drop(questions);
         let long = format!("\"{}\"", "x".repeat(ACK_BYTES_MAX - 4));
         for (of_client, second) in [(true, Answer::null()), (false, json("\"more\""))] {
             let mut question = acks.ask(of_client, HashSet::from([socket(1), socket(2)])).unwrap();
-            acks.answer(question.id(), socket(1), json(&long));
-            acks.answer(question.id(), socket(2), json("\"more\""));
+            acks.answer(question.number(), socket(1), json(&long));
+            acks.answer(question.number(), socket(2), json("\"more\""));
             assert_eq!(question.next().await, Some(json(&long)));
             assert_eq!(question.next().await, Some(second));
         }
@@ -189,9 +100,9 @@ mod tests {
 
     #[test]
     fn the_sockets_that_clients_ask_are_bounded_together() {
-        let acks = Arc::new(Acks::default());
+        let acks = Acks::default();
         let node = NodeId::from_random([0; 4]);
-        let everybody = || {
+        let all_sockets = || {
             (0..MEMBERS_MAX)
                 .map(|n| {
                     let mut random = [0; 16];
@@ -202,11 +113,11 @@ mod tests {
                 })
                 .collect::<HashSet<_>>()
         };
-        let one = everybody();
+        let one = all_sockets();
         assert_eq!(one.len(), MEMBERS_MAX);
         let questions: Vec<_> = (0..AWAITED_ACKS_MAX).map_while(|_| acks.ask(true, one.clone())).collect();
         assert_eq!(questions.len(), AWAITED_ACKS_MAX / MEMBERS_MAX);
-        assert!(acks.ask(false, one.clone()).is_some(), "a backend has other places");
+        assert!(acks.ask(false, one.clone()).is_some(), "backends have slots of their own");
         drop(questions);
         assert!(acks.ask(true, one).is_some());
     }

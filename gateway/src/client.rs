@@ -1,6 +1,6 @@
-//! A small Socket.IO client on a WebSocket: for `gateway ping`, and for tests.
+//! A small Socket.IO client over WebSocket, for `gateway ping` and for tests.
 //!
-//! It is for one namespace and for text alone. It has no deadlines of its own; the caller sets them.
+//! It supports one namespace and text only. The caller sets the deadlines.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
@@ -14,30 +14,30 @@ use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-/// Characters of an unexpected answer that are shown.
+/// How many characters of an unexpected answer are shown.
 const SHOWN: usize = 60;
 
-/// What is expected of a URL's port.
+/// The error for a URL with an invalid port.
 const BAD_PORT: &str = "expected a URL with a port of 0 to 65535, or without a colon behind the host";
 
-/// The type of a Socket.IO packet with binary arguments, which follow in messages of their own.
+/// The type of a Socket.IO packet with binary arguments, which follow in separate messages.
 const BINARY_EVENT: char = '5';
 
-/// Where a server is: a URL with the scheme `ws` or `wss` and the query of a handshake.
+/// A server's address: a URL with the scheme `ws` or `wss` and the query of a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     uri: Uri,
     host_and_port: String,
-    /// Where to connect without looking a name up; also a scope that no URL can name.
+    /// The socket address, if known without a DNS lookup. It may have a scope, which a URL cannot express.
     socket: Option<SocketAddr>,
 }
 
 impl Address {
-    /// Reads `ws://host[:port][/path]`, also with `wss`, `http` and `https`; without a scheme it is `ws`, and without a
+    /// Parses `ws://host[:port][/path]`; `wss`, `http` and `https` work, too. The default scheme is `ws`, the default
     /// path `/socket.io/`.
     ///
     /// # Errors
-    /// What was expected.
+    /// A sentence that says what was expected.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
         let (scheme, port) = match scheme.to_ascii_lowercase().as_str() {
@@ -56,7 +56,7 @@ impl Address {
         let uri = format!("{scheme}://{authority}/{path}/?EIO=4&transport=websocket");
         let uri: Uri = uri.parse().map_err(|error| format!("expected a URL ({error})"))?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("expected a URL with a host")?;
-        // `Uri` takes any text behind the colon, and has no port where that is no number.
+        // `Uri` accepts any text after the colon and returns no port if it is not a number.
         let port = match uri.authority().and_then(|authority| authority.as_str().strip_prefix(host)) {
             None | Some("") => port,
             Some(given) => given
@@ -72,7 +72,7 @@ impl Address {
     /// The server that listens at `socket`.
     ///
     /// # Errors
-    /// None of any socket; they are those of [`Self::parse`].
+    /// None for any socket; the type is that of [`Self::parse`].
     pub(crate) fn of_socket(socket: SocketAddr) -> Result<Self, String> {
         let shown = match socket {
             SocketAddr::V4(_) => socket,
@@ -88,15 +88,15 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Why a server could not be talked to.
+/// Why the client could not reach or use a server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("could not connect: {0}")]
     Connect(io::Error),
     #[error("the server answered with HTTP {0} and opened no WebSocket")]
     Status(http::StatusCode),
-    /// The server works, and is full, draining or asked too often.
-    #[error("the node answers, and takes no new client now: HTTP {0}, {1:?}")]
+    /// The server works, but is full, draining or rate limits this client.
+    #[error("the node answers, but accepts no new client now: HTTP {0}, {1:?}")]
     Busy(http::StatusCode, String),
     #[error("the server opened no WebSocket: {0}")]
     Handshake(WsError),
@@ -108,18 +108,18 @@ pub(crate) enum ClientError {
     Foreign(String),
 }
 
-/// What a server says in the namespace.
+/// A packet that the server sent in the namespace.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum ServerPacket {
     /// The client is in the namespace.
     Connected,
-    /// The client is not let in: the message, and the code where the server gives one.
+    /// The server refused the client: the message, and the code if the server sent one.
     Refused { message: String, code: Option<String> },
     /// An event and its arguments.
     Event { name: String, args: Vec<Value> },
-    /// The answer to an event with this number.
+    /// The ack of the event with this number.
     Ack { number: u64, args: Vec<Value> },
-    /// The client was put out of the namespace.
+    /// The server disconnected the client from the namespace.
     Disconnected,
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Makes the TCP connection.
+    /// Opens the TCP connection.
     pub(crate) async fn reach(address: &Address) -> Result<TcpStream, ClientError> {
         let stream = match address.socket {
             Some(socket) => TcpStream::connect(socket).await,
@@ -143,10 +143,10 @@ impl Client {
         Ok(stream)
     }
 
-    /// Opens a session on a connection: TLS, the WebSocket's handshake and the first packet.
+    /// Opens a session on a connection: TLS, the WebSocket handshake and the Engine.IO open packet.
     pub(crate) async fn open(address: &Address, stream: TcpStream) -> Result<Self, ClientError> {
         let request = address.uri.clone().into_client_request().map_err(ClientError::Handshake)?;
-        // Boxed: with TLS in it the future is large, and callers hold it while they wait.
+        // Boxed: the future is large with TLS in it, and callers hold it while they wait.
         let opened = Box::pin(client_async_tls_with_config(request, stream, None, None)).await;
         let (stream, _) = opened.map_err(|error| match error {
             WsError::Http(response) => refusal(&response),
@@ -161,14 +161,14 @@ impl Client {
         }
     }
 
-    /// Asks to be let into a namespace; [`Said::Connected`] or [`Said::Refused`] will come.
+    /// Sends CONNECT for a namespace; the server answers with [`ServerPacket::Connected`] or [`ServerPacket::Refused`].
     pub(crate) async fn connect(&mut self, namespace: &str, token: Option<&str>) -> Result<(), ClientError> {
         namespace.clone_into(&mut self.namespace);
         let auth = token.map(|token| json!({ "token": token }).to_string()).unwrap_or_default();
         self.send("0", "", &auth).await
     }
 
-    /// Emits an event and asks for an ack; answers the ack's number.
+    /// Emits an event with an ack and returns the ack's number.
     pub(crate) async fn ask(&mut self, name: &str, argument: &Value) -> Result<u64, ClientError> {
         let number = self.acks;
         self.acks += 1;
@@ -176,9 +176,9 @@ impl Client {
         Ok(number)
     }
 
-    /// The next that the server says in the namespace. Heartbeats are answered meanwhile; events with binary arguments,
-    /// which others may send to everybody, are left out.
-    pub(crate) async fn next(&mut self) -> Result<Said, ClientError> {
+    /// The server's next packet in the namespace. Answers heartbeats meanwhile and skips events with binary arguments,
+    /// which other clients may broadcast.
+    pub(crate) async fn next(&mut self) -> Result<ServerPacket, ClientError> {
         loop {
             let Some(text) = self.message().await? else { continue };
             match text.strip_prefix('4') {
@@ -190,8 +190,8 @@ impl Client {
         }
     }
 
-    /// Reads a packet: type, namespace, number of the ack and JSON.
-    fn read(&self, packet: &str) -> Option<Said> {
+    /// Parses a packet: type, namespace, ack number and JSON.
+    fn read(&self, packet: &str) -> Option<ServerPacket> {
         let (kind, rest) = packet.split_at_checked(1)?;
         let rest = if self.namespace == "/" { rest } else { rest.strip_prefix(self.namespace.as_str())? };
         let rest = rest.strip_prefix(',').unwrap_or(rest);
@@ -199,19 +199,19 @@ impl Client {
         let (number, json) = rest.split_at(digits);
         let args = || serde_json::from_str::<Vec<Value>>(json).ok();
         match kind {
-            "0" => Some(Said::Connected),
-            "1" => Some(Said::Disconnected),
+            "0" => Some(ServerPacket::Connected),
+            "1" => Some(ServerPacket::Disconnected),
             "2" => {
                 let mut args = args()?;
                 let name = (!args.is_empty()).then(|| args.remove(0))?;
-                Some(Said::Event { name: name.as_str()?.to_owned(), args })
+                Some(ServerPacket::Event { name: name.as_str()?.to_owned(), args })
             }
-            "3" => Some(Said::Ack { number: number.parse().ok()?, args: args()? }),
+            "3" => Some(ServerPacket::Ack { number: number.parse().ok()?, args: args()? }),
             "4" => {
                 let refusal = serde_json::from_str::<Value>(json).ok()?;
                 let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
                 let code = text(refusal.get("data").and_then(|data| data.get("code")));
-                Some(Said::Refused { message: text(refusal.get("message"))?, code })
+                Some(ServerPacket::Refused { message: text(refusal.get("message"))?, code })
             }
             _ => None,
         }
@@ -228,7 +228,7 @@ impl Client {
         self.stream.send(Message::text(text)).await.map_err(ClientError::Broken)
     }
 
-    /// The next message's text, or `None` where it is binary.
+    /// The text of the next message, or `None` if it is binary.
     async fn message(&mut self) -> Result<Option<Utf8Bytes>, ClientError> {
         loop {
             match self.stream.next().await {
@@ -242,8 +242,8 @@ impl Client {
     }
 }
 
-/// What an answer without a WebSocket means. That of a busy node has an Engine.IO error for its body, which tells it from
-/// that of a balancer without nodes. A node writes head and body at once; a body that comes later is not waited for.
+/// Interprets an HTTP answer that opens no WebSocket. The body distinguishes a busy node, which sends an Engine.IO
+/// error, from a load balancer without nodes. A node writes head and body at once, so a later body is not awaited.
 fn refusal(response: &http::Response<Option<Vec<u8>>>) -> ClientError {
     let status = response.status();
     let body = response.body().as_deref().and_then(|body| serde_json::from_slice::<Value>(body).ok());

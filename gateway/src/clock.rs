@@ -1,8 +1,9 @@
-//! The wall clock, and how long ago its times were.
+//! The wall clock, and durations that ignore its jumps.
 //!
-//! Instants are the wall's: what people see, when a token expires, what other nodes read. Durations are not: the wall is set, and
-//! a laptop sleeps. Within a process they are taken from `Instant`. Where a duration begins with an instant of the wall, since
-//! another node may have written it, [`passed_ms`] leaves the jumps out that this process has seen.
+//! Points in time come from the wall clock: people see them, tokens expire at them, other nodes read them. Durations do
+//! not, because the wall clock may be set and a laptop may sleep. Within a process, durations come from `Instant`. A
+//! duration that starts at a wall-clock time, which another node may have written, comes from [`passed_ms`], which
+//! ignores the jumps that this process has observed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -10,16 +11,16 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-/// Jumps that are remembered.
+/// How many jumps are kept.
 const JUMPS_MAX: usize = 16;
 
-/// What is a jump: more than clocks are corrected by while they run.
+/// The smallest jump: larger than the corrections of a running clock.
 const JUMP_MIN_MS: u64 = 1_000;
 
 /// How far other nodes' clocks may be ahead of this one's.
 const AHEAD_MS: u64 = 10_000;
 
-/// The wall's milliseconds at the process' own start of time; moves with each jump.
+/// The wall clock in milliseconds at the start of the process' monotonic clock; moves with each jump.
 static OFFSET: AtomicI64 = AtomicI64::new(i64::MIN);
 static JUMPED: AtomicU32 = AtomicU32::new(0);
 static JUMPS: Mutex<Jumps> = Mutex::new(Jumps(Vec::new()));
@@ -39,25 +40,24 @@ pub(crate) fn jumps() -> u32 {
     look().1
 }
 
-/// How often the wall clock had jumped when somebody last looked at it.
+/// How often the wall clock had jumped when it was last read.
 pub(crate) fn jumps_seen() -> u32 {
     JUMPED.load(Ordering::Acquire)
 }
 
-/// How long ago an instant was, in milliseconds: jumps of the wall clock since then are no time. An instant of the future was
-/// just now.
+/// How many milliseconds ago a wall-clock time was, ignoring jumps since then. A future time counts as now.
 pub(crate) fn passed_ms(since_ms: u64) -> u64 {
     let (now, _) = look();
     JUMPS.lock().passed(since_ms, now)
 }
 
-/// The instant that was so many milliseconds ago, jumps left out.
+/// The wall-clock time so many milliseconds ago, ignoring jumps.
 pub(crate) fn ago_ms(passed_ms: u64) -> u64 {
     let (now, _) = look();
     JUMPS.lock().ago(passed_ms, now)
 }
 
-/// The wall clock now and the number of its jumps, this one included.
+/// The wall clock and the number of its jumps, including one that this call detects.
 fn look() -> (u64, u32) {
     let (since, even) = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), even_ms());
     let wall = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -65,7 +65,7 @@ fn look() -> (u64, u32) {
     let known = OFFSET.load(Ordering::Relaxed);
     if known != i64::MIN && known.abs_diff(offset) <= JUMP_MIN_MS {
         if known != offset {
-            // A clock that runs fast or slow is followed.
+            // Follows a clock that runs fast or slow.
             let _ = OFFSET.compare_exchange(known, offset, Ordering::Relaxed, Ordering::Relaxed);
         }
         return (wall, JUMPED.load(Ordering::Acquire));
@@ -83,7 +83,7 @@ fn look() -> (u64, u32) {
     (wall, JUMPED.load(Ordering::Acquire))
 }
 
-/// Milliseconds of the clock that nobody sets.
+/// Milliseconds of the monotonic clock.
 fn even_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -93,14 +93,14 @@ fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-/// The wall clock was set, or stood still while the machine slept.
+/// A jump: the wall clock was set, or the machine slept.
 #[derive(Debug, Clone, Copy)]
 struct Jump {
     from: u64,
     to: u64,
 }
 
-/// The latest jumps, the last one last. Between two of them the wall clock runs evenly.
+/// The latest jumps, the most recent one last. Between two of them the wall clock runs evenly.
 #[derive(Debug)]
 struct Jumps(Vec<Jump>);
 
@@ -123,7 +123,7 @@ impl Jumps {
             }
             passed += end.saturating_sub(jump.to);
             if (jump.from..jump.to).contains(&since) {
-                // A time that this node's clock has left out.
+                // The jump of this node's clock skipped that time.
                 return passed;
             }
             end = jump.from;
@@ -145,7 +145,7 @@ impl Jumps {
     }
 }
 
-/// A time as REST answers and events show it: ISO 8601 in UTC with milliseconds.
+/// A time in the format of REST answers and events: ISO 8601 in UTC with milliseconds.
 pub(crate) fn iso(ms: u64) -> String {
     let at = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     format!("{:.3}", at.unwrap_or(jiff::Timestamp::MAX))
@@ -167,14 +167,14 @@ mod tests {
     fn a_jump_is_no_time() {
         let mut jumps = Jumps(Vec::new());
         assert_eq!(jumps.passed(10_000, 18_000), 8_000);
-        // Five seconds after the instant somebody sets the clock on by an hour; three seconds later it is asked.
+        // Five seconds after 10,000 the clock is set forward by an hour; it is read three seconds later.
         jumps.note(Jump { from: 15_000, to: 15_000 + HOUR });
         let now = 18_000 + HOUR;
         assert_eq!(jumps.passed(10_000, now), 8_000);
         assert_eq!(jumps.passed(16_000 + HOUR, now), 2_000, "an instant after the jump");
-        assert_eq!(jumps.passed(15_000 + HOUR / 2, now), 3_000, "an instant that was left out");
+        assert_eq!(jumps.passed(15_000 + HOUR / 2, now), 3_000, "an instant that the jump skipped");
         for ahead in [5_000, 60_000, 2 * HOUR] {
-            assert_eq!(jumps.passed(now + ahead, now), 0, "an instant of the future was just now");
+            assert_eq!(jumps.passed(now + ahead, now), 0, "a future instant counts as now");
         }
         assert_eq!((jumps.ago(2_000, now), jumps.ago(8_000, now)), (16_000 + HOUR, 10_000));
     }
@@ -194,7 +194,7 @@ mod tests {
     fn many_jumps_add_up_and_few_are_kept() {
         let mut jumps = Jumps(Vec::new());
         for step in 0..u64::try_from(JUMPS_MAX).unwrap() + 4 {
-            // Each second on the even clock the wall jumps by an hour.
+            // The wall clock jumps by an hour every second of the monotonic clock.
             let from = step * HOUR + (step + 1) * 1_000;
             jumps.note(Jump { from, to: from + HOUR });
         }

@@ -1,4 +1,4 @@
-//! Why a session ended, and what its client sees of it (protocol, 2.3).
+//! Why a session ended, and what its client observes (protocol, 2.3).
 
 use bytes::Bytes;
 use shared::ws::{self, CloseCode, Fault};
@@ -10,31 +10,32 @@ pub(crate) enum CloseReason {
     Client,
     /// The connection ended.
     TransportClose,
-    /// The connection broke, or a polling rule was broken.
+    /// The connection failed, or a polling request broke the rules.
     TransportError,
     /// No pong in time.
     PingTimeout,
-    /// A packet that cannot be read.
+    /// A packet that cannot be parsed.
     ParseError,
-    /// A WebSocket fault; its code is told.
+    /// A WebSocket fault; the close frame carries its code.
     Fault(Fault),
     /// A packet out of place.
     Forced,
-    /// The node drains.
+    /// The node is draining.
     Shutdown,
-    /// The send queue passed its bounds, or the client took nothing for too long.
+    /// The send queue exceeded its bounds, or the client read nothing for too long.
     SlowConsumer,
     /// Far more than the limits allow.
     RateLimited,
     /// More bytes than one message may have.
     TooBig,
-    /// No namespace was joined in time.
+    /// The client joined no namespace in time.
     ConnectTimeout,
-    /// No namespace was joined yet, and others needed the place or the memory.
+    /// The client had joined no namespace, and another client needed the slot or the memory.
     Evicted,
-    /// The token of its only namespace has expired; a stock client comes back with what its `auth` gives then.
+    /// The token of its only namespace has expired; a stock client reconnects with the token that its `auth` then
+    /// returns.
     TokenExpired,
-    /// The key set could not be fetched, so nobody could tell whether its token is good; it is to come back.
+    /// The node could not fetch the key set, so it could not verify the token; the client should reconnect.
     NoKeySet,
     /// Its unfinished message was the largest when the node's budget for them was used up.
     Overloaded,
@@ -61,7 +62,7 @@ impl CloseReason {
         Self::Overloaded,
     ];
 
-    /// The word in metrics and logs; all faults are one.
+    /// The word in metrics and logs; all faults share one.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -83,9 +84,9 @@ impl CloseReason {
         }
     }
 
-    /// Whether it was a good client, who is to come back by itself. Its WebSocket ends by the end of the TCP connection, without a
-    /// close frame: OkHttp, which Java and Android use, stops reading at one and does not notice the end for as long as a
-    /// heartbeat takes, and the C++ client takes one without a code for a wish that it stays away.
+    /// Whether the client behaved well and should reconnect by itself. Its WebSocket then ends with the TCP connection,
+    /// without a close frame. OkHttp, the client of Java and Android, stops reading at a close frame and notices the
+    /// end only after a heartbeat; the C++ client takes a close frame without a code as a request to stay away.
     pub(crate) fn comes_back(self) -> bool {
         matches!(
             self,
@@ -99,7 +100,8 @@ impl CloseReason {
         )
     }
 
-    /// The last frame of a WebSocket, if it is not to come back; one without a code is an orderly close of the engine.
+    /// The last frame of a WebSocket whose client should not reconnect; a frame without a code is an orderly close by
+    /// the engine.
     pub(crate) fn close_frame(self) -> Option<Bytes> {
         if self.comes_back() {
             return None;
@@ -115,7 +117,7 @@ impl CloseReason {
         Some(frame.into())
     }
 
-    /// Whether the client may still read what waits for it.
+    /// Whether the client may still read queued packets.
     pub(crate) fn is_orderly(self) -> bool {
         !matches!(
             self,
@@ -127,13 +129,13 @@ impl CloseReason {
         )
     }
 
-    /// Whether a polling client is kept what waits for it until its next GET, and told. Not one that has
-    /// left, that cannot be understood, that was not heard of for so long, or whose packets are gone.
+    /// Whether a polling session keeps its queued packets for one more GET, which reports the end. Not if the client
+    /// left, sent an unreadable packet, was silent for too long, or lost packets.
     pub(crate) fn lingers(self) -> bool {
         self.is_orderly() && !matches!(self, Self::Client | Self::ParseError | Self::PingTimeout)
     }
 
-    /// For counting: the reason without its particulars.
+    /// The reason without its details, for counting.
     pub(crate) fn plain(self) -> Self {
         match self {
             Self::Fault(_) => Self::Fault(Fault::Protocol),

@@ -1,15 +1,15 @@
-//! What the cluster asks of this node's sessions and apps.
+//! Carries out the cluster's requests to this node's sessions and apps.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fanout::{Control, LocalSocket, Reply, Sequenced, Turn};
-use futures_util::future::BoxFuture;
+use fanout::{Audience, Control, Gone, LocalSocket, Reply, SequencedReceiver, Turn};
+use futures_util::future::{BoxFuture, join_all};
 use shared::adapter::Body;
 use shared::ids::SocketId;
-use shared::limits::{AUTO_JOIN_RETRY_MS, SOCKETS_PER_TURN};
-use shared::names::Room;
+use shared::limits::{AUTO_JOIN_RETRY_MS, MOVED_AT_ONCE, SOCKETS_PER_TURN};
+use shared::names::{Room, UserId};
 use tokio::sync::mpsc;
 
 use crate::close::CloseReason;
@@ -18,42 +18,30 @@ use crate::jobs::{Job, Ran, Runner};
 use crate::metrics::{self, Limit};
 use crate::session::Engine;
 
-/// How often, and after which pause, a socket that is connecting or leaving is looked for again.
-const CONNECT_TRIES: u32 = 20;
-const CONNECT_PAUSE: Duration = Duration::from_millis(10);
+/// How many times, and at which interval, to check whether a leaving socket has left.
+const LEAVE_TRIES: u32 = 20;
+const LEAVE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Does what is asked until nobody can ask any more.
+/// Carries out requests until the last sender is dropped.
 pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Control>) {
     while let Some(control) = controls.recv().await {
         match control {
-            Control::Disconnect { sockets, close, turn } => {
+            Control::Disconnect { sockets, close, turn, left } => {
+                let left = Arc::new(left);
                 for some in sockets.chunks(SOCKETS_PER_TURN) {
                     for socket in some {
-                        disconnect(&engine, socket, close).await;
+                        disconnect(&engine, socket, close, &left).await;
                     }
                     tokio::task::yield_now().await;
                 }
                 drop(turn);
             }
-            Control::Ask { sockets, body, timeout, reply, turn } => {
+            Control::Ask { audience, body, timeout, reply, turn } => {
                 let context = engine.namespaces.context().clone();
                 let tasks = context.tasks.clone();
-                drop(tasks.spawn(ask(context, (sockets, turn), body, (timeout, reply))));
+                drop(tasks.spawn(ask(context, (audience, turn), body, (timeout, reply))));
             }
-            Control::Gone(gone) => {
-                for app in engine.namespaces.apps_of(gone.namespace.as_str()) {
-                    if let Some(hook) = app.on_gone(&gone) {
-                        hook.await;
-                    }
-                }
-            }
-            Control::Back(back) => {
-                for app in engine.namespaces.apps_of(back.namespace.as_str()) {
-                    if let Some(hook) = app.on_back(&back) {
-                        hook.await;
-                    }
-                }
-            }
+            moved @ (Control::Gone(_) | Control::Back(_)) => on_moved(&engine, moved).await,
             Control::Bring { sockets, room, reply } => {
                 let tasks = engine.namespaces.context().tasks.clone();
                 drop(tasks.spawn(bring(Arc::clone(&engine), sockets, room, reply)));
@@ -67,8 +55,67 @@ pub(crate) async fn run(engine: Arc<Engine>, mut controls: mpsc::Receiver<Contro
     }
 }
 
-/// Has apps look for what other nodes may have asked in vain, whenever the subscriptions were made anew; then judges every
-/// room of every socket, since a withdrawal of access may have been missed.
+/// Notifies the apps of users who left or returned, until the last sender is dropped: several users at a time, and the
+/// reports about one user in order.
+pub(crate) async fn run_moved(engine: Arc<Engine>, mut moved: mpsc::Receiver<Control>) {
+    let mut some = Vec::with_capacity(MOVED_AT_ONCE);
+    while moved.recv_many(&mut some, MOVED_AT_ONCE).await > 0 {
+        let mut by_user = HashMap::<UserId, Vec<Control>>::new();
+        for moved in some.drain(..) {
+            if let Control::Gone(user) | Control::Back(user) = &moved {
+                by_user.entry(user.user.clone()).or_default().push(moved);
+            }
+        }
+        let each = by_user.into_values().map(|moves| on_moves(Arc::clone(&engine), moves));
+        join_all(each).await;
+    }
+}
+
+async fn on_moves(engine: Arc<Engine>, moves: Vec<Control>) {
+    for moved in moves {
+        on_moved(&engine, moved).await;
+    }
+}
+
+async fn on_moved(engine: &Engine, moved: Control) {
+    match moved {
+        Control::Gone(gone) => on_gone(engine, &gone).await,
+        Control::Back(back) => on_back(engine, &back).await,
+        // Not a report about a user.
+        _ => {}
+    }
+}
+
+/// Notifies the apps that a user's last socket in a room is gone, unless the user has returned since. A user who returns
+/// while the apps notify the other members is announced again, so that the last event is true.
+async fn on_gone(engine: &Engine, gone: &Gone) {
+    let (fanout, apps) =
+        (&engine.namespaces.context().fanout, engine.namespaces.apps_of(gone.namespace.as_str()));
+    let mut hooks = Vec::new();
+    for app in apps {
+        hooks.extend(app.on_gone(gone));
+    }
+    if hooks.is_empty() || (gone.held_back && fanout.is_back(gone).await) {
+        return;
+    }
+    for hook in hooks {
+        hook.await;
+    }
+    if gone.held_back && fanout.is_back(gone).await {
+        on_back(engine, gone).await;
+    }
+}
+
+async fn on_back(engine: &Engine, back: &Gone) {
+    for app in engine.namespaces.apps_of(back.namespace.as_str()) {
+        if let Some(hook) = app.on_back(back) {
+            hook.await;
+        }
+    }
+}
+
+/// After each resubscription, lets the apps look for requests of other nodes that this node missed, then reevaluates every
+/// room of every socket, because it may have missed a withdrawal of access.
 pub(crate) async fn catch_up(engine: Arc<Engine>) {
     let namespaces = &engine.namespaces;
     loop {
@@ -85,17 +132,17 @@ pub(crate) async fn catch_up(engine: Arc<Engine>) {
     }
 }
 
-/// Judges the rooms of sockets where that could not be done at once.
+/// Reevaluates the rooms of sockets for which that was not possible at once.
 pub(crate) async fn review_later(engine: Arc<Engine>) {
     loop {
         for local in engine.namespaces.unreviewed().take().await {
             match engine.socket(&local) {
                 Some(socket) => drop(engine.namespaces.review_socket(&socket).await),
-                // Its CONNECT is under way.
+                // It is leaving.
                 None if local.is_attached() => engine.namespaces.unreviewed().add([local]),
                 None => {}
             }
-            // There may be very many, and most need no records.
+            // There may be very many, and most need no read of the records.
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(AUTO_JOIN_RETRY_MS)).await;
@@ -103,7 +150,7 @@ pub(crate) async fn review_later(engine: Arc<Engine>) {
 }
 
 async fn bring(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room, reply: Option<Reply>) {
-    // Whose CONNECT is under way enters by itself when it is done.
+    // A leaving socket enters no more rooms.
     let sockets = sockets.iter().filter_map(|socket| engine.socket(socket)).collect();
     match (engine.namespaces.bring(sockets, &room).await, reply) {
         (Ok(()), Some(reply)) => reply.done(),
@@ -117,18 +164,14 @@ async fn review(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room,
         sockets.into_iter().map(|local| engine.socket(&local).ok_or(local)).partition(Result::is_ok);
     let mut all = engine.namespaces.review_room(known.into_iter().flatten().collect(), &room).await;
     for local in unknown.into_iter().filter_map(Result::err) {
-        // Its CONNECT is under way, or its end: both take a moment.
-        let mut tries = 0..CONNECT_TRIES;
-        while local.is_attached() && engine.socket(&local).is_none() && tries.next().is_some() {
-            tokio::time::sleep(CONNECT_PAUSE).await;
+        // The socket is leaving, which takes a moment.
+        let mut tries = 0..LEAVE_TRIES;
+        while local.is_attached() && tries.next().is_some() {
+            tokio::time::sleep(LEAVE_PAUSE).await;
         }
-        match engine.socket(&local) {
-            Some(socket) => all &= engine.namespaces.review_room(vec![socket], &room).await,
-            None if local.is_attached() => {
-                engine.namespaces.unreviewed().add([local]);
-                all = false;
-            }
-            None => {}
+        if local.is_attached() {
+            engine.namespaces.unreviewed().add([local]);
+            all = false;
         }
     }
     if let Some(reply) = reply.filter(|_| all) {
@@ -136,17 +179,16 @@ async fn review(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room,
     }
 }
 
-/// Brings broadcasts with a place in an app's order to that app.
-pub(crate) async fn run_sequenced(engine: Arc<Engine>, mut sequenced: mpsc::Receiver<Sequenced>) {
+/// Passes broadcasts to the app that keeps the order of their room.
+pub(crate) async fn run_sequenced(engine: Arc<Engine>, mut sequenced: SequencedReceiver) {
     'next: while let Some(broadcast) = sequenced.recv().await {
         for app in engine.namespaces.apps_of(broadcast.namespace.as_str()) {
             if app.on_sequenced(&broadcast) {
                 continue 'next;
             }
         }
-        // No app of ours keeps this order: it goes out as it came.
-        let Sequenced { namespace, room, packet, .. } = broadcast;
-        engine.namespaces.context().fanout.deliver(namespace.as_str(), &room, packet);
+        // No app takes it: deliver it unchanged.
+        engine.namespaces.context().fanout.deliver_sequenced(&broadcast);
     }
 }
 
@@ -162,6 +204,12 @@ impl Runner for AppRunner {
             drop(engine);
             Some(app.run_job(job).await)
         })
+    }
+
+    fn repeats(&self, job: &Job) -> bool {
+        let Some(engine) = self.0.upgrade() else { return false };
+        let mut apps = engine.namespaces.apps();
+        apps.find(|app| app.kind().name() == job.app()).is_some_and(|app| app.repeats(job))
     }
 
     fn on_departure(&self) {
@@ -181,68 +229,78 @@ impl Runner for AppRunner {
     }
 }
 
-/// Ends a socket, or its whole connection: when this has ended it gets nothing more, whatever is broadcast. One whose CONNECT
-/// is under way is ended when that is done.
-async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool) {
-    let Some(session) = engine.sessions.get(local.queue().session()) else { return };
-    let leaving = if close { session.sockets() } else { vec![local.id()] };
-    for socket in leaving.into_iter().filter_map(|id| session.socket(id)) {
-        session.end(socket).await;
+/// Disconnects a socket, or closes its whole connection. When this returns, no broadcast reaches the socket any more. `left` is
+/// held until the socket has left its rooms on all nodes and its client has been notified.
+async fn disconnect(engine: &Engine, local: &Arc<LocalSocket>, close: bool, left: &Arc<Turn>) {
+    let session = engine.sessions.get(local.queue().session());
+    // A client that has left the namespace by itself keeps its other namespaces.
+    let close = close && local.is_attached();
+    let context = engine.namespaces.context();
+    let (mut notifying, mut is_ended) = (Vec::new(), false);
+    if let Some(session) = &session {
+        let leaving = if close { session.sockets() } else { vec![local.id()] };
+        for socket in leaving.into_iter().filter_map(|id| session.socket(id)) {
+            is_ended |= socket.id() == local.id();
+            notifying.push(session.end(socket).await);
+        }
     }
-    // Where it is not in its session yet, whose task finds that.
-    engine.namespaces.context().fanout.expel(local).await;
-    // Its CONNECT may have been answered between the two.
-    if let Some(socket) = session.socket(local.id()) {
-        session.end(socket).await;
-    } else {
-        // Its client may have left meanwhile, and found that another one takes it out of its rooms.
-        engine.namespaces.context().fanout.detach(local).await;
+    if !is_ended {
+        // Its client has just disconnected, or another request has ended it, and it has not left all of its rooms yet.
+        context.fanout.expel(local).await;
     }
-    if close {
-        session.close(CloseReason::Forced);
-    }
+    let (fanout, local, left) = (context.fanout.clone(), Arc::clone(local), Arc::clone(left));
+    drop(context.tasks.spawn(async move {
+        join_all(notifying).await;
+        if close && let Some(session) = session {
+            // Its client has received the end of each namespace before.
+            session.close(CloseReason::Forced);
+        }
+        // Its client did not wait for Redis as long as this.
+        fanout.detach(&local).await;
+        drop(left);
+    }));
 }
 
 async fn ask(
     context: Context,
-    (sockets, turn): (Vec<Arc<LocalSocket>>, Turn),
+    (audience, turn): (Audience, Turn),
     body: Body,
     (timeout, reply): (Duration, Reply),
 ) {
-    let asked: HashSet<SocketId> = sockets.iter().map(|socket| socket.id()).collect();
-    let count = asked.len();
-    let is_of_client = reply.is_of_client();
-    let Some(mut question) = context.acks.ask(is_of_client, asked) else {
-        metrics::get().rate_limited(Limit::Questions);
-        reply.asked(0);
-        if !is_of_client {
-            // What a server sends arrives even where its answers cannot be waited for.
-            tracing::warn!(
-                sockets = count,
-                "too many answers are waited for: an event is sent without asking for an ack"
-            );
-            emit(&context, &sockets, &body, None).await;
+    let mut question = None;
+    let namespace = audience.namespace().as_str();
+    let write = |ids: Vec<SocketId>| {
+        let (count, is_of_client) = (ids.len(), reply.is_of_client());
+        match context.acks.ask(is_of_client, ids.into_iter().collect()) {
+            Some(asked) => {
+                reply.asked(count);
+                let packet = body.encode(namespace, Some(asked.number()));
+                question = Some(asked);
+                Some(packet)
+            }
+            None => {
+                metrics::get().rate_limited(Limit::Questions);
+                reply.asked(0);
+                if is_of_client {
+                    return None;
+                }
+                // A server's event is delivered even if its acks cannot be collected.
+                tracing::warn!(
+                    sockets = count,
+                    "too many acks are pending: an event is sent without asking for an ack"
+                );
+                Some(body.encode(namespace, None))
+            }
         }
-        return;
     };
-    reply.asked(count);
-    emit(&context, &sockets, &body, Some(question.id())).await;
+    audience.send(write).await;
     drop(turn);
-    // Who has not answered by then is missing; the asker counts.
+    let Some(mut question) = question else { return };
+    // Acks that come later are missing; the sender counts them.
     let _ = tokio::time::timeout(timeout, async {
         while let Some(answer) = question.next().await {
             reply.answered(answer).await;
         }
     })
     .await;
-}
-
-/// Sends an event to sockets of one namespace, some at a time.
-async fn emit(context: &Context, sockets: &[Arc<LocalSocket>], body: &Body, ack: Option<u64>) {
-    let Some(first) = sockets.first() else { return };
-    let packet = body.encode(first.namespace().as_str(), ack);
-    for some in sockets.chunks(SOCKETS_PER_TURN) {
-        some.iter().for_each(|socket| context.fanout.emit(socket, packet.clone()));
-        tokio::task::yield_now().await;
-    }
 }

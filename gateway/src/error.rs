@@ -1,8 +1,8 @@
-//! [`AppError`]: what can go wrong for whoever asked, and its only two faces, an HTTP answer and an ack or
-//! `error` event.
+//! [`AppError`]: why a request or event failed, and its two representations: an HTTP answer, and an ack or `error`
+//! event.
 //!
-//! What a client may read is a [`Say`], made of constants and checked input. What an operator must read is
-//! a cause, logged once, here, and never shown: there is no way from a cause to a `Say`.
+//! A client may read a [`Say`], which consists of constants and validated input. The cause is for the operator: this
+//! file logs it once and never sends it, and no conversion leads from a cause to a `Say`.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -23,17 +23,18 @@ pub(crate) type Say = Cow<'static, str>;
 
 /// Why a request, or an event with an ack, was refused.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ErrorResponse")]
 pub(crate) struct Refusal<'a> {
     #[schemars(with = "False")]
     success: bool,
-    /// What is wrong, in a sentence that is the same each time.
+    /// The error sentence. It is the same each time.
     error: &'a str,
 }
 
 /// Why an event that asked for no ack was refused.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ErrorEvent<'a> {
-    /// What is wrong.
+    /// The error sentence.
     message: &'a str,
 }
 
@@ -46,49 +47,49 @@ impl<'a> Refusal<'a> {
 /// Why a request or an event was refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AppError {
-    /// 400: the input is not what it must be.
+    /// 400: the input is invalid.
     BadInput(Say),
-    /// 401: no token, or one that is not believed.
+    /// 401: no token, or an invalid one.
     Unauthorized(Say),
-    /// 403: not for this caller.
+    /// 403: the caller may not do this.
     Forbidden(Say),
-    /// 404: nothing there.
+    /// 404: it does not exist.
     NotFound(Say),
-    /// 408: the request did not come in time.
+    /// 408: the request did not arrive in time.
     TooSlow,
-    /// 409: not in the state that things are in.
+    /// 409: the current state does not allow it.
     WrongState(Say),
-    /// 422: the same key was used for something else.
+    /// 422: the idempotency key was used for a different request.
     Conflict(Say),
-    /// 413: more than is taken.
+    /// 413: larger than allowed.
     TooLarge(Say),
-    /// 414: the request's target is too long.
+    /// 414: the request target is too long.
     UriTooLong,
     /// 415: not JSON.
     UnsupportedMedia,
-    /// 429: too often; seconds until it is worth trying again.
+    /// 429: rate limited; seconds until a retry is worthwhile.
     Limited(Say, u64),
-    /// 503: something behind the node is down. Logged where it is made.
+    /// 503: a service that the node needs is down. Logged where the error is created.
     Unavailable,
-    /// 500: our fault. Logged where it is made.
+    /// 500: a bug in the node. Logged where the error is created.
     Internal,
 }
 
 impl AppError {
-    /// A database that does not answer as it should.
+    /// The database failed or did not answer.
     pub(crate) fn records(cause: &dyn Display) -> Self {
         metrics::get().records_errors.increment(1);
         tracing::warn!(%cause, "records are not available");
         Self::Unavailable
     }
 
-    /// A bug, or a machine out of something.
+    /// A bug, or a machine out of resources.
     pub(crate) fn internal(cause: &dyn Display) -> Self {
         tracing::error!(%cause, "internal error");
         Self::Internal
     }
 
-    /// What the client reads.
+    /// The sentence that the client reads.
     pub(crate) fn say(&self) -> &str {
         match self {
             Self::BadInput(say)
@@ -117,7 +118,7 @@ impl AppError {
         ErrorEvent { message: self.say() }
     }
 
-    /// A stable word for metrics.
+    /// A stable label for metrics.
     pub(crate) fn outcome(&self) -> metrics::Outcome {
         match self {
             Self::BadInput(_)
@@ -159,7 +160,7 @@ impl IntoResponse for AppError {
         let mut response = (self.status(), body).into_response();
         let headers = response.headers_mut();
         match self {
-            // What has not been read of the body must not be read as a request.
+            // The unread rest of the body must not be parsed as a request.
             Self::TooSlow | Self::TooLarge(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -178,7 +179,7 @@ impl IntoResponse for AppError {
 impl From<AuthError> for AppError {
     fn from(error: AuthError) -> Self {
         match error {
-            // The token may be good.
+            // The token may be valid.
             AuthError::Unavailable => Self::Unavailable,
             refused => Self::Unauthorized(refused.to_string().into()),
         }
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_never_said() {
+    fn a_client_never_reads_a_cause() {
         let error = AppError::records(&"SQLITE_IOERR: /var/lib/muster.db");
         assert_eq!(error.say(), "Service temporarily unavailable");
         assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,15 +1,15 @@
-//! Who goes when a bounded share is used up.
+//! Chooses which member to evict when a bounded share is full.
 //!
-//! A share is used by members of different weight. When it is full, room is made at the expense of whoever uses
-//! most of it: the source (a client address) with the greatest weight, within it the group (a TCP connection or
-//! a session) with the greatest weight, and of that group the oldest member. One source cannot push out the
-//! members of another that uses less, and one connection cannot push out its neighbours behind the same address.
+//! Members of a share have different weights. When the share is full, the heaviest user of it makes room: the source (a
+//! client address) with the greatest weight, within it the group (a TCP connection or a session) with the greatest
+//! weight, and of that group the oldest member. One source cannot evict the members of another that uses less, and one
+//! connection cannot evict its neighbours behind the same address.
 //!
-//! Groups are compared in steps of a *grain*: those that are within the same step count as equal, and the one whose
-//! oldest member is the oldest goes first. The grain is what an honest group may weigh for a moment, such as a request
-//! with a body among connections that send nothing: it is young, so it has time to finish.
+//! Groups are compared in steps of a *grain*: groups within the same step count as equal, and the one with the oldest
+//! member is evicted first. The grain is what an honest group may weigh for a moment, such as a request with a body
+//! among connections that send nothing: that request is young, so it has time to finish.
 //!
-//! Every operation takes a time that grows with the logarithm of the number of members.
+//! Every operation takes time logarithmic in the number of members.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,25 +21,25 @@ use std::net::IpAddr;
 pub(crate) struct Member {
     pub(crate) source: IpAddr,
     pub(crate) group: u64,
-    /// Counts insertions: a smaller number is an older member.
+    /// Counts insertions: an older member has a smaller number.
     pub(crate) serial: u64,
 }
 
-/// How early something goes: by its weight, then by the serial number of the member that it would lose.
+/// Eviction order: by weight, then by the serial number of the member to be evicted.
 type Rank = (usize, Reverse<u64>);
 
-/// Maps with more room than this give it back when most of it is unused.
+/// Maps with more capacity than this shrink when most of it is unused.
 const ROOM_KEPT: usize = 1_024;
 
-/// Members of a share, ranked by who is to go first.
+/// Members of a share, ranked by eviction order.
 #[derive(Debug)]
 pub(crate) struct FairShare<T> {
     members: BTreeMap<Member, (usize, T)>,
     groups: HashMap<(IpAddr, u64), Group, ahash::RandomState>,
-    /// The groups of each source; the one to go first is the last.
+    /// The groups of each source; the last one is evicted first.
     group_order: BTreeSet<(IpAddr, Rank, u64)>,
     sources: HashMap<IpAddr, Rank, ahash::RandomState>,
-    /// The sources; the one to go first is the last.
+    /// The sources; the last one is evicted first.
     source_order: BTreeSet<(Rank, IpAddr)>,
     weight: usize,
     next: u64,
@@ -67,17 +67,17 @@ impl<T> FairShare<T> {
         }
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// The weight of all members together.
+    /// The total weight.
     pub(crate) fn weight(&self) -> usize {
         self.weight
     }
 
-    /// The weight of the source that has most.
+    /// The weight of the heaviest source.
     pub(crate) fn most(&self) -> usize {
         self.source_order.last().map_or(0, |((weight, _), _)| *weight)
     }
@@ -91,12 +91,12 @@ impl<T> FairShare<T> {
         member
     }
 
-    /// Whether a member is here.
+    /// Whether the share still contains a member.
     pub(crate) fn contains(&self, member: Member) -> bool {
         self.members.contains_key(&member)
     }
 
-    /// Changes a member's weight; nothing happens when it is not here any more.
+    /// Changes a member's weight. Does nothing if the member was removed.
     pub(crate) fn set_weight(&mut self, member: Member, weight: usize) {
         if let Some((held, _)) = self.members.get_mut(&member) {
             let before = std::mem::replace(held, weight);
@@ -104,14 +104,14 @@ impl<T> FairShare<T> {
         }
     }
 
-    /// Takes a member out; `None` when it is not here any more.
+    /// Removes a member; `None` if it was removed before.
     pub(crate) fn remove(&mut self, member: Member) -> Option<T> {
         let (weight, value) = self.members.remove(&member)?;
         self.rank(member, weight, 0);
         Some(value)
     }
 
-    /// Takes out the member that is to go first.
+    /// Removes the member that is first in eviction order.
     pub(crate) fn take_first(&mut self) -> Option<T> {
         let (_, source) = *self.source_order.last()?;
         let (_, group) = self.first_group(source)?;
@@ -129,7 +129,7 @@ impl<T> FairShare<T> {
         self.members.range(all).next().map(|(member, _)| *member)
     }
 
-    /// Ranks a member's group and source anew, when its weight has changed.
+    /// Updates the rank of a member's group and source after a change of its weight.
     fn rank(&mut self, Member { source, group, .. }: Member, before: usize, after: usize) {
         let changed = |weight: usize| weight.saturating_sub(before) + after;
         self.weight = changed(self.weight);
@@ -157,7 +157,7 @@ impl<T> FairShare<T> {
     }
 }
 
-/// Gives back room that a map does not use any more.
+/// Shrinks a map that is mostly unused.
 fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V, ahash::RandomState>) {
     if map.capacity() > ROOM_KEPT && map.len() < map.capacity() / 8 {
         map.shrink_to(map.len() * 2);
@@ -184,7 +184,7 @@ mod tests {
         for (at, from) in [(0, 1), (1, 2), (2, 2), (3, 2), (4, 3)] {
             share.insert(source(from), at, 1, at);
         }
-        // Two go until all have as many; then the oldest of all.
+        // Two are evicted until all sources weigh the same; then the oldest of all.
         assert_eq!(order(share), [1, 2, 0, 3, 4]);
     }
 
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_weighs_more_goes_first_and_a_change_counts() {
+    fn the_heavier_group_is_evicted_first_and_a_change_of_weight_counts() {
         let mut share = FairShare::new(1);
         let light = share.insert(source(1), 1, 10, "light");
         share.insert(source(2), 2, 20, "heavy");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_changes_nothing_and_leaves_nothing() {
+    fn a_removed_member_changes_nothing_and_leaves_nothing() {
         let mut share = FairShare::new(1);
         let members: Vec<_> = (0..5_000_u32)
             .map(|at| share.insert(IpAddr::from(Ipv4Addr::from(at)), u64::from(at), 3, at))

@@ -1,4 +1,4 @@
-//! Places that clients tell.
+//! Coordinates that clients send.
 
 use fanout::Place;
 use schemars::JsonSchema;
@@ -7,8 +7,9 @@ use serde::Deserialize;
 use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
 
-/// A place.
+/// A position.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[schemars(rename = "Coordinates")]
 pub(crate) struct Degrees {
     #[schemars(with = "Latitude")]
     pub(crate) latitude: f64,
@@ -17,7 +18,7 @@ pub(crate) struct Degrees {
 }
 
 impl Degrees {
-    /// The place, if there is such a one on earth.
+    /// The validated position.
     ///
     /// # Errors
     /// [`AppError::BadInput`].

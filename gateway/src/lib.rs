@@ -1,10 +1,10 @@
 //! The gateway node.
 //!
-//! Reading order: [`node`] puts everything together; [`http`] has the two listeners; [`transport`] brings
-//! bytes to a [`session`]; [`namespace`] brings a session's packets to [`apps`]; apps see a [`socket`] and a
-//! [`context`]. [`records`] is the database, [`auth`] says who somebody is, [`metrics`] counts.
+//! Reading order: [`node`] connects all parts; [`http`] has the two listeners; [`transport`] passes bytes to a
+//! [`session`]; [`namespace`] passes a session's packets to [`apps`]; apps use a [`socket`] and a [`context`].
+//! [`records`] is the database, [`auth`] authenticates users, [`metrics`] counts.
 //!
-//! Which module may use which stands in ARCHITECTURE.md, under "Crates"; `tests/tidy.rs` reads it there.
+//! ARCHITECTURE.md, under "Crates", lists which module may use which; `tests/tidy.rs` reads it there.
 
 mod access;
 mod acks;
@@ -42,10 +42,4 @@ mod text;
 mod transport;
 mod users;
 
-pub use cli::run;
-
-/// The README's table of settings: the node's, and each app's.
-#[must_use]
-pub fn settings_table() -> String {
-    shared::config::markdown_table(&apps::declarations())
-}
+pub use cli::{Page, reference_pages, run};

@@ -1,7 +1,7 @@
-//! Rates: events of a socket, control frames of a session, handshakes of an address.
+//! Rate limits: events of a socket, control frames of a session, handshakes of an address.
 //!
-//! [`Meter`] is our own because one lies in every socket and is asked at every event: sixteen bytes and no
-//! clock of its own. The crate `governor` has no upper bound of the number of keys.
+//! [`Meter`] is hand-written because every socket has one and every event checks it: it takes sixteen bytes and reads
+//! no clock. The crate `governor` does not bound the number of keys.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,17 +11,17 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use shared::limits::IPV6_PREFIX_BITS;
 
-/// Where a session comes from.
+/// Where a session came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The client's address, by way of trusted proxies.
+    /// The client's address, as trusted proxies forward it.
     pub(crate) address: IpAddr,
-    /// The number of the TCP connection that its handshake came on.
+    /// The number of the TCP connection that carried the handshake.
     pub(crate) connection: u64,
 }
 
-/// What the per-address limits count as one address: of IPv6 the network, since who has one address of it
-/// has all.
+/// The key of the per-address limits. An IPv6 address counts as its network, because a client with one address of a
+/// network has all of them.
 pub(crate) fn source(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -35,34 +35,34 @@ pub(crate) fn source(address: IpAddr) -> IpAddr {
 /// A rate with a burst (the generic cell rate algorithm).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
-    /// Time that one unit takes.
+    /// Time that one unit takes to refill.
     unit: Duration,
     /// How far ahead of the clock a meter may run.
     burst: Duration,
 }
 
 impl Rate {
-    /// `per_second` for long and `burst` at once; `None` when `per_second` is 0: no limit.
+    /// `per_second` in the long run and `burst` at once; `None`, no limit, if `per_second` is 0.
     pub(crate) fn new(per_second: u32, burst: u32) -> Option<Self> {
         let unit = Duration::from_secs(1).checked_div(per_second)?;
         Some(Self { unit, burst: unit * burst })
     }
 
-    /// One in every `unit` for long and `burst` at once.
+    /// One per `unit` in the long run and `burst` at once.
     pub(crate) fn every(unit: Duration, burst: u32) -> Self {
         Self { unit, burst: unit * burst }
     }
 }
 
-/// How far one source has used up its [`Rate`].
+/// How much of its [`Rate`] a source has used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Meter {
-    /// When everything taken so far is paid for.
+    /// When everything taken so far has refilled.
     paid_at: Option<Instant>,
 }
 
 impl Meter {
-    /// Takes one unit; false when there is none.
+    /// Takes one unit; false if none is left.
     pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + rate.unit;
         if paid_at.saturating_duration_since(now) > rate.burst {
@@ -72,7 +72,7 @@ impl Meter {
         true
     }
 
-    /// Takes `units`, or all that a burst has where they are more; false when there are not so many.
+    /// Takes `units`, but never more than a burst; false if fewer are left.
     pub(crate) fn take_many(&mut self, rate: Rate, units: u32, now: Instant) -> bool {
         let cost = rate.unit.saturating_mul(units).min(rate.burst);
         let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + cost;
@@ -83,21 +83,20 @@ impl Meter {
         true
     }
 
-    /// Takes `units` that have been used already, whether they were there or not; no more than a burst is owed.
+    /// Takes `units` that were already used, even if fewer are left. The debt never exceeds a burst.
     pub(crate) fn charge(&mut self, rate: Rate, units: u32, now: Instant) {
         let cost = rate.unit.saturating_mul(units).min(rate.burst);
         let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + cost;
         self.paid_at = Some(paid_at.min(now + rate.burst));
     }
 
-    /// Whether nothing of it is used.
+    /// Whether all of the burst is available.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
         self.paid_at.is_none_or(|at| at <= now)
     }
 }
 
-/// Meters by key, a bounded number of them: when there are more keys than that, idle ones are forgotten,
-/// and the rest share one.
+/// A bounded number of meters by key. Beyond the bound, idle meters are dropped, and the remaining keys share one.
 #[derive(Debug)]
 pub(crate) struct Meters<K: Eq + Hash> {
     rate: Option<Rate>,
@@ -111,12 +110,12 @@ impl<K: Eq + Hash> Meters<K> {
         Self { rate, max, meters: DashMap::new(), others: Mutex::default() }
     }
 
-    /// Takes one unit of `key`; false when there is none.
+    /// Takes one unit of `key`; false if none is left.
     pub(crate) fn take(&self, key: K, now: Instant) -> bool {
         self.take_many(key, 1, now)
     }
 
-    /// Takes `units` of `key`, or all that a burst has where they are more; false when there are not so many.
+    /// Takes `units` of `key`, but never more than a burst; false if fewer are left.
     pub(crate) fn take_many(&self, key: K, units: u32, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };
         if let Some(mut meter) = self.meters.get_mut(&key) {
@@ -131,7 +130,7 @@ impl<K: Eq + Hash> Meters<K> {
         self.meters.entry(key).or_default().take_many(rate, units, now)
     }
 
-    /// Gives back one unit of `key` that was taken for nothing.
+    /// Returns one unit of `key` that was taken but not used.
     pub(crate) fn give_back(&self, key: &K) {
         if let (Some(rate), Some(mut meter)) = (self.rate, self.meters.get_mut(key)) {
             meter.paid_at = meter.paid_at.and_then(|at| at.checked_sub(rate.unit));
@@ -169,7 +168,7 @@ mod tests {
         assert!(meters.take("a", now) && meters.take("b", now));
         assert!(meters.take("c", now) && meters.take("d", now));
         assert!(!meters.take("e", now));
-        // Idle ones make room.
+        // Idle meters make room.
         assert!(meters.take("e", now + Duration::from_secs(60)));
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The one place that reads the environment. A variable that is not Unicode can be no setting of ours.
+    // Only this function reads the environment. A variable that is not Unicode cannot be a setting.
     let variables: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .collect();

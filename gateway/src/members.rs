@@ -1,4 +1,4 @@
-//! The members of a room as clients and backends see them listed.
+//! A room's members as clients and backends receive them.
 
 use fanout::Member;
 use schemars::JsonSchema;
@@ -7,7 +7,7 @@ use shared::limits::MEMBERS_MAX;
 
 use crate::describe::forms::{Millis, UserIdText};
 
-/// A member as lists show it.
+/// An entry of a member list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Member")]
@@ -20,7 +20,7 @@ pub(crate) struct Listed<'a> {
     connected_at: u64,
 }
 
-/// The first [`MEMBERS_MAX`] members; their count is told beside the list and covers all.
+/// The first [`MEMBERS_MAX`] members. The count beside the list covers all members.
 pub(crate) fn listed(members: &[Member]) -> Vec<Listed<'_>> {
     let listed = members.iter().take(MEMBERS_MAX).map(|member| Listed {
         user_id: member.user.as_str(),

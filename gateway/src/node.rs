@@ -1,4 +1,4 @@
-//! A node: every part put together, run, and taken apart again. The one file that knows them all.
+//! A node: starts, connects and stops all parts. Only this file knows all of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use shared::limits::{
 use shared::names::Namespace;
 use tokio_util::sync::CancellationToken;
 
+use crate::acks::Acks;
 use crate::apps::{self, Mount};
 use crate::auth::{Tokens, TokensError};
 use crate::close::CloseReason;
@@ -34,13 +35,14 @@ use crate::session::{Bounds, Engine, Inputs, Session, SessionTable};
 use crate::tasks::Tasks;
 use crate::transport::{Gate, Peers, PlaceLimits, Places, Transports, Tunnels};
 
-/// How long tasks and connections may take to end when every session is closed.
+/// How long tasks and connections may take to end after all sessions are closed.
 const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
 
-/// The shortest time between two closed connections of a small node: nobody waits half a minute for two.
+/// The longest pause between two closed connections, so that a small node drains fast.
 const DRAIN_GAP: Duration = Duration::from_secs(1);
 
-/// How often a node whose database or Redis is not there yet tries to learn whose its records are.
+/// How often a node whose database or Redis does not answer yet retries to find out whether another node shares its
+/// records.
 const SHARING_RETRY: Duration = Duration::from_millis(200);
 
 /// A running node.
@@ -52,11 +54,11 @@ pub(crate) struct Node {
     transports: Arc<Transports>,
     stopping: CancellationToken,
     drain_window: Duration,
-    /// How many files the process may have open.
+    /// How many files the process may open.
     pub(crate) files: u64,
-    /// Open sessions; 0: no limit.
+    /// Maximum number of open sessions; 0 means no limit.
     pub(crate) max_connections: usize,
-    /// For the task that tells when the node is ready; it lets go of it then.
+    /// For the task that logs when the node is ready; the task drops its copy then.
     site: Site,
 }
 
@@ -84,10 +86,10 @@ pub(crate) enum StartError {
 }
 
 impl Node {
-    /// Starts every part. `secret` is for a node without a configured one.
+    /// Starts every part. A node without a configured secret uses `secret`.
     ///
     /// # Errors
-    /// [`StartError`], for the operator; nothing is left running.
+    /// [`StartError`], for the operator. Nothing keeps running.
     pub(crate) async fn start(config: Config, secret: &str) -> Result<Self, StartError> {
         let metrics = Arc::new(metrics::install(&apps::names())?);
         let tokens = Arc::new(Tokens::new(&config.auth, || secret.to_owned())?);
@@ -99,13 +101,13 @@ impl Node {
         let tasks = Tasks::default();
         start_sharing(&config, &records, &fanout, &tasks).await;
         let jobs = Jobs::new(fanout.clone(), records.clone(), tasks.clone());
-        let pusher = Pusher::start(config.push.clone(), &tasks)?;
+        let pusher = Pusher::start(&config.apps, &tasks)?;
         let context = Context {
             fanout,
             records,
             tokens,
             tasks,
-            acks: Arc::default(),
+            acks: Acks::default(),
             access: Arc::default(),
             jobs,
             pusher,
@@ -140,7 +142,7 @@ impl Node {
         let public_places = Arc::clone(&transports.places);
         drop(context.tasks.spawn(listener::run(public_listener, public_door, public_places)));
         let internal_door = door(internal_router(&site), false);
-        // Other nodes' clients come in there too.
+        // In a cluster the internal listener also accepts clients that other nodes forward.
         let connections = if config.cluster.is_some() { places } else { INTERNAL_CONNECTIONS };
         let internal_places = Places::new(PlaceLimits { connections, strangers: 0, stranger_bytes: 0 });
         drop(context.tasks.spawn(listener::run(internal_listener, internal_door, internal_places)));
@@ -159,8 +161,8 @@ impl Node {
         })
     }
 
-    /// Has it logged when the node is ready for clients, as `/ready` says it.
-    pub(crate) fn tell_ready(&self) {
+    /// Starts a task that logs when the node is ready for clients, by the same conditions as `/ready`.
+    pub(crate) fn log_when_ready(&self) {
         let (site, public, internal) = (self.site.clone(), self.public, self.internal);
         self.context.tasks.spawn_until_stop(async move {
             becomes_ready(&site).await;
@@ -174,7 +176,7 @@ impl Node {
         });
     }
 
-    /// Closes every connection over the drain window and stops. `hurry` ends the waiting.
+    /// Closes all connections over the drain window and stops the node. `hurry` skips the wait.
     pub(crate) async fn drain(self, hurry: impl Future<Output = ()>) {
         self.transports.gate.drain();
         tokio::select! {
@@ -184,12 +186,12 @@ impl Node {
                 return;
             }
         }
-        // Whatever is not told yet is told by a survivor.
+        // A surviving node delivers the departures that this one could not.
         if tokio::time::timeout(LAST_WORDS, self.context.fanout.close()).await.is_err() {
             tracing::warn!("the lease could not be given up in time");
         }
         self.stopping.cancel();
-        // The apps' queues end when the last who could fill them has gone.
+        // The apps' queues end when their last sender is dropped.
         let Self { context, transports, site, .. } = self;
         drop((transports, site));
         let is_alone = !context.fanout.has_peers();
@@ -202,7 +204,7 @@ impl Node {
         }
         if is_alone && tokio::time::timeout(LAST_WORDS, records.leave_sharers()).await.is_err() {
             tracing::warn!(
-                "the database was not left in time; the next start waits a little before it is ready"
+                "could not sign off from the database in time; the next start takes longer to be ready"
             );
         }
         if tokio::time::timeout(LAST_WORDS, records.close()).await.is_err() {
@@ -210,8 +212,8 @@ impl Node {
         }
     }
 
-    /// Transports are closed, never sockets: the stock client comes back after a transport close, and does
-    /// not after a disconnect packet. Spread evenly with jitter, so that the survivors are not stormed.
+    /// Closes transports, never sockets: the stock client reconnects after a transport close, but not after a
+    /// disconnect packet. The closes are spread evenly, with jitter, so that the remaining nodes are not flooded.
     async fn close_connections(&self) {
         let Transports { engine, tunnels, .. } = &*self.transports;
         let (sessions, carried) = (engine.sessions.all(), tunnels.count());
@@ -229,9 +231,9 @@ impl Node {
         tokio::join!(close_over(window, sessions), tunnels.drain(window));
         metrics::get().drain_remaining.set(0);
         let sessions = &engine.sessions;
-        // Whoever came in by a handshake that was under way.
+        // Sessions whose handshake was under way.
         sessions.all().iter().for_each(|session| session.close(CloseReason::Shutdown));
-        // Who polls is told by the next GET, if that comes soon.
+        // A polling client learns of the close with its next GET, if it sends one soon.
         let last_gets = Duration::from_millis(DRAIN_LAST_GETS_MS);
         if tokio::time::timeout(last_gets, sessions.emptied()).await.is_err() {
             sessions.all().iter().for_each(|session| session.forget());
@@ -239,7 +241,7 @@ impl Node {
     }
 }
 
-/// Closes sessions in any order, each at a moment of its own.
+/// Closes the sessions in any order, at different times within the window.
 async fn close_over(window: Duration, sessions: Vec<Arc<Session>>) {
     let mut turns: Vec<(f64, Arc<Session>)> = sessions.into_iter().map(|s| (rand::random(), s)).collect();
     turns.sort_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -251,7 +253,7 @@ async fn close_over(window: Duration, sessions: Vec<Arc<Session>>) {
     }
 }
 
-/// Binds the address of a setting; answers where that is, for a port of 0.
+/// Binds the address of a setting; returns the actual address, because port 0 picks a free one.
 fn listen(
     setting: &'static str,
     address: SocketAddr,
@@ -312,7 +314,7 @@ fn fanout_options(config: &Config, node: NodeId, internal: SocketAddr) -> Result
     })
 }
 
-/// The texts of the authorities that are trusted to sign Redis' certificate.
+/// The PEM texts of the certificate authorities that may sign Redis' certificate.
 fn redis_authorities(cluster: &ClusterConfig) -> Result<Option<Arc<[u8]>>, StartError> {
     let Some(path) = &cluster.redis_ca_cert else { return Ok(None) };
     let read = std::fs::read(path).map_err(|error| error.to_string());
@@ -347,12 +349,12 @@ fn engine(config: &Config, context: &Context) -> Result<Engine, Collision> {
     Ok(Engine::new(config.times, limits.max_payload, sessions, inputs, namespaces))
 }
 
-/// Open sessions of the node; 0: no limit.
+/// Maximum number of open sessions; 0 means no limit.
 fn max_sessions(config: &Config) -> usize {
     config.limits.max_connections.unwrap_or_else(|| by_files(RESERVED_FILES))
 }
 
-/// Sessions in no namespace, and connections that carry none; 0: no limit.
+/// Maximum number of sessions in no namespace and of connections without a session; 0 means no limit.
 fn max_pending(config: &Config) -> usize {
     config.limits.max_pending.unwrap_or_else(|| {
         let sessions = match max_sessions(config) {
@@ -363,13 +365,13 @@ fn max_pending(config: &Config) -> usize {
     })
 }
 
-/// As many connections as the file limit allows when `reserved` files are kept for other things.
+/// How many connections the file limit allows when `reserved` files are kept for other uses.
 fn by_files(reserved: u64) -> usize {
     usize::try_from(file_limit().saturating_sub(reserved)).unwrap_or(usize::MAX).max(64)
 }
 
-/// Finds out whether the records are this node's, or its cluster's, alone, and goes on looking. A node alone whose database
-/// is there knows it when this ends.
+/// Finds out whether this node, or its cluster, is the only user of the records, and keeps checking. If a node without
+/// a cluster has a database that answers, the result is known when this returns.
 async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, tasks: &Tasks) {
     if !config.keeps_records() || !records.can_be_shared() {
         records.set_unshared();
@@ -403,13 +405,13 @@ async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, task
     });
 }
 
-/// The tasks that run until the node stops.
+/// Starts the tasks that run until the node stops.
 fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     let Events { mut overflowed, control, moved, sequenced } = events;
     let fanout = context.fanout.clone();
     context.tasks.spawn_until_stop(async move { Box::pin(fanout.run()).await });
     context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), control));
-    context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), moved));
+    context.tasks.spawn_until_stop(control::run_moved(Arc::clone(&transports.engine), moved));
     context.tasks.spawn_until_stop(control::catch_up(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::review_later(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
@@ -438,7 +440,7 @@ fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
     context.tasks.spawn_until_stop(async move { records.come_up().await });
 }
 
-/// The tasks that run jobs.
+/// Starts the tasks that run jobs.
 fn run_jobs(context: &Context, engine: &Arc<Engine>) {
     let (jobs, tasks) = (&context.jobs, &context.tasks);
     jobs.set_runner(Box::new(AppRunner(Arc::downgrade(engine))));
@@ -448,7 +450,7 @@ fn run_jobs(context: &Context, engine: &Arc<Engine>) {
     tasks.spawn_until_stop(jobs::watch_departures(Arc::clone(jobs)));
 }
 
-/// Has memory given back that a storm has left free.
+/// Returns memory that a burst of connections left free to the operating system.
 async fn give_memory_back(transports: Arc<Transports>) {
     let mut keeper = Keeper::new();
     let mut looks = tokio::time::interval(memory::LOOK);
@@ -458,7 +460,7 @@ async fn give_memory_back(transports: Arc<Transports>) {
         let (before, held) = (memory::resident(), transports.held());
         if keeper.is_due(before, held) {
             transports.engine.sessions.shrink();
-            // It may take milliseconds, in which no connection of a worker would be served.
+            // Blocking a worker for milliseconds would stall its connections.
             if tokio::task::spawn_blocking(memory::give_back).await.is_ok() {
                 keeper.tried(before, memory::resident(), held);
             }
@@ -466,12 +468,12 @@ async fn give_memory_back(transports: Arc<Transports>) {
     }
 }
 
-/// How many files the process may have open.
+/// How many files the process may open.
 fn file_limit() -> u64 {
     rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024)
 }
 
-/// Whether the node makes its own secret.
+/// Whether the node generates its own secret.
 pub(crate) fn makes_secret(config: &Config) -> bool {
     config.auth.keys == TokenKeys::Random
 }

@@ -1,8 +1,8 @@
-//! [`Socket`]: a session's presence in one namespace, as apps see it.
+//! [`Socket`]: a session's connection to one namespace, as apps see it.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fanout::{FanoutError, LocalSocket, Posted, Receipt, Target};
@@ -21,17 +21,17 @@ use crate::limiter::{Meter, Rate};
 use crate::text::json;
 use crate::users::Share;
 
-/// A client that is silent for so long has stopped flooding.
+/// A client that pauses for so long is no longer flooding.
 const PAUSE: Duration = Duration::from_millis(FLOOD_PAUSE_MS);
 
-/// What became of an event that asked for its place in the rate.
+/// Whether the rate limits admit an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admitted {
     Yes,
     No,
-    /// Not because of this socket, but of all that its user has.
+    /// The user's budget, not this socket's rate, is used up.
     NotForUser,
-    /// As many refusals as a burst has events, without a [`PAUSE`] between: the client does not listen.
+    /// As many refusals as a burst has events, without a [`PAUSE`] in between: the client ignores the refusals.
     Flood,
 }
 
@@ -42,11 +42,13 @@ pub(crate) struct Socket {
     events: Mutex<Events>,
     questions: AtomicU32,
     posts: AtomicU32,
-    /// What it shares with its user's other sockets.
+    /// Its token has expired, and the node is ending the socket.
+    has_expired: AtomicBool,
+    /// What all sockets of its user share.
     share: Arc<Share>,
 }
 
-/// A question's place among those of its socket and of its user; given back when it is dropped.
+/// A slot among the open questions of a socket and its user; freed on drop.
 #[derive(Debug)]
 pub(crate) struct Asking {
     socket: Arc<Socket>,
@@ -54,7 +56,7 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// Awaits acks of so many sockets; false when the user's questions together would await too many.
+    /// Reserves acks of so many sockets; false if the user's questions would await too many in total.
     pub(crate) fn expect(&mut self, receivers: usize) -> bool {
         let fits = self.socket.share.expect(receivers);
         if fits {
@@ -71,7 +73,7 @@ impl Drop for Asking {
     }
 }
 
-/// A broadcast's place among those that its socket has on their way; given back when it is dropped.
+/// A slot among a socket's broadcasts in flight; freed on drop.
 #[derive(Debug)]
 pub(crate) struct Posting(Arc<Socket>);
 
@@ -82,15 +84,16 @@ impl Drop for Posting {
     }
 }
 
-/// A token is refused `CLOCK_SKEW_S` after its `exp`; a socket that connects with one within the skew lives so long.
+/// The node accepts a token until `CLOCK_SKEW_S` after its `exp`; a socket that connects with one within the skew lives
+/// so long.
 const EXPIRED_LIVES: Duration = Duration::from_secs(1);
 
 struct Bearer {
     claims: Arc<Claims>,
-    /// As the wall clock had it after so many [`clock::jumps`].
+    /// Computed from the wall clock after so many [`clock::jumps`].
     expires_at: Instant,
     jumps: u32,
-    /// Even with a token that has just expired a socket lives so long.
+    /// The socket lives at least so long, even if its token has just expired.
     at_least: Instant,
 }
 
@@ -120,7 +123,16 @@ impl Socket {
     pub(crate) fn new(local: Arc<LocalSocket>, claims: Claims, share: Arc<Share>) -> Self {
         let bearer = Bearer::new(claims);
         let (questions, posts) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { local, bearer: Mutex::new(bearer), events: Mutex::default(), questions, posts, share }
+        let has_expired = AtomicBool::new(false);
+        Self {
+            local,
+            bearer: Mutex::new(bearer),
+            events: Mutex::default(),
+            questions,
+            posts,
+            has_expired,
+            share,
+        }
     }
 
     pub(crate) fn id(&self) -> SocketId {
@@ -135,34 +147,44 @@ impl Socket {
         self.local.namespace()
     }
 
-    /// The fan-out's view of this socket.
+    /// The socket as the fan-out crate represents it.
     pub(crate) fn local(&self) -> &Arc<LocalSocket> {
         &self.local
     }
 
-    /// What its token says.
+    /// The claims of its token.
     pub(crate) fn claims(&self) -> Arc<Claims> {
         Arc::clone(&self.bearer.lock().claims)
     }
 
-    /// When its token is worth nothing any more.
+    /// Records that the node is ending the socket because its token has expired. False if that was recorded before.
+    pub(crate) fn set_expired(&self) -> bool {
+        !self.has_expired.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether [`Self::set_expired`] was called.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.has_expired.load(Ordering::Acquire)
+    }
+
+    /// When its token expires.
     pub(crate) fn expires_at(&self) -> Instant {
-        // It is asked for with most packets; the engine looks for jumps.
+        // Most packets call this, so it does not read the clock; the engine detects jumps.
         let (mut bearer, jumps) = (self.bearer.lock(), clock::jumps_seen());
         if bearer.jumps != jumps {
-            // A token expires when the wall clock says so.
+            // The wall clock decides when a token expires.
             bearer.expires_at = expiry(&bearer.claims, Instant::now()).max(bearer.at_least);
             bearer.jumps = jumps;
         }
         bearer.expires_at
     }
 
-    /// A newer token of the same user.
+    /// Replaces the token with a newer one of the same user.
     pub(crate) fn renew(&self, claims: Claims) {
         *self.bearer.lock() = Bearer::new(claims);
     }
 
-    /// Takes one event's place in the rate of the socket, and `units` of its user's.
+    /// Takes one event from the socket's rate, and `units` from the user's budget.
     pub(crate) fn admit(&self, rate: Rate, burst: u32, units: u32) -> Admitted {
         let (mut events, now) = (self.events.lock(), Instant::now());
         if events.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
@@ -181,19 +203,19 @@ impl Socket {
         }
     }
 
-    /// Has the user pay for an event that is delivered to so many of this node's sockets.
+    /// Charges the user for an event that is delivered to so many of this node's sockets.
     pub(crate) fn charge_receivers(&self, receivers: usize) {
         self.share.charge_receivers(receivers);
     }
 
-    /// As [`Self::charge_receivers`], for an event that everybody in a room gets.
+    /// Like [`Self::charge_receivers`], for an event that all members of a room receive.
     pub(crate) fn charge_room(&self, context: &Context, room: &str) {
         if self.share.is_limited() {
             self.charge_receivers(context.fanout.size_here(self.namespace(), room));
         }
     }
 
-    /// Takes the place of one more open question; `None` when there is none.
+    /// Takes a slot for one more open question; `None` if none is free.
     pub(crate) fn ask(self: &Arc<Self>) -> Option<Asking> {
         if !self.share.ask() {
             return None;
@@ -203,8 +225,8 @@ impl Socket {
         (before < QUESTIONS_PER_SOCKET).then_some(asking)
     }
 
-    /// Takes the place of one more broadcast whose outcome the next events do not wait for; `None` when there is
-    /// none, and they do.
+    /// Takes a slot for one more broadcast that the client's next events do not wait for. If none is free (`None`),
+    /// they must wait.
     pub(crate) fn post(self: &Arc<Self>) -> Option<Posting> {
         if !self.share.post() {
             return None;
@@ -219,22 +241,29 @@ impl Socket {
         encode(self.namespace(), name, body)
     }
 
-    /// Sends an event to this socket, behind everything that was sent to it or its rooms before.
+    /// Sends an event that belongs to the answer to the client's event ([`Handling::Snapshot`]) to this socket.
+    ///
+    /// [`Handling::Snapshot`]: crate::apps::Handling::Snapshot
+    pub(crate) fn emit_with_answer(&self, name: &str, body: &impl Serialize) {
+        self.local.queue().answer(self.event(name, body).into_wire());
+    }
+
+    /// Sends an event to this socket, after everything sent to it or its rooms before.
     pub(crate) fn emit(&self, context: &Context, name: &str, body: &impl Serialize) {
         context.fanout.emit(&self.local, self.event(name, body));
     }
 }
 
-/// Where something may have been missed.
+/// Where the client may have missed something.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Resync<'a> {
-    /// In which room, as the cluster calls it; `null`: of what was sent to the socket directly or live only.
+    /// The room's name in the cluster; `null` for events sent to the socket directly or sent live only.
     pub(crate) room: Option<&'a str>,
-    /// The reign of Redis that the room's places are counted in; empty where they are not.
+    /// The Redis epoch that the room's positions belong to; empty if the room has none.
     pub(crate) epoch: &'a str,
 }
 
-/// Sends an event with one argument to whoever is meant.
+/// Sends an event with one argument to the target.
 pub(crate) async fn broadcast(
     context: &Context,
     target: Target<'_>,
@@ -244,7 +273,7 @@ pub(crate) async fn broadcast(
     post(context, target, name, body).outcome().await
 }
 
-/// As [`broadcast`], for who has more to send meanwhile.
+/// Like [`broadcast`], for callers that send more meanwhile.
 pub(crate) fn post(context: &Context, target: Target<'_>, name: &str, body: &impl Serialize) -> Posted {
     let body = json(body);
     let packet = {
@@ -261,17 +290,17 @@ pub(crate) fn encode(namespace: &Namespace, name: &str, body: &impl Serialize) -
     Event { namespace: namespace.as_str(), name, args: &[&body], ack: None, attachments: &[] }.encode()
 }
 
-/// A token is refused `CLOCK_SKEW_S` after its `exp`; a live socket ends at `exp`.
+/// The node accepts a token until `CLOCK_SKEW_S` after its `exp`, but ends a live socket at `exp`.
 ///
-/// A client whose connection was closed for that may come back at once with the same token, within the skew. It then
-/// stays until that token is refused, but for the half second that coming back takes at least, so that it comes back once
-/// more and is told. It would else come and go until then.
+/// A client whose connection was closed for that may reconnect with the same token while it is within the skew. It then
+/// stays until the node stops accepting that token, minus the half second that reconnecting takes at least, so that its
+/// next attempt gets the refusal. Otherwise it would reconnect again and again until then.
 fn expiry(claims: &Claims, now: Instant) -> Instant {
     const SOON_MS: u64 = 1_000;
     let (ends, wall) = (claims.expires_at.saturating_mul(1_000), now_ms());
     let left = ends.saturating_sub(wall);
     let refused = ends.saturating_add(CLOCK_SKEW_S * 1_000 - 500).saturating_sub(wall);
     let left = if left >= SOON_MS { left } else { refused.max(SOON_MS) };
-    // Far beyond any session's life, an addition must not overflow.
+    // An addition must not overflow; this is longer than any session lives.
     now + Duration::from_millis(left).min(Duration::from_hours(24 * 365))
 }

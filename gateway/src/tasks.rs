@@ -16,7 +16,7 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Starts a task that ends by itself: a connection, a request's work, the leave of a socket.
+    /// Starts a task that ends by itself, such as a connection, a request's work, or a socket's leave.
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -32,10 +32,10 @@ impl Tasks {
         });
     }
 
-    /// Starts a thread that runs `future` until the node stops, and nothing else: no other task can hold it up.
+    /// Starts a thread that runs only `future` until the node stops, so that no other task can delay it.
     ///
     /// # Errors
-    /// The system's, when it gives no thread or no files for its runtime.
+    /// The system's error, if it provides no thread or no files for the thread's runtime.
     pub(crate) fn spawn_thread_until_stop(
         &self,
         name: &str,
@@ -50,12 +50,12 @@ impl Tasks {
         Ok(())
     }
 
-    /// Ends when the node stops, for a task that ends by itself and pauses meanwhile.
+    /// Returns when the node stops. For tasks that end by themselves and sleep in between.
     pub(crate) async fn stopped(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// Ends the tasks that run until the node stops, and waits for all tasks, `at_most` so long.
+    /// Ends the tasks that run until the node stops, and waits `at_most` so long for all tasks.
     pub(crate) async fn stop(&self, at_most: Duration) {
         self.tracker.close();
         self.stopping.cancel();

@@ -1,7 +1,7 @@
-//! Log lines: pretty for people, one JSON object a line for machines, always on standard error.
+//! Logging: readable lines for people, one JSON object per line for machines, always on standard error.
 //!
-//! A thread of its own writes them, so that nobody waits for whoever reads them; what does not fit into its queue is
-//! dropped and counted. The same thread takes secrets out of them: what libraries say of their errors may hold some.
+//! A separate thread writes the lines, so that no task waits for a slow reader; lines that do not fit into its queue
+//! are dropped and counted. The same thread removes secrets, because libraries' error messages may contain them.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::OnceLock;
@@ -15,11 +15,11 @@ use tracing_subscriber::util::TryInitError;
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Starts logging; `filter` has been checked with [`check_filter`], and `scrubber` knows what no line may hold. What is dropped last writes what waits, as far as it
-/// can within a second.
+/// Starts logging. The caller has checked `filter` with [`check_filter`]; `scrubber` knows which secrets to remove.
+/// Dropping the returned guard writes the queued lines, as far as possible within a second.
 ///
 /// # Errors
-/// When logging has been started already.
+/// If logging was started before.
 pub(crate) fn start(
     filter: &str,
     format: LogFormat,
@@ -47,7 +47,7 @@ pub(crate) fn start(
     Ok(guard)
 }
 
-/// Writes lines without the secrets in them. Each write is a whole line, or several.
+/// Writes lines without their secrets. Each write holds one or more whole lines.
 struct Scrubbed<W> {
     scrubber: Scrubber,
     out: W,
@@ -67,27 +67,28 @@ impl<W: Write> Write for Scrubbed<W> {
     }
 }
 
-/// Lines that did not fit into the queue since the start.
+/// Lines dropped since the start because the queue was full.
 pub(crate) fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |dropped| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
 }
 
-/// Libraries whose lines below `info` tell nothing of clients: each statement, each frame, each handshake of TLS.
+/// Libraries whose lines below `info` do not concern clients: every statement, frame and TLS handshake.
 const LIBRARIES: &[&str] =
     &["sqlx", "hyper", "hyper_util", "h2", "reqwest", "rustls", "redis", "tower", "mio", "want"];
 
-/// `filter`, by which a level of `debug` or `trace` for all is not one for libraries: those need their target.
+/// Adds directives to `filter` so that a global `debug` or `trace` does not apply to libraries; those need their own
+/// target.
 fn with_quiet_libraries(filter: &str) -> String {
     let is_fine = |item: &str| ["debug", "trace"].iter().any(|level| item.trim().eq_ignore_ascii_case(level));
     if !filter.split(',').any(is_fine) {
         return filter.to_owned();
     }
-    // What comes later wins, so what the operator says of a library holds.
+    // Later directives win, so an operator's directive for a library applies.
     let quiet = LIBRARIES.iter().map(|library| format!("{library}=info"));
     quiet.chain([filter.to_owned()]).collect::<Vec<_>>().join(",")
 }
 
-/// Whether `filter` is a log filter.
+/// Whether `filter` is a valid log filter.
 pub(crate) fn check_filter(filter: &str) -> bool {
     EnvFilter::try_new(filter).is_ok()
 }
@@ -105,8 +106,8 @@ mod tests {
             let all = with_quiet_libraries(filter);
             assert!(all.contains("sqlx=info,") && all.ends_with(filter) && check_filter(&all), "{all}");
         }
-        let told = EnvFilter::new(with_quiet_libraries("debug,sqlx=debug")).to_string();
-        assert!(told.contains("sqlx=debug") && !told.contains("sqlx=info"), "{told}");
+        let directives = EnvFilter::new(with_quiet_libraries("debug,sqlx=debug")).to_string();
+        assert!(directives.contains("sqlx=debug") && !directives.contains("sqlx=info"), "{directives}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! A node in this process, with its records in memory, and clients of it: for tests of the apps' rules.
+//! A node in this process, with its records in memory, and clients of it, for tests of the apps' rules.
 //!
-//! A node starts in a few milliseconds, so that each test has its own.
+//! A node starts in a few milliseconds, so each test has its own.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,21 +14,21 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::apps;
-use crate::client::{Address, Client, Said};
+use crate::client::{Address, Client, ServerPacket};
 use crate::clock::now_s;
 use crate::node::Node;
 
-/// How long anything that a test waits for may take.
+/// How long a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SECRET: &str = "the secret of the nodes in tests";
 
-/// A running node; it ends with the test's runtime.
+/// A running node; it stops with the test's runtime.
 pub(crate) struct TestNode {
     node: Node,
 }
 
-/// What an HTTP request was answered with.
+/// The answer to an HTTP request.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -36,7 +36,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The `data` of a good answer.
+    /// The `data` of a successful answer.
     #[track_caller]
     pub(crate) fn data(&self) -> &Value {
         assert!((200..300).contains(&self.status), "{self:?}");
@@ -44,14 +44,14 @@ impl Answer {
         &self.body["data"]
     }
 
-    /// Fails unless the request was refused so.
+    /// Fails unless the answer is this refusal.
     #[track_caller]
     pub(crate) fn is_refused(&self, status: u16, error: &str) {
         assert_eq!((self.status, &self.body), (status, &refusal(error)));
     }
 }
 
-/// What a refused request or event is answered with.
+/// The answer to a refused request or event.
 pub(crate) fn refusal(error: &str) -> Value {
     json!({ "success": false, "error": error })
 }
@@ -62,7 +62,7 @@ impl TestNode {
         Self::with(&[]).await
     }
 
-    /// A node with further settings.
+    /// A node with additional settings.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         let mut layers = Layers::new(apps::declarations());
         let own = [
@@ -70,7 +70,7 @@ impl TestNode {
             ("internal_listen", "127.0.0.1:0"),
             ("database_url", "sqlite::memory:"),
             ("jwt_secret", SECRET),
-            // Tests are faster than clients should be.
+            // Tests send events faster than clients should.
             ("events_per_second", "0"),
             ("handshakes_per_address", "0"),
         ];
@@ -89,20 +89,20 @@ impl TestNode {
         node
     }
 
-    /// A token of a user with further claims.
+    /// A token of a user with additional claims.
     pub(crate) fn token(&self, user: &str, claims: &Value) -> String {
         let mut all = json!({ "sub": user, "exp": now_s() + 3_600 });
         all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
         sign_hs256(SECRET, &all).unwrap()
     }
 
-    /// A client of a user in a namespace.
+    /// Connects a user's client to a namespace.
     pub(crate) async fn client(&self, namespace: &str, user: &str, claims: &Value) -> TestClient {
         let token = self.token(user, claims);
-        self.try_client(namespace, Some(&token)).await.expect("the client is let in")
+        self.try_client(namespace, Some(&token)).await.expect("the node accepts the client")
     }
 
-    /// A client in a namespace, or the refusal.
+    /// Connects a client to a namespace; an error is the refusal.
     pub(crate) async fn try_client(
         &self,
         namespace: &str,
@@ -115,15 +115,15 @@ impl TestNode {
         let mut events = VecDeque::new();
         loop {
             match timeout(PATIENCE, client.next()).await.expect("an answer to CONNECT").unwrap() {
-                Said::Connected => return Ok(TestClient { client, events, is_disconnected: false }),
-                Said::Refused { message, .. } => return Err(message),
-                Said::Event { name, args } => events.push_back((name, args)),
-                Said::Ack { .. } | Said::Disconnected => {}
+                ServerPacket::Connected => return Ok(TestClient { client, events, is_disconnected: false }),
+                ServerPacket::Refused { message, .. } => return Err(message),
+                ServerPacket::Event { name, args } => events.push_back((name, args)),
+                ServerPacket::Ack { .. } | ServerPacket::Disconnected => {}
             }
         }
     }
 
-    /// Asks the public listener as a user with a role.
+    /// Sends a request to the public listener as a user with a role.
     pub(crate) async fn rest(
         &self,
         (user, role): (&str, &str),
@@ -136,12 +136,12 @@ impl TestNode {
         self.send(self.node.public, method, path, &headers, body).await
     }
 
-    /// Asks the public listener without a token.
+    /// Sends a request to the public listener without a token.
     pub(crate) async fn rest_without_token(&self, method: &str, path: &str) -> Answer {
         self.send(self.node.public, method, path, &[], None).await
     }
 
-    /// Asks the internal listener as a backend.
+    /// Sends a request to the internal listener as a backend.
     pub(crate) async fn internal(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         let headers = [("x-internal-request", "true".to_owned())];
         self.send(self.node.internal, method, path, &headers, body).await
@@ -179,7 +179,7 @@ impl TestNode {
     }
 }
 
-/// A client in a namespace. Events that nobody has asked for yet are kept in their order.
+/// A client in a namespace. It queues events until the test asks for them.
 pub(crate) struct TestClient {
     client: Client,
     events: VecDeque<(String, Vec<Value>)>,
@@ -192,56 +192,55 @@ impl TestClient {
         let asked = self.client.ask(name, &argument).await.unwrap();
         loop {
             match self.next(&format!("an ack of {name}")).await {
-                Said::Ack { number, args } if number == asked => {
+                ServerPacket::Ack { number, args } if number == asked => {
                     return args.into_iter().next().unwrap_or_default();
                 }
-                said => self.keep(said),
+                packet => self.keep(packet),
             }
         }
     }
 
-    /// Fails unless the event is refused so.
+    /// Fails unless the ack of the event is this refusal.
     pub(crate) async fn is_refused(&mut self, name: &str, argument: Value, error: &str) {
         let shown = argument.to_string();
         assert_eq!(self.ask(name, argument).await, refusal(error), "{name} {shown}");
     }
 
-    /// The argument of the next event of a name; earlier ones of other names stay.
+    /// The argument of the next event with this name; earlier events with other names stay queued.
     pub(crate) async fn event(&mut self, name: &str) -> Value {
         loop {
             if let Some(at) = self.events.iter().position(|(other, _)| other == name) {
                 let (_, args) = self.events.remove(at).unwrap();
                 return args.into_iter().next().unwrap_or_default();
             }
-            let said = self.next(name).await;
-            self.keep(said);
+            let packet = self.next(name).await;
+            self.keep(packet);
         }
     }
 
-    /// Names of the events that have come and that nobody has asked for. What the node sent before it answered is among
-    /// them.
+    /// Names of the queued events, including those that the node sent before it answered the last request.
     pub(crate) async fn others(&mut self) -> Vec<String> {
         assert_eq!(self.ask("no such event", Value::Null).await, refusal("Unknown event"));
         self.events.drain(..).map(|(name, _)| name).collect()
     }
 
-    /// Waits until the node has put the client out of the namespace.
+    /// Waits until the node disconnects the client from the namespace.
     pub(crate) async fn is_put_out(&mut self) {
         while !self.is_disconnected {
-            let said = self.next("the end").await;
-            self.keep(said);
+            let packet = self.next("the end").await;
+            self.keep(packet);
         }
     }
 
-    fn keep(&mut self, said: Said) {
-        match said {
-            Said::Event { name, args } => self.events.push_back((name, args)),
-            Said::Disconnected => self.is_disconnected = true,
-            Said::Ack { .. } | Said::Connected | Said::Refused { .. } => {}
+    fn keep(&mut self, packet: ServerPacket) {
+        match packet {
+            ServerPacket::Event { name, args } => self.events.push_back((name, args)),
+            ServerPacket::Disconnected => self.is_disconnected = true,
+            ServerPacket::Ack { .. } | ServerPacket::Connected | ServerPacket::Refused { .. } => {}
         }
     }
 
-    async fn next(&mut self, what: &str) -> Said {
+    async fn next(&mut self, what: &str) -> ServerPacket {
         let next = timeout(PATIENCE, self.client.next()).await;
         next.unwrap_or_else(|_| panic!("no {what}; there are {:?}", self.events)).unwrap()
     }

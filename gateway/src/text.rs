@@ -1,22 +1,22 @@
-//! Texts: what people write, checked where it comes in; and JSON of our own.
+//! Validates text that people write, and serializes JSON.
 
 use serde::Serialize;
 use shared::blank::is_blank;
 
 use crate::error::AppError;
 
-/// JSON of one of our own types.
+/// Serializes one of Muster's types.
 pub(crate) fn json(body: &impl Serialize) -> String {
-    // Our types have string keys and no failing parts.
+    // These types have string keys and no field that can fail.
     serde_json::to_string(body).unwrap_or_default()
 }
 
-/// A text without what JavaScript's `trim` takes off its ends: a byte order mark is whitespace to it, and U+0085 is not.
+/// Trims a text as JavaScript's `trim` does, which treats a byte order mark as whitespace, but not U+0085.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
 }
 
-/// A text of 1 to `max` Unicode scalar values when trimmed. `what` begins the refusal.
+/// A text of 1 to `max` Unicode scalar values after trimming. The error sentence begins with `what`.
 ///
 /// # Errors
 /// [`AppError::BadInput`].
@@ -28,7 +28,7 @@ pub(crate) fn checked(text: &str, what: &str, max: usize) -> Result<String, AppE
     bounded(text, what, max)
 }
 
-/// A text of no more than `max` Unicode scalar values.
+/// A text of at most `max` Unicode scalar values.
 ///
 /// # Errors
 /// [`AppError::BadInput`].
@@ -37,7 +37,7 @@ pub(crate) fn bounded(text: &str, what: &str, max: usize) -> Result<String, AppE
         return Err(AppError::BadInput(format!("{what} too long (max {max} characters)").into()));
     }
     if text.contains('\0') {
-        // PostgreSQL's texts cannot hold it.
+        // PostgreSQL cannot store it.
         return Err(AppError::BadInput(format!("{what} contains a null character").into()));
     }
     Ok(text.to_owned())
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_text_is_trimmed_as_in_javascript() {
-        // Each code unit that `trim` takes off in Node.js.
+        // Each code unit that `trim` removes in Node.js.
         let white = "\t\n\u{b}\u{c}\r \u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\u{2007}\
             \u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}";
         assert_eq!(trim(&format!("{white}a{white}b{white}")), format!("a{white}b"));
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_text_is_trimmed_and_bounded() {
         assert_eq!(checked("  hi \n", "Message", 2).as_deref(), Ok("hi"));
-        // Scalar values count, not bytes.
+        // The limit counts scalar values, not bytes.
         assert!(checked(&"😀".repeat(9), "Message", 9).is_ok());
         let refused = |text: &str| checked(text, "Message", 9).unwrap_err().say().to_owned();
         assert_eq!(refused(&"x".repeat(10)), "Message too long (max 9 characters)");

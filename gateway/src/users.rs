@@ -1,8 +1,8 @@
-//! What all sockets of a user on this node share, whatever namespaces they are in: a budget of events, and places for open
-//! questions and for broadcasts on their way.
+//! What all sockets of a user on this node share, across namespaces: a budget of events, and slots for open questions
+//! and for broadcasts in flight.
 //!
-//! A limit of one socket is multiplied by as many sockets as a user may have. What an event costs the node is therefore
-//! taken from its user's [`Share`] as well: one unit for a plain event, more for one that asks for much
+//! A user may have many sockets, which multiplies any limit of one socket. What an event costs the node is therefore
+//! also taken from the user's [`Share`]: one unit for a plain event, more for an event that requests much
 //! (`describe::Event::weight`), carries much, or is delivered to many.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use shared::names::UserId;
 
 use crate::limiter::{Meter, Rate};
 
-/// So many users are kept before idle ones without a socket are looked for.
+/// With so many users, the first search for idle ones without a socket runs.
 const FIRST_LOOK: usize = 1_024;
 
 /// What the sockets of one user share.
@@ -38,17 +38,18 @@ impl Share {
         Self { rate, meter: Mutex::default(), questions, awaited, posts }
     }
 
-    /// Takes `units` of the user's budget of events; false when there are not so many.
+    /// Takes `units` of the user's event budget; false if fewer are left.
     pub(crate) fn take(&self, units: u32, now: Instant) -> bool {
         self.rate.is_none_or(|rate| self.meter.lock().take_many(rate, units, now))
     }
 
-    /// Whether there is a budget at all.
+    /// Whether the budget is limited.
     pub(crate) fn is_limited(&self) -> bool {
         self.rate.is_some()
     }
 
-    /// Takes what an event has cost that is delivered to `receivers` on this node; the next ones wait for it.
+    /// Charges for an event that is delivered to `receivers` on this node; the user's next events wait until it is
+    /// paid.
     pub(crate) fn charge_receivers(&self, receivers: usize) {
         let units = u32::try_from(receivers / EVENT_UNIT_RECEIVERS).unwrap_or(u32::MAX);
         if let (Some(rate), 1..) = (self.rate, units) {
@@ -56,18 +57,18 @@ impl Share {
         }
     }
 
-    /// Takes the place of one more open question.
+    /// Takes a slot for one more open question.
     pub(crate) fn ask(&self) -> bool {
         take_place(&self.questions, QUESTIONS_PER_USER)
     }
 
-    /// Gives it back, with what [`Self::expect`] took for it.
+    /// Frees the slot, and the acks that [`Self::expect`] reserved for it.
     pub(crate) fn answered(&self, awaited: usize) {
         self.questions.fetch_sub(1, Ordering::AcqRel);
         self.awaited.fetch_sub(awaited, Ordering::AcqRel);
     }
 
-    /// Awaits acks of so many sockets; false when the user's questions together would await too many.
+    /// Reserves acks of so many sockets; false if the user's questions would await too many in total.
     pub(crate) fn expect(&self, receivers: usize) -> bool {
         let before = self.awaited.fetch_add(receivers, Ordering::AcqRel);
         let fits = before + receivers <= AWAITED_ACKS_PER_USER;
@@ -77,12 +78,12 @@ impl Share {
         fits
     }
 
-    /// Takes the place of one more broadcast on its way.
+    /// Takes a slot for one more broadcast in flight.
     pub(crate) fn post(&self) -> bool {
         take_place(&self.posts, POSTS_PER_USER)
     }
 
-    /// Gives it back.
+    /// Frees the slot.
     pub(crate) fn posted(&self) {
         self.posts.fetch_sub(1, Ordering::AcqRel);
     }
@@ -100,13 +101,14 @@ fn take_place(places: &AtomicU32, max: u32) -> bool {
     fits
 }
 
-/// The units that an event of `weight` costs with so many bytes.
+/// The units that an event of `weight` with so many bytes costs.
 pub(crate) fn units(weight: u32, bytes: usize) -> u32 {
     weight.saturating_add(u32::try_from(bytes / EVENT_UNIT_BYTES).unwrap_or(u32::MAX))
 }
 
-/// The shares of this node's users. Who has gone keeps theirs until the budget is whole again, so that coming back brings
-/// no new one; there are never many more than users with a socket and users who left in the last seconds.
+/// The shares of this node's users. A user who left keeps the share until the budget is full again, so that
+/// reconnecting brings no new budget. There are rarely more shares than users with a socket and users who left within
+/// the last seconds.
 #[derive(Debug)]
 pub(crate) struct Users {
     rate: Option<Rate>,
@@ -115,7 +117,8 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Shares whose budget is `USER_EVENTS_FACTOR` times that of a socket (0: none), four times as much at once.
+    /// Shares whose budget is `USER_EVENTS_FACTOR` times that of a socket (0: none), with a burst of four times as
+    /// much.
     pub(crate) fn new(events_per_second: u32) -> Self {
         let per_second = events_per_second.saturating_mul(USER_EVENTS_FACTOR);
         let rate = Rate::new(per_second, per_second.saturating_mul(4));
@@ -158,21 +161,21 @@ mod tests {
         drop((one, other));
         assert!(!users.share(&user("a")).take(1, now), "a new socket brings no new budget");
         assert!(users.share(&user("a")).take(1, now + Duration::from_secs(1)));
-        // What costs more than there ever is can be had when nothing else was.
+        // An event that costs more than the whole budget is possible when the budget is full.
         assert!(users.share(&user("c")).take(u32::MAX, now));
         let unlimited = Users::new(0).share(&user("a"));
         assert!((0..100_000).all(|_| unlimited.take(1_000, now)));
     }
 
     #[test]
-    fn what_was_delivered_to_many_is_paid_by_the_next() {
+    fn a_delivery_to_many_delays_the_next_event() {
         let (users, now) = (Users::new(1), Instant::now());
         let share = users.share(&user("a"));
         share.charge_receivers(EVENT_UNIT_RECEIVERS - 1);
         assert!(share.is_idle(now), "few receivers are free");
         share.charge_receivers(usize::MAX);
         assert!(!share.take(1, now));
-        // However many they were, it is paid after the time of a burst.
+        // However many receivers there were, the debt is paid after the time of one burst.
         assert!(share.take(1, now + Duration::from_secs(5)));
     }
 
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn users_who_are_gone_and_idle_are_forgotten() {
+    fn idle_users_without_a_socket_are_forgotten() {
         let users = Users::new(100);
         let kept = users.share(&user("kept"));
         for n in 0..10 * FIRST_LOOK {

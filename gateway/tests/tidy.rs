@@ -30,67 +30,6 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-#[test]
-fn the_table_of_settings_is_the_one_in_the_code() {
-    let readme = read("README.md");
-    let (_, rest) = readme.split_once("<!-- settings").unwrap();
-    let (_, rest) = rest.split_once("-->\n").unwrap();
-    let (table, _) = rest.split_once("<!-- /settings -->").unwrap();
-    let expected = gateway::settings_table();
-    assert_eq!(table, expected, "README.md: put this table between the marks:\n{expected}");
-}
-
-#[test]
-fn every_limit_is_in_the_readme() {
-    let readme = read("README.md");
-    for line in read("shared/src/limits.rs").lines() {
-        let Some(name) = line.strip_prefix("pub const ").and_then(|rest| rest.split(':').next()) else {
-            continue;
-        };
-        assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
-    }
-}
-
-#[test]
-fn every_library_is_in_the_readme_and_says_what_it_is_for() {
-    let (readme, manifest) = (read("README.md"), read("Cargo.toml"));
-    let (_, rest) = readme.split_once("<!-- libraries -->\n").unwrap();
-    let (table, _) = rest.split_once("<!-- /libraries -->").unwrap();
-    let mut listed: Vec<&str> = Vec::new();
-    for row in table.lines().skip(2) {
-        let (names, purpose) = row.trim_matches('|').split_once('|').unwrap();
-        assert!(!purpose.trim().is_empty(), "{names} is for something");
-        listed.extend(names.split(',').map(|name| name.trim().trim_matches('`')));
-    }
-    let (_, rest) = manifest.split_once("[workspace.dependencies]\n").unwrap();
-    let (entries, _) = rest.split_once("\n[").unwrap();
-    let entries = entries.lines().filter(|line| !line.starts_with('#') && !line.contains("path = "));
-    let mut used: Vec<&str> = entries.filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
-    listed.sort_unstable();
-    used.sort_unstable();
-    assert_eq!(listed, used, "README.md's table of libraries is the manifest's list");
-}
-
-#[test]
-fn every_metric_is_in_the_readme_and_described() {
-    let readme = read("README.md");
-    // The formatter breaks lines where it likes.
-    let code: String = read("gateway/src/metrics/mod.rs").split_whitespace().collect::<Vec<_>>().join(" ");
-    let code = code.replace("!( ", "!(");
-    let mut names: Vec<&str> =
-        code.split('"').filter(|text| text.starts_with("muster_") && !text.contains(' ')).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert!(names.len() > 15);
-    for name in names {
-        assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
-        let described = ["counter", "gauge", "histogram"]
-            .iter()
-            .any(|kind| code.contains(&format!("describe_{kind}!(\"{name}\"")));
-        assert!(described, "{name} has no description");
-    }
-}
-
 /// The layers of the crates' modules, as ARCHITECTURE.md lists them: each folder with its layers, the topmost first.
 fn layers() -> Vec<(String, Vec<Vec<String>>)> {
     let text = read("ARCHITECTURE.md");
@@ -111,14 +50,44 @@ fn module_of(file: &str) -> &str {
     name.strip_suffix("/mod").unwrap_or(name)
 }
 
-/// The modules that a file names by `crate::`, `super::` or `self::`, its tests apart, as `a/b/c`.
+/// The paths of a `use` tree: two of `a::{b, c::D}`.
+fn paths_of(prefix: &str, tree: &str) -> Vec<String> {
+    let mut depth = 0;
+    let parts = tree.split(|c| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    let mut found = Vec::new();
+    for part in parts.map(str::trim) {
+        match part.split_once('{') {
+            Some((start, rest)) => {
+                let inside = rest.strip_suffix('}').unwrap();
+                found.extend(paths_of(&format!("{prefix}{start}"), inside));
+            }
+            None => found.push(format!("{prefix}{part}")),
+        }
+    }
+    found
+}
+
+/// The modules of its crate that a file names by `crate::`, `super::` or `self::`, its tests apart, as `a/b/c`.
 fn uses(file: &str, text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    let lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
-    let text: Vec<&str> = lines.collect();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let trees = text.match_indices("use ").filter_map(|(at, _)| {
+        let tree = text[at + "use ".len()..].split(';').next()?;
+        let is_use = ["crate::", "super::", "self::"].iter().any(|start| tree.starts_with(start));
+        is_use.then(|| paths_of("", tree))
+    });
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).map(str::to_owned);
     let own: Vec<&str> = module_of(file).split('/').collect();
     let mut found = Vec::new();
-    for word in text.join("\n").split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
+    for word in trees.flatten().chain(words) {
         let Some((first, rest)) = word.split_once("::") else { continue };
         let mut path = match first {
             "crate" => Vec::new(),
@@ -137,28 +106,52 @@ fn uses(file: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_modules_that_a_file_names_are_found() {
+    let text =
+        "use crate::{a::B, c};\nuse super::{d::{E, F}, self as g};\n// use crate::no;\n    self::h::i();\n";
+    let mut found = uses("x/y.rs", text);
+    found.retain(|path| !["", "x"].contains(&path.as_str()));
+    assert_eq!(found, ["a", "c", "x/d", "x/d", "x/self as g", "x/y/h/i"]);
+}
+
+/// Whether a path is this module or one below it.
+fn is_in(path: &str, module: &str) -> bool {
+    path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[test]
 fn modules_use_what_is_below_them() {
     let all = layers();
-    assert!(all.iter().any(|(folder, _)| folder == "gateway/src"), "no layers in ARCHITECTURE.md");
+    for folder in ["gateway/src", "gateway/src/apps/care", "fanout/src", "loadtest/src"] {
+        assert!(all.iter().any(|(listed, _)| listed == folder), "no layers of {folder} in ARCHITECTURE.md");
+    }
     for (folder, layers) in all {
+        // A block may be about a folder within a crate. What its `mod.rs` holds may be used by all of the folder.
+        let (crate_name, within) = folder.split_once("/src").unwrap();
+        let (source, within) = (format!("{crate_name}/src/"), within.trim_start_matches('/'));
+        let in_folder = |path: &str| {
+            let rest =
+                if within.is_empty() { Some(path) } else { path.strip_prefix(within)?.strip_prefix('/') };
+            rest.filter(|path| !path.is_empty()).map(str::to_owned)
+        };
         // The most specific listed module that a path belongs to, and its layer.
         let place = |path: &str| {
             let listed =
                 layers.iter().enumerate().flat_map(|(at, layer)| layer.iter().map(move |name| (at, name)));
-            let holds = |name: &str| path == name || path.starts_with(&format!("{name}/"));
-            listed.filter(|(_, name)| holds(name)).max_by_key(|(_, name)| name.len())
+            listed.filter(|(_, name)| is_in(path, name)).max_by_key(|(_, name)| name.len())
         };
         for (name, text) in sources(&folder) {
-            let file = name.strip_prefix(&format!("{folder}/")).unwrap();
-            assert!(!text.contains("use crate::{"), "{name}: one `use crate::` for each module");
-            let used = uses(file, &text);
+            let file = name.strip_prefix(&source).unwrap();
             // The tests of an app's rules have a whole node (`testing`).
             let is_free = ["lib.rs", "main.rs"].contains(&file) || file.ends_with("/tests.rs");
-            if is_free || used.is_empty() {
-                continue;
-            }
-            let own =
-                place(module_of(file)).unwrap_or_else(|| panic!("{name} has no place in ARCHITECTURE.md"));
+            let Some(module) = in_folder(module_of(file)).filter(|_| !is_free) else { continue };
+            let used: Vec<String> = uses(file, &text).iter().filter_map(|path| in_folder(path)).collect();
+            let holds_listed = layers.iter().flatten().any(|listed| is_in(listed, &module));
+            let own = match place(&module) {
+                Some(own) => own,
+                None if used.is_empty() || holds_listed => continue,
+                None => panic!("{name} has no place in ARCHITECTURE.md"),
+            };
             for used in used {
                 let Some(other) = place(&used) else { continue };
                 let allowed = other.1 == own.1 || other.0 > own.0;
@@ -225,13 +218,43 @@ fn apps_do_not_know_each_other() {
     let folders = fs::read_dir(root().join("gateway/src/apps")).unwrap().map(|entry| entry.unwrap());
     let apps: Vec<String> = folders
         .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().into_string().unwrap())
+        .map(|entry| format!("apps/{}", entry.file_name().into_string().unwrap()))
         .collect();
     assert!(apps.len() > 4);
     for (name, text) in sources("gateway/src") {
-        for app in apps.iter().filter(|app| !name.contains(&format!("/apps/{app}/"))) {
-            assert!(!text.contains(&format!("apps::{app}")), "{name} knows {app}");
+        let file = name.strip_prefix("gateway/src/").unwrap();
+        for used in uses(file, &text) {
+            let known = apps.iter().find(|app| is_in(&used, app) && !is_in(file, app));
+            assert!(known.is_none(), "{name} knows {used}");
         }
+    }
+}
+
+/// Settings that the chart has no use for: it sets the port, and takes Redis' whole URL.
+const NOT_IN_CHART: [&str; 5] = ["PORT", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD"];
+
+/// The chart has a value for every setting, or one of its own that it hands to the node.
+#[test]
+fn the_chart_knows_every_setting() {
+    let schema: serde_json::Value = serde_json::from_str(&read("charts/muster/values.schema.json")).unwrap();
+    let listed = schema["properties"]["settings"]["properties"].as_object().unwrap();
+    let templates = fs::read_dir(root().join("charts/muster/templates")).unwrap();
+    let templates = templates.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let templates: String = templates.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let is_handed = |name: &str| {
+        let mut words = templates.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        words.any(|word| word == name)
+    };
+    let page = read("gateway/docs/reference/settings.md");
+    let entries = page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));
+    let settings: Vec<&str> = entries.collect();
+    assert!(settings.len() > 40, "{} settings", settings.len());
+    for name in settings.iter().filter(|name| !NOT_IN_CHART.contains(name)) {
+        let is_known = listed.contains_key(*name) || is_handed(name);
+        assert!(is_known, "charts/muster/values.schema.json lacks {name}");
+    }
+    for name in listed.keys() {
+        assert!(settings.contains(&name.as_str()), "the chart's {name} is no setting");
     }
 }
 

@@ -1,4 +1,4 @@
-// What the figures were measured on: the machine and the versions.
+// The environment of the measurements: the machine and the versions.
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -16,10 +16,10 @@ export function machine() {
   return { cpu: model.trim(), cores: cpus().length, memory_gib: Math.round(totalmem() / 2 ** 30), kernel: `Linux ${/^\d+\.\d+/.exec(release())}` };
 }
 
-/** A version that cannot be told is null: nothing is left unmeasured for it. */
+/** A version that cannot be determined is null; measuring goes on without it. */
 export function versions() {
   const commit = said('git', ['-C', ROOT, 'rev-parse', '--short=10', 'HEAD']);
-  const changed = said('git', ['-C', ROOT, 'status', '--porcelain', '--untracked-files=no', '--', ':!README.md', ':!loadtest/results']);
+  const changed = said('git', ['-C', ROOT, 'status', '--porcelain', '--untracked-files=no', '--', ':!gateway/docs/develop/benchmarks.md', ':!loadtest/results']);
   return {
     commit: commit && changed ? `${commit}, with changes` : commit,
     node: process.version,

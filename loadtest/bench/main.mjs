@@ -1,4 +1,4 @@
-// The runner behind `make bench`; --help says all.
+// The runner behind `make bench`; see --help.
 
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,7 @@ import { measure } from './measure.mjs';
 import { HELP, readOptions } from './options.mjs';
 import { stopRunning, whenInterrupted } from './processes.mjs';
 import { Progress } from './progress.mjs';
-import { text, write, writeReadme } from './results.mjs';
+import { text, write, writeBook } from './results.mjs';
 import { scenarios as allScenarios } from './scenarios.mjs';
 import { FAMILIES, OURS, SERVERS } from './servers.mjs';
 import { findings, noise, summarise } from './statistics.mjs';
@@ -17,7 +17,7 @@ import { findings, noise, summarise } from './statistics.mjs';
 const isOurs = (name) => OURS.includes(SERVERS.get(name).family);
 const say = (line) => process.stderr.write(`${line}\n`);
 
-/** Every measurement in its order: round by round, scenario by scenario, the servers in turns. */
+/** All measurements in order: by round, then by scenario, then by server. */
 function planned({ rounds, servers }, scenarios) {
   return Array.from({ length: rounds }, (_, at) => scenarios.flatMap((scenario) => scenario.servers
     .map((name) => SERVERS.get(name))
@@ -69,15 +69,15 @@ async function main() {
     progress.took((Date.now() - began) / 1000);
     measurements.push({ round, scenario: scenario.name, server: server.name, ...found });
     for (const { text: finding } of findings(measurements.slice(-1), () => false)) say(finding);
-    // A round is hardly lost if the next is broken off.
+    // Written after each round, so that an aborted round loses little.
     if (plan[at + 1]?.round !== round) write(options.out, amount(round));
   }
   rmSync(work, { recursive: true, force: true });
 
   const run = amount(options.rounds);
   process.stdout.write(`${text(run)}\n`);
-  if (options.readme) writeReadme(run);
-  say(`written: ${join(options.out, 'bench.json')} and bench.md${options.readme ? ', README.md' : ''}`);
+  if (options.book) writeBook(run);
+  say(`written: ${join(options.out, 'bench.json')} and bench.md${options.book ? ', and the figures of the book' : ''}`);
   return run.findings.some(({ ours }) => ours) ? 1 : 0;
 }
 

@@ -18,9 +18,9 @@ drift of the machine hits all alike. Prints medians, and writes bench.json and b
   --servers LIST       only these, separated by commas: SERVERS
   --duration TIME      the measured window, where a scenario has one (3s; 4s at a fixed rate)
   --idle N             connections of the idle scenario (15000)
-  --coalesce HOW       how the floor does it with 32 in flight: connection (the default) or room
+  --coalesce HOW       how the floor coalesces with 32 in flight: connection (the default) or room
   --out DIR            where results go (loadtest/results)
-  --readme             put the table into README.md, too
+  --book               also update the figures in the documentation
   --help
 
 Environment: GATEWAY, LOADTEST and PEERS (binaries of the workspace in target/release, or in CARGO_TARGET_DIR; the
@@ -31,7 +31,7 @@ Exit status: 0 all was measured, 1 the gateway or the floor lost, repeated, reor
 or could not be measured (a peer's faults are findings), 2 nothing could be run.
 `;
 
-/** Throws an error with a sentence for the user where the flags are wrong. */
+/** Throws an error with a message for the user if the flags are wrong. */
 export function readOptions(argv, env, servers) {
   const { values } = parseArgs({
     args: argv,
@@ -43,7 +43,7 @@ export function readOptions(argv, env, servers) {
       idle: { type: 'string', default: '15000' },
       coalesce: { type: 'string', default: 'connection' },
       out: { type: 'string', default: join(ROOT, 'loadtest/results') },
-      readme: { type: 'boolean', default: false },
+      book: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
@@ -59,7 +59,7 @@ export function readOptions(argv, env, servers) {
     idle: count('--idle', values.idle),
     only: new RegExp(values.only),
     servers: wanted,
-    // Servers are started in a directory of their own.
+    // Servers run in their own directory.
     gateway: resolve(env.GATEWAY ?? join(built, 'gateway')),
     loadtest: resolve(env.LOADTEST ?? join(built, 'loadtest')),
     peers: resolve(env.PEERS ?? join(ROOT, 'loadtest/peers/socketioxide/target')),

@@ -1,4 +1,4 @@
-// Processes of the runner, each pinned to a core and ended by its pid.
+// Processes of the runner, each pinned to a core and stopped by its pid.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const LISTENS_MS = 20_000;
 const ENDS_MS = 15_000;
 
-/** The servers of one measurement. They write their logs into `work`. */
+/** The servers of one measurement; they log into `work`. */
 export class Servers {
   #children = [];
   #stopped = false;
@@ -24,7 +24,7 @@ export class Servers {
     return this.#children.map(({ pid }) => pid);
   }
 
-  /** Starts a process and waits until it takes connections on `port`. */
+  /** Starts a process and waits until it accepts connections on `port`. */
   async start(port, { command, env = {} }) {
     if (this.#stopped) throw new Error('broken off');
     const log = join(this.work, `log-${this.#children.length}`);
@@ -48,7 +48,7 @@ export class Servers {
     }
   }
 
-  /** Why a server ended that should not have; nothing if all live. */
+  /** Why a server exited unexpectedly; undefined if all are running. */
   get dead() {
     const at = this.#children.findIndex(ended);
     if (at < 0) return undefined;
@@ -56,14 +56,14 @@ export class Servers {
     return `a server ended (${signalCode ?? exitCode}): ${lastLines(join(this.work, `log-${at}`))}`;
   }
 
-  /** Ends them, the last first. */
+  /** Stops them in reverse order. */
   async stop() {
     this.#stopped = true;
     for (const child of this.#children.splice(0).reverse()) await end(child);
   }
 }
 
-/** Runs a program to its end on a core; at the time limit it is ended, and its code is null. */
+/** Runs a program on a core until it exits; at the time limit it is killed, and its code is null. */
 export async function run(core, command, { env = {}, limitMs }) {
   const child = spawn('taskset', ['-c', core, ...command], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
   const texts = { stdout: '', stderr: '' };
@@ -81,12 +81,12 @@ export async function run(core, command, { env = {}, limitMs }) {
 
 const running = new Set();
 
-/** Ends the programs that `run` still runs. */
+/** Stops the programs that `run` still runs. */
 export function stopRunning() {
   for (const child of running) child.kill('SIGKILL');
 }
 
-/** Has `end` called when the runner is told to stop; returns how to call that off. */
+/** Calls `end` when the runner gets a signal to stop. Returns a function that cancels this. */
 export function whenInterrupted(end) {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
   for (const signal of signals) process.once(signal, end);

@@ -1,4 +1,4 @@
-// What runs, and about how long it will take still.
+// Shows what runs and estimates the remaining time.
 
 import { seconds } from './options.mjs';
 
@@ -14,14 +14,14 @@ export class Progress {
     this.duration = duration;
   }
 
-  /** The line for the measurement that begins now. */
+  /** The line for the next measurement. */
   next() {
     const { round, rounds, scenario, server } = this.plan[this.#done];
     const left = this.plan.slice(this.#done).reduce((sum, one) => sum + this.#expected(one), 0);
     return `round ${round} of ${rounds}, ${this.#done + 1} of ${this.plan.length}, about ${inWords(left)} left: ${scenario.name}, ${server.name}`;
   }
 
-  /** The measurement that began last took so long. */
+  /** Records how long the last measurement took. */
   took(wallSeconds) {
     const { scenario, server } = this.plan[this.#done];
     this.#took.set(`${scenario.name} ${server.name}`, wallSeconds);

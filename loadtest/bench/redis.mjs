@@ -1,6 +1,7 @@
-// What a publish costs Redis by how many nodes listen to its room: `node loadtest/bench/redis.mjs`. Redis on SERVER_CORE (0),
-// redis-benchmark on TEST_CORE (1), messages as long as ours: one publish at a time, as on a quiet day, when each goes out by
-// a write for each node; and 32 in flight, which Redis takes and gives together. The capacity page reckons with it.
+// Measures what a publish costs Redis by the number of nodes that subscribe to its room: `node loadtest/bench/redis.mjs`.
+// Redis runs on SERVER_CORE (0), redis-benchmark on TEST_CORE (1), with messages of the scenarios' length. One publish at a
+// time, as on a quiet day, takes a write for each node; 32 in flight share reads and writes. The capacity page uses these
+// figures.
 
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -24,7 +25,7 @@ function cpu(port) {
   return 1e6 * (seconds[0] + seconds[1]);
 }
 
-/** Somebody who listens and forgets. */
+/** A subscriber that discards messages. */
 async function listener(port) {
   const socket = connect(port, '127.0.0.1');
   socket.write('SUBSCRIBE channel\r\n');
@@ -36,7 +37,7 @@ async function measure(nodes, inFlight) {
   const work = mkdtempSync(join(tmpdir(), 'muster-redis-'));
   const servers = new Servers(process.env.SERVER_CORE ?? '0', work);
   const listeners = [];
-  // Nothing is left running, however this ends.
+  // Leaves no process running, however this ends.
   const calledOff = whenInterrupted(async () => {
     stopRunning();
     await servers.stop();

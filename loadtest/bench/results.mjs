@@ -1,14 +1,15 @@
-// What is kept of a run: bench.json, bench.md, and the README's table.
+// The stored results of a run: bench.json, bench.md, and the figures in the documentation.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ROOT } from './options.mjs';
 import { DISTURBED_PERCENT, TOO_BUSY_PERCENT } from './statistics.mjs';
-import { asMarkdown, asText, number, ratiosOf, scenarioTable, summaryTable } from './table.mjs';
+import { asMarkdown, asText, figureTables, number, ratiosOf, scenarioTable, summaryTable } from './table.mjs';
 
 const BEGIN = '<!-- bench:begin -->';
 const END = '<!-- bench:end -->';
+const PAGE = 'gateway/docs/develop/benchmarks.md';
 
 const SINGLE = {
   columns: ['floor', 'gateway', 'socketioxide-mimalloc', 'socketioxide', 'node-uws', 'node-ws'],
@@ -44,32 +45,48 @@ export function text({ summary, findings }) {
   return [...blocks, ...(findings.length ? [findings.map(({ text: finding }) => finding).join('\n')] : [])].join('\n\n');
 }
 
-/** What stands between the README's markers. */
-export function readmePart(run) {
-  const { summary, servers } = run;
-  const across = ({ scenario }) => scenario.alone !== undefined;
-  const part = (chosen, { columns, ratios }) => (chosen.length ? [asMarkdown(summaryTable(chosen, servers, columns, ratios))] : []);
-  const redis = summary.flatMap(({ rows }) => rows).find(({ server }) => server.name === 'redis-benchmark');
+const across = ({ scenario }) => scenario.alone !== undefined;
+
+/** The speed of Redis itself, if measured, and the circumstances of the measurements. */
+function remarks(run) {
+  const redis = run.summary.flatMap(({ rows }) => rows).find(({ server }) => server.name === 'redis-benchmark');
   return [
-    ...part(summary.filter((one) => !across(one)), SINGLE),
-    ...part(summary.filter(across), CROSS),
     ...(redis?.spreads.broadcasts_per_s
       ? [`\`redis-benchmark\` alone publishes ${number(redis.spreads.broadcasts_per_s.median)} messages of that size a second, to nobody.`]
       : []),
     circumstances(run),
+  ];
+}
+
+/** All figures side by side, for bench.md. */
+function overview(run) {
+  const { summary, servers } = run;
+  const part = (chosen, { columns, ratios }) => (chosen.length ? [asMarkdown(summaryTable(chosen, servers, columns, ratios))] : []);
+  return [...part(summary.filter((one) => !across(one)), SINGLE), ...part(summary.filter(across), CROSS), ...remarks(run)].join('\n\n');
+}
+
+/** The part between the markers of the documentation page: narrow tables. */
+export function bookPart(run) {
+  const { summary, servers } = run;
+  return [
+    ...figureTables(summary.filter((one) => !across(one)), servers, SINGLE.columns, 'gateway'),
+    ...figureTables(summary.filter(across), servers, CROSS.columns, 'gateway-pair'),
+    '### How it was measured',
+    // One sentence per line.
+    ...remarks(run).map((paragraph) => paragraph.replaceAll('. ', '.\n')),
   ].join('\n\n');
 }
 
-/** The README with its marked part replaced. */
-export function withPart(readme, part) {
-  const [from, to] = [readme.indexOf(BEGIN), readme.indexOf(END)];
-  if (from < 0 || to < from) throw new Error(`README.md has no ${BEGIN} … ${END}`);
-  return `${readme.slice(0, from + BEGIN.length)}\n${part}\n${readme.slice(to)}`;
+/** The page with its marked part replaced. */
+export function withPart(page, part) {
+  const [from, to] = [page.indexOf(BEGIN), page.indexOf(END)];
+  if (from < 0 || to < from) throw new Error(`${PAGE} has no ${BEGIN} … ${END}`);
+  return `${page.slice(0, from + BEGIN.length)}\n${part}\n${page.slice(to)}`;
 }
 
-export function writeReadme(run) {
-  const file = join(ROOT, 'README.md');
-  writeFileSync(file, withPart(readFileSync(file, 'utf8'), readmePart(run)));
+export function writeBook(run) {
+  const file = join(ROOT, PAGE);
+  writeFileSync(file, withPart(readFileSync(file, 'utf8'), bookPart(run)));
 }
 
 function markdown(run) {
@@ -81,7 +98,7 @@ function markdown(run) {
   return [
     '# Measured',
     'Made by `node loadtest/bench/main.mjs`. All processes of a server on one core, the load on another; medians, and from–to of the rounds.',
-    readmePart(run),
+    overview(run),
     ...summary.map((one) => `## ${one.scenario.name}\n\n${one.scenario.title}: \`loadtest ${one.scenario.flags.join(' ')}\`\n\n${asMarkdown(scenarioTable(one))}`),
     '## Circumstances',
     [

@@ -6,15 +6,26 @@ import { readReport } from './measure.mjs';
 import { readOptions, seconds } from './options.mjs';
 import { Progress } from './progress.mjs';
 import { withPart } from './results.mjs';
+import { figureTables } from './table.mjs';
 import { scenarios } from './scenarios.mjs';
 import { FAMILIES, SERVERS } from './servers.mjs';
 
-test('the part of the README between the markers is replaced, and nothing else', () => {
-  const readme = 'before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n';
+test('the part of the page between the markers is replaced, and nothing else', () => {
+  const page = 'before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n';
   const replaced = 'before\n<!-- bench:begin -->\nnew $& part\n<!-- bench:end -->\nafter\n';
-  assert.equal(withPart(readme, 'new $& part'), replaced);
+  assert.equal(withPart(page, 'new $& part'), replaced);
   assert.equal(withPart(replaced, 'new $& part'), replaced);
   assert.throws(() => withPart('no markers', 'new'), /bench:begin/);
+});
+
+test('a figure of the book has three columns, and no row for a server that was not measured', () => {
+  const servers = new Map([['gateway', { title: 'gateway' }], ['floor', { title: 'floor' }], ['node-ws', { title: 'Node.js, ws' }]]);
+  const row = (name, median) => ({ server: { name }, spreads: { cost: { median } } });
+  const scenario = { title: '1 room', summary: [{ path: 'cost', title: 'CPU', unit: 'µs' }] };
+  const [table] = figureTables([{ scenario, rows: [row('gateway', 2), row('floor', 1)] }], servers, ['floor', 'gateway', 'node-ws'], 'gateway');
+  assert.equal(table, [
+    '### 1 room: CPU', '', '| server | measured | ÷ gateway |', '| --- | --- | --- |', '| floor | 1.00 µs | 0.500 |', '| gateway | 2.00 µs | 1.00 |',
+  ].join('\n'));
 });
 
 test('figures are read by their paths; what a report has not is left out', () => {
@@ -37,7 +48,7 @@ test('every scenario names servers that there are, and shows figures that it has
   }
 });
 
-test('wrong flags are told', () => {
+test('wrong flags are reported', () => {
   const read = (...argv) => readOptions(argv, {}, FAMILIES);
   assert.equal(read().rounds, 3);
   assert.deepEqual(read('--servers', 'gateway,floor').servers, ['gateway', 'floor']);
@@ -50,7 +61,7 @@ test('wrong flags are told', () => {
   assert.equal(seconds('2m'), 120);
 });
 
-test('what is left is told by what the same took before', () => {
+test('the remaining time is estimated from earlier measurements', () => {
   const scenario = { name: 'one', duration: '3s', seconds: 2 };
   const server = { name: 'floor' };
   const progress = new Progress([1, 2].map((round) => ({ round, rounds: 2, scenario, server })));

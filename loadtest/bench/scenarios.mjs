@@ -1,8 +1,9 @@
-// What is measured: the tester's flags, against which servers, and which figures of its reports count.
+// The scenarios: the tester's flags, the servers to measure, and the figures of its reports that count.
 //
 // `flags` begin with the tester's subcommand; `alone` replaces it for servers of one node. `duration` is there where the
-// subcommand takes one. `figures` go into the tables, the first of them with ratios; `summary` names those that the
-// README shows. `seconds` is a first guess at what a measurement takes besides its duration.
+// subcommand takes one. With `ofBackend` the tester speaks to the internal listeners, and asks Redis what it spent. `figures`
+// go into the tables, the first of them with ratios; `summary` names those that the book shows. `seconds` is a first guess at
+// what a measurement takes besides its duration.
 
 /** A figure: its path in the report, what it is called, its unit, and which way is better. */
 const figure = (path, title, unit, better = 'lower') => ({ path, title, unit, better });
@@ -103,7 +104,7 @@ export const scenarios = ({ idle }) => [
       figure('connects_per_s', 'connects/s', '', 'higher'),
     ],
     summary: [figure('bytes_per_connection_warmed', 'memory of each after a message', 'bytes')],
-    // The floor keeps next to nothing for a connection.
+    // The floor keeps next to nothing per connection.
     beside: 'node-ws',
   },
   {
@@ -145,7 +146,7 @@ export const scenarios = ({ idle }) => [
     summary: [P99, CROSSING_P99],
   },
   {
-    // So few members that publishing is what it costs.
+    // With so few members, publishing dominates the cost.
     name: 'cross-publish',
     title: 'two nodes, one member on each, 32 in flight',
     flags: ['cross', '--members', '2', '--in-flight', '32'],
@@ -154,5 +155,22 @@ export const scenarios = ({ idle }) => [
     servers: [...PAIRS, 'redis-benchmark'],
     figures: [BROADCASTS, CPU_PER_DELIVERY, ...LATENCY.slice(0, 2), ...CROSSING],
     summary: [BROADCASTS],
+  },
+  {
+    // The room is empty: this measures what a backend's event costs the nodes and Redis.
+    name: 'publish-http',
+    title: "a backend's events over HTTP, 32 connections",
+    flags: ['publish-http', '--connections', '32'],
+    duration: '3s',
+    ofBackend: true,
+    servers: ['gateway', 'gateway-pair', 'gateway-twenty'],
+    figures: [
+      figure('publishes_per_s', 'events/s', '', 'higher'),
+      figure('server_cpu_us_per_publish', 'CPU per event', 'µs'),
+      figure('redis_cpu_us_per_publish', 'Redis per event', 'µs'),
+      figure('redis_messages_per_publish', 'messages per event', ''),
+      ...LATENCY.slice(0, 2),
+    ],
+    summary: [figure('publishes_per_s', 'events/s', '', 'higher')],
   },
 ];

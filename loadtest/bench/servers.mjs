@@ -1,4 +1,4 @@
-// The servers: what each is called, and the command that starts a node of it.
+// The servers: their names, and the command that starts a node of each.
 //
 // `name` is what scenarios say, `family` what --servers says. A server of two nodes has a Redis beside it. `node` gets
 // the ports and the run, and returns a command line and an environment.
@@ -11,12 +11,12 @@ const gateway = ({ port, internalPort, redisPort, work, options, secret }) => ({
   command: [options.gateway],
   env: {
     JWT_SECRET: secret,
-    // It stores nothing, so nodes of a pair may have a file each.
+    // It stores nothing, so each node of a pair may have its own file.
     MOUNTS: 'relay=/relay',
     LISTEN: `127.0.0.1:${port}`,
     INTERNAL_LISTEN: `127.0.0.1:${internalPort}`,
     DATABASE_URL: `sqlite:${join(work, `gateway-${port}.db`)}`,
-    // One user may do what all of them do here.
+    // All connections here share one user.
     SOCKETS_PER_USER: '0',
     EVENTS_PER_SECOND: '0',
     DRAIN: '1s',
@@ -57,10 +57,13 @@ const SINGLE = [
 const PAIRS = SINGLE.filter(({ name }) => ['gateway', 'socketioxide-mimalloc', 'node-ws'].includes(name))
   .map((server) => ({ ...server, name: `${server.name}-pair`, title: `${server.title}: two nodes`, nodes: 2 }));
 
-/** No server, but what Redis takes from a client that does nothing else. */
-const REDIS = { name: 'redis-benchmark', title: 'redis-benchmark, PUBLISH to nobody', family: 'redis-benchmark', nodes: 0 };
+/** Enough nodes to show costs that grow with their number. */
+const TWENTY = { ...SINGLE.find(({ name }) => name === 'gateway'), name: 'gateway-twenty', title: 'gateway: twenty nodes', nodes: 20 };
 
-export const SERVERS = new Map([...SINGLE, ...PAIRS, REDIS].map((server) => [server.name, server]));
+/** Not a server: the rate that Redis accepts from a client that does nothing else. */
+const REDIS = { name: 'redis-benchmark', title: 'redis-benchmark, PUBLISH without subscribers', family: 'redis-benchmark', nodes: 0 };
+
+export const SERVERS = new Map([...SINGLE, ...PAIRS, TWENTY, REDIS].map((server) => [server.name, server]));
 export const FAMILIES = [...new Set([...SERVERS.values()].map(({ family }) => family))];
-/** Whose faults fail the run; everybody else's are findings. */
+/** Families whose faults fail the run; faults of other servers are findings. */
 export const OURS = ['gateway', 'floor'];

@@ -1,11 +1,11 @@
-// What measurements of several rounds amount to.
+// Summarises the measurements of several rounds.
 
-/** From this share of a core on, what others do on the machine disturbs a measurement. */
+/** From this share of a core on, other processes disturb a measurement. */
 export const DISTURBED_PERCENT = 12;
-/** From this share of its core on, the tester may be what was measured. */
+/** From this share of its core on, the tester may limit the results. */
 export const TOO_BUSY_PERCENT = 90;
 
-/** The middle, and the ends; nothing of nothing. */
+/** The median, minimum and maximum; undefined without values. */
 export function spread(values) {
   if (!values.length) return undefined;
   const sorted = [...values].sort((a, b) => a - b);
@@ -14,10 +14,10 @@ export function spread(values) {
   return { median, min: sorted[0], max: sorted.at(-1), n: sorted.length };
 }
 
-/** How many times the other; nothing where one of them is missing or the other is 0. */
+/** `value / other`; undefined if one of them is missing or `other` is 0. */
 export const ratio = (value, other) => (value === undefined || !other ? undefined : value / other);
 
-/** CPU time of others and stolen, in percent of a core; 0 where it was not measured. */
+/** CPU time of other processes and stolen time, in percent of a core; 0 if not measured. */
 export const disturbance = ({ load }) => (load?.others_core_percent ?? 0) + (load?.steal_percent ?? 0);
 
 /**
@@ -49,7 +49,7 @@ export function noise(summary) {
   return over && { typical_percent: over.median, widest_percent: over.max };
 }
 
-/** What a reader must know of single measurements, in sentences; `ours` tells those that fail the run. */
+/** Remarks on single measurements, as sentences; `isOurs` selects those that fail the run. */
 export function findings(measurements, isOurs) {
   return measurements.flatMap(({ round, scenario, server, faults, failure, load, repeated }) => {
     const where = `${scenario}, ${server}, round ${round}`;

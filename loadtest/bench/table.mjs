@@ -1,4 +1,4 @@
-// Tables for the terminal and for Markdown, out of what the measurements amount to.
+// Tables of summarised measurements, for the terminal and for Markdown.
 
 import { ratio } from './statistics.mjs';
 
@@ -30,7 +30,7 @@ const times = (value) => (value === undefined ? NONE : number(value));
 /** The median of one figure of one server in a summarised scenario. */
 export const medianOf = ({ rows }, name, path) => rows.find(({ server }) => server.name === name)?.spreads[path]?.median;
 
-/** With what the first figure of a scenario is compared: [title, server], of those that were measured. */
+/** The servers that a scenario's first figure is compared with: [title, server], if measured. */
 export function references({ scenario, rows }) {
   const wanted = scenario.alone
     ? [['own single node', 'gateway'], ['Node.js, ws', 'node-ws-pair']]
@@ -39,7 +39,7 @@ export function references({ scenario, rows }) {
     .filter(([, name]) => rows.some(({ server }) => server.name === name));
 }
 
-/** Every figure of a scenario: a head and a row for each server, as texts; † marks those of which there are findings. */
+/** All figures of a scenario: a head and a row for each server, as texts; † marks servers with findings. */
 export function scenarioTable(summarised) {
   const { scenario, rows } = summarised;
   const [first, ...others] = scenario.figures;
@@ -56,18 +56,31 @@ export function scenarioTable(summarised) {
   };
 }
 
-/** The first figure of a server beside that of the references, by their titles. */
+/** Ratios of a server's first figure to those of the references, by their titles. */
 export function ratiosOf(summarised, server) {
   const { path } = summarised.scenario.figures[0];
-  // Another make's pair has no single node of its own in a scenario across nodes.
+  // A pair of another family has no single node of its own in a scenario across nodes.
   const comparable = (name) => name !== 'gateway' || server.family === 'gateway';
   return Object.fromEntries(references(summarised).map(([title, name]) => [
     title, comparable(name) ? ratio(medianOf(summarised, server.name, path), medianOf(summarised, name, path)) : undefined,
   ]));
 }
 
+/** A heading and a small table for each scenario and figure of the book: the medians of `columns` (server names). */
+export function figureTables(summary, servers, columns, own) {
+  return summary.flatMap((summarised) => summarised.scenario.summary.map(({ path, title, unit }) => {
+    const measured = columns.filter((name) => medianOf(summarised, name, path) !== undefined);
+    const rows = measured.map((name) => {
+      const median = medianOf(summarised, name, path);
+      return [servers.get(name).title, quantity(median, unit), times(ratio(median, medianOf(summarised, own, path)))];
+    });
+    const head = ['server', 'measured', `÷ ${servers.get(own).title}`];
+    return `### ${summarised.scenario.title}: ${title}\n\n${asMarkdown({ head, rows })}`;
+  }));
+}
+
 /**
- * One row for each scenario and figure that the README shows: the medians of `columns` (server names), and the ratios
+ * One row for each scenario and figure that `bench.md` sums up: the medians of `columns` (server names), and the ratios
  * of one server to others (`[title, server, to]`).
  */
 export function summaryTable(summary, servers, columns, ratios) {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::url::Url;
 
-/// What becomes of the figures.
+/// The output of the results.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Report")]
 pub(crate) struct OutputArgs {
@@ -17,12 +17,12 @@ pub(crate) struct OutputArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Also write a page with plots, which needs nothing else to be looked at.
+    /// Also write a self-contained page with plots.
     #[arg(long, value_name = "FILE", value_parser = parse_page)]
     pub(crate) html: Option<PathBuf>,
 }
 
-/// Which server, and how it wants to be spoken to. The defaults are those of the `relay` app.
+/// The server, and the names of its events. The defaults are those of the `relay` app.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct TargetArgs {
@@ -101,12 +101,12 @@ pub(crate) struct RunArgs {
     /// `url = ["ws://…", "ws://…"]`.
     pub(crate) file: PathBuf,
 
-    /// Flags of the scenario that win over the file's.
+    /// Flags of the scenario; they override the file's.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
     pub(crate) flags: Vec<OsString>,
 }
 
-/// `250ms`, `10s`, `2m`, `1h`, or 0: a bare number would be taken for seconds by some and for milliseconds by others.
+/// `250ms`, `10s`, `2m`, `1h` or 0. A bare number is refused: it could mean seconds or milliseconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 =
@@ -122,7 +122,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
 
-/// A file that can be written: better told before the run than after it.
+/// A path; that it can be written is checked before the run.
 fn parse_page(text: &str) -> Result<PathBuf, String> {
     match OpenOptions::new().create(true).append(true).open(text) {
         Ok(_) => Ok(PathBuf::from(text)),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_may_say_per_second() {
+    fn rates_may_have_a_unit() {
         assert_eq!(parse_rate("5000/s"), Ok(5000));
         assert_eq!(parse_rate("0"), Ok(0));
         assert!(parse_rate("5000/m").is_err());

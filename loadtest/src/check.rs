@@ -1,13 +1,13 @@
-//! Did every member get every message of its room, once, in order, and nothing else?
+//! Checks that every member received every message of its room once, in order, and nothing else.
 //!
-//! One publisher per room numbers its messages from 0, so one counter per member answers it; holes are
-//! kept as ranges because a server that loses, loses in runs.
+//! One publisher per room numbers its messages from 0, so one counter per member suffices. Holes are kept as ranges,
+//! because a server that loses messages loses them in runs.
 
 use std::ops::Range;
 
 use serde::Serialize;
 
-/// What a sequence number says about the message that carries it.
+/// What a sequence number means for its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// New. Numbers before it may still be missing.
@@ -18,7 +18,7 @@ pub(crate) enum Verdict {
     Duplicate,
 }
 
-/// The sequence of one member, who hears one publisher.
+/// The sequence of one member, which receives from one publisher.
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
     /// One above the highest number seen.
@@ -33,19 +33,19 @@ pub(crate) struct Sequence {
 enum Presence {
     #[default]
     There,
-    /// Nothing is owed; the first message seen, whichever it is, begins the sequence anew.
+    /// Expects nothing; the first message that is seen starts the sequence.
     Away,
-    /// Back, nothing seen yet: owed from this number on. One that was sent before and handled after the join may come,
-    /// and begins the sequence.
+    /// Has returned and seen nothing yet; expects messages from this number on. A message that was sent before and handled
+    /// after the join may arrive, and starts the sequence.
     Back(u32),
 }
 
 impl Sequence {
-    /// Takes note of one message.
+    /// Records one message.
     #[inline]
     pub(crate) fn see(&mut self, seq: u32) -> Verdict {
         if self.presence != Presence::There {
-            self.begin_anew(seq);
+            self.restart(seq);
         }
         if seq < self.next {
             return self.see_late(seq);
@@ -58,9 +58,9 @@ impl Sequence {
     }
 
     #[cold]
-    fn begin_anew(&mut self, seq: u32) {
+    fn restart(&mut self, seq: u32) {
         self.next = match self.presence {
-            Presence::Back(owed) => owed.min(seq),
+            Presence::Back(expected) => expected.min(seq),
             Presence::There | Presence::Away => seq,
         };
         self.presence = Presence::There;
@@ -85,18 +85,18 @@ impl Sequence {
         Verdict::Reordered
     }
 
-    /// How many of the `sent` messages have not come. Who is coming back waits for none.
+    /// How many of the `sent` messages have not arrived. A member that is returning expects none.
     pub(crate) fn lost(&self, sent: u32) -> u64 {
         let late = match self.presence {
             Presence::There => sent.saturating_sub(self.next),
             Presence::Away => 0,
-            Presence::Back(owed) => sent.saturating_sub(owed),
+            Presence::Back(expected) => sent.saturating_sub(expected),
         };
         self.holes() + u64::from(late)
     }
 
-    /// The member goes away, and comes back sooner or later. What is on its way to it is nobody's fault; what was sent
-    /// before number `settled` should have come, and how much of that has not is returned.
+    /// The member leaves for a while. Messages on their way to it do not count as lost. Messages before number `settled`
+    /// should have arrived; returns how many have not.
     pub(crate) fn leave(&mut self, settled: u32) -> u64 {
         let lost = self.lost(settled);
         self.holes.clear();
@@ -104,8 +104,8 @@ impl Sequence {
         lost
     }
 
-    /// The member is back, and all messages from number `sent` on are for it. One that came since its
-    /// join was handled, though before its join was confirmed, has begun the sequence already.
+    /// The member has returned, and must receive all messages from number `sent` on. A message that arrived between the
+    /// handling and the confirmation of its join has already started the sequence.
     pub(crate) fn come_back(&mut self, sent: u32) {
         if self.presence == Presence::Away {
             self.presence = Presence::Back(sent);
@@ -117,7 +117,7 @@ impl Sequence {
     }
 }
 
-/// What a server must not do, counted over all connections.
+/// Faults of the server, counted over all connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
     /// Deliveries that never came.
@@ -132,12 +132,12 @@ pub(crate) struct Faults {
     pub(crate) corrupt: u64,
     /// Connections that the server closed.
     pub(crate) disconnected: u64,
-    /// Connections that the server refused though it had room, or that never came back.
+    /// Connections that the server refused although it had capacity, or that never returned.
     pub(crate) refused: u64,
 }
 
 impl Faults {
-    /// Whether the server did all that it must.
+    /// Whether there were no faults.
     pub(crate) fn none(&self) -> bool {
         *self == Self::default()
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_away_loses_nothing_and_who_is_back_everything() {
+    fn an_absent_member_loses_nothing_and_a_returned_one_everything() {
         let mut sequence = Sequence::default();
         for seq in [0, 2] {
             sequence.see(seq);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_heard_nothing_for_long_before_leaving_has_lost_it() {
+    fn messages_long_before_leaving_count_as_lost() {
         let mut sequence = Sequence::default();
         sequence.see(0);
         assert_eq!(sequence.leave(5), 4);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_the_join_and_handled_after_it_may_come() {
+    fn messages_sent_before_the_join_and_handled_after_it_may_arrive() {
         let mut sequence = Sequence::default();
         sequence.leave(0);
         sequence.come_back(7);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_since_the_return_is_missed() {
+    fn messages_since_the_return_count_as_missing() {
         let mut sequence = Sequence::default();
         sequence.leave(0);
         sequence.come_back(7);
@@ -248,8 +248,7 @@ mod tests {
         assert_eq!(sequence.lost(10), 2);
     }
 
-    /// Against the plainest model there is, over every order of five messages with one missing or
-    /// repeated.
+    /// Compares with a simple model, over every order of five messages with one missing or repeated.
     #[test]
     fn it_agrees_with_a_set() {
         for code in 0..5_u32.pow(5) {

@@ -1,4 +1,4 @@
-//! The command line: one subcommand for each scenario, whose own flags live with it.
+//! The command line: one subcommand for each scenario, which defines its flags.
 
 use clap::{Parser, Subcommand};
 
@@ -6,7 +6,7 @@ use crate::args::RunArgs;
 use crate::floor;
 use crate::scenario;
 
-/// What a stranger needs to begin with.
+/// Examples for a first run.
 const EXAMPLES: &str = r#"Against another Socket.IO server: name its events. For one that has
 
     socket.on("enter", (room, done) => { socket.join(room); done(); });
@@ -53,24 +53,26 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Memory per connection, and what connecting costs.
     Idle(scenario::idle::IdleArgs),
-    /// One big room: rate, cost and latency of deliveries, and whether all arrive.
+    /// One big room: rate, cost and latency of deliveries, and their completeness.
     Fanout(scenario::fanout::FanoutArgs),
     /// As `fanout`, with many small rooms.
     Rooms(scenario::fanout::RoomsArgs),
-    /// As `fanout`, with the rooms' members on all of several nodes (repeat --url): the latency of the publisher's
-    /// node and of the others told apart.
+    /// As `fanout`, with the rooms' members spread over several nodes (repeat --url); reports the latency on the
+    /// publisher's node and on the others separately.
     Cross(scenario::fanout::FanoutArgs),
     /// Requests that the server answers with an ack: rate, cost and latency.
     Echo(scenario::echo::EchoArgs),
-    /// Connect, join, leave, disconnect, over and over: cost and time of a cycle.
+    /// Connect, join, leave and disconnect repeatedly: cost and time of a cycle.
     Churn(scenario::churn::ChurnArgs),
-    /// All clients lose their connection and come back at once: how long it takes, and what others notice.
+    /// All clients lose their connection and return at once: how long it takes, and how it affects others.
     Storm(scenario::storm::StormArgs),
-    /// Rooms at a rate for hours while members come and go: losses, latency and memory over time.
+    /// Rooms at a steady rate for hours while members leave and return: losses, latency and memory over time.
     Soak(scenario::soak::SoakArgs),
-    /// A scenario out of a TOML file; flags that follow win over it.
+    /// A backend's events by POST /internal/emit of the gateway: rate, cost and latency, and the load on Redis.
+    PublishHttp(scenario::publish_http::PublishHttpArgs),
+    /// A scenario from a TOML file; flags override it.
     Run(RunArgs),
-    /// The bare-kernel server to compare with.
+    /// The bare epoll server to compare with.
     Floor(floor::FloorArgs),
 }
 

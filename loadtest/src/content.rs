@@ -1,20 +1,20 @@
-//! The content of a message: a stamp, and letters after it that tell whether all of it has come.
+//! The content of a message: a stamp, and letters after it that show whether it arrived completely.
 
 use anyhow::{Result, bail};
 
 use crate::stamp;
 use crate::text;
 
-/// What is put into every message in the place of `{content}`.
+/// Replaces `{content}` in every message.
 #[derive(Debug)]
 pub(crate) struct Content {
     letters: String,
-    /// What must follow the stamp: the rest of the letters and the quote that ends them.
+    /// The expected bytes after the stamp: letters and the closing quote.
     filler: Vec<u8>,
 }
 
 impl Content {
-    /// Content of so many bytes; an `Err` if a stamp has no room in them.
+    /// Content of `bytes` bytes; an `Err` if a stamp does not fit.
     pub(crate) fn new(bytes: usize) -> Result<Self> {
         if bytes < stamp::LEN {
             bail!("--payload must be at least {}", stamp::LEN);
@@ -25,7 +25,7 @@ impl Content {
         Ok(Self { letters, filler })
     }
 
-    /// Fills the template that `flag` gave; the arguments, and where in them the stamp is to be written.
+    /// Fills the template of `flag`. Returns the arguments and the position of the stamp in them.
     pub(crate) fn fill(
         &self,
         flag: &str,
@@ -41,7 +41,7 @@ impl Content {
         Ok((arguments, before.len()))
     }
 
-    /// Whether what follows the stamp at `at` is as it was sent.
+    /// Whether the bytes after the stamp at `at` are as sent.
     #[inline]
     pub(crate) fn is_whole(&self, array: &[u8], at: usize) -> bool {
         array[at + stamp::LEN..].starts_with(&self.filler)

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Formats numbers for people.
 
-/// A number as people read it: three significant digits, thousands as k and M.
+/// A number for people: three significant digits, thousands as k and M.
 pub(crate) fn short(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         size if size >= 999_500.0 => (value / 1e6, " M"),
@@ -16,12 +16,12 @@ pub(crate) fn short(value: f64) -> String {
     format!("{scaled:.decimals$}{unit}")
 }
 
-/// Megabytes, or a dash for what was not measured.
+/// Megabytes, or a dash if not measured.
 pub(crate) fn megabytes_or_dash(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
 }
 
-/// As [`short`], or a dash for what was not measured.
+/// As [`short`], or a dash if not measured.
 pub(crate) fn short_or_dash(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), short)
 }

@@ -1,4 +1,4 @@
-//! A scenario out of a file: the flags of a subcommand as keys of a TOML table.
+//! Reads a scenario from a file: the flags of a subcommand as keys of a TOML table.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::cli::{Cli, Command};
 /// Flags that cannot be given together.
 const EXCLUSIVE: [&str; 2] = ["rate", "in-flight"];
 
-/// The command that the file asks for.
+/// The command in the file.
 pub(crate) fn read(args: &RunArgs) -> Result<Command> {
     let path = args.file.display();
     let text = fs::read_to_string(&args.file).with_context(|| format!("reading {path}"))?;
@@ -26,12 +26,12 @@ pub(crate) fn read(args: &RunArgs) -> Result<Command> {
         Err(error) => error.exit(),
     };
     if let Command::Run(_) = command {
-        bail!("{path}: scenario = \"run\" would go round in a circle");
+        bail!("{path}: scenario = \"run\" would call itself");
     }
     Ok(command)
 }
 
-/// The command line that says the same.
+/// The equivalent command line.
 fn line(mut table: Table, flags: &[OsString]) -> Result<Vec<OsString>> {
     let Some(Value::String(scenario)) = table.remove("scenario") else {
         bail!("expected scenario = \"fanout\" or another subcommand");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_flag_is_an_error() {
+    fn an_unknown_flag_is_an_error() {
         assert!(words("members = 5", &[]).is_err());
         assert!(words("scenario = 'fanout'\nmembers = 1.5", &[]).is_err());
         assert!(words("scenario = 'fanout'\n[members]\nx = 1", &[]).is_err());

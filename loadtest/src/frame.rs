@@ -1,8 +1,8 @@
 //! WebSocket frames, parsed in place and written into a caller's buffer.
 //!
-//! Just what Engine.IO needs: whole messages, no extensions. A fragmented or compressed message is an
-//! error and not reassembled, because neither was negotiated and no server here has a reason to send
-//! one; passing over it in silence would hide a loss.
+//! Just what Engine.IO needs: whole messages without extensions. A fragmented or compressed message
+//! is an error: neither was negotiated, and no server here has a reason to send one. Ignoring it
+//! would hide a loss.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xA;
 
-/// Above this a length is taken for a broken stream, not for a message.
+/// A greater length means a broken stream, not a message.
 const LONGEST: u64 = 16 << 20;
 
-/// Where one frame lies in the buffer it was found in.
+/// The position of a frame in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) opcode: u8,
@@ -25,7 +25,7 @@ pub(crate) struct Head {
     pub(crate) end: usize,
 }
 
-/// Why a stream of frames cannot be followed any further.
+/// Why a stream of frames cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameError {
     Fragmented,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_negotiated_is_an_error() {
+    fn features_that_were_not_negotiated_are_errors() {
         assert_eq!(head(&[0x01, 0x00], 0), Err(FrameError::Fragmented));
         assert_eq!(head(&[0x80, 0x00], 0), Err(FrameError::Fragmented));
         assert_eq!(head(&[0xC1, 0x00], 0), Err(FrameError::ReservedBits));

@@ -1,9 +1,9 @@
-//! Latencies: of a whole run and of its last interval, and what is said of them.
+//! Records the latencies of a whole run and of its last interval.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Told apart from a microsecond to a minute; what is longer counts as a minute.
+/// The lowest distinguishable latency; the highest is a minute, and longer ones count as a minute.
 const LOWEST_NS: u64 = 1_000;
 const HIGHEST_NS: u64 = 60_000_000_000;
 /// A thousandth of the value: three digits.
@@ -14,7 +14,7 @@ const CURVE: [f64; 17] = [
     0.999_999, 1.0,
 ];
 
-/// Recorded once each, into the interval, which joins the whole when it ends.
+/// Records each latency in the interval, which is merged into the whole when it ends.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     whole: Histogram<u64>,
@@ -38,7 +38,7 @@ impl Latencies {
         Ok(Self { whole: empty.clone(), interval: empty })
     }
 
-    /// Takes note of one.
+    /// Records one latency.
     #[inline]
     pub(crate) fn record(&mut self, ns: u64) {
         self.interval.saturating_record(ns);
@@ -61,26 +61,26 @@ impl Latencies {
         self.whole.len() + self.interval.len()
     }
 
-    /// Of all that was recorded; `None` if nothing was.
+    /// The percentiles of all latencies; `None` if there are none.
     pub(crate) fn percentiles(&mut self) -> Option<Percentiles> {
         self.end_interval();
         (!self.whole.is_empty()).then(|| Percentiles::of(&self.whole))
     }
 
-    /// As [`Self::percentiles`], and begins anew.
+    /// As [`Self::percentiles`], and starts over.
     pub(crate) fn take_percentiles(&mut self) -> Option<Percentiles> {
         let percentiles = self.percentiles();
         self.whole.reset();
         percentiles
     }
 
-    /// Quantile and milliseconds, ascending, as far as there are values to tell them by.
+    /// Quantile and milliseconds, ascending, as far as there are enough values.
     pub(crate) fn curve(&mut self) -> Vec<(f64, f64)> {
         self.end_interval();
         let count = self.whole.len();
-        let told = |quantile: f64| quantile >= 1.0 || (1.0 - quantile) * count as f64 >= 1.0;
+        let has_values = |quantile: f64| quantile >= 1.0 || (1.0 - quantile) * count as f64 >= 1.0;
         let at = |quantile: f64| (quantile, self.whole.value_at_quantile(quantile) as f64 / 1e6);
-        if count == 0 { Vec::new() } else { CURVE.into_iter().filter(|&q| told(q)).map(at).collect() }
+        if count == 0 { Vec::new() } else { CURVE.into_iter().filter(|&q| has_values(q)).map(at).collect() }
     }
 }
 
@@ -97,7 +97,7 @@ impl Percentiles {
     }
 }
 
-/// As [`Percentiles::in_words`], or a dash for what was not measured.
+/// As [`Percentiles::in_words`], or a dash if not measured.
 pub(crate) fn in_words_or_dash(percentiles: Option<&Percentiles>) -> String {
     percentiles.map_or_else(|| "–".to_owned(), Percentiles::in_words)
 }
@@ -109,7 +109,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn an_interval_is_told_apart_and_belongs_to_the_whole() {
+    fn an_interval_is_separate_and_belongs_to_the_whole() {
         let mut latencies = Latencies::new().unwrap();
         assert_eq!(latencies.percentiles(), None);
         for _ in 0..9 {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_counts_at_its_end() {
+    fn values_out_of_range_count_at_its_end() {
         let mut latencies = Latencies::new().unwrap();
         latencies.record(0);
         latencies.record(u64::MAX);

@@ -1,9 +1,9 @@
-//! Keeping a load on the server: so much at once, or so much a second.
+//! Keeps a load on the server: a number of requests in flight, or a rate.
 //!
-//! Closed loop (`--in-flight`): each lane keeps so many requests outstanding; this finds the highest
-//! rate, and its latencies are those of a saturated server. Open loop (`--rate`): requests are due on a
-//! schedule and latency counts from when one was due, whether or not the tester or the server were
-//! behind by then, so that a stall shows in full.
+//! Closed loop (`--in-flight`): each lane keeps a number of requests outstanding; this finds the highest rate,
+//! and its latencies are those of a saturated server. Open loop (`--rate`): requests are due on a schedule, and
+//! latency counts from the time a request was due even if the tester or the server was behind, so that a stall
+//! shows in full.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
 
-    /// How long nothing may arrive at the end before what is missing counts as lost.
+    /// How long nothing may arrive at the end before missing messages count as lost.
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     pub(crate) patience: Duration,
 
@@ -55,7 +55,7 @@ impl LoadArgs {
         Self { in_flight: 1, rate: Some(rate), warmup, duration, patience, sample: None }
     }
 
-    /// An `Err` for what makes no load.
+    /// Returns an `Err` for a load of nothing.
     pub(crate) fn check(&self) -> Result<()> {
         if self.in_flight == 0 || self.rate == Some(0) {
             bail!("--in-flight and --rate must be at least 1");
@@ -72,33 +72,33 @@ impl LoadArgs {
     }
 }
 
-/// Requests over lanes, and the count of what came of them.
+/// Requests over lanes, and the count of their results.
 pub(crate) trait Work: Driver {
     /// How many lanes there are; each keeps its own number in flight, and at a rate they take turns.
     fn lanes(&self) -> usize;
     /// The connection that a lane's requests are written to.
     fn conn(&self, lane: usize) -> usize;
-    /// Puts out a lane's next request, stamped as sent at `sent_ns`.
+    /// Sends a lane's next request, stamped as sent at `sent_ns`.
     fn issue(&mut self, lane: usize, sent_ns: u64, out: &mut Outgoing);
-    /// Whether a request that has come back makes room for the next one.
+    /// Whether a completed request triggers the next one.
     fn refill(&mut self, refill: bool);
     /// Latencies count for requests sent, or due, in this span of the monotonic clock.
     fn set_window(&mut self, window: Range<u64>);
     /// Requests so far.
     fn issued(&self) -> u64;
-    /// What has come of them so far.
+    /// Results so far.
     fn done(&self) -> u64;
-    /// What has not come of them yet.
+    /// Results still missing.
     fn missing(&self) -> u64;
-    /// The latencies that samples tell.
+    /// The latencies of samples.
     fn latencies(&mut self) -> &mut Latencies;
-    /// What else there is to do now; returns when to ask again.
+    /// Does other work that is due; returns when to call again.
     fn chores(&mut self, _swarm: &mut Swarm, _now_ns: u64) -> Result<u64> {
         Ok(u64::MAX)
     }
 }
 
-/// What a load came to in its measured window.
+/// The results of a load in its measured window.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) span: Span,
@@ -106,12 +106,12 @@ pub(crate) struct Outcome {
     pub(crate) issued_per_s: f64,
     /// How far behind its schedule a request was written; part of the latencies. At a rate only.
     pub(crate) lateness: Option<Percentiles>,
-    /// Requests of the schedule that were not sent, since their connection was gone.
+    /// Scheduled requests that were not sent because their connection was gone.
     pub(crate) skipped: u64,
     pub(crate) samples: Vec<Sample>,
 }
 
-/// Warms up, measures, and waits for what is still on its way.
+/// Warms up, measures, and waits for messages still on their way.
 pub(crate) fn drive(
     swarm: &mut Swarm,
     work: &mut impl Work,
@@ -136,17 +136,17 @@ pub(crate) fn drive(
     Ok(Outcome { span, issued_per_s, lateness: load.lateness(), skipped: load.skipped(), samples })
 }
 
-/// What the reader must know of requests that were not sent.
+/// Warns of requests that were not sent.
 pub(crate) fn warn_of_skipped(skipped: u64, warnings: &mut Vec<String>) {
     if skipped > 0 {
         warnings.push(format!("{skipped} requests were not sent: their connections were gone"));
     }
 }
 
-/// What makes the lanes send.
+/// What triggers requests.
 #[derive(Debug)]
 pub(crate) enum Load {
-    /// So many requests outstanding in every lane; `started` once they are.
+    /// This many requests outstanding in every lane; `started` once they are.
     InFlight { count: usize, started: bool },
     /// Request number `next` is due at `start_ns + next / rate`; the lanes take turns.
     /// Lateness counts from `measured_ns` on.
@@ -197,7 +197,7 @@ impl Load {
         }
     }
 
-    /// Sends what is due before `until_ns` and by `now`; returns when to look again.
+    /// Sends requests due before `until_ns` and by `now`; returns when to call again.
     fn issue(&mut self, swarm: &mut Swarm, work: &mut impl Work, now: u64, until_ns: u64) -> u64 {
         match self {
             Self::InFlight { started: true, .. } => u64::MAX,
@@ -233,7 +233,7 @@ impl Load {
         }
     }
 
-    /// Requests of a schedule that were not sent.
+    /// Scheduled requests that were not sent.
     pub(crate) fn skipped(&self) -> u64 {
         match self {
             Self::InFlight { .. } => 0,
@@ -250,8 +250,8 @@ impl Load {
     }
 }
 
-/// Waits, with nothing more being sent, until all has arrived, or nothing more has for `patience`; then a moment
-/// longer, for what should not arrive at all.
+/// Stops sending, and waits until everything has arrived, or nothing has for `patience`; then a moment longer,
+/// for messages that should not arrive at all.
 pub(crate) fn drain(swarm: &mut Swarm, work: &mut impl Work, patience: Duration) -> Result<()> {
     const LINGER: Duration = Duration::from_millis(200);
     let mut seen = work.done();
@@ -276,8 +276,8 @@ pub(crate) fn pass(swarm: &mut Swarm, driver: &mut impl Driver, time: Duration) 
     Ok(())
 }
 
-/// When request number `n` is due after the start. From the number and not by adding intervals, so
-/// that rounding does not add up.
+/// When request number `n` is due after the start. Computed from the number instead of by adding intervals, so
+/// that rounding errors do not add up.
 fn due_after(n: u64, rate: u64) -> u64 {
     let ns = u128::from(n) * u128::from(NS_PER_S) / u128::from(rate);
     u64::try_from(ns).unwrap_or(u64::MAX)

@@ -1,13 +1,13 @@
-//! Load and correctness tester for Socket.IO servers, and the bare-kernel floor to set them against.
+//! Load and correctness tester for Socket.IO servers, and a bare epoll server to compare them with.
 //!
-//! `client` holds thousands of connections on one thread with a WebSocket and Socket.IO client of its
-//! own: a library in between would cost more per frame than the servers under test do. `traffic` is
-//! what flows over them and is checked, `load` keeps it flowing, `measure` reads clocks and counters,
-//! `scenario` has one file per subcommand, `report` and `page` show what was found, `output` prints it, `floor` is the
-//! cheapest server that these scenarios run on. Nothing here is part of the gateway.
+//! `client` holds thousands of connections on one thread with its own WebSocket and Socket.IO client: a library would
+//! cost more per frame than the servers under test do. `traffic` is the checked message flow, `load` keeps it flowing,
+//! `measure` reads clocks and counters, `scenario` has one file per subcommand, `report` and `page` present the
+//! results, `output` prints them, and `floor` is the cheapest server that these scenarios run on. The gateway uses
+//! none of this.
 //!
-//! Exit status: 0 all was delivered, 1 the server lost, repeated, reordered, misrouted or altered
-//! something, or closed or refused connections, 2 the test could not be run.
+//! Exit status: 0 everything was delivered; 1 the server lost, repeated, reordered, misrouted or altered messages, or
+//! closed or refused connections; 2 the test could not be run.
 
 use std::process::ExitCode;
 
@@ -24,12 +24,14 @@ mod figures;
 mod file;
 mod floor;
 mod frame;
+mod http;
 mod latency;
 mod load;
 mod measure;
 mod output;
 mod page;
 mod procfs;
+mod redis_info;
 mod report;
 mod scenario;
 mod stamp;
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the server did all that it must.
+/// Whether the server had no faults.
 fn run(command: &Command) -> anyhow::Result<bool> {
     match command {
         Command::Idle(args) => scenario::idle::run(args),
@@ -63,6 +65,7 @@ fn run(command: &Command) -> anyhow::Result<bool> {
         Command::Churn(args) => scenario::churn::run(args),
         Command::Storm(args) => scenario::storm::run(args),
         Command::Soak(args) => scenario::soak::run(args),
+        Command::PublishHttp(args) => scenario::publish_http::run(args),
         Command::Run(args) => run(&file::read(args)?),
         Command::Floor(args) => floor::run(args),
     }

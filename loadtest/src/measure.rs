@@ -1,4 +1,4 @@
-//! What a run costs and brings: the difference between two readings, and how it went over time.
+//! Measures a run: the difference between two readings, and samples over time.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::latency::Latencies;
 use crate::procfs::{self, Machine, Server, Switches};
 use crate::sys;
 
-/// From this share of a core on, the tester may be what is measured.
+/// From this share of a core on, the tester may limit the results.
 const TOO_BUSY_PERCENT: f64 = 90.0;
-/// From this share of a core on, what others do on the machine disturbs the figures.
+/// From this share of a core on, other processes disturb the results.
 const DISTURBED_PERCENT: f64 = 12.0;
-/// Samples of a run when the command line does not say how often.
+/// Samples of a run unless the command line sets an interval.
 const SAMPLES: u32 = 60;
-/// Nobody reads more often than this.
+/// The shortest interval of samples.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(100);
 
 /// All clocks and counters at one instant.
@@ -30,17 +30,22 @@ pub(crate) struct Reading {
     switches: Switches,
     machine: Machine,
     frames: u64,
-    /// What the scenario counts: deliveries, answers, cycles, connections.
+    /// The scenario's count: deliveries, answers, cycles or connections.
     done: u64,
 }
 
 impl Reading {
-    /// Reads them now.
+    /// Reads them now, for a tester with a swarm.
     pub(crate) fn read(server: &Server, swarm: &Swarm, done: u64) -> Result<Self> {
+        Self::now(server, swarm.tally().frames, done)
+    }
+
+    /// Reads them now; the tester has received `frames` frames.
+    pub(crate) fn now(server: &Server, frames: u64, done: u64) -> Result<Self> {
         Ok(Self {
             switches: server.switches()?,
             machine: procfs::machine()?,
-            frames: swarm.tally().frames,
+            frames,
             done,
             own_cpu_ns: sys::own_cpu_ns()?,
             server_cpu_ns: server.cpu_ns()?,
@@ -112,17 +117,17 @@ impl Span {
         Self::between(&at, &at, &server)
     }
 
-    /// What was done, for each second.
+    /// The count for each second.
     pub(crate) fn done_per_s(&self) -> f64 {
         self.done as f64 / self.seconds
     }
 
-    /// The server's CPU time for each thing done, in microseconds.
+    /// The server's CPU time per counted item, in microseconds.
     pub(crate) fn server_cpu_us_each(&self) -> Option<f64> {
         self.server_cpu_us.map(|cpu| cpu / self.done.max(1) as f64)
     }
 
-    /// What the tester itself spends on a frame it receives, in microseconds.
+    /// The tester's own CPU time per received frame, in microseconds.
     pub(crate) fn own_cpu_us_per_frame(&self) -> f64 {
         self.own_cpu_us / self.frames.max(1) as f64
     }
@@ -133,7 +138,7 @@ impl Span {
         format!("{} / {}", count(self.switches_voluntary), count(self.switches_involuntary))
     }
 
-    /// What the reader must know before trusting the figures.
+    /// Warnings about the results.
     pub(crate) fn warnings(&self, server: &Server) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.own_core_percent > TOO_BUSY_PERCENT {
@@ -169,7 +174,7 @@ pub(crate) struct Sample {
     pub(crate) own_core_percent: f64,
 }
 
-/// Takes a [`Sample`] every now and then, and shows the last one on a terminal.
+/// Takes a [`Sample`] at intervals, and shows the last one on a terminal.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     every_ns: u64,
@@ -238,12 +243,12 @@ impl Recorder {
         self.samples.push(sample);
         (self.last_ns, self.last_done) = (now, done);
         (self.last_server_cpu_ns, self.last_own_cpu_ns) = (server_cpu, own_cpu);
-        // What was slept through is one long interval and not many empty ones.
+        // Time slept through becomes one long interval, not many empty ones.
         self.due_ns = now + self.every_ns;
         Ok(())
     }
 
-    /// Ends the run with a last sample, if it is long enough to be one.
+    /// Ends the run with a last sample, if it is long enough.
     pub(crate) fn finish(
         mut self,
         server: &Server,

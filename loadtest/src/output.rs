@@ -9,8 +9,8 @@ use crate::args::OutputArgs;
 use crate::page;
 use crate::report::{Report, in_words, rows};
 
-/// Prints a report: a table, or one line of JSON with the warnings on standard error; and writes the
-/// page that is asked for. Returns whether the server did all that it must.
+/// Prints a report: a table, or one line of JSON with the warnings on standard error. Writes the
+/// page if requested. Returns whether the server had no faults.
 pub(crate) fn show(report: &impl Report, output: &OutputArgs) -> anyhow::Result<bool> {
     let found = report.found();
     if output.json {
@@ -34,7 +34,7 @@ pub(crate) fn show(report: &impl Report, output: &OutputArgs) -> anyhow::Result<
 
 /// One line on standard output.
 pub(crate) fn line(text: &str) {
-    // Nobody may be reading any more.
+    // The reader may have gone.
     let _ = writeln!(io::stdout(), "{text}");
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel says about the server's processes and the machine.
+//! Reads the kernel's counters of the server's processes and the machine.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::sys;
 /// The kernel's unit in `/proc/stat` is fixed at a hundredth of a second for user space.
 const NS_PER_TICK: u64 = 10_000_000;
 
-/// The processes under test; may be none, then nothing is measured.
+/// The processes under test; without any, nothing is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pids: Vec<u32>,
@@ -22,7 +22,7 @@ pub(crate) struct Server {
 pub(crate) struct Memory {
     /// Resident pages, shared ones in full.
     pub(crate) rss: u64,
-    /// Resident pages, shared ones divided among those who share them.
+    /// Resident pages, shared ones divided among the processes that share them.
     pub(crate) pss: u64,
 }
 
@@ -68,7 +68,7 @@ impl Server {
         Ok(total)
     }
 
-    /// Resident bytes now, as cheaply as the kernel tells them: within some pages for each thread.
+    /// Resident bytes now, as cheaply as the kernel reports them: accurate to some pages per thread.
     pub(crate) fn rss(&self) -> Result<u64> {
         self.sum(resident)
     }
@@ -103,7 +103,7 @@ pub(crate) fn machine() -> Result<Machine> {
 
 fn memory(pid: u32) -> Result<Memory> {
     let dir = Path::new("/proc").join(pid.to_string());
-    // The roll-up is exact, `status` lags by some pages per thread but is readable for everybody.
+    // The roll-up is exact. `status` lags by some pages per thread, but every user may read it.
     if let Ok(text) = fs::read_to_string(dir.join("smaps_rollup"))
         && let (Some(rss), Some(pss)) = (field(&text, "Rss:"), field(&text, "Pss:"))
     {

@@ -1,4 +1,4 @@
-//! What a scenario found, in rows that are printed and shown on a page.
+//! The results of a scenario, as rows that are printed and shown on a page.
 
 use serde::Serialize;
 
@@ -6,32 +6,32 @@ use crate::check::Faults;
 use crate::figures::{short, short_or_dash};
 use crate::measure::{Sample, Span};
 
-/// What a scenario found, for people and for programs.
+/// The results of a scenario, for people and for programs.
 pub(crate) trait Report: Serialize {
     /// One line that names the run.
     fn title(&self) -> String;
-    /// Label and value, in the order to be read; what all scenarios find follows.
+    /// Labels and values in reading order; the results of all scenarios follow.
     fn rows(&self) -> Vec<(&'static str, String)>;
-    /// What all scenarios find.
+    /// The results of all scenarios.
     fn found(&self) -> &Found;
 }
 
-/// What all scenarios find.
+/// The results of all scenarios.
 #[derive(Debug, Serialize)]
 pub(crate) struct Found {
-    /// What the server did wrong.
+    /// The server's faults.
     pub(crate) faults: Faults,
     #[serde(flatten)]
     pub(crate) span: Span,
-    /// How it went over time.
+    /// Samples over time.
     pub(crate) samples: Vec<Sample>,
-    /// What the samples count.
+    /// The unit of the samples' count.
     #[serde(skip)]
     pub(crate) counted: &'static str,
     /// Name, and quantile with milliseconds.
     #[serde(skip)]
     pub(crate) curves: Vec<(&'static str, Vec<(f64, f64)>)>,
-    /// What the reader must know before trusting the figures.
+    /// Warnings about the results.
     pub(crate) warnings: Vec<String>,
 }
 

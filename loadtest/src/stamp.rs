@@ -1,7 +1,8 @@
-//! The mark inside every published content: which run, which room, the how-manieth, and when.
+//! The stamp inside all published content: run, room, sequence number and time.
 //!
-//! Fixed width and lower-case hexadecimal, so that it is found by its place and read with a few
-//! multiplications. At six million frames a second a JSON parser would be most of the cost measured.
+//! It has a fixed width and lower-case hexadecimal digits, so that it is found by its position and read
+//! with a few multiplications. At six million frames a second a JSON parser would be most of the measured
+//! cost.
 
 /// Begins every stamp; contains no character that JSON escapes.
 const MARK: [u8; 4] = *b"~lt~";
@@ -12,7 +13,7 @@ pub(crate) const LEN: usize = 4 + 8 + 8 + 8 + 16;
 /// One published message's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Tells this run's messages from those of another tester on the same server.
+    /// Distinguishes this run's messages from those of another tester on the same server.
     pub(crate) run: u32,
     pub(crate) room: u32,
     /// Counts from 0 in every room.
@@ -50,7 +51,8 @@ impl Stamp {
         })
     }
 
-    /// Where a stamp begins in `bytes`, for the first message of a shape; later ones lie at the same place.
+    /// The position of a stamp in `bytes`, for the first message of a shape; later ones have it at the same
+    /// position.
     pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
         bytes.windows(LEN).position(|window| window.starts_with(&MARK))
     }
@@ -64,8 +66,8 @@ fn write_hex(place: &mut [u8], value: u64) {
     }
 }
 
-/// Eight hexadecimal digits at once. Other characters give some number: a stamp that was altered on its
-/// way shows as a message that was never sent.
+/// Eight hexadecimal digits at once. Other characters yield some number: an altered stamp shows as a
+/// message that was never sent.
 #[inline]
 fn read_hex(digits: [u8; 8]) -> u32 {
     let ascii = u64::from_be_bytes(digits);

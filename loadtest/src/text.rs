@@ -1,11 +1,11 @@
-//! The Engine.IO and Socket.IO texts that a client sends, and what it reads of a server's.
+//! The Engine.IO and Socket.IO packets that a client sends, and the parser of a server's packets.
 //!
-//! Text against text, without values in between: a load tester sends the same few shapes over and
-//! over, and the templates come from the command line, because foreign servers name things their way.
+//! Text only, without parsed values: a load tester repeats the same few shapes, and the command line
+//! sets the templates, because other servers name their events differently.
 
 use anyhow::{Result, bail};
 
-/// A server's text as far as a client must tell them apart.
+/// The kinds of server packets that a client must distinguish.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming<'a> {
     /// Engine.IO open.
@@ -14,15 +14,15 @@ pub(crate) enum Incoming<'a> {
     Ping,
     /// Engine.IO close.
     Close,
-    /// Our namespace let us in.
+    /// The namespace accepted the socket.
     Connected,
-    /// Our namespace refused us, or put us out; the packet's data.
+    /// The namespace refused or disconnected the socket; the packet's data.
     Refused(&'a str),
     /// An event's array, from `[` on.
     Event(&'a [u8]),
     /// An ack: its id, and its array from `[` on.
     Ack { id: u32, array: &'a [u8] },
-    /// Another namespace, a binary packet, a noop: nothing to do with us.
+    /// Another namespace, a binary packet or a noop: ignored.
     Other,
 }
 
@@ -63,12 +63,14 @@ impl Namespace {
         format!("42{tag}{id}[\"{event}\"{comma}{payload}]")
     }
 
-    /// What `packet` is to a client that is in this namespace only and sends events without attachments.
+    /// Classifies `packet` for a client that is in this namespace only and sends events without
+    /// attachments.
     #[inline]
     pub(crate) fn read<'a>(&self, packet: &'a [u8]) -> Incoming<'a> {
         match packet.strip_prefix(self.event.as_slice()) {
             Some(rest) if rest.first() == Some(&b'[') => Incoming::Event(rest),
-            // An event that wants an ack. None is ever sent: the server's patience is not under test.
+            // An event that requests an ack. The tester sends none: the server's patience is not under
+            // test.
             Some(rest) if rest.first().is_some_and(u8::is_ascii_digit) => Incoming::Event(split_id(rest).1),
             _ => self.read_rare(packet),
         }
@@ -102,7 +104,7 @@ impl Namespace {
     }
 }
 
-/// Splits an ack id from what follows. An id that was never given out, or none, reads as some number.
+/// Splits an ack id from the rest. An unknown or missing id yields some number.
 fn split_id(rest: &[u8]) -> (u32, &[u8]) {
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let value = |id: u32, digit: &u8| id.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
@@ -117,7 +119,7 @@ pub(crate) fn is_event(array: &[u8], name: &str) -> bool {
         .is_some_and(|rest| rest.first() == Some(&b'"'))
 }
 
-/// Whether an ack's array says no. Servers that answer otherwise are taken to have said yes.
+/// Whether an ack's array is a refusal. Other formats count as success.
 pub(crate) fn is_refusal(array: &[u8]) -> bool {
     let Ok(answer) = serde_json::from_slice::<serde_json::Value>(array) else {
         return true;
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_the_own_namespace_are_told_apart() {
+    fn packets_of_the_own_namespace_are_classified() {
         let relay = relay();
         assert_eq!(relay.read(br#"0{"sid":"x"}"#), Incoming::Open);
         assert_eq!(relay.read(b"2"), Incoming::Ping);

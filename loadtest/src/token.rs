@@ -1,21 +1,21 @@
-//! What a connection shows at the namespace's door.
+//! The tokens of connections.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
-/// Longer than any run, so that no socket is put out for its token's age while it is measured.
+/// Longer than any run, so that no socket is disconnected because its token has expired.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Where the CONNECT packet's auth payload comes from.
+/// The source of the CONNECT packet's auth payload.
 #[derive(Clone, Debug)]
 pub(crate) enum Tokens {
     /// No payload at all.
     None,
-    /// Everybody is the same user.
+    /// All connections are the same user.
     One(String),
-    /// Every connection is a user of its own, signed with the server's secret.
+    /// Every connection is a different user, with a token signed with the server's secret.
     Minted(Secret),
 }
 

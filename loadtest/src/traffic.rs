@@ -1,8 +1,8 @@
-//! The messages of a run: who publishes what, and whether every member gets it.
+//! The messages of a run: publishes them, and checks that every member receives them.
 //!
-//! The first connection of each room publishes and hears itself like every other member. A broadcast
-//! counts as returned when its publisher hears it, and with `refill` that is when the next one goes
-//! out. Every received event is checked by its [`Stamp`]; see `check` for what can be wrong.
+//! The first connection of each room publishes, and receives its own messages like every other member. A broadcast counts
+//! as returned when its publisher receives it; with `refill` the next one is then sent. Every received event is checked by
+//! its [`Stamp`]; see `check` for the possible faults.
 
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ impl Others {
         self.first.get_or_insert_with(|| String::from_utf8_lossy(array).chars().take(300).collect());
     }
 
-    /// What the reader must know of them.
+    /// A warning about them.
     pub(crate) fn warning(&self) -> Option<String> {
         let first = self.first.as_ref()?;
         Some(format!("{} events that no request explains, the first: {first}", self.count))
@@ -44,12 +44,12 @@ impl Others {
 struct Room {
     /// Messages published so far, and so the next sequence number.
     sent: u32,
-    /// How many those were at the last look and at the one before.
+    /// The number at the last call of `look` and at the one before.
     earlier: [u32; 2],
     publisher: usize,
     /// The publish packet; only the stamp in it changes.
     packet: Vec<u8>,
-    /// Where the stamp lies in `packet`.
+    /// The position of the stamp in `packet`.
     stamp_at: usize,
 }
 
@@ -57,7 +57,7 @@ struct Room {
 #[derive(Debug)]
 struct Member {
     room: u32,
-    /// Where the stamp lay in the last event; the next one of the same shape has it there too.
+    /// The position of the stamp in the last event; the next event of the same shape has it at the same position.
     stamp_at: u32,
     sequence: Sequence,
 }
@@ -69,15 +69,15 @@ pub(crate) struct Traffic {
     rooms: Vec<Room>,
     members: Vec<Member>,
     content: Content,
-    /// Whether a returned broadcast makes room for the next one.
+    /// Whether a returned broadcast triggers the next one.
     pub(crate) refill: bool,
     /// Latencies count for messages sent, or due, in this span of the monotonic clock.
     pub(crate) window: Range<u64>,
     /// Latencies on the publisher's own server.
     pub(crate) latency: Latencies,
-    /// How many servers the connections are dealt out to.
+    /// How many servers the connections are distributed over.
     servers: usize,
-    /// Latencies of what crossed from the publisher's server to another; empty with one server.
+    /// Latencies of deliveries from the publisher's server to another; empty with one server.
     pub(crate) crossing: Latencies,
     /// Deliveries, the faulty ones included.
     pub(crate) received: u64,
@@ -86,7 +86,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Traffic over connections that are dealt out to `rooms`. `run` should be random.
+    /// Traffic over connections that are distributed over `rooms`. `run` should be random.
     pub(crate) fn new(target: &TargetArgs, rooms: &Rooms, connections: usize, run: u32) -> Result<Self> {
         let content = Content::new(target.payload)?;
         let namespace = Namespace::new(&target.namespace)?;
@@ -127,32 +127,32 @@ impl Traffic {
         self.rooms[self.members[conn].room as usize].publisher == conn
     }
 
-    /// To be told now and then: what was sent before the last look but one should have come by now.
+    /// Called periodically: messages sent before the last call but one should have arrived.
     pub(crate) fn look(&mut self) {
         for room in &mut self.rooms {
             room.earlier = [room.sent, room.earlier[0]];
         }
     }
 
-    /// A member goes away without its fault or the server's.
+    /// A member leaves; neither the member nor the server is at fault.
     pub(crate) fn leave(&mut self, conn: usize) {
         let member = &mut self.members[conn];
         let [_, settled] = self.rooms[member.room as usize].earlier;
         self.faults.lost += member.sequence.leave(settled);
     }
 
-    /// A member that had left is back in its room: what is published from now on is for it.
+    /// A member has returned to its room: it must receive messages that are published from now on.
     pub(crate) fn come_back(&mut self, conn: usize) {
         let member = &mut self.members[conn];
         member.sequence.come_back(self.rooms[member.room as usize].sent);
     }
 
-    /// All that went wrong, provided that nothing more will come.
+    /// All faults, assuming that nothing more arrives.
     pub(crate) fn faults(&self, disconnected: u64) -> Faults {
         Faults { lost: self.faults.lost + self.missing(), disconnected, ..self.faults }
     }
 
-    /// The stamp in an event, if it has one, and whether what follows it is as it was sent.
+    /// The stamp in an event, if it has one, and whether the bytes after it are as sent.
     #[inline]
     fn stamp(&mut self, conn: usize, array: &[u8]) -> Option<(Stamp, bool)> {
         let mut at = self.members[conn].stamp_at as usize;
@@ -208,8 +208,8 @@ impl Driver for Traffic {
     }
 }
 
-/// Its lanes are the rooms, each request of theirs is a message to all members, and what is missing are deliveries to those
-/// who are there.
+/// Its lanes are the rooms. Each of their requests is a message to all members; missing results are deliveries to present
+/// members.
 impl Work for Traffic {
     fn lanes(&self) -> usize {
         self.rooms.len()
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_as_it_should_is_no_fault() {
+    fn correct_deliveries_are_no_faults() {
         let mut traffic = traffic();
         for _ in 0..3 {
             for (room, conns) in [[0, 1, 2], [3, 4, 5]].iter().enumerate() {
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_away_misses_nothing() {
+    fn an_absent_member_misses_nothing() {
         let mut traffic = traffic();
         let first = publish(&mut traffic, 0, 1);
         deliver(&mut traffic, &[0, 1], &first);
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(traffic.missing(), 0);
         let third = publish(&mut traffic, 0, 3);
         deliver(&mut traffic, &[0, 1], &third);
-        // The first, which it should have heard by then, and the third.
+        // The first message, which should have arrived by then, and the third.
         assert_eq!(traffic.faults(0), faults(|f| f.lost = 2));
     }
 
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_crosses_servers_is_timed_apart() {
+    fn deliveries_across_servers_are_timed_separately() {
         let nodes = ["--url", "ws://127.0.0.1:1", "--url", "ws://127.0.0.1:2"];
         let Flags { target } = Flags::parse_from(["loadtest"].into_iter().chain(nodes));
         let mut traffic = Traffic::new(&target, &Rooms::new("r", 4), 4, 1).unwrap();

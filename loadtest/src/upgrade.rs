@@ -7,10 +7,10 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::url::Url;
 
-/// A head longer than this is no handshake.
+/// The upper bound of a handshake's head.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// The client's side: one request for all connections, and the only answer that will do.
+/// The client's side: one request for all connections, and the only valid response.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     pub(crate) request: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// The key is the caller's because the standard wants it random and a test wants it fixed.
+    /// The caller sets the key: the standard wants it random, and a test wants it fixed.
     pub(crate) fn new(url: &Url, key: [u8; 16]) -> Self {
         let key = STANDARD.encode(key);
         let request = format!(
@@ -29,8 +29,8 @@ impl Upgrade {
         Self { request: request.into_bytes(), accept: derive_accept_key(key.as_bytes()) }
     }
 
-    /// The length of the server's head once it is complete; `None` before. An `Err` is a refusal, or
-    /// an answer to somebody else's key.
+    /// The length of the server's head once it is complete; `None` before. An `Err` is a refusal or
+    /// a response to another client's key.
     pub(crate) fn check(&self, received: &[u8]) -> Result<Option<usize>> {
         let Some(head) = head_of(received)? else {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! The tester against the floor, as two processes over loopback: what the floor does wrong on purpose
-//! must be counted exactly, and a faultless floor must pass.
+//! Runs the tester against the floor, as two processes over loopback: the tester must count deliberate faults exactly,
+//! and a faultless floor must pass.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot go on in a test must end it")]
 
@@ -44,7 +44,7 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        // It serves until it is ended.
+        // The floor runs until it is killed.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -71,8 +71,8 @@ const RATED: [&str; 12] = [
     "400ms",
 ];
 
-/// Runs against a floor that does `kind` to every tenth delivery, and compares the faults that are
-/// counted with those that `expected` makes of the number of wrongs done.
+/// Runs against a floor that injects `kind` into every tenth delivery, and compares the reported faults with those that
+/// `expected` returns for the number of injected faults.
 fn check(kind: &str, expected: impl Fn(u64) -> Value) {
     let floor = Floor::start(&["--inject", &format!("{kind}:10")]);
     let output = floor.test("fanout", &RATED);
@@ -80,7 +80,7 @@ fn check(kind: &str, expected: impl Fn(u64) -> Value) {
     assert_eq!(output.status.code(), Some(1), "{report}");
     let broadcasts = report["broadcasts_sent"].as_u64().unwrap();
     assert!(broadcasts >= 100, "{report}");
-    // The publisher's own copies are left alone, so 19 of 20 deliveries count.
+    // The publisher's own copies are never altered, so 19 of 20 deliveries count.
     let mut found = report["faults"].clone();
     found.as_object_mut().unwrap().retain(|_, count| *count != 0);
     assert_eq!(found, expected(broadcasts * 19 / 10), "{report}");
@@ -96,7 +96,7 @@ fn duplicates_are_detected() {
     check("duplicate", |wrongs| json!({ "duplicated": wrongs }));
 }
 
-/// What is held back of a room's last message is never sent: two of nineteen deliveries at the most.
+/// A held back last message of a room is never sent: at most two of nineteen deliveries.
 #[test]
 fn reorderings_are_detected() {
     let floor = Floor::start(&["--inject", "reorder:10"]);
@@ -113,7 +113,7 @@ fn misrouted_messages_are_detected() {
     check("misroute", |wrongs| json!({ "misrouted": wrongs }));
 }
 
-/// The message that should have come never did.
+/// The original message never arrived.
 #[test]
 fn corrupt_messages_are_detected() {
     check("corrupt", |wrongs| json!({ "corrupt": wrongs, "lost": wrongs }));
@@ -191,7 +191,7 @@ fn every_request_is_answered() {
     }
 }
 
-/// An event that nobody answers: all that were asked are lost.
+/// An event that no client answers: all requests are lost.
 #[test]
 fn requests_without_an_answer_are_lost() {
     let floor = Floor::start(&[]);
@@ -202,7 +202,7 @@ fn requests_without_an_answer_are_lost() {
 }
 
 #[test]
-fn cycles_go_round_until_the_server_falls_silent() {
+fn cycles_repeat_until_the_server_stops_answering() {
     let floor = Floor::start(&[]);
     let output = floor.test("churn", &[&["--slots", "10"][..], &SHORT].concat());
     let good = report(&output);
@@ -217,7 +217,7 @@ fn cycles_go_round_until_the_server_falls_silent() {
 }
 
 #[test]
-fn all_come_back_after_a_storm() {
+fn all_clients_return_after_a_storm() {
     let floor = Floor::start(&[]);
     let flags = ["--connections", "300", "--stay", "50", "--before", "300ms"];
     let output = floor.test("storm", &flags);
@@ -233,7 +233,7 @@ const SOAK: [&str; 10] =
     ["--rooms", "4", "--members", "20", "--rate", "400", "--reconnects", "100", "--duration", "1s"];
 
 #[test]
-fn members_who_come_and_go_lose_nothing() {
+fn members_that_leave_and_return_lose_nothing() {
     let floor = Floor::start(&[]);
     let output = floor.test("soak", &SOAK);
     let report = report(&output);
@@ -243,7 +243,7 @@ fn members_who_come_and_go_lose_nothing() {
 }
 
 #[test]
-fn losses_among_members_who_come_and_go_are_seen() {
+fn losses_of_members_that_leave_and_return_are_detected() {
     let floor = Floor::start(&["--inject", "drop:100"]);
     let output = floor.test("soak", &SOAK);
     let report = report(&output);
@@ -253,9 +253,9 @@ fn losses_among_members_who_come_and_go_are_seen() {
     assert_eq!(report["faults"]["duplicated"], 0, "{report}");
 }
 
-/// The server dies in the middle: nobody comes back, and that is told, with the publishes that nobody could send.
+/// The server dies in the middle: no client returns. The tester reports that, and the publishes that could not be sent.
 #[test]
-fn a_server_that_dies_is_found_out() {
+fn a_server_that_dies_is_detected() {
     let floor = Floor::start(&[]);
     let (url, pid) = (floor.url.clone(), floor.child.id().to_string());
     let mut tester = Command::new(BINARY)
@@ -265,7 +265,7 @@ fn a_server_that_dies_is_found_out() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // To connect takes it one or two hundredths of a second of CPU, to publish many more.
+    // Connecting takes one or two hundredths of a second of CPU, publishing many more.
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.split(' ').skip(13).take(2).map(|word| word.parse::<u64>().unwrap()).sum::<u64>()
@@ -278,7 +278,7 @@ fn a_server_that_dies_is_found_out() {
     let output = tester.wait_with_output().unwrap();
     let report = report(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
-    // But for those who were on their way back just then.
+    // Except the clients that were just returning.
     assert!(report["faults"]["disconnected"].as_u64().unwrap() > 60, "{report}");
     assert_eq!(report["faults"]["refused"], 80, "{report}");
     let warnings = report["warnings"].to_string();
@@ -286,7 +286,7 @@ fn a_server_that_dies_is_found_out() {
 }
 
 #[test]
-fn many_rooms_and_two_servers_are_told_apart() {
+fn many_rooms_and_two_servers_are_distinguished() {
     let (one, two) = (Floor::start(&[]), Floor::start(&[]));
     let rooms = ["--rooms", "5", "--members", "4"];
     let output = one.test("rooms", &[&rooms[..], &SHORT].concat());
@@ -294,7 +294,7 @@ fn many_rooms_and_two_servers_are_told_apart() {
     assert_eq!(output.status.code(), Some(0), "{alone}");
     assert_eq!((&alone["rooms"], &alone["crossing_ms"]), (&json!(5), &Value::Null));
 
-    // Floors do not know each other: whoever is on the other one hears nothing.
+    // Floors do not know each other: clients of the other one receive nothing.
     let patience = ["--patience", "200ms"];
     let output = one.test("cross", &[&rooms[..], &SHORT, &patience, &["--url", &two.url]].concat());
     let apart = report(&output);
@@ -305,7 +305,7 @@ fn many_rooms_and_two_servers_are_told_apart() {
     assert_eq!(lost, 2 * sent, "{apart}");
 }
 
-/// The file's flags, the command line's instead of them, and the page.
+/// The file's flags, overridden by the command line, and the page.
 #[test]
 fn a_scenario_comes_out_of_a_file_and_a_page_out_of_it() {
     let floor = Floor::start(&[]);
@@ -327,7 +327,7 @@ fn a_scenario_comes_out_of_a_file_and_a_page_out_of_it() {
 }
 
 #[test]
-fn a_run_that_cannot_be_made_is_told_from_one_with_faults() {
+fn an_impossible_run_and_one_with_faults_exit_differently() {
     let floor = Floor::start(&[]);
     let output = floor.test("fanout", &["--server-pid", "4194303"]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,4 +1,4 @@
-//! How long the codecs take: what comes from clients, what goes to them, and what crosses Redis.
+//! Benchmarks of the codecs: messages from clients, to clients, and through Redis.
 //!
 //! `cargo bench -p shared`. For regressions look at `make instructions`, which counts instead.
 #![allow(missing_docs, reason = "criterion's macros make functions without")]
@@ -41,7 +41,7 @@ fn websocket(c: &mut Criterion) {
     each(c, "ws/decode", |group, label, data| {
         let frame = inputs::published(data);
         let mut decoder = Decoder::new(Role::Server, MAX);
-        // Decoding takes the mask off in place, so that each time needs a frame of its own.
+        // Decoding removes the mask in place, so each iteration needs its own frame.
         group.bench_function(label, |b| {
             b.iter_batched_ref(
                 || frame.clone(),

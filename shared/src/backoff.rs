@@ -1,11 +1,11 @@
-//! How long to wait before the next try.
+//! Computes pauses between attempts.
 
 use std::time::Duration;
 
-/// Pauses that double, up to a bound, each with jitter: between a half and the whole of it, so that those who failed
-/// together do not try again together.
+/// Pauses that double, up to a bound, each with jitter: between half and all of it, so that callers that failed
+/// together do not retry together.
 ///
-/// It has no randomness of its own: [`Backoff::pause`] takes a number.
+/// It generates no random numbers: [`Backoff::pause`] takes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     first: Duration,
@@ -27,7 +27,7 @@ impl Backoff {
         whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Begins again with the first pause: a try has succeeded.
+    /// Starts again with the first pause, after a successful attempt.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,8 +1,7 @@
 //! A client of the internal API of `sos` (document 000), for backends in Rust. Feature `client`.
 //!
-//! Each call is bounded in time and tries, so it holds its caller up for [`ClientOptions::timeout`] times the
-//! tries, and the pauses between them, at the most; what fails is logged and returned, and a backend goes on without it, as the document
-//! says.
+//! Each call is bounded in time and attempts: it takes at most [`ClientOptions::timeout`] times the attempts, plus the pauses
+//! between them. A failure is logged and returned, and the backend continues without it, as the document requires.
 
 use std::time::Duration;
 
@@ -15,24 +14,24 @@ use serde_json::Value;
 use crate::backoff::Backoff;
 use crate::names::is_name;
 
-/// How the client behaves.
+/// Options of the client.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// The internal listener of any node, such as `http://127.0.0.1:9090`.
     pub base_url: String,
-    /// The bearer that the nodes' `INTERNAL_TOKEN` asks for.
+    /// The nodes' `INTERNAL_TOKEN`.
     pub token: Option<String>,
-    /// Time of one try.
+    /// The timeout of one attempt.
     pub timeout: Duration,
-    /// Tries after the first where a node is away or overloaded. What a node refuses is not tried again.
+    /// Retries where a node is away or overloaded. A refusal is not retried.
     pub retries: u32,
-    /// Pause before the first of them, doubled before each other up to half a minute; with jitter, so that those who
-    /// failed together do not try again together.
+    /// Pause before the first retry, doubled before each further one up to half a minute; with jitter, so that callers that
+    /// failed together do not retry together.
     pub pause: Duration,
 }
 
 impl ClientOptions {
-    /// Four seconds a try, which is longer than a node takes that waits for all others, and two more tries.
+    /// Four seconds per attempt, which is longer than a node takes that waits for all others, and two retries.
     #[must_use]
     pub fn new(base_url: &str) -> Self {
         let (timeout, pause) = (Duration::from_secs(4), Duration::from_millis(100));
@@ -43,10 +42,10 @@ impl ClientOptions {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Not a name that may stand in a path; nothing was sent.
+    /// The name cannot be part of a path; nothing was sent.
     #[error("invalid sosId")]
     BadId,
-    /// No node could be asked, or none answered in time.
+    /// No node could be reached, or none answered in time.
     #[error("the realtime service cannot be reached: {0}")]
     Unreachable(#[from] reqwest::Error),
     /// The node's refusal.
@@ -54,41 +53,41 @@ pub enum ClientError {
     Refused {
         /// The status.
         status: StatusCode,
-        /// What the node said.
+        /// The node's error message.
         error: String,
     },
-    /// Not the answer of such a node.
+    /// Not a node's answer.
     #[error("the realtime service's answer cannot be read")]
     BadAnswer,
 }
 
-/// Who has joined.
+/// A participant who has joined.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParticipantJoined {
     /// The incident.
     pub sos_id: String,
-    /// Who.
+    /// The participant.
     pub user_id: String,
     /// `citizen`, `rescuer` or `admin`.
     pub user_type: String,
     /// The name to show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// ISO 8601; now, if there is none.
+    /// ISO 8601; `None` for now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joined_at: Option<String>,
 }
 
-/// Who has left.
+/// A participant who has left.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParticipantLeft {
     /// The incident.
     pub sos_id: String,
-    /// Who.
+    /// The participant.
     pub user_id: String,
-    /// ISO 8601; now, if there is none.
+    /// ISO 8601; `None` for now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_at: Option<String>,
 }
@@ -97,11 +96,11 @@ pub struct ParticipantLeft {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveParticipant {
-    /// Whose.
+    /// Its user.
     pub user_id: String,
     /// The name to show.
     pub display_name: String,
-    /// What the user is there.
+    /// The user's type in the incident.
     pub user_type: String,
     /// The socket.
     pub socket_id: String,
@@ -132,7 +131,7 @@ pub struct RealtimeServiceClient {
 }
 
 impl RealtimeServiceClient {
-    /// Makes a client; nothing is connected yet.
+    /// Creates a client; it connects later.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`] when the system's TLS cannot be set up.
@@ -149,14 +148,14 @@ impl RealtimeServiceClient {
         self.call::<Value>(Method::POST, "joined", Some(joined), false).await.map(drop)
     }
 
-    /// `POST /internal/participants/left`. Every try says the same time.
+    /// `POST /internal/participants/left`. Every attempt has the same time.
     ///
     /// # Errors
     /// [`ClientError`], logged.
     pub async fn broadcast_participant_left(&self, left: &ParticipantLeft) -> Result<(), ClientError> {
         let mut left = left.clone();
         left.left_at.get_or_insert_with(|| jiff::Timestamp::now().to_string());
-        // Who is not there any more at the second try has left by the first, whose answer was lost.
+        // A participant who is gone at the second attempt has left by the first, whose answer was lost.
         self.call::<Value>(Method::POST, "left", Some(&left), true).await.map(drop)
     }
 
@@ -233,14 +232,14 @@ impl RealtimeServiceClient {
     }
 }
 
-/// No pause between two tries is longer.
+/// The upper bound of a pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What is escaped in a part of a path.
+/// The characters escaped in a part of a path.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
 
 fn path(sos_id: &str, what: &str) -> Result<String, ClientError> {
-    // A dot or two are steps in a path, however they are written.
+    // One or two dots are steps in a path, even escaped.
     if is_name(sos_id) && !matches!(sos_id, "." | "..") {
         return Ok(format!("{}/{what}", utf8_percent_encode(sos_id, ESCAPED)));
     }
@@ -248,7 +247,7 @@ fn path(sos_id: &str, what: &str) -> Result<String, ClientError> {
     Err(ClientError::BadId)
 }
 
-/// A join that is done twice is done once, and so is a leave but for its answer: whatever may pass is tried again.
+/// A repeated join changes nothing, and a repeated leave only its answer: temporary failures are retried.
 fn is_worth_another_try(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable(_) => true,

@@ -1,7 +1,8 @@
 //! A bounded map whose entries expire.
 //!
-//! It has no clock: every call takes the current instant. Expired entries are never returned, and they are removed when the
-//! map is full, at most once in [`PAUSE`]. A map that is full of entries that have not expired refuses new keys, so that nobody can push out what
+//! It has no clock: every call takes the current instant. Expired entries are never returned; they are removed when the map is
+//! full, at most once in [`PAUSE`]. A map full of unexpired entries refuses new keys, so that no client can evict entries that
+//! others still need.
 //! others still need.
 
 use std::borrow::Borrow;
@@ -9,10 +10,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// A full map is searched for expired entries no more often: it takes milliseconds where there are a million.
+/// Minimum time between searches of a full map for expired entries: one takes milliseconds with a million entries.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// At most `max` entries, each until an instant of its own.
+/// At most `max` entries, each with its own expiry.
 #[derive(Debug)]
 pub struct ExpiringMap<K, V> {
     max: usize,
@@ -57,7 +58,7 @@ impl<K: Eq + Hash, V> ExpiringMap<K, V> {
         self.entries.get_mut(key).filter(|entry| entry.expires > now).map(|entry| &mut entry.value)
     }
 
-    /// Sets the value of a key until `expires`, in place of the one that it had.
+    /// Sets the value of a key until `expires`, replacing an existing one.
     ///
     /// # Errors
     /// [`Full`], where the key is new.

@@ -1,18 +1,18 @@
 //! The address of a client behind proxies, from `X-Forwarded-For` and `Forwarded` (RFC 7239).
 //!
-//! Each proxy adds the address that it was asked from at the right end of one of these headers, so the
-//! rightmost entry is the only one that the peer itself vouches for. The walk goes from right to left for as
-//! long as the address before it is one of a trusted proxy; what a client wrote itself is further left and is
-//! never reached. An entry that names no address (`unknown`, `_hidden`, rubbish) ends the walk.
+//! Each proxy appends the address that sent it the request to one of these headers, so the peer vouches only for the
+//! rightmost entry. The walk goes from right to left while the previous address is a trusted proxy's; entries that a client
+//! wrote itself are further left and are never reached. An entry without an address (`unknown`, `_hidden`, rubbish) ends the
+//! walk.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The client of a request: the peer, or, where `is_trusted` says that the peer is a trusted proxy, the
-/// rightmost address that no trusted proxy has.
+/// The client of a request: the peer, or, where `is_trusted` accepts the peer as a trusted proxy, the rightmost address that
+/// is not a trusted proxy's.
 ///
-/// Each header is given as its lines in the order in which they came. A proxy usually writes one of the two
-/// headers and passes the other on as the client sent it. Where both are present they must name the same
-/// client, or the client is the peer: so a client can share the proxy's address, and can never choose one.
+/// Each header is given as its lines in their order. A proxy usually writes one of the two headers and passes on the other as
+/// the client sent it. Where both are present they must name the same client, otherwise the client is the peer: so a client
+/// can share the proxy's address, but never choose one.
 pub fn client_address(
     peer: IpAddr,
     x_forwarded_for: &[&[u8]],
@@ -33,8 +33,8 @@ pub fn client_address(
     }
 }
 
-/// The hosts that clients asked for, as proxies say: every entry of `X-Forwarded-Host`, and every `host` of `Forwarded`. Only
-/// what a trusted proxy sends is worth reading.
+/// The hosts that clients requested, according to proxies: every entry of `X-Forwarded-Host`, and every `host` of
+/// `Forwarded`. Only headers of a trusted proxy are worth reading.
 pub fn hosts<'a>(
     x_forwarded_host: &'a [&'a [u8]],
     forwarded: &'a [&'a [u8]],
@@ -148,7 +148,7 @@ fn pair(text: &str) -> Option<Pair<'_>> {
     Some((name.trim_matches([' ', '\t']), unquoted(value.trim_matches([' ', '\t'])), end))
 }
 
-/// A token as it is, or what is in a quoted string.
+/// A token as is, or the content of a quoted string.
 fn unquoted(value: &str) -> Option<String> {
     let Some(quoted) = value.strip_prefix('"') else { return Some(value.to_owned()) };
     let mut text = String::new();
@@ -162,8 +162,8 @@ fn unquoted(value: &str) -> Option<String> {
     }
 }
 
-/// The address of a hop: IPv4 or IPv6, with or without a port; IPv6 with a port in brackets. Obfuscated and
-/// unknown ones have none.
+/// The address of a hop: IPv4 or IPv6, with or without a port; IPv6 with a port in brackets. Obfuscated and unknown hops have
+/// none.
 fn node(text: &str) -> Option<IpAddr> {
     let v6 = |text: &str| {
         let address = text.split('%').next().unwrap_or_default();
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn two_headers_count_only_where_they_agree() {
         assert_eq!(client(PROXY, &["198.51.100.7"], &["for=198.51.100.7:80"]), "198.51.100.7");
-        // The proxy wrote one of them and passed on what the client had put into the other.
+        // The proxy wrote one header and passed on the client's value of the other.
         assert_eq!(client(PROXY, &["198.51.100.7"], &["for=192.0.2.1"]), PROXY);
         assert_eq!(client(PROXY, &["192.0.2.1"], &["for=198.51.100.7"]), PROXY);
         assert_eq!(client(PROXY, &["198.51.100.7"], &[""]), PROXY);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_clients_asked_for() {
+    fn hosts_that_clients_requested() {
         let read = |listed: &[&str], named: &[&str]| {
             let (listed, named): (Vec<_>, Vec<_>) = (
                 listed.iter().map(|line| line.as_bytes()).collect(),

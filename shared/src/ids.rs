@@ -1,7 +1,7 @@
-//! Ids that the system makes.
+//! Ids that the system generates.
 //!
 //! Engine.IO session ids and Socket.IO socket ids are 20 characters of the base64url alphabet, as the
-//! ecosystem expects (the sharded Redis adapter tells private rooms by that length). The first
+//! ecosystem expects (the sharded Redis adapter recognises private rooms by that length). The first
 //! [`NODE_CHARS`] name the node that made them, so any node can route by an id alone; the rest is random.
 //! A session id is a bearer secret and shares no random part with the socket ids of its session.
 
@@ -65,10 +65,10 @@ fn parse(text: &str) -> Option<[u8; ID_CHARS]> {
     id.iter().all(|b| ALPHABET.contains(b)).then_some(id)
 }
 
-/// Random bytes of which an id is made; six bits of each are used, 96 in all.
+/// Random bytes for an id; six bits of each are used, 96 in all.
 pub type IdEntropy = [u8; ID_CHARS - NODE_CHARS];
 
-/// An Engine.IO session. Whoever knows it can read and write the session: never log it whole.
+/// An Engine.IO session's id. Its holder can read and write the session: never log it completely.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId([u8; ID_CHARS]);
 
@@ -79,7 +79,7 @@ impl SessionId {
         Self(fill(node, random))
     }
 
-    /// Reads an id that a client sent; `None` when it cannot be one.
+    /// Parses an id from a client; `None` when it is invalid.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse(text).map(Self)
@@ -97,7 +97,7 @@ impl SessionId {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The first part of the id, enough to find a session in logs and useless to take it over.
+    /// The first part of the id: enough to find a session in logs, but not to take it over.
     #[must_use]
     pub fn short(&self) -> &str {
         str::from_utf8(&self.0[..10]).unwrap_or_default()
@@ -121,7 +121,7 @@ impl SocketId {
         Self(fill(node, random))
     }
 
-    /// Reads an id; `None` when it cannot be one.
+    /// Parses an id; `None` when it is invalid.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse(text).map(Self)
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_id_is_not_parsed() {
+    fn invalid_ids_are_not_parsed() {
         for bad in ["", "../x", &"x".repeat(19), &"x".repeat(21), "aaaaaaaaaaaaaaaaaaa=", &"é".repeat(10)] {
             assert_eq!(SessionId::parse(bad), None, "{bad}");
         }

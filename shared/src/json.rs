@@ -1,19 +1,19 @@
-//! What can be told of JSON without reading it into anything, and what JavaScript writes that Rust does not read.
+//! Checks JSON without parsing it to a value, and handles JavaScript's JSON that Rust does not read.
 
 use serde::de::DeserializeOwned;
 
-/// How many bytes are meant. In blocks whose count fits into a byte, so that the compiler makes it one of whole
-/// registers: a count or a search byte by byte takes twenty times as many instructions.
+/// Counts matching bytes. In blocks whose count fits into a byte, so that the compiler uses whole registers: counting
+/// or searching byte by byte takes twenty times as many instructions.
 pub(crate) fn count(text: &str, is_meant: impl Fn(u8) -> bool) -> usize {
     let of_block = |block: &[u8]| block.iter().map(|byte| u8::from(is_meant(*byte))).sum::<u8>();
     text.as_bytes().chunks(192).map(|block| usize::from(of_block(block))).sum()
 }
 
-/// Whether arrays and objects nest `max` deep at most. Right for JSON; for other text any answer will do,
+/// Whether arrays and objects nest at most `max` deep. Correct for JSON; for other text the result does not matter,
 /// since it is refused anyway.
 #[must_use]
 pub fn nests_at_most(json: &str, max: usize) -> bool {
-    // Nearly every text is told to be shallow by a mere count.
+    // For nearly every text a simple count proves that it is shallow.
     if count(json, |byte| matches!(byte, b'[' | b'{')) <= max {
         return true;
     }
@@ -36,10 +36,10 @@ pub fn nests_at_most(json: &str, max: usize) -> bool {
     true
 }
 
-/// Reads JSON that JavaScript has written: halves of surrogate pairs are as [`without_lone_surrogates`] writes them.
+/// Parses JSON that JavaScript has written: lone surrogates become what [`without_lone_surrogates`] makes of them.
 ///
 /// # Errors
-/// Where it is no `T`.
+/// When it is not a `T`.
 pub fn read<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     serde_json::from_str(json).or_else(|error| match without_lone_surrogates(json) {
         Some(readable) => serde_json::from_str(&readable),
@@ -47,9 +47,9 @@ pub fn read<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     })
 }
 
-/// JSON that Rust can read. A text of JavaScript may hold one half of a surrogate pair without the other, which JSON
-/// carries as an escape and no text of Rust can hold: it becomes U+FFFD, as it does wherever JavaScript writes UTF-8.
-/// `None` where there is none, so that the text would be read no better than before.
+/// JSON that Rust can read. A JavaScript string may contain a lone surrogate, which JSON carries as an escape and a
+/// Rust string cannot contain: it becomes U+FFFD, as it does wherever JavaScript writes UTF-8. `None` where there is
+/// none.
 #[must_use]
 pub fn without_lone_surrogates(json: &str) -> Option<String> {
     let mut out = String::with_capacity(json.len());

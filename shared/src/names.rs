@@ -1,13 +1,13 @@
 //! Names that cross the edge of the system, checked once when they enter it.
 //!
-//! The contract: names and ids are opaque texts, compared byte by byte. There are three rules:
+//! The contract: names and ids are opaque texts, compared byte by byte. It has three rules:
 //!
 //! - **Ids** ([`is_id`]): users, and rooms that backends name. Identity providers and Node.js servers write them, so
 //!   they may be any text of 1–255 bytes. What a server on the same Redis calls a room is bounded in bytes alone
 //!   ([`Room::of_server`]).
 //! - **Names** ([`is_name`]): what clients name, such as rooms of chat, incidents and messages. Any text of 1–128
 //!   characters.
-//! - **Words** ([`is_word`]): what programs tell apart, such as events, kinds and namespaces. 1–128 characters of
+//! - **Words** ([`is_word`]): what programs compare, such as events, kinds and namespaces. 1–128 characters of
 //!   `A–Z a–z 0–9 . _ : -`.
 //!
 //! Ids and names hold no control characters, and something that can be seen ([`is_blank`]), which a room of a backend need
@@ -54,25 +54,25 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 4 * NAME_MAX && text.chars().count() <= NAME_MAX && is_plain(text)
 }
 
-/// Whether `text` may be a user's id, or a room that a backend names.
+/// Whether `text` is valid as a user's id, or as a backend's name of a room.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     text.len() <= ID_MAX_BYTES && is_plain(text)
 }
 
-/// Without control characters, and with something to be seen.
+/// Without control characters, and with a visible character.
 fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control) && !is_blank(text)
 }
 
-/// An id as one of several parts that colons separate. `%` and `:` are written as `%25` and `%3A`, so no two lists of
-/// ids are written alike.
+/// An id as one of several parts separated by colons. `%` and `:` are escaped as `%25` and `%3A`, so no two lists of ids are
+/// written alike.
 #[must_use]
 pub fn escaped(id: &str) -> Cow<'_, str> {
     if id.contains(['%', ':']) { id.replace('%', "%25").replace(':', "%3A").into() } else { id.into() }
 }
 
-/// The id that [`escaped`] wrote as `part`; `None` where it wrote no such thing. An id has one spelling.
+/// The id that [`escaped`] wrote as `part`; `None` where it cannot have written it. An id has one spelling.
 #[must_use]
 pub fn unescaped(part: &str) -> Option<Cow<'_, str>> {
     if !part.contains('%') {
@@ -133,7 +133,7 @@ name! {
     UserId, is_id, BadId
 }
 
-/// How the room of all sockets of a user begins. Nobody enters such a room; every socket is in its user's.
+/// Prefix of the room of all sockets of a user. No socket enters such a room; every socket belongs to its user's.
 pub const USER_ROOM_PREFIX: &str = "user:";
 
 impl Room {
@@ -143,9 +143,8 @@ impl Room {
         Self::prefixed(USER_ROOM_PREFIX, user.as_str())
     }
 
-    /// A room as backends call it (contract, "Names and ids"): any text of 1–255 bytes without control characters. A name may
-    /// have more bytes, and an app's room more still, because a prefix and a colon stand before the name or the ids of
-    /// whoever it is for.
+    /// A room as backends name it (contract, "Names and ids"): any text of 1–255 bytes without control characters. A name may
+    /// have more bytes, and an app's room even more, because a prefix precedes the name or ids.
     #[must_use]
     pub fn of_cluster(text: &str) -> Option<Self> {
         let has_prefix = || text.split_once(':').is_some_and(|(prefix, _)| is_word(prefix));
@@ -154,7 +153,7 @@ impl Room {
         (fits && !text.is_empty() && !text.chars().any(char::is_control)).then(|| Self(text.into()))
     }
 
-    /// A room as a server on the same Redis calls it: any text that is not too long, as for a Node.js server.
+    /// A room as a server on the same Redis names it: any text that is not too long, as on a Node.js server.
     #[must_use]
     pub fn of_server(text: &str) -> Option<Self> {
         (text.len() <= ROOM_MAX_BYTES).then(|| Self(text.into()))
@@ -231,7 +230,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_users_id_is_what_issuers_write() {
+    fn a_users_id_is_any_text_of_an_issuer() {
         let good = [
             "auth0|5f7c8ec7c33c6c004bbafe82",
             "google-oauth2|103547991597142817347",

@@ -1,7 +1,7 @@
 //! Origins of web pages (RFC 6454), compared as URLs are: two spellings of one origin are equal.
 //!
-//! Spellings differ in the case of letters, in a port that is the scheme's default, in `ws` for `http`, in the dot at the end of
-//! a complete domain name, in Unicode for `xn--…`, and in how an IP address is written.
+//! Spellings differ in the case of letters, the scheme's default port, `ws` for `http`, the trailing dot of a complete domain
+//! name, Unicode for `xn--…`, and the notation of an IP address.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use url::Host;
 pub struct Origin {
     scheme: String,
     host: Place,
-    /// The scheme's default where none was written; `None` where the scheme has no default, either.
+    /// The scheme's default if none is written; `None` if the scheme has no default, either.
     port: Option<u16>,
 }
 
@@ -24,20 +24,20 @@ enum Place {
     Address(IpAddr),
 }
 
-/// Whose pages may connect: one entry of `CORS_ORIGINS`.
+/// An entry of `CORS_ORIGINS`: origins whose pages may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginRule {
     /// `*`: every origin.
     Any,
-    /// `null`: pages without an origin of their own, such as those of files and of sandboxed frames.
+    /// `null`: pages without their own origin, such as files and sandboxed frames.
     Null,
-    /// Origins that a pattern describes.
+    /// Origins that match a pattern.
     Like {
         /// Scheme, host (without the `*.`) and port.
         origin: Origin,
-        /// `*.` stood before the host: any name under it, and not the host itself.
+        /// The host begins with `*.`: any name under it, but not the host itself.
         is_under: bool,
-        /// `*` stood for the port: any.
+        /// The port is `*`: any.
         any_port: bool,
     },
 }
@@ -63,14 +63,14 @@ impl Origin {
         Some(Self { scheme, host, port })
     }
 
-    /// Whether a page of this origin was served from the host that a `Host` header names. The header has no scheme, so a port
-    /// that it does not name is the default of this origin's scheme.
+    /// Whether a page of this origin was served from the host in a `Host` header. The header has no scheme, so a missing port
+    /// means the default of this origin's scheme.
     #[must_use]
     pub fn is_at(&self, host: &str) -> bool {
         self.is_at_port(host, None)
     }
 
-    /// As [`Self::is_at`]; `port` counts where `host` names none.
+    /// As [`Self::is_at`]; `port` applies if `host` has none.
     #[must_use]
     pub fn is_at_port(&self, host: &str, port: Option<u16>) -> bool {
         if !is_web(&self.scheme) || host.contains(NEVER) {
@@ -121,7 +121,7 @@ impl OriginRule {
         fits.then_some(Self::Like { origin, is_under, any_port })
     }
 
-    /// Whether it lets an origin in; `None` is an origin that cannot be read, or `null` where `is_null`.
+    /// Whether it admits an origin; `None` is an unreadable origin, or `null` where `is_null`.
     #[must_use]
     pub fn lets_in(&self, origin: Option<&Origin>, is_null: bool) -> bool {
         match self {
@@ -160,7 +160,7 @@ impl fmt::Display for OriginRule {
     }
 }
 
-/// What stands in no scheme, host or port. Parsers of URLs skip some of these, and take others for the host's end.
+/// Characters that no scheme, host or port contains. URL parsers skip some of these, and treat others as the host's end.
 const NEVER: [char; 9] = ['/', '\\', '?', '#', '@', ' ', '\t', '\n', '\r'];
 
 /// A URL's scheme and authority.
@@ -170,7 +170,7 @@ fn without_path(url: &str) -> &str {
     url.get(..scheme.len() + "://".len() + authority).unwrap_or(url)
 }
 
-/// The scheme in lower case, `http` for `ws`, and what stands behind `://`.
+/// The scheme in lower case, `http` for `ws`, and the text after `://`.
 fn split(text: &str) -> Option<(String, &str)> {
     let (scheme, authority) = text.split_once("://")?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);
@@ -205,7 +205,7 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// A port; `Some(None)` where none is written, which stands for the default.
+/// A port; `Some(None)` if none is written, which means the default.
 fn port_number(text: Option<&str>) -> Option<Option<u16>> {
     match text {
         None | Some("") => Some(None),
@@ -293,7 +293,7 @@ mod tests {
             ("http://127.0.0.1:8080", "127.1:8080"),
             ("http://rt.example.org:08080", "rt.example.org:8080"),
             ("ws://rt.example.org:8080", "rt.example.org:8080"),
-            // No scheme is known of a `Host` without a port.
+            // The scheme of a `Host` without a port is unknown.
             ("http://rt.example.org", "rt.example.org"),
             ("https://rt.example.org", "rt.example.org"),
         ] {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_and_rules_are_shown_as_they_are_compared() {
+    fn invalid_rules_are_refused_and_rules_are_shown_as_they_are_compared() {
         for bad in [
             "",
             "a.example",

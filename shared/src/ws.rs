@@ -1,10 +1,10 @@
 //! WebSocket frames (RFC 6455), without I/O.
 //!
-//! What is tungstenite's: close codes here, the handshake in the gateway, the client of `gateway ping`.
+//! Tungstenite provides the close codes here, the handshake in the gateway, and the client of `gateway ping`.
 //!
-//! What is ours, and why:
+//! This module implements the rest for these reasons:
 //!
-//! - The reader. Tungstenite's allocates a read buffer for each connection (128 KiB unless told otherwise) and keeps
+//! - The reader. Tungstenite's allocates a read buffer for each connection (128 KiB by default) and keeps
 //!   it. [`Decoder`] parses in place in whatever buffer the caller read into, so a node needs one large buffer for
 //!   each worker, and an idle connection holds none. A differential test keeps the two in agreement.
 //! - Headers. Counted under callgrind, tungstenite's `FrameHeader::parse` takes 205 instructions for a client's
@@ -36,7 +36,7 @@ const BAD_GATEWAY: u16 = 1014;
 /// The longest header of a frame: two bytes, eight of length, four of mask.
 pub const HEADER_MAX: usize = 14;
 
-/// Why a peer's frames cannot be read on; each has a close code.
+/// Why a peer's frames cannot be read any further; each has a close code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// Reserved bits or opcodes, wrong masking, broken fragmentation or control frames: 1002.
@@ -45,7 +45,7 @@ pub enum Fault {
     /// A text that is not UTF-8: 1007.
     #[error("text is not UTF-8")]
     NotUtf8,
-    /// A message over the limit, told by its header alone where it is in one frame: 1009.
+    /// A message over the limit, found by its header alone where it is in one frame: 1009.
     #[error("message too big")]
     TooBig,
     /// A message in more than [`FRAGMENTS_MAX`] pieces: 1008.
@@ -66,7 +66,7 @@ impl Fault {
     }
 }
 
-/// What one call of [`Decoder::next`] found.
+/// The result of one call of [`Decoder::next`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
     /// A whole text message.
@@ -83,7 +83,7 @@ pub enum Received<'a> {
     Fragment,
 }
 
-/// Which end of the connection a [`Decoder`] reads for.
+/// The end of the connection that a [`Decoder`] reads for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Reads what clients send: masked.
@@ -92,13 +92,13 @@ pub enum Role {
     Client,
 }
 
-/// Reads frames out of the caller's buffer. Holds memory only while a message is in pieces.
+/// Reads frames from the caller's buffer. Holds memory only while a message is fragmented.
 #[derive(Debug)]
 pub struct Decoder {
     role: Role,
-    /// Opcode of the message in pieces; 0 when there is none.
+    /// Opcode of the fragmented message; 0 if there is none.
     opcode: u8,
-    /// The last call gave out `pieces`, so the next one clears it.
+    /// The last call returned `pieces`, so the next one clears it.
     given: bool,
     fragments: u32,
     max: u32,
@@ -126,14 +126,14 @@ impl Decoder {
         self.max = u32::try_from(max).unwrap_or(u32::MAX);
     }
 
-    /// Bytes that are kept of a message in pieces.
+    /// Bytes held of a fragmented message.
     #[must_use]
     pub fn held(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Takes the first frame off `buf`: the bytes it used, and what it was. `None` when the frame is not
-    /// complete yet; the caller keeps the bytes and calls again when there are more.
+    /// Reads the first frame of `buf`: the number of bytes it used, and its content. `None` when the frame is not
+    /// complete yet; the caller keeps the bytes and calls again with more.
     ///
     /// # Errors
     /// A [`Fault`] ends the connection: answer a close frame with its code and read no further.
@@ -188,7 +188,7 @@ impl Decoder {
             },
             short => (u64::from(short), 2),
         };
-        // Before any byte of the payload is waited for: a header may announce 2^63 bytes.
+        // Checked before waiting for the payload: a header may announce 2^63 bytes.
         if len.saturating_add(self.pieces.len() as u64) > u64::from(self.max) && opcode < OP_CLOSE {
             return Err(Fault::TooBig);
         }
@@ -243,7 +243,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Fault> {
     Ok(Some(code))
 }
 
-/// Applies a client's mask; the same again takes it off.
+/// Applies a client's mask; applying it again removes it.
 pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
     let (chunks, rest) = payload.as_chunks_mut::<8>();
@@ -311,7 +311,7 @@ pub fn push_close(out: &mut Vec<u8>, code: Option<CloseCode>) {
     }
 }
 
-/// Walks whole, unmasked frames such as the functions above made: opcode and payload of each.
+/// Iterates over complete, unmasked frames as the functions above write them: opcode and payload of each.
 pub fn frames(mut wire: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let &[first, len, ref rest @ ..] = wire else { return None };

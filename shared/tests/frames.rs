@@ -11,7 +11,7 @@ use tungstenite::{Error, Message};
 
 const MAX: usize = 70_000;
 
-/// What either decoder made of a stream.
+/// The result of either decoder for a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Text(String),
@@ -122,7 +122,7 @@ impl Frame {
 }
 
 prop_compose! {
-    /// Mostly what clients send, now and then anything.
+    /// Mostly valid packets of clients, sometimes anything.
     fn frame()(
         fin in prop::bool::weighted(0.7),
         opcode in prop_oneof![8 => prop::sample::select(vec![0, 1, 1, 2, 9, 10]), 1 => (0_u8..16).prop_map(|opcode| if opcode == ws::OP_CLOSE { 3 } else { opcode })],

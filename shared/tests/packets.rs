@@ -1,4 +1,4 @@
-//! Properties of the Socket.IO codec: what is encoded is decoded again, and nothing makes the decoder panic
+//! Properties of the Socket.IO codec: decoding reverses encoding, and no input makes the decoder panic
 //! or keep more than it was given.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 

@@ -1,9 +1,9 @@
-{{/* The name that labels carry. */}}
+{{/* The name in labels. */}}
 {{- define "muster.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* How objects are called: short enough for the longest suffix, "-dashboard". */}}
+{{/* The name of objects: short enough for the longest suffix, "-dashboard". */}}
 {{- define "muster.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- $full := .Values.fullnameOverride }}
@@ -13,13 +13,13 @@
 {{- $full | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
-{{/* What all pods of the release have in common, the test's too. */}}
+{{/* Labels of all pods of the release, including the test's. */}}
 {{- define "muster.releaseLabels" -}}
 app.kubernetes.io/name: {{ include "muster.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* What selects the nodes' pods. Never changed: a Deployment's selector cannot be. */}}
+{{/* Labels that select the nodes' pods. Never change them: a Deployment's selector is immutable. */}}
 {{- define "muster.selectorLabels" -}}
 {{ include "muster.releaseLabels" . }}
 app.kubernetes.io/component: gateway
@@ -61,7 +61,7 @@ annotations:
 {{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
 {{- end }}
 
-{{/* Whole seconds of a duration as settings write it, rounded up. */}}
+{{/* A duration setting in whole seconds, rounded up. */}}
 {{- define "muster.seconds" -}}
 {{- $number := regexFind "^[0-9]+" . | int64 }}
 {{- $unit := regexFind "[a-z]*$" . }}
@@ -75,7 +75,7 @@ annotations:
 {{- add (include "muster.seconds" .Values.drain.duration) .Values.drain.preStopSeconds .Values.drain.marginSeconds }}
 {{- end }}
 
-{{/* "true" or nothing. */}}
+{{/* "true" or empty. */}}
 {{- define "muster.hasRedis" -}}
 {{- if or .Values.redis.url .Values.redis.existingSecret }}true{{ end }}
 {{- end }}
@@ -83,12 +83,12 @@ annotations:
 {{- if or .Values.database.url .Values.database.existingSecret }}true{{ end }}
 {{- end }}
 
-{{/* The most nodes there may be. */}}
+{{/* The maximum number of nodes. */}}
 {{- define "muster.nodesMax" -}}
 {{- if .Values.autoscaling.enabled }}{{ .Values.autoscaling.maxReplicas }}{{ else }}{{ .Values.replicaCount }}{{ end }}
 {{- end }}
 
-{{/* Where a secret stands: dict "root" $ "from" {existingSecret, existingSecretKey} "key" "JWT_SECRET". */}}
+{{/* The source of a secret: dict "root" $ "from" {existingSecret, existingSecretKey} "key" "JWT_SECRET". */}}
 {{- define "muster.secretKeyRef" -}}
 {{- if .from.existingSecret -}}
 name: {{ .from.existingSecret }}
@@ -107,7 +107,7 @@ key: {{ .key }}
       {{- include "muster.secretKeyRef" . | nindent 6 }}
 {{- end }}
 
-{{/* Settings of tokens. The release's test needs them beside the nodes: it signs a token of its own. */}}
+{{/* Settings of tokens. The nodes and the release's test need them: the test signs its own token. */}}
 {{- define "muster.tokenEnv" -}}
 {{- if or .Values.auth.jwtSecret.value .Values.auth.jwtSecret.existingSecret }}
 {{ include "muster.secretEnv" (dict "root" . "from" .Values.auth.jwtSecret "key" "JWT_SECRET") }}
@@ -142,7 +142,7 @@ key: {{ .key }}
 {{- $origin | toJson }}
 {{- end }}
 
-{{/* The internal token where the chart makes one: what an earlier release has made, else a new one. */}}
+{{/* The internal token that the chart generates: an earlier release's, otherwise a new one. */}}
 {{- define "muster.madeInternalToken" -}}
 {{- $earlier := (lookup "v1" "Secret" .Release.Namespace (include "muster.fullname" .)).data | default dict }}
 {{- if $earlier.INTERNAL_TOKEN }}{{ $earlier.INTERNAL_TOKEN | b64dec }}{{ else }}{{ randAlphaNum 40 }}{{ end }}

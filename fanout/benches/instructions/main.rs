@@ -1,5 +1,5 @@
-//! How many instructions the hot path takes, counted under callgrind: a regression shows whatever else the
-//! machine does. `make instructions`; `BLESS=1` accepts what is counted as expected.
+//! Counts the instructions of the hot path under callgrind, so that a regression shows whatever else runs on
+//! the machine. `make instructions`; `BLESS=1` accepts the counts as expected.
 //!
 //! ```text
 //!  count ──► valgrind, once for each workload ──► this program: run NAME
@@ -8,11 +8,11 @@
 //!          instructions in there / times ◄──────────┘
 //! ```
 //!
-//! The kernel's instructions are not counted, nor is what is done once. Where a count depends on random hash
-//! seeds, the least of several runs is taken.
+//! The kernel's instructions and one-time work are not counted. Where a count depends on random hash seeds,
+//! the lowest of several runs counts.
 //!
-//! Compilers and C libraries differ by more than the tolerance: `expected.json` says which it was made with,
-//! and with others nothing fails.
+//! Compilers and C libraries differ by more than the tolerance: `expected.json` names the ones that it was
+//! made with, and with others nothing fails.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that fails panics")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its figures are what it is for")]
 
@@ -33,16 +33,16 @@ mod inputs;
 mod support;
 mod workloads;
 
-/// Percent that a count may be above what is expected.
+/// Percent by which a count may exceed the expected one.
 const TOLERANCE: f64 = 5.0;
 
 /// Runs of each workload.
 const RUNS: usize = 3;
 
-/// Times that it is done before it is counted.
+/// Repetitions before counting.
 const WARM: u32 = 5;
 
-/// What is expected, and of which machine.
+/// The expected counts, and the environment that they were made with.
 #[derive(Debug, Serialize, Deserialize)]
 struct Expected {
     made_with: BTreeMap<String, String>,
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Does a workload, for callgrind to count.
+/// Runs a workload for callgrind to count.
 fn run(name: &str) {
     let workload = WORKLOADS.iter().find(|workload| workload.name == name).unwrap();
     let mut work = (workload.ready)();
@@ -69,7 +69,7 @@ fn run(name: &str) {
     counted_by_callgrind(&mut work, workload.times);
 }
 
-/// Callgrind counts what happens in here, which it knows by the name.
+/// Callgrind finds this function by its name and counts the instructions in it.
 #[inline(never)]
 fn counted_by_callgrind(work: &mut dyn FnMut(), times: u32) {
     (0..times).for_each(|_| work());
@@ -107,7 +107,7 @@ fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/expected.json")
 }
 
-/// Prints what was counted beside what was expected; fails where it is too many.
+/// Prints the counts beside the expected ones; fails where a count is too high.
 fn compare(counts: &BTreeMap<String, u64>) -> ExitCode {
     let expected: Expected = serde_json::from_str(&std::fs::read_to_string(file()).unwrap()).unwrap();
     let (mut table, mut worse) = (String::new(), 0);
@@ -150,7 +150,7 @@ fn bless(instructions: BTreeMap<String, u64>) {
     println!("{} has {} counts", file().display(), expected.instructions.len());
 }
 
-/// What counts depend on beside the code.
+/// The environment that counts depend on besides the code.
 fn made_with() -> BTreeMap<String, String> {
     let said = |program: &str, arg: &str| {
         let output = Command::new(program).arg(arg).output();

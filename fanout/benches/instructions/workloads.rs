@@ -1,4 +1,4 @@
-//! What is counted: each step of the way of a message, by itself and warm.
+//! The workloads: each step of a message's path, separately and warm.
 
 use std::hint::black_box;
 use std::net::{TcpListener, TcpStream};
@@ -19,16 +19,16 @@ const MEMBERS: usize = 1000;
 /// Broadcasts that wait in the room together.
 const BATCH: usize = 10;
 
-/// More than anything here.
+/// Exceeds every bound that is needed here.
 const MAX: usize = 1_000_000;
 
 /// One workload.
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
-    /// How often it is done while it is counted. Nobody reads the sockets that are written to, so that those
-    /// are few.
+    /// How often it runs while it is counted. Few times, because the sockets that it writes to are never
+    /// read.
     pub(crate) times: u32,
-    /// Makes ready, and gives out what does it once.
+    /// Prepares the workload, and returns a function that runs it once.
     pub(crate) ready: fn() -> Box<dyn FnMut()>,
 }
 
@@ -55,7 +55,7 @@ fn decode(content: usize) -> Box<dyn FnMut()> {
     let frame = inputs::published(&inputs::data(content));
     let (mut buffer, mut decoder) = (frame.clone(), Decoder::new(Role::Server, MAX));
     Box::new(move || {
-        // As if it had just been read: decoding takes the mask off in place.
+        // A fresh copy, because decoding removes the mask in place.
         buffer.copy_from_slice(&frame);
         let Ok(Some((_, Received::Text(text)))) = decoder.next(black_box(&mut buffer)) else {
             panic!("a text")
@@ -146,9 +146,9 @@ fn come_and_go() -> Box<dyn FnMut()> {
 
 /// Connections on loopback that send queues write to.
 struct Sockets {
-    /// The clients' ends. The kernel keeps what is written to them.
+    /// The clients' ends. The kernel keeps the bytes written to them.
     _ends: Vec<TcpStream>,
-    /// Without it nothing can be written.
+    /// Needed for writing.
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -169,7 +169,7 @@ impl Sockets {
     }
 }
 
-/// The half that is written to, known to take something: the runtime does not look again.
+/// The write half, known to be writable: the runtime does not check again.
 async fn writable(socket: TcpStream) -> OwnedWriteHalf {
     socket.set_nonblocking(true).unwrap();
     let (_, write) = tokio::net::TcpStream::from_std(socket).unwrap().into_split();

@@ -1,5 +1,5 @@
-//! A node without a network around it: sockets in rooms, and its tasks carried on by hand, so that what is
-//! measured is the fan-out and no scheduler.
+//! A node without a network: sockets in rooms, and tasks that the benchmark polls itself, so that it
+//! measures the fan-out and no scheduler.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,7 +35,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Takes what waits, as a GET does; answers how many pieces it was.
+    /// Takes the waiting packets, as a GET does. Returns the number of buffers.
     pub(crate) fn take(&self) -> usize {
         match self.queue.poll_packets(Waker::noop()) {
             Polled::Packets(packets) => packets.len(),
@@ -45,7 +45,7 @@ impl Client {
 }
 
 impl Node {
-    /// A node alone, and with its flushers whoever else works until it stops.
+    /// A single node with its flushers, and the task that runs until the node stops.
     pub(crate) fn new() -> Self {
         let (fanout, events) = Fanout::new(options(None));
         let flusher = fanout.flushers().first().map(Arc::clone).unwrap();
@@ -58,7 +58,7 @@ impl Node {
         Self { fanout, namespace, room, events, carriers, made: 0 }
     }
 
-    /// A node with clients in the room who wait in a GET.
+    /// A node with clients in the room that wait in a GET.
     pub(crate) fn with_members(members: usize) -> (Self, Vec<Client>) {
         let mut node = Self::new();
         let room = node.room.clone();
@@ -69,7 +69,7 @@ impl Node {
         (node, clients)
     }
 
-    /// Another client, each a user of their own, in no room.
+    /// Another client with its own user, in no room.
     pub(crate) fn client(&mut self) -> Client {
         let (session, info) = self.identity();
         let queue = self.fanout.send_queue(session);
@@ -96,22 +96,23 @@ impl Node {
     }
 
     pub(crate) fn attach(&self, info: SocketInfo, queue: &Arc<SendQueue>) -> Arc<LocalSocket> {
-        now(self.fanout.attach(self.namespace.as_str(), info, Arc::clone(queue))).unwrap()
+        let prepared = now(self.fanout.prepare(self.namespace.as_str(), info)).unwrap();
+        prepared.attach(Arc::clone(queue), || ()).unwrap()
     }
 
-    /// Encodes an event and broadcasts it to the room, up to where a broadcaster has nothing more to do.
+    /// Encodes an event and broadcasts it to the room, until the caller has nothing left to do.
     pub(crate) fn broadcast(&self, data: &str) {
         let target = Target::room(&self.namespace, self.room.as_str());
         let packet = self.fanout.packet(&target, &inputs::event(&[data]));
         now(self.fanout.post(target, packet).outcome()).unwrap();
     }
 
-    /// Has the node's tasks do all that there is to do.
+    /// Runs the node's tasks until they have nothing left to do.
     pub(crate) fn carry(&mut self) {
         self.carriers.iter_mut().for_each(Carrier::carry);
     }
 
-    /// Takes what the node has told of users that are gone or back; answers how many.
+    /// Takes the node's reports of users who are gone or back. Returns how many.
     pub(crate) fn moved(&mut self) -> usize {
         std::iter::from_fn(|| self.events.moved.try_recv().ok()).count()
     }
@@ -131,13 +132,13 @@ pub(crate) fn clustered() -> Fanout {
     Fanout::new(options(Some(cluster))).0
 }
 
-/// Writes a broadcast for Redis.
+/// Encodes a broadcast for Redis.
 pub(crate) fn publish(fanout: &Fanout, data: &str) -> Packet {
     let (namespace, room) = names();
     fanout.packet(&Target::room(&namespace, room.as_str()), &inputs::event(&[data]))
 }
 
-/// The answer of a future that waits for nothing.
+/// The result of a future that waits for nothing.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -158,14 +159,14 @@ fn options(cluster: Option<ClusterOptions>) -> FanoutOptions {
         send_queue: SendQueueLimits { bytes: 1_000_000, packets: 1024 },
         rooms_per_socket: 100,
         sockets_per_user: 20,
-        // Whoever is lost is gone at the node's next turn.
+        // A user who lost their connection is gone at the node's next turn.
         holdback: Duration::ZERO,
         cluster,
         distributions: Distributions::ignored(),
     }
 }
 
-/// A task of the node, polled when it has been woken and by nobody but [`Carrier::carry`].
+/// A task of the node; only [`Carrier::carry`] polls it, once it has been woken.
 struct Carrier {
     task: Pin<Box<dyn Future<Output = ()>>>,
     awake: Arc<Awake>,

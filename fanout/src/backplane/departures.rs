@@ -1,9 +1,8 @@
 //! Departures that are held back: users whose last socket in a room was lost and who may return, and departures that could
 //! not be written while Redis was away.
 //!
-//! All of a kind wait equally long, so they leave the queue about in the order they entered it, and one task
-//! serves them all. Past its bound the longest wait ends at once, so that the queue is bounded whatever
-//! strangers do.
+//! All departures of a kind wait equally long, so they leave the queue about in the order they entered it, and one task
+//! serves them all. Over the bound the longest wait ends at once, so that strangers cannot make the queue grow further.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -19,9 +18,9 @@ pub(crate) struct Departure {
     pub(crate) room: String,
     pub(crate) user: String,
     pub(crate) info: String,
-    /// Whose entry lingers in the store; empty for a departure that the store does not know of.
+    /// The incarnation whose entry lingers in the store; empty for a departure that the store does not know.
     pub(crate) incarnation: String,
-    /// It has been reported, and what is kept of it is to be forgotten.
+    /// It has been reported, and its record must be forgotten.
     pub(crate) reported: bool,
 }
 
@@ -36,7 +35,7 @@ pub(crate) struct Departures {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(u64, Instant, Departure)>,
-    /// The entry that counts for a user in a room, and whether it has been reported; older ones are void.
+    /// The valid entry of a user in a room, and whether it has been reported; older ones are void.
     current: HashMap<(String, String), (u64, bool), RandomState>,
     next: u64,
 }
@@ -57,7 +56,7 @@ impl Departures {
         self.added.notify_one();
     }
 
-    /// Waits once more, for what could not be settled; over the bound it is forgotten, and what the store keeps of it is
+    /// Waits again for a departure that could not be settled. Over the bound it is forgotten; the store's record is
     /// cleaned up when this node is gone.
     pub(crate) fn retry(&self, departure: Departure, holdback: Duration) {
         let (is_full, is_void) = {
@@ -65,21 +64,21 @@ impl Departures {
             let key = (departure.room.clone(), departure.user.clone());
             (state.queue.len() >= self.max, state.current.contains_key(&key))
         };
-        // A later wait of the user in the room stands for this one.
+        // A later wait of the user in the room replaces this one.
         if !is_full && !is_void {
             self.add(departure, holdback);
         }
     }
 
-    /// Whether nobody waits.
+    /// Whether no departure waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().current.is_empty()
     }
 
-    /// The user is back, or gone for good: nothing waits any more. Returns whether a departure did that was not reported.
+    /// The user is back, or gone for good: cancels the wait. Returns whether an unreported departure was waiting.
     pub(crate) fn cancel(&self, room: &str, user: &str) -> bool {
         let mut state = self.state.lock();
-        // Most of the time nobody waits, and every join asks.
+        // Usually no departure waits, and every join asks.
         if state.current.is_empty() {
             return false;
         }
@@ -87,7 +86,7 @@ impl Departures {
         waited.is_some_and(|(_, reported)| !reported)
     }
 
-    /// The next whose time is over and who is not back. Cancel safe.
+    /// The next departure whose time is over and whose user has not returned. Cancel safe.
     pub(crate) async fn due(&self) -> Departure {
         loop {
             let notified = self.added.notified();
@@ -99,7 +98,7 @@ impl Departures {
                 None => notified.await,
                 Some(at) => tokio::select! {
                     () = tokio::time::sleep_until(at) => {}
-                    // Something added may have made the queue too long.
+                    // An added departure may have made the queue too long.
                     () = notified => {}
                 },
             }
@@ -138,16 +137,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_back_after_being_told_was_gone() {
+    async fn a_user_who_returns_after_the_report_was_gone() {
         let departures = Departures::new(10);
         departures.add(Departure { reported: true, ..departure(1) }, HOLDBACK);
         departures.add(departure(2), HOLDBACK);
-        assert!(!departures.cancel("/#r", "u1"), "everybody has heard that they left");
+        assert!(!departures.cancel("/#r", "u1"), "others have been notified that they left");
         assert!(departures.cancel("/#r", "u2"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_back_in_time_is_not_told() {
+    async fn a_user_who_returns_in_time_is_not_reported() {
         let departures = Departures::new(10);
         departures.add(departure(1), HOLDBACK);
         departures.add(departure(2), HOLDBACK);
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_again_is_told_once_and_later() {
+    async fn a_user_who_leaves_again_is_reported_once_and_later() {
         let departures = Departures::new(10);
         let start = Instant::now();
         departures.add(departure(1), HOLDBACK);
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_settled_does_not_come_back_where_there_is_no_room() {
+    async fn an_unsettled_departure_is_not_queued_again_when_the_queue_is_full() {
         let departures = Departures::new(2);
         for user in 0..3 {
             departures.add(departure(user), HOLDBACK);

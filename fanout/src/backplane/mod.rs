@@ -1,12 +1,12 @@
-//! What lies between the nodes: nothing for a node alone, Redis for a cluster.
+//! The backplane between the nodes: memory for a single node, Redis for a cluster.
 //!
-//! [`Backplane`] has every operation that depends on which of the two it is. No other module asks; another backplane is a
-//! folder beside those two, and an arm in each function here. What each operation promises, `tests/conformance.rs` checks for
-//! all of them.
+//! [`Backplane`] has every operation that differs between the two; no other module distinguishes them. A new backplane needs
+//! a folder and an arm in each function here. `tests/conformance.rs` checks the guarantees of each operation for all
+//! backplanes.
 
 mod departures;
 mod memory;
-pub(crate) mod questions;
+mod questions;
 pub(crate) mod redis;
 
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use shared::names::{Namespace, Room, UserId};
 use shared::sio::Event;
 
 use self::memory::MemoryBackplane;
-use self::questions::Answers;
 use self::redis::backplane::{ClusterOptions, RedisBackplane};
+use crate::collector::Answers;
 use crate::error::FanoutError;
+use crate::events::Turn;
 use crate::geo::{Near, Place};
 use crate::local::hub::Hub;
 use crate::local::node::{LocalNode, room_key};
@@ -30,20 +31,20 @@ use crate::presence::{Agreement, Counted, Entered, FirstMembers, Left, Member, P
 use crate::stats::StatsSnapshot;
 use crate::target::{Packet, Posted, Target};
 
-/// What carries broadcasts and requests, and knows the members of rooms.
+/// Carries broadcasts and requests, and knows the members of rooms.
 pub(crate) enum Backplane {
-    /// A node alone.
+    /// A single node.
     Memory(Box<MemoryBackplane>),
-    /// A node among others.
+    /// A node in a cluster.
     Redis(Arc<RedisBackplane>),
 }
 
-/// What is kept of a socket that left several rooms, once it is known.
+/// The stored info of a socket that leaves several rooms, once it is encoded.
 pub(crate) type KeptInfo = Option<String>;
 
 // The node.
 impl Backplane {
-    /// The backplane of a node: of a cluster with `options`, else of a node alone.
+    /// The backplane of a node: of a cluster with `options`, otherwise of a single node.
     pub(crate) fn new(options: Option<ClusterOptions>, node: Arc<LocalNode>) -> Self {
         match options {
             None => Self::Memory(Box::new(MemoryBackplane::new(node))),
@@ -51,7 +52,7 @@ impl Backplane {
         }
     }
 
-    /// Does everything that runs until the node stops. To be called once.
+    /// Runs until the node stops. Call it once.
     pub(crate) async fn run(&self) {
         match self {
             Self::Memory(memory) => memory.run().await,
@@ -59,7 +60,7 @@ impl Backplane {
         }
     }
 
-    /// Does what a thread that is no worker must do until the node stops. Ends at once where there is nothing.
+    /// The part that runs on a thread that is not a worker, until the node stops. Ends at once if there is none.
     pub(crate) async fn run_apart(&self) {
         match self {
             Self::Memory(_) => {}
@@ -67,7 +68,7 @@ impl Backplane {
         }
     }
 
-    /// Lets other nodes take over what this node has left. To be called when every socket is detached.
+    /// Lets other nodes take over what this node has left. Call it when every socket is detached.
     pub(crate) async fn close(&self) {
         match self {
             Self::Memory(_) => {}
@@ -75,7 +76,7 @@ impl Backplane {
         }
     }
 
-    /// Whether this node takes part in everything.
+    /// Whether this node is fully operational.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Memory(_) => true,
@@ -106,7 +107,7 @@ impl Backplane {
         }
     }
 
-    /// Says which records the node's apps keep.
+    /// Sets the records that the node's apps keep.
     pub(crate) fn set_records(&self, records: &str) {
         match self {
             Self::Memory(_) => {}
@@ -122,7 +123,7 @@ impl Backplane {
         }
     }
 
-    /// Ends when this node has found that another one is gone and that no other settles what it left.
+    /// Waits until this node has found that another one is gone and that no other node cleans up after it.
     pub(crate) async fn lost_node(&self) {
         match self {
             Self::Memory(_) => std::future::pending().await,
@@ -130,7 +131,7 @@ impl Backplane {
         }
     }
 
-    /// How another living node is reached.
+    /// The address of another living node.
     pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         match self {
             Self::Memory(_) => Ok(None),
@@ -141,7 +142,7 @@ impl Backplane {
 
 // Broadcasts and questions.
 impl Backplane {
-    /// Writes an event once, as sending it to `target` needs it.
+    /// Encodes an event once, in the form that sending it to `target` needs.
     pub(crate) fn packet(&self, target: &Target<'_>, event: &Event<'_>) -> Packet {
         match self {
             Self::Memory(_) => Packet::ready(event),
@@ -149,7 +150,7 @@ impl Backplane {
         }
     }
 
-    /// Sends a packet that was written for `target`. It has its place in the order when this returns.
+    /// Sends a packet that was encoded for `target`. It has its place in the order when this returns.
     pub(crate) fn post(&self, target: &Target<'_>, packet: Packet) -> Posted {
         match self {
             Self::Memory(memory) => memory.post(target, packet),
@@ -157,7 +158,7 @@ impl Backplane {
         }
     }
 
-    /// Whether `key` stands for `request`: it does from its first use on, for `IDEMPOTENCY_S`.
+    /// Whether `key` stands for `request`. A key stands for the first request that uses it, for `IDEMPOTENCY_S`.
     pub(crate) async fn claim_key(&self, key: &str, request: &str) -> Result<bool, FanoutError> {
         match self {
             Self::Memory(memory) => memory.claim_key(key, request),
@@ -165,20 +166,30 @@ impl Backplane {
         }
     }
 
-    /// Has sockets ask their clients, and waits for the answers.
+    /// Asks the clients of sockets, and waits for the answers. The turn ends when the question has its place in the order.
     pub(crate) async fn ask(
         &self,
         target: &Target<'_>,
         event: &Event<'_>,
-        at_most: Duration,
+        until: (Duration, Turn),
     ) -> Result<Answers, FanoutError> {
         match self {
-            Self::Memory(memory) => memory.ask(target, event, at_most).await,
-            Self::Redis(redis) => redis.ask(target, event, at_most).await,
+            Self::Memory(memory) => memory.ask(target, event, until).await,
+            Self::Redis(redis) => redis.ask(target, event, until).await,
         }
     }
 
-    /// How many sockets get what is sent to `target`; `None` where not all nodes say so in time.
+    /// Waits until everything that was posted to a room here has come back: it is delivered here, or its app has got it.
+    pub(crate) async fn after_posts(&self, node: &LocalNode, hub: &Hub, room: &str) {
+        if let Self::Redis(redis) = self {
+            redis.after_posts(hub, room).await;
+        }
+        if node.sequenced.is_waiting() && hub.find(room).is_some_and(|room| room.is_sequenced()) {
+            node.all_given().await;
+        }
+    }
+
+    /// How many sockets receive what is sent to `target`; `None` where not all nodes report in time.
     pub(crate) async fn reach(&self, hub: &Hub, target: &Target<'_>) -> Result<Option<usize>, FanoutError> {
         let rooms = target.to.room().map(std::borrow::Cow::into_owned).into_iter().collect();
         let of = Selection { rooms, except: target.excepted() };
@@ -188,7 +199,7 @@ impl Backplane {
         }
     }
 
-    /// Tells other servers of the namespace an event.
+    /// Sends an event to the other servers of the namespace.
     pub(crate) async fn server_side_emit(
         &self,
         namespace: &Namespace,
@@ -204,15 +215,30 @@ impl Backplane {
 
 // One socket.
 impl Backplane {
-    /// Receives what is published to a room, from when this ends until [`Self::unfollow`].
-    pub(crate) async fn follow(&self, namespace: &str, room: &str) {
+    /// Receives what is published to a room, even if no socket is in it, from the end of this call until
+    /// [`Self::unfollow_room`].
+    pub(crate) async fn follow_room(&self, hub: &Hub, room: &str) {
         match self {
             Self::Memory(_) => {}
-            Self::Redis(redis) => drop(redis.follow(namespace, room).await),
+            Self::Redis(redis) => {
+                hub.follow(room);
+                redis.follow(hub.name.as_str(), room).await;
+            }
         }
     }
 
-    /// Undoes one [`Self::follow`].
+    /// Undoes one [`Self::follow_room`].
+    pub(crate) fn unfollow_room(&self, hub: &Hub, room: &str) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => {
+                redis.unfollow(hub.name.as_str(), room);
+                hub.unfollow(room);
+            }
+        }
+    }
+
+    /// A socket no longer receives what is published to a room.
     pub(crate) fn unfollow(&self, namespace: &str, room: &str) {
         match self {
             Self::Memory(_) => {}
@@ -249,7 +275,7 @@ impl Backplane {
         }
     }
 
-    /// Lets a socket receive what is broadcast to a room without being one of its members.
+    /// Lets a socket receive a room's broadcasts without becoming a member.
     pub(crate) async fn watch(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<(), FanoutError> {
         match self {
             Self::Memory(memory) => memory.enter(socket, (room, Kind::Watched), 0).map(drop),
@@ -257,7 +283,7 @@ impl Backplane {
         }
     }
 
-    /// Takes a socket out of a room.
+    /// Removes a socket from a room.
     pub(crate) async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
         match self {
             Self::Memory(memory) => memory.leave(socket, room),
@@ -265,8 +291,8 @@ impl Backplane {
         }
     }
 
-    /// A socket that is being detached has left a room here, as its user's last one or not. Called before the user can enter
-    /// it again.
+    /// A socket that is being detached has left a room here; `room` says whether it was its user's last. Called before the
+    /// user can enter it again.
     pub(crate) fn leaving(&self, socket: &LocalSocket, room: (&LocalRoom, bool), info: &mut KeptInfo) {
         match self {
             Self::Memory(memory) => memory.hold_back(socket, room, info),
@@ -275,7 +301,7 @@ impl Backplane {
         }
     }
 
-    /// A socket that was detached has left rooms.
+    /// A detached socket has left rooms.
     pub(crate) async fn left_rooms(&self, socket: &LocalSocket, left: &[Arc<LocalRoom>]) {
         match self {
             Self::Memory(_) => {}
@@ -286,7 +312,7 @@ impl Backplane {
 
 // All sockets.
 impl Backplane {
-    /// Every socket of a user enters a room; with `if_allowed`, those that the rules of its app let in.
+    /// Every socket of a user enters a room; with `if_allowed`, only the sockets that the rules of its app allow.
     pub(crate) async fn join_user(
         &self,
         hub: &Hub,
@@ -299,8 +325,8 @@ impl Backplane {
         }
     }
 
-    /// Sockets in a room that may not be there any more leave it. Returns whether that is done on all nodes. Where the others
-    /// cannot be asked, it is done on this one.
+    /// Removes sockets from a room that may no longer be in it. Returns whether all nodes have done so. If the others cannot
+    /// be asked, only this node does it.
     pub(crate) async fn review(&self, node: &LocalNode, hub: &Hub, room: &Room) -> bool {
         match self {
             Self::Memory(memory) => memory.review(hub, room).await,
@@ -314,29 +340,35 @@ impl Backplane {
         }
     }
 
-    /// The sockets in a room leave another one.
+    /// The sockets in the room `of` leave another room. Ends when all nodes have done so.
     pub(crate) async fn take_out(&self, hub: &Hub, of: &str, room: &Room) -> Result<(), FanoutError> {
         match self {
             Self::Memory(memory) => {
-                memory.take_out(hub, of, room);
-                Ok(())
+                if memory.take_out(hub, of, room).await {
+                    Ok(())
+                } else {
+                    Err(FanoutError::Unavailable)
+                }
             }
             Self::Redis(redis) => redis.take_out(&hub.name, of, room).await,
         }
     }
 
-    /// Sockets are disconnected from the namespace.
+    /// Disconnects sockets from the namespace. They have left all of their rooms when this ends.
     pub(crate) async fn disconnect(&self, hub: &Hub, ids: &[SocketId]) -> Result<(), FanoutError> {
         match self {
             Self::Memory(memory) => {
-                memory.disconnect(hub, ids).await;
-                Ok(())
+                if memory.disconnect(hub, ids).await {
+                    Ok(())
+                } else {
+                    Err(FanoutError::Unavailable)
+                }
             }
             Self::Redis(redis) => redis.disconnect(&hub.name, ids).await,
         }
     }
 
-    /// Who is in a room.
+    /// The members of a room.
     pub(crate) async fn members(&self, hub: &Hub, room: &str) -> Result<Vec<Member>, FanoutError> {
         match self {
             Self::Memory(memory) => Ok(memory.members(hub, room)),
@@ -367,7 +399,17 @@ impl Backplane {
         }
     }
 
-    /// How many are in a room.
+    /// Whether a user who was reported as gone from a room is there again.
+    pub(crate) async fn is_back(&self, hub: &Hub, room: &str, user: &UserId) -> bool {
+        match self {
+            Self::Memory(_) => hub.sockets_of(user.as_str()).iter().any(|socket| socket.is_in(room)),
+            Self::Redis(redis) => {
+                redis.presence.is_back(&room_key(hub.name.as_str(), room), user.as_str()).await
+            }
+        }
+    }
+
+    /// Counts the members of a room.
     pub(crate) async fn count(&self, hub: &Hub, room: &str) -> Result<Counted, FanoutError> {
         match self {
             Self::Memory(_) => {
@@ -460,7 +502,7 @@ impl Backplane {
         }
     }
 
-    /// No fewer than are within `radius` metres of a place, at no distance yet.
+    /// Everyone within `radius` metres of a place, and possibly others; distances are not set yet.
     pub(crate) async fn around(
         &self,
         map: &str,

@@ -1,4 +1,4 @@
-//! The way of a broadcast to this node's sockets, whichever backplane it came by.
+//! Delivers a broadcast to this node's sockets, from any backplane.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::local::hub::Hub;
 use crate::local::room::Room;
 use crate::local::socket::LocalSocket;
 
-/// Who receives a broadcast.
+/// The recipients of a broadcast.
 #[derive(Clone, Copy)]
 pub(crate) enum Receivers<'a> {
-    /// The sockets in one room, which is given where somebody on this node has entered it.
+    /// The sockets in one room; the room is given if any socket on this node has entered it.
     Room(&'a str, Option<&'a Arc<Room>>),
     /// The sockets of one user.
     User(&'a str),
-    /// The sockets in any of some rooms; in no particular room: all of the namespace.
+    /// The sockets in any of some rooms; without rooms: all of the namespace.
     Rooms(&'a [Cow<'a, str>]),
 }
 
-/// To whom a broadcast is delivered, and how.
+/// The recipients of a broadcast, and how it is delivered.
 #[derive(Clone, Copy)]
 pub(crate) struct Delivery<'a> {
     pub(crate) to: Receivers<'a>,
@@ -31,7 +31,7 @@ pub(crate) struct Delivery<'a> {
     pub(crate) except_user: Option<&'a str>,
     /// Rooms whose members do not receive it.
     pub(crate) except_rooms: &'a [Cow<'a, str>],
-    /// May be dropped for a client that cannot take it now.
+    /// Dropped for clients that cannot take it now.
     pub(crate) volatile: bool,
 }
 

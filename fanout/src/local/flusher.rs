@@ -1,9 +1,9 @@
 //! The tasks that flush batches from rooms to send queues and from send queues to sockets.
 //!
-//! A broadcast only appends to its room's batch. The flusher of that room runs when the tasks that were
-//! ready before it have had their turn, so everything that arrived in one round of the scheduler leaves in
-//! one write for each connection. There is one flusher for each worker; a room and a send queue each belong to
-//! one of them, so no write of a connection is ever attempted by two.
+//! A broadcast only appends to its room's batch. The room's flusher runs after the tasks that were ready
+//! before it, so everything that arrived in one round of the scheduler leaves in one write for each
+//! connection. There is one flusher for each worker. A room and a send queue each belong to one of them, so
+//! two flushers never write to the same connection.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::local::room::Room;
 use crate::local::send_queue::SendQueue;
 use crate::local::work_list::WorkList;
 
-/// Writes between two looks at what else the worker has to do: a big room must not hold up reads and
-/// heartbeats. At some 2 µs a write this is a quarter of a millisecond.
+/// Writes before the flusher yields to the worker's other tasks: a big room must not delay reads and
+/// heartbeats. At about 2 µs a write this is a quarter of a millisecond.
 const WRITES_PER_TURN: usize = 128;
 
-/// The rooms and send queues that have something to be flushed, and the task that does it.
+/// The rooms and send queues to flush, and the task that does it.
 #[derive(Debug)]
 pub struct Flusher {
     rooms: Arc<WorkList<Arc<Room>>>,
@@ -36,17 +36,17 @@ impl Default for Flusher {
 }
 
 impl Flusher {
-    /// Where rooms with a batch are put.
+    /// The list of rooms with a batch.
     pub(crate) fn rooms(&self) -> &Arc<WorkList<Arc<Room>>> {
         &self.rooms
     }
 
-    /// Where send queues with something to write are put.
+    /// The list of send queues to write.
     pub(crate) fn queues(&self) -> &Arc<WorkList<Arc<SendQueue>>> {
         &self.queues
     }
 
-    /// Flushes until the task is dropped. Dropping it loses nothing that is not dropped with the node.
+    /// Flushes until the task is dropped. A drop loses only what is dropped with the node.
     pub async fn run(&self) {
         let mut rooms: Vec<Arc<Room>> = Vec::new();
         let mut queues = Vec::new();

@@ -2,9 +2,10 @@
 //!
 //! A user's entry is locked before anything of a room ([`crate::local::room`]); no lock is held across an await.
 //!
-//! Whether a socket is its user's first or last in a room is a number in the user's entry ([`crate::local::user`]), so entering, leaving and
-//! closing cost the same however many sockets and rooms the user has.
+//! The user's entry counts their sockets in a room, which shows whether a socket is the first or last ([`crate::local::user`]).
+//! So entering, leaving and closing cost the same however many sockets and rooms the user has.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -12,9 +13,11 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use shared::ids::SocketId;
 use shared::names::{Namespace, Room as RoomName, UserId};
+use tokio::sync::SetOnce;
 
 use crate::error::FanoutError;
 use crate::local::flusher::Flusher;
+use crate::local::placements::Placements;
 use crate::local::room::{Kind, Room};
 use crate::local::rooms::Rooms;
 use crate::local::send_queue::SendQueue;
@@ -23,14 +26,14 @@ use crate::local::user::User;
 use crate::presence::{Entered, Left, SocketInfo};
 use crate::stats::Stats;
 
-/// How far the detaching of a socket has come.
+/// The progress of detaching a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Detached {
-    /// Somebody else has begun it.
+    /// Another task has begun it.
     Elsewhere,
     /// There are more rooms to leave.
     Partly,
-    /// The socket is forgotten.
+    /// The socket is detached.
     Wholly,
 }
 
@@ -40,6 +43,11 @@ pub(crate) struct Hub {
     pub(crate) rooms: Arc<Rooms>,
     users: DashMap<UserId, User, RandomState>,
     sockets: DashMap<SocketId, Arc<LocalSocket>, RandomState>,
+    /// Detached sockets that have not left all of their rooms on all nodes.
+    leaving: DashMap<SocketId, Arc<LocalSocket>, RandomState>,
+    /// Rooms whose broadcasts are wanted although no socket is in them yet, and by how many callers.
+    followed: Mutex<HashMap<String, usize>>,
+    pub(crate) placements: Placements,
 }
 
 impl Hub {
@@ -49,31 +57,36 @@ impl Hub {
         stats: Arc<Stats>,
     ) -> Self {
         let rooms = Arc::new(Rooms::new((name.clone(), number), flushers, stats));
-        Self { name, rooms, users: DashMap::default(), sockets: DashMap::default() }
+        let (users, sockets, leaving) = Default::default();
+        let (followed, placements) = Default::default();
+        Self { name, rooms, users, sockets, leaving, followed, placements }
     }
 
-    /// Makes the socket known, unless its user has `per_user` already (0: no limit).
+    /// Attaches the socket, unless its user already has `per_user` (0: no limit). `first` is called when that is certain and
+    /// before other tasks can find the socket: packets that it queues come ahead of everything that is sent to the socket.
     pub(crate) fn attach(
         &self,
-        info: SocketInfo,
-        queue: Arc<SendQueue>,
+        (info, queue): (SocketInfo, Arc<SendQueue>),
         per_user: usize,
+        first: impl FnOnce(),
     ) -> Result<Arc<LocalSocket>, FanoutError> {
         let mut user = self.users.entry(info.user.clone()).or_default();
         if per_user != 0 && user.sockets.len() >= per_user {
             return Err(FanoutError::TooManySockets);
         }
         queue.counts_for(&user.quota);
+        first();
         let (info, all_rooms) = (Arc::new(info), Arc::clone(&self.rooms));
-        let socket = Arc::new(LocalSocket { info, queue, all_rooms, rooms: Mutex::default() });
+        let socket =
+            Arc::new(LocalSocket { info, queue, all_rooms, rooms: Mutex::default(), left: SetOnce::new() });
         user.add(Arc::clone(&socket));
         self.sockets.insert(socket.id(), Arc::clone(&socket));
         Ok(socket)
     }
 
-    /// Leaves up to `at_most` of the socket's rooms, and forgets the socket when there are no more. Calls `left` for each
-    /// room, with whether it was the user's last socket there, before the user can enter it again. Whoever begins
-    /// (`begins`) calls again until it is done; for others there is nothing to do.
+    /// Leaves up to `at_most` of the socket's rooms, and detaches the socket when no room is left. Calls `left` for each room,
+    /// with whether it was the user's last socket there, before the user can enter it again. The caller that begins (`begins`)
+    /// repeats the call until it is done; other callers have nothing to do.
     pub(crate) fn detach_some(
         &self,
         socket: &Arc<LocalSocket>,
@@ -90,6 +103,7 @@ impl Hub {
             (joined.take_some(at_most), joined.is_empty())
         };
         if begins {
+            self.leaving.insert(socket.id(), Arc::clone(socket));
             self.sockets.remove(&socket.info.id);
         }
         for room in &rooms {
@@ -100,22 +114,33 @@ impl Hub {
         if !is_over {
             return Detached::Partly;
         }
-        // Only now: until then the user's other sockets are not the first in its rooms.
+        // Last, so that the user's other sockets do not count as the first in its rooms before.
         user.remove(socket);
         drop(user);
         self.users.remove_if(&socket.info.user, |_, user| user.sockets.is_empty());
         Detached::Wholly
     }
 
-    /// Puts the socket into a room; it may be in `per_socket` rooms of its own choice (0: no limit), and all sockets of its
-    /// user together in `USER_ROOMS_FACTOR` times as many.
+    /// A detached socket that has not left all of its rooms on all nodes.
+    pub(crate) fn leaving(&self, id: SocketId) -> Option<Arc<LocalSocket>> {
+        self.leaving.get(&id).map(|socket| Arc::clone(&socket))
+    }
+
+    /// Notes that a socket has left all of its rooms on all nodes.
+    pub(crate) fn has_left(&self, socket: &LocalSocket) {
+        self.leaving.remove(&socket.id());
+        socket.set_left();
+    }
+
+    /// Puts the socket into a room. A socket may join `per_socket` rooms (0: no limit), and all sockets of its user together
+    /// `USER_ROOMS_FACTOR` times as many.
     pub(crate) fn enter(
         &self,
         socket: &Arc<LocalSocket>,
         (name, kind): (&RoomName, Kind),
         per_socket: usize,
     ) -> Result<Entered, FanoutError> {
-        // Held to the end: whether this is the user's first socket in the room is decided once.
+        // Held to the end, so that only one socket counts as the user's first in the room.
         let mut user = self.users.get_mut(&socket.info.user).ok_or(FanoutError::Gone)?;
         let mut found = self.find(name.as_str());
         {
@@ -137,7 +162,7 @@ impl Hub {
             user.has_place(kind, per_socket)?;
         }
         loop {
-            // Where its last member left between our look and now, the next look makes a new one.
+            // If its last member has left since the lookup, the next iteration creates a new room.
             let room = found.take().unwrap_or_else(|| self.rooms.find_or_create(name, kind));
             let joined = || socket.rooms.lock().add(Arc::clone(&room));
             if room.insert((&socket.info, &socket.queue), joined) {
@@ -151,7 +176,7 @@ impl Hub {
         }
     }
 
-    /// Takes the socket out of a room.
+    /// Removes the socket from a room.
     pub(crate) fn leave(&self, socket: &Arc<LocalSocket>, name: &str) -> Left {
         let none = Left { was_member: false, last_of_user: false };
         let Some(mut user) = self.users.get_mut(&socket.info.user) else { return none };
@@ -163,7 +188,7 @@ impl Hub {
         Left { was_member: true, last_of_user: self.note_left(&room, is_last) }
     }
 
-    /// Notes that the last of a user's sockets has left a room, or another one.
+    /// Notes that a user's socket has left a room, the last one or another.
     fn note_left(&self, room: &Room, is_last: bool) -> bool {
         if is_last && room.is_public() {
             room.uncount_user();
@@ -171,12 +196,33 @@ impl Hub {
         is_last
     }
 
-    /// The room, if somebody on this node is in it.
+    /// Wants broadcasts to a room although no socket is in it yet, until [`Self::unfollow`].
+    pub(crate) fn follow(&self, room: &str) {
+        *self.followed.lock().entry(room.to_owned()).or_default() += 1;
+    }
+
+    /// Undoes one [`Self::follow`].
+    pub(crate) fn unfollow(&self, room: &str) {
+        let mut followed = self.followed.lock();
+        if let Some(followers) = followed.get_mut(room) {
+            *followers -= 1;
+            if *followers == 0 {
+                followed.remove(room);
+            }
+        }
+    }
+
+    /// Whether a socket is about to enter a room.
+    pub(crate) fn is_followed(&self, room: &str) -> bool {
+        self.followed.lock().contains_key(room)
+    }
+
+    /// The room, if a socket on this node is in it.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Room>> {
         self.rooms.find(name)
     }
 
-    /// The room, if somebody on this node is its member; it is not enough to watch it.
+    /// The room, if a socket on this node is its member; watching is not enough.
     pub(crate) fn find_public(&self, name: &str) -> Option<Arc<Room>> {
         self.find(name).filter(|room| room.is_public())
     }

@@ -1,10 +1,12 @@
-//! What a node does for its own sockets: who is in which room, and the way of a packet into every member's send queue
-//! and from there to the client.
+//! A node's own sockets: which rooms they are in, and how a packet gets into every member's send queue and from there
+//! to the client.
 
+pub(crate) mod audience;
 pub(crate) mod delivery;
 pub(crate) mod flusher;
 pub(crate) mod hub;
 pub(crate) mod node;
+pub(crate) mod placements;
 pub(crate) mod room;
 pub(crate) mod rooms;
 mod selection;

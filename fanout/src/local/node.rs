@@ -1,20 +1,23 @@
-//! This node: its namespaces, and the way to its owner for what the fan-out cannot do itself.
+//! This node: its namespaces, and the channel to its owner for what the fan-out cannot do itself.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::ids::NodeId;
+use shared::limits::LANE_WAIT_MS;
 use shared::names::{Namespace, Room, UserId};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::error::FanoutError;
-use crate::events::{Control, Reply, Sequenced};
+use crate::events::{Control, Reply};
 use crate::local::hub::Hub;
 use crate::local::socket::LocalSocket;
 use crate::presence::{Gone, Member, SocketInfo};
+use crate::sequenced::SequencedSender;
 use crate::stats::Stats;
 
-/// What a backplane knows of the node that it works for.
+/// The part of the node that its backplane uses.
 pub(crate) struct LocalNode {
     pub(crate) id: NodeId,
     /// How long a user whose last connection dropped may take to reconnect before they count as gone.
@@ -24,10 +27,10 @@ pub(crate) struct LocalNode {
     pub(crate) stats: Arc<Stats>,
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) moved: mpsc::Sender<Control>,
-    pub(crate) sequenced: mpsc::Sender<Sequenced>,
+    pub(crate) sequenced: SequencedSender,
 }
 
-/// A user is in a room no more, or again, and clients were notified otherwise.
+/// A user has left a room or is in it again, and clients were notified otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MembershipChange {
     /// As [`room_key`] writes it.
@@ -35,16 +38,18 @@ pub(crate) struct MembershipChange {
     pub(crate) user: String,
     /// As [`member_info`] writes it.
     pub(crate) info: String,
-    /// This node had been taken for dead, and its users with it; they are here.
+    /// The user is in the room again: their node had wrongly counted as dead, or a backend has let them in.
     pub(crate) returned: bool,
+    /// It took effect earlier than it is reported, so the user may have returned since.
+    pub(crate) held_back: bool,
 }
 
-/// A room of a namespace in one text: `/ns#room`. No namespace has a `#`.
+/// A namespace and a room as one text: `/ns#room`. No namespace contains a `#`.
 pub(crate) fn room_key(namespace: &str, room: &str) -> String {
     format!("{namespace}#{room}")
 }
 
-/// What is kept of a member beside its user. The keys are short, since it is kept for each.
+/// What is kept of a member besides its user. Every member has one, so its keys are short.
 pub(crate) fn member_info(info: &SocketInfo) -> String {
     serde_json::json!({
         "d": info.display_name, "c": info.connected_at_ms, "e": info.email, "r": info.role,
@@ -62,12 +67,12 @@ impl LocalNode {
         self.hubs.iter().find(|hub| hub.name.as_str() == namespace)
     }
 
-    /// The namespace of a socket.
+    /// The hub of a socket.
     pub(crate) fn hub_of(&self, socket: &LocalSocket) -> &Arc<Hub> {
         &self.hubs[socket.all_rooms.number]
     }
 
-    /// A socket of this node as lists of members show it.
+    /// A socket of this node as an entry in lists of members.
     pub(crate) fn member(&self, info: &SocketInfo) -> Member {
         Member {
             socket: info.id,
@@ -79,25 +84,43 @@ impl LocalNode {
         }
     }
 
-    /// Asks the owner to do something.
+    /// Sends a request to the owner.
     pub(crate) async fn control(&self, control: Control) {
         // Without a receiver the node is stopping.
         let _ = self.control.send(control).await;
     }
 
-    /// Has the owner judge the sockets of this node in a room, and take those out that may not be there any more.
+    /// Asks the owner to remove the sockets of this node from a room that may no longer be in it.
     pub(crate) async fn review(&self, hub: &Hub, room: &Room, reply: Option<Reply>) {
         let sockets = hub.sockets_in(room.as_str());
         self.control(Control::Review { sockets, room: room.clone(), reply }).await;
     }
 
+    /// Waits until the owner has passed all waiting broadcasts to its apps, or for `LANE_WAIT_MS`.
+    pub(crate) async fn all_given(&self) {
+        let given = self.sequenced.all_given();
+        if timeout(Duration::from_millis(LANE_WAIT_MS), given).await.is_err() {
+            tracing::warn!("apps are slow to take broadcasts; continuing without waiting for them");
+        }
+    }
+
     /// Reports to the owner that a user is gone from a room, or back.
     pub(crate) async fn report(&self, change: MembershipChange) {
-        let returned = change.returned;
-        if let Some(gone) = self.read(&change) {
-            let control = if returned { Control::Back(gone) } else { Control::Gone(gone) };
-            // Without a receiver the node is stopping.
-            let _ = self.moved.send(control).await;
+        // Without a receiver the node is stopping.
+        if let Ok(place) = self.moved.reserve().await {
+            self.report_in(place, &change);
+        }
+    }
+
+    /// Reserves space for one report, if there is some now: for a caller that cannot wait when it reports.
+    pub(crate) fn try_reserve_report(&self) -> Option<mpsc::Permit<'_, Control>> {
+        self.moved.try_reserve().ok()
+    }
+
+    /// As [`Self::report`], with space from [`Self::try_reserve_report`].
+    pub(crate) fn report_in(&self, place: mpsc::Permit<'_, Control>, change: &MembershipChange) {
+        if let Some(gone) = self.read(change) {
+            place.send(if change.returned { Control::Back(gone) } else { Control::Gone(gone) });
         }
     }
 
@@ -108,6 +131,7 @@ impl LocalNode {
         let info: serde_json::Value = serde_json::from_str(&change.info).unwrap_or_default();
         let field = |name: &str| info.get(name).and_then(serde_json::Value::as_str).map(Into::into);
         let (email, display_name, role) = (field("e"), field("d"), field("r"));
-        Some(Gone { namespace, room: Room::of_server(room)?, user, email, display_name, role })
+        let held_back = change.held_back;
+        Some(Gone { namespace, room: Room::of_server(room)?, user, email, display_name, role, held_back })
     }
 }

@@ -1,12 +1,13 @@
-//! A room of this node: its members, what waits to be delivered to them, and its place among tracked broadcasts.
+//! A room of this node: its members, the broadcasts that wait for them, and its place among tracked broadcasts.
 //!
-//! Locks, in the order they may be taken: `members`, a socket's `rooms`, then `batch` or a send queue. None is held across an
-//! await. Settling a room only pushes references into send queues; nothing is written meanwhile, but by a send queue that
-//! would be too full.
+//! Locks, in the order in which they may be taken: `members`, a socket's `rooms`, then `batch` or a send queue. None is held
+//! across an await. Flushing a room only pushes references into send queues. Only a send queue that would become too full
+//! writes meanwhile.
 
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ahash::RandomState;
@@ -25,13 +26,13 @@ use crate::local::work_list::WorkList;
 use crate::presence::{RoomCount, SocketInfo};
 use crate::stats::Stats;
 
-/// A member as the delivery loop needs it: the send queue first, whose it is only for `except` and lists.
+/// A member as the delivery loop needs it: the send queue first; `info` serves only `except` and lists.
 struct Member {
     queue: Arc<SendQueue>,
     info: Arc<SocketInfo>,
 }
 
-/// Identifies a member: its info is its own, and the map keeps it alive.
+/// Identifies a member: each has its own info, which the map keeps alive.
 fn key(info: &Arc<SocketInfo>) -> usize {
     Arc::as_ptr(info) as usize
 }
@@ -40,11 +41,11 @@ fn key(info: &Arc<SocketInfo>) -> usize {
 struct Members {
     /// By [`key`].
     map: IndexMap<usize, Member, RandomState>,
-    /// The room is out of the map of rooms; nobody may enter it any more.
+    /// The room is no longer in the map of rooms; no socket may enter it.
     closed: bool,
 }
 
-/// One broadcast that waits in its room.
+/// A broadcast that waits in its room.
 struct Waiting {
     packet: Encoded,
     except: Option<SocketId>,
@@ -55,37 +56,44 @@ struct Waiting {
 struct Batch {
     waiting: Vec<Waiting>,
     bytes: usize,
-    /// When the first of them came.
+    /// When the first broadcast arrived.
     since: Option<Instant>,
 }
 
-/// What a room is for.
+/// The purpose of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Clients enter it; it counts against their limit.
+    /// Clients join it; it counts towards their limit.
     Joined,
-    /// An app puts every socket into it of its own accord; it counts against nothing.
+    /// An app puts every socket into it; it counts towards no limit.
     Own,
-    /// Sockets only receive what is sent to it ([`crate::Fanout::watch`]): they are in no list.
+    /// Sockets only receive what is sent to it ([`crate::Fanout::watch`]); no list contains them.
     Watched,
 }
+
+/// What an app keeps of a room.
+pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
 
 /// A room with members on this node.
 pub(crate) struct Room {
     pub(crate) name: RoomName,
     pub(crate) kind: Kind,
     members: Mutex<Members>,
-    /// How many they are.
+    /// How many sockets are in it.
     size: AtomicUsize,
     /// Distinct users among them. Written under the entry of the user who enters or leaves.
     users: AtomicUsize,
     batch: Mutex<Batch>,
-    /// Something waits or is being delivered. Written under `batch`.
+    /// Broadcasts wait or are being delivered. Written under `batch`.
     dirty: AtomicBool,
-    /// That of the last tracked broadcast that was received.
+    /// The stamp of the last tracked broadcast that was received.
     last_stamp: Mutex<Option<Stamp>>,
-    /// An app keeps its order, and finds by itself what is missing.
+    /// An app keeps its order and finds missing broadcasts itself.
     sequenced: AtomicBool,
+    /// What an app keeps of it.
+    kept: OnceLock<Kept>,
+    /// The number of this node's last post to the room.
+    last_post: AtomicU64,
     flusher: Arc<WorkList<Arc<Self>>>,
     stats: Arc<Stats>,
 }
@@ -97,12 +105,12 @@ impl fmt::Debug for Room {
 }
 
 impl Room {
-    /// Identifies it among all rooms that there are at the same time.
+    /// Identifies it among all rooms that exist at the same time.
     pub(crate) fn address(room: &Arc<Self>) -> usize {
         Arc::as_ptr(room) as usize
     }
 
-    /// Whether its members are listed and counted.
+    /// Whether lists and counts include its members.
     pub(crate) fn is_public(&self) -> bool {
         self.kind != Kind::Watched
     }
@@ -116,11 +124,26 @@ impl Room {
         let (members, batch) = (Mutex::default(), Mutex::default());
         let (dirty, sequenced) = (AtomicBool::new(false), AtomicBool::new(false));
         let (size, users, last_stamp) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::default());
-        Self { name, kind, members, size, users, batch, dirty, last_stamp, sequenced, flusher, stats }
+        let (kept, last_post) = (OnceLock::new(), AtomicU64::new(0));
+        Self {
+            name,
+            kind,
+            members,
+            size,
+            users,
+            batch,
+            dirty,
+            last_stamp,
+            sequenced,
+            kept,
+            last_post,
+            flusher,
+            stats,
+        }
     }
 
-    /// Adds a member behind everything that was broadcast before, and calls `joined` before anything else can be; false
-    /// when nobody may enter any more.
+    /// Adds a member behind all earlier broadcasts, and calls `joined` before later ones. Returns false when the room is
+    /// closed.
     pub(crate) fn insert(
         &self,
         (info, queue): (&Arc<SocketInfo>, &Arc<SendQueue>),
@@ -138,8 +161,7 @@ impl Room {
         true
     }
 
-    /// Takes a member out, behind everything that was broadcast before; true when it was the last: then nobody may
-    /// enter any more.
+    /// Removes a member behind all earlier broadcasts. Returns true when it was the last one; the room is then closed.
     pub(crate) fn remove(&self, info: &Arc<SocketInfo>) -> bool {
         let mut members = self.members.lock();
         self.flush_locked(&members);
@@ -149,7 +171,7 @@ impl Room {
         members.closed
     }
 
-    /// A socket has entered; `first_of_user`: no other of its user was there.
+    /// Counts a socket's user; `first_of_user`: the user had no other socket in the room.
     pub(crate) fn count_user(&self, first_of_user: bool) {
         if first_of_user {
             self.users.fetch_add(1, Ordering::AcqRel);
@@ -171,7 +193,7 @@ impl Room {
         self.size.load(Ordering::Acquire)
     }
 
-    /// A tracked broadcast was received. Returns whether something before it was missed.
+    /// Notes a tracked broadcast. Returns whether an earlier one was missed.
     pub(crate) fn arrived(&self, stamp: &Stamp) -> bool {
         let mut last_stamp = self.last_stamp.lock();
         let missed = last_stamp.as_ref().is_some_and(|last| {
@@ -181,22 +203,37 @@ impl Room {
         missed
     }
 
-    /// Nothing is received any more: what comes next is not the first that there is, if nothing was received before.
+    /// Nothing is received any more: if nothing was received before, the next broadcast does not count as the first one.
     pub(crate) fn mark_missed(&self) {
         self.last_stamp.lock().get_or_insert_with(|| Stamp { epoch: "".into(), offset: 0 });
     }
 
-    /// What is broadcast here has its place in an order that an app keeps.
+    /// Marks its broadcasts as having places in an order that an app keeps.
     pub(crate) fn set_sequenced(&self) {
         self.sequenced.store(true, Ordering::Relaxed);
     }
 
-    /// Whether that has been seen.
+    /// Whether an app keeps its order.
     pub(crate) fn is_sequenced(&self) -> bool {
         self.sequenced.load(Ordering::Relaxed)
     }
 
-    /// That of the last tracked broadcast that was received.
+    /// What an app keeps for the room: the value that it keeps already, else `new`. Dropped with the last member.
+    pub(crate) fn keep(&self, new: impl FnOnce() -> Kept) -> &Kept {
+        self.kept.get_or_init(new)
+    }
+
+    /// Notes the number of this node's latest post to the room.
+    pub(crate) fn set_last_post(&self, number: u64) {
+        self.last_post.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// The number of this node's last post to the room; 0 if it has posted nothing.
+    pub(crate) fn last_post(&self) -> u64 {
+        self.last_post.load(Ordering::Acquire)
+    }
+
+    /// The stamp of the last tracked broadcast that was received.
     pub(crate) fn last_stamp(&self) -> Option<Stamp> {
         self.last_stamp.lock().clone()
     }
@@ -205,13 +242,36 @@ impl Room {
         self.dirty.load(Ordering::Acquire)
     }
 
-    /// Adds a broadcast to the batch; the flusher delivers it, or this call when the batch is full.
+    /// Adds a broadcast to the batch. The flusher delivers it, or this call if the batch is full.
     pub(crate) fn broadcast(self: &Arc<Self>, packet: Encoded, except: Option<SocketId>, volatile: bool) {
+        if self.append(Waiting { packet, except, volatile }) {
+            self.flush();
+        }
+    }
+
+    /// Broadcasts what `write` makes of the members' ids: exactly these members receive it, since none enters or leaves
+    /// meanwhile.
+    pub(crate) fn broadcast_to_members(
+        self: &Arc<Self>,
+        except: Option<SocketId>,
+        write: impl FnOnce(Vec<SocketId>) -> Option<Encoded>,
+    ) {
+        let members = self.members.lock();
+        let ids = members.map.values().map(|member| member.info.id).filter(|id| Some(*id) != except);
+        if let Some(packet) = write(ids.collect())
+            && self.append(Waiting { packet, except, volatile: false })
+        {
+            self.flush_locked(&members);
+        }
+    }
+
+    /// Appends to the batch. Returns whether it is full.
+    fn append(self: &Arc<Self>, waiting: Waiting) -> bool {
         let (first, full) = {
             let mut batch = self.batch.lock();
             batch.since.get_or_insert_with(Instant::now);
-            batch.bytes += packet.wire().len();
-            batch.waiting.push(Waiting { packet, except, volatile });
+            batch.bytes += waiting.packet.wire().len();
+            batch.waiting.push(waiting);
             let full = batch.bytes >= BATCH_BYTES_MAX || batch.waiting.len() >= BATCH_FRAMES_MAX;
             (!self.dirty.swap(true, Ordering::AcqRel), full)
         };
@@ -219,13 +279,10 @@ impl Room {
         if first {
             self.flusher.add(Arc::clone(self));
         }
-        if full {
-            self.flush();
-        }
+        full
     }
 
-    /// Delivers everything that waits to those who are members now. Returns how many deliveries that were at the
-    /// most.
+    /// Delivers all waiting broadcasts to the current members. Returns an upper bound of the deliveries.
     pub(crate) fn flush(&self) -> usize {
         let members = self.members.lock();
         self.flush_locked(&members)
@@ -242,7 +299,7 @@ impl Room {
                 let mut batch = self.batch.lock();
                 batch.bytes = 0;
                 if batch.waiting.is_empty() {
-                    // Only now: when the room is seen clean, everything is in the send queues.
+                    // Not earlier: once the room is clean, everything is in the send queues.
                     self.dirty.store(false, Ordering::Release);
                     break;
                 }
@@ -262,7 +319,7 @@ impl Room {
         delivered
     }
 
-    /// One run of broadcasts to the same receivers: joined into one item for every send queue.
+    /// Delivers consecutive broadcasts with the same recipients, joined into one item for every send queue.
     fn deliver(&self, members: &Members, run: &[Waiting], scheduled: &mut Schedule) {
         let [first, ..] = run else { return };
         let wire = join(run);
@@ -290,18 +347,18 @@ impl Room {
         self.map_members(|info| info.id)
     }
 
-    /// Reads something of the first `at_most` members.
+    /// Reads the first `at_most` members.
     pub(crate) fn map_some<T>(&self, at_most: usize, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
         self.members.lock().map.values().take(at_most).map(|member| read(&member.info)).collect()
     }
 
-    /// Reads something of every member.
+    /// Reads every member.
     pub(crate) fn map_members<T>(&self, mut read: impl FnMut(&SocketInfo) -> T) -> Vec<T> {
         self.members.lock().map.values().map(|member| read(&member.info)).collect()
     }
 }
 
-/// The frames of a run in one piece, so that every member's write is one slice.
+/// Joins the frames of consecutive broadcasts, so that every member's write is one slice.
 fn join(run: &[Waiting]) -> Bytes {
     if let [only] = run {
         return only.packet.wire().clone();
@@ -313,13 +370,13 @@ fn join(run: &[Waiting]) -> Bytes {
     wire.into()
 }
 
-/// Outboxes to be written, by flusher; handed over in one go.
+/// Send queues to write, by flusher; handed over together.
 #[derive(Default)]
 struct Schedule {
     lists: SmallVec<[Round; 1]>,
 }
 
-/// What one flusher is to write.
+/// The send queues of one flusher.
 type Round = (Arc<WorkList<Arc<SendQueue>>>, Vec<Arc<SendQueue>>);
 
 impl Schedule {

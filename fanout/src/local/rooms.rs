@@ -13,12 +13,12 @@ use crate::local::room::{Kind, Room};
 use crate::presence::SocketInfo;
 use crate::stats::Stats;
 
-/// Whether a room is the own one of a socket of `node`.
+/// Whether a room is the own room of a socket of `node`.
 pub(crate) fn is_own_room(room: &str, node: NodeId) -> bool {
     room.starts_with(node.as_str()) && SocketId::parse(room).is_some()
 }
 
-/// Whether rooms of this name may have sockets in them that did not enter: the own room of each socket, and each user's.
+/// Whether sockets belong to rooms of this name without entering: each socket's own room, and each user's.
 pub(crate) fn is_implicit(room: &str) -> bool {
     room.starts_with(USER_ROOM_PREFIX) || SocketId::parse(room).is_some()
 }
@@ -26,12 +26,12 @@ pub(crate) fn is_implicit(room: &str) -> bool {
 /// The rooms of one namespace that have members here.
 pub(crate) struct Rooms {
     pub(crate) namespace: Namespace,
-    /// Which of the node's namespaces it is.
+    /// The index of the namespace on this node.
     pub(crate) number: usize,
     map: DashMap<RoomName, Arc<Room>, RandomState>,
     flushers: Box<[Arc<Flusher>]>,
     pub(crate) stats: Arc<Stats>,
-    /// A room was entered that may have sockets in it which did not enter ([`is_implicit`]). Never again false.
+    /// A room was entered that other sockets belong to without entering ([`is_implicit`]). Never false again.
     has_implicit: AtomicBool,
 }
 
@@ -45,12 +45,12 @@ impl Rooms {
         Self { namespace, number, map, flushers, stats, has_implicit }
     }
 
-    /// The room, if somebody on this node is in it.
+    /// The room, if a socket on this node is in it.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Room>> {
         self.map.get(name).map(|room| Arc::clone(&room))
     }
 
-    /// The room, created if nobody on this node is in it.
+    /// The room, created if it is empty on this node.
     pub(crate) fn find_or_create(&self, name: &RoomName, kind: Kind) -> Arc<Room> {
         if let Some(room) = self.map.get(name) {
             return Arc::clone(&room);
@@ -66,24 +66,24 @@ impl Rooms {
         Arc::clone(&self.map.entry(name.clone()).or_insert_with(create))
     }
 
-    /// Takes a member out of a room, and forgets the room after its last one.
+    /// Removes a member from a room, and removes the room after its last member.
     pub(crate) fn remove_member(&self, room: &Arc<Room>, info: &Arc<SocketInfo>) {
         if room.remove(info) {
             self.map.remove_if(&room.name, |_, other| Arc::ptr_eq(other, room));
         }
     }
 
-    /// Whether some room that sockets entered may have others in it that did not ([`is_implicit`]).
+    /// Whether an entered room may also have sockets that did not enter it ([`is_implicit`]).
     pub(crate) fn has_implicit(&self) -> bool {
         self.has_implicit.load(Ordering::Relaxed)
     }
 
-    /// How many rooms there are, watched ones too.
+    /// How many rooms there are, including watched ones.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Does something to every room with members.
+    /// Calls `act` for every room with members.
     pub(crate) fn each(&self, act: impl Fn(&Room)) {
         self.map.iter().for_each(|entry| act(entry.value()));
     }

@@ -1,15 +1,18 @@
-//! A client's socket on this node, and the rooms that it is in.
+//! A client's socket on this node, and its rooms.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::RandomState;
 use parking_lot::Mutex;
 use shared::ids::SocketId;
+use shared::limits::LANE_WAIT_MS;
 use shared::names::{Namespace, Room as RoomName, USER_ROOM_PREFIX, UserId};
 use shared::sio::Encoded;
 use smallvec::SmallVec;
+use tokio::sync::SetOnce;
 
 use crate::local::room::Room;
 use crate::local::rooms::Rooms;
@@ -23,23 +26,25 @@ pub struct LocalSocket {
     /// The rooms of its namespace.
     pub(crate) all_rooms: Arc<Rooms>,
     pub(crate) rooms: Mutex<Joined>,
+    /// Set when it has left its rooms on all nodes.
+    pub(crate) left: SetOnce<()>,
 }
 
-/// So many rooms are looked through by name; among more, the room is found first and compared by its address.
+/// Up to this many rooms are searched by name; among more, the room is looked up first and compared by its address.
 const FEW: usize = 8;
 
 /// The rooms that one socket is in.
 #[derive(Default)]
 pub(crate) struct Joined {
-    /// Set by detaching; nothing is entered after it.
+    /// Set when it is detached; it enters no room after that.
     pub(crate) detached: bool,
-    /// The public ones.
+    /// The public rooms.
     pub(crate) rooms: SmallVec<[Arc<Room>; 2]>,
     /// Rooms that a backend has put it into; most sockets have none.
     placed: Option<Box<Placed>>,
-    /// Those that are only watched, by their address. Most sockets watch none.
+    /// Rooms that it only watches, by their address. Most sockets watch none.
     watched: Option<Box<Watched>>,
-    /// Those that it was taken out of by [`crate::Fanout::expel`], until others are notified.
+    /// Rooms that [`crate::Fanout::expel`] removed it from, until other members are notified.
     expelled: Option<Box<Expelled>>,
 }
 
@@ -79,7 +84,7 @@ impl Joined {
         at.map(|at| self.take_at(at)).is_some()
     }
 
-    /// Takes a public room by its name where there are few, so that it need not be looked up.
+    /// Removes a public room by its name, without a lookup, if there are few.
     pub(crate) fn take_named(&mut self, name: &str) -> Option<Arc<Room>> {
         if self.rooms.len() > FEW {
             return None;
@@ -96,7 +101,7 @@ impl Joined {
         room
     }
 
-    /// Takes any `at_most` rooms.
+    /// Removes any `at_most` rooms.
     pub(crate) fn take_some(&mut self, at_most: usize) -> SmallVec<[Arc<Room>; 2]> {
         let first = self.rooms.len().saturating_sub(at_most);
         let mut taken: SmallVec<_> = self.rooms.drain(first..).collect();
@@ -129,7 +134,7 @@ impl fmt::Debug for LocalSocket {
 }
 
 impl LocalSocket {
-    /// Does something for every room that it is in or watches.
+    /// Calls `act` for every room that it is in or watches.
     pub(crate) fn each_room(&self, act: impl FnMut(&Arc<Room>)) {
         self.rooms.lock().each(act);
     }
@@ -140,7 +145,7 @@ impl LocalSocket {
         self.info.id
     }
 
-    /// Whose it is.
+    /// Its user.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.info.user
@@ -158,7 +163,7 @@ impl LocalSocket {
         &self.queue
     }
 
-    /// Whether it is in `room`; not so where it only watches.
+    /// Whether it is in `room`; false where it only watches.
     #[must_use]
     pub fn is_in(&self, room: &str) -> bool {
         {
@@ -170,18 +175,18 @@ impl LocalSocket {
         self.all_rooms.find(room).is_some_and(|room| room.is_public() && self.rooms.lock().has(&room))
     }
 
-    /// Whether it is still known here.
+    /// Whether it is still attached.
     #[must_use]
     pub fn is_attached(&self) -> bool {
         !self.rooms.lock().detached
     }
 
-    /// Whether it is in a room for being itself: its own, or its user's. It can neither enter nor leave that.
+    /// Whether the room is its own or its user's, which it can neither enter nor leave.
     pub(crate) fn is_implicit(&self, room: &str) -> bool {
         room == self.id().as_str() || room.strip_prefix(USER_ROOM_PREFIX) == Some(self.user().as_str())
     }
 
-    /// The names of its rooms, but for those that it only watches.
+    /// The names of its rooms, without those that it only watches.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomName> {
         self.rooms.lock().rooms.iter().map(|room| room.name.clone()).collect()
@@ -198,14 +203,14 @@ impl LocalSocket {
             .collect()
     }
 
-    /// Whether a backend has put it into `room`: no app's rules take it out then.
+    /// Whether a backend has put it into `room`; no app's rules remove it then.
     #[must_use]
     pub fn is_placed(&self, room: &str) -> bool {
         let joined = self.rooms.lock();
         joined.placed.as_ref().is_some_and(|placed| placed.0.iter().any(|name| name.as_str() == room))
     }
 
-    /// A backend has put it into `room`. Forgotten when it leaves.
+    /// Notes that a backend has put it into `room`. Forgotten when it leaves.
     pub(crate) fn set_placed(&self, room: &RoomName) {
         let mut joined = self.rooms.lock();
         if joined.rooms.iter().any(|joined| joined.name == *room) {
@@ -216,18 +221,35 @@ impl LocalSocket {
         }
     }
 
-    /// It was taken out of these rooms; whoever detaches it notifies others.
+    /// Notes that it has left its rooms on all nodes.
+    pub(crate) fn set_left(&self) {
+        // It is set once.
+        let _ = self.left.set(());
+    }
+
+    /// Waits until it has left its rooms on all nodes, or for `LANE_WAIT_MS`.
+    pub(crate) async fn until_left(&self) {
+        if self.left.initialized() {
+            return;
+        }
+        let at_most = Duration::from_millis(LANE_WAIT_MS);
+        if tokio::time::timeout(at_most, self.left.wait()).await.is_err() {
+            tracing::warn!(socket = %self.id(), "a socket takes too long to leave its rooms");
+        }
+    }
+
+    /// Notes rooms that it was removed from; the caller that detaches it notifies other members.
     pub(crate) fn set_expelled(&self, left: Expelled) {
         self.rooms.lock().expelled = Some(Box::new(left));
     }
 
-    /// Those rooms, once.
+    /// Takes those rooms.
     pub(crate) fn take_expelled(&self) -> Option<Expelled> {
         self.rooms.lock().expelled.take().map(|left| *left)
     }
 
-    /// Puts `packet` into the send queue, behind every broadcast that was made to the socket's rooms before. Those that it
-    /// only watches have no order with anything else.
+    /// Puts `packet` into the send queue, behind all earlier broadcasts to the socket's rooms. Rooms that it only watches
+    /// have no order with anything else.
     pub(crate) fn emit(&self, packet: Encoded) {
         self.flush_rooms();
         self.queue.send(packet.into_wire(), 1);

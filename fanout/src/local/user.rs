@@ -1,6 +1,6 @@
-//! A user's sockets on this node, and in which rooms they are together.
+//! A user's sockets on this node, and the rooms that they share.
 //!
-//! Everything here is changed under the lock of the user's entry, together with the members of the room that it is about
+//! Everything here changes under the lock of the user's entry, together with the members of the room
 //! ([`crate::local::hub`]). It never grows with the number of sockets times the number of rooms that one of them leaves.
 
 use std::collections::HashMap;
@@ -19,18 +19,18 @@ use crate::local::socket::LocalSocket;
 #[derive(Default)]
 pub(crate) struct User {
     pub(crate) sockets: SmallVec<[Arc<LocalSocket>; 1]>,
-    /// Where they are together, while there are several of them. A single one has its own list of rooms.
+    /// Their rooms, while the user has several sockets. A single socket has its own list of rooms.
     shared: Option<Box<SharedRooms>>,
-    /// What the send queues of the user's sockets hold together.
+    /// The bytes that the send queues of the user's sockets hold together.
     pub(crate) quota: Arc<Quota>,
 }
 
-/// In which rooms a user is, by all of their sockets.
+/// The rooms of all of a user's sockets.
 #[derive(Default)]
 struct SharedRooms {
     /// How many of the sockets are in each room, by the room's address; never 0.
     sockets: HashMap<usize, u32, RandomState>,
-    /// How many of these rooms the user has joined by own choice, and how many are only watched.
+    /// How many of these rooms the user has joined, and how many are only watched.
     joined: usize,
     watched: usize,
 }
@@ -82,7 +82,7 @@ impl User {
         }
     }
 
-    /// Whether another socket of the user is in the room already. Not to be asked where the socket itself is.
+    /// Whether another socket of the user is in the room already. Not valid if the socket itself is in it.
     pub(crate) fn is_in(&self, room: &Arc<Room>) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.sockets.contains_key(&Room::address(room)))
     }

@@ -1,11 +1,11 @@
-//! What one task has to do next: filled by many, taken by that task.
+//! Pending work of one task: many add to it, that task takes it.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// A list of pending work, and whom to wake for it. Several lists may wake the same task.
+/// A list of pending work, and the task to wake for it. Several lists may wake the same task.
 #[derive(Debug)]
 pub(crate) struct WorkList<T> {
     items: Mutex<Vec<T>>,
@@ -39,7 +39,7 @@ impl<T> WorkList<T> {
         self.work.notify_one();
     }
 
-    /// Takes everything into `taken`, which must be empty; its memory is used for what comes next.
+    /// Moves all items into `taken`, which must be empty; its memory is reused for new items.
     pub(crate) fn take(&self, taken: &mut Vec<T>) {
         std::mem::swap(&mut *self.items.lock(), taken);
     }

@@ -89,8 +89,9 @@ pub(crate) async fn a_sequenced_broadcast_is_given_to_every_owner(world: World) 
     for node in world.nodes() {
         for sequence in [7, 8] {
             let given = node.next_sequenced().await;
-            assert_eq!((given.namespace.as_str(), &*given.room, given.sequence), ("/one", "r", sequence));
-            node.fanout.deliver("/one", "r", given.packet);
+            assert_eq!((given.namespace.as_str(), &*given.room), ("/one", "r"));
+            assert_eq!(given.sequence, Some(sequence));
+            node.fanout.deliver_sequenced(&given);
         }
     }
     for client in clients {

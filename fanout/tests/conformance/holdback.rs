@@ -2,7 +2,7 @@
 
 use crate::world::{HOLDBACK, NAMESPACE, World, room, until, user_id};
 
-/// How often users were reported as gone, on all nodes: each is by one of them.
+/// How often nodes have reported the user as gone; one node reports each departure.
 fn gone(world: &World, user: &str) -> usize {
     let of = |node: &crate::world::Node| {
         node.reports.gone.lock().iter().filter(|gone| gone.user.as_str() == user).count()
@@ -22,7 +22,7 @@ pub(crate) async fn a_user_who_does_not_return_is_gone_once(world: World) {
     assert_eq!((reported.namespace.as_str(), &reported.room), (NAMESPACE, &room("r")));
     let texts = [reported.email, reported.display_name, reported.role].map(Option::unwrap_or_default);
     assert_eq!(texts.each_ref().map(|text| &**text), ["a@b", "The user ann", "tester"]);
-    // Whoever is reported last shows that nobody else is still to be.
+    // Once the last user is reported, no other report is pending.
     let witness = world.member(0, "ben", "r").await;
     witness.detach().await;
     until(async || gone(&world, "ben") > 0).await;
@@ -34,7 +34,7 @@ pub(crate) async fn a_user_who_returns_in_time_was_never_gone(world: World) {
     client.detach().await;
     let back = world.client(1, "ann").await;
     let entered = back.fanout.enter(&back.socket, &room("r")).await.unwrap();
-    assert!(entered.new && !entered.first_of_user, "nobody was told that they had left");
+    assert!(entered.new && !entered.first_of_user, "no one was notified that they had left");
     let witness = world.member(0, "ben", "r").await;
     witness.detach().await;
     until(async || gone(&world, "ben") > 0).await;
@@ -48,5 +48,5 @@ pub(crate) async fn a_user_who_leaves_is_not_reported(world: World) {
     let witness = world.member(0, "ben", "r").await;
     witness.detach().await;
     until(async || gone(&world, "ben") > 0).await;
-    assert_eq!(gone(&world, "ann"), 0, "whoever let them leave has told others");
+    assert_eq!(gone(&world, "ann"), 0, "the caller that let them leave notifies others");
 }

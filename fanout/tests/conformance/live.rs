@@ -18,7 +18,7 @@ pub(crate) async fn a_value_is_changed_by_one_at_a_time(world: World) {
             let next = |old: Option<&str>| {
                 Some((old.and_then(|old| old.parse::<u32>().ok()).unwrap_or_default() + 1).to_string())
             };
-            // Where others were quicker too often it is tried again.
+            // Tries again where other nodes were faster too often.
             while live.update("k", LONG, next).await.is_err() {}
         }
     };

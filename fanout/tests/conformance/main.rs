@@ -1,12 +1,15 @@
-//! What the handle promises, whichever backplane is behind it: each behaviour is run against a node alone, and against two
-//! nodes on a real Redis.
+//! The guarantees of the handle for every backplane: each behaviour runs on a single node, and on two nodes with a real
+//! Redis.
 //!
-//! A behaviour is a function of a [`World`]. It names nodes by numbers; in the world of a node alone, all numbers are that
+//! A behaviour is a function of a [`World`]. It names nodes by numbers; in the world of a single node, all numbers name
+//! that node. Another backplane is another world.
 //! node. Another backplane is another world.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod broadcasts;
+mod faults;
 mod holdback;
+mod interleavings;
 mod live;
 mod membership;
 mod once;
@@ -44,8 +47,12 @@ conformance! {
         a_broadcast_goes_to_those_it_is_for,
         a_watcher_receives_and_is_no_member,
         a_sequenced_broadcast_is_given_to_every_owner;
+    interleavings:
+        operations_of_one_source_take_effect_in_order,
+        a_leaving_user_receives_their_own_earlier_posts;
     membership:
-        the_first_and_the_last_socket_of_a_user_are_told_apart,
+        the_first_and_the_last_socket_of_a_user_are_distinguished,
+        an_order_to_leave_waits_for_sockets_that_are_being_placed,
         lists_and_counts_agree,
         sockets_and_rooms_are_limited,
         detaching_leaves_every_room,

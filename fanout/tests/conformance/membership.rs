@@ -1,12 +1,13 @@
-//! Who is in a room.
+//! The members of a room.
 
 use std::collections::BTreeSet;
 
 use fanout::{Entered, FanoutError, Left, RoomCount};
+use futures_util::future::BoxFuture;
 
-use crate::world::{Client, NAMESPACE, OTHER, World, room, user_id};
+use crate::world::{Client, NAMESPACE, OTHER, World, namespace, room, user_id};
 
-pub(crate) async fn the_first_and_the_last_socket_of_a_user_are_told_apart(world: World) {
+pub(crate) async fn the_first_and_the_last_socket_of_a_user_are_distinguished(world: World) {
     let (here, there) = (world.client(0, "ann").await, world.client(1, "ann").await);
     let (first, again) =
         (Entered { new: true, first_of_user: true }, Entered { new: false, first_of_user: false });
@@ -20,7 +21,39 @@ pub(crate) async fn the_first_and_the_last_socket_of_a_user_are_told_apart(world
     let none = Left { was_member: false, last_of_user: false };
     assert_eq!(here.fanout.leave(&here.socket, "r").await, none);
     assert_eq!(there.fanout.leave(&there.socket, "r").await, last);
-    assert_eq!(here.fanout.enter(&here.socket, &room).await, Ok(first), "everybody is told again");
+    assert_eq!(here.fanout.enter(&here.socket, &room).await, Ok(first), "others are notified again");
+}
+
+pub(crate) async fn an_order_to_leave_waits_for_sockets_that_are_being_placed(world: World) {
+    let (client, other, r) = (world.client(1, "ann").await, &world.node(0).fanout, room("r"));
+    let (namespace, ann, ben) = (namespace(), user_id("ann"), user_id("ben"));
+    type Order<'a> = BoxFuture<'a, Result<(), FanoutError>>;
+    let orders: [Order<'_>; 3] = [
+        Box::pin(other.leave_user(&namespace, &ann, &r)),
+        Box::pin(other.disconnect_user(&namespace, &ann, &r)),
+        Box::pin(other.leave_all(&namespace, &r)),
+    ];
+    for mut order in orders {
+        let placement = client.fanout.begin_placement(&client.socket);
+        tokio::select! {
+            biased;
+            done = &mut order => panic!("{done:?} before the socket was placed"),
+            // Nodes carry out requests in turn: when this is done, the order has reached the other node.
+            done = other.leave_user(&namespace, &ben, &r) => assert_eq!(done, Ok(())),
+        }
+        client.fanout.enter_own(&client.socket, &r).await.unwrap();
+        assert_eq!(placement.end().await, ["r"]);
+        assert_eq!(order.await, Ok(()));
+        assert_eq!(other.count(NAMESPACE, "r").await.unwrap().count, RoomCount::default());
+        assert!(!client.socket.is_in("r") && client.socket.is_attached());
+    }
+    // Without an end, for other rooms, and for sockets of others, nothing waits.
+    let placement = client.fanout.begin_placement(&client.socket);
+    placement.narrow([&room("other")].into_iter());
+    assert_eq!(other.leave_user(&namespace, &ann, &r).await, Ok(()));
+    assert_eq!(other.leave_user(&namespace, &ben, &r).await, Ok(()));
+    drop(placement);
+    assert_eq!(other.leave_user(&namespace, &ann, &r).await, Ok(()));
 }
 
 pub(crate) async fn lists_and_counts_agree(world: World) {

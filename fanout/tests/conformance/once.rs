@@ -14,7 +14,7 @@ pub(crate) async fn a_broadcast_under_a_key_is_made_once(world: World) {
     assert!(send(1).await && send(0).await);
     let again = world.broadcast(1, room.once("k"), "once").await;
     assert_eq!((again.repeated, again.nodes), (true, 0));
-    // Another key, or other receivers.
+    // Another key, or other recipients.
     assert!(!world.broadcast(0, room.once("other"), "other key").await.repeated);
     assert!(!world.broadcast(0, Target::user(&namespace, &ann).once("k"), "other receivers").await.repeated);
     assert!(!world.broadcast(0, room, "without").await.repeated);

@@ -1,8 +1,8 @@
-//! What is asked of the sockets of all nodes.
+//! Requests to the sockets of all nodes.
 
 use std::time::Duration;
 
-use fanout::Target;
+use fanout::{Answers, Fanout, Target, Turn};
 use shared::sio::Event;
 
 use crate::world::{NAMESPACE, REFUSED, World, namespace, room, until, user_id};
@@ -12,27 +12,31 @@ const QUESTION: Event<'static> =
 
 const LONG: Duration = Duration::from_secs(20);
 
+async fn ask(fanout: &Fanout, target: Target<'_>) -> Answers {
+    fanout.ask(target, &QUESTION, LONG, Turn::new().0).await.unwrap()
+}
+
 pub(crate) async fn clients_are_asked_and_answer(world: World) {
     let namespace = namespace();
     let clients = [world.member(0, "ann", "r").await, world.member(1, "ben", "r").await];
     let others = [world.member(0, "eve", "other").await, world.client(1, "eve").await];
     let fanout = &world.node(0).fanout;
-    let answers = fanout.ask(Target::room(&namespace, "r"), &QUESTION, LONG).await.unwrap();
+    let answers = ask(fanout, Target::room(&namespace, "r")).await;
     let mut texts: Vec<_> = answers.answers.iter().map(|answer| answer.json.as_str()).collect();
     texts.sort_unstable();
     assert_eq!(texts, ["\"ann\"", "\"ben\""]);
     assert_eq!((answers.receivers, answers.are_counted, answers.missing()), (2, true, Some(0)));
     let but_one = Target::room(&namespace, "r").except(clients[0].socket.id());
-    let answers = fanout.ask(but_one, &QUESTION, LONG).await.unwrap();
+    let answers = ask(fanout, but_one).await;
     assert_eq!(answers.answers.iter().map(|answer| answer.json.as_str()).collect::<Vec<_>>(), ["\"ben\""]);
     let eve = user_id("eve");
-    let answers = fanout.ask(Target::user(&namespace, &eve), &QUESTION, LONG).await.unwrap();
+    let answers = ask(fanout, Target::user(&namespace, &eve)).await;
     assert_eq!(answers.receivers, others.len());
 }
 
 pub(crate) async fn nobody_answers_for_an_empty_room(world: World) {
     let namespace = namespace();
-    let answers = world.node(0).fanout.ask(Target::room(&namespace, "r"), &QUESTION, LONG).await.unwrap();
+    let answers = ask(&world.node(0).fanout, Target::room(&namespace, "r")).await;
     assert_eq!((answers.receivers, answers.answers.len(), answers.missing()), (0, 0, Some(0)));
 }
 
@@ -48,12 +52,13 @@ pub(crate) async fn sockets_of_a_user_enter_and_leave_a_room(world: World) {
     until(async || fanout.count(NAMESPACE, "r").await.unwrap().count.sockets == 3).await;
     for _ in 0..2 {
         fanout.leave_user(&namespace, &ann, &room).await.unwrap();
-        until(async || clients.iter().all(|client| !client.socket.is_in("r"))).await;
+        assert!(clients.iter().all(|client| !client.socket.is_in("r")), "when all nodes have done it");
+        assert_eq!(fanout.count(NAMESPACE, "r").await.unwrap().count.sockets, 1, "the count includes it");
     }
     assert!(other.socket.is_in("r"));
     fanout.join_user(&namespace, &ann, &room).await.unwrap();
     fanout.leave_all(&namespace, &room).await.unwrap();
-    until(async || fanout.count(NAMESPACE, "r").await.unwrap().count.sockets == 0).await;
+    assert_eq!(fanout.count(NAMESPACE, "r").await.unwrap().count.sockets, 0);
     assert!(!other.socket.is_in("r") && other.socket.is_attached());
 }
 

@@ -1,4 +1,4 @@
-//! A Redis of a test's own.
+//! A Redis server for one test.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ pub(crate) struct RedisServer {
     pub(crate) port: u16,
 }
 
-/// A port may be taken between looking for it and using it.
+/// A port may be taken between finding it and using it.
 const TRIES: usize = 5;
 
 impl RedisServer {
@@ -43,7 +43,7 @@ impl RedisServer {
             child.wait().unwrap();
             return None;
         }
-        // So that it is never blocked by what it writes.
+        // Reads its output, so that writing never blocks it.
         std::thread::spawn(move || lines.for_each(drop));
         Some(Self { child, port })
     }
@@ -51,7 +51,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended on its own.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

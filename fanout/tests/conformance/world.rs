@@ -15,50 +15,58 @@ use shared::config::RedisAddress;
 use shared::ids::{NodeId, SessionId, SocketId};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Answer, Event};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::server::RedisServer;
 
 /// How long a user who lost their last connection may take to return.
 pub(crate) const HOLDBACK: Duration = Duration::from_secs(1);
 
-/// No event that is waited for takes so long.
+/// Longer than any event takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The namespace that behaviours are about where they do not say.
+/// The default namespace of behaviours.
 pub(crate) const NAMESPACE: &str = "/one";
 
-/// Another one.
+/// Another namespace.
 pub(crate) const OTHER: &str = "/two";
 
-/// Users whose sockets no app admits to a room.
+/// A user whose sockets no app admits to a room.
 pub(crate) const REFUSED: &str = "refused";
 
-/// The nodes that a behaviour is tried with.
+/// The nodes that a behaviour runs on.
 pub(crate) struct World {
     nodes: Vec<Node>,
-    _redis: Option<RedisServer>,
+    redis: Option<RedisServer>,
 }
 
-/// A node, and what it reported.
+/// A node and its reports.
 pub(crate) struct Node {
     pub(crate) fanout: Fanout,
     pub(crate) reports: Arc<Reports>,
     sequenced: tokio::sync::Mutex<mpsc::Receiver<Sequenced>>,
 }
 
-/// What a node reported to its owner.
+/// The reports of a node to its owner.
 #[derive(Default)]
 pub(crate) struct Reports {
     pub(crate) gone: Mutex<Vec<Gone>>,
-    /// Sockets that were to be disconnected.
+    /// Sockets that the owner was asked to disconnect.
     pub(crate) disconnected: Mutex<Vec<SocketId>>,
+    /// While true, the owner does not complete requests about sockets.
+    pub(crate) is_slow: watch::Sender<bool>,
+}
+
+impl Reports {
+    async fn while_slow(&self) {
+        self.is_slow.subscribe().wait_for(|is_slow| !is_slow).await.unwrap();
+    }
 }
 
 impl World {
-    /// A node alone.
+    /// A single node.
     pub(crate) fn alone() -> Self {
-        Self { nodes: vec![Node::start(1, None)], _redis: None }
+        Self { nodes: vec![Node::start(1, None)], redis: None }
     }
 
     /// Two nodes on a Redis.
@@ -68,12 +76,28 @@ impl World {
         for node in &nodes {
             until(async || node.fanout.is_ready()).await;
         }
-        // They know of each other, and use the channels that only nodes use, from their next look at the leases on.
+        // From their next reading of the leases on, they know of each other and use the channels reserved for nodes.
         for (node, other) in [(0, 1), (1, 0)] {
             let (fanout, other) = (&nodes[node].fanout, nodes[other].fanout.node());
             until(async || fanout.peer(other).await.unwrap().is_some()).await;
         }
-        Self { nodes, _redis: Some(redis) }
+        Self { nodes, redis: Some(redis) }
+    }
+
+    /// Starts another node on the same Redis, and waits until it is ready.
+    pub(crate) async fn start_node(&mut self) -> &Node {
+        let number = u8::try_from(self.nodes.len() + 1).unwrap();
+        let node = Node::start(number, self.redis.as_ref().map(|redis| redis.port));
+        until(async || node.fanout.is_ready()).await;
+        self.nodes.push(node);
+        self.nodes.last().unwrap()
+    }
+
+    /// A foreign connection to the nodes' Redis.
+    pub(crate) async fn redis(&self) -> redis::aio::MultiplexedConnection {
+        let port = self.redis.as_ref().unwrap().port;
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
     }
 
     /// A node by its number.
@@ -136,14 +160,14 @@ impl Node {
         Self { fanout, reports, sequenced: tokio::sync::Mutex::new(sequenced) }
     }
 
-    /// The next sequenced broadcast that this node gives to its owner.
+    /// The next sequenced broadcast that this node passes to its owner.
     pub(crate) async fn next_sequenced(&self) -> Sequenced {
         within(async { self.sequenced.lock().await.recv().await.unwrap() }).await
     }
 }
 
-/// Does what the owner of a node does: here every client answers with its user's name, and all users may be in all rooms but
-/// for [`REFUSED`].
+/// Acts as the owner of a node: every client answers with its user's name, and all users except [`REFUSED`] may be in all
+/// rooms.
 async fn own(fanout: Fanout, events: Events, reports: Arc<Reports>, sequenced_to: mpsc::Sender<Sequenced>) {
     let Events { overflowed: _overflowed, mut control, mut moved, mut sequenced } = events;
     loop {
@@ -159,17 +183,26 @@ async fn own(fanout: Fanout, events: Events, reports: Arc<Reports>, sequenced_to
         match next {
             Control::Disconnect { sockets, turn, .. } => {
                 reports.disconnected.lock().extend(sockets.iter().map(|socket| socket.id()));
+                reports.while_slow().await;
                 drop(turn);
             }
-            Control::Ask { sockets, reply, turn, .. } => {
+            Control::Ask { audience, body, reply, turn, .. } => {
+                let mut asked = Vec::new();
+                let write = |ids: Vec<SocketId>| {
+                    reply.asked(ids.len());
+                    asked = ids;
+                    Some(body.encode(NAMESPACE, Some(1)))
+                };
+                audience.send(write).await;
                 drop(turn);
-                reply.asked(sockets.len());
-                for socket in sockets {
+                let sockets = fanout.sockets(&namespace());
+                for socket in sockets.iter().filter(|socket| asked.contains(&socket.id())) {
                     let json = format!("\"{}\"", socket.user());
                     reply.answered(Answer { json, attachments: Vec::new() }).await;
                 }
             }
             Control::Bring { sockets, room, reply } => {
+                reports.while_slow().await;
                 for socket in sockets.iter().filter(|socket| socket.user().as_str() != REFUSED) {
                     fanout.enter_own(socket, &room).await.unwrap();
                 }
@@ -192,7 +225,7 @@ pub(crate) struct Client {
     pub(crate) fanout: Fanout,
     pub(crate) socket: Arc<LocalSocket>,
     queue: Arc<SendQueue>,
-    /// Frames that were taken and not asked for yet.
+    /// Frames that were taken but not read yet.
     taken: Mutex<Vec<String>>,
 }
 
@@ -219,7 +252,7 @@ impl Client {
             email: Some("a@b".into()),
             role: Some("tester".into()),
         };
-        let socket = fanout.attach(namespace, info, Arc::clone(&queue)).await?;
+        let socket = fanout.prepare(namespace, info).await?.attach(Arc::clone(&queue), || ())?;
         Ok(Self { fanout: fanout.clone(), socket, queue, taken: Mutex::default() })
     }
 
@@ -245,7 +278,19 @@ impl Client {
         names
     }
 
-    /// Sends an event to this client alone, and expects it to be the next one: nothing else has arrived before it.
+    /// The names of all events before the one with this name.
+    pub(crate) async fn receive_until(&self, last: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            let mut next = self.receive(1).await;
+            if next == [last] {
+                return names;
+            }
+            names.append(&mut next);
+        }
+    }
+
+    /// Sends an event to this client alone, and expects it to be the next one: nothing else has arrived before.
     pub(crate) async fn expect_nothing(&self) {
         let event = Event { namespace: NAMESPACE, name: "nothing", args: &[], ack: None, attachments: &[] };
         self.fanout.emit(&self.socket, event.encode());
@@ -284,7 +329,7 @@ pub(crate) fn user_id(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
-/// Waits until something is so that no event announces.
+/// Waits for a condition that no event announces.
 pub(crate) async fn until(is_so: impl AsyncFn() -> bool) {
     within(async {
         while !is_so().await {

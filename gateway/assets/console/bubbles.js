@@ -1,5 +1,5 @@
-// Messages of emergencies and care as bubbles, in the chat's clothes. The chat's own timeline knows more
-// (rooms' notices, waiting messages that turn into stored ones) and makes its nodes itself.
+// Messages of emergencies and care as chat bubbles. The chat's own timeline does more (notices, pending messages
+// that become stored ones) and creates its own nodes.
 
 import { clock, dayName, el, fullTime, hueOf, initials, setText } from './page.js';
 
@@ -27,8 +27,8 @@ function bubbleNode(entry) {
 
 /**
  * The nodes of a timeline: entries `{key, own, senderId, name, who, text, at, state, attachments?, error?}`
- * in order; `who` is what stands above the first of several of one kind. `nodes` (key → node) keeps what was made, so that a repaint moves nothing. `failed(entry)` gives
- * the buttons of a message that was not sent.
+ * in order; `who` is the heading above the first of several entries of one sender. `nodes` (key → node) keeps the created
+ * nodes, so that a repaint moves nothing. `failed(entry)` returns the buttons of a message that was not sent.
  */
 export function bubbles(entries, nodes, failed = () => []) {
   const wanted = new Map();
@@ -67,7 +67,7 @@ function paintBubble(node, entry, failed) {
   node.append(el('p', { class: 'failure', role: 'alert' }, el('span', { text: `Not sent: ${entry.error}` }), ...failed(entry)));
 }
 
-/** A time from the wire; now where there is none that can be read. */
+/** Parses a timestamp from the node. An unreadable one becomes the current time. */
 export function timeOf(text) {
   const at = new Date(text ?? NaN);
   return Number.isNaN(at.getTime()) ? new Date() : at;

@@ -1,19 +1,19 @@
-// What goes over a call's own connection: sound, picture, and a data channel that measures the way. The
-// connection is made directly between the two browsers; no server is asked for addresses, since the page
-// speaks to its own node alone.
+// The direct connection of a call: audio, video, and a data channel that measures the round trip. The two browsers
+// connect directly. The page asks no STUN or TURN server for addresses, because it communicates only with its own
+// node.
 
 const FRAMES_PER_SECOND = 10;
 const CANVAS = { width: 320, height: 240 };
 const MEASURE_EVERY_MS = 2_000;
 
 /**
- * This side's sound and picture: `{stream, substitute, stop}`. Where there is no camera or microphone, or the
- * person refuses them, silence and a drawn picture stand in, so that the call still goes both ways;
- * `substitute` then says why.
+ * This side's audio and video: `{stream, substitute, stop}`. Without a camera or microphone, or if the user denies
+ * access, silence and a drawn picture replace them, so that the call still works in both directions. `substitute`
+ * is then the reason.
  */
 export async function ownMedia({ video, label }) {
   try {
-    if (!navigator.mediaDevices?.getUserMedia) throw new Error('this page may not ask for them here');
+    if (!navigator.mediaDevices?.getUserMedia) throw new Error('not available on this page');
     const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video });
     return { stream, substitute: '', stop: () => stopTracks(stream) };
   } catch (error) {
@@ -26,7 +26,7 @@ function stopTracks(stream) {
   for (const track of stream.getTracks()) track.stop();
 }
 
-/** Silence, and a picture with the name and a clock's hand that shows that it moves. */
+/** Silent audio, and a drawn picture with the name and a moving clock hand. */
 function drawn({ video, label }) {
   const stream = new MediaStream();
   const sound = new AudioContext();
@@ -61,14 +61,13 @@ function drawn({ video, label }) {
 }
 
 /**
- * The direct connection of one call. The caller offers, the other answers; `signal` carries what one has to
- * tell the other through the node. Signals are taken one after the other, and those that come before
- * this side is ready wait.
+ * The direct connection of one call. The caller sends the offer, the recipient the answer; `signal` sends a signal
+ * through the node. Signals are applied one after the other, and wait until this side is ready.
  */
 export class Peer {
-  /** `told` is called with `{state}`, `{remote}` (a stream), `{ms}` (the round trip) or `{problem}`. */
-  constructor({ offers, signal, told }) {
-    Object.assign(this, { offers, signal, told, candidates: [] });
+  /** Calls `report` with `{state}`, `{remote}` (a stream), `{ms}` (the round trip) or `{problem}`. */
+  constructor({ offers, signal, report }) {
+    Object.assign(this, { offers, signal, report, candidates: [] });
     this.connection = new RTCPeerConnection();
     this.closed = false;
     this.timer = undefined;
@@ -77,8 +76,8 @@ export class Peer {
     // One signal at a time: an answer must not overtake its offer.
     this.queue = this.ready;
     connection.addEventListener('icecandidate', ({ candidate }) => { if (candidate) signal({ candidate: candidate.toJSON() }); });
-    connection.addEventListener('connectionstatechange', () => { if (!this.closed) told({ state: connection.connectionState }); });
-    connection.addEventListener('track', ({ streams: [stream] }) => { if (stream) told({ remote: stream }); });
+    connection.addEventListener('connectionstatechange', () => { if (!this.closed) report({ state: connection.connectionState }); });
+    connection.addEventListener('track', ({ streams: [stream] }) => { if (stream) report({ remote: stream }); });
     connection.addEventListener('datachannel', ({ channel }) => this.useChannel(channel));
   }
 
@@ -93,15 +92,15 @@ export class Peer {
     this.isReady();
   }
 
-  /** Takes in what the other side told. */
+  /** Applies a signal from the other side. */
   take(signal) {
-    this.queue = this.queue.then(() => this.apply(signal)).catch((error) => { if (!this.closed) this.told({ problem: error.message }); });
+    this.queue = this.queue.then(() => this.apply(signal)).catch((error) => { if (!this.closed) this.report({ problem: error.message }); });
   }
 
   async apply(signal) {
     const { connection } = this;
     if (this.closed || signal === null || typeof signal !== 'object') return;
-    // Other clients send the description, or the candidate, as it is.
+    // Other clients send the bare description or candidate.
     const description = signal.description ?? (typeof signal.sdp === 'string' ? signal : null);
     if (description) {
       await connection.setRemoteDescription(description);
@@ -117,12 +116,12 @@ export class Peer {
     }
   }
 
-  /** Each side sends its clock and gets it back: the round trip without the node. */
+  /** Each side sends its clock and gets it back, which measures the round trip without the node. */
   useChannel(channel) {
     channel.addEventListener('message', ({ data }) => {
       const [kind, at] = String(data).split(' ');
       if (kind === 'ping' && channel.readyState === 'open') channel.send(`pong ${at}`);
-      if (kind === 'pong' && Number.isFinite(Number(at))) this.told({ ms: performance.now() - Number(at) });
+      if (kind === 'pong' && Number.isFinite(Number(at))) this.report({ ms: performance.now() - Number(at) });
     });
     const measure = () => { if (channel.readyState === 'open') channel.send(`ping ${performance.now()}`); };
     channel.addEventListener('open', () => {

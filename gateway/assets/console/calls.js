@@ -1,10 +1,10 @@
-// Calls: one at a time, made and answered through the node, spoken over a direct connection of the two
-// browsers (`call_media.js`). The dock stands over whatever view is open.
+// Calls: one at a time, set up through the node, carried by a direct connection between the two browsers
+// (`call_media.js`). The dock is visible over every view.
 //
 //   caller   idle → calling → talking → over        callee   idle → ringing → talking → over
 //
-// The node alone decides what a call is: this page asks, and moves when the answer or an event comes. The
-// events of the end reach all tabs of both; a tab that has nothing to do with the call passes them over.
+// Only the node decides a call's state: this page sends requests, and changes when an answer or an event arrives.
+// End events reach all tabs of both users; a tab without the call ignores them.
 
 import { Peer, ownMedia } from './call_media.js';
 import { $, empty, keepFocus, memory, setText, toast } from './page.js';
@@ -17,7 +17,7 @@ const LINK_TEXTS = { new: 'connecting…', connecting: 'connecting…', connecte
 
 export const calls = {
   socket: null,
-  // The call that this tab shows, or null; `begin` says what belongs to it.
+  // The call that this tab shows, or null. `begin` creates it.
   call: null,
   ticking: undefined,
   dismissing: undefined,
@@ -59,7 +59,7 @@ export const calls = {
     memory.set('call', null);
   },
 
-  /** A call that this tab was in when it was loaded anew cannot be taken up again, and must not hold the line. */
+  /** Ends a call that this tab was in before it was reloaded: it cannot be resumed, and must not keep the user busy. */
   endLost() {
     const lost = memory.get('call');
     if (!lost || lost.user !== session.user.id || lost.id === this.call?.id) return;
@@ -68,22 +68,23 @@ export const calls = {
   },
 
   detach() {
-    // The person cuts the connection, and the call with it: the camera must not stay on.
+    // The user ends the connection and thereby the call, so the camera must not stay on.
     if (!this.call || this.call.state === 'over') return;
     if (this.call.id !== null && this.call.state !== 'ringing' && this.socket.connected) this.socket.emit('call:end', { callId: this.call.id });
     this.over('The connection was ended');
   },
 
-  // ---- what the node tells
+  // ---- events from the node
 
   onIncoming({ callId, callerId, callerName, callType }) {
-    // A second one cannot be: the node says `User is busy` to who calls. One that is over gives way.
+    // A second call cannot ring, because the node answers the caller with `User is busy`. A finished call gives
+    // way.
     if (this.call && this.call.state !== 'over') return;
     this.begin({ id: callId, state: 'ringing', peerId: String(callerId), peerName: String(callerName || callerId), video: callType !== 'audio', offers: false });
     setText($('announcer'), `${this.call.video ? 'Video call' : 'Call'} from ${this.call.peerName}`);
   },
 
-  /** Another node may tell this before the answer says what the call is called. */
+  /** Another node may send this event before the answer brings the call's id. */
   onAccepted({ callId }) {
     if (this.call?.state !== 'calling') return;
     if (this.call.id === callId) this.talk();
@@ -96,9 +97,9 @@ export const calls = {
     else if (early.length < EARLY_SIGNALS_MAX) early.push(signal);
   },
 
-  // ---- what the person does
+  // ---- what the user does
 
-  /** Calls somebody; `kind` is `video` or `audio`. */
+  /** Calls a user; `kind` is `video` or `audio`. */
   async start(kind, peerId, peerName) {
     if (this.call && this.call.state !== 'over') {
       toast('One call at a time.');
@@ -108,7 +109,7 @@ export const calls = {
     const { call } = this;
     const outcome = await request(this.socket, 'call:initiate', { recipientId: peerId, callType: kind });
     if (call !== this.call) {
-      // Dismissed while it was being set up.
+      // The user dismissed the call while it was being set up.
       if (outcome.answer?.success) request(this.socket, 'call:end', { callId: outcome.answer.callId });
       return;
     }
@@ -149,7 +150,7 @@ export const calls = {
     this.over(outcome.answer?.success ? `Ended after ${lengthOf(outcome.answer.duration)}` : failureOf(outcome));
   },
 
-  /** Takes sound or picture off the call, and puts it back. */
+  /** Mutes or unmutes audio or video. */
   toggle(kind) {
     const { call } = this;
     const off = !call[kind === 'audio' ? 'muted' : 'blind'];
@@ -166,7 +167,7 @@ export const calls = {
     this.paint();
   },
 
-  /** Both sides are there: sound and picture, and the way between the two. */
+  /** Both parties are connected: starts the media and the direct connection. */
   async talk() {
     const { call } = this;
     this.remember();
@@ -174,8 +175,8 @@ export const calls = {
     this.ticking = setInterval(() => this.paintTime(), 1_000);
     call.peer = new Peer({
       offers: call.offers,
-      signal: (signal) => { if (call === this.call && call.state === 'talking') this.tell(call, signal); },
-      told: (news) => { if (call === this.call) this.onPeer(call, news); },
+      signal: (signal) => { if (call === this.call && call.state === 'talking') this.sendSignal(call, signal); },
+      report: (news) => { if (call === this.call) this.onPeer(call, news); },
     });
     for (const signal of call.early.splice(0)) call.peer.take(signal);
     this.paint();
@@ -194,7 +195,7 @@ export const calls = {
     }
   },
 
-  async tell(call, signal) {
+  async sendSignal(call, signal) {
     const outcome = await request(this.socket, 'call:signal', { callId: call.id, signal });
     if (!outcome.answer?.success && call === this.call && call.state === 'talking') this.onPeer(call, { problem: failureOf(outcome) });
   },
@@ -225,7 +226,7 @@ export const calls = {
     clearInterval(this.ticking);
     call.peer?.close();
     call.media?.stop();
-    // Twice is once: what is over may still be dismissed.
+    // Dismissing a finished call again is harmless.
     Object.assign(call, { peer: null, media: null });
     for (const id of ['call-remote', 'call-local']) $(id).srcObject = null;
   },

@@ -1,8 +1,8 @@
-// Care: conversations with persons and in rooms, with the ticks of what was sent (document 004). How it looks
-// is in `care_view.js`; who is there, notifications and calls are parts of their own.
+// Care: conversations with users and in rooms, with the delivery status of messages (document 004). Their
+// appearance is in `care_view.js`; presence, notifications and calls are separate parts.
 //
-// A person's conversation goes by `recipientId`. Beside it the page enters the room `chat:<a>:<b>` of the
-// two, where it can, because typing is told in rooms only.
+// A conversation with a user is addressed by `recipientId`. The page also tries to enter the room `chat:<a>:<b>` of
+// the two, because typing events are only sent to rooms.
 
 import './notifications.js';
 import { face } from './care_view.js';
@@ -19,12 +19,12 @@ const PAGE_SIZE = 50;
 const READ_AT_ONCE = 100;
 const TYPING_IDLE_MS = 2_500;
 const TYPING_REPEAT_MS = 4_000;
-// Longer than two repeats, so that one lost `typing:start` does not make the line flicker.
+// Longer than two repeats, so that one lost `typing:start` does not make the indicator flicker.
 const TYPING_EXPIRES_MS = 9_000;
 const EARLY_MAX = 100;
 const RANK = { sending: 0, failed: 0, sent: 1, delivered: 2, read: 3 };
 
-/** An id as a part of the name of a room of two. */
+/** Escapes an id in the name of a room of two users. */
 const escaped = (id) => id.replaceAll('%', '%25').replaceAll(':', '%3A');
 
 /** A status never goes back. */
@@ -36,13 +36,13 @@ export const care = {
   ...face,
 
   socket: null,
-  // The node greets who connects to the app; a namespace without it says nothing.
+  // The app greets every client with `connected`; a namespace without the app does not.
   present: false,
   conversations: new Map(),
   active: null,
-  // Names as messages and rooms told them.
+  // Names from messages and rooms.
   people: new Map(),
-  // What became of messages whose sending is not answered yet: id → status.
+  // Status events of messages whose ack has not arrived yet: id → status.
   early: new Map(),
   files: [],
   typingTo: null,
@@ -71,7 +71,7 @@ export const care = {
     this.away();
   },
 
-  /** The connection is gone, and with it the rooms; the conversations stay to be read. */
+  /** The connection is gone, and with it the rooms. The conversations stay readable. */
   away() {
     this.present = false;
     clearTimeout(this.typingTimer);
@@ -124,7 +124,7 @@ export const care = {
 
   // ---- what this page knows
 
-  /** The conversation with a person or in a room, made when there is none. */
+  /** The conversation with a user or in a room. Creates it if necessary. */
   conversation({ peerId = null, roomId = null }) {
     const key = peerId ? `user ${peerId}` : `room ${roomId}`;
     let one = this.conversations.get(key);
@@ -133,14 +133,14 @@ export const care = {
       const pair = peerId ? `chat:${[me, peerId].sort().map(escaped).join(':')}` : null;
       one = {
         key, peerId, roomId: peerId ? pair : roomId, opened: false, joined: false, refusal: '', loaded: false, paging: false, atStart: false,
-        messages: new Map(), told: new Set(), nodes: new Map(), unread: 0, last: null, here: new Map(), typing: new Map(), draft: '',
+        messages: new Map(), readSent: new Set(), nodes: new Map(), unread: 0, last: null, here: new Map(), typing: new Map(), draft: '',
       };
       setBounded(this.conversations, key, one, CONVERSATIONS_MAX);
     }
     return one;
   },
 
-  /** To which conversation a message belongs. */
+  /** The conversation that a message belongs to. */
   conversationOf(message) {
     const me = session.user.id;
     if (message.recipientId) return this.conversation({ peerId: message.senderId === me ? message.recipientId : message.senderId });
@@ -149,7 +149,7 @@ export const care = {
     return this.conversation(this.targetOf(roomId));
   },
 
-  /** The room of this user and another one is the conversation with the other one. */
+  /** Maps the room of this user and another one to the conversation with that user. */
   targetOf(roomId) {
     const [kind, ...pair] = roomId.split(':');
     const peerId = kind === 'chat' && pair.length === 2 && pair.includes(session.user.id) ? pair.find((id) => id !== session.user.id) : null;
@@ -172,12 +172,12 @@ export const care = {
     return one.key === this.active && views.isOpen('care');
   },
 
-  /** What names the conversation to the node. */
+  /** The address of the conversation for the node. */
   address({ peerId, roomId }) {
     return peerId ? { recipientId: peerId } : { roomId };
   },
 
-  // ---- what the node tells
+  // ---- events from the node
 
   async onConnected() {
     this.present = true;
@@ -263,7 +263,7 @@ export const care = {
     this.paint();
   },
 
-  // ---- what the person does
+  // ---- what the user does
 
   open(kind, id) {
     const one = this.conversation(kind === 'user' ? { peerId: id } : this.targetOf(kind === 'room' ? id : `${kind}:${id}`));
@@ -312,7 +312,7 @@ export const care = {
     this.paint();
   },
 
-  /** One page of history: the newest, or what lies `before` a message. */
+  /** Loads a page of history: the newest, or the one `before` a message. */
   async page(one, { before }) {
     const { socket } = this;
     const outcome = await request(socket, 'message:history', { ...this.address(one), limit: PAGE_SIZE, ...(before ? { before } : {}) });
@@ -323,10 +323,10 @@ export const care = {
     }
     const { messages, hasMore } = outcome.answer;
     const touches = Boolean(before) || messages.some(({ id }) => one.messages.has(id));
-    // A newest page that touches nothing known leaves a gap before it; what lies there is dropped.
+    // If the newest page overlaps no known message, there is a gap before it: drop the messages before the gap.
     const start = timeOf(messages[0]?.timestamp);
     const kept = [...one.messages.values()].filter((message) => touches || !isStored(message) || timeOf(message.timestamp) >= start);
-    // What came live before the first page does not say how much lies before it.
+    // Messages that came live before the first page do not show whether older ones exist.
     if (before || !touches || !one.loaded) one.atStart = !hasMore;
     one.loaded = true;
     one.messages = new Map(kept.map((message) => [message.id, message]));
@@ -363,20 +363,20 @@ export const care = {
     $('care-open-id').focus();
   },
 
-  /** Tells the senders that what stands on the screen was seen. */
+  /** Marks the visible messages as read. */
   markRead() {
     const one = this.conversations.get(this.active);
     if (!one || !this.isVisible(one) || !this.present) return;
     one.unread = 0;
     const ids = [...one.messages.values()]
-      .filter((message) => message.senderId !== session.user.id && message.status !== 'read' && !one.told.has(message.id))
+      .filter((message) => message.senderId !== session.user.id && message.status !== 'read' && !one.readSent.has(message.id))
       .map(({ id }) => id);
     for (let at = 0; at < ids.length; at += READ_AT_ONCE) {
       const messageIds = ids.slice(at, at + READ_AT_ONCE);
-      for (const id of messageIds) one.told.add(id);
+      for (const id of messageIds) one.readSent.add(id);
       request(this.socket, 'message:read', { messageIds });
     }
-    for (const id of one.told) if (!one.messages.has(id)) one.told.delete(id);
+    for (const id of one.readSent) if (!one.messages.has(id)) one.readSent.delete(id);
   },
 
   submit(event) {
@@ -416,7 +416,7 @@ export const care = {
     this.paint();
   },
 
-  /** Says `typing:start` at the first key and again while keys keep coming; `typing:stop` after a pause. */
+  /** Sends `typing:start` at the first key and repeats it while the user types; sends `typing:stop` after a pause. */
   typed() {
     this.fitComposer();
     const one = this.conversations.get(this.active);

@@ -1,4 +1,4 @@
-// The face of the care conversations: their controls and how they look, as methods of the object `care`.
+// The user interface of care conversations, as methods of the object `care`.
 
 import { bubbles, timeOf } from './bubbles.js';
 import { calls } from './calls.js';
@@ -10,7 +10,7 @@ import { views } from './views.js';
 const FILES_MAX = 10;
 const HINTS = { user: 'User id', visit: 'Visit id', topic: 'Topic', room: 'Room id' };
 
-/** An attachment as a line: its name or place, and what is known of it. */
+/** An attachment as one line: its name or address, and its known properties. */
 function fileText(file) {
   if (file === null || typeof file !== 'object') return String(file);
   const size = typeof file.size === 'number' ? `${Math.max(1, Math.round(file.size / 1_024))} KB` : '';
@@ -57,7 +57,7 @@ export const face = {
     if (open) $('care-open-id').focus();
   },
 
-  /** Presence and notifications: a drawer where the window is narrow. */
+  /** Presence and notifications, which are a drawer in a narrow window. */
   drawDesk(open) {
     $('care-desk').hidden = !open;
     for (const toggle of document.querySelectorAll('.desk-toggle')) toggle.setAttribute('aria-expanded', String(open));
@@ -79,7 +79,7 @@ export const face = {
 
   // ---- painting
 
-  /** `keepPlace`: something was put above what the person reads. `toEnd`: the person wrote. */
+  /** `keepPlace`: content was added above the visible part. `toEnd`: the user has written a message. */
   paint(keepPlace = false, toEnd = false) {
     this.paintList();
     const unread = [...this.conversations.values()].reduce((sum, one) => sum + one.unread, 0);
@@ -90,7 +90,7 @@ export const face = {
     const gone = this.isMissing();
     $('view-care').toggleAttribute('data-missing', gone);
     setText($('care-empty-title'), gone ? 'No care on this node' : 'No conversation open');
-    setText($('care-empty-text'), gone ? 'Nothing greets here: this node does not have the care app on the namespace /.' : 'Open one with a person by their user id, or enter a visit or topic.');
+    setText($('care-empty-text'), gone ? 'This node does not have the care app on the namespace /.' : 'Open one with a person by their user id, or enter a visit or topic.');
     if (!one) return;
     this.paintHead();
     for (const kind of ['audio', 'video']) $(`care-call-${kind}`).hidden = !one.peerId;
@@ -119,7 +119,7 @@ export const face = {
     if (one.refusal) return one.refusal;
     if (one.peerId) return presence.textOf(one.peerId);
     const others = [...one.here.keys()].filter((id) => id !== session.user.id).map((id) => this.nameOf(id));
-    return one.joined ? (others.length > 0 ? `with ${others.slice(0, 5).join(', ')}${others.length > 5 ? '…' : ''}` : 'nobody else is here') : 'joining…';
+    return one.joined ? (others.length > 0 ? `with ${others.slice(0, 5).join(', ')}${others.length > 5 ? '…' : ''}` : 'no other users here') : 'joining…';
   },
 
   paintList() {

@@ -1,9 +1,9 @@
-// Chat: rooms with a timeline, what the node tells of them and what the person does. How it looks, and
-// which control does what, is in `chat_view.js`.
+// Chat: rooms with a timeline, the node's events and the user's actions. The appearance and the controls are in
+// `chat_view.js`.
 //
-// A room's timeline holds messages and notices in the node's order. What the person sent waits in `pending`
-// until the node's `new_message` comes back; the ack may arrive before or after it, so it only names the id
-// or the refusal and never places anything.
+// A room's timeline holds messages and notices in the node's order. A sent message stays in `pending` until the
+// node's `new_message` arrives. The ack may arrive before or after it, so the ack only supplies the id or the
+// refusal and never places a message.
 
 import { MESSAGE_CHARS_MAX, TIMELINE_MAX, face } from './chat_view.js';
 import { $, memory, setBounded, setText, toast } from './page.js';
@@ -12,7 +12,7 @@ import { views } from './views.js';
 
 const TYPING_IDLE_MS = 2_500;
 const TYPING_REPEAT_MS = 4_000;
-// Longer than two repeats, so that one lost `typing_start` does not make the line flicker.
+// Longer than two repeats, so that one lost `typing_start` does not make the indicator flicker.
 const TYPING_EXPIRES_MS = 9_000;
 const PAGE_SIZE = 50;
 const MEMBERS_MAX = 500;
@@ -22,11 +22,11 @@ export const chat = {
   ...face,
 
   socket: null,
-  // The node has the namespace, but no chat in it.
+  // The node has the namespace, but without the chat app.
   absent: false,
   rooms: new Map(),
   active: null,
-  // What is known of people in all rooms: id → {name, email}.
+  // Known people in all rooms: id → {name, email}.
   people: new Map(),
   typingTo: null,
   typingTimer: undefined,
@@ -67,7 +67,7 @@ export const chat = {
     this.socket = null;
   },
 
-  /** The connection is gone, and with it the memberships; the timelines stay to be read. */
+  /** The connection is gone, and with it the memberships. The timelines stay readable. */
   outOfRooms() {
     clearTimeout(this.typingTimer);
     this.typingTo = null;
@@ -77,7 +77,7 @@ export const chat = {
     }
   },
 
-  /** Drops everything of the last user: the next one must not see it. */
+  /** Drops all state of the last user, so that the next one cannot see it. */
   clear() {
     this.rooms.clear();
     this.people.clear();
@@ -87,12 +87,12 @@ export const chat = {
     this.paint();
   },
 
-  /** The person leaves by choice: nothing is kept for the next one. */
+  /** The user signs out, so nothing is kept for the next one. */
   forget() {
     memory.set('rooms', null);
   },
 
-  /** The window came to the front. */
+  /** The window has come to the front. */
   seen() {
     this.markRead();
   },
@@ -107,7 +107,7 @@ export const chat = {
     memory.set('rooms', this.rooms.size > 0 ? { user: session.user.id, ids: [...this.rooms.keys()], active: this.active } : null);
   },
 
-  /** The rooms that this tab remembers, if they are this user's. */
+  /** The rooms that this tab remembers, if they belong to this user. */
   recall() {
     const saved = memory.get('rooms');
     if (!saved || saved.user !== session.user.id || !Array.isArray(saved.ids)) return;
@@ -134,7 +134,7 @@ export const chat = {
         draft: '',
         atStart: false,
         paging: false,
-        // Whether the timeline follows its end, where it was left otherwise, and what came below that.
+        // Whether the timeline follows its end, the scroll position otherwise, and what arrived below it.
         stick: true,
         scroll: 0,
         below: 0,
@@ -148,7 +148,8 @@ export const chat = {
     const room = this.room(id);
     if (id !== this.active) room.cameFrom = this.active;
     this.show(id);
-    // At once: after the answer, hands may be busy elsewhere. Not on a phone, whose keyboard hides half the page.
+    // Focus at once: after the answer, the user may be typing elsewhere. Not on a phone, whose keyboard hides half
+    // the page.
     if (matchMedia('(hover: hover)').matches) $('message').focus();
     if (!room.joined && this.socket?.connected) this.enter(room);
   },
@@ -159,7 +160,7 @@ export const chat = {
     if (socket !== this.socket || this.rooms.get(room.id) !== room) return;
     if (answer?.success) {
       for (const member of room.members.values()) {
-        // Nobody told us who left while we were away.
+        // No event reported who left while this page was disconnected.
         if (room.everJoined && member.state === 'here' && member.epoch !== session.epoch) Object.assign(member, { state: 'before', at: null });
       }
       Object.assign(room, { joined: true, everJoined: true, refusal: '' });
@@ -227,7 +228,7 @@ export const chat = {
     this.paintRooms();
   },
 
-  // ---- what the node tells
+  // ---- events from the node
 
   onHistory({ roomId, messages }) {
     const room = this.rooms.get(roomId);
@@ -235,9 +236,10 @@ export const chat = {
   },
 
   /**
-   * Fits a page of history, oldest first, into the timeline. Known messages stay where they are; unknown ones
-   * go beside their known neighbours. A page that touches nothing known is an older page, or, after a long
-   * absence, the newest page: then what lies before the gap is dropped rather than shown as if complete.
+   * Merges a page of history, oldest first, into the timeline. Known messages stay in place; unknown ones are
+   * inserted beside their known neighbours. A page without known messages is an older page or, after a long
+   * absence, the newest page. In the latter case, messages before the gap are dropped, because the timeline would
+   * otherwise look complete.
    */
   mergeHistory(room, messages, older) {
     const page = messages.filter((message) => typeof message?.id === 'string');
@@ -329,9 +331,9 @@ export const chat = {
   },
 
   /**
-   * The rooms that an event about a person may mean. The document's `user_joined`, `user_left` and typing
-   * events need not name their room: with several rooms joined, the ones where the person was seen are the
-   * best guess, and `sure` is false.
+   * The rooms that an event about a user may refer to. The document's `user_joined`, `user_left` and typing events
+   * need not name their room. With several joined rooms, the rooms where the user was seen are the best guess, and
+   * `sure` is false.
    */
   roomsOf({ roomId, userId }) {
     if (roomId !== undefined) return { rooms: [this.rooms.get(roomId)].filter(Boolean), sure: true };
@@ -378,9 +380,9 @@ export const chat = {
     room.known = new Set(timeline.filter((entry) => entry.kind === 'message').map((entry) => entry.key));
   },
 
-  // ---- what the person does
+  // ---- what the user does
 
-  /** The stored form of a message that this page sent takes the place of the waiting one, node and all. */
+  /** Replaces a pending message of this page, including its node, by the stored one. */
   settlePending(room, entry) {
     if (entry.userId !== session.user.id) return;
     let index = room.pending.findIndex((waiting) => waiting.storedId === entry.key);
@@ -413,12 +415,12 @@ export const chat = {
     const { answer, lost } = await request(this.socket, 'send_message', { roomId: room.id, content: waiting.text });
     if (answer?.success) {
       const id = answer.message?.id ?? null;
-      // The broadcast shows it. If that was faster, nothing waits here any more.
+      // The broadcast shows the message. If it came first, nothing is pending anymore.
       if (room.known.has(id)) this.discard(room, waiting);
       else Object.assign(waiting, { state: 'sent', storedId: id });
     } else {
       Object.assign(waiting, { state: 'failed', error: lost ?? String(answer?.error ?? 'The node refused it') });
-      // Another tab's equal message may have settled this one; the failure must still be seen.
+      // An equal message from another tab may have settled this one, but the failure must still be visible.
       if (!lost && !room.pending.includes(waiting)) room.pending.push(waiting);
     }
     if (room.id === this.active) this.paintRoom();
@@ -451,7 +453,7 @@ export const chat = {
     this.paint();
   },
 
-  /** Says `typing_start` at the first key and again while keys keep coming; `typing_stop` after a pause. */
+  /** Sends `typing_start` at the first key and repeats it while the user types; sends `typing_stop` after a pause. */
   typed() {
     this.fitComposer();
     const room = this.rooms.get(this.active);

@@ -1,11 +1,11 @@
-// The face of the chat: its controls and how it looks, as methods of the object `chat`.
+// The user interface of the chat, as methods of the object `chat`.
 
 import { $, clock, collator, dayName, el, fullTime, hueOf, initials, place, setText } from './page.js';
 import { MAIN, isGone, linkState, session } from './session.js';
 import { views } from './views.js';
 
 const GROUP_MS = 5 * 60_000;
-// Live messages push out the oldest beyond this; paging back may hold twice as many.
+// Live messages beyond this limit remove the oldest ones; loading older messages may hold twice as many.
 export const TIMELINE_MAX = 1_000;
 export const MESSAGE_CHARS_MAX = 1_000;
 
@@ -76,7 +76,7 @@ export const face = {
     views.badge('chat', 'messages', unread);
   },
 
-  /** `keepPlace`: something was put above what the person reads, which must not move. */
+  /** `keepPlace`: content was added above the visible part, which must not move. */
   paintRoom(keepPlace = false) {
     const room = this.rooms.get(this.active);
     $('room').hidden = !room;
@@ -84,7 +84,7 @@ export const face = {
     const gone = this.gone();
     $('suggestions').hidden = gone;
     setText($('room-empty-title'), gone ? 'No chat on this node' : 'No room yet');
-    setText($('room-empty-text'), gone ? `Nothing answers on the namespace ${MAIN}.` : 'A room comes into being when somebody joins it.');
+    setText($('room-empty-text'), gone ? `Nothing answers on the namespace ${MAIN}.` : 'A room is created when its first user joins.');
     if (!room) return;
     setText($('room-name'), `# ${room.id}`);
     setText($('room-note'), this.roomNote(room));
@@ -103,7 +103,7 @@ export const face = {
     this.paintNewest();
   },
 
-  /** Connected, but not to the chat: the node does not have it, or has put this socket out. */
+  /** Connected, but not to the chat: the node does not have it, or has disconnected this socket. */
   gone() {
     return this.absent || isGone(this.socket);
   },
@@ -235,7 +235,7 @@ export const face = {
     return member.node;
   },
 
-  /** The button that leads back down, when the person has scrolled up. */
+  /** The button that scrolls down to the newest message, visible when the user has scrolled up. */
   paintNewest() {
     const room = this.rooms.get(this.active);
     $('newest').hidden = !room || room.stick;
@@ -251,7 +251,7 @@ export const face = {
     this.paintNewest();
   },
 
-  /** The timeline's box changed, by a keyboard, a longer draft or a turned phone. */
+  /** The timeline's size has changed because of a keyboard, a longer draft or a turned phone. */
   resized() {
     if (this.rooms.get(this.active)?.stick) $('timeline').scrollTop = $('timeline').scrollHeight;
   },

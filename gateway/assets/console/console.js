@@ -1,13 +1,13 @@
-// The console: a person's view of one node. It speaks to the node only as any client would, through the
-// stock client, the REST APIs and `/health`, so whatever works here works for an app too.
+// The console: a user's view of one node. It uses only what any client may use: the stock client, the REST APIs and
+// `/health`. So everything that works here works for an app, too.
 //
-// One module for each part: `page` (elements, texts, toasts) · `session` (who, by which sockets, asking the
-// node) · `link` (making and ending connections) · `views` · `chat` · `sos` · `emergencies` · `care` and
-// `calls` · `relay` · `log`. A `…_view` says how its part looks. Each part owns its state; `session` is the
-// only one that all others read, and it tells them what happens (its head says how).
+// One module per part: `page` (elements, texts, toasts) · `session` (user, sockets, requests) · `link` (opening and
+// closing connections) · `views` · `chat` · `sos` · `emergencies` · `care` and `calls` · `relay` · `log`. A
+// `…_view` module holds a part's user interface. Each part owns its state. All parts read `session`, and `session`
+// notifies them (see its head).
 //
-// Invariants: what comes from the wire enters the page as text only; every list is bounded; the token is
-// kept for this tab alone and never stays in the address bar.
+// Invariants: data from the network enters the page only as text; every list is bounded; the token is kept for this
+// tab only and never stays in the address bar.
 
 import './views.js';
 import './chat.js';
@@ -73,7 +73,7 @@ function listen() {
 
 function start() {
   listen();
-  // The log is no part of its own accord: what a part is told goes through the log.
+  // `log.js` does not register itself as a part, because notifications to the parts are written to the log.
   parts.push({ listen: () => log.listen(), shown: (view) => log.shown(view), forget: () => log.clear() });
   each('listen');
   const transport = memory.get('transport');

@@ -1,9 +1,8 @@
-// Emergencies: who needs help, who helps, and what these tell each other. What is asked for goes through the
-// REST API, what happens comes as events of the namespace (document 002). How it looks is in
-// `emergencies_view.js`.
+// Emergencies: owners, helpers, and their messages. Requests use the REST API; changes arrive as events of the
+// namespace (document 002). The user interface is in `emergencies_view.js`.
 //
-// In an anonymous emergency the node hides the owner from everybody else; this page shows what it is given
-// and guesses nothing.
+// In an anonymous emergency the node hides the owner from all other users. This page shows only what the node
+// sends.
 
 import { face } from './emergencies_view.js';
 import { $, bringIntoView, empty, memory, setBounded, setText, toast } from './page.js';
@@ -24,14 +23,14 @@ export const emergencies = {
   ...face,
 
   socket: null,
-  // The namespace is there, but the REST API answers 404.
+  // The namespace exists, but the REST API answers 404.
   absent: false,
   all: new Map(),
   active: null,
-  // The ids that this user made in this tab: no list of one's own can be asked for.
+  // The ids of this user's emergencies in this tab, because the API cannot list them.
   own: [],
   news: 0,
-  // Where the next page of what is nearby begins; empty where there is none.
+  // The cursor of the next page of nearby emergencies, or empty.
   next: '',
 
   attach({ emergencies: socket }) {
@@ -76,7 +75,7 @@ export const emergencies = {
     memory.set('emergencies', null);
   },
 
-  /** The emergencies that this tab remembers, if they are this user's. */
+  /** The emergencies that this tab remembers, if they belong to this user. */
   recall() {
     const saved = memory.get('emergencies');
     if (saved?.user === session.user.id && Array.isArray(saved.ids)) this.own = saved.ids.map(String).slice(-OWN_MAX);
@@ -104,13 +103,13 @@ export const emergencies = {
     return OPEN.includes(one.facts.status);
   },
 
-  /** Whether this user helps there now. */
+  /** Whether this user currently helps there. */
   helps(one) {
     const me = one.helpers.get(session.user.id);
     return me !== undefined && me.status !== 'cancelled';
   },
 
-  /** Takes in what the node says of an emergency; what it leaves out stays as it was. */
+  /** Merges the node's data about an emergency. Missing fields keep their values. */
   take(facts) {
     if (typeof facts?.id !== 'string') return null;
     let one = this.all.get(facts.id);
@@ -139,7 +138,7 @@ export const emergencies = {
     return one.facts.user?.displayName || one.facts.user?.id || 'Anonymous';
   },
 
-  // ---- what the node tells
+  // ---- events from the node
 
   onAlert(facts, distance) {
     const isNew = !this.all.has(facts?.id);
@@ -188,7 +187,7 @@ export const emergencies = {
     return true;
   },
 
-  /** An anonymous owner has no id in a message; the role tells it from the helpers. */
+  /** Messages of an anonymous owner have no sender id; only the role distinguishes them from helpers' messages. */
   isOwnMessage(one, message) {
     return message.senderRole === 'owner' ? this.isOwn(one) : message.senderId === session.user.id;
   },
@@ -197,9 +196,9 @@ export const emergencies = {
     return message.senderRole === 'owner' ? this.ownerName(one) : this.helperName(one, message.senderId);
   },
 
-  // ---- what the person does
+  // ---- what the user does
 
-  /** Asks, says what failed, and notices a node without the app. Answers the answer, or null. */
+  /** Sends a request, shows failures, and notices a node without the app. Returns the answer, or null. */
   async ask(method, path, body, what) {
     const outcome = await rest(method, `${BASE}${path}`, body);
     this.absent = outcome.status === 404 && outcome.answer?.error === 'Not found';
@@ -209,18 +208,19 @@ export const emergencies = {
   },
 
   async load() {
-    // While the page was away things may have changed where this user has a part, or has been looking.
+    // Changes may have been missed while the page was disconnected, in the user's own emergencies and in the open
+    // one.
     const mine = [...this.all.values()].filter((one) => one.id === this.active || (this.isOpen(one) && (this.isOwn(one) || this.helps(one))));
     const unknown = this.own.filter((id) => !this.all.has(id));
     for (const id of new Set([...unknown, ...mine.map((one) => one.id)])) await this.read(id, true);
   },
 
-  /** `quiet`: nobody asked for it, so nobody is told when it is gone. */
+  /** `quiet`: the user did not request this, so do not report a missing emergency. */
   async read(id, quiet = false) {
     const answer = await this.ask('GET', `/${encodeURIComponent(id)}`, undefined, quiet ? '' : 'Not read');
     const one = answer && this.take(answer.data);
     if (one && (this.isOwn(one) || this.helps(one))) {
-      // The node has put this page's socket in the room already, or will with the next connection.
+      // The node has already moved this page's socket into the room, or will on the next connection.
       one.inRoom = this.isOpen(one);
       await this.readMessages(one);
     }
@@ -238,7 +238,7 @@ export const emergencies = {
   async create(event) {
     event.preventDefault();
     if (!here.spot) {
-      toast('Say first where you are, under “My location”.');
+      toast('Set your location first, under “My location”.');
       return;
     }
     const value = (id) => $(id).value.trim();
@@ -246,11 +246,11 @@ export const emergencies = {
     const body = given({ type: value('em-type'), category: value('em-category'), description: value('em-description'), severity: $('em-severity').valueAsNumber });
     body.location = { ...here.spot, ...given({ address: value('em-address') }) };
     Object.assign(body, { priority: value('em-priority'), anonymousMode: $('em-anonymous').checked });
-    const answer = await this.ask('POST', '', body, 'Nobody was called');
+    const answer = await this.ask('POST', '', body, 'The emergency was not raised');
     if (!answer) return;
     $('em-create').reset();
     const { nearbyHelperCount: near } = answer.data;
-    const text = `Called. ${near === 1 ? 'One helper is' : `${near ?? 0} helpers are`} near.`;
+    const text = `Emergency raised. ${near === 1 ? 'One helper is' : `${near ?? 0} helpers are`} near.`;
     setText($('em-create-hint'), text);
     setText($('announcer'), text);
     this.own = [...this.own, answer.data.id].slice(-OWN_MAX);
@@ -260,11 +260,11 @@ export const emergencies = {
     this.show(one.id);
   },
 
-  /** A page of what is nearby: the first, or the one after `cursor`. */
+  /** Loads a page of nearby emergencies: the first, or the one after `cursor`. */
   async lookNearby(event, cursor = '') {
     event.preventDefault();
     if (!here.spot) {
-      toast('Say first where you are, under “My location”.');
+      toast('Set your location first, under “My location”.');
       return;
     }
     const search = cursor ? this.search : { ...here.spot, radius: $('em-radius').value };
@@ -274,7 +274,7 @@ export const emergencies = {
     for (const facts of answer.data) this.take(facts);
     this.found = (cursor ? this.found : 0) + answer.data.length;
     Object.assign(this, { search, next: answer.nextCursor ?? '' });
-    const text = `${this.found === 1 ? 'One emergency' : `${this.found} emergencies`} nearby${answer.hasMore ? ', and there are more' : ''}`;
+    const text = `${this.found === 1 ? 'One emergency' : `${this.found} emergencies`} nearby${answer.hasMore ? ', more available' : ''}`;
     $('em-found').hidden = false;
     $('em-more').hidden = !this.next;
     setText($('em-found-text'), text);
@@ -290,7 +290,7 @@ export const emergencies = {
     this.read(id);
   },
 
-  /** One of the changes of state that answer with the emergency. */
+  /** One of the status changes that answer with the emergency. */
   async change(method, what, body, failed) {
     const one = this.all.get(this.active);
     const answer = await this.ask(method, `/${encodeURIComponent(one.id)}/${what}`, body, failed);
@@ -311,7 +311,7 @@ export const emergencies = {
   async tellStatus(event) {
     event.preventDefault();
     const notes = $('em-my-notes').value.trim();
-    const one = await this.change('PUT', 'helper-status', { status: $('em-my-status').value, ...(notes ? { notes } : {}) }, 'Status not told');
+    const one = await this.change('PUT', 'helper-status', { status: $('em-my-status').value, ...(notes ? { notes } : {}) }, 'Status not set');
     if (one && !this.helps(one)) one.inRoom = false;
     this.paint();
   },
@@ -327,7 +327,7 @@ export const emergencies = {
     return this.change('POST', 'cancel', {}, 'Not cancelled');
   },
 
-  /** Enters or leaves the room of an emergency that one only watches. */
+  /** Enters or leaves the room of an emergency that the user only watches. */
   async watch(enter) {
     const one = this.all.get(this.active);
     const outcome = await request(this.socket, enter ? 'emergency:join' : 'emergency:leave', { emergencyId: one.id });

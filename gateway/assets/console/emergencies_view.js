@@ -1,4 +1,4 @@
-// The face of the emergencies: its controls and how it looks, as methods of the object `emergencies`.
+// The user interface of the emergencies, as methods of the object `emergencies`.
 
 import { bubbles, timeOf } from './bubbles.js';
 import { $, el, keepFocus, place, setText } from './page.js';
@@ -41,7 +41,7 @@ export const face = {
     if (one) keepFocus($('em-case'), () => this.paintCase(one));
   },
 
-  /** Metres from here, or as the node told them. */
+  /** The distance in metres from here, or else as the node sent it. */
   away(one) {
     const spot = one.facts.location;
     return here.spot && isPlace(spot) ? distance(here.spot, spot) : one.distance;
@@ -68,7 +68,7 @@ export const face = {
     }));
     $('em-nothing').hidden = list.length > 0;
     setText($('em-nothing'), this.isHelper()
-      ? 'None yet. New ones appear here as they are made; share your location to be told which are near.'
+      ? 'None yet. New ones appear here as they are made; share your location to see which are near.'
       : 'None yet. Alerts go to helpers: tokens with the role helper or rescuer.');
     $('em-nearby').hidden = !this.isHelper() && session.claims.role !== 'admin';
   },
@@ -106,7 +106,7 @@ export const face = {
   noteOf({ facts, inRoom }) {
     if (facts.status === 'resolved') return [`Resolved at ${clockOf(facts.resolvedAt)}`, facts.resolutionType, facts.resolutionNotes].filter(Boolean).join(' · ');
     if (facts.status === 'cancelled') return 'Cancelled.';
-    return inRoom ? '' : 'Not in its room: what happens there is not told here.';
+    return inRoom ? '' : 'Not in its room, so its events do not arrive here.';
   },
 
   paintHelpers(one) {
@@ -130,7 +130,7 @@ export const face = {
     paintPositions($('em-positions'), [...one.positions].map(([id, spot]) => ({ id, name: this.helperName(one, id), ...spot })));
   },
 
-  /** The owner speaks to one helper or to all of them; a helper speaks to the owner. */
+  /** The owner writes to one helper or to all of them; a helper writes to the owner. */
   paintTalk(one, own, helps) {
     $('em-talk').hidden = !(own || helps || one.messages.size > 0);
     if (views.isOpen('emergencies')) one.unread = 0;
@@ -166,7 +166,7 @@ export const face = {
     };
   },
 
-  /** To whom, where that is not plain. */
+  /** The recipient, if it is not obvious. */
   addressee(one, message) {
     if (message.senderRole !== 'owner') return '';
     if (message.recipientId === null || message.recipientId === undefined) return ' to all helpers';

@@ -1,4 +1,4 @@
-// The life of a connection: signing in and out, the sockets, what the strip under the top bar says.
+// The lifecycle of a connection: signing in and out, the sockets, and the status strip under the top bar.
 
 import { Manager } from '/socket.io/socket.io.esm.min.js';
 
@@ -36,8 +36,9 @@ export function useToken(token) {
 }
 
 /**
- * `reason` is `{text, detail}`, or nothing when the person signs out by choice. Whoever is put out, by an
- * expired token say, sees why and finds the rooms again; after a choice nothing is left for the next person.
+ * `reason` is `{text, detail}`, or empty when the user signs out. A user who is signed out otherwise, for example
+ * by an expired token, sees the reason and later finds the rooms again. After an explicit sign-out, no state is
+ * left for the next user.
  */
 export function signOut(reason) {
   disconnect();
@@ -64,12 +65,12 @@ export function showSignInAlert(reason) {
 }
 
 const AUTH_TEXTS = {
-  auth_required: 'This node wants a token.',
+  auth_required: 'This node requires a token.',
   invalid_token: 'The node did not accept this token. Was it made for this node, and copied whole?',
   token_expired: 'This token has expired. Sign in again.',
 };
 
-/** The auth code of a refusal, also from a node that sends the message alone. */
+/** The auth code of a refusal, also from a node that sends only the message. */
 function authCode(error) {
   const code = error.data?.code;
   if (Object.hasOwn(AUTH_TEXTS, code ?? '')) return code;
@@ -78,7 +79,7 @@ function authCode(error) {
   return /invalid token/i.test(error.message) ? 'invalid_token' : null;
 }
 
-/** A transport's failure in words: the node's own answer, where the client kept it. */
+/** Describes a transport failure, with the node's own answer if the client kept it. */
 function describeFailure(error) {
   try {
     const { message } = JSON.parse(error.context.responseText);
@@ -129,7 +130,7 @@ export function connect() {
   paint();
 }
 
-/** What all sockets have in common: the log, refusals, and the end of a connection. */
+/** What all sockets share: the log, refusals, and handling of the disconnect. */
 function watch(socket, namespace, ours) {
   socket.onAny(ours((event, ...args) => log.add('in', namespace, event, args)));
   socket.onAnyOutgoing(ours((event, ...args) => {
@@ -153,7 +154,7 @@ function watch(socket, namespace, ours) {
     paint();
   }));
   socket.on('connect_error', ours((error) => {
-    // Transport trouble is told once, by the manager; it goes on trying.
+    // The manager reports transport errors once and keeps retrying.
     if (socket.active) return;
     const code = error.data?.code;
     log.add('sys', namespace, 'connect_error', [{ message: error.message, ...(error.data ? { data: error.data } : {}) }]);
@@ -162,7 +163,8 @@ function watch(socket, namespace, ours) {
       signOut({ text: AUTH_TEXTS[auth], detail: `${error.message} · ${auth}` });
       return;
     }
-    // A node need not have every app; its view says so, and a toast at each connection would only annoy.
+    // A node need not have every app. The app's view shows that it is missing; a toast for each connection would
+    // only annoy.
     const text = `${namespace}: ${error.message}${code ? ` (${code})` : ''}`;
     refused(text, error.message !== 'Invalid namespace');
     paint();
@@ -175,7 +177,7 @@ function expired() {
   return typeof session.claims.exp === 'number' && session.claims.exp * 1_000 <= Date.now();
 }
 
-/** One namespace is gone for good. With none left there is no connection to speak of. */
+/** One namespace is refused for good. If none is left, the connection is useless. */
 function refused(text, loud) {
   if (loud) toast(text);
   if (sockets().every((socket) => !socket.active)) {
@@ -216,7 +218,7 @@ export function paintLink() {
   setText($('link-toggle'), session.wanted ? 'Disconnect' : 'Connect');
 }
 
-/** Repaints all that depends on the connection. Cheap: nothing is written that did not change. */
+/** Repaints everything that depends on the connection. Cheap, because only changes are written. */
 export function paint() {
   const signedIn = session.token !== null;
   document.body.dataset.signed = signedIn ? 'in' : 'out';
@@ -244,7 +246,7 @@ export async function login(event) {
       $('login-form').reset();
       useToken(answer.token);
     } else if (response.status === 404) {
-      showSignInAlert({ text: 'This node does not sign people in; paste a token.', detail: 'HTTP 404' });
+      showSignInAlert({ text: 'This node has no sign-in; paste a token.', detail: 'HTTP 404' });
     } else {
       const wait = response.headers.get('retry-after');
       showSignInAlert({ text: answer.error ?? 'The node could not sign you in', detail: `HTTP ${response.status}${wait ? ` · try again in ${wait} s` : ''}` });

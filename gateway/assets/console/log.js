@@ -45,7 +45,7 @@ export const log = {
     this.paintCount();
   },
 
-  /** A view was opened: this one at its end. */
+  /** A view was opened. If it is this one, scrolls to its end. */
   shown(view) {
     if (view === 'log') $('log-lines').scrollTop = $('log-lines').scrollHeight;
   },

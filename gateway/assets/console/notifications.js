@@ -1,4 +1,4 @@
-// Notifications: what backends tell this user, newest first, and how many are unread.
+// Notifications from backends, newest first, and the number of unread ones.
 
 import { $, el, place, setText, toast } from './page.js';
 import { timeNode } from './places.js';
@@ -39,7 +39,7 @@ export const notifications = {
     this.paint();
   },
 
-  /** The newest page, or the one before a notification. */
+  /** Loads the newest page, or the one before a notification. */
   async load(before) {
     const { socket } = this;
     const outcome = await request(socket, 'notification:list', { limit: PAGE_SIZE, ...(before ? { before } : {}) });

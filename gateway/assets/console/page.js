@@ -1,14 +1,14 @@
-// Pieces of the page that every part uses: elements, texts, times, toasts, what a reload keeps, lists of
-// events. Nothing here knows of a connection.
+// Helpers for all parts of the page: elements, texts, times, toasts, state that survives a reload, lists of events.
+// This module is independent of the connection.
 //
-// What comes from the wire enters the page through `text` and `setText` only, never as markup.
+// Data from the network enters the page only through `text` and `setText`, never as markup.
 
 const TOAST_MS = 8_000;
 const JSON_CHARS_MAX = 20_000;
 
 export const $ = (id) => document.getElementById(id);
 
-/** Makes an element. `props` are attributes, but for `text`, `class`, and `on…` listeners. */
+/** Creates an element. `props` are attributes, except `text`, `class` and `on…` listeners. */
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -22,12 +22,12 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-/** Writes only what differs: a selection or a screen reader's place survives a repaint. */
+/** Writes only changes, so that selections and a screen reader's position survive a repaint. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Puts `wanted` into `parent` in that order, moving as few nodes as it can. */
+/** Puts `wanted` into `parent` in this order, moving as few nodes as possible. */
 export function place(parent, wanted) {
   const keep = new Set(wanted);
   for (const child of [...parent.children]) if (!keep.has(child)) child.remove();
@@ -68,7 +68,7 @@ export function hueOf(id) {
   return `hue-${hash % 8}`;
 }
 
-/** JSON for people: binary is named, not spelled out, and nothing is longer than a screen can use. */
+/** JSON for display: binary data is only named, and long values are cut. */
 export function toJson(value, indent) {
   const text = JSON.stringify(value, (key, inner) => {
     if (inner instanceof ArrayBuffer || ArrayBuffer.isView(inner)) return `‹${inner.byteLength} bytes›`;
@@ -77,15 +77,15 @@ export function toJson(value, indent) {
   return text.length > JSON_CHARS_MAX ? `${text.slice(0, JSON_CHARS_MAX)}… (${text.length} characters)` : text;
 }
 
-/** Shows what was just opened; on a phone it stands below everything else. */
+/** Scrolls to what was just opened; on a phone it is below everything else. */
 export function bringIntoView(node) {
-  // `scrollIntoView` would scroll the page around the view as well, which no hand can scroll back.
+  // `scrollIntoView` would also scroll the page around the view, which the user cannot scroll back.
   for (const box of [node.closest('.stage'), node.closest('.view')]) {
     box.scrollTop += node.getBoundingClientRect().top - box.getBoundingClientRect().top;
   }
 }
 
-/** Takes out of the page what the last user may have left in these elements. */
+/** Removes what the last user may have left in these elements. */
 export function empty(...ids) {
   for (const id of ids) {
     $(id).replaceChildren();
@@ -95,7 +95,7 @@ export function empty(...ids) {
 
 const isShown = (node) => node.getClientRects().length > 0 && !node.disabled;
 
-/** Runs `change`; when that takes away the focused control inside `holder`, the next one there gets the focus. */
+/** Runs `change`. If it removes the focused control inside `holder`, moves the focus to the next control there. */
 export function keepFocus(holder, change) {
   const focused = holder.contains(document.activeElement) ? document.activeElement : null;
   change();
@@ -128,7 +128,7 @@ export function setBounded(map, key, value, max) {
   if (map.size > max) map.delete(map.keys().next().value);
 }
 
-/** What survives a reload of this tab. Storage may be switched off; the page then just forgets. */
+/** State that survives a reload of this tab. Without storage, the page simply forgets it. */
 export const memory = {
   get(key) {
     try { return JSON.parse(sessionStorage.getItem(`muster.${key}`)); } catch { return null; }
@@ -143,7 +143,7 @@ export const memory = {
 
 const DIRECTIONS = { in: ['↓', 'in'], out: ['↑', 'out'], sys: ['·', 'link'] };
 
-/** One line of a list of events: a summary that opens into the indented JSON. */
+/** A line in a list of events: a summary that opens into indented JSON. */
 export function lineNode({ at, dir, namespace, event, args }, full) {
   const value = args.length === 1 ? args[0] : args;
   const summary = el('summary', {}, el('span', { class: 'at', text: preciseTime(at) }));
@@ -153,7 +153,7 @@ export function lineNode({ at, dir, namespace, event, args }, full) {
   }
   summary.append(el('span', { class: 'event', text: event }), el('span', { class: 'json', text: args.length > 0 ? toJson(value) : '' }));
   const details = el('details', {}, summary);
-  // The indented form costs as much again; most lines are never opened.
+  // The indented form costs as much again, and most lines are never opened.
   details.addEventListener('toggle', () => {
     if (details.open && details.children.length === 1) details.append(el('pre', { text: toJson(value, 2) }));
   });
@@ -162,7 +162,7 @@ export function lineNode({ at, dir, namespace, event, args }, full) {
   return node;
 }
 
-/** Appends, keeps the bound, and follows the end only if the reader was there. */
+/** Appends a line, removes lines beyond the limit, and follows the end only if the user was there. */
 export function addLine(list, node, max) {
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
   list.append(node);

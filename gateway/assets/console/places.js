@@ -1,11 +1,11 @@
-// Places on earth: distances, ages, where this person is, and the form that says so. There is no map: a
-// map's tiles would come from a foreign host, which the page's policy forbids.
+// Locations: distances, ages, the user's own location and the form to set it. There is no map, because map tiles
+// would come from a foreign host, which the page's policy forbids.
 
 import { clock, el, fullTime, memory, place, setText } from './page.js';
 import { parts, session } from './session.js';
 
 const EARTH_RADIUS_M = 6_371_009;
-// The node takes five positions a second of a user; people do not move that fast.
+// The node accepts five positions a second per user; people do not move that fast.
 const SHARE_EVERY_MS = 2_000;
 const DEVICE = { enableHighAccuracy: true, maximumAge: 5_000, timeout: 15_000 };
 
@@ -33,7 +33,7 @@ export function coordinates(spot) {
   return isPlace(spot) ? `${spot.latitude.toFixed(5)}, ${spot.longitude.toFixed(5)}` : '–';
 }
 
-/** How long ago, in the words of a list. Clocks differ a little: what seems to come is now. */
+/** An age in words. Clocks may differ a little, so a future time counts as now. */
 export function ago(at) {
   const seconds = Math.round((Date.now() - at) / 1_000);
   if (!isNumber(seconds)) return '–';
@@ -43,7 +43,7 @@ export function ago(at) {
   return seconds < 86_400 ? `${Math.floor(seconds / 3_600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
 }
 
-/** A time of a list: the clock's today, the date otherwise, all of it to whoever points at it. */
+/** A timestamp in a list: the time for today, the date otherwise, and the full timestamp as a tooltip. */
 export function timeNode(text) {
   const at = new Date(text ?? NaN);
   if (Number.isNaN(at.getTime())) return el('time', { text: '–' });
@@ -51,13 +51,13 @@ export function timeNode(text) {
   return el('time', { datetime: at.toISOString(), title: fullTime.format(at), text: today ? clock.format(at) : fullTime.format(at) });
 }
 
-/** The clock's time of a time from the wire. */
+/** The time of day of a timestamp from the node. */
 export function clockOf(text) {
   const at = new Date(text ?? NaN);
   return Number.isNaN(at.getTime()) ? '–' : clock.format(at);
 }
 
-/** The rows of a table of positions (`[{id, name, latitude, longitude, at}]`), the nearest first. */
+/** The rows of a table of positions (`[{id, name, latitude, longitude, at}]`), nearest first. */
 export function paintPositions(body, positions) {
   const known = isPlace(here.spot);
   const away = (spot) => (known ? distance(here.spot, spot) : 0);
@@ -66,7 +66,7 @@ export function paintPositions(body, positions) {
     return el('tr', {}, el('th', { scope: 'row', text: spot.name, title: spot.id }), el('td', { class: 'mono', text: coordinates(spot) }),
       el('td', { text: metres }), el('td', { text: ago(spot.at) }));
   });
-  // Rows are few and made anew; a screen reader inside the table is not torn out when nothing changed.
+  // The few rows are rebuilt only after a change, to keep a screen reader's position in the table.
   const text = rows.map((row) => row.textContent).join('\n');
   if (body.dataset.text === text) return;
   body.dataset.text = text;
@@ -78,11 +78,11 @@ export function paintPositions(body, positions) {
 export const here = {
   spot: null,
   forms: new Set(),
-  // Called when the place changes, for whoever shows distances.
+  // Listeners that are called when the location changes.
   watchers: new Set(),
   watch: null,
 
-  /** The place that this tab remembers, if it is this user's. */
+  /** The location that this tab remembers, if it belongs to this user. */
   recall() {
     const saved = memory.get('here');
     if (saved?.user === session.user.id && isPlace(saved.spot)) this.set(saved.spot);
@@ -106,22 +106,25 @@ export const here = {
     this.spot = spot;
     memory.set('here', { user: session.user.id, spot });
     for (const form of this.forms) form.moved(form === from);
-    for (const tell of this.watchers) tell();
+    for (const notify of this.watchers) notify();
   },
 
-  /** The device's place once, or a reason in words. */
+  /** Resolves once with the device's location, or with a reason in words. */
   device() {
-    if (!navigator.geolocation) return Promise.resolve({ lost: 'This browser has no location to give' });
+    if (!navigator.geolocation) return Promise.resolve({ lost: 'This browser does not support location' });
     return new Promise((resolve) => {
       navigator.geolocation.getCurrentPosition(
         ({ coords }) => resolve({ spot: { latitude: coords.latitude, longitude: coords.longitude } }),
-        (error) => resolve({ lost: error.code === error.PERMISSION_DENIED ? 'The browser was not allowed to give its location' : 'The device does not know where it is' }),
+        (error) => resolve({ lost: error.code === error.PERMISSION_DENIED ? 'The browser was not allowed to use its location' : 'The device does not know where it is' }),
         DEVICE,
       );
     });
   },
 
-  /** Follows the device while a form shares; where there is none, typed coordinates are what moves. */
+  /**
+   * Follows the device while a form shares its location. Without a device location, only typed coordinates change
+   * it.
+   */
   follow() {
     if (this.watch !== null || !navigator.geolocation) return;
     this.watch = navigator.geolocation.watchPosition(
@@ -140,8 +143,8 @@ export const here = {
 parts.push(here);
 
 /**
- * The form in which the person says where they are, made inside `holder`. `share(spot)` tells the node and
- * resolves with '' or with the reason why not; `verb` is the button's text.
+ * The form for the user's location, created inside `holder`. `share(spot)` sends it to the node and resolves with
+ * '' or with the reason of a failure; `verb` is the button's text.
  */
 export class PlaceForm {
   constructor(holder, { verb, share }) {
@@ -198,7 +201,7 @@ export class PlaceForm {
     }
   }
 
-  /** The place changed. The fields are left alone while the person types in them. */
+  /** The location has changed. Leaves the fields alone while the user types in them. */
   moved(own) {
     if (!own) {
       this.latitude.value = here.spot?.latitude ?? '';
@@ -220,14 +223,14 @@ export class PlaceForm {
     this.note.toggleAttribute('data-bad', failure !== '');
   }
 
-  /** The connection is over: nothing is shared behind the person's back on the next one. */
+  /** The connection has ended, so sharing stops: the next connection must not share without the user's consent. */
   ended() {
     clearTimeout(this.timer);
     this.live.checked = false;
     here.stop();
   }
 
-  /** What was said of the last attempt no longer holds. */
+  /** The note about the last attempt is no longer valid. */
   unsay() {
     setText(this.note, '');
     this.note.removeAttribute('data-bad');

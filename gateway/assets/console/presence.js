@@ -1,22 +1,22 @@
-// Presence: this user's own status, and that of whoever is watched or talked with.
+// Presence: this user's own status, and that of watched users and conversation partners.
 
 import { $, el, memory, place, setBounded, setText, toast } from './page.js';
 import { ago } from './places.js';
 import { failureOf, parts, request, session } from './session.js';
 import { timeOf } from './bubbles.js';
 
-// What the node lets one subscribe.
+// The node's limit of subscriptions per socket.
 const WATCHED_MAX = 500;
 const TEXTS = { online: 'online', away: 'away', busy: 'busy', in_call: 'in a call', offline: 'offline' };
 
 export const presence = {
   socket: null,
   present: false,
-  // By choice, and beside them the partners of conversations.
+  // Users that this user has chosen to watch. Conversation partners are added to them.
   watched: new Set(),
   partners: new Set(),
   known: new Map(),
-  // Called when something known changes, for whoever shows it elsewhere.
+  // Listeners that are called when a known status changes.
   watchers: new Set(),
 
   listen() {
@@ -35,7 +35,7 @@ export const presence = {
     this.gone();
   },
 
-  /** What was known is no longer told, and so no longer shown. */
+  /** The node no longer sends changes, so known statuses are not shown anymore. */
   gone() {
     this.present = false;
     this.known.clear();
@@ -77,7 +77,7 @@ export const presence = {
     this.paint();
   },
 
-  /** Conversations with these persons are open: their status is shown there. */
+  /** Watches the users of open conversations, which show their status. */
   follow(userIds) {
     const fresh = userIds.filter((id) => !this.partners.has(id) && !this.watched.has(id));
     for (const id of fresh) if (this.partners.size < WATCHED_MAX) this.partners.add(id);
@@ -131,7 +131,7 @@ export const presence = {
   },
 
   paint() {
-    for (const tell of this.watchers) tell();
+    for (const notify of this.watchers) notify();
     setText($('presence-now'), this.textOf(session.user.id) && `You are ${this.textOf(session.user.id)}`);
     this.rows ??= new Map();
     for (const id of this.rows.keys()) if (!this.watched.has(id)) this.rows.delete(id);
@@ -139,7 +139,7 @@ export const presence = {
       let row = this.rows.get(id);
       if (!row) {
         row = el('li', {}, el('span', { class: 'dot', 'aria-hidden': 'true' }), el('b', { text: id }), el('small'),
-          el('button', { type: 'button', class: 'quiet', text: '✕', 'aria-label': `Watch ${id} no more`, onclick: () => this.unwatch(id) }));
+          el('button', { type: 'button', class: 'quiet', text: '✕', 'aria-label': `Stop watching ${id}`, onclick: () => this.unwatch(id) }));
         this.rows.set(id, row);
       }
       row.dataset.status = this.known.get(id)?.status ?? 'unknown';

@@ -1,4 +1,4 @@
-// Relay: generic rooms of the namespace `/relay`, published to and watched as they are.
+// Relay: generic rooms of the namespace `/relay`, to publish to and to watch.
 
 import { $, addLine, clock, el, fullTime, lineNode, place, setText, toJson, toast } from './page.js';
 import { RELAY, failureOf, isGone, parts, request, session } from './session.js';
@@ -86,7 +86,7 @@ export const relay = {
     $('relay-members').hidden = false;
   },
 
-  /** The editor's value, or nothing when it is not JSON; the note beside it says why. */
+  /** The editor's value, or nothing if it is not JSON; the note beside it shows the error. */
   data() {
     const note = $('relay-data-note');
     try {

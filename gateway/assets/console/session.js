@@ -1,11 +1,10 @@
-// Who is signed in, by which sockets, and how to ask the node something. How a connection is made and ended
-// is in `link.js`.
+// The signed-in user, the sockets, and requests to the node. `link.js` opens and closes connections.
 //
-// A part of the page registers itself in `parts` and is told what it needs to know by these methods, each
-// of which it may leave out: `listen()` once at the start, `attach(sockets)` with each new connection,
-// `detach()` when one is ended, `recall()` for a user whose state this tab may remember, `shown(view)`,
-// `offered(apps)` when the node has said which apps it has, `seen()` when the window comes to the front, `paint()`, `putOut()` when the token is no longer good,
-// `forget()` when the user leaves by choice, and `clear()` when somebody else may come.
+// A part of the page registers itself in `parts`. It is notified by these methods, all of them optional: `listen()`
+// once at the start; `attach(sockets)` with each new connection; `detach()` when one has ended; `recall()` to
+// restore the state that this tab remembers for a user; `shown(view)`; `offered(apps)` when the node has reported
+// its apps; `seen()` when the window comes to the front; `paint()`; `putOut()` when the token is no longer valid;
+// `forget()` when the user signs out; and `clear()` before another user may sign in.
 
 import { log } from './log.js';
 import { $, setText } from './page.js';
@@ -14,7 +13,7 @@ export const MAIN = '/';
 export const RELAY = '/relay';
 export const EMERGENCIES = '/emergencies';
 
-/** What the node says to an event that no app in the namespace knows. */
+/** The node's error for an event that no app in the namespace knows. */
 export const UNKNOWN_EVENT = 'Unknown event';
 
 const ACK_TIMEOUT_MS = 10_000;
@@ -25,22 +24,22 @@ export const session = {
   claims: {},
   user: { id: '', name: '' },
   manager: null,
-  // The sockets of this connection, or of the last one; empty before the first.
+  // The sockets of the current connection, or of the last one; empty before the first.
   sockets: {},
-  // Whether the person wants to be connected; the rest of the state is what the sockets say.
+  // Whether the user wants to be connected. The sockets determine the rest of the state.
   wanted: false,
   attempt: 0,
   wasConnected: false,
   problem: '',
   // Counts connections of the main socket, so that the chat knows what it saw live in this one.
   epoch: 0,
-  // The node puts a user's sockets out who leaves an incident; this page's is then wanted back.
+  // The node disconnects a user's sockets when the user leaves an incident; this page's socket must then reconnect.
   returning: false,
 };
 
 export const parts = [];
 
-/** Tells all parts, in the order in which they registered. */
+/** Calls a method of all parts, in the order of their registration. */
 export function each(what, ...args) {
   for (const part of parts) part[what]?.(...args);
 }
@@ -57,14 +56,14 @@ export function linkState() {
   return session.wasConnected ? 'reconnecting' : 'connecting';
 }
 
-/** Connected, but not in the namespace of `socket`: the node does not have it, or has put this page out. */
+/** Connected, but not in the namespace of `socket`: the node does not have it, or has disconnected this page. */
 export function isGone(socket) {
   return linkState() === 'connected' && !socket?.active;
 }
 
 /**
- * Emits and resolves with `{answer, ms}`, or with `{lost}`, the reason why no answer can come any more.
- * Never rejects: all callers show the outcome to the person.
+ * Emits an event and resolves with `{answer, ms}`, or with `{lost}`, the reason why no answer can arrive anymore.
+ * Never rejects, because all callers show the outcome to the user.
  */
 export function request(socket, event, ...args) {
   if (!socket?.connected) return Promise.resolve({ lost: 'Not connected' });
@@ -85,8 +84,8 @@ export function request(socket, event, ...args) {
 }
 
 /**
- * Asks the REST API as the signed-in user and resolves with `{answer, status}`, or with `{lost}`. Like
- * `request` it never rejects; an answer to a user who is no longer signed in is `{lost}` too.
+ * Calls the REST API as the signed-in user and resolves with `{answer, status}`, or with `{lost}`. Like `request`
+ * it never rejects. An answer to a user who has signed out meanwhile is `{lost}`, too.
  */
 export async function rest(method, path, body) {
   const { token } = session;
@@ -103,17 +102,20 @@ export async function rest(method, path, body) {
   }
 }
 
-/** Why something asked for did not come about, in the node's words where it said any; '' when it did. */
+/** Why a request failed, in the node's words if it sent any; '' if it succeeded. */
 export function failureOf({ answer, lost, status }) {
   if (answer?.success) return '';
   return lost ?? String(answer?.error ?? (status ? `HTTP ${status}` : 'The node did not say why'));
 }
 
 export const ping = {
-  // Set while a ping is being emitted, so that the log can leave it out.
+  // Set while a ping is emitted, so that the log can skip it.
   quiet: false,
 
-  /** Measures on the relay's `echo`, which touches no room and no record; else acks of other events tell. */
+  /**
+   * Measures with the relay's `echo`, which uses no room and no record. Without the relay, acks of other events
+   * measure.
+   */
   now() {
     const socket = session.sockets.relay;
     if (!session.manager || !socket?.connected || document.hidden) return;

@@ -1,7 +1,7 @@
-// SOS: incidents, who takes part in them, and where these are. Records come from the REST API (document
-// 001), what changes from the events of the main namespace (document 000).
+// SOS: incidents, participants and their locations. Records come from the REST API (document 001), changes from the
+// events of the main namespace (document 000).
 //
-// Leaving an incident makes the node disconnect this user's sockets; the page connects again by itself.
+// When the user leaves an incident, the node disconnects their sockets, and the page reconnects automatically.
 
 import { $, bringIntoView, el, empty, keepFocus, place, setBounded, setText, toast } from './page.js';
 import { PlaceForm, ago, clockOf, coordinates, distance, here, inMetres, isPlace, paintPositions, timeNode } from './places.js';
@@ -16,7 +16,7 @@ const HISTORY_MAX = 1_000;
 const REPAINT_EVERY_MS = 5_000;
 const TITLE_MAX = 80;
 
-/** The beginning of a description, for a title. */
+/** The beginning of a description, as a title. */
 function brief(text) {
   const letters = [...(text ?? '')];
   return letters.length > TITLE_MAX ? `${letters.slice(0, TITLE_MAX).join('')}…` : (text ?? '');
@@ -24,25 +24,25 @@ function brief(text) {
 
 /** Why an incident has ended, in words. */
 const REASONS = {
-  left: 'everybody has left',
-  raiser: 'whoever raised it has ended it',
+  left: 'all participants have left',
+  raiser: 'the person who raised it has ended it',
   admin: 'an admin has ended it',
   false_alarm: 'it was marked as a false alarm',
-  age: 'it was too old',
+  age: 'it has expired',
 };
 
 const pathOf = (id, rest) => `/api/sos/${encodeURIComponent(id)}/participants/${rest}`;
 
 export const sos = {
   socket: null,
-  // The node answers 404 to everything here.
+  // The node answers 404 to every request of this part.
   absent: false,
   incidents: new Map(),
   active: null,
-  // Names as events told them; the records have ids only.
+  // Names from events; records contain only ids.
   people: new Map(),
   news: 0,
-  // Where the next page of what is nearby begins; empty where there is none.
+  // The cursor of the next page of nearby incidents, or empty.
   next: '',
 
   listen() {
@@ -117,7 +117,7 @@ export const sos = {
     return ['rescuer', 'admin'].includes(session.claims.role);
   },
 
-  // ---- what the node tells
+  // ---- events from the node
 
   onJoined({ sosId, userId, userType, displayName, joinedAt }) {
     const incident = this.incident(sosId);
@@ -125,10 +125,10 @@ export const sos = {
     const own = userId === session.user.id;
     if (own) incident.joined = true;
     setBounded(incident.participants, userId, { userId, userType, joinedAt }, PARTICIPANTS_MAX);
-    // The record has an id that the event does not tell; user and time name it as well.
+    // The event has no record id, so the user and the time identify the record.
     const key = `${userId} ${joinedAt}`;
     if (!incident.history.has(key)) incident.history = new Map([[key, { userId, userType, joinedAt, leftAt: null }], ...incident.history].slice(0, HISTORY_MAX));
-    this.tell(sosId, own ? '' : `${this.nameOf(userId)} joined the incident`);
+    this.notify(sosId, own ? '' : `${this.nameOf(userId)} joined the incident`);
   },
 
   onLeft({ sosId, userId, leftAt }) {
@@ -141,16 +141,16 @@ export const sos = {
     incident.participants.delete(userId);
     incident.positions.delete(userId);
     for (const record of incident.history.values()) if (record.userId === userId) record.leftAt ??= leftAt;
-    this.tell(sosId, own ? '' : `${this.nameOf(userId)} left the incident`);
+    this.notify(sosId, own ? '' : `${this.nameOf(userId)} left the incident`);
   },
 
   onEnded({ sosId, reason, endedBy, endedAt }) {
     const incident = this.incident(sosId);
     this.takeEnd(incident, { endReason: reason, endedBy, endedAt });
-    this.tell(sosId, `An incident has ended: ${REASONS[reason] ?? reason}`);
+    this.notify(sosId, `An incident has ended: ${REASONS[reason] ?? reason}`);
   },
 
-  /** Nobody takes part in what has ended. */
+  /** An ended incident has no participants. */
   takeEnd(incident, { endReason, endedBy, endedAt }) {
     Object.assign(incident, { joined: false, ended: { reason: endReason, by: endedBy, at: endedAt } });
     incident.participants.clear();
@@ -165,15 +165,15 @@ export const sos = {
     this.paint();
   },
 
-  tell(sosId, text) {
+  notify(sosId, text) {
     if (text && !(views.isOpen('sos') && this.active === sosId)) this.news += 1;
     if (text) setText($('announcer'), text);
     this.paint();
   },
 
-  // ---- what the person does
+  // ---- what the user does
 
-  /** Asks, says what failed, and notices a node without the app. Answers the answer, or null. */
+  /** Sends a request, shows failures, and notices a node without the app. Returns the answer, or null. */
   async ask(method, path, body, what) {
     const outcome = await rest(method, path, body);
     this.absent = outcome.status === 404 && outcome.answer?.error === 'Not found';
@@ -182,7 +182,7 @@ export const sos = {
     return outcome.answer?.success ? outcome.answer : null;
   },
 
-  /** The incidents that this user takes part in, and the open one anew. */
+  /** Loads the incidents that this user participates in, and reloads the open one. */
   async load() {
     const me = session.user.id;
     const answer = await this.ask('GET', pathOf('any', `user/${encodeURIComponent(me)}/history?limit=${PAGE_SIZE}`), undefined, 'Own incidents');
@@ -208,10 +208,10 @@ export const sos = {
     this.open(incident.id);
   },
 
-  /** A page of what is nearby: the first, or the one after `cursor`. */
+  /** Loads a page of nearby incidents: the first, or the one after `cursor`. */
   async lookNearby(cursor = '') {
     if (!here.spot) {
-      toast('Say first where you are, under “My location”.');
+      toast('Set your location first, under “My location”.');
       return;
     }
     const { latitude, longitude } = here.spot;
@@ -222,7 +222,7 @@ export const sos = {
     for (const facts of answer.data) this.incident(facts.id).facts = facts;
     this.found = (cursor ? this.found : 0) + answer.data.length;
     Object.assign(this, { search, next: answer.nextCursor ?? '' });
-    const text = `${this.found === 1 ? 'One incident' : `${this.found} incidents`} nearby${answer.hasMore ? ', and there are more' : ''}`;
+    const text = `${this.found === 1 ? 'One incident' : `${this.found} incidents`} nearby${answer.hasMore ? ', more available' : ''}`;
     $('sos-found').hidden = false;
     $('sos-more').hidden = !this.next;
     setText($('sos-found-text'), text);
@@ -238,7 +238,7 @@ export const sos = {
     this.loadIncident(incident);
   },
 
-  /** Only participants and whoever sees all incidents may know who takes part. */
+  /** Only participants and users who see all incidents may list the participants. */
   async loadIncident(incident) {
     const { id } = incident;
     if (!this.seesAll()) {
@@ -291,7 +291,7 @@ export const sos = {
     this.paint();
   },
 
-  /** Ends an incident, or marks it as a false alarm, which ends it as well. */
+  /** Ends an incident, or marks it as a false alarm, which also ends it. */
   async end(how, what) {
     const incident = this.incidents.get(this.active);
     const answer = await this.ask('POST', `/api/sos/${encodeURIComponent(incident.id)}/${how}`, undefined, what);
@@ -301,10 +301,10 @@ export const sos = {
     this.paint();
   },
 
-  /** Tells all incidents that this user takes part in. */
+  /** Sends the location to all incidents that this user participates in. */
   async shareLocation(spot) {
     const joined = [...this.incidents.values()].filter((incident) => incident.joined);
-    if (joined.length === 0) return 'You take part in no incident.';
+    if (joined.length === 0) return 'You have not joined an incident.';
     const outcomes = await Promise.all(joined.map(({ id }) => request(this.socket, 'sos:location', { sosId: id, ...spot })));
     for (const { positions } of joined) positions.set(session.user.id, { ...spot, at: new Date() });
     this.paint();
@@ -355,7 +355,7 @@ export const sos = {
     setText($('sos-title'), this.titleOf(incident));
     setText($('sos-text'), $('sos-title').textContent === facts.description ? '' : (facts.description ?? ''));
     setText($('sos-id'), incident.id);
-    setText($('sos-facts'), [isPlace(facts) ? coordinates(facts) : 'no place known', facts.createdAt && `raised ${clockOf(facts.createdAt)}`].filter(Boolean).join(' · '));
+    setText($('sos-facts'), [isPlace(facts) ? coordinates(facts) : 'no location known', facts.createdAt && `raised ${clockOf(facts.createdAt)}`].filter(Boolean).join(' · '));
     const { ended } = incident;
     $('sos-join').hidden = incident.joined || Boolean(ended);
     $('sos-type').hidden = incident.joined || Boolean(ended);
@@ -365,7 +365,7 @@ export const sos = {
     $('sos-false').hidden = Boolean(ended) || !this.seesAll();
     const sees = incident.joined || this.seesAll();
     const end = ended && [`Ended: ${REASONS[ended.reason] ?? ended.reason}`, ended.by && `by ${this.nameOf(ended.by)}`, ended.at && clockOf(ended.at)].filter(Boolean).join(' · ');
-    setText($('sos-note'), end || (sees ? '' : 'Join to see who takes part.'));
+    setText($('sos-note'), end || (sees ? '' : 'Join to see the participants.'));
     $('sos-case').dataset.joined = incident.joined ? 'yes' : 'no';
     this.paintPeople(incident);
     const positions = [...incident.positions].map(([id, spot]) => ({ id, name: this.nameOf(id), ...spot }));

@@ -3,12 +3,12 @@
 import { $, memory, setText } from './page.js';
 import { EMERGENCIES, MAIN, RELAY, each, parts, session } from './session.js';
 
-/** Where this page looks for each app. */
+/** The namespace on which this page looks for each app. */
 const NAMESPACES = { chat: MAIN, sos: MAIN, emergencies: EMERGENCIES, care: MAIN, relay: RELAY };
 
 export const views = {
   current: 'chat',
-  // What waits in each view to be seen.
+  // Unseen items in each view.
   waiting: new Map(),
 
   listen() {
@@ -28,7 +28,7 @@ export const views = {
     each('shown', name);
   },
 
-  /** Shows the buttons of the apps that the node has where this page looks for them; the log is always there. */
+  /** Shows the buttons of the apps that the node has on the expected namespaces; the log is always available. */
   offered(apps) {
     const has = (view) => view === 'log' || apps.some(({ app, namespace }) => app === view && namespace === NAMESPACES[view]);
     for (const button of document.querySelectorAll('#views button')) button.hidden = !has(button.dataset.view);
@@ -40,12 +40,12 @@ export const views = {
     return document.querySelector('#views button:not([hidden])').dataset.view;
   },
 
-  /** Whether the person can see the view now. */
+  /** Whether the user can see the view now. */
   isOpen(name) {
     return name === this.current && session.token !== null && !document.hidden;
   },
 
-  /** Says at the view's button, and in the window's title, how many of `what` wait there. */
+  /** Shows at the view's button, and in the window's title, how many of `what` are unseen. */
   badge(name, what, count) {
     this.waiting.set(`${name} ${what}`, count);
     const sum = (ofView) => [...this.waiting].reduce((total, [key, one]) => (key.startsWith(ofView) ? total + one : total), 0);
@@ -55,12 +55,12 @@ export const views = {
     document.title = sum('') > 0 ? `(${sum('')}) Muster` : 'Muster';
   },
 
-  /** Only the log shows without a token, and it says nothing to most people. */
+  /** Without a token only the log is visible, and most users have no use for it. */
   putOut() {
     if (this.current === 'log') this.current = this.first();
   },
 
-  /** The log can be read by anybody who has the page open; every other view needs a token. */
+  /** Anyone who has the page open can read the log; every other view needs a token. */
   paint() {
     const open = session.token !== null || this.current === 'log';
     $('sign-in').hidden = open;

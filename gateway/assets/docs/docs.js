@@ -2,11 +2,13 @@
 // what it shows.
 //
 // Parts, top to bottom: page pieces · schemas · entries of either document · the list, search and apps · start.
-// An entry is an endpoint or an event; what is inside it is made when it is first opened.
+// An entry is an endpoint, an event or a webhook. Its contents are created when it is first opened.
 
-const VERBS = { get: 0, post: 4, put: 2, patch: 2, delete: 5, emit: 1, on: 6 };
+const VERBS = { get: 0, post: 4, put: 2, patch: 2, delete: 5, emit: 1, on: 6, hook: 3 };
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
 const ALL = 'all';
+/** The public listener's address in the documents' code samples. */
+const EXAMPLE_ORIGIN = 'http://127.0.0.1:8080';
 const NESTED_MAX = 6;
 
 // ---------------------------------------------------------------------------------------- page pieces
@@ -61,7 +63,7 @@ function choices(schema) {
 }
 
 function nameOf(schema) {
-  return schema.$ref?.split('/').pop().split('.').pop();
+  return schema.$ref?.split('/').pop();
 }
 
 function typeOf(root, wrapped) {
@@ -163,27 +165,50 @@ function errorsOf(operation) {
 }
 
 function endpoint(root, path, method, operation) {
-  const internal = operation.servers?.length === 1;
+  const internal = listeners(operation) === 'internal';
   const caller = operation.security.some((one) => one.userToken) ? 'token' : internal ? 'internal' : '';
-  const told = { ...operation, security: undefined, responses: undefined };
+  const described = { ...operation, security: undefined, responses: undefined, 'x-codeSamples': undefined };
   const said = Object.values(operation.responses).flatMap((response) => [response.description, ...words(root, response['x-errors'] ? {} : response)]);
   return {
     id: operation.operationId, app: operation.tags[0], verb: method, name: path, gist: operation.summary, caller,
-    haystack: [path, method, caller, ...words(root, told), ...said].join(' ').toLowerCase(),
+    haystack: [path, method, caller, ...words(root, described), ...said].join(' ').toLowerCase(),
     body: () => [
       operation.description ? prose(operation.description) : null,
-      who(operation, internal),
+      who(operation),
       parameters(root, operation.parameters ?? []),
       operation.requestBody ? shape(root, `Body${operation.requestBody.required ? '' : ', may be left out'}`, operation.requestBody.content['application/json'].schema) : null,
       ...Object.entries(operation.responses).filter(([, response]) => !response['x-errors']).map(([status, response]) => answer(root, status, response)),
       refusals(errorsOf(operation).map(([status, response]) => [status, response['x-errors']])),
+      ...codeSamples(operation),
+      exampleOf('Example of the answer', Object.values(operation.responses).find((response) => !response['x-errors'])),
     ],
   };
 }
 
-function who(operation, internal) {
-  const both = operation.servers?.length === 2;
-  const where = internal ? 'Served by the internal listener only.' : both ? 'Served by both listeners.' : '';
+/** A request that the node itself sends. */
+function webhook(root, name, operation) {
+  return {
+    id: operation.operationId, app: operation.tags[0], verb: 'hook', name, gist: operation.summary, caller: '',
+    haystack: [name, 'webhook', ...words(root, { ...operation, 'x-codeSamples': undefined })].join(' ').toLowerCase(),
+    body: () => [
+      prose(operation.description),
+      parameters(root, operation.parameters),
+      shape(root, 'Body', operation.requestBody.content['application/json'].schema),
+      ...Object.entries(operation.responses).map(([status, response]) => answer(root, status, response)),
+      exampleOf('Example of the body', operation.requestBody),
+      ...codeSamples(operation),
+    ],
+  };
+}
+
+/** Which listeners serve an endpoint: `public`, `internal` or `both`. */
+function listeners(operation) {
+  if (operation.servers.length === 2) return 'both';
+  return operation.servers[0].url === '/' ? 'public' : 'internal';
+}
+
+function who(operation) {
+  const where = { internal: 'Served by the internal listener only.', both: 'Served by both listeners.', public: '' }[listeners(operation)];
   let auth = '';
   if (operation.security.some((one) => one.userToken)) auth = 'Wants `Authorization: Bearer` with a user’s token.';
   if (operation.security.some((one) => one.internalRequest)) auth = 'Wants `X-Internal-Request: true`, and `Authorization: Bearer` with the `INTERNAL_TOKEN` where one is set.';
@@ -203,8 +228,9 @@ function parameters(root, list) {
 }
 
 function answer(root, status, response) {
-  const [[media, content]] = Object.entries(response.content);
+  const [[media, content]] = Object.entries(response.content ?? { '': {} });
   const title = ['Answer ', el('span', { class: 'mono', text: status })];
+  if (media === '') return el('section', {}, el('h4', {}, ...title), sentence(response.description, { class: 'about' }));
   if (content.schema !== undefined) return shape(root, title, content.schema, response.description);
   return el('section', {}, el('h4', {}, ...title), sentence(`${response.description} \`${media}\``, { class: 'about' }));
 }
@@ -232,8 +258,24 @@ function event(root, id, operation) {
       message.payload === undefined ? sentence('Has no argument.', { class: 'about' }) : shape(root, 'Argument', message.payload),
       acks.length > 0 ? shape(root, 'Ack', acks[0].payload) : null,
       errors.length > 0 ? refusals([['', errors]]) : null,
+      ...codeSamples(operation),
     ],
   };
+}
+
+function example(title, code) {
+  return el('section', {}, el('h4', { text: title }), el('pre', { class: 'example' }, el('code', { text: code })));
+}
+
+/** The example of a body or an answer, if it has one. */
+function exampleOf(title, part) {
+  const value = part?.content?.['application/json']?.example;
+  return value === undefined ? null : example(title, JSON.stringify(value, null, 2));
+}
+
+/** An entry's code samples, one for each language, with this page's address in place of the example address. */
+function codeSamples(operation) {
+  return operation['x-codeSamples'].map(({ lang, label, source }) => example(`${lang}, ${label}`, source.trimEnd().replaceAll(EXAMPLE_ORIGIN, location.origin)));
 }
 
 function entryView(entry) {
@@ -245,6 +287,7 @@ function entryView(entry) {
       el('span', { class: 'caller', text: entry.caller })));
   view.addEventListener('toggle', () => {
     if (!view.open) return;
+    history.replaceState(null, '', `#${encodeURIComponent(entry.id)}`);
     if (view.childElementCount === 1) view.append(el('div', { class: 'facts' }, ...entry.body().filter((part) => part !== null)));
   });
   return view;
@@ -257,8 +300,15 @@ const state = { app: ALL, entries: [], sections: [] };
 function sectionView(name, about, address, groups) {
   const head = el('h2', {}, name, address ? el('span', { class: 'mono', text: `namespace ${address}` }) : '');
   const node = el('section', { class: 'app', 'data-app': name }, head, about ? prose(about, 'muted') : '');
+  const links = el('ul');
+  $('toc').append(el('div', { 'data-app': name }, el('b', { text: name }), links));
   const shown = groups.filter(([, entries]) => entries.length > 0).map(([title, entries]) => {
-    const views = entries.map((entry) => ({ entry, view: entryView(entry) }));
+    const views = entries.map((entry) => {
+      const verb = METHODS.includes(entry.verb) ? `${entry.verb.toUpperCase()} ` : '';
+      const link = el('li', {}, el('a', { href: `#${encodeURIComponent(entry.id)}`, text: `${verb}${entry.name}` }));
+      links.append(link);
+      return { entry, view: entryView(entry), link };
+    });
     const group = el('div', {}, el('h3', { text: title }), ...views.map(({ view }) => view));
     node.append(group);
     return { group, views };
@@ -274,19 +324,21 @@ function filter() {
     let inSection = 0;
     for (const { group, views } of section.groups) {
       let inGroup = 0;
-      for (const { entry, view } of views) {
+      for (const { entry, view, link } of views) {
         const fits = wanted.every((word) => entry.haystack.includes(word)) && [ALL, section.name].includes(state.app);
         view.hidden = !fits;
+        link.hidden = !fits;
         inGroup += fits ? 1 : 0;
       }
       group.hidden = inGroup === 0;
       inSection += inGroup;
     }
     section.node.hidden = inSection === 0;
+    $('toc').querySelector(`[data-app="${section.name}"]`).hidden = inSection === 0;
     count += inSection;
   }
   const total = state.entries.length;
-  $('found').textContent = count === total ? `${total} endpoints and events` : `${count} of ${total} endpoints and events`;
+  $('found').textContent = count === total ? `${total} endpoints, events and webhooks` : `${count} of ${total} endpoints, events and webhooks`;
 }
 
 function choose(app) {
@@ -324,6 +376,7 @@ async function start() {
   const [http, events] = await Promise.all(['/api/openapi.json', '/api/asyncapi.json'].map(fetchJson));
   const endpoints = Object.entries(http.paths).flatMap(([path, methods]) => METHODS.filter((method) => methods[method])
     .map((method) => endpoint(http, path, method, methods[method])));
+  const webhooks = Object.entries(http.webhooks).map(([name, methods]) => webhook(http, name, methods.post));
   const listed = Object.entries(events.operations).map(([id, operation]) => event(events, id, operation));
   const tags = new Map([...http.tags, ...events.info.tags].map((tag) => [tag.name, tag.description]));
   const content = $('content');
@@ -335,9 +388,9 @@ async function start() {
     const of = (entries) => entries.filter((entry) => entry.app === name);
     const channel = events.channels[name];
     const address = channel?.parameters ? channel.parameters.namespace.enum.join(', ') : channel?.address;
-    state.sections.push(sectionView(name, tags.get(name), address, [['HTTP', of(endpoints)], ['Events', of(listed)]]));
+    state.sections.push(sectionView(name, tags.get(name), address, [['HTTP', of(endpoints)], ['Events', of(listed)], ['Webhooks', of(webhooks)]]));
   }
-  state.entries = [...endpoints, ...listed];
+  state.entries = [...endpoints, ...listed, ...webhooks];
   content.append(...state.sections.map((section) => section.node));
   document.body.dataset.version = http.info.version;
   appButtons();

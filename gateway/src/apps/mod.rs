@@ -1,7 +1,7 @@
-//! The applications. Each is a folder with the same face: an [`AppKind`] that says what it is, and an [`App`] that
-//! runs. Apps use [`Socket`] and [`Context`] and never each other.
+//! The applications. Each app is a folder with an [`AppKind`], which describes it, and an [`App`], which runs. Apps
+//! use [`Socket`] and [`Context`] and never each other.
 //!
-//! A new app is a folder and an entry in [`APPS`] (ARCHITECTURE.md, "Adding an app").
+//! To add an app, add a folder and an entry in [`APPS`] (ARCHITECTURE.md, "Adding an app").
 
 mod care;
 mod chat;
@@ -25,6 +25,7 @@ use shared::auth::Claims;
 use shared::config::AppDeclaration;
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::Args;
+use tokio::sync::oneshot;
 
 use crate::context::Context;
 use crate::describe::Section;
@@ -37,130 +38,143 @@ use crate::rest::Served;
 use crate::socket::Socket;
 use crate::text::json;
 
-/// Every app of this program, in the order of the README, whether it is mounted or not.
+/// Every app of this program, in the order of the documentation, whether it is mounted or not.
 pub(crate) static APPS: &[&AppKind] =
     &[&sos::KIND, &emergencies::KIND, &chat::KIND, &care::KIND, &relay::KIND];
 
-/// What an app is, whether it is mounted or not.
+/// The static description of an app, mounted or not.
 #[derive(Debug)]
 pub(crate) struct AppKind {
-    /// What settings need to know of it: its name, where it is mounted by default, and its own settings.
+    /// What the settings need: its name, its default namespace, and its own settings.
     pub(crate) declaration: AppDeclaration,
-    /// Describes the app and its events. A node takes exactly the events of clients that are described here.
+    /// Describes the app and its events. A node accepts only the client events that are described here.
     pub(crate) describe: fn(&mut Section),
-    /// The rooms that are its own: no other app's client may name them.
+    /// Its fixed maxima, for the reference.
+    pub(crate) limits: &'static [shared::limits::Limit],
+    /// The app's own rooms. Clients of other apps may not name them.
     pub(crate) rooms: OwnRooms,
-    /// Starts it where it is mounted.
+    /// Starts the app on its namespace.
     pub(crate) start: fn(Mount<'_>) -> Arc<dyn App>,
 }
 
 /// Rooms that belong to an app.
 #[derive(Debug, Default)]
 pub(crate) struct OwnRooms {
-    /// They are called so.
+    /// Exact names.
     pub(crate) names: &'static [&'static str],
-    /// They begin so.
+    /// Prefixes of names.
     pub(crate) prefixes: &'static [&'static str],
 }
 
-/// Where an app is mounted, and with what.
+/// Where an app is mounted.
 #[derive(Debug)]
 pub(crate) struct Mount<'a> {
     pub(crate) context: Context,
     pub(crate) namespace: Namespace,
-    /// All apps of the namespace, this one among them.
+    /// All apps of the namespace, including this one.
     pub(crate) neighbours: &'a [&'static AppKind],
 }
 
-/// What a hook has to wait for; `None` where there is nothing to do, which costs nothing.
+/// The future that a hook runs. `None` means that there is nothing to do, and costs nothing.
 pub(crate) type Hook<'a> = Option<BoxFuture<'a, ()>>;
 
-/// An app that runs. All hooks but [`Self::on_event`] do nothing unless an app has its own.
+/// A running app. Every hook except [`Self::on_event`] has a default that does nothing.
 ///
-/// An app whose futures outlive a call implements this for its `Arc`, so that a hook can hand the app on.
+/// An app whose futures outlive a call implements this for its `Arc`, so that a hook can move the app into them.
 pub(crate) trait App: Debug + Send + Sync {
-    /// What it is.
+    /// Its static description.
     fn kind(&self) -> &'static AppKind;
 
-    /// Handles one of the events that the app's description has.
+    /// Handles a client event that the app describes.
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling;
 
-    /// Its endpoints.
+    /// Its HTTP endpoints.
     fn routes(&self) -> Served {
         Served::default()
     }
 
-    /// Whether a socket with these claims may be in a room. The one place where an app says so: joins ask it, and it is
-    /// asked again whenever access changes.
+    /// Whether a socket with these claims may be in a room. Every access decision of the app is made here: joins
+    /// call it, and the node calls it again whenever access changes.
     fn admits<'a>(&'a self, _claims: &'a Claims, _room: &'a Room) -> Admission<'a> {
         Admission::Known(None)
     }
 
-    /// A socket is connected, and its client has been told.
+    /// Whether [`Self::on_connect`] does anything. The CONNECT reply then waits for it, for at most `HOLD_MAX_MS`.
+    fn holds_connect(&self) -> bool {
+        false
+    }
+
+    /// A socket has connected. The CONNECT reply is sent when this hook has finished, and events that are sent to
+    /// the socket meanwhile follow the reply.
     fn on_connect<'a>(&'a self, _socket: &'a Arc<Socket>) -> Hook<'a> {
         None
     }
 
-    /// A socket was taken out of a room that it may not be in any more: the others are told.
+    /// A socket lost access to a room and was removed from it. The app notifies the other members.
     fn on_removed<'a>(&'a self, _socket: &'a Arc<Socket>, _room: &'a Room, _left: Left) -> Hook<'a> {
         None
     }
 
-    /// A socket has a newer token, which may give it more rights.
+    /// A socket renewed its token, which may grant more rights.
     fn on_renewed<'a>(&'a self, _socket: &'a Arc<Socket>) -> Hook<'a> {
         None
     }
 
-    /// A socket is disconnected.
-    fn on_disconnect(&self, _departure: &Departure) {}
-
-    /// A user's last socket in a room has left for good.
+    /// A user's last socket has left a room for good, or a backend has removed it.
     fn on_gone<'a>(&'a self, _gone: &'a Gone) -> Hook<'a> {
         None
     }
 
-    /// A user whose departure was announced is there: their node had been cut off.
+    /// A user is in a room, and the other members do not know it: either their node was cut off and their departure
+    /// was announced, or a backend moved them into the room.
     fn on_back<'a>(&'a self, _back: &'a Gone) -> Hook<'a> {
         None
     }
 
-    /// A broadcast with a place in an order that this app keeps; false when it is none of its.
+    /// A broadcast to a room whose order an app keeps. Returns false when another app keeps it, or when it may be
+    /// delivered at once.
     fn on_sequenced(&self, _broadcast: &Sequenced) -> bool {
         false
     }
 
-    /// Does what one of its jobs says. It may be done a second time after a crash.
+    /// Runs one of the app's jobs. A job may run a second time after a crash.
     fn run_job<'a>(&'a self, _job: &'a Job) -> BoxFuture<'a, Ran> {
         Box::pin(std::future::ready(Ran::done()))
     }
 
-    /// Another node is gone: called on one of those that are left.
+    /// Whether this node may run a job that another node also runs, perhaps at the same time. That is safe for jobs
+    /// that apply the current records. This node's later work on the same subject then follows the job's effects.
+    fn repeats(&self, _job: &Job) -> bool {
+        false
+    }
+
+    /// Another node has left or died. Only one of the remaining nodes calls this.
     fn on_departure(&self, _namespace: &Namespace) {}
 
-    /// Turns what a node of an older version has left to be done into jobs.
+    /// Converts the pending work of a node with an older version into jobs.
     fn adopt_older(&self) -> Hook<'_> {
         None
     }
 
-    /// Something may have been missed in any room.
+    /// The node's subscriptions were lost for a while, so it may have missed events of any room.
     fn on_resubscribed(&self) -> Hook<'_> {
         None
     }
 }
 
-/// Whether a socket may be in a room; `None` where it is none of the app's rooms.
+/// Whether a socket may be in a room. `None` means that the room is not one of the app's.
 pub(crate) enum Admission<'a> {
-    /// The claims and the room's name decide.
+    /// Decided by the claims and the room's name.
     Known(Option<bool>),
-    /// The records decide, and may not answer.
+    /// Decided by the records, which may be unavailable.
     Asked(BoxFuture<'a, Result<Option<bool>, AppError>>),
 }
 
 impl Admission<'_> {
-    /// The answer.
+    /// Waits for the decision.
     ///
     /// # Errors
-    /// Where the records decide and do not answer.
+    /// The records are unavailable.
     pub(crate) async fn get(self) -> Result<Option<bool>, AppError> {
         match self {
             Self::Known(known) => Ok(known),
@@ -169,22 +183,21 @@ impl Admission<'_> {
     }
 }
 
-/// A hook that waits for `future`.
 fn hook<'a>(future: impl Future<Output = ()> + Send + 'a) -> Hook<'a> {
     Some(Box::pin(future))
 }
 
-/// The names of all apps, by their numbers.
+/// The names of all apps, indexed by [`AppKind::number`].
 pub(crate) fn names() -> Vec<&'static str> {
     APPS.iter().map(|kind| kind.name()).collect()
 }
 
-/// What settings need to know of all apps.
+/// What the settings need to know about all apps.
 pub(crate) fn declarations() -> Vec<&'static AppDeclaration> {
     APPS.iter().map(|kind| &kind.declaration).collect()
 }
 
-/// The app called `name`.
+/// Finds an app by its name.
 pub(crate) fn find(name: &str) -> Option<&'static AppKind> {
     APPS.iter().copied().find(|kind| kind.name() == name)
 }
@@ -195,7 +208,7 @@ impl AppKind {
         self.declaration.name
     }
 
-    /// Its number among [`APPS`], by which metrics count.
+    /// Its index in [`APPS`], which metrics use.
     pub(crate) fn number(&self) -> usize {
         APPS.iter().position(|kind| kind.name() == self.name()).unwrap_or_default()
     }
@@ -223,28 +236,32 @@ pub(crate) struct Reply {
     pub(crate) attachments: Vec<Bytes>,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 pub(crate) type Handled = Result<Reply, AppError>;
 
 /// How an app handles an event.
 pub(crate) enum Handling {
-    /// It is done: nothing had to be waited for.
+    /// Handled without waiting.
     Done(Handled),
-    /// It waits; the client's next event waits for it.
+    /// Runs asynchronously. The client's next event waits for it.
     Later(BoxFuture<'static, Handled>),
-    /// It waits for clients, perhaps for this one, or it has its place in the order already: the client's next
-    /// events are handled meanwhile.
+    /// Like [`Self::Later`], for an answer that describes current state about which the client also receives
+    /// events. Events that are sent to the client meanwhile follow the answer, after at most `HOLD_MAX_MS`, so the
+    /// answer is never older than an event that the client has received.
+    Snapshot(BoxFuture<'static, Handled>),
+    /// Waits for clients, perhaps for this one, or already has its place in the order. The client's next events are
+    /// handled meanwhile.
     Apart(BoxFuture<'static, Handled>),
+    /// Like [`Self::Apart`], but without a place in the order yet. The client's next event waits for `placed`.
+    Placing {
+        /// Handles the event.
+        work: BoxFuture<'static, Handled>,
+        /// Resolves when the event has its place, or when `work` ends without one.
+        placed: oneshot::Receiver<()>,
+    },
 }
 
-/// A socket has gone.
-#[derive(Debug)]
-pub(crate) struct Departure {
-    /// The rooms it was in. Whose last socket it was is reported later, by [`App::on_gone`].
-    pub(crate) rooms: Vec<Room>,
-}
-
-/// A success, with what it brings.
+/// A successful answer with a body.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "{T}Ack")]
 pub(crate) struct Success<'a, T> {
@@ -254,11 +271,12 @@ pub(crate) struct Success<'a, T> {
     body: &'a T,
 }
 
-/// The ack of an event that is answered with `{success: true, …T}`, for its description.
+/// The ack `{success: true, …T}`, for an event's description.
 pub(crate) type Ack<T> = Success<'static, T>;
 
-/// A success that brings nothing.
+/// A successful answer without a body.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SuccessAck")]
 pub(crate) struct Done {
     #[schemars(with = "True")]
     success: bool,
@@ -281,15 +299,19 @@ impl Handling {
         Self::Later(Box::pin(future))
     }
 
+    pub(crate) fn snapshot(future: impl Future<Output = Handled> + Send + 'static) -> Self {
+        Self::Snapshot(Box::pin(future))
+    }
+
     pub(crate) fn refuse(say: impl Into<Say>) -> Self {
         Self::Done(Err(AppError::BadInput(say.into())))
     }
 }
 
-/// Takes a unit of a user's rate.
+/// Counts one use against a user's rate limit.
 ///
 /// # Errors
-/// [`AppError::Limited`], counted.
+/// [`AppError::Limited`]. The refusal is counted in the metrics.
 fn within(meters: &Meters<UserId>, user: &UserId) -> Result<(), AppError> {
     if meters.take(user.clone(), Instant::now()) {
         return Ok(());
@@ -297,18 +319,19 @@ fn within(meters: &Meters<UserId>, user: &UserId) -> Result<(), AppError> {
     Err(limited(1))
 }
 
-/// What a user is refused who is over a rate, counted; `seconds` are until it is worth trying again.
+/// The refusal for a user who exceeds a rate limit, counted in the metrics. `seconds` is the time until a retry can
+/// succeed.
 fn limited(seconds: u64) -> AppError {
     metrics::get().rate_limited(Limit::UserRate);
     AppError::Limited("Too many requests".into(), seconds)
 }
 
-/// The refusal of an event that the app does not know.
+/// The refusal of an event that the app does not describe.
 fn unknown_event() -> AppError {
     AppError::BadInput("Unknown event".into())
 }
 
-/// The first argument as `T`; `None` when it is not there or not one.
+/// Decodes the first argument as `T`. Returns `None` if it is missing or invalid.
 pub(crate) fn first<T: DeserializeOwned>(args: &Args<'_>) -> Option<T> {
     shared::json::read(args.raw.first()?).ok()
 }
@@ -328,7 +351,7 @@ mod tests {
     use super::*;
     use crate::users::Users;
 
-    /// Every app, on a namespace of its own, and a socket there that may do everything.
+    /// Starts every app on its own namespace, each with a socket that has all rights.
     async fn started() -> Vec<(Arc<dyn App>, Arc<Socket>)> {
         let of = |kind: &AppKind| Namespace::parse(&format!("/{}", kind.name())).unwrap();
         let context = Context::alone(&APPS.iter().map(|kind| of(kind)).collect::<Vec<_>>()).await;
@@ -347,7 +370,8 @@ mod tests {
                 role: None,
             };
             let queue = context.fanout.send_queue(SessionId::new(node, [id; 16]));
-            let local = context.fanout.attach(of(kind).as_str(), info, queue).await.unwrap();
+            let prepared = context.fanout.prepare(of(kind).as_str(), info).await.unwrap();
+            let local = prepared.attach(queue, || ()).unwrap();
             let share = Users::new(0).share(&claims.user);
             all.push(((kind.start)(mount), Arc::new(Socket::new(local, claims, share))));
         }
@@ -363,7 +387,11 @@ mod tests {
                 let unknown = unknown_event();
                 match app.on_event(&socket, event) {
                     Handling::Done(Err(error)) => error.say() != unknown.say(),
-                    Handling::Done(Ok(_)) | Handling::Later(_) | Handling::Apart(_) => true,
+                    Handling::Done(Ok(_))
+                    | Handling::Later(_)
+                    | Handling::Snapshot(_)
+                    | Handling::Apart(_)
+                    | Handling::Placing { .. } => true,
                 }
             };
             let section = kind.section(&Namespace::parse("/").unwrap());
@@ -391,6 +419,13 @@ mod tests {
                 assert_eq!(status, expected, "{:?} {path}", operation.method());
                 assert!(operation.is_of_user() == operation.is_public(), "{path}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_app_that_does_something_on_connect_holds_the_answer() {
+        for (app, socket) in started().await {
+            assert_eq!(app.on_connect(&socket).is_some(), app.holds_connect(), "{}", app.kind().name());
         }
     }
 

@@ -1,9 +1,9 @@
-//! Sockets are where the records say: the one place that puts them there.
+//! The reconciler: moves sockets into and out of rooms to match the records. Only this module does so.
 //!
-//! Records change while sockets are being moved, on any node. So each move is followed by another look at the record, until the
-//! two agree. It is done when a socket connects ([`welcome`]), by a job after a record has changed ([`run`]), and for all
-//! sockets of this node when its subscriptions were made anew, since requests of other nodes may have been missed
-//! ([`place_all`]).
+//! Records can change on any node while sockets move. So every move is followed by another read of the record,
+//! until both agree. The reconciler runs when a socket connects ([`welcome`]), as a job after a record has changed
+//! ([`run`]), and for all sockets of this node after it has resubscribed, because it may have missed requests of
+//! other nodes ([`place_all`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,62 +21,61 @@ use crate::metrics::{self, Limit};
 use crate::rest::HasContext;
 use crate::socket::Socket;
 
-/// The kind of the job that puts a user's sockets where the record of one entity says.
+/// The kind of the job that moves a user's sockets to match the record of one entity.
 pub(crate) const PLACE: &str = "place";
 
-/// How often a record is looked at that changes while sockets are being moved; then the job is run again.
+/// How many times to reread a record that keeps changing while sockets move. After that, the job runs again.
 const LOOKS: usize = 4;
 
-/// Between two tries for a socket whose records cannot be asked.
+/// The delay between attempts for a socket while the records are unavailable.
 const RETRY: Duration = Duration::from_millis(AUTO_JOIN_RETRY_MS);
 
-/// Where the sockets of a user belong, in regard to the room of one entity.
+/// Where a user's sockets belong relative to the room of one entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// In it.
+    /// In the room.
     Inside,
-    /// Out of it.
+    /// Out of the room.
     Outside,
-    /// Out of it, and those that were in it are disconnected from the namespace.
+    /// Out of the room; sockets that were in it are disconnected from the namespace.
     Disconnected,
-    /// The record does not say. Users may enter and leave as they wish.
+    /// The record does not decide. Users may enter and leave freely.
     Anywhere,
-    /// Something else has to be done first.
+    /// Other work must finish first.
     Undecided,
 }
 
-/// The entity of a room, and a user whose sockets belong there.
+/// An entity, and a user whose sockets belong in its room.
 pub(crate) type Membership = (String, UserId);
 
-/// An app whose records say who is in the rooms of its entities.
+/// An app whose records decide who is in its entities' rooms.
 pub(crate) trait Placed: HasContext + Send + Sync + 'static {
-    /// Its name.
     const NAME: &'static str;
-    /// How its rooms begin.
+    /// The prefix of its room names.
     const PREFIX: &'static str;
-    /// Nobody is in a room but those of whom the records say so.
+    /// Whether only users with a record may be in a room.
     const IS_EXCLUSIVE: bool;
 
     /// Where it is mounted.
     fn namespace(&self) -> &Namespace;
 
-    /// Where a user's sockets belong.
+    /// Reads where a user's sockets belong.
     fn standing(
         &self,
         entity: &str,
         user: &UserId,
     ) -> impl Future<Output = Result<Standing, AppError>> + Send;
 
-    /// The entities in whose rooms a socket with these claims belongs.
+    /// The entities whose rooms a socket with these claims belongs in.
     fn entities_of(&self, claims: &Claims) -> impl Future<Output = Result<Vec<String>, AppError>> + Send;
 
-    /// A page of all memberships, in their order, behind one of them; empty at the end.
+    /// A page of all memberships in their order, starting after `after`. Empty at the end.
     fn memberships(
         &self,
         after: Option<&Membership>,
     ) -> impl Future<Output = Result<Vec<Membership>, AppError>> + Send;
 
-    /// Has a user's sockets enter a room, on all nodes.
+    /// Moves a user's sockets into a room on all nodes.
     fn bring<'a>(
         &'a self,
         fanout: &'a Fanout,
@@ -85,7 +84,7 @@ pub(crate) trait Placed: HasContext + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), FanoutError>> + Send + 'a;
 }
 
-/// A user, and an entity.
+/// The payload of a [`PLACE`] job.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Placement {
@@ -98,18 +97,18 @@ pub(crate) fn room_of<P: Placed>(entity: &str) -> Room {
     Room::prefixed(P::PREFIX, entity)
 }
 
-/// What jobs about an entity have as their subject.
+/// The subject of jobs about an entity.
 pub(crate) fn subject_of<P: Placed>(entity: &str) -> String {
     format!("{}:{entity}", P::NAME)
 }
 
-/// A job that puts a user's sockets where the record says.
+/// A job that moves a user's sockets to match the record.
 pub(crate) fn job<P: Placed>(entity: &str, user: &UserId) -> Job {
     let placement = Placement { entity: entity.to_owned(), user: user.as_str().to_owned() };
     Job::of_app(P::NAME, PLACE, &subject_of::<P>(entity), &placement)
 }
 
-/// Runs such a job.
+/// Runs a [`PLACE`] job.
 pub(crate) async fn run<P: Placed>(app: &P, job: &Job) -> Ran {
     let Some(Placement { entity, user }) = job.payload() else { return Ran::done() };
     let Ok(user) = UserId::parse(&user) else { return Ran::done() };
@@ -120,18 +119,22 @@ pub(crate) async fn run<P: Placed>(app: &P, job: &Job) -> Ran {
             tracing::warn!(
                 error = error.say(),
                 entity,
-                "a user's sockets are not where they belong; trying on"
+                "a user's sockets do not match the records yet; retrying"
             );
             Ran::Failed
         }
     }
 }
 
-/// Puts a user's sockets where the record says, on all nodes; by a job where that cannot be done now.
-pub(crate) async fn place<P: Placed>(app: &P, entity: &str, user: &UserId) {
-    if !matches!(try_to_place(app, entity, user).await, Ok(standing) if standing != Standing::Undecided) {
+/// Moves a user's sockets on all nodes to match the record, or stores a job that does so later. Returns whether it
+/// is done.
+pub(crate) async fn place<P: Placed>(app: &P, entity: &str, user: &UserId) -> bool {
+    let placed = try_to_place(app, entity, user).await;
+    let is_done = matches!(placed, Ok(standing) if standing != Standing::Undecided);
+    if !is_done {
         app.context().jobs.store_and_run(vec![job::<P>(entity, user)]);
     }
+    is_done
 }
 
 async fn try_to_place<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result<Standing, AppError> {
@@ -143,7 +146,6 @@ async fn try_to_place<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result
             Standing::Outside => fanout.leave_user(namespace, user, &room).await?,
             Standing::Disconnected => {
                 fanout.disconnect_user(namespace, user, &room).await?;
-                return Ok(standing);
             }
             Standing::Anywhere | Standing::Undecided => return Ok(standing),
         }
@@ -157,8 +159,8 @@ async fn try_to_place<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result
     Ok(Standing::Undecided)
 }
 
-/// A socket is connected: it enters the rooms in which it belongs. Where the records cannot be asked, that is tried again for as
-/// long as the socket is there: its user must not miss what happens.
+/// Enters a newly connected socket into the rooms that the records give it. While the records are unavailable,
+/// retries for as long as the socket is connected, so that its user misses no events.
 pub(crate) async fn welcome<P: Placed>(app: &Arc<P>, socket: &Arc<Socket>) {
     if try_to_welcome(&**app, socket).await.is_ok() {
         return;
@@ -176,36 +178,45 @@ pub(crate) async fn welcome<P: Placed>(app: &Arc<P>, socket: &Arc<Socket>) {
 
 async fn try_to_welcome<P: Placed>(app: &P, socket: &Arc<Socket>) -> Result<(), AppError> {
     let context = app.context();
-    // Its token cannot be judged again before it has entered.
+    // Keeps its token from being reevaluated before it has entered.
     let lock = context.access.of(socket.id()).await;
     let claims = socket.claims();
+    let placement = context.fanout.begin_placement(socket.local());
     let entities = app.entities_of(&claims).await?;
     if entities.len() > PARTICIPATIONS_MAX {
         metrics::get().rate_limited(Limit::RoomsPerSocket);
-        tracing::warn!(socket = %socket.id(), "a socket belongs in too many rooms to enter all of them");
+        tracing::warn!(socket = %socket.id(), "a socket belongs in more rooms than it may enter");
     }
-    for entity in entities.iter().take(PARTICIPATIONS_MAX) {
-        // The records say so, not the client: `ROOMS_PER_SOCKET` does not matter.
-        if context.fanout.enter_own(socket.local(), &room_of::<P>(entity)).await.is_err() {
-            // It has left.
+    let rooms: Vec<Room> =
+        entities.iter().take(PARTICIPATIONS_MAX).map(|entity| room_of::<P>(entity)).collect();
+    placement.narrow(rooms.iter());
+    for room in &rooms {
+        // `ROOMS_PER_SOCKET` does not apply: the records decide here, not the client.
+        if context.fanout.enter_own(socket.local(), room).await.is_err() {
+            // The socket has disconnected.
             return Ok(());
         }
     }
+    let left = placement.end().await;
     drop(lock);
     if entities.is_empty() {
         return Ok(());
     }
-    // Where the record changed before the socket was there to be moved.
+    // Catches records that changed before the socket could be found and moved.
     let still: HashSet<String> = app.entities_of(&claims).await.unwrap_or_default().into_iter().collect();
     let changed = entities.iter().take(PARTICIPATIONS_MAX).filter(|entity| !still.contains(*entity));
-    let jobs: Vec<Job> = changed.map(|entity| job::<P>(entity, socket.user())).collect();
+    // Those that it was ordered to leave may have got it back since.
+    let ordered =
+        left.iter().filter_map(|room| room.strip_prefix(P::PREFIX).filter(|entity| still.contains(*entity)));
+    let moved: HashSet<&str> = changed.map(String::as_str).chain(ordered).collect();
+    let jobs: Vec<Job> = moved.into_iter().map(|entity| job::<P>(entity, socket.user())).collect();
     if !jobs.is_empty() {
         context.jobs.store_and_run(jobs);
     }
     Ok(())
 }
 
-/// Puts this node's sockets where the records say.
+/// Moves this node's sockets to match the records.
 pub(crate) async fn place_all<P: Placed>(app: &P) {
     let (fanout, namespace) = (&app.context().fanout, app.namespace());
     let mut sockets = HashMap::<UserId, Vec<Arc<LocalSocket>>>::new();
@@ -223,7 +234,7 @@ pub(crate) async fn place_all<P: Placed>(app: &P) {
     }
     let mut last: Option<Membership> = None;
     loop {
-        // Where the records are away, the sockets' rooms are judged later all the same, and they enter when they connect again.
+        // Without records, give up: the rooms are still reevaluated later, and sockets enter when they reconnect.
         let Ok(page) = app.memberships(last.as_ref()).await else { return };
         let Some(end) = page.last().cloned() else { break };
         for (entity, user) in page {

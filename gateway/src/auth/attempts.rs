@@ -1,8 +1,8 @@
-//! Failed and good logins, counted on all nodes together.
+//! Failed and successful logins, counted across all nodes.
 //!
 //! Each node keeps its own counts ([`Ledger`]) and decides by them. In a cluster it first reads the counts of the other
-//! nodes, and shares its own: small values in the live state, changed by compare and swap. While Redis is away each
-//! node counts for itself, so guesses are still bounded, by the limit times the number of nodes.
+//! nodes, and shares its own: small values in the live state, changed by compare and swap. While Redis is unavailable
+//! each node counts separately, so guesses are still bounded, by the limit times the number of nodes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use super::failures::{History, Key, Ledger, Places, WINDOW_MS, Who};
 use crate::clock::now_ms;
 use crate::limiter::source;
 
-/// What is known of failed and good logins.
+/// The known failed and successful logins.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     fanout: Fanout,
     ledger: Ledger,
 }
 
-/// One try to log in.
+/// An attempt to log in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt(Who);
 
 impl Attempt {
-    /// `email` as the records compare it.
+    /// `email` must be normalized.
     pub(crate) fn new(email: &str, address: IpAddr) -> Self {
         let address = source(address).to_string();
         Self(Who { email: key(&[email]), address: key(&[&address]), pair: key(&[email, &address]) })
@@ -43,7 +43,7 @@ fn key(parts: &[&str]) -> Key {
     digest.finalize().iter().take(size_of::<Key>()).fold(0, |key, byte| (key << 8) | Key::from(*byte))
 }
 
-/// Seconds, at least one, that cover some milliseconds.
+/// Milliseconds rounded up to whole seconds, at least one.
 fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1_000).max(1)
 }
@@ -53,11 +53,11 @@ impl Attempts {
         Self { fanout, ledger: Ledger::new(LOGIN_KEYS_MAX) }
     }
 
-    /// Whether the try may go on, as all nodes know it: seconds until it may. Where it may, whether the e-mail has logged in
-    /// from this address before.
+    /// Whether the attempt may proceed, according to the counts of all nodes. `Ok` says whether the e-mail has logged
+    /// in from this address before, `Err` how many seconds the client must wait.
     pub(crate) async fn admit(&self, attempt: &Attempt) -> Result<bool, u64> {
         if self.fanout.has_peers() {
-            // Repeated guesses at one e-mail from one address cost Redis nothing.
+            // Repeated guesses at one e-mail from one address do not load Redis.
             self.ledger.back_off(&attempt.0, now_ms()).map_or(Ok(()), |ms| Err(seconds(ms)))?;
             self.learn(&attempt.0).await;
         }
@@ -65,12 +65,12 @@ impl Attempts {
         Ok(self.ledger.is_known(&attempt.0, now_ms()))
     }
 
-    /// The same as this node knows it.
+    /// The same according to this node's counts.
     pub(crate) fn wait(&self, attempt: &Attempt) -> Result<(), u64> {
         self.ledger.wait(&attempt.0, now_ms()).map_or(Ok(()), |ms| Err(seconds(ms)))
     }
 
-    /// Counts a wrong password: on this node when it is called, on all when the future has ended.
+    /// Counts a wrong password: on this node at once, on all nodes when the future has completed.
     pub(crate) fn failed(&self, attempt: &Attempt) -> impl Future<Output = ()> + Send + '_ {
         let (who, now) = (attempt.0, now_ms());
         let kept_ms = self.ledger.failed(&who, now);
@@ -93,11 +93,11 @@ impl Attempts {
         };
         let kept = Duration::from_millis(kept_ms);
         if let Err(error) = self.fanout.live().update(&failures_of(key), kept, add).await {
-            tracing::debug!(%error, "a failed login is counted on this node only");
+            tracing::debug!(%error, "could not share a failed login with other nodes");
         }
     }
 
-    /// Notes a login: on this node when it is called, on all when the future has ended.
+    /// Records a login: on this node at once, on all nodes when the future has completed.
     pub(crate) fn succeeded(&self, attempt: &Attempt) -> impl Future<Output = ()> + Send + '_ {
         let (who, now) = (attempt.0, now_ms());
         self.ledger.succeeded(&who, now);
@@ -120,11 +120,11 @@ impl Attempts {
         let (added, cleared) =
             tokio::join!(live.update(&places, kept, add), live.update(&pair, kept, |_| None));
         if let Some(error) = added.err().or(cleared.err()) {
-            tracing::debug!(%error, "a login is known on this node only");
+            tracing::debug!(%error, "could not share a login with other nodes");
         }
     }
 
-    /// Reads what the other nodes know.
+    /// Reads the counts of the other nodes.
     async fn learn(&self, who: &Who) {
         let keys = [who.pair, who.email, who.address];
         let mut names: Vec<String> = keys.iter().map(|key| failures_of(*key)).collect();
@@ -132,7 +132,7 @@ impl Attempts {
         let mut values = match self.fanout.live().get(&names).await {
             Ok(values) => values,
             Err(error) => {
-                tracing::debug!(%error, "failed logins of other nodes are not known");
+                tracing::debug!(%error, "could not read the failed logins of other nodes");
                 return;
             }
         };

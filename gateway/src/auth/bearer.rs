@@ -1,4 +1,4 @@
-//! [`bearer`]: the token in a request's head.
+//! [`bearer`]: the token in a request's headers.
 
 use http::{HeaderMap, header};
 

@@ -1,7 +1,8 @@
-//! The counts of failed logins, and the rule that decides who has to wait. Values and functions; [`super::attempts`]
-//! shares them between nodes.
+//! The counts of failed logins, and the rule that decides which logins must wait. Values and functions;
+//! [`super::attempts`] shares them between nodes.
 //!
-//! The rule (README, "Logging in"). Failures count for the e-mail, for the address and for the pair of both.
+//! The rule (`gateway/docs/operate/security.md`, "Failed logins"). Failures count for the e-mail, for the address and for
+//! the pair of both.
 //!
 //! - An unknown pair waits if its e-mail or its address has five failures within a minute, from any client.
 //! - A known pair has logged in within 30 days. It waits only for its own failures, so that no other client can lock
@@ -26,8 +27,8 @@ const BACK_OFF_MAX_MS: u64 = LOGIN_BACK_OFF_MAX_S * 1_000;
 /// Milliseconds that a pair's failures are remembered once it has been made to wait.
 pub(super) const BACK_OFF_KEPT_MS: u64 = LOGIN_BACK_OFF_KEPT_S * 1_000;
 const DAY_MS: u64 = 86_400_000;
-/// How far other nodes' clocks may be ahead. A failure further ahead is from before the clock was set back, and nobody knows when
-/// it was.
+/// How far other nodes' clocks may be ahead. A failure further ahead was recorded before the clock was set back, so its
+/// time is unknown.
 const AHEAD_MS: u64 = 10_000;
 
 /// Part of a digest of an e-mail, an address, or both. Neither is stored as plain text.
@@ -38,7 +39,7 @@ pub(super) type Key = u128;
 pub(super) struct History(Vec<u64>);
 
 impl History {
-    /// Reads what [`Self::text`] has written; what is no number is left out.
+    /// Parses the output of [`Self::text`]; skips invalid numbers.
     pub(super) fn parse(text: &str) -> Self {
         let mut history = Self(text.split(' ').filter_map(|at| at.parse().ok()).collect());
         history.tidy();
@@ -56,7 +57,7 @@ impl History {
         self.0.drain(..more);
     }
 
-    /// One more failure.
+    /// Adds a failure.
     pub(super) fn note(&mut self, now: u64) {
         self.0.push(now);
         self.tidy();
@@ -77,8 +78,8 @@ impl History {
         (oldest + WINDOW_MS).checked_sub(now).filter(|wait| *wait > 0)
     }
 
-    /// How often the pair had to wait: once for five failures within a minute, and once for each later failure. Half an hour
-    /// without a failure resets it.
+    /// How often the pair had to wait: once for five failures within a minute, and once for each later failure. Half an
+    /// hour without a failure resets it.
     fn strikes(&self) -> u32 {
         let mut strikes: u32 = 0;
         let mut since = 0;
@@ -115,12 +116,12 @@ impl History {
     }
 }
 
-/// From where an e-mail has logged in: digests of addresses and the day since the epoch, the latest last.
+/// From where a user has logged in: digests of addresses and the day since the epoch, the latest last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Places(Vec<(Key, u64)>);
 
 impl Places {
-    /// Reads what [`Self::text`] has written; what cannot be read is left out.
+    /// Parses the output of [`Self::text`]; skips invalid entries.
     pub(super) fn parse(text: &str) -> Self {
         let place = |text: &str| {
             let (address, day) = text.split_once(':')?;
@@ -135,7 +136,7 @@ impl Places {
         places.join(" ")
     }
 
-    /// A login from an address.
+    /// Records a login from an address.
     pub(super) fn note(&mut self, address: Key, now: u64) {
         let today = now / DAY_MS;
         self.0.retain(|(other, day)| *other != address && day + LOGIN_PLACE_KEPT_DAYS >= today);
@@ -162,7 +163,7 @@ impl Places {
     }
 }
 
-/// Who tries to log in.
+/// The e-mail and the address of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Who {
     pub(super) email: Key,
@@ -170,7 +171,7 @@ pub(super) struct Who {
     pub(super) pair: Key,
 }
 
-/// What a node knows of failed and successful logins, a bounded number of each.
+/// A bounded number of failed and successful logins that a node knows.
 #[derive(Debug)]
 pub(super) struct Ledger {
     max_keys: usize,
@@ -190,17 +191,17 @@ impl Ledger {
         Self { max_keys, state: Mutex::default() }
     }
 
-    /// Whether the pair has logged in lately.
+    /// Whether the pair has logged in recently.
     pub(super) fn is_known(&self, who: &Who, now: u64) -> bool {
         self.state.lock().is_known(who, now)
     }
 
-    /// Milliseconds until the pair may try, for what it failed itself.
+    /// Milliseconds until the pair may try again because of its own failures.
     pub(super) fn back_off(&self, who: &Who, now: u64) -> Option<u64> {
         self.state.lock().failures.get(&who.pair)?.back_off(now)
     }
 
-    /// Milliseconds until `who` may try; `None` when they may now.
+    /// Milliseconds until `who` may try; `None` if they may now.
     pub(super) fn wait(&self, who: &Who, now: u64) -> Option<u64> {
         let state = self.state.lock();
         let of = |key| state.failures.get(&key);
@@ -216,7 +217,7 @@ impl Ledger {
         [back_off, window(who.email, max), window(who.address, max)].into_iter().flatten().max()
     }
 
-    /// Notes a failure, and answers how long the pair's is to be remembered.
+    /// Records a failure, and returns how long to remember the pair's.
     pub(super) fn failed(&self, who: &Who, now: u64) -> u64 {
         let mut state = self.state.lock();
         state.make_room(self.max_keys, now);
@@ -226,7 +227,7 @@ impl Ledger {
         state.failures.get(&who.pair).map_or(WINDOW_MS, History::kept_ms)
     }
 
-    /// Notes a successful login. The pair's failures are forgotten; those of the e-mail and the address still count.
+    /// Records a successful login. It resets the pair's failures; those of the e-mail and the address still count.
     pub(super) fn succeeded(&self, who: &Who, now: u64) {
         let mut state = self.state.lock();
         state.make_room(self.max_keys, now);
@@ -234,7 +235,7 @@ impl Ledger {
         state.places.entry(who.email).or_default().note(who.address, now);
     }
 
-    /// Adds what other nodes know of a key.
+    /// Adds the failures that other nodes know for a key.
     pub(super) fn learn_failures(&self, key: Key, history: &History, now: u64) {
         let mut state = self.state.lock();
         state.make_room(self.max_keys, now);
@@ -310,19 +311,19 @@ mod tests {
     }
 
     #[test]
-    fn a_known_pair_is_not_stopped_by_what_others_fail() {
+    fn a_known_pair_is_not_stopped_by_failures_of_others() {
         let ledger = ledger();
         let victim = who(1, 1);
         ledger.succeeded(&victim, START);
         for n in 2..100 {
-            // From elsewhere, and with other e-mails from the same address.
+            // From another address, and with other e-mails from the same address.
             ledger.failed(&who(1, n), START);
             ledger.failed(&who(n, 1), START);
         }
         assert!(ledger.is_known(&victim, START));
         assert_eq!(ledger.wait(&victim, START), None);
         assert_eq!(ledger.wait(&who(1, 2), START), Some(MINUTE));
-        // It has one failure itself: then the wide bound holds.
+        // It has one failure of its own: then the wide bound applies.
         ledger.failed(&victim, START);
         assert_eq!(ledger.wait(&victim, START), Some(MINUTE));
         assert_eq!(ledger.wait(&victim, START + MINUTE), None);
@@ -338,13 +339,13 @@ mod tests {
             ledger.failed(&pair, START);
         }
         assert_eq!(ledger.wait(&pair, START), Some(MINUTE));
-        // Knowing the password ends that.
+        // A login with the right password ends that.
         ledger.succeeded(&pair, START + MINUTE);
         assert_eq!(ledger.wait(&pair, START + MINUTE), None);
     }
 
     #[test]
-    fn who_goes_on_guessing_waits_twice_as_long_each_time_and_leaves_the_e_mail_to_others() {
+    fn continued_guessing_doubles_the_wait_and_leaves_the_e_mail_to_others() {
         let ledger = ledger();
         let (guesser, honest) = (who(1, 1), who(1, 2));
         let mut now = START;
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_forgotten() {
+    fn the_ledger_is_bounded_and_forgets() {
         let ledger = Ledger::new(100);
         for n in 0..1_000 {
             ledger.failed(&who(n, n), START);

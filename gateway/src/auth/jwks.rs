@@ -1,16 +1,16 @@
 //! The key set while the node runs: when it is fetched, and how long tokens wait for it.
 //!
-//! It is fetched every minute, and when a token is by a key that is not in it. Who sends such a token may be a user
-//! whose issuer has a new key, or a stranger, and nobody knows which before the set is there. So:
+//! The node fetches it every minute, and when a token names a key that the set does not contain. The sender of such a
+//! token may be a user whose issuer has a new key, or a stranger; the node cannot tell before it has the set. So:
 //!
-//! - A token that would be refused by any key (another issuer, another audience, expired) has nothing fetched.
-//! - A token that says that it is older than the set, or does not say when it was issued, has it fetched once in
+//! - A token that any key would refuse (another issuer, another audience, expired) triggers no fetch.
+//! - A token that was issued before the set was fetched, or does not say when it was issued, triggers one fetch per
 //!   [`JWKS_ASKED_PAUSE_S`].
-//! - A token that is newer than the set has it fetched though a stranger had just done so, once in
-//!   [`JWKS_NEWER_PAUSE_MS`], and waits for that.
+//! - A token that is newer than the set triggers a fetch even right after a stranger's, once per
+//!   [`JWKS_NEWER_PAUSE_MS`], and waits for it.
 //!
-//! While the set cannot be fetched, a token that may be good waits for up to [`JWKS_HOLD_MS`]. Then its client is told
-//! to come back, and not that the token is invalid: it would not come back.
+//! While the set cannot be fetched, a token that may be valid waits for up to [`JWKS_HOLD_MS`]. Then the node makes its
+//! client reconnect instead of calling the token invalid, which would keep the client away.
 
 use std::time::Duration;
 
@@ -26,38 +26,38 @@ use tokio::time::Instant;
 use super::keyset::{Failed, KeySetSource, KeySetTrouble};
 use crate::clock::now_s;
 
-/// Between two tries to get a key set, when tokens wait for it.
+/// The pause between two attempts to fetch the key set while tokens wait for it.
 const RETRY_FOR_TOKENS: Duration = Duration::from_secs(1);
 
 /// A key set at a URL.
 pub(super) struct Jwks {
     source: KeySetSource,
     state: watch::Sender<State>,
-    /// A token wants the set to be fetched.
+    /// Notified when a token needs a fetch.
     asked: Notify,
     troubles: RateLimitedLog<KeySetTrouble>,
 }
 
-/// How the set was fetched so far.
+/// The history of fetches.
 #[derive(Debug, Clone, Copy)]
 struct State {
     /// What was wrong with the last fetch.
     trouble: Option<KeySetTrouble>,
     /// When the last fetch began.
     began: Option<Instant>,
-    /// A fetch is under way, or about to begin because a token asked for it.
+    /// A fetch is in progress, or about to begin because of a token.
     is_coming: bool,
-    /// When the set that is used was asked for, in seconds since the epoch.
+    /// When the fetch of the current set began, in seconds since the epoch.
     is_of: Option<u64>,
-    /// When a token last asked that need not be newer than the set.
+    /// When a token that need not be newer than the set last triggered a fetch.
     asked_at: Option<Instant>,
 }
 
 impl Jwks {
-    /// The set at `url`; nothing is fetched before [`Self::run`].
+    /// The set at `url`; [`Self::run`] fetches it.
     ///
     /// # Errors
-    /// When no client for HTTP can be made.
+    /// If no HTTP client can be created.
     pub(super) fn new(url: SecretUrl) -> Result<Self, reqwest::Error> {
         let state = State {
             trouble: Some(KeySetTrouble::NotYet),
@@ -75,12 +75,12 @@ impl Jwks {
         })
     }
 
-    /// What was wrong with the last fetch. The keys of an earlier one stay good.
+    /// What was wrong with the last fetch. The keys of an earlier one stay valid.
     pub(super) fn trouble(&self) -> Option<KeySetTrouble> {
         self.state.borrow().trouble
     }
 
-    /// Keeps the set up to date; `take` is given each new one.
+    /// Keeps the set up to date; passes each new one to `take`.
     pub(super) async fn run(&self, take: impl Fn(KeySet)) {
         loop {
             let of = now_s();
@@ -90,7 +90,7 @@ impl Jwks {
                     take(keys);
                     None
                 }
-                // The keys we have stay good: an outage of the issuer must not lock everybody out.
+                // The current keys stay valid: an outage of the issuer must not lock out all users.
                 Err(failed) => Some(self.complain(&failed)),
             };
             self.state.send_modify(|state| {
@@ -107,9 +107,9 @@ impl Jwks {
         }
     }
 
-    /// Waits until a token asks for a fetch.
+    /// Waits until a token needs a fetch.
     async fn wanted(&self) {
-        // Several ask for one; what is left of them is no wish for another.
+        // Several tokens may ask for the same fetch; a leftover notification is no new request.
         while !self.state.borrow().is_coming {
             self.asked.notified().await;
         }
@@ -124,12 +124,12 @@ impl Jwks {
         trouble
     }
 
-    /// Judges a token by an unknown key again when newer keys have come, if it is worth fetching them for it.
-    /// `issued_at` is when the token says that it was issued.
+    /// Verifies a token with an unknown key again after fetching newer keys, if the fetch is worthwhile. `issued_at` is
+    /// the token's time of issue.
     ///
     /// # Errors
-    /// What `judge` answers; [`AuthError::Unavailable`] where the set could not be fetched in time.
-    pub(super) async fn judge_anew<T>(
+    /// The error from `judge`; [`AuthError::Unavailable`] if the set could not be fetched in time.
+    pub(super) async fn judge_again<T>(
         &self,
         issued_at: Option<u64>,
         judge: impl Fn() -> Result<T, AuthError>,
@@ -159,8 +159,8 @@ impl Jwks {
         }
     }
 
-    /// Asks for a fetch, where one may be asked for now. Answers until when to wait before asking again: without a time
-    /// until the state changes, and not at all where it is not worth it.
+    /// Requests a fetch if one is allowed now. Returns until when to wait before asking again: `Some(None)` waits until
+    /// the state changes, `None` means that a fetch is not worthwhile.
     fn ask(&self, may_be_newer: bool) -> Option<Option<Instant>> {
         let now = Instant::now();
         let mut answer = Some(None);
@@ -187,7 +187,7 @@ impl Jwks {
 }
 
 impl State {
-    /// Whether a token may be newer than the set: there is none, or the token says so.
+    /// Whether a token may be newer than the set: there is no set, or the token says so.
     fn may_be_older_than(&self, issued_at: Option<u64>) -> bool {
         self.is_of.is_none_or(|of| issued_at.is_some_and(|at| at.saturating_add(CLOCK_SKEW_S) >= of))
     }
@@ -214,7 +214,7 @@ mod tests {
         Jwks::new(SecretUrl::new("http://127.0.0.1:9/".to_owned())).unwrap()
     }
 
-    /// What the task does that fetches: it begins, a moment after whatever was before, and ends with this trouble.
+    /// Simulates the fetching task: it begins a moment after everything before, and ends with this trouble.
     async fn fetched(jwks: &Jwks, trouble: Option<KeySetTrouble>) {
         tokio::time::advance(Duration::from_millis(1)).await;
         jwks.state.send_modify(|state| {
@@ -237,9 +237,9 @@ mod tests {
     const NEW: Option<u64> = Some(1_001);
 
     #[tokio::test(start_paused = true)]
-    async fn without_any_set_a_token_waits_and_its_client_is_to_come_back() {
+    async fn without_a_set_a_token_waits_and_its_client_should_reconnect() {
         let (jwks, came) = (jwks(), Instant::now());
-        assert_eq!(jwks.judge_anew(None, unknown).await, Err(AuthError::Unavailable));
+        assert_eq!(jwks.judge_again(None, unknown).await, Err(AuthError::Unavailable));
         assert_eq!(came.elapsed(), Duration::from_millis(JWKS_HOLD_MS));
     }
 
@@ -247,7 +247,7 @@ mod tests {
     async fn a_token_is_judged_by_the_set_that_comes_while_it_waits() {
         let (jwks, has_come) = (jwks(), AtomicBool::new(false));
         let judge = || if has_come.load(Ordering::Relaxed) { Ok(()) } else { unknown() };
-        let mut judged = pin!(jwks.judge_anew(None, judge));
+        let mut judged = pin!(jwks.judge_again(None, judge));
         assert!(judged.as_mut().now_or_never().is_none() && is_wanted(&jwks));
         fetched(&jwks, Some(KeySetTrouble::Refused)).await;
         assert!(judged.as_mut().now_or_never().is_none(), "it is tried again");
@@ -257,18 +257,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn strangers_have_the_set_fetched_now_and_then_and_are_answered_at_once() {
+    async fn strangers_trigger_rare_fetches_and_are_answered_at_once() {
         let jwks = jwks();
         fetched(&jwks, None).await;
         for (issued_at, about) in [(None, "does not say"), (OLD, "is older than the set")] {
             {
-                let mut first = pin!(jwks.judge_anew(issued_at, unknown));
+                let mut first = pin!(jwks.judge_again(issued_at, unknown));
                 assert!(first.as_mut().now_or_never().is_none() && is_wanted(&jwks), "{about}");
                 fetched(&jwks, None).await;
                 assert_eq!(first.await, Err(AuthError::UnknownKey));
             }
             for _ in 0..100 {
-                let later = jwks.judge_anew(issued_at, unknown).now_or_never();
+                let later = jwks.judge_again(issued_at, unknown).now_or_never();
                 assert_eq!(later, Some(Err(AuthError::UnknownKey)), "{about}");
             }
             assert!(!is_wanted(&jwks));
@@ -277,14 +277,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_by_a_new_key_has_the_set_fetched_after_a_stranger_did() {
+    async fn a_token_with_a_new_key_triggers_a_fetch_even_after_a_strangers() {
         let (jwks, has_come) = (jwks(), AtomicBool::new(false));
         fetched(&jwks, None).await;
-        assert!(jwks.judge_anew(None, unknown).now_or_never().is_none());
+        assert!(jwks.judge_again(None, unknown).now_or_never().is_none());
         fetched(&jwks, None).await;
         let judge = || if has_come.load(Ordering::Relaxed) { Ok(()) } else { unknown() };
-        let mut judged = pin!(jwks.judge_anew(NEW, judge));
-        assert!(judged.as_mut().now_or_never().is_none() && !is_wanted(&jwks), "not before its time");
+        let mut judged = pin!(jwks.judge_again(NEW, judge));
+        assert!(
+            judged.as_mut().now_or_never().is_none() && !is_wanted(&jwks),
+            "not before the pause is over"
+        );
         tokio::time::advance(Duration::from_millis(JWKS_NEWER_PAUSE_MS)).await;
         assert!(judged.as_mut().now_or_never().is_none() && is_wanted(&jwks));
         has_come.store(true, Ordering::Relaxed);
@@ -297,7 +300,7 @@ mod tests {
         let jwks = jwks();
         fetched(&jwks, None).await;
         for (issued_at, expected) in [(OLD, AuthError::UnknownKey), (NEW, AuthError::Unavailable)] {
-            let mut judged = pin!(jwks.judge_anew(issued_at, unknown));
+            let mut judged = pin!(jwks.judge_again(issued_at, unknown));
             assert!(judged.as_mut().now_or_never().is_none());
             fetched(&jwks, Some(KeySetTrouble::TooSlow)).await;
             assert_eq!(judged.await, Err(expected));
@@ -305,11 +308,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_while_the_set_is_fetched_waits_for_it() {
+    async fn a_token_that_arrives_during_a_fetch_waits_for_it() {
         let jwks = jwks();
         fetched(&jwks, None).await;
         let (mut first, mut second) =
-            (pin!(jwks.judge_anew(None, unknown)), pin!(jwks.judge_anew(None, unknown)));
+            (pin!(jwks.judge_again(None, unknown)), pin!(jwks.judge_again(None, unknown)));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
         fetched(&jwks, None).await;
         assert_eq!((first.await, second.await), (Err(AuthError::UnknownKey), Err(AuthError::UnknownKey)));

@@ -1,4 +1,4 @@
-//! The key set at `JWKS_URL`: how it is fetched, and why it could not be.
+//! The key set at `JWKS_URL`: how it is fetched, and why a fetch failed.
 
 use std::error::Error;
 use std::io;
@@ -8,14 +8,14 @@ use shared::auth::{BadKey, KeySet};
 use shared::config::SecretUrl;
 use shared::limits::{JWKS_MAX_BYTES, JWKS_TIMEOUT_MS};
 
-/// Where the key set is.
+/// The location of the key set.
 #[derive(Debug)]
 pub(super) struct KeySetSource {
     url: SecretUrl,
     client: reqwest::Client,
 }
 
-/// Why a key set was not taken over: a sentence for the log and for `/ready`, without the URL.
+/// Why a key set was not accepted: a sentence for the log and for `/ready`, without the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub(crate) enum KeySetTrouble {
     #[error("it has not been fetched yet")]
@@ -44,7 +44,7 @@ pub(crate) enum KeySetTrouble {
     Empty,
 }
 
-/// A failed fetch: what it comes to, and the library's own words for the log.
+/// A failed fetch: the summary, and the library's error for the log.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) trouble: KeySetTrouble,
@@ -73,22 +73,22 @@ impl From<BadKey> for Failed {
 }
 
 impl KeySetSource {
-    /// A source at `url`; nothing is fetched yet. Each fetch, from looking up the name to the last byte, may take
+    /// A source at `url`; fetches nothing yet. Each fetch, from the DNS lookup to the last byte, may take
     /// `JWKS_TIMEOUT_MS`.
     ///
     /// # Errors
-    /// When no client for HTTP can be made.
+    /// If no HTTP client can be created.
     pub(super) fn new(url: SecretUrl) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder().timeout(Duration::from_millis(JWKS_TIMEOUT_MS)).build();
         client.map(|client| Self { url, client }).map_err(reqwest::Error::without_url)
     }
 
-    /// Where it is, without credentials.
+    /// The URL without credentials.
     pub(super) fn shown(&self) -> String {
         self.url.to_string()
     }
 
-    /// The set, which holds at least one key that can be used.
+    /// Fetches the set, which contains at least one usable key.
     pub(super) async fn fetch(&self) -> Result<KeySet, Failed> {
         let mut response = self.client.get(self.url.expose()).send().await?;
         if !response.status().is_success() {
@@ -102,7 +102,7 @@ impl KeySetSource {
             body.extend_from_slice(&chunk);
         }
         let keys = KeySet::jwks(&body)?;
-        // An issuer that has lost its keys is no reason to refuse everybody.
+        // An issuer that lost its keys must not cause a refusal of all users.
         if keys.is_empty() { Err(KeySetTrouble::Empty.into()) } else { Ok(keys) }
     }
 }
@@ -135,6 +135,6 @@ fn trouble_of(error: &reqwest::Error, is_https: bool) -> KeySetTrouble {
         }
         source = cause.source();
     }
-    // It was reached, and the system has nothing to say of it.
+    // The host was reached, and the system reports no error.
     if is_https { KeySetTrouble::Tls } else { KeySetTrouble::Unreachable }
 }

@@ -1,5 +1,5 @@
-//! Who a caller is: tokens verified ([`Tokens`]) or [`refused`], passwords compared ([`password`]) by few at a time ([`Turns`]), and
-//! failed logins counted ([`Attempts`]).
+//! Authentication: tokens are verified ([`Tokens`]) or [`refused`], passwords compared ([`password`]), a few at a time
+//! ([`Turns`]), and failed logins counted ([`Attempts`]).
 
 mod attempts;
 mod bearer;

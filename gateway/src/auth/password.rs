@@ -1,8 +1,8 @@
 //! Passwords (argon2id with the library's recommended cost), and the threads that hash them.
 //!
-//! A hash takes 19 MiB and tens of milliseconds of a core, and any client can cause one. So there are as many
-//! threads for it as there are cores less one ([`hashers`]). Each reuses its memory and frees it when it is idle, and
-//! has a lower priority than the threads that serve clients.
+//! A hash takes 19 MiB and tens of milliseconds of a core, and any client can cause one. So there are as many threads
+//! for it as cores, less one ([`hashers`]). Each reuses its memory, frees it when idle, and has a lower priority than
+//! the threads that serve clients.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use argon2::{Algorithm, Argon2, Block, Params, RECOMMENDED_SALT_LEN, Version};
 use shared::limits::{PASSWORD_HASH_NICENESS, PASSWORD_HASHES_AT_ONCE, PASSWORD_MEMORY_KEPT_MS};
 use tokio::sync::oneshot;
 
-/// The text to store for a password.
+/// Hashes a password for storage.
 ///
 /// # Errors
-/// The library's; none are known with its default parameters.
+/// The library's error; none is known with its default parameters.
 pub(crate) fn hash(password: &str) -> Result<String, Error> {
     let (argon2, salt) = (Argon2::default(), Salt::new(&rand::random::<[u8; RECOMMENDED_SALT_LEN]>())?);
     let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-/// Whether `password` is the one behind `stored`. Takes as long whether it is or not.
+/// Whether `password` matches the hash `stored`. Takes the same time in both cases.
 fn matches(password: &str, stored: &str, memory: &mut Memory) -> bool {
     let Ok(stored) = PasswordHash::new(stored) else { return false };
     let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else { return false };
@@ -64,7 +64,7 @@ fn matches(password: &str, stored: &str, memory: &mut Memory) -> bool {
     let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params);
     let mut output = vec![0; expected.len()];
     let hashed = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, blocks);
-    // Every byte is compared, so the time tells nothing of where they differ.
+    // Compares every byte, so the time does not reveal where they differ.
     let differ = output.iter().zip(expected.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
     hashed.is_ok() && differ == 0
 }
@@ -76,14 +76,14 @@ struct Job {
     done: oneshot::Sender<bool>,
 }
 
-/// A thread that hashes; it ends when this is dropped.
+/// A hashing thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hasher(SyncSender<Job>);
 
-/// Starts the threads: one less than there are cores, at least one.
+/// Starts the threads: one fewer than cores, at least one.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// If the system provides no thread.
 pub(crate) fn hashers() -> std::io::Result<Vec<Hasher>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (0..(cores - 1).clamp(1, PASSWORD_HASHES_AT_ONCE)).map(|_| Hasher::start()).collect()
@@ -96,8 +96,8 @@ impl Hasher {
         Ok(Self(jobs))
     }
 
-    /// Whether `password` is the one behind `stored`; `None` when the thread has failed. A hasher has one password at
-    /// a time.
+    /// Whether `password` matches the hash `stored`; `None` if the thread failed. A hasher handles one password at a
+    /// time.
     pub(crate) async fn matches(&self, password: String, stored: Arc<str>) -> Option<bool> {
         let (done, answer) = oneshot::channel();
         self.0.try_send(Job { password, stored, done }).ok()?;
@@ -117,7 +117,7 @@ fn work(todo: &Receiver<Job>) {
         };
         match next {
             Ok(Job { password, stored, done }) => {
-                // A panic of the library must not end the thread: the caller sees that the answer is missing.
+                // A panic of the library must not end the thread; the caller notices the missing answer.
                 if let Ok(same) = catch_unwind(AssertUnwindSafe(|| matches(&password, &stored, &mut memory)))
                 {
                     let _ = done.send(same);
@@ -129,11 +129,11 @@ fn work(todo: &Receiver<Job>) {
     }
 }
 
-/// On Linux the nice value is a thread's own. Elsewhere the threads compete as equals.
+/// On Linux the nice value applies to a single thread. Elsewhere the threads compete as equals.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, PASSWORD_HASH_NICENESS) {
-        tracing::debug!(%error, "the priority of a hashing thread could not be lowered");
+        tracing::debug!(%error, "could not lower the priority of a hashing thread");
     }
 }
 

@@ -1,8 +1,8 @@
-//! Refused tokens: counted, and said in the log.
+//! Counts and logs refused tokens.
 //!
-//! A client is told that its token is invalid, and no more. Whoever runs the node needs to know why: the reason is in
-//! `muster_tokens_refused_total`, and in the log at most once a minute for each reason, lest clients fill it. The name of
-//! the claim at fault is told, its value never.
+//! A client learns only that its token is invalid. The operator needs the reason: `muster_tokens_refused_total` counts
+//! by reason, and the log has at most one line per minute and reason, so that clients cannot flood it. The log names
+//! the claim at fault, never its value.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -16,8 +16,7 @@ static REFUSED: RateLimitedLog<&'static str> = RateLimitedLog::new();
 
 static UNUSED: RateLimitedLog<&'static str> = RateLimitedLog::new();
 
-/// Counts a refused token and says why it was refused. `place` is where it was given: a namespace, `auth:refresh` or
-/// REST.
+/// Counts and logs a refused token. `place` is where the client sent it: a namespace, `auth:refresh` or REST.
 pub(crate) fn refused(error: &AuthError, place: &str, address: Option<IpAddr>) {
     metrics::get().token_refused(error);
     let reason = error.reason();
@@ -26,13 +25,13 @@ pub(crate) fn refused(error: &AuthError, place: &str, address: Option<IpAddr>) {
     tracing::info!(reason, claim, place, address, left_out, "a token is refused");
 }
 
-/// Says that tokens have a claim that cannot be used here.
+/// Logs that tokens have a claim that the node cannot use.
 pub(super) fn unused(claim: &'static str) {
     if let Some(left_out) = UNUSED.due(claim, Instant::now()) {
         tracing::info!(
             claim,
             left_out,
-            "a token has a claim that cannot be used: it is as if it were absent"
+            "a token has an unusable claim, which is treated as if it were absent"
         );
     }
 }

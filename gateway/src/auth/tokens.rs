@@ -1,7 +1,7 @@
-//! [`Tokens`]: the node's one way to verify a token, with keys that may change while it runs.
+//! [`Tokens`]: the only way to verify a token, with keys that may change while the node runs.
 //!
-//! A key set is fetched at the start and every minute, so a key taken out of it ends within that; and when a token is by
-//! a key that it does not hold ([`super::jwks`]).
+//! A key set is fetched at the start and every minute, so a key removed from it becomes invalid within a minute. It is
+//! also fetched when a token names a key that it does not contain ([`super::jwks`]).
 
 use std::fmt;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::keyset::KeySetTrouble;
 use super::refusals::unused;
 use crate::clock::now_s;
 
-/// Verifies tokens, and signs them where the node holds a secret.
+/// Verifies tokens, and signs them if the node has a secret.
 pub(crate) struct Tokens {
     verifier: ArcSwap<Verifier>,
     issuers: Vec<String>,
@@ -45,7 +45,7 @@ pub(crate) enum TokensError {
     Client(reqwest::Error),
 }
 
-/// A secret for a run without a configured one.
+/// A random secret for a node without a configured one.
 pub(crate) fn random_secret() -> String {
     let mut bytes = [0; 32];
     rand::rng().fill_bytes(&mut bytes);
@@ -53,8 +53,7 @@ pub(crate) fn random_secret() -> String {
 }
 
 impl Tokens {
-    /// Sets verification up; a key set is fetched later ([`Self::run`]). `secret` is used where none is
-    /// configured.
+    /// Sets up verification; [`Self::run`] fetches a key set later. `random` creates the secret if none is configured.
     ///
     /// # Errors
     /// [`TokensError`], for the operator.
@@ -77,13 +76,13 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Believes these keys from now on, and no others.
+    /// Accepts tokens of these keys only from now on.
     fn believe(&self, keys: KeySet) {
         let verifier = Verifier::new(keys, self.issuers.clone(), self.audiences.clone());
         self.verifier.store(verifier.with_user_claim(self.user_claim.clone()).into());
     }
 
-    /// The claims of a token that is to be believed now.
+    /// The claims of a token, if it is valid now.
     ///
     /// # Errors
     /// [`AuthError`].
@@ -91,14 +90,13 @@ impl Tokens {
         let judge = || self.verifier.load().verify_noting(token, now_s(), &mut unused);
         match (judge(), &self.jwks) {
             (Err(AuthError::UnknownKey), Some(jwks)) if self.verifier.load().may_be_ours(token, now_s()) => {
-                jwks.judge_anew(unproven_issued_at(token), judge).await
+                jwks.judge_again(unproven_issued_at(token), judge).await
             }
             (verified, _) => verified,
         }
     }
 
-    /// A token of `claims`, with the first issuer and audience that are configured; `None` where the node holds
-    /// no secret.
+    /// Signs a token with `claims` and the first configured issuer and audience; `None` if the node has no secret.
     pub(crate) fn sign(&self, mut claims: Value) -> Option<String> {
         if let Some(claims) = claims.as_object_mut() {
             if let Some((claim, user)) = self.user_claim.clone().zip(claims.get("sub").cloned()) {
@@ -113,22 +111,22 @@ impl Tokens {
         sign_hs256(self.secret.as_ref()?, &claims).ok()
     }
 
-    /// Whether the node can sign tokens, so that logging in is possible.
+    /// Whether the node can sign tokens, which logins need.
     pub(crate) fn can_sign(&self) -> bool {
         self.secret.is_some()
     }
 
-    /// Whether there are keys to verify with.
+    /// Whether the node has keys to verify tokens with.
     pub(crate) fn is_ready(&self) -> bool {
         !self.verifier.load().is_empty()
     }
 
-    /// What was wrong with the last fetch of the key set, where there is one. The keys of an earlier one stay good.
+    /// What was wrong with the last fetch of the key set, if any. The keys of an earlier one stay valid.
     pub(crate) fn trouble(&self) -> Option<KeySetTrouble> {
         self.jwks.as_ref()?.trouble()
     }
 
-    /// Keeps the key set up to date, where there is one.
+    /// Keeps the key set up to date, if there is one.
     pub(crate) async fn run(&self) {
         if let Some(jwks) = &self.jwks {
             jwks.run(|keys| self.believe(keys)).await;
@@ -137,7 +135,7 @@ impl Tokens {
 }
 
 fn read_key(path: &Path) -> Result<KeySet, TokensError> {
-    // Somebody may have set a URL there.
+    // An operator may have put a URL there by mistake.
     let name = || redact(&path.display().to_string());
     let pem = std::fs::read(path).map_err(|source| TokensError::Read { path: name(), source })?;
     KeySet::public_key(&pem).map_err(|source| TokensError::Key { path: name(), source })

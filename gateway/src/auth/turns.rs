@@ -17,7 +17,7 @@ use super::password::Hasher;
 use crate::limiter::source;
 use crate::metrics;
 
-/// Too many wait, or it took too long.
+/// The queue is full, or the wait took too long.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Busy;
 
@@ -33,11 +33,11 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// The one that was used last is used next: its memory is there.
+    /// The last one used is used next, because its memory is still allocated.
     free: Vec<Hasher>,
-    /// In the order in which they came.
+    /// In order of arrival.
     waiting: Vec<Waiting>,
-    /// Whose turn it was last.
+    /// The address that had the last turn.
     last: Option<IpAddr>,
     /// Whether known pairs go first this time.
     known_first: bool,
@@ -50,7 +50,7 @@ struct Waiting {
     ready: oneshot::Sender<Turn>,
 }
 
-/// A hasher for the time of one password.
+/// A hasher, borrowed for one password.
 #[derive(Debug)]
 pub(crate) struct Turn {
     hasher: Option<Hasher>,
@@ -58,7 +58,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Whether `password` is the one behind `stored`; `None` when the hasher has failed.
+    /// Whether `password` matches the hash `stored`; `None` if the hasher failed.
     pub(crate) async fn matches(&self, password: String, stored: Arc<str>) -> Option<bool> {
         self.hasher.as_ref()?.matches(password, stored).await
     }
@@ -126,7 +126,7 @@ impl Shared {
             return;
         };
         drop(state);
-        // If the client has just disconnected, the turn is dropped and goes to the next.
+        // If the client has just disconnected, the turn is dropped and goes to the next client.
         let _ = next.ready.send(Turn { hasher: Some(hasher), turns: Arc::clone(turns) });
     }
 }
@@ -145,7 +145,7 @@ impl State {
     fn line_up(&mut self, newcomer: Waiting, max: usize) -> Result<(), Busy> {
         if self.waiting.len() >= max {
             let victim = self.victim(&newcomer).ok_or(Busy)?;
-            // Without its sender, it is refused.
+            // Dropping its sender refuses it.
             self.waiting.remove(victim);
         }
         self.waiting.push(newcomer);
@@ -232,7 +232,7 @@ mod tests {
         assert!(gone.as_mut().now_or_never().is_none());
         let mut next = pin!(turns.turn(address(3), false));
         assert!(next.as_mut().now_or_never().is_none());
-        // It gets the turn and is dropped before it has seen it.
+        // It gets the turn, but is dropped before it notices.
         drop(busy);
         drop(gone);
         assert!(next.now_or_never().unwrap().is_ok());
@@ -250,7 +250,7 @@ mod tests {
         assert!(other.as_mut().now_or_never().is_none());
         assert_eq!(many.pop().unwrap().await.unwrap_err(), Busy);
         assert_eq!(turns.turn(address(1), false).await.unwrap_err(), Busy);
-        // And it is the other address' turn.
+        // Now it is the other address' turn.
         drop(busy);
         assert!(other.now_or_never().unwrap().is_ok());
     }

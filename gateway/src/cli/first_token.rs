@@ -1,5 +1,5 @@
-//! The ready-to-use token of a node without a key for tokens: shown to a person at a terminal, and written to no log.
-//! Where there is no terminal it goes to a file.
+//! The ready-to-use token of a node without a key for tokens: printed for a person at a terminal, never logged. Without
+//! a terminal it goes to a file.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -12,10 +12,10 @@ use shared::config::{Config, FirstTokenTo};
 
 use crate::clock::now_s;
 
-/// Seconds that the token is good for; it ends with the run, whose secret is random.
+/// How many seconds the token is valid. It ends with the run anyway, because the secret is random.
 const LIFE_S: u64 = 24 * 3_600;
 
-/// The token, and the file that it was written to, which is removed with this.
+/// The token, and the file that holds it, which is removed on drop.
 pub(super) struct FirstToken {
     token: Option<String>,
     to: FirstTokenTo,
@@ -36,26 +36,27 @@ impl FirstToken {
         Self { token, to: config.first_token, beside: beside(&config.database_url.0), written: None }
     }
 
-    /// Whether it is to be printed: on a terminal, or because that is asked for.
+    /// Whether to print the token: standard output is a terminal, or the operator requested it.
     pub(super) fn is_printed(&self) -> bool {
         self.to == FirstTokenTo::Stdout || io::stdout().is_terminal()
     }
 
-    /// The lines of the banner about it, for a node whose public listener is at `address`.
+    /// The token's lines of the banner, for a node whose public listener is at `address`.
     pub(super) fn printed(&mut self, address: &str) -> Vec<String> {
-        let mut lines = vec!["  No JWT_SECRET is set: a random one holds for this run.".to_owned()];
+        let mut lines = vec!["  JWT_SECRET is not set: this run uses a random secret.".to_owned()];
         if let Some(token) = self.token.take() {
-            lines.push("  A token for it:".to_owned());
+            lines.push("  A token for this run:".to_owned());
             lines.push(format!("  {token}"));
-            lines.push("  Signed in already:".to_owned());
+            lines.push("  Open the console with this token, in one browser tab or several:".to_owned());
             lines.push(format!("  http://{address}/#token={token}"));
         }
         lines
     }
 
-    /// Where nobody sees standard output: writes it to a file that only the node's user can read, and logs where.
+    /// If nobody sees standard output: writes the token to a file that only the node's user can read, and logs its
+    /// path.
     pub(super) fn write_and_log(&mut self) {
-        let how = "--first-token stdout prints one; with a JWT_SECRET, `gateway token` makes any";
+        let how = "--first-token stdout prints a token; with a JWT_SECRET, `gateway token` creates tokens";
         let written = match (self.token.take(), self.beside.take()) {
             (Some(token), Some(path)) => write(&path, &token).map(|()| Some(path)),
             _ => Ok(None),
@@ -64,15 +65,18 @@ impl FirstToken {
             Ok(Some(path)) => {
                 tracing::warn!(
                     file = %path.display(),
-                    "no JWT_SECRET is set: a random one holds for this run, and the file has a token for it. {how}"
+                    "JWT_SECRET is not set: this run uses a random secret, and the file contains a token for it. {how}"
                 );
                 self.written = Some(path);
             }
             Ok(None) => {
-                tracing::warn!("no JWT_SECRET is set: a random one holds for this run. {how}");
+                tracing::warn!("JWT_SECRET is not set: this run uses a random secret. {how}");
             }
             Err(error) => {
-                tracing::warn!(%error, "no JWT_SECRET is set: a random one holds for this run, and no file for a token could be written. {how}");
+                tracing::warn!(
+                    %error,
+                    "JWT_SECRET is not set: this run uses a random secret, and its token could not be written to a file. {how}"
+                );
             }
         }
     }
@@ -81,13 +85,13 @@ impl FirstToken {
 impl Drop for FirstToken {
     fn drop(&mut self) {
         if let Some(path) = &self.written {
-            // The token is good for nothing any more.
+            // The token is invalid from now on.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// The file beside the records: `FILE.token`. Where they are in no file, there is none.
+/// The token file beside the records: `FILE.token`. `None` if the records are not in a file.
 fn beside(database_url: &str) -> Option<PathBuf> {
     let file = database_url.strip_prefix("sqlite:")?;
     let file = file.strip_prefix("//").unwrap_or(file).split('?').next()?;
@@ -98,7 +102,7 @@ fn beside(database_url: &str) -> Option<PathBuf> {
     Some(std::path::absolute(&path).unwrap_or(path))
 }
 
-/// Makes the file anew, so that nobody else has it open and no link leads elsewhere.
+/// Creates the file exclusively, so that no other process has it open and no link redirects it.
 fn write(path: &Path, token: &str) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

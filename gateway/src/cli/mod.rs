@@ -1,12 +1,14 @@
 //! The command line: `gateway` (= `gateway serve`), `ping`, `token`, `user add`, `check-config`, `print-config`,
-//! `version`.
+//! `docs`, `version`.
 
 mod first_token;
 mod ping;
+mod reference;
 mod serve;
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal as _, Write as _};
+use std::iter;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -27,20 +29,21 @@ use crate::auth::{Tokens, password};
 use crate::clock::{now_ms, now_s};
 use crate::records::{Records, time_column, users};
 use crate::telemetry;
+pub use reference::{Page, reference_pages};
 use serve::serve;
 
-/// A command that failed has told why; this is what the shell sees.
+/// Exit code of a command that failed and has printed why.
 const FAILED: u8 = 1;
-/// Settings or arguments are wrong.
+/// Exit code for invalid settings or arguments.
 const MISUSED: u8 = 2;
 
-/// Runs the command line `args` with the environment `variables`; answers the exit code.
+/// Runs the command line `args` with the environment `variables`; returns the exit code.
 pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -> ExitCode {
     let empty = Layers::new(apps::declarations());
     let matches = match command(empty.settings()).try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => {
-            // `--help` comes this way too, with a zero exit code.
+            // clap returns `--help` as an error, too, with exit code 0.
             let _ = error.print();
             return u8::try_from(error.exit_code()).map_or(ExitCode::from(MISUSED), ExitCode::from);
         }
@@ -52,6 +55,7 @@ pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -
     match matches.subcommand() {
         Some(("version", _)) => say(&format!("gateway {} ({})", env!("CARGO_PKG_VERSION"), serve::COMMIT)),
         Some(("print-config", _)) => print_config(layers),
+        Some(("docs", args)) => reference::run(args),
         Some(("check-config", _)) => configured(layers, check_config),
         Some(("ping", args)) => configured(layers, |config| ping::ping(&config, args)),
         Some(("token", token)) => configured(layers, |config| print_token(&config, token)),
@@ -63,7 +67,7 @@ pub fn run(args: impl Iterator<Item = String>, variables: &[(String, String)]) -
     }
 }
 
-/// Checks what can be checked without the network, beyond each setting by itself.
+/// Checks what can be checked without the network, beyond the individual settings.
 fn check_config(config: Config) -> ExitCode {
     let mut problems = config.conflicts();
     let mut problem = |place: &str, expected: String| {
@@ -83,56 +87,65 @@ fn check_config(config: Config) -> ExitCode {
     for warning in config.warnings() {
         warn(&format!("warning: {warning}"));
     }
-    if problems.is_empty() { say("The configuration is good.") } else { complain(&problems) }
+    if problems.is_empty() { say("The configuration is valid.") } else { complain(&problems) }
 }
 
-fn command(settings: &[Setting]) -> Command {
-    let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
-    let token = Command::new("token")
-        .about("Print a token for any claims, signed by JWT_SECRET")
+fn text(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help)
+}
+
+fn token_command() -> Command {
+    Command::new("token")
+        .about("Print a token with any claims, signed with JWT_SECRET")
         .arg(text("user", "User id").required(true))
         .arg(text("role", "Role"))
-        .arg(text("name", "Name to show"))
+        .arg(text("name", "Display name"))
         .arg(text("email", "E-mail"))
-        .arg(text("ttl", "How long it is good for, with its unit: 90s, 15m, 12h").default_value("1h"))
-        .arg(text("claims", "Further claims, as a JSON object"));
-    let ping = Command::new("ping")
-        .about("Connect to a server as a client does, print how long it took, and fail where it does not answer")
+        .arg(text("ttl", "How long the token is valid, with a unit: 90s, 15m, 12h").default_value("1h"))
+        .arg(text("claims", "Additional claims, as a JSON object"))
+}
+
+fn ping_command() -> Command {
+    Command::new("ping")
+        .about("Connect to a server like a client, print how long it took, and fail if it does not answer")
         .long_about(
-            "Connect to a server as a client does: the WebSocket's handshake, CONNECT and, where relay is mounted, one \
-             `echo`. Prints how long each took.\n\nWithout --token, JWT_SECRET signs one for the echo where relay is \
-             alone in its namespace. Where there is no token, the ping ends before CONNECT, unless --namespace asks \
-             for it: then being asked for a token is an answer.\n\nExit codes: 0 the server answers as it should, or \
-             says that it takes no new client now (it is full, drains or was asked too often); 1 there is no answer \
-             in time, or a wrong one; 2 wrong settings or arguments.",
+            "Connect to a server like a client: the WebSocket handshake, CONNECT and, if relay is mounted, one `echo`. \
+             Prints how long each step took.\n\nWithout --token, the ping signs one with JWT_SECRET for the echo if \
+             relay is alone in its namespace. If it has no token, the ping ends before CONNECT, unless --namespace \
+             requests it: then a refusal that asks for a token is success.\n\nExit codes: 0 the server works, or \
+             accepts no new client now (it is full, draining or rate limiting); 1 the server does not answer in time, \
+             or answers incorrectly; 2 the settings or arguments are invalid.",
         )
         .arg(Arg::new("url").value_name("URL").help(
-            "Where the server is: ws, wss, http or https [default: the public listener of a node with these settings]",
+            "URL of the server: ws, wss, http or https [default: the public listener of a node with these settings]",
         ))
         .arg(text("token", "Token to connect with"))
         .arg(text("namespace", "Namespace to connect to [default: relay's, else the first of MOUNTS]"))
-        .arg(text("within", "How long all of it may take").default_value("5s"));
-    let add = Command::new("add")
+        .arg(text("within", "Maximum duration of the whole ping").default_value("5s"))
+}
+
+fn add_command() -> Command {
+    Command::new("add")
         .about("Add a user who logs in with e-mail and password")
         .long_about(
-            "Add a user who logs in with e-mail and password. The password is one line of standard input; a \
-             terminal shows it as it is typed, so better pipe it in: `gateway user add … < password-file`.",
+            "Add a user who logs in with e-mail and password. The command reads the password as one line from \
+             standard input. A terminal shows it as you type, so redirect a file: `gateway user add … < password-file`.",
         )
         .arg(text("email", "E-mail").required(true))
-        .arg(text("name", "Name to show").required(true))
+        .arg(text("name", "Display name").required(true))
         .arg(text("role", "Role"))
-        .arg(text("password", "Password; better left out, since others can see arguments"));
-    let settings = settings.iter().map(|setting| {
-        let name = if setting.key == "mounts" { "mount".to_owned() } else { setting.key.replace('_', "-") };
-        let arg = Arg::new(setting.key).long(name).global(true).value_name("VALUE");
-        let arg = if setting.key == "mounts" { arg.action(ArgAction::Append) } else { arg };
-        let mut help = format!("{} [env: {}]", setting.help, setting.key.to_uppercase());
-        if !setting.default.is_empty() {
-            help.push_str(&format!(" [default: {}]", setting.default));
-        }
-        // In full with `--help`; `-h` is for the commands.
-        arg.help(help).hide_short_help(true).help_heading("Settings")
-    });
+        .arg(text("password", "Password; other users can see arguments, so prefer standard input"))
+}
+
+fn command(settings: &[Setting]) -> Command {
+    let settings: Vec<Arg> = iter::once(config_file()).chain(settings.iter().map(flag)).collect();
+    // A command's help lists its own options; only `serve` lists the settings.
+    let own = |command: Command| {
+        command
+            .args(settings.iter().map(|arg| arg.clone().hide(true)))
+            .after_help("This command also accepts settings as flags: `gateway serve --help` lists them.")
+    };
+    let user = Command::new("user").about("Users of the records").subcommand_required(true);
     Command::new("gateway")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Muster: a realtime gateway for Socket.IO clients")
@@ -141,19 +154,36 @@ fn command(settings: &[Setting]) -> Command {
              (upper case, underscores) and one TOML file (--config), in that order. Durations are written \
              250ms, 25s, 2m, 1h; only 0 needs no unit.",
         )
-        .subcommand(Command::new("serve").about("Run the gateway (what happens without a command)"))
-        .subcommand(ping)
-        .subcommand(token)
-        .subcommand(
-            Command::new("user").about("Users of the records").subcommand_required(true).subcommand(add),
-        )
-        .subcommand(Command::new("check-config").about("Check the configuration and tell every problem"))
-        .subcommand(
-            Command::new("print-config").about("Print every setting in force, secrets hidden, as TOML"),
-        )
-        .subcommand(Command::new("version").about("Print the version"))
-        .arg(Arg::new("config").long("config").global(true).help("TOML file with settings [env: CONFIG]"))
+        .subcommand(Command::new("serve").about("Run the gateway (the default command)").args(&settings))
+        .subcommand(own(ping_command()))
+        .subcommand(own(token_command()))
+        .subcommand(own(user).subcommand(own(add_command())))
+        .subcommand(own(
+            Command::new("check-config").about("Check the configuration and report every problem")
+        ))
+        .subcommand(own(
+            Command::new("print-config").about("Print every effective setting as TOML, without secrets")
+        ))
+        .subcommand(own(reference::command()))
+        .subcommand(own(Command::new("version").about("Print the version")))
         .args(settings)
+}
+
+fn config_file() -> Arg {
+    Arg::new("config").long("config").value_name("FILE").help("TOML file with settings [env: CONFIG]")
+}
+
+/// The flag of a setting.
+fn flag(setting: &Setting) -> Arg {
+    let name = if setting.key == "mounts" { "mount".to_owned() } else { setting.key.replace('_', "-") };
+    let arg = Arg::new(setting.key).long(name).value_name("VALUE");
+    let arg = if setting.key == "mounts" { arg.action(ArgAction::Append) } else { arg };
+    let mut help = format!("{} [env: {}]", setting.help, setting.key.to_uppercase());
+    if !setting.default.is_empty() {
+        help.push_str(&format!(" [default: {}]", setting.default));
+    }
+    // `--help` lists the settings; `-h` is for the commands.
+    arg.help(help).hide_short_help(true).help_heading("Settings")
 }
 
 fn layers(
@@ -161,24 +191,28 @@ fn layers(
     matches: &ArgMatches,
     variables: &[(String, String)],
 ) -> Result<Layers, Problem> {
-    // Global flags are found on the innermost command.
-    let mut innermost = matches;
-    while let Some((_, inner)) = innermost.subcommand() {
-        innermost = inner;
+    // A flag may precede or follow a command; the last one applies.
+    let mut commands = vec![matches];
+    while let Some((_, inner)) = commands.last().and_then(|last| last.subcommand()) {
+        commands.push(inner);
     }
+    let given = |key: &str| -> Option<Vec<&String>> {
+        let found = commands.iter().rev().find_map(|command| command.get_many::<String>(key));
+        found.map(Iterator::collect)
+    };
     layers.check_names(variables.iter().map(|(key, _)| key.as_str()));
     let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let settings: Vec<_> = layers.settings().iter().map(|setting| setting.key).collect();
     for key in settings {
-        if let Some(values) = innermost.get_many::<String>(key) {
-            let values: Vec<_> = values.map(String::as_str).collect();
+        if let Some(values) = given(key) {
+            let values: Vec<_> = values.into_iter().map(String::as_str).collect();
             layers.set(Layer::Flag, key, &values.join(","));
         }
         if let Some(value) = variable(&key.to_uppercase()) {
             layers.set(Layer::Environment, key, value);
         }
     }
-    let file = innermost.get_one::<String>("config").or_else(|| variable("CONFIG"));
+    let file = given("config").and_then(|files| files.last().copied()).or_else(|| variable("CONFIG"));
     if let Some(file) = file.filter(|file| !file.is_empty()) {
         let text = std::fs::read_to_string(Path::new(file)).map_err(|error| Problem {
             place: "--config".to_owned(),
@@ -207,7 +241,7 @@ fn configured(layers: Layers, go: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     }
 }
 
-/// What no output may hold, once the settings are known.
+/// The secrets that no output may contain, once the settings are known.
 static SCRUBBER: OnceLock<Scrubber> = OnceLock::new();
 
 fn complain(problems: &[Problem]) -> ExitCode {
@@ -220,12 +254,13 @@ fn complain(problems: &[Problem]) -> ExitCode {
 fn warn(what: &dyn Display) {
     let line = format!("gateway: {what}");
     let scrubbed = SCRUBBER.get().and_then(|scrubber| scrubber.scrub(&line));
-    // With standard error closed there is nobody to tell.
+    // If standard error is closed, the message is lost.
     let _ = writeln!(std::io::stderr(), "{}", scrubbed.unwrap_or(line));
 }
 
 fn say(what: &str) -> ExitCode {
-    match writeln!(std::io::stdout(), "{what}") {
+    // In one write, so that no log line comes between two lines of it.
+    match std::io::stdout().write_all(format!("{what}\n").as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(FAILED),
     }
@@ -238,7 +273,7 @@ fn fail(what: &dyn Display) -> ExitCode {
 
 fn print_config(layers: Layers) -> ExitCode {
     let line = |Effective { key, text, is_whole }: Effective| {
-        // What is left out must not be taken for the value when the output is used as a file.
+        // If the output is used as a file, a redacted text must not be read as the value.
         match (is_whole, text.as_str()) {
             (true, _) => format!("{key} = {text:?}"),
             (false, HIDDEN) => format!("# {key} is set"),
@@ -278,7 +313,7 @@ fn print_token(config: &Config, args: &ArgMatches) -> ExitCode {
     }
 }
 
-/// A token of `user` for so long, with further claims, that nodes with these settings accept.
+/// A token of `user`, valid for `life`, with additional claims, that nodes with these settings accept.
 fn signed(
     config: &Config,
     secret: &str,
@@ -335,7 +370,7 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
             records.close().await;
             added.map_err(|error| match error.as_database_error() {
                 Some(database) if database.is_unique_violation() => {
-                    format!("there is a user with the e-mail {email} already")
+                    format!("a user with the e-mail {email} exists already")
                 }
                 _ => error.to_string(),
             })
@@ -351,13 +386,13 @@ fn add_user(config: &Config, args: &ArgMatches) -> ExitCode {
 fn ask_password() -> std::io::Result<String> {
     let input = std::io::stdin();
     if input.is_terminal() {
-        // With standard error closed there is nobody to ask; the line is read all the same.
+        // If standard error is closed, the prompt is lost, but the line is still read.
         let _ = write!(std::io::stderr(), "Password (shown as you type): ");
     }
     read_line(input.lock())
 }
 
-/// One line without its end, and no more of it than is needed to tell that it is too long.
+/// Reads one line without its line end, and only as much as shows that it is too long.
 fn read_line(input: impl BufRead) -> std::io::Result<String> {
     let mut line = String::new();
     input.take(CREDENTIAL_MAX_BYTES as u64 + 2).read_line(&mut line)?;

@@ -1,4 +1,5 @@
-//! `gateway ping`: one client's way in, timed. It is the image's health check and a part of the chart's test.
+//! `gateway ping`: connects like a client and measures the steps. It is the image's health check and a part of the
+//! chart's test.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,34 +14,35 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{MISUSED, fail, runtime, say, signed, warn};
 use crate::apps;
-use crate::client::{Address, Client, ClientError, Said};
+use crate::client::{Address, Client, ClientError, ServerPacket};
 
-/// The user of the token that is made here. It is used only where relay is alone in its namespace: relay keeps nothing of a
-/// user, while other apps would store and announce that this one comes and goes with every health check.
+/// The user of the token that this command signs. It is used only if relay is alone in its namespace: relay stores
+/// nothing about users, while other apps would store and announce this user's arrival and departure with every health
+/// check.
 const USER: &str = "gateway-ping";
 
-/// The code of a refusal for want of a token.
+/// The code of a refusal because of a missing token.
 const TOKEN_WANTED: &str = "auth_required";
 
-/// What to ask, and until when.
+/// The steps to do, and their deadline.
 struct Ping {
     /// `None`: the ping ends with the open packet.
     entry: Option<Entry>,
     deadline: Instant,
 }
 
-/// The namespace to connect to, and how.
+/// The namespace to connect to, with the token.
 struct Entry {
     namespace: Namespace,
     token: Option<String>,
-    /// Relay is in the namespace, so there is an `echo`.
+    /// Relay is in the namespace, so it answers `echo`.
     echoes: bool,
 }
 
-/// What came of it, and how long each step took.
+/// The result, and how long each step took.
 struct Times {
     opened: Duration,
-    /// The answer to CONNECT, where one was sent.
+    /// The answer to CONNECT, if one was sent.
     answered: Option<(String, Duration)>,
     echoed: Option<Duration>,
 }
@@ -52,15 +54,15 @@ enum PingError {
     Late(&'static str),
     #[error("{0}")]
     Client(#[from] ClientError),
-    #[error("the server does not let the client into {namespace}: {message}")]
+    #[error("the server refuses the client in {namespace}: {message}")]
     Refused { namespace: Namespace, message: String },
-    #[error("the server put the client out of the namespace")]
+    #[error("the server disconnected the client from the namespace")]
     Disconnected,
     #[error("the answer to echo is {0}")]
     Echo(String),
 }
 
-/// Pings a server and prints the times; the exit code says whether it answered.
+/// Pings a server and prints the times; the exit code reports whether the server works.
 pub(super) fn ping(config: &Config, args: &ArgMatches) -> ExitCode {
     let text = |name: &str| args.get_one::<String>(name).map(String::as_str);
     let addresses = match text("url") {
@@ -81,13 +83,13 @@ pub(super) fn ping(config: &Config, args: &ArgMatches) -> ExitCode {
     let entry = entry(config, namespace, text("token").map(str::to_owned));
     let answer = runtime(Some(1)).map(|runtime| {
         let answer = runtime.block_on(Ping { entry, deadline: Instant::now() + limit }.run(address, other));
-        // Not dropped: that would wait for a name server that does not answer, beyond the deadline.
+        // Not dropped, because that would wait beyond the deadline for a name server that does not answer.
         runtime.shutdown_background();
         answer
     });
     match answer {
         Ok((address, Ok(times))) => say(&format!("{address}: {times}")),
-        // An orchestrator must not end a node, with all its clients, because it is full or drains.
+        // An orchestrator must not kill a node, with all its clients, because it is full or draining.
         Ok((address, Err(PingError::Client(busy @ ClientError::Busy(..))))) => {
             say(&format!("{address}: {busy}"))
         }
@@ -101,8 +103,8 @@ fn misused(what: &dyn fmt::Display) -> ExitCode {
     ExitCode::from(MISUSED)
 }
 
-/// The public listener of a node with these settings on this machine, and where to look if nothing is there: `[::]` takes
-/// IPv4 as well, and a container may have no `::1`.
+/// The public listener of a node with these settings on this machine, and a second address if nothing listens there:
+/// `[::]` accepts IPv4, too, and a container may have no `::1`.
 fn own_addresses(listen: SocketAddr) -> Result<(Address, Option<Address>), String> {
     let at = |host: IpAddr| Address::of_socket(SocketAddr::new(host, listen.port()));
     let v4 = Ipv4Addr::LOCALHOST.into();
@@ -113,8 +115,8 @@ fn own_addresses(listen: SocketAddr) -> Result<(Address, Option<Address>), Strin
     }
 }
 
-/// What to connect to with these arguments: the namespace given, else relay's, else the first. Without a token and a
-/// namespace there is nothing to connect to: the refusal would count as a client's without a token, and alerts go by those.
+/// The namespace to connect to: the given one, else relay's, else the first. `None` without a token and a given
+/// namespace: the node would count a refusal of a client without a token, and alerts use that count.
 fn entry(config: &Config, given: Option<Namespace>, token: Option<String>) -> Option<Entry> {
     let echoes = |app: &str, mount: &Namespace| {
         apps::find(app).is_some_and(|kind| kind.section(mount).taken().any(|(event, _)| event == "echo"))
@@ -128,7 +130,7 @@ fn entry(config: &Config, given: Option<Namespace>, token: Option<String>) -> Op
     (is_given || token.is_some()).then_some(Entry { namespace, token, echoes })
 }
 
-/// A token for the echo, where the settings have the secret that tokens are signed with.
+/// A token for the echo, if the settings contain the secret that signs tokens.
 fn own_token(config: &Config) -> Option<String> {
     let TokenKeys::Secret(secret) = &config.auth.keys else { return None };
     let claims = json!({ "publish": [USER] });
@@ -137,7 +139,7 @@ fn own_token(config: &Config) -> Option<String> {
 }
 
 impl Ping {
-    /// Asks at `address`, and where nothing takes the connection, at `other`. Answers which of them it was.
+    /// Pings `address`, or `other` if nothing listens there. Returns the address that was used.
     async fn run(&self, address: Address, other: Option<Address>) -> (Address, Result<Times, PingError>) {
         let asked = self.ask(&address).await;
         match (&asked, other) {
@@ -167,16 +169,16 @@ impl Ping {
         self.within("connection", client.connect(namespace.as_str(), token.as_deref())).await?;
         let answer = loop {
             match self.within("answer to CONNECT", client.next()).await? {
-                Said::Connected => break format!("in {namespace}"),
-                // Without a token this is the answer of a server that works.
-                Said::Refused { code: Some(code), .. } if token.is_none() && code == TOKEN_WANTED => {
-                    break format!("token asked for by {namespace}");
+                ServerPacket::Connected => break format!("in {namespace}"),
+                // To a client without a token, this is the answer of a server that works.
+                ServerPacket::Refused { code: Some(code), .. } if token.is_none() && code == TOKEN_WANTED => {
+                    break format!("token required in {namespace}");
                 }
-                Said::Refused { message, .. } => {
+                ServerPacket::Refused { message, .. } => {
                     return Err(PingError::Refused { namespace: namespace.clone(), message });
                 }
-                Said::Disconnected => return Err(PingError::Disconnected),
-                Said::Event { .. } | Said::Ack { .. } => {}
+                ServerPacket::Disconnected => return Err(PingError::Disconnected),
+                ServerPacket::Event { .. } | ServerPacket::Ack { .. } => {}
             }
         };
         Ok((answer, begun.elapsed()))
@@ -188,20 +190,20 @@ impl Ping {
         let asked = self.within("connection", client.ask("echo", &sent)).await?;
         loop {
             match self.within("answer to echo", client.next()).await? {
-                Said::Ack { number, args } if number == asked => {
+                ServerPacket::Ack { number, args } if number == asked => {
                     return if args.first() == Some(&sent) {
                         Ok(begun.elapsed())
                     } else {
                         Err(PingError::Echo(Value::from(args).to_string()))
                     };
                 }
-                Said::Disconnected => return Err(PingError::Disconnected),
+                ServerPacket::Disconnected => return Err(PingError::Disconnected),
                 _ => {}
             }
         }
     }
 
-    /// What comes of `step` before the deadline; `what` is missing where nothing does.
+    /// Runs `step` before the deadline; `what` names what is missing if it is late.
     async fn within<T>(
         &self,
         what: &'static str,

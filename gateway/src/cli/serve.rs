@@ -1,4 +1,4 @@
-//! `gateway serve`: what the start says, and signals.
+//! `gateway serve`: the banner and log lines of the start, and signals.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -12,16 +12,16 @@ use crate::auth::random_secret;
 use crate::node::{Node, makes_secret};
 use crate::telemetry;
 
-/// Which commit the binary was built from, where the build said it (`MUSTER_COMMIT`).
+/// The commit that the binary was built from, if the build provides it (`MUSTER_COMMIT`).
 pub(super) const COMMIT: &str = match option_env!("MUSTER_COMMIT") {
     Some(commit) => commit,
     None => "commit unknown",
 };
 
-/// Files that the node asks for: as many as a process may have open by the kernel's own limit (`fs.nr_open`).
+/// How many files the node asks for: as many as the kernel lets a process open (`fs.nr_open`).
 const FILES_WANTED: u64 = 1 << 20;
 
-/// Below so many files an operator is warned: shells and services often start with 1,024.
+/// Fewer files than this cause a warning: shells and services often start with 1,024.
 const FILES_FEW: u64 = 10_000;
 
 pub(super) fn serve(config: Config) -> ExitCode {
@@ -29,9 +29,9 @@ pub(super) fn serve(config: Config) -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    // Each connection is a file. Without the right to raise the limit the node works within it.
+    // Each connection is a file. A node that may not raise the limit works within it.
     if let Err(error) = rlimit::increase_nofile_limit(FILES_WANTED) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
+        tracing::warn!(%error, "could not raise the limit of open files");
     }
     match runtime(config.workers) {
         Ok(runtime) => runtime.block_on(run_node(config)),
@@ -49,19 +49,19 @@ async fn run_node(config: Config) -> ExitCode {
     }
     let secret = random_secret();
     let mut token = makes_secret(&config).then(|| FirstToken::new(&secret, &config));
-    let told = Told::of(&config);
+    let summary = Summary::of(&config);
     let node = match Node::start(config, &secret).await {
         Ok(node) => node,
         Err(error) => return fail(&error),
     };
-    told.log(&node);
+    summary.log(&node);
     let is_printed = token.as_ref().map_or_else(|| std::io::stdout().is_terminal(), FirstToken::is_printed);
     if is_printed {
-        say(&told.banner(&node, token.as_mut()));
+        say(&summary.banner(&node, token.as_mut()));
     } else if let Some(token) = &mut token {
         token.write_and_log();
     }
-    node.tell_ready();
+    node.log_when_ready();
     signals.end().await;
     node.drain(signals.end()).await;
     drop(token);
@@ -69,15 +69,15 @@ async fn run_node(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What the start says of the settings, without anything secret.
-struct Told {
+/// The settings that the start prints and logs, without secrets.
+struct Summary {
     apps: String,
     records: String,
     redis: String,
     origins: String,
 }
 
-impl Told {
+impl Summary {
     fn of(config: &Config) -> Self {
         let origins = if config.cors_origins.is_empty() {
             "its own pages".to_owned()
@@ -89,7 +89,7 @@ impl Told {
         Self {
             apps: config.mounts_text(),
             records: redact(&config.database_url.0),
-            redis: redis.map_or_else(|| "none: a node alone".to_owned(), |cluster| cluster.redis.to_string()),
+            redis: redis.map_or_else(|| "none (single node)".to_owned(), |cluster| cluster.redis.to_string()),
             origins: redact(&origins),
         }
     }
@@ -131,7 +131,8 @@ impl Told {
         let mut lines = vec![
             format!("Muster {} ({COMMIT}) has started (node {}).", env!("CARGO_PKG_VERSION"), node.id),
             format!("  console    http://{}/", node.public),
-            format!("  docs       http://{}/api/docs", node.public),
+            format!("  docs       http://{}/docs", node.public),
+            format!("  API        http://{}/api/docs", node.public),
             format!("  internal   http://{}/metrics", node.internal),
             format!("  apps       {}", self.apps),
             format!("  records    {}", self.records),
@@ -148,7 +149,7 @@ fn limit(connections: usize) -> String {
     if connections == 0 { "unlimited".to_owned() } else { connections.to_string() }
 }
 
-/// The signals that the node knows; by default each of them would end it without a word to its clients.
+/// The signals that the node handles; the default action of each would end it without notifying its clients.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -181,7 +182,10 @@ impl Signals {
                 _ = self.user_1.recv() => "SIGUSR1",
                 _ = self.user_2.recv() => "SIGUSR2",
             };
-            tracing::info!(signal = ignored, "the signal does nothing: settings are read at the start alone");
+            tracing::info!(
+                signal = ignored,
+                "ignored a signal: the node reads its settings only at the start"
+            );
         }
     }
 }

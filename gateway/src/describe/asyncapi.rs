@@ -6,20 +6,19 @@
 use serde_json::{Map, Value, json};
 use shared::limits::{ARGUMENTS_MAX, ATTACHMENTS_MAX, JSON_DEPTH_MAX};
 
+use super::code;
 use super::event::{Direction, Event};
+use super::sample::sample;
 use super::schemas::{Dialect, Schemas, Way};
 use super::{Description, Section};
-
-/// The section whose types all share.
-const COMMON: &str = "gateway";
 
 /// The message that refuses an event with an ack.
 const REFUSED: &str = "refused";
 
 pub(super) fn document(description: &Description) -> Value {
     let mut schemas = Schemas::new(Dialect::Draft7);
-    let refusal = schemas.of(COMMON, Way::Written, description.errors.refusal);
-    let error = schemas.of(COMMON, Way::Written, description.errors.event);
+    let refusal = schemas.of(Way::Written, description.errors.refusal);
+    let error = schemas.of(Way::Written, description.errors.event);
     let (mut channels, mut operations, mut tags) = (Map::new(), Map::new(), Vec::new());
     for section in description.sections.iter().filter(|section| !section.events.is_empty()) {
         channels.insert(section.name.to_owned(), channel(section, &mut schemas));
@@ -50,7 +49,7 @@ pub(super) fn document(description: &Description) -> Value {
                 },
                 "error": {
                     "name": "error",
-                    "title": "What a client hears of an event without an ack that was refused",
+                    "title": "Reports a refused event that had no ack",
                     "payload": error,
                 },
             },
@@ -65,7 +64,47 @@ pub(super) fn document(description: &Description) -> Value {
         },
     });
     schemas.settle(&mut document);
+    add_examples(&mut document);
+    add_code(&mut document);
     document
+}
+
+/// Gives every message with a payload an example.
+fn add_examples(document: &mut Value) {
+    let root = document.clone();
+    for channel in document["channels"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        for message in channel["messages"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+            let Some(payload) = message.get("payload") else { continue };
+            // A room, where the payload is a text by itself.
+            let example = sample(&root, payload, "room");
+            message["examples"] = json!([{"payload": example}]);
+        }
+    }
+}
+
+/// Adds code samples to every event, made from its examples.
+fn add_code(document: &mut Value) {
+    let root = document.clone();
+    let example = |reference: &Value| {
+        let pointer = reference["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
+        pointer.and_then(|pointer| root.pointer(pointer)?.pointer("/examples/0/payload"))
+    };
+    for operation in document["operations"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        let app = operation["tags"][0]["name"].as_str().unwrap_or_default();
+        let channel = &root["channels"][app];
+        let address = match &channel["parameters"]["namespace"]["enum"][0] {
+            Value::String(first) => first,
+            _ => channel["address"].as_str().unwrap_or("/"),
+        };
+        let event = operation["title"].as_str().unwrap_or_default();
+        let payload = example(&operation["messages"][0]);
+        let samples = if operation["action"] == "receive" {
+            code::emit(address, event, payload, example(&operation["reply"]["messages"][0]))
+        } else {
+            code::on(address, event, payload)
+        };
+        operation["x-codeSamples"] = samples;
+    }
 }
 
 /// What holds for all events.
@@ -92,7 +131,8 @@ fn server() -> Value {
         "protocolVersion": "13",
         "pathname": "/socket.io/",
         "title": "The public listener",
-        "description": "Where this document comes from; for the stock client: its origin and a namespace.",
+        "description": "Where this document comes from; for the stock client: its origin and a namespace. The internal \
+                        listener accepts no clients.",
         "variables": {
             "host": {
                 "default": "127.0.0.1:8080",
@@ -104,7 +144,6 @@ fn server() -> Value {
 }
 
 fn channel(section: &Section, schemas: &mut Schemas) -> Value {
-    let app = section.name;
     let mut messages = Map::new();
     for event in &section.events {
         let way = match event.direction {
@@ -113,12 +152,12 @@ fn channel(section: &Section, schemas: &mut Schemas) -> Value {
         };
         let mut message = json!({"name": event.name, "title": event.name, "summary": event.summary});
         if let Some(shape) = event.payload {
-            message["payload"] = object(schemas.of(app, way, shape));
+            message["payload"] = object(schemas.of(way, shape));
         }
         messages.insert(message_id(event), message);
         if !event.acks.is_empty() {
             let mut acks: Vec<Value> =
-                event.acks.iter().map(|shape| schemas.of(app, Way::Written, *shape)).collect();
+                event.acks.iter().map(|shape| schemas.of(Way::Written, *shape)).collect();
             let payload = if acks.len() == 1 { object(acks.remove(0)) } else { json!({"anyOf": acks}) };
             let title = format!("The ack of {}", event.name);
             messages.insert(ack_id(event), json!({"name": "ack", "title": title, "payload": payload}));
@@ -126,7 +165,7 @@ fn channel(section: &Section, schemas: &mut Schemas) -> Value {
     }
     messages.insert(REFUSED.to_owned(), json!({"$ref": format!("#/components/messages/{REFUSED}")}));
     let mut channel = json!({
-        "title": app,
+        "title": section.name,
         "description": section.summary,
         "servers": [{"$ref": "#/servers/public"}],
         "messages": messages,
@@ -192,7 +231,18 @@ fn ack_id(event: &Event) -> String {
     format!("ack.{}", event.name)
 }
 
-/// Ids of operations may not have all characters that names of events have.
+/// The node's verb, the app and the event as a method's name: `receiveChatSendMessage`, `sendChatNewMessage`.
 fn operation_id(section: &Section, event: &Event) -> String {
-    format!("{}.{}", section.name, message_id(event)).replace(':', "_")
+    let verb = match event.direction {
+        Direction::FromClient => "receive",
+        Direction::ToClient => "send",
+    };
+    let words = event.name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| *word != section.name);
+    let mut id = verb.to_owned();
+    for word in std::iter::once(section.name).chain(words) {
+        let mut letters = word.chars();
+        id.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        id.push_str(letters.as_str());
+    }
+    id
 }

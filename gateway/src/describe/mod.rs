@@ -8,6 +8,7 @@
 //! fn routes() -> Routes<Arc<Things>> {
 //!     Routes::new().route(
 //!         Operation::post("/api/v1/things", "Creates a thing.")
+//!             .id("createThing")                        // the method's name in generated clients: a verb and a noun
 //!             .of_user()                                // wants a token; 401 comes with it
 //!             .body::<NewThing>()                       // what the handler's JsonBody reads; 400, 408, 413, 415
 //!             .answer::<Data<Thing>>(201, "The thing.") // what it answers
@@ -30,21 +31,26 @@
 //! }
 //! ```
 //!
-//! Ours, because half of it has no library: utoipa and aide make OpenAPI alone. Counted with all apps, 40 paths need 72
-//! schemas and 85 operations of events need 118; 14 are the same in both documents, and none of them is written twice.
+//! Ours, because half of it has no library: utoipa and aide make OpenAPI alone.
 //!
 //! - A doc comment on a type or a field is its description: in words that mean something to a client.
 //! - A type with a lifetime is named with `'_`.
 //! - Texts that are names, ids or times take `#[schemars(with = "Name")]`, `OwnId` or `Time` from [`forms`].
 //! - An `Option` that an answer leaves out by `skip_serializing_if` is never null there: `with` says what it is else.
+//! - `#[schemars(rename = "…")]` gives a type its public name if its Rust name is too short to be clear without its
+//!   module. Different types need different public names, also in different apps.
 //! - A generic envelope is named after what is in it: `#[schemars(rename = "{T}List")]`.
 
 mod asyncapi;
+mod code;
 mod event;
 pub(crate) mod forms;
 mod openapi;
 mod operation;
+mod sample;
 mod schemas;
+mod typescript;
+mod webhook;
 
 use std::borrow::Cow;
 
@@ -55,6 +61,8 @@ use serde_json::Value;
 use event::Direction;
 pub(crate) use event::Event;
 pub(crate) use operation::{Method, Operation};
+pub(crate) use sample::ID as EXAMPLE_ID;
+pub(crate) use webhook::Webhook;
 
 /// A type, as far as its schema goes: made late, because the two documents speak different dialects.
 pub(crate) type Shape = fn(&mut SchemaGenerator) -> Schema;
@@ -69,18 +77,26 @@ fn shape<T: JsonSchema + ?Sized>() -> Shape {
 /// One app's part, or the node's own.
 #[derive(Debug)]
 pub(crate) struct Section {
-    /// The app's name; types in the documents are called after it.
+    /// The app's name.
     name: &'static str,
     summary: Text,
     /// Where its events happen.
     namespaces: Vec<String>,
     operations: Vec<Operation>,
+    webhooks: Vec<Webhook>,
     events: Vec<Event>,
 }
 
 impl Section {
     pub(crate) fn new(name: &'static str, namespaces: Vec<String>) -> Self {
-        Self { name, summary: Text::default(), namespaces, operations: Vec::new(), events: Vec::new() }
+        Self {
+            name,
+            summary: Text::default(),
+            namespaces,
+            operations: Vec::new(),
+            webhooks: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     /// What the app is, in a sentence or two.
@@ -89,7 +105,11 @@ impl Section {
     }
 
     pub(crate) fn operations(&mut self, operations: Vec<Operation>) {
-        self.operations.extend(operations);
+        self.operations.extend(operations.into_iter().filter(|operation| !operation.is_hidden));
+    }
+
+    pub(crate) fn webhook(&mut self, webhook: Webhook) {
+        self.webhooks.push(webhook);
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -137,5 +157,10 @@ impl Description {
     /// The events.
     pub(crate) fn asyncapi(&self) -> Value {
         asyncapi::document(self)
+    }
+
+    /// The events of an AsyncAPI document that [`Self::asyncapi`] has made, as TypeScript.
+    pub(crate) fn typescript(asyncapi: &Value) -> String {
+        typescript::declarations(asyncapi)
     }
 }

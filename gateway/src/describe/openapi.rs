@@ -5,22 +5,24 @@ use shared::limits::{
     BODY_MAX_MS, HEAD_MAX_BYTES, HEADERS_MAX, JSON_DEPTH_MAX, REST_BODY_MAX_BYTES, URI_MAX_BYTES,
 };
 
+use super::code;
 use super::operation::{Answer, Body, Caller, Content, Listener, Operation};
+use super::sample::sample;
 use super::schemas::{Dialect, Schemas, Way};
 use super::{Description, Section, Text};
 
-/// The section whose types all share.
-const COMMON: &str = "gateway";
-
 pub(super) fn document(description: &Description) -> Value {
     let mut schemas = Schemas::new(Dialect::Draft2020);
-    let refusal = schemas.of(COMMON, Way::Written, description.errors.refusal);
-    let mut paths = Map::new();
+    let refusal = schemas.of(Way::Written, description.errors.refusal);
+    let (mut paths, mut webhooks) = (Map::new(), Map::new());
     for section in &description.sections {
         for operation in &section.operations {
             let described = describe(section, operation, &refusal, &mut schemas);
             let path = paths.entry(operation.path.to_owned()).or_insert_with(|| json!({}));
             path[operation.method.as_str()] = described;
+        }
+        for webhook in &section.webhooks {
+            webhooks.insert(webhook.name.to_owned(), webhook.described(section, &mut schemas));
         }
     }
     let tags: Vec<Value> = description
@@ -38,13 +40,62 @@ pub(super) fn document(description: &Description) -> Value {
             "summary": "Every endpoint of this node and of the apps mounted on it.",
             "description": preface(),
         },
-        "servers": [public()],
+        "servers": [public(), internal()],
         "tags": tags,
         "paths": paths,
+        "webhooks": webhooks,
         "components": {"securitySchemes": security_schemes()},
     });
     schemas.settle(&mut document);
+    add_examples(&mut document);
+    add_code(&mut document);
+    for webhook in description.sections.iter().flat_map(|section| &section.webhooks) {
+        let root = document.clone();
+        let content = &mut document["webhooks"][webhook.name]["post"]["requestBody"]["content"];
+        let content = &mut content["application/json"];
+        content["example"] = webhook.example(&root, &content["schema"]);
+    }
     document
+}
+
+/// Adds code samples to every endpoint, made from its examples.
+fn add_code(document: &mut Value) {
+    for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            operation["x-codeSamples"] = code::request(method, path, operation);
+        }
+    }
+}
+
+/// Gives every parameter, JSON body and answer an example.
+fn add_examples(document: &mut Value) {
+    let root = document.clone();
+    for methods in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        for operation in methods.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+            for parameter in parameters.into_iter().flatten() {
+                let name = match parameter["name"].as_str() {
+                    // Its full name, with the app's prefix.
+                    Some("room") if parameter["in"] == "path" => "clusterRoom",
+                    name => name.unwrap_or_default(),
+                };
+                let example = sample(&root, &parameter["schema"], name);
+                parameter["example"] = example;
+            }
+            if let Some(content) = operation.pointer_mut("/requestBody/content/application~1json") {
+                content["example"] = sample(&root, &content["schema"], "");
+            }
+            for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+                let error = response["x-errors"][0].clone();
+                let Some(content) = response.pointer_mut("/content/application~1json") else { continue };
+                let mut example = sample(&root, &content["schema"], "");
+                if error.is_string() && example["error"].is_string() {
+                    example["error"] = error;
+                }
+                content["example"] = example;
+            }
+        }
+    }
 }
 
 /// What holds for all endpoints.
@@ -58,21 +109,26 @@ fn preface() -> String {
          JSON bodies may have {REST_BODY_MAX_BYTES} bytes, {JSON_DEPTH_MAX} levels, and {} s to arrive. \
          Names and ids are opaque: 1–128 characters of `A–Z a–z 0–9 . _ : -`. Times are ISO 8601 in \
          UTC.\n\n\
-         Endpoints marked with the internal listener are never served by the public one. Not described here: \
-         `/socket.io/`, which is Engine.IO's (see the AsyncAPI document), and `/internal/engine`, by which nodes \
-         reach each other's sessions.",
+         `webhooks` are requests that the node itself sends. The public listener never serves endpoints marked \
+         with the internal listener. Not described here: `/socket.io/`, which is Engine.IO's (see the AsyncAPI \
+         document), and `/internal/engine`, by which nodes reach each other's sessions.",
         BODY_MAX_MS / 1_000
     )
 }
 
 fn public() -> Value {
-    json!({"url": "/", "description": "The public listener: where this document comes from."})
+    json!({
+        "url": "/",
+        "description": "The public listener (`LISTEN`), where this document comes from. It serves `/socket.io/` and \
+                        the endpoints of users and anonymous callers, never `/internal` or the metrics.",
+    })
 }
 
 fn internal() -> Value {
     json!({
         "url": "http://{address}",
-        "description": "The internal listener (`INTERNAL_LISTEN`), for backends and operators.",
+        "description": "The internal listener (`INTERNAL_LISTEN`), for backends, monitoring and other nodes. It \
+                        serves `/internal`, the metrics and the node's condition. It refuses web pages.",
         "variables": {
             "address": {
                 "default": "127.0.0.1:9090",
@@ -87,7 +143,7 @@ fn security_schemes() -> Value {
         "userToken": {
             "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
             "description": "A user's token: from `POST /api/v1/auth/login`, from `gateway token`, or from \
-                            whoever holds the key.",
+                            a service that holds the key.",
         },
         "internalRequest": {
             "type": "apiKey", "in": "header", "name": "X-Internal-Request",
@@ -103,10 +159,10 @@ fn security_schemes() -> Value {
 fn describe(section: &Section, operation: &Operation, refusal: &Value, schemas: &mut Schemas) -> Value {
     let app = section.name;
     let mut described = json!({
-        "operationId": operation_id(app, operation),
+        "operationId": operation.id,
         "tags": [app],
         "summary": operation.summary,
-        "responses": responses(app, operation, refusal, schemas),
+        "responses": responses(operation, refusal, schemas),
         "security": security(operation.caller),
     });
     if let Some(detail) = &operation.detail {
@@ -117,25 +173,15 @@ fn describe(section: &Section, operation: &Operation, refusal: &Value, schemas: 
         described["parameters"] = Value::Array(parameters);
     }
     if let Some(Body { shape, required }) = operation.body {
-        let schema = schemas.of(app, Way::Read, shape);
+        let schema = schemas.of(Way::Read, shape);
         described["requestBody"] = json!({"required": required, "content": json_content(&schema)});
     }
-    match operation.listener {
-        Listener::Public => {}
-        Listener::Internal => described["servers"] = json!([internal()]),
-        Listener::Both => described["servers"] = json!([public(), internal()]),
-    }
+    described["servers"] = match operation.listener {
+        Listener::Public => json!([public()]),
+        Listener::Internal => json!([internal()]),
+        Listener::Both => json!([public(), internal()]),
+    };
     described
-}
-
-/// `sos.post.api.sos.sosId.join`: the method and the path, in characters that every tool takes.
-fn operation_id(app: &str, operation: &Operation) -> String {
-    let mut id = format!("{app}.{}", operation.method.as_str());
-    for part in operation.path.split('/').filter(|part| !part.is_empty()) {
-        id.push('.');
-        id.push_str(part.trim_matches(['{', '}']));
-    }
-    id
 }
 
 fn security(caller: Caller) -> Value {
@@ -180,16 +226,11 @@ fn json_content(schema: &Value) -> Value {
     json!({"application/json": {"schema": schema}})
 }
 
-fn responses(
-    app: &'static str,
-    operation: &Operation,
-    refusal: &Value,
-    schemas: &mut Schemas,
-) -> Map<String, Value> {
+fn responses(operation: &Operation, refusal: &Value, schemas: &mut Schemas) -> Map<String, Value> {
     let mut responses = Map::new();
     for Answer { status, text, content } in &operation.answers {
         let content = match content {
-            Content::Json(shape) => json_content(&schemas.of(app, Way::Written, *shape)),
+            Content::Json(shape) => json_content(&schemas.of(Way::Written, *shape)),
             Content::Other(media) => json!({*media: {}}),
         };
         responses.insert(status.to_string(), json!({"description": text, "content": content}));

@@ -66,6 +66,7 @@ pub(super) struct Answer {
 /// An endpoint.
 #[derive(Debug)]
 pub(crate) struct Operation {
+    pub(super) id: &'static str,
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) summary: Text,
@@ -77,11 +78,13 @@ pub(crate) struct Operation {
     pub(super) body: Option<Body>,
     pub(super) answers: Vec<Answer>,
     pub(super) refusals: Vec<(u16, Text)>,
+    pub(super) is_hidden: bool,
 }
 
 impl Operation {
     fn new(method: Method, path: &'static str, summary: impl Into<Text>) -> Self {
         Self {
+            id: "",
             method,
             path,
             summary: summary.into(),
@@ -93,7 +96,14 @@ impl Operation {
             body: None,
             answers: Vec::new(),
             refusals: Vec::new(),
+            is_hidden: false,
         }
+    }
+
+    /// A part of a page for people, which no document lists.
+    pub(crate) fn hidden(mut self) -> Self {
+        self.is_hidden = true;
+        self
     }
 
     pub(crate) fn method(&self) -> Method {
@@ -135,6 +145,12 @@ impl Operation {
 
     pub(crate) fn patch(path: &'static str, summary: impl Into<Text>) -> Self {
         Self::new(Method::Patch, path, summary)
+    }
+
+    /// The method's name in generated clients: a verb and a noun, for example `listMembers`.
+    pub(crate) fn id(mut self, id: &'static str) -> Self {
+        self.id = id;
+        self
     }
 
     /// What the summary leaves open.

@@ -1,10 +1,13 @@
-//! [`Schemas`]: the schemas of one document, named after the app they belong to.
+//! [`Schemas`]: the schemas of one document, under the public names of their types.
+//!
+//! A type's name is part of the API, because generated clients use it. It is the type's `schemars(rename)`, or else its
+//! Rust name. It is the same in both documents, and does not depend on which apps are mounted.
 //!
 //! What is read and what is written may differ in one type (a field with a default need not be sent and is always
-//! there in answers), and two apps may have types of one name. So each app has two generators, whose references
-//! are told apart by a provisional path until [`Schemas::settle`] knows every name.
+//! there in answers). So there are two generators with different provisional paths in
+//! their references, until [`Schemas::settle`] knows every name.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value};
@@ -30,14 +33,9 @@ pub(super) enum Way {
     Written,
 }
 
-struct App {
+pub(super) struct Schemas {
     read: SchemaGenerator,
     written: SchemaGenerator,
-}
-
-pub(super) struct Schemas {
-    dialect: Dialect,
-    apps: BTreeMap<&'static str, App>,
 }
 
 impl Way {
@@ -49,41 +47,35 @@ impl Way {
     }
 }
 
-/// The path of definitions while names are not settled.
-fn provisional(app: &str, way: Way) -> String {
-    format!("/components/schemas/{app}@{}", way.word())
+/// The path of definitions until names are settled.
+fn provisional(way: Way) -> String {
+    format!("/components/schemas/@{}", way.word())
 }
 
-impl App {
-    fn new(name: &str, dialect: Dialect) -> Self {
-        let generator = |way| {
-            let mut settings = match dialect {
-                Dialect::Draft2020 => SchemaSettings::draft2020_12(),
-                Dialect::Draft7 => SchemaSettings::draft07(),
-            };
-            settings.definitions_path = provisional(name, way).into();
-            settings.untagged_enum_variant_titles = true;
-            let settings = match way {
-                Way::Read => settings.for_deserialize(),
-                Way::Written => settings.for_serialize(),
-            };
-            settings.into_generator()
-        };
-        Self { read: generator(Way::Read), written: generator(Way::Written) }
-    }
+fn generator(dialect: Dialect, way: Way) -> SchemaGenerator {
+    let mut settings = match dialect {
+        Dialect::Draft2020 => SchemaSettings::draft2020_12(),
+        Dialect::Draft7 => SchemaSettings::draft07(),
+    };
+    settings.definitions_path = provisional(way).into();
+    settings.untagged_enum_variant_titles = true;
+    let settings = match way {
+        Way::Read => settings.for_deserialize(),
+        Way::Written => settings.for_serialize(),
+    };
+    settings.into_generator()
 }
 
 impl Schemas {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, apps: BTreeMap::new() }
+        Self { read: generator(dialect, Way::Read), written: generator(dialect, Way::Written) }
     }
 
     /// The schema of a type, or a reference to it.
-    pub(super) fn of(&mut self, app: &'static str, way: Way, shape: Shape) -> Value {
-        let app = self.apps.entry(app).or_insert_with(|| App::new(app, self.dialect));
+    pub(super) fn of(&mut self, way: Way, shape: Shape) -> Value {
         let generator = match way {
-            Way::Read => &mut app.read,
-            Way::Written => &mut app.written,
+            Way::Read => &mut self.read,
+            Way::Written => &mut self.written,
         };
         shape(generator).into()
     }
@@ -96,32 +88,29 @@ impl Schemas {
     }
 
     /// Gives every type its name in `document` and puts its schema there.
-    pub(super) fn settle(self, document: &mut Value) {
-        let mut components = Map::new();
-        for (app, App { mut read, mut written }) in self.apps {
-            let (read, written) = (read.take_definitions(true), written.take_definitions(true));
-            let differing = differing(app, &read, &written);
-            let mut names = HashMap::new();
-            for (way, definitions) in [(Way::Written, written), (Way::Read, read)] {
-                for (name, schema) in definitions {
-                    let suffix = if way == Way::Read && differing.contains(&name) { "Input" } else { "" };
-                    let settled = format!("{app}.{name}{suffix}");
-                    names.insert(format!("#{}/{name}", provisional(app, way)), format!("{HOME}{settled}"));
-                    components.insert(settled, schema);
-                }
+    pub(super) fn settle(mut self, document: &mut Value) {
+        let (read, written) = (self.read.take_definitions(true), self.written.take_definitions(true));
+        let differing = differing(&read, &written);
+        let (mut components, mut names) = (Map::new(), HashMap::new());
+        for (way, definitions) in [(Way::Written, written), (Way::Read, read)] {
+            for (name, schema) in definitions {
+                let suffix = if way == Way::Read && differing.contains(&name) { "Input" } else { "" };
+                let settled = format!("{name}{suffix}");
+                names.insert(format!("#{}/{name}", provisional(way)), format!("{HOME}{settled}"));
+                components.insert(settled, schema);
             }
-            rename(document, &names);
-            for schema in components.values_mut() {
-                rename(schema, &names);
-            }
+        }
+        rename(document, &names);
+        for schema in components.values_mut() {
+            rename(schema, &names);
         }
         document["components"]["schemas"] = Value::Object(components);
     }
 }
 
 /// The types that are not the same when read as when written: they, and whatever refers to them.
-fn differing(app: &str, read: &Map<String, Value>, written: &Map<String, Value>) -> BTreeSet<String> {
-    let text = |schema: &Value, way| schema.to_string().replace(&provisional(app, way), "");
+fn differing(read: &Map<String, Value>, written: &Map<String, Value>) -> BTreeSet<String> {
+    let text = |schema: &Value, way| schema.to_string().replace(&provisional(way), "");
     let mut differing: BTreeSet<String> = BTreeSet::new();
     loop {
         let more: Vec<String> = read
@@ -189,22 +178,20 @@ mod tests {
     fn what_differs_when_read_has_a_name_of_its_own_and_so_has_what_refers_to_it() {
         for dialect in [Dialect::Draft2020, Dialect::Draft7] {
             let mut schemas = Schemas::new(dialect);
-            let read = schemas.of("a", Way::Read, shape::<Visit>());
-            let written = schemas.of("a", Way::Written, shape::<Visit>());
-            let other = schemas.of("b", Way::Read, shape::<Same>());
-            let mut document = json!({"read": read, "written": written, "other": other});
+            let read = schemas.of(Way::Read, shape::<Visit>());
+            let written = schemas.of(Way::Written, shape::<Visit>());
+            let mut document = json!({"read": read, "written": written});
             schemas.settle(&mut document);
             let components = &document["components"]["schemas"];
             let names: Vec<&String> = components.as_object().unwrap().keys().collect();
-            assert_eq!(names, ["a.Place", "a.PlaceInput", "a.Same", "a.Visit", "a.VisitInput", "b.Same"]);
-            assert_eq!(document["read"]["$ref"], "#/components/schemas/a.VisitInput");
-            assert_eq!(document["written"]["$ref"], "#/components/schemas/a.Visit");
-            assert_eq!(document["other"]["$ref"], "#/components/schemas/b.Same");
+            assert_eq!(names, ["Place", "PlaceInput", "Same", "Visit", "VisitInput"]);
+            assert_eq!(document["read"]["$ref"], "#/components/schemas/VisitInput");
+            assert_eq!(document["written"]["$ref"], "#/components/schemas/Visit");
             let place = |of: &str| components[of]["properties"]["place"]["$ref"].clone();
-            assert_eq!(place("a.VisitInput"), "#/components/schemas/a.PlaceInput");
-            assert_eq!(place("a.Visit"), "#/components/schemas/a.Place");
-            assert_eq!(components["a.Place"]["required"], json!(["latitude", "address"]));
-            assert_eq!(components["a.PlaceInput"]["required"], json!(["latitude"]));
+            assert_eq!(place("VisitInput"), "#/components/schemas/PlaceInput");
+            assert_eq!(place("Visit"), "#/components/schemas/Place");
+            assert_eq!(components["Place"]["required"], json!(["latitude", "address"]));
+            assert_eq!(components["PlaceInput"]["required"], json!(["latitude"]));
         }
     }
 }

@@ -3,7 +3,9 @@
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use rust_embed::{EmbeddedFile, RustEmbed};
+use sha1::Digest as _;
 
 use crate::error::AppError;
 
@@ -11,17 +13,17 @@ use crate::error::AppError;
 #[folder = "assets/console"]
 struct Console;
 
-/// The stock client as its authors publish it, with its licence.
+/// The stock client as published, with its licence.
 #[derive(RustEmbed)]
 #[folder = "assets/client"]
 struct Client;
 
-/// The page that shows what the node serves.
+/// The page that shows the API documents.
 #[derive(RustEmbed)]
 #[folder = "assets/docs"]
 struct Docs;
 
-/// Nothing but our own files, and connections to ourselves.
+/// The page may load only files from this node and connect only to it.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; \
      script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -37,13 +39,17 @@ pub(super) async fn docs_index(headers: HeaderMap) -> Response {
     page(Docs::get("index.html"), &headers)
 }
 
-/// Its files.
+/// The page's files.
 pub(super) async fn docs(Path(file): Path<String>, headers: HeaderMap) -> Response {
     serve(Docs::get(&file), &file, &headers)
 }
 
 fn page(file: Option<EmbeddedFile>, request: &HeaderMap) -> Response {
-    let mut response = serve(file, "index.html", request);
+    with_policy(serve(file, "index.html", request))
+}
+
+/// Adds the policy for a page, which may load only files from this node.
+pub(super) fn with_policy(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -55,35 +61,46 @@ pub(super) async fn console(Path(file): Path<String>, headers: HeaderMap) -> Res
     serve(Console::get(&file), &file, &headers)
 }
 
-/// For browsers that ask for it unbidden.
+/// For browsers, which request it on their own.
 pub(super) async fn favicon(headers: HeaderMap) -> Response {
     serve(Console::get("logo.svg"), "logo.svg", &headers)
 }
 
-/// The stock client, where Socket.IO servers serve it.
+/// The stock client, at the address where Socket.IO servers serve it.
 pub(super) async fn client(Path(file): Path<String>, headers: HeaderMap) -> Response {
     serve(Client::get(&file), &file, &headers)
 }
 
-/// Whether `path` is one of the stock client's files, not the engine's.
+/// Whether `path` is a file of the stock client, not the engine's.
 pub(crate) fn is_client_file(path: &str) -> bool {
     path.strip_prefix(crate::transport::PATH).is_some_and(|file| Client::get(file).is_some())
 }
 
-/// What a text is told from another of its name by.
+/// An entity tag from a file's hash.
 pub(super) fn etag(hash: &[u8]) -> String {
     let hash: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
     format!("\"{hash}\"")
 }
 
-/// Whether who asks has it already.
+/// Whether the client has the file already.
 pub(super) fn is_known(etag: &str, request: &HeaderMap) -> bool {
     request.get(header::IF_NONE_MATCH).is_some_and(|known| *known == *etag)
 }
 
-fn serve(file: Option<EmbeddedFile>, name: &str, request: &HeaderMap) -> Response {
+/// A file, or 404.
+pub(super) fn serve(file: Option<EmbeddedFile>, name: &str, request: &HeaderMap) -> Response {
     let Some(file) = file else { return AppError::NotFound("Not found".into()).into_response() };
     let etag = etag(&file.metadata.sha256_hash());
+    send(Bytes::from_owner(file.data), etag, name, request)
+}
+
+/// Answers with a generated text as if it were a file with that name.
+pub(super) fn answer(text: Bytes, name: &str, request: &HeaderMap) -> Response {
+    let etag = etag(&sha1::Sha1::digest(&text));
+    send(text, etag, name, request)
+}
+
+fn send(body: Bytes, etag: String, name: &str, request: &HeaderMap) -> Response {
     if is_known(&etag, request) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
@@ -91,7 +108,8 @@ fn serve(file: Option<EmbeddedFile>, name: &str, request: &HeaderMap) -> Respons
         "html" => "text/html; charset=utf-8",
         "js" => "application/javascript; charset=utf-8",
         "css" => "text/css; charset=utf-8",
-        "map" => "application/json; charset=utf-8",
+        "map" | "json" => "application/json; charset=utf-8",
+        "png" => "image/png",
         "svg" => "image/svg+xml",
         _ => "text/plain; charset=utf-8",
     };
@@ -100,5 +118,5 @@ fn serve(file: Option<EmbeddedFile>, name: &str, request: &HeaderMap) -> Respons
         (header::ETAG, etag),
         (header::CACHE_CONTROL, "public, max-age=0".to_owned()),
     ];
-    (headers, file.data).into_response()
+    (headers, body).into_response()
 }

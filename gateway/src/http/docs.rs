@@ -1,75 +1,56 @@
 //! `/api/openapi.json`, `/api/asyncapi.json`, and `/api/docs`, the page that shows both.
 //!
-//! What is described is what this node serves: its own endpoints and events, and those of the apps that are
-//! mounted on it.
+//! They describe what this node serves: its own endpoints and events, and those of its mounted apps.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
-use sha1::Digest as _;
 use shared::names::Namespace;
 
 use super::{Site, assets};
-use crate::apps::App;
+use crate::apps::{APPS, App, AppKind, Mount};
+use crate::context::Context;
 use crate::describe::{Description, Errors, Operation, Section};
 use crate::error::{ErrorEvent, Refusal};
 use crate::namespace;
 use crate::rest::Routes;
 
-/// The documents, written once.
+/// The documents, generated once.
 #[derive(Debug)]
 pub(super) struct Documents {
-    openapi: Document,
-    asyncapi: Document,
-}
-
-#[derive(Debug)]
-struct Document {
-    json: Bytes,
-    etag: String,
+    openapi: Bytes,
+    asyncapi: Bytes,
+    types: Bytes,
 }
 
 impl Documents {
-    /// Those of a node with these apps.
+    /// The documents of a node with these apps.
     pub(super) fn new<'a>(apps: impl Iterator<Item = (&'a Arc<dyn App>, &'a Namespace)>) -> Self {
         let description = description(apps);
+        let asyncapi = description.asyncapi();
         Self {
-            openapi: Document::new(&description.openapi()),
-            asyncapi: Document::new(&description.asyncapi()),
+            openapi: description.openapi().to_string().into(),
+            types: Description::typescript(&asyncapi).into(),
+            asyncapi: asyncapi.to_string().into(),
         }
-    }
-}
-
-impl Document {
-    fn new(document: &Value) -> Self {
-        let json = document.to_string();
-        let etag = assets::etag(&sha1::Sha1::digest(&json));
-        Self { json: json.into(), etag }
-    }
-
-    fn answer(&self, request: &HeaderMap) -> Response {
-        if assets::is_known(&self.etag, request) {
-            return StatusCode::NOT_MODIFIED.into_response();
-        }
-        let headers = [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::ETAG, self.etag.as_str()),
-            (header::CACHE_CONTROL, "public, max-age=0"),
-        ];
-        (headers, self.json.clone()).into_response()
     }
 }
 
 async fn openapi(State(site): State<Site>, headers: HeaderMap) -> Response {
-    site.docs.openapi.answer(&headers)
+    assets::answer(site.docs.openapi.clone(), "openapi.json", &headers)
 }
 
 async fn asyncapi(State(site): State<Site>, headers: HeaderMap) -> Response {
-    site.docs.asyncapi.answer(&headers)
+    assets::answer(site.docs.asyncapi.clone(), "asyncapi.json", &headers)
+}
+
+async fn types(State(site): State<Site>, headers: HeaderMap) -> Response {
+    assets::answer(site.docs.types.clone(), "types.d.ts", &headers)
 }
 
 fn description<'a>(apps: impl Iterator<Item = (&'a Arc<dyn App>, &'a Namespace)>) -> Description {
@@ -95,20 +76,48 @@ fn description<'a>(apps: impl Iterator<Item = (&'a Arc<dyn App>, &'a Namespace)>
     Description::new(sections, Errors::of::<Refusal<'_>, ErrorEvent<'_>>())
 }
 
-/// The documents and the page that shows them.
+/// The two documents of a node with every app, each at its default namespace: OpenAPI and AsyncAPI.
+///
+/// # Errors
+/// If an app cannot be started for its description.
+pub(crate) async fn everything() -> Result<(Value, Value), Box<dyn Error>> {
+    let mut namespaces = Vec::new();
+    for kind in APPS {
+        namespaces.push(Namespace::parse(kind.declaration.namespace).map_err(|error| error.to_string())?);
+    }
+    let context = Context::detached(&namespaces).await?;
+    let start = |(kind, namespace): (&&'static AppKind, &Namespace)| {
+        let mount = Mount { context: context.clone(), namespace: namespace.clone(), neighbours: &[] };
+        (kind.start)(mount)
+    };
+    let started: Vec<Arc<dyn App>> = APPS.iter().zip(&namespaces).map(start).collect();
+    let description = description(started.iter().zip(&namespaces));
+    context.records.close().await;
+    Ok((description.openapi(), description.asyncapi()))
+}
+
+/// The endpoints of the documents and of the page that shows them.
 pub(super) fn routes() -> Routes<Site> {
-    let page = Operation::get("/api/docs", "The page that shows both documents.");
-    let file = Operation::get("/api/docs/{file}", "A file of the documents' page.");
+    let page = Operation::get("/api/docs", "The page that shows both documents.").hidden();
+    let file = Operation::get("/api/docs/{file}", "A file of the documents' page.").hidden();
     Routes::new()
         .route(
             Operation::get("/api/openapi.json", "The endpoints of this node, as OpenAPI 3.1.")
+                .id("getOpenApi")
                 .answer::<Value>(200, "The document."),
             openapi,
         )
         .route(
             Operation::get("/api/asyncapi.json", "The events of this node, as AsyncAPI 3.0.")
+                .id("getAsyncApi")
                 .answer::<Value>(200, "The document."),
             asyncapi,
+        )
+        .route(
+            Operation::get("/api/types.d.ts", "The events of this node as TypeScript, for the stock client.")
+                .id("getTypeDeclarations")
+                .file("text/plain", "The declarations."),
+            types,
         )
         .route(page.file("text/html", "The page."), assets::docs_index)
         .route(file.file("*/*", "The file.").refuse(404, "Not found"), assets::docs)
@@ -117,8 +126,7 @@ pub(super) fn routes() -> Routes<Site> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apps::{self, Mount};
-    use crate::context::Context;
+    use crate::apps;
 
     async fn of(names: &[&str], namespace: &str) -> Description {
         let namespace = Namespace::parse(namespace).unwrap();
@@ -147,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_reference_leads_somewhere() {
+    async fn every_reference_resolves() {
         for document in [everything().await.openapi(), everything().await.asyncapi()] {
             let mut found = Vec::new();
             references(&document, &mut found);
@@ -175,7 +183,7 @@ mod tests {
     async fn descriptions_are_for_clients() {
         for document in [everything().await.openapi(), everything().await.asyncapi()] {
             let text = document.to_string();
-            // What rustdoc links to, no client can follow.
+            // Clients cannot follow rustdoc's links.
             let link = text.find("[`").map(|at| text.get(at..at + 80));
             assert_eq!(link, None);
         }

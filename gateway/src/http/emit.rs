@@ -17,97 +17,107 @@ use crate::describe::forms::{EventName, RoomName, True, UserIdText};
 use crate::error::AppError;
 use crate::rest::{InternalCaller, Routes, key_of, read_json};
 
-/// Whom an event is for.
+/// The recipient of an event.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "UserOrRoom")]
 #[serde(rename_all = "camelCase")]
 enum To {
     /// All sockets of a user.
     User(#[schemars(with = "UserIdText")] String),
-    /// A room, as the cluster calls it.
+    /// A room, by its name in the cluster.
     Room(#[schemars(with = "RoomName")] String),
 }
 
-/// Whom an event is for, or a word for many.
+/// The recipient of an event, or a word for several.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmitTarget")]
 #[serde(untagged)]
-enum Whom {
+enum Recipient {
     Named(To),
-    /// Every socket of the namespace, or the other servers of the cluster.
+    /// All sockets of the namespace, or the other servers of the cluster.
     Word(#[schemars(extend("enum" = ["all", "servers"]))] String),
 }
 
-/// An event to be emitted.
-// What is not known is refused: who excepts somebody, or sends several arguments, must not be told that it was done.
+/// An event to emit.
+// Refuses unknown fields: a caller that tries to exclude a user, or sends several arguments, must not get a success.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmitRequest")]
 #[serde(deny_unknown_fields)]
 struct Emit {
-    /// `/` unless sent.
+    /// Default: `/`.
     namespace: Option<String>,
-    #[serde(deserialize_with = "whom")]
-    #[schemars(with = "Whom")]
-    to: Option<Whom>,
-    /// The event's name; none of Socket.IO's own, and to servers neither `connection` nor `new_namespace`.
+    #[serde(deserialize_with = "recipient")]
+    #[schemars(with = "Recipient")]
+    to: Option<Recipient>,
+    /// The event's name: no reserved name of Socket.IO, and for `servers` neither `connection` nor `new_namespace`.
     #[schemars(with = "EventName")]
     event: String,
     /// The event's argument; without it the event has none.
     data: Option<Box<RawValue>>,
+    /// Asks every node how many sockets receive the event, and answers after that. Without it an event is one message;
+    /// with it, one more message to and from each node. A single node counts without messages.
+    #[serde(default)]
+    receipt: bool,
 }
 
-/// The body, as large as an event of a client may be.
+/// The body; its payload may be as large as a client's event.
 struct EmitBody(Emit);
 
 impl FromRequest<Site> for EmitBody {
     type Rejection = AppError;
 
     async fn from_request(request: Request, site: &Site) -> Result<Self, AppError> {
-        // Room for the other fields beside a payload of the full size.
+        // Leaves room for the other fields beside a payload of the maximum size.
         let max = site.transports.engine.max_payload + REST_BODY_MAX_BYTES;
         read_json(request, max).await.map(Self)
     }
 }
 
-/// Reads `to`; `None` where it is nothing that an event can be for, which gets an answer of its own.
-fn whom<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Whom>, D::Error> {
+/// Parses `to`; `None` if it is not a valid recipient, which has its own error.
+fn recipient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Recipient>, D::Error> {
     let to = Box::<RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(to.get()).ok())
 }
 
-/// Events by which a namespace of a Node.js server speaks to its own handlers: one from outside would have them handle a
-/// socket that is none.
+/// Events that a namespace of a Node.js server emits to its own handlers. From outside they would make it handle a
+/// socket that does not exist.
 const SERVERS_OWN_EVENTS: [&str; 2] = ["connection", "new_namespace"];
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "EmitResult")]
 pub(super) struct Emitted {
     #[schemars(with = "True")]
     success: bool,
-    /// Nodes and other servers that received it, this one among them; 0 where it was not emitted again. Not given for
+    /// How many nodes and other servers received it, including this one; 0 if it was not emitted again. Absent for
     /// `servers`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "usize")]
     nodes: Option<usize>,
-    /// Sockets of those nodes that it is for, at the moment after it was sent; `null` where not all nodes have told, or it was
-    /// not sent again. Node.js servers' sockets are not counted.
+    /// How many sockets of these nodes it reached, counted right after it was sent. In a cluster only with `receipt`,
+    /// otherwise `null`; also `null` if not all nodes answered or the event was not sent again. Sockets of Node.js
+    /// servers are not counted. Absent for `servers`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<usize>")]
     sockets: Option<Option<usize>>,
-    /// Its place in the room, `epoch:offset`; `null` where places are not counted.
+    /// Its position in the room, `epoch:offset`; `null` if the room has no positions.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     place: Option<Option<String>>,
-    /// It had been emitted under its key before, and was not again.
+    /// It was emitted under this key before, and not again now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     repeated: Option<bool>,
 }
 
-/// Its route.
+/// The route.
 pub(super) fn routes() -> Routes<Site> {
     Routes::new().route(
         Operation::post(
             "/internal/emit",
             "Emits an event to a user, a room, a namespace, or the other servers of the cluster.",
         )
+        .id("emitEvent")
         .detail("The body may be as large as an event (`MAX_PAYLOAD`).")
         .of_backend()
         .header(
@@ -141,7 +151,7 @@ async fn emit(
     headers: HeaderMap,
     EmitBody(body): EmitBody,
 ) -> Result<Json<Emitted>, AppError> {
-    let Emit { namespace, to, event, data } = body;
+    let Emit { namespace, to, event, data, receipt: counts } = body;
     let namespace = namespace.as_deref().unwrap_or("/");
     let namespace =
         Namespace::parse(namespace).map_err(|_| AppError::BadInput("Invalid namespace".into()))?;
@@ -152,16 +162,16 @@ async fn emit(
     let to = to.ok_or_else(invalid_to)?;
     let (user, room);
     let target = match &to {
-        Whom::Named(To::User(id)) => {
+        Recipient::Named(To::User(id)) => {
             user = UserId::parse(id).map_err(|_| AppError::BadInput("Invalid user".into()))?;
             Target::user(&namespace, &user)
         }
-        Whom::Named(To::Room(name)) => {
+        Recipient::Named(To::Room(name)) => {
             room = Room::of_cluster(name).ok_or_else(|| AppError::BadInput("Invalid room".into()))?;
             Target::room(&namespace, room.as_str())
         }
-        Whom::Word(word) if word == "all" => Target::all(&namespace),
-        Whom::Word(word) if word == "servers" => {
+        Recipient::Word(word) if word == "all" => Target::all(&namespace),
+        Recipient::Word(word) if word == "servers" => {
             if SERVERS_OWN_EVENTS.contains(&&*event) {
                 return Err(AppError::BadInput("Invalid event".into()));
             }
@@ -169,14 +179,14 @@ async fn emit(
             site.context.fanout.server_side_emit(&namespace, &event, &args).await?;
             return Ok(Json(Emitted { success: true, ..Emitted::default() }));
         }
-        Whom::Word(_) => return Err(invalid_to()),
+        Recipient::Word(_) => return Err(invalid_to()),
     };
     let key = key_of(&headers)?;
     let once;
     let target = match &key {
         None => target.tracked(),
         Some(key) => {
-            // The key holds for what it was first used for; anything else under it is told apart by its fingerprint.
+            // The key belongs to its first use; the fingerprint detects a different event under it.
             let print = format!("{:016x}", fingerprint(&namespace, &target, &event, data.as_deref()));
             if !site.context.fanout.claim_key(key, &print).await? {
                 return Err(AppError::Conflict("Idempotency-Key was used for something else".into()));
@@ -192,18 +202,23 @@ async fn emit(
         site.context.fanout.packet(&target, &event)
     };
     let receipt = site.context.fanout.broadcast(target, packet).await?;
-    Ok(Json(emitted(&site, &target, receipt).await))
+    Ok(Json(emitted(&site, &target, (receipt, counts)).await))
 }
 
-/// Whether backends may name an event so: by the rule for their rooms.
+/// Whether backends may emit an event with this name; the rule is that of their rooms.
 fn is_event(name: &str) -> bool {
     (1..=ID_MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-async fn emitted(site: &Site, target: &Target<'_>, receipt: Receipt) -> Emitted {
-    // It is on its way: what is not known of it does not make it undone.
-    let sockets =
-        if receipt.repeated { None } else { site.context.fanout.reach(target).await.unwrap_or_default() };
+/// The answer. Counts the sockets with `counts`, or if no other node has to be asked.
+async fn emitted(site: &Site, target: &Target<'_>, (receipt, counts): (Receipt, bool)) -> Emitted {
+    let fanout = &site.context.fanout;
+    // The event is on its way, so a failure to count does not fail the request.
+    let sockets = if !receipt.repeated && (counts || !fanout.has_peers()) {
+        fanout.reach(target).await.unwrap_or_default()
+    } else {
+        None
+    };
     Emitted {
         success: true,
         nodes: Some(receipt.nodes),
@@ -213,7 +228,7 @@ async fn emitted(site: &Site, target: &Target<'_>, receipt: Receipt) -> Emitted 
     }
 }
 
-/// What a request asks for, in short; the same on every node.
+/// A digest of the request; the same on every node.
 fn fingerprint(namespace: &Namespace, target: &Target<'_>, event: &str, data: Option<&RawValue>) -> u64 {
     use sha1::Digest as _;
     let mut digest = sha1::Sha1::new();

@@ -1,35 +1,36 @@
-//! Keeps web pages away from the internal listener.
+//! Blocks web pages from the internal listener.
 //!
-//! A listener on loopback is reached by every browser of the machine. A page of another site sends requests that need
-//! no answer, and with a name that resolves to 127.0.0.1 (DNS rebinding) it reads the answers, too. The first has an
-//! `Origin` or a `Sec-Fetch-Site`, which no page can leave out; the second has the page's name for a `Host`.
+//! Every browser of a machine can reach its loopback listeners. A page of another site can send requests whose answers
+//! it does not need, and with a name that resolves to 127.0.0.1 (DNS rebinding) it can read the answers, too. The
+//! former have an `Origin` or a `Sec-Fetch-Site` header, which no page can omit; the latter have the page's name as
+//! `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, header};
 
-/// Who may ask the internal listener, by what browsers say of themselves.
+/// Decides by the browsers' headers which requests the internal listener accepts.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
-    /// Hosts that requests may name; `None` where an internal token says who may ask.
+    /// The hosts that requests may name; `None` if an internal token protects the listener.
     hosts: Option<Vec<String>>,
 }
 
 impl Guard {
-    /// For a listener at `listen` that others reach by `advertised`.
+    /// For a listener at `listen` that other nodes reach as `advertised`.
     ///
-    /// With an internal token the `Host` may be any: a node has names that it does not know (of services, of ingresses), and
-    /// what is served without the token is metrics and health.
+    /// With an internal token any `Host` is accepted: a node does not know all of its names (of services, of
+    /// ingresses), and without the token it serves only metrics and health.
     pub(crate) fn new(listen: SocketAddr, advertised: Option<&str>, has_token: bool) -> Self {
         let known = [Some(listen.ip().to_string()), advertised.and_then(host_of_url)];
         Self { hosts: (!has_token).then(|| known.into_iter().flatten().collect()) }
     }
 
-    /// Whether a request comes from a page, or by a name that a page may have had resolved to this listener.
+    /// Whether a request comes from a page, or names a host that a page may have made resolve to this listener.
     ///
-    /// `is_peer`: it is another node's, sent on with the headers of the client that it came from.
+    /// `is_peer`: another node forwarded it with the headers of its client.
     pub(crate) fn refuses(&self, headers: &HeaderMap, is_peer: bool) -> bool {
-        // A person who types an address, and nobody else, is `none`.
+        // `none` means that a person typed the address.
         let from_page = headers.get_all("sec-fetch-site").iter().any(|site| site != "none");
         headers.contains_key(header::ORIGIN)
             || (from_page && !is_peer)
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_kept_out_and_programs_are_not() {
+    fn pages_are_refused_and_programs_are_not() {
         let listen = "127.0.0.1:9090".parse().unwrap();
         let open = Guard::new(listen, Some("http://node-one.internal:9090"), false);
         let closed = Guard::new("10.0.0.5:9090".parse().unwrap(), None, true);
@@ -89,7 +90,7 @@ mod tests {
                 assert!(refuses(guard, &[("host", "127.0.0.1:9090"), ("sec-fetch-site", site)]));
             }
             assert!(!refuses(guard, &[("host", "127.0.0.1:9090"), ("sec-fetch-site", "none")]));
-            assert!(!refuses(guard, &[]), "HTTP/1.0 needs no Host, and no browser speaks it");
+            assert!(!refuses(guard, &[]), "HTTP/1.0 needs no Host, and no browser uses it");
         }
         for known in [
             "127.0.0.1:9090",
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_node_sends_on_may_have_come_from_a_page() {
+    fn a_request_forwarded_by_a_node_may_come_from_a_page() {
         let guard = Guard::new("127.0.0.1:9090".parse().unwrap(), None, false);
         let forwarded = headers(&[("host", "127.0.0.1:9090"), ("sec-fetch-site", "same-origin")]);
         assert!(!guard.refuses(&forwarded, true));

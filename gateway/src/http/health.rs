@@ -1,4 +1,4 @@
-//! Is the process alive, is it ready, and how is it.
+//! Liveness, readiness and health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,13 @@ use crate::rest::Routes;
 
 /// The process runs.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Liveness")]
 struct Alive {
     #[schemars(extend("enum" = ["alive"]))]
     status: &'static str,
 }
 
-/// Whether new clients may come.
+/// Whether the node accepts new clients.
 #[derive(Serialize, JsonSchema)]
 struct Readiness {
     #[schemars(extend("enum" = ["ready", "not ready"]))]
@@ -36,13 +37,15 @@ struct Readiness {
     details: Details,
 }
 
-/// Why a check failed, or is about to, where a sentence helps.
+/// Why a check failed, or is about to, if a sentence helps.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CheckDetails")]
 struct Details {
-    /// What was wrong with the last fetch of the key set. While an earlier one holds, the check is `ok` all the same.
+    /// What was wrong with the last fetch of the key set. While an earlier set is in use, the check is `ok` all the
+    /// same.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<String>,
-    /// What this node has otherwise than those that were there before it, and what to change.
+    /// How this node's configuration differs from that of the nodes that started before it, and what to change.
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
 }
@@ -58,7 +61,7 @@ impl Details {
     }
 }
 
-/// What this node has otherwise than those that it shares Redis or records with, in a sentence.
+/// How this node differs from the nodes that share its Redis or records, in a sentence.
 fn disagreement(site: &Site) -> Option<String> {
     if let Some(conflict) = site.context.fanout.agreement().conflict {
         return Some(format!("The nodes of this Redis: {conflict}."));
@@ -73,7 +76,7 @@ fn disagreement(site: &Site) -> Option<String> {
     }
 }
 
-/// What the node is and how its parts are.
+/// The state of the node and its parts.
 #[derive(Serialize, JsonSchema)]
 struct Health {
     #[schemars(extend("enum" = ["ok", "degraded"]))]
@@ -83,12 +86,12 @@ struct Health {
     node: String,
     /// Open sessions.
     connections: usize,
-    /// The apps that clients find, and where.
+    /// The mounted apps and their namespaces.
     apps: Vec<MountedApp>,
     checks: Checks,
     #[serde(skip_serializing_if = "Details::is_empty")]
     details: Details,
-    /// What an operator should change, though the node works.
+    /// What an operator should change, although the node works.
     warnings: Vec<Warning>,
 }
 
@@ -100,6 +103,7 @@ struct MountedApp {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HealthWarning")]
 #[serde(rename_all = "camelCase")]
 enum Warning {
     /// The latest logins and handshakes all came through a proxy that `TRUSTED_PROXIES` does not name, so all
@@ -109,21 +113,23 @@ enum Warning {
 
 /// Each `ok` or `failed`.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HealthChecks")]
 struct Checks {
     /// In a cluster: commands, subscriptions and the lease.
     redis: Condition,
     records: Condition,
-    /// Whether this node agrees with those that it shares Redis or records with: the same records and mounts.
+    /// Whether this node agrees with the nodes that share its Redis or records: it has the same records and mounts.
     cluster: Condition,
     /// Whether tokens can be verified.
     tokens: Condition,
-    /// Not while the node drains.
+    /// `failed` while the node drains.
     accepting: Condition,
-    /// Failed when every place is taken by a client in a namespace: no other can come in.
+    /// `failed` if clients in namespaces take every slot, so that no other client can connect.
     capacity: Condition,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "CheckResult")]
 #[serde(rename_all = "camelCase")]
 enum Condition {
     Ok,
@@ -139,7 +145,7 @@ impl Condition {
 impl Checks {
     async fn of(site: &Site) -> Self {
         let (redis, records) = (site.context.fanout.is_ready(), site.context.records.is_ready().await);
-        // Where Redis or the records are away, that is what is wrong.
+        // If Redis or the records are unavailable, that is the problem to report.
         let is_known =
             site.context.fanout.agreement().is_known && site.context.records.sharing() != Sharing::Unknown;
         let agrees = disagreement(site).is_none() && (is_known || !redis || !records);
@@ -177,10 +183,10 @@ fn mounted(site: &Site) -> Vec<MountedApp> {
     apps.into_iter().map(app).collect()
 }
 
-/// How often a node that is not ready looks whether it is.
+/// How often a node that is not ready checks again.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Ends when the node is ready for clients. What is missing at first is logged once.
+/// Returns when the node is ready for clients. Logs once which checks fail at first.
 pub(crate) async fn becomes_ready(site: &Site) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -192,44 +198,47 @@ pub(crate) async fn becomes_ready(site: &Site) {
             return;
         }
         count += 1;
-        // A cluster needs a moment for its lease in any case.
+        // A cluster always needs a moment for its lease.
         if count == 10 {
             tracing::warn!(failed = %failed.join(", "), "started, but not ready yet");
         }
     }
 }
 
-/// Its endpoints.
+/// The endpoints.
 pub(super) fn routes() -> Routes<Site> {
     Routes::new()
         .route(
             Operation::get("/live", "Whether the process runs.")
-                .detail("Asks nothing else, so that nobody restarts a node because a database is down.")
+                .id("getLiveness")
+                .detail("Checks neither the database nor Redis: restarting the node would not help if one is down.")
                 .on_both()
                 .answer::<Alive>(200, "It does."),
             live,
         )
         .route(
             Operation::get("/ready", "Whether the node is ready for new clients.")
+                .id("getReadiness")
                 .on_both()
                 .answer::<Readiness>(200, "It is.")
-                .answer::<Readiness>(503, "It is not: with what failed."),
+                .answer::<Readiness>(503, "It is not; `failed` lists the failed checks."),
             ready,
         )
         .route(
-            Operation::get("/health", "For people: what the node is and how its parts are.")
+            Operation::get("/health", "The state of the node and its parts, for people.")
+                .id("getHealth")
                 .on_both()
-                .answer::<Health>(200, "The node, whatever its parts are like."),
+                .answer::<Health>(200, "The state, even if checks fail."),
             health,
         )
 }
 
-/// Alive: never asks anything else, so that nobody restarts a node because a database is down.
+/// Checks nothing else, because restarting the node would not help if a database is down.
 async fn live() -> impl IntoResponse {
     Json(Alive { status: "alive" })
 }
 
-/// Ready for new clients: asks everything the node needs, and says what failed.
+/// Checks everything that the node needs, and names what failed.
 async fn ready(State(site): State<Site>) -> impl IntoResponse {
     let failed = Checks::of(&site).await.failed();
     let code = if failed.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -237,7 +246,7 @@ async fn ready(State(site): State<Site>) -> impl IntoResponse {
     (code, Json(Readiness { status, failed, details: Details::of(&site) }))
 }
 
-/// For people: what the node is and how its parts are.
+/// The state of the node and its parts, for people.
 async fn health(State(site): State<Site>) -> impl IntoResponse {
     let checks = Checks::of(&site).await;
     Json(Health {

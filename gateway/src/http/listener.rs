@@ -1,8 +1,7 @@
-//! Accepting connections and serving HTTP on them.
+//! Accepts connections and serves HTTP on them.
 //!
-//! Our own loop around hyper: heads must come in time and be small, what cannot be accepted now is left in
-//! the kernel's queue instead of ending the loop, and a connection that becomes a WebSocket leaves its HTTP
-//! memory behind.
+//! A custom loop around hyper: heads must arrive in time and be small, connections that cannot be accepted now stay in
+//! the kernel's queue instead of ending the loop, and a connection that becomes a WebSocket frees its HTTP memory.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -38,31 +37,31 @@ use crate::session::Standing;
 use crate::tasks::Tasks;
 use crate::transport::{self, Cross, Displaced, Guest, Heads, Places, Transports, UpgradeSlot};
 
-/// What other sites' pages may ask, where `CORS_ORIGINS` lists them.
+/// The endpoints that pages of sites in `CORS_ORIGINS` may request.
 const API: &str = "/api/";
 
-/// Pause after the kernel would not give us a connection, for want of files or memory.
+/// The pause after the kernel refused a connection, for lack of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One of the node's two doors.
+/// One of the node's two listeners.
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) router: Router,
     pub(crate) internal_token: Option<Arc<str>>,
-    /// The public door serves the engine.
+    /// The public listener serves the engine.
     pub(crate) transports: Arc<Transports>,
     pub(crate) is_public: bool,
-    /// Keeps pages out of the internal listener.
+    /// Blocks web pages from the internal listener.
     pub(crate) guard: Guard,
     pub(crate) tasks: Tasks,
-    /// HTTP connections end after the request that is under way.
+    /// Cancelled when HTTP connections must end after the request in progress.
     pub(crate) stopping: CancellationToken,
 }
 
 /// Opens a listening socket.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -75,7 +74,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the door is stopped, as many connections at once as there are `places`.
+/// Accepts connections until the listener stops, at most as many at once as there are `places`.
 pub(crate) async fn run(listener: TcpListener, door: Door, places: Arc<Places>) {
     let mut turns = (1..=ACCEPTS_PER_TURN).cycle();
     loop {
@@ -136,7 +135,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displac
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
-                // Others need the place more; what is under way ends with the connection.
+                // Another connection needs the slot more; the requests in progress end with the connection.
                 _ = displaced => Ok(()),
             }
         };
@@ -150,15 +149,15 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displac
     }
 }
 
-/// One request of a connection is begun in each poll of it: a client may send hundreds without waiting for an
-/// answer, and the others have their turn between them.
+/// Limits a connection to one new request per poll: a client may send hundreds without waiting for answers, and other
+/// connections get their turn in between.
 #[derive(Debug, Default)]
 struct Pace {
     begun: AtomicBool,
 }
 
 impl Pace {
-    /// Runs the connection that the requests are of.
+    /// Runs the connection that carries the requests.
     async fn around<T>(&self, connection: impl Future<Output = T>) -> T {
         let mut connection = pin!(connection);
         poll_fn(|cx| {
@@ -195,13 +194,13 @@ async fn answer(
     let mut response = dispatch(request, client, door, slot).await?;
     client.1.rest();
     if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // What comes next may not be HTTP.
+        // The following bytes may not be HTTP.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
 
-/// Hands a request to who answers it.
+/// Passes a request to its handler.
 async fn dispatch(
     mut request: Request<Incoming>,
     (peer, guest): (SocketAddr, &Arc<Guest>),
@@ -233,7 +232,7 @@ async fn dispatch(
             Err(answer) => return Ok(*answer),
         }
     } else {
-        // What is not for other sites' pages is not told to them by a browser.
+        // A browser withholds the answer from pages of other sites if the node does not allow it.
         Cross::default()
     };
     let gate = &door.transports.gate;
@@ -249,7 +248,7 @@ async fn dispatch(
     Ok(response)
 }
 
-/// A connection whose requests are read: their bodies count as what its client may send unfinished.
+/// A connection whose requests are being read: their bodies count as unfinished input of its client.
 struct Reading {
     guest: Arc<Guest>,
     transports: Arc<Transports>,
@@ -281,14 +280,14 @@ impl Carries for Reading {
     }
 }
 
-/// What is wrong with a request's head whatever it asks for.
+/// Why a request's head is invalid for any target.
 fn refusal(request: &Request<Incoming>) -> Option<AppError> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let path_and_query = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if path_and_query > URI_MAX_BYTES {
         Some(AppError::UriTooLong)
     } else if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
-        // RFC 9112, 3.2: whoever guesses a host guesses differently from the proxy in front.
+        // RFC 9112, 3.2: a node that guesses a host may guess differently from the proxy in front.
         Some(AppError::BadInput("Expected one Host".into()))
     } else {
         None

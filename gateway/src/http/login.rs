@@ -1,4 +1,4 @@
-//! `POST /api/v1/auth/login`: e-mail and password for a token (contract, "Identity").
+//! `POST /api/v1/auth/login`: exchanges e-mail and password for a token (contract, "Identity").
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::metrics::{self, Limit};
 use crate::records::users::{self, User};
 use crate::rest::{JsonBody, Routes};
 
-/// Where it is.
+/// The endpoint's path.
 pub(super) const PATH: &str = "/api/v1/auth/login";
 
 /// The login endpoint. Cheap to clone.
@@ -32,11 +32,11 @@ pub(crate) struct Login {
     context: Context,
     attempts: Arc<Attempts>,
     turns: Turns,
-    /// What an unknown e-mail's password is compared with, so that it takes as long as a known one's.
+    /// The hash for unknown e-mails, so that a login takes as long as with a known one.
     decoy: Arc<str>,
 }
 
-/// Logins cannot be offered.
+/// Why logins cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
     #[error("cannot hash passwords: {0}")]
@@ -48,18 +48,19 @@ pub(crate) enum LoginError {
 /// Credentials.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Credentials {
-    /// In any case of letters; 256 bytes at most.
+    /// Not case-sensitive; 256 bytes at most.
     email: String,
     /// 256 bytes at most.
     password: String,
 }
 
-/// Who has logged in.
+/// The token and the user.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LoginResult")]
 pub(crate) struct LoggedIn {
     #[schemars(with = "True")]
     success: bool,
-    /// Good for an hour.
+    /// Valid for an hour.
     token: String,
     user: Shown,
 }
@@ -76,16 +77,17 @@ struct Shown {
     avatar: Option<String>,
 }
 
-/// Its endpoint.
+/// The endpoint.
 pub(super) fn routes() -> Routes<Site> {
     Routes::new().route(
         Operation::post(PATH, "Exchanges e-mail and password for a token.")
+            .id("logInUser")
             .detail(
                 "Users are made by `gateway user add`. Off where tokens are made elsewhere \
                  (`JWT_PUBLIC_KEY`, `JWKS_URL`).",
             )
             .body::<Credentials>()
-            .answer::<LoggedIn>(200, "The token, and whose it is.")
+            .answer::<LoggedIn>(200, "The token and its user.")
             .refuse_all(
                 400,
                 &[
@@ -112,9 +114,9 @@ async fn log_in(
 
 impl Login {
     /// # Errors
-    /// When no password can be hashed, or the system gives no threads.
+    /// If no password can be hashed, or the system provides no threads.
     pub(crate) fn new(context: Context) -> Result<Self, LoginError> {
-        // Without a key to sign with there are no logins, and no threads are needed.
+        // Without a key to sign tokens there are no logins, so no threads are needed.
         let hashers = if context.tokens.can_sign() { password::hashers()? } else { Vec::new() };
         Ok(Self {
             attempts: Arc::new(Attempts::new(context.fanout.clone())),
@@ -124,12 +126,12 @@ impl Login {
         })
     }
 
-    /// Exchanges credentials for a token. Dropping the future while it waits for its turn cancels it. After that it runs to
-    /// its end, so that a client cannot hide a failure by disconnecting.
+    /// Exchanges credentials for a token. Dropping the future while it waits for its turn cancels it. After that it
+    /// runs to completion, so that a client cannot hide a failure by disconnecting.
     ///
     /// # Errors
-    /// 400, 401, 404 where the node cannot sign, 429 after too many failures ([`Attempts`]) or while too many others
-    /// log in, 503.
+    /// 400, 401, 404 if the node cannot sign tokens, 429 after too many failures ([`Attempts`]) or during too many
+    /// other logins, 503.
     pub(crate) async fn log_in(
         &self,
         credentials: Credentials,
@@ -163,7 +165,7 @@ impl Login {
         attempt: Attempt,
         (email, password): (&str, String),
     ) -> Result<LoggedIn, AppError> {
-        // Others may have failed while this one waited.
+        // Other attempts may have failed while this one waited.
         self.attempts.wait(&attempt).map_err(failed_too_often)?;
         let user = users::find(&self.context.records, email).await?;
         let stored: Arc<str> =
@@ -176,7 +178,7 @@ impl Login {
             shared.await;
             self.token(user)
         } else {
-            // Counted on this node before the next one gets its turn.
+            // Counted on this node before the next login gets its turn.
             let shared = self.attempts.failed(&attempt);
             drop(turn);
             shared.await;
@@ -208,6 +210,6 @@ fn failed_too_often(seconds: u64) -> AppError {
 
 fn too_many_at_once() -> AppError {
     metrics::get().rate_limited(Limit::PasswordHashes);
-    // Spread, so that those refused together do not come back together.
+    // Spread, so that the refused clients do not all return at once.
     AppError::Limited("Too many logins, try again".into(), rand::random_range(1..=5))
 }

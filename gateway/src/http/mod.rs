@@ -1,7 +1,8 @@
-//! What the two listeners serve: the node's own endpoints ([`routes`]) and those of its apps; each says itself which
-//! listener it is for. `/socket.io/` does not pass through here but for the stock client's files.
+//! The endpoints of the two listeners: the node's own ([`routes`]) and those of its apps. Each declares its listener.
+//! Of `/socket.io/` only the stock client's files pass through here.
 
 mod assets;
+mod book;
 mod docs;
 mod emit;
 pub(crate) mod guard;
@@ -29,9 +30,10 @@ use crate::error::{AppError, Refusal};
 use crate::metrics::{self, BadInput};
 use crate::rest::{HasContext, Routes, Served};
 use crate::transport::Transports;
+pub(crate) use docs::everything;
 use login::Login;
 
-/// What routes may use.
+/// The state that routes may use.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) context: Context,
@@ -52,7 +54,7 @@ impl Site {
         Self { context, transports, login, metrics, docs }
     }
 
-    /// The endpoints of the node and of the apps that are mounted on it.
+    /// The endpoints of the node and of its mounted apps.
     fn served(&self) -> Vec<Served> {
         let apps = self.transports.engine.namespaces.apps().map(|app| app.routes());
         [routes().with_state(self.clone())].into_iter().chain(apps).collect()
@@ -65,7 +67,7 @@ impl HasContext for Site {
     }
 }
 
-/// The address of a request's client, by way of trusted proxies.
+/// The address of a request's client, as trusted proxies forward it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
@@ -76,28 +78,29 @@ pub(crate) fn public_router(site: &Site) -> Router {
     finish(served.fold(Router::new(), Router::merge).merge(probe).fallback(not_here))
 }
 
-/// For operators and backends. Never reachable from the public listener.
+/// For operators and backends. Not reachable from the public listener.
 pub(crate) fn internal_router(site: &Site) -> Router {
     let served = site.served().into_iter().map(|served| served.internal);
     finish(served.fold(Router::new(), Router::merge).fallback(not_found))
 }
 
-/// What a node serves whatever is mounted on it.
+/// The endpoints of every node, whatever is mounted on it.
 fn routes() -> Routes<Site> {
     let console = "The console: rooms, discussions and a log of events, in a browser.";
     let client = "A file of the stock client: `socket.io.js`, its minified forms and their maps.";
     let file =
         |path, summary| Operation::get(path, summary).file("*/*", "The file.").refuse(404, "Not found");
     Routes::new()
-        .route(Operation::get("/", console).file("text/html", "The page."), assets::index)
-        .route(file("/console/{file}", "A file of the console."), assets::console)
-        .route(file("/socket.io/{file}", client), assets::client)
+        .route(Operation::get("/", console).hidden().file("text/html", "The page."), assets::index)
+        .route(file("/console/{file}", "A file of the console.").hidden(), assets::console)
+        .route(file("/socket.io/{file}", client).id("getClientFile"), assets::client)
         .route(
-            Operation::get("/favicon.ico", "The logo.").file("image/svg+xml", "The logo."),
+            Operation::get("/favicon.ico", "The logo.").hidden().file("image/svg+xml", "The logo."),
             assets::favicon,
         )
         .route(
-            Operation::get("/metrics", "What the node counts and measures.")
+            Operation::get("/metrics", "The node's metrics.")
+                .id("getMetrics")
                 .internal()
                 .file("text/plain", "Prometheus text."),
             render_metrics,
@@ -107,6 +110,7 @@ fn routes() -> Routes<Site> {
         .merge(rooms::routes())
         .merge(emit::routes())
         .merge(docs::routes())
+        .merge(book::routes())
 }
 
 fn finish(router: Router) -> Router {
@@ -127,8 +131,8 @@ async fn render_metrics(State(site): State<Site>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body)
 }
 
-/// The answer to a balancer that asks `OPTIONS /`, as HAProxy does where its configuration says `option httpchk` alone: the
-/// node takes clients. Whether its parts are well is told by `/ready`.
+/// The answer to a load balancer that sends `OPTIONS /`, as HAProxy does if its configuration contains only `option
+/// httpchk`: the node accepts clients. `/ready` reports the state of its parts.
 async fn probe(State(site): State<Site>) -> Response {
     const ALLOW: (HeaderName, HeaderValue) = (header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
     let takes = !site.transports.gate.is_draining();
@@ -136,7 +140,7 @@ async fn probe(State(site): State<Site>) -> Response {
     (status, [ALLOW]).into_response()
 }
 
-/// Nothing here; and what asks for the internal API at the public door is counted.
+/// Answers 404, and counts requests for the internal API on the public listener.
 async fn not_here(uri: Uri) -> Response {
     if uri.path().trim_start_matches('/').starts_with("internal") {
         metrics::get().bad_input(BadInput::Internal);

@@ -1,4 +1,4 @@
-//! `GET /internal/rooms/:room/active` and `/count`: who is in a room of any app (contract, "sos").
+//! `GET /internal/rooms/:room/active` and `/count`: the members of a room of any app (contract, "sos").
 
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
@@ -17,7 +17,7 @@ use crate::members::{Listed, listed};
 use crate::rest::reply::{self, Answer, Freshness};
 use crate::rest::{InternalCaller, Routes};
 
-/// A room of the cluster in the path. An app's prefix may make it longer than a name.
+/// A room of the cluster in the path. With an app's prefix it may be longer than a room's name.
 pub(super) struct RoomPath(String);
 
 impl FromRequestParts<Site> for RoomPath {
@@ -33,15 +33,15 @@ impl FromRequestParts<Site> for RoomPath {
     }
 }
 
-// Who misspells the parameter must not be told of another namespace's room.
+// Refuses unknown parameters: a typo must not return another namespace's room.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Asked {
-    /// Where the room is; `/` unless sent.
+    /// The room's namespace. Default: `/`.
     namespace: Option<String>,
 }
 
-/// The namespace in the query; `/` when there is none.
+/// The namespace in the query; `/` without one.
 pub(super) struct InNamespace(String);
 
 impl FromRequestParts<Site> for InNamespace {
@@ -54,17 +54,18 @@ impl FromRequestParts<Site> for InNamespace {
     }
 }
 
-/// Its endpoints.
+/// The endpoints.
 pub(super) fn routes() -> Routes<Site> {
     Routes::new()
         .route(
-            Operation::get("/internal/rooms/{room}/active", "Lists who is in a room of any app, on all nodes.")
-                .detail("The room is named as the cluster calls it, with its app's prefix.")
+            Operation::get("/internal/rooms/{room}/active", "Lists the members of a room of any app, on all nodes.")
+                .id("listRoomMembers")
+                .detail("The room's name includes its app's prefix.")
                 .of_backend()
                 .query::<Asked>()
                 .answer::<Answer<Active<'_>>>(
                     200,
-                    "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
+                    "At most 10,000 sockets. The counts cover all of them; `truncated` says that the list is incomplete.",
                 )
                 .refuse_all(400, &["Invalid room", "Invalid query"])
                 .refuse(404, "Namespace not found"),
@@ -72,6 +73,7 @@ pub(super) fn routes() -> Routes<Site> {
         )
         .route(
             Operation::get("/internal/rooms/{room}/count", "Counts them.")
+                .id("countRoomMembers")
                 .of_backend()
                 .query::<Asked>()
                 .answer::<Answer<Count<'_>>>(200, "The counts.")
@@ -81,18 +83,19 @@ pub(super) fn routes() -> Routes<Site> {
         )
 }
 
-/// Who is in a room.
+/// The members of a room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomMembers")]
 #[serde(rename_all = "camelCase")]
 struct Active<'a> {
     room: &'a str,
     namespace: &'a str,
     members: Vec<Listed<'a>>,
-    /// How many sockets there are.
+    /// The number of sockets.
     count: usize,
-    /// How many distinct users that is.
+    /// The number of distinct users.
     users: usize,
-    /// `true` where not all are listed.
+    /// `true` if the list is incomplete.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
     #[schemars(with = "Time")]
@@ -101,8 +104,9 @@ struct Active<'a> {
     timestamp: u64,
 }
 
-/// How many are in a room.
+/// The number of members of a room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomCount")]
 struct Count<'a> {
     room: &'a str,
     namespace: &'a str,

@@ -1,9 +1,9 @@
-//! Jobs of this node that are done while their rows are still in the records.
+//! Finished jobs of this node whose rows are still in the records.
 //!
-//! A crash repeats exactly these. So a node alone never has more than a fixed number of events among them: an event takes a place
-//! before it is delivered and gives it back when its row is deleted. Jobs of apps need none, since they look at what the records
-//! say. The next transaction that enqueues jobs deletes the rows, which costs no
-//! commit of its own; [`super::delete_finished`] does it where no such transaction comes.
+//! A crash repeats exactly these. A single node therefore bounds the events among them: an event takes a slot before it
+//! is delivered and frees it when its row is deleted. Jobs of apps need none, because they check the records
+//! themselves. The next transaction that enqueues jobs deletes the rows, which needs no separate commit;
+//! [`super::delete_finished`] does it if there is no such transaction.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,15 +20,17 @@ struct Row {
     has_place: bool,
 }
 
-/// The finished jobs of this node whose rows are not deleted yet, and all jobs that it holds.
+/// The finished jobs of this node whose rows are not deleted yet, and all jobs that the node holds.
 #[derive(Debug)]
 pub(super) struct Finished {
     places: Semaphore,
-    /// How many there may be.
+    /// Maximum number of events.
     limit: usize,
-    /// Those that no transaction has claimed.
+    /// Rows that no transaction has claimed.
     waiting: Mutex<Vec<Row>>,
-    /// Jobs of this node, from the moment they are enqueued until their rows are deleted. A look at the records skips them.
+    /// Rows that a transaction could not delete: they were deleted before, or another transaction was changing them.
+    skipped: Mutex<Vec<Row>>,
+    /// Jobs of this node, from enqueueing until their rows are deleted. A look at the records skips them.
     held: Mutex<HashSet<String>>,
     added: Notify,
     full: Notify,
@@ -41,19 +43,20 @@ impl Finished {
             places: Semaphore::new(limit),
             limit,
             waiting: Mutex::default(),
+            skipped: Mutex::default(),
             held: Mutex::default(),
             added: Notify::new(),
             full: Notify::new(),
         })
     }
 
-    /// How many events may be delivered at once.
+    /// Maximum number of events delivered at once.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Takes `count` places, in the order of the calls. Returns false where none is free for so long that the records must
-    /// be away.
+    /// Takes `count` slots; callers are served in order. Returns false if none becomes free for so long that the
+    /// database must be unavailable.
     pub(super) async fn reserve(&self, count: usize) -> bool {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         if let Ok(places) = self.places.try_acquire_many(count) {
@@ -71,17 +74,18 @@ impl Finished {
         }
     }
 
-    /// Gives back a place whose event was not delivered.
+    /// Frees the slot of an event that was not delivered.
     pub(super) fn release(&self) {
         self.places.add_permits(1);
     }
 
-    /// This node holds a job from now on. Returns false where it did already.
+    /// Records that this node holds a job. Returns false if it did already.
     pub(super) fn hold(&self, id: &str) -> bool {
         self.held.lock().insert(id.to_owned())
     }
 
-    /// This node does not hold a job any more: its transaction was not committed, or another node has taken it.
+    /// Records that this node no longer holds a job: its transaction was not committed, or another node has taken it
+    /// over.
     pub(super) fn let_go(&self, id: &str) {
         self.held.lock().remove(id);
     }
@@ -91,15 +95,16 @@ impl Finished {
         self.held.lock().len()
     }
 
-    /// A job is done: its row may be deleted. `has_place` where it has taken one.
+    /// Records that a job is done, so its row may be deleted. `has_place`: the job has a slot.
     pub(super) fn finish(&self, id: &str, has_place: bool) {
         self.waiting.lock().push(Row { id: id.to_owned(), has_place });
         self.added.notify_one();
     }
 
-    /// Waits for rows to delete, and `pause` longer for a transaction that takes them along, unless all places are taken.
+    /// Waits for rows to delete, and up to `pause` longer for a transaction that deletes them, unless all slots are
+    /// taken.
     pub(super) async fn until_due(&self, pause: Duration) {
-        while self.waiting.lock().is_empty() {
+        while self.waiting.lock().is_empty() && self.skipped.lock().is_empty() {
             self.added.notified().await;
         }
         tokio::select! {
@@ -108,20 +113,26 @@ impl Finished {
         }
     }
 
-    /// Rows to delete: no more than one statement takes, and each given to one caller alone.
+    /// Claims rows to delete, those that a transaction skipped first: at most as many as one statement takes. Each row
+    /// goes to one caller only.
     pub(super) fn claim(self: &Arc<Self>) -> Claim {
         let claim = self.no_claim();
+        {
+            let mut skipped = self.skipped.lock();
+            let count = skipped.len().min(JOBS_AT_ONCE);
+            claim.rows.lock().extend(skipped.drain(..count));
+        }
         claim.take();
         claim
     }
 
-    /// A claim of nothing yet.
+    /// An empty claim.
     pub(super) fn no_claim(self: &Arc<Self>) -> Claim {
         Claim { finished: Arc::clone(self), rows: Mutex::default() }
     }
 }
 
-/// Rows that one transaction deletes. Dropped without [`Claim::confirm`], it leaves them to the next.
+/// Rows that one transaction deletes. Dropped without [`Claim::confirm`], the claim leaves them to the next.
 #[derive(Debug)]
 pub(super) struct Claim {
     finished: Arc<Finished>,
@@ -129,7 +140,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Claims what waits. Returns all that is claimed now.
+    /// Claims the waiting rows. Returns everything claimed so far.
     pub(super) fn take(&self) -> Vec<String> {
         let mut rows = self.rows.lock();
         let mut waiting = self.finished.waiting.lock();
@@ -138,7 +149,20 @@ impl Claim {
         rows.iter().map(|row| row.id.clone()).collect()
     }
 
-    /// The transaction is committed: the rows are deleted.
+    /// Restricts the claim to the rows that the transaction deletes. [`super::delete_finished`] deletes the others.
+    pub(super) fn keep_to(&self, deleted: &HashSet<String>) {
+        let mut rows = self.rows.lock();
+        if deleted.len() == rows.len() {
+            return;
+        }
+        let (kept, skipped) =
+            std::mem::take(&mut *rows).into_iter().partition(|row| deleted.contains(&row.id));
+        *rows = kept;
+        self.finished.skipped.lock().extend::<Vec<Row>>(skipped);
+        self.finished.added.notify_one();
+    }
+
+    /// The transaction is committed, so the rows are deleted.
     pub(super) fn confirm(&self) {
         let deleted = std::mem::take(&mut *self.rows.lock());
         if deleted.is_empty() {
@@ -202,6 +226,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn rows_that_a_transaction_skipped_stay_until_they_are_deleted() {
+        let finished = Finished::new(2);
+        assert!(finished.reserve(2).await);
+        finish(&finished, "a");
+        finish(&finished, "b");
+        let first = finished.no_claim();
+        first.take();
+        first.keep_to(&HashSet::from(["a".to_owned()]));
+        first.confirm();
+        assert!(!holds(&finished, "a") && holds(&finished, "b"));
+        assert!(finished.no_claim().take().is_empty(), "no transaction of an app tries it again");
+        finished.until_due(Duration::ZERO).await;
+        let second = finished.claim();
+        assert_eq!(second.take(), ["b"]);
+        second.confirm();
+        assert!(finished.reserve(2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn rows_of_a_transaction_that_failed_are_deleted_by_the_next() {
         let finished = Finished::new(4);
         assert!(finished.reserve(2).await);
@@ -211,7 +254,7 @@ mod tests {
         assert_eq!(failed.take(), ["a", "b"]);
         assert!(finished.claim().take().is_empty(), "each row is deleted by one transaction");
         drop(failed);
-        assert!(holds(&finished, "a"), "it is held as long as it has a row");
+        assert!(holds(&finished, "a"), "the node holds it as long as it has a row");
         let next = finished.claim();
         assert_eq!(next.take(), ["a", "b"]);
         next.confirm();

@@ -1,4 +1,4 @@
-//! [`Job`]: something that must be done because a record says so.
+//! [`Job`]: work that follows from a change of a record.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::text::json;
 
-/// The kind of jobs that deliver an event. They are of no app.
+/// The kind of jobs that deliver an event. They belong to no app.
 const EVENT: &str = "event";
 
 /// An event's argument with the event's id.
@@ -27,62 +27,62 @@ pub(crate) struct WithId<'a, T> {
     event_id: &'a str,
 }
 
-/// What an event with this body is described as.
+/// The described type of an event with this body.
 pub(crate) type Identified<T> = WithId<'static, T>;
 
 impl<'a, T> WithId<'a, T> {
-    /// `body` as the argument of the event that is called `event_id`.
+    /// `body` as the argument of the event with the id `event_id`.
     pub(crate) fn new(event_id: &'a str, body: &'a T) -> Self {
         Self { body, event_id }
     }
 }
 
-/// The receivers of an event.
+/// The recipients of an event.
 #[derive(Debug, Clone)]
 pub(crate) enum Audience {
     Room(Room),
     User(UserId),
 }
 
-/// What became of an app's job.
+/// The result of an app's job.
 #[derive(Debug)]
 pub(crate) enum Ran {
-    /// It is done. The value is for the caller that waits for it, if one does.
+    /// It is done. The value goes to the caller that waits for it, if any.
     Done(Value),
-    /// It could not be done. It is tried again after a while, longer each time.
+    /// It failed. It is retried after a pause, which grows with each failure.
     Failed,
-    /// It is to be run again after so long.
+    /// It must run again after this time.
     Later(Duration),
 }
 
 impl Ran {
-    /// It is done, and there is nothing to say about it.
+    /// Done, without a value.
     pub(crate) fn done() -> Self {
         Self::Done(Value::Null)
     }
 }
 
-/// Something that must be done because a record says so: stored in the transaction that changes the record, run after its
-/// commit, and deleted when it is done. After a crash it may be run a second time.
+/// Work that follows from a change of a record. It is stored in the transaction that changes the record, run after the
+/// commit, and deleted when it is done. After a crash it may run a second time.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(super) id: String,
     /// Empty for an event.
     pub(super) app: String,
     pub(super) kind: String,
-    /// The entity that it is about: jobs of one subject are run in the order of their commits.
+    /// The entity that the job is about: jobs of one subject run in the order of their commits.
     pub(super) subject: String,
     /// JSON.
     pub(super) payload: String,
-    /// How long after the commit it is due.
+    /// How long after the commit the job is due.
     pub(super) delay: Duration,
-    /// Jobs behind it do not wait until it is done, nor does the caller.
+    /// Neither later jobs of the subject nor the caller wait for it.
     pub(super) is_apart: bool,
     event: Option<StoredEvent>,
 }
 
 impl Job {
-    /// A job of an app, which its `run_job` gets.
+    /// A job for an app's `run_job`.
     pub(crate) fn of_app(app: &str, kind: &str, subject: &str, payload: &impl Serialize) -> Self {
         Self {
             id: Uuid::now_v7().to_string(),
@@ -96,7 +96,7 @@ impl Job {
         }
     }
 
-    /// Delivers an event with one argument.
+    /// A job that delivers an event with one argument.
     pub(crate) fn event_to(
         subject: &str,
         (namespace, to): (&Namespace, Audience),
@@ -106,7 +106,7 @@ impl Job {
         Self::event_known_as(&Uuid::now_v7().to_string(), subject, (namespace, to), name, body)
     }
 
-    /// As [`Self::event_to`], under an id that its app knows, so that it can be taken back ([`super::take_back`]).
+    /// Like [`Self::event_to`], with an id that the app knows, so that the app can withdraw it ([`super::take_back`]).
     pub(crate) fn event_known_as(
         id: &str,
         subject: &str,
@@ -126,27 +126,32 @@ impl Job {
         EventJob { id: id.to_owned(), subject: subject.to_owned(), event }
     }
 
-    /// Under an id that its app knows. A job that is enqueued under the id of another replaces it.
+    /// Sets an id that the app knows. A job enqueued under an existing id replaces the earlier one.
     pub(crate) fn known_as(self, id: String) -> Self {
         Self { id, ..self }
     }
 
-    /// Due so long after the commit. It has a lane of its own.
+    /// Delays the job after the commit. It gets a separate lane.
     pub(crate) fn after(self, delay: Duration) -> Self {
         Self { subject: self.id.clone(), delay, ..self }
     }
 
-    /// Jobs behind it do not wait until it is done, nor does the caller that waits for the batch.
+    /// Neither later jobs of the subject nor the caller that waits for the batch wait for this job.
     pub(crate) fn apart(self) -> Self {
         Self { is_apart: true, ..self }
     }
 
-    /// The app's word for what is to be done.
+    /// The name of the app that runs it; empty for an event.
+    pub(crate) fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// The app's name for the kind of work.
     pub(crate) fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// What the app stored with it; `None` where it is not a `T`.
+    /// The app's payload; `None` if it is not a `T`.
     pub(crate) fn payload<T: for<'a> Deserialize<'a>>(&self) -> Option<T> {
         serde_json::from_str(&self.payload).ok()
     }
@@ -156,7 +161,7 @@ impl Job {
         self.event.as_ref()
     }
 
-    /// A job as the records have it.
+    /// Reads a job from the records.
     pub(super) fn of_record(
         (id, app, kind): (String, String, String),
         subject: String,
@@ -170,7 +175,7 @@ impl Job {
     }
 }
 
-/// A job that delivers an event, while its receivers are being said.
+/// A builder for a job that delivers an event.
 #[derive(Debug)]
 pub(crate) struct EventJob {
     id: String,
@@ -179,19 +184,19 @@ pub(crate) struct EventJob {
 }
 
 impl EventJob {
-    /// Not to this socket.
+    /// Excludes this socket.
     pub(crate) fn except(mut self, socket: SocketId) -> Self {
         self.event.except = Some(socket);
         self
     }
 
-    /// Not to this user's sockets.
+    /// Excludes this user's sockets.
     pub(crate) fn except_user(mut self, user: &UserId) -> Self {
         self.event.except_user = Some(user.clone());
         self
     }
 
-    /// Delivered by the app on every node that has members of the room, which gets this number with it.
+    /// Lets the app deliver the event, with this number, on every node that has members of the room.
     pub(crate) fn sequenced(mut self, sequence: i64) -> Self {
         self.event.sequence = Some(sequence);
         self
@@ -213,7 +218,7 @@ impl From<EventJob> for Job {
     }
 }
 
-/// An event that reports a record.
+/// An event about a record.
 #[derive(Debug, Clone)]
 pub(super) struct StoredEvent {
     pub(super) namespace: Namespace,
@@ -222,11 +227,11 @@ pub(super) struct StoredEvent {
     except_user: Option<UserId>,
     sequence: Option<i64>,
     pub(super) name: String,
-    /// Raw JSON of its argument, its id in it.
+    /// Raw JSON of its argument, including its id.
     pub(super) body: String,
 }
 
-/// How an event is stored.
+/// The stored form of an event.
 #[derive(Serialize, Deserialize)]
 struct Payload<'a> {
     namespace: String,
@@ -261,7 +266,7 @@ impl StoredEvent {
             Audience::Room(room) => (Some(room.as_str().to_owned()), None),
             Audience::User(user) => (None, Some(user.as_str().to_owned())),
         };
-        // It was written as JSON.
+        // The body was serialized as JSON.
         let Ok(body) = serde_json::from_str::<&RawValue>(&self.body) else { return String::new() };
         json(&Payload {
             namespace: self.namespace.as_str().to_owned(),
@@ -293,7 +298,7 @@ impl StoredEvent {
     }
 }
 
-/// An event of the version before, which kept each in a row of its own.
+/// An event that the previous version stored, in its own table.
 pub(super) struct OlderEvent {
     pub(super) id: String,
     pub(super) namespace: String,

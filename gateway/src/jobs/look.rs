@@ -1,4 +1,4 @@
-//! Jobs of other nodes: those that died, and those of an older version.
+//! Takes over jobs of other nodes: of dead ones, and of an older version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,30 +15,30 @@ use crate::clock::ago_ms;
 use crate::error::AppError;
 use crate::records::Sharing;
 
-/// Between two looks, if nothing calls for one.
+/// The pause between two looks, if nothing requests one.
 const LOOK: Duration = Duration::from_millis(JOBS_LOOK_MS);
 
-/// How long after the end of a node its jobs are looked for again: it may have had last words of its own.
+/// How long after the death of a node its jobs are checked again: it may still have finished some.
 const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS);
 
-/// How old something of an older version must be before it is taken for left behind.
+/// How old work of an older version must be to count as abandoned.
 const OLDER_AFTER_MS: u64 = 10_000;
 
-/// When the records are looked at next.
+/// Schedules the looks at the records.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     wanted: Mutex<Vec<Instant>>,
     added: Notify,
-    /// There may be jobs of this node that it does not hold.
+    /// The records may contain jobs of this node that it does not hold.
     is_doubtful: AtomicBool,
 }
 
 impl Looks {
-    /// A look is wanted after `delay`.
+    /// Requests a look after `delay`.
     pub(super) fn want(&self, delay: Duration) {
         let at = Instant::now() + delay;
         let mut wanted = self.wanted.lock();
-        // One look serves all that are wanted until then.
+        // One look serves all requests until then.
         if wanted.iter().any(|other| *other <= at && at - *other < Duration::from_millis(100)) {
             return;
         }
@@ -47,7 +47,7 @@ impl Looks {
         self.added.notify_one();
     }
 
-    /// There may be jobs of this node that it does not hold: a look after `delay` takes them up.
+    /// Requests a look after `delay` that loads jobs of this node that it does not hold.
     pub(super) fn doubt(&self, delay: Duration) {
         self.is_doubtful.store(true, Ordering::Release);
         self.want(delay);
@@ -69,12 +69,11 @@ impl Looks {
     }
 }
 
-/// Looks for jobs of nodes that are gone, until the node stops: shortly after the start, when something calls for it, and about once a
-/// minute.
+/// Looks for jobs of dead nodes until the node stops: shortly after the start, on request, and about once a minute.
 pub(crate) async fn keep_looking(jobs: Arc<Jobs>) {
-    // Clients of the process before this one are back by then, so that its events reach them.
+    // By then the clients of the previous process have reconnected, so that its events reach them.
     jobs.looks.want(Duration::from_millis(JOBS_DOUBT_MS));
-    // Later what an older version left before the start can be told from what one is doing.
+    // By then, work that an older version abandoned before the start can be distinguished from work in progress.
     jobs.looks.want(Duration::from_millis(OLDER_AFTER_MS + 1_000));
     loop {
         jobs.looks.due().await;
@@ -84,7 +83,7 @@ pub(crate) async fn keep_looking(jobs: Arc<Jobs>) {
     }
 }
 
-/// Looks as soon as this node has found that another one is gone, until the node stops.
+/// Looks as soon as this node detects that another node is dead, until the node stops.
 pub(crate) async fn watch_departures(jobs: Arc<Jobs>) {
     loop {
         jobs.fanout.lost_node().await;
@@ -110,15 +109,17 @@ impl Jobs {
                 is_unsure = true;
                 continue;
             }
-            // While Redis is away, or has lost everything, nobody knows who lives.
+            // While Redis is unavailable, or has lost its data, the node cannot know which nodes are alive.
             let lives = if self.fanout.is_ready() { self.fanout.lives(&owner).await.ok() } else { None };
             is_unsure |= !owner.is_empty() && lives.is_none();
             if owner.is_empty() || lives == Some(false) {
                 let taken = records.run(store::take_over(records.pool(), own.as_str(), &owner)).await?;
                 if taken > 0 {
-                    tracing::info!(jobs = taken, from = owner, "this node runs the jobs of one that is gone");
+                    tracing::info!(jobs = taken, from = owner, "took over the jobs of a dead node");
                     is_behind = true;
                 }
+                // A transaction may have been changing the others.
+                is_unsure |= taken < u64::try_from(count).unwrap_or_default();
             }
         }
         if is_unsure {
@@ -137,13 +138,13 @@ impl Jobs {
         Ok(())
     }
 
-    /// Whether this node has other settings than those whose records it uses, and so must not serve: the jobs of others are
-    /// none of its.
+    /// Whether this node's settings differ from those of the nodes whose records it uses. Then it must not serve, and
+    /// must not take over jobs.
     fn is_foreign(&self) -> bool {
         matches!(self.records.sharing(), Sharing::Taken { .. }) || self.fanout.agreement().conflict.is_some()
     }
 
-    /// Takes up this node's jobs that it does not hold.
+    /// Loads this node's jobs that it does not hold.
     async fn load(self: &Arc<Self>) -> Result<(), AppError> {
         let (records, own) = (&self.records, self.fanout.node());
         let mut after = (i64::MIN, String::new());
@@ -152,8 +153,8 @@ impl Jobs {
             for job in jobs {
                 match job {
                     Some(job) => self.take_up(job),
-                    // Written by a node from what it had checked.
-                    None => tracing::error!("a job cannot be read"),
+                    // A node wrote it after validating it.
+                    None => tracing::error!("cannot parse a job"),
                 }
             }
             let Some(next) = next else { break };
@@ -169,7 +170,8 @@ impl Jobs {
         }
     }
 
-    /// Events that a node of the version before stored and could not deliver: while both run, and after an upgrade.
+    /// Adopts events that a node of the previous version stored and could not deliver: while both versions run, and
+    /// after an upgrade.
     async fn adopt_older_events(self: &Arc<Self>) -> Result<(), AppError> {
         let records = &self.records;
         let before = ago_ms(OLDER_AFTER_MS);

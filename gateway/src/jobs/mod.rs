@@ -1,5 +1,5 @@
-//! The transactional outbox: what must follow from a change of a record is stored as [`Job`]s in the transaction that changes
-//! it, and done after the commit.
+//! The transactional outbox: work that follows from a change of a record is stored as [`Job`]s in the transaction that
+//! changes it, and done after the commit.
 //!
 //! ```text
 //!   begin ── change the record ── enqueue(jobs) ── commit ── Batch::run ── rows deleted with the next transaction
@@ -7,17 +7,23 @@
 //!                                     crash here: another node, or the next start, finds the jobs and runs them
 //! ```
 //!
-//! The node that stores a job runs it at once, or when it is due: it knows its jobs and their times in memory, so nothing is
-//! asked of the database while nothing is due. What fails is tried again, after a longer pause each time. Jobs of one subject
-//! are run in the order of their commits (on one node; several nodes that change one entity run their jobs at once).
+//! The node that stores a job runs it at once, or when it is due: it keeps its jobs and their due times in memory, so
+//! it queries the database only when a job is due. A job that fails is retried, after a longer pause each time.
 //!
-//! Running a job and deleting its row cannot be one step, so a crash between the two repeats it. In a cluster Redis remembers
-//! each event's id (`IDEMPOTENCY_S`) and drops the repetition. A node alone bounds how many events are in that state
-//! ([`finished`]), and each event carries its id ([`WithId`]) for clients to drop repetitions by.
+//! Jobs of one subject run in the order of their commits. On one node they wait for each other ([`lanes`]). If several
+//! nodes change one entity, each runs its own jobs, and first repeats jobs about the entity that other nodes have
+//! stored and may not have done: [`enqueue`] finds their rows, because it is called while the entity is locked. Redis
+//! drops the second copy of an event, so every event is published once, after those of earlier commits. Jobs of apps
+//! are repeated if [`Runner::repeats`] allows it.
 //!
-//! Every row names the node that runs it. When that node is gone, another takes its jobs over ([`look`]): the one that
-//! settles what it left in Redis does so at once, and every node looks about once a minute.
+//! Running a job and deleting its row cannot be one atomic step, so a crash between the two repeats it. In a cluster
+//! Redis remembers each event's id (`IDEMPOTENCY_S`) and drops the repetition. A single node bounds how many events are
+//! in that state ([`finished`]), and each event carries its id ([`WithId`]), by which clients can drop repetitions.
+//!
+//! Every row names the node that runs it. When that node dies, another takes its jobs over ([`look`]): the node that
+//! cleans up after it in Redis does so at once, and every node checks about once a minute.
 
+mod drive;
 mod finished;
 mod job;
 mod lanes;
@@ -27,44 +33,45 @@ mod store;
 mod tests;
 mod timers;
 
-use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fanout::{Fanout, FanoutError};
-use futures_util::FutureExt as _;
+use fanout::Fanout;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
+use shared::expiring::ExpiringMap;
 use shared::limits::{
     JOBS_DELETE_WAIT_MS, JOBS_DOUBT_MS, JOBS_FINISHED_MAX, JOBS_LATE_MS, JOBS_REPEATED_MAX,
-    JOBS_RETRY_MAX_MS, JOBS_RETRY_MIN_MS, JOBS_UNSTORED_MAX, RECORDS_RETRY_MS,
+    JOBS_RETRY_MAX_MS, JOBS_UNSTORED_MAX, RECORDS_RETRY_MS,
 };
-use shared::sio::Event;
 use tokio::sync::Notify;
 
 use crate::error::AppError;
 use crate::records::{Connection, Records};
 use crate::tasks::Tasks;
+use drive::pause;
 use finished::{Claim, Finished};
 pub(crate) use job::{Audience, EventJob, Identified, Job, Ran, WithId};
 pub(crate) use lanes::Outcome;
-use lanes::{Lanes, Step, Tried, Waiter};
+use lanes::{Lanes, Step, Waiter};
 use look::Looks;
 pub(crate) use look::{keep_looking, watch_departures};
 use timers::Timers;
 
 /// Runs the jobs of apps.
 pub(crate) trait Runner: Send + Sync {
-    /// Runs a job of the app called `app`; `None` where no such app is mounted.
+    /// Runs a job of the app called `app`; `None` if no such app is mounted.
     fn run<'a>(&'a self, app: &'a str, job: &'a Job) -> BoxFuture<'a, Option<Ran>>;
 
-    /// Has apps do what must be done when another node is gone, by one node.
+    /// Whether this node may run a job that another node runs, perhaps at the same time.
+    fn repeats(&self, job: &Job) -> bool;
+
+    /// Lets apps do what one node must do after another node has died.
     fn on_departure(&self);
 
-    /// Has apps turn what a node of an older version has left to be done into jobs.
+    /// Lets apps convert the pending work of a node of an older version into jobs.
     fn adopt_older(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -77,11 +84,15 @@ pub(crate) struct Jobs {
     lanes: Mutex<Lanes>,
     timers: Timers,
     looks: Looks,
-    /// Whatever was away may be back: what has failed is tried now.
+    /// Notified when a service may be available again: failed jobs are retried.
     retry_now: Notify,
     /// Jobs that could not be stored yet.
     unstored: AtomicUsize,
     runner: OnceLock<Box<dyn Runner>>,
+    /// Whether other nodes may run jobs of the same subjects; then Redis drops repetitions.
+    has_peers: bool,
+    /// Jobs of other nodes that this node repeated recently.
+    repeated: Mutex<ExpiringMap<String, ()>>,
 }
 
 impl std::fmt::Debug for Jobs {
@@ -90,14 +101,16 @@ impl std::fmt::Debug for Jobs {
     }
 }
 
-/// Jobs that one transaction enqueues.
+/// The jobs that one transaction enqueues.
 #[derive(Debug)]
 pub(crate) struct Batch {
     jobs: Arc<Jobs>,
-    /// Those that are due at once.
+    /// Jobs that are due at once.
     due: Vec<Arc<Job>>,
-    /// Those that are due later.
+    /// Jobs that are due later.
     timed: Vec<Arc<Job>>,
+    /// Jobs of other nodes that come first.
+    earlier: Mutex<Vec<Arc<Job>>>,
     /// Rows of finished jobs that the transaction deletes.
     claim: Claim,
     state: Mutex<State>,
@@ -106,7 +119,7 @@ pub(crate) struct Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     New,
-    /// Its rows are in a transaction.
+    /// A transaction contains its rows.
     Enqueued {
         /// Its jobs have places in their lanes.
         has_places: bool,
@@ -114,41 +127,66 @@ enum State {
     Committed,
 }
 
-/// Stores jobs within a transaction, which also deletes the rows of finished ones. To be called when everything that
-/// other transactions may change at the same time is locked, and after `Ok` nothing but the commit may follow.
+/// Stores jobs within a transaction, which also deletes the rows of finished jobs. The caller must have locked
+/// everything that other transactions may change at the same time; after `Ok` only the commit may follow.
 ///
 /// # Errors
-/// The database's.
+/// The database's error.
 pub(crate) async fn enqueue(transaction: &mut Connection, batch: &Batch) -> Result<(), sqlx::Error> {
     if batch.due.is_empty() && batch.timed.is_empty() {
         return Ok(());
     }
-    batch.enter();
+    batch.enter(batch.find_earlier(transaction).await?);
     let owner = batch.jobs.fanout.node();
     store::insert(transaction, owner.as_str(), &batch.due).await?;
     store::insert(transaction, owner.as_str(), &batch.timed).await?;
-    // Only now: on SQLite this transaction is the only one that writes, so all that finished before is known.
-    store::delete(transaction, &batch.claim.take()).await
+    // Not earlier: on SQLite this transaction is the only writer, so all jobs that finished before are known now.
+    let deleted = store::delete_finished(transaction, &batch.claim.take()).await?;
+    batch.claim.keep_to(&deleted);
+    Ok(())
 }
 
-/// Deletes a job whose reason is gone: where it has not been run, it is not.
+/// Withdraws a job that is no longer needed: a job that has not run yet never runs.
 ///
 /// # Errors
-/// The database's.
+/// The database's error.
 pub(crate) async fn take_back(transaction: &mut Connection, id: &str) -> Result<(), sqlx::Error> {
-    store::delete(transaction, &[id.to_owned()]).await
+    store::delete(transaction, id).await
 }
 
 impl Batch {
-    fn enter(&self) {
+    /// Finds jobs about the same subjects that other nodes have stored and may not have done.
+    async fn find_earlier(&self, transaction: &mut Connection) -> Result<Vec<Arc<Job>>, sqlx::Error> {
+        let ordered = self.due.iter().filter(|job| !job.is_apart);
+        let mut subjects: Vec<String> = ordered.map(|job| job.subject.clone()).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        if !self.jobs.has_peers || subjects.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = self.jobs.fanout.node();
+        let earlier = store::earlier(transaction, own.as_str(), &subjects).await?;
+        let repeats = |job: &Job| {
+            job.event().is_some() || self.jobs.runner.get().is_some_and(|runner| runner.repeats(job))
+        };
+        Ok(earlier.into_iter().flatten().filter(repeats).map(Arc::new).collect())
+    }
+
+    fn enter(&self, earlier: Vec<Arc<Job>>) {
         for job in self.due.iter().chain(&self.timed) {
             self.jobs.finished.hold(&job.id);
         }
-        let has_places = self.jobs.lanes.lock().enter(&self.due);
+        let has_places = self.jobs.lanes.lock().enter(&earlier, &self.due);
+        *self.earlier.lock() = earlier;
         *self.state.lock() = State::Enqueued { has_places };
     }
 
-    /// Runs what has been committed. Ends when all jobs that are due are done, or one of them cannot be done now.
+    /// The jobs that have places in lanes.
+    fn entered(&self) -> Vec<Arc<Job>> {
+        [self.earlier.lock().as_slice(), &self.due].concat()
+    }
+
+    /// Runs the committed jobs. Returns when all jobs that are due are done, or one of them cannot be done now.
     pub(crate) async fn run(self) -> Outcome {
         match self.start() {
             Some(outcome) => outcome.await.unwrap_or_default(),
@@ -156,7 +194,7 @@ impl Batch {
         }
     }
 
-    /// As [`Self::run`], for a caller that waits for nothing.
+    /// Like [`Self::run`], for callers that do not wait.
     pub(crate) fn run_later(self) {
         drop(self.start());
     }
@@ -171,12 +209,12 @@ impl Batch {
         let count = self.due.iter().filter(|job| !job.is_apart).count();
         let (waiter, outcome) = Waiter::new(count);
         if !has_places {
-            // They are found in the records when there is room.
+            // A look at the records finds them when there is room.
             self.due.iter().for_each(|job| self.jobs.finished.let_go(&job.id));
             self.jobs.looks.doubt(Duration::from_millis(JOBS_RETRY_MAX_MS));
             return Some(outcome);
         }
-        let subjects = self.jobs.lanes.lock().commit(&self.due, &waiter);
+        let subjects = self.jobs.lanes.lock().commit(&self.entered(), &waiter);
         self.jobs.drive_all(subjects);
         (count > 0).then_some(outcome)
     }
@@ -185,12 +223,12 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         let State::Enqueued { has_places } = *self.state.get_mut() else { return };
-        // Rolled back, or nobody knows: then the rows are there.
+        // Rolled back, or unknown: then the rows may exist.
         for job in self.due.iter().chain(&self.timed) {
             self.jobs.finished.let_go(&job.id);
         }
         if has_places {
-            let subjects = self.jobs.lanes.lock().withdraw(&self.due);
+            let subjects = self.jobs.lanes.lock().withdraw(&self.entered());
             self.jobs.drive_all(subjects);
         }
         self.jobs.looks.doubt(Duration::from_millis(JOBS_DOUBT_MS));
@@ -198,11 +236,16 @@ impl Drop for Batch {
 }
 
 impl Jobs {
-    /// The jobs of a node. [`Self::set_runner`] must be called, and [`delete_finished`], [`run_timed`], [`keep_looking`] and
-    /// [`watch_departures`] be run.
+    /// Creates the jobs of a node. The caller must call [`Self::set_runner`] and run [`delete_finished`],
+    /// [`run_timed`], [`keep_looking`] and [`watch_departures`].
     pub(crate) fn new(fanout: Fanout, records: Records, tasks: Tasks) -> Arc<Self> {
-        // In a cluster Redis drops repetitions, and there is no need to wait for the records.
-        let limit = if fanout.has_peers() { JOBS_FINISHED_MAX } else { JOBS_REPEATED_MAX };
+        let has_peers = fanout.has_peers();
+        Self::build(fanout, records, tasks, has_peers)
+    }
+
+    fn build(fanout: Fanout, records: Records, tasks: Tasks, has_peers: bool) -> Arc<Self> {
+        // In a cluster Redis drops repetitions, so events need not wait for the database.
+        let limit = if has_peers { JOBS_FINISHED_MAX } else { JOBS_REPEATED_MAX };
         Arc::new(Self {
             fanout,
             records,
@@ -214,28 +257,31 @@ impl Jobs {
             retry_now: Notify::new(),
             unstored: AtomicUsize::new(0),
             runner: OnceLock::new(),
+            has_peers,
+            repeated: Mutex::new(ExpiringMap::new(JOBS_FINISHED_MAX)),
         })
     }
 
-    /// Who runs jobs of apps. Until it is known they wait.
+    /// Sets the runner of the apps' jobs. They wait until it is set.
     pub(crate) fn set_runner(&self, runner: Box<dyn Runner>) {
-        // It is set once, when the apps are there.
+        // Set once, after the apps are created.
         drop(self.runner.set(runner));
     }
 
-    /// Jobs for one transaction.
+    /// Creates a batch of jobs for one transaction.
     pub(crate) fn batch(self: &Arc<Self>, jobs: impl IntoIterator<Item = Job>) -> Batch {
         let (due, timed) = jobs.into_iter().map(Arc::new).partition(|job: &Arc<Job>| job.delay.is_zero());
         let claim = self.finished.no_claim();
-        Batch { jobs: Arc::clone(self), due, timed, claim, state: Mutex::new(State::New) }
+        let (earlier, state) = (Mutex::default(), Mutex::new(State::New));
+        Batch { jobs: Arc::clone(self), due, timed, earlier, claim, state }
     }
 
-    /// Stores jobs in a transaction of their own and runs them, for what follows from no change of a record. Where the records
-    /// are away that is tried until they are back, so long as the process lives; nobody waits for it.
+    /// Stores jobs in a separate transaction and runs them; for work that follows from no change of a record. If the
+    /// database is unavailable, a background task retries until it is back, as long as the process lives.
     pub(crate) fn store_and_run(self: &Arc<Self>, jobs: Vec<Job>) {
         if self.unstored.fetch_add(1, Ordering::AcqRel) >= JOBS_UNSTORED_MAX {
             self.unstored.fetch_sub(1, Ordering::AcqRel);
-            tracing::warn!("too many jobs wait for the records; some are dropped");
+            tracing::warn!("too many jobs wait for the database; dropping some");
             return;
         }
         let this = Arc::clone(self);
@@ -266,7 +312,7 @@ impl Jobs {
         is_stored
     }
 
-    /// Whether a job is still to be done, or was done a moment ago.
+    /// Whether a job is still pending, or was done only recently.
     ///
     /// # Errors
     /// [`AppError::Unavailable`].
@@ -274,11 +320,11 @@ impl Jobs {
         self.records.run(store::exists(self.records.pool(), id)).await
     }
 
-    /// What was away may be back: what has failed is tried now.
+    /// Retries failed jobs, because the service that they need may be available again.
     pub(crate) fn retry_now(&self) {
         self.retry_now.notify_waiters();
         self.timers.hurry();
-        // Only now can be known which nodes are gone.
+        // Only now can the node find out which nodes are dead.
         self.looks.want(Duration::from_secs(1));
     }
 
@@ -287,191 +333,42 @@ impl Jobs {
         self.lanes.lock().count_late(Duration::from_millis(JOBS_LATE_MS)) + self.timers.count_failed()
     }
 
-    fn drive_all(self: &Arc<Self>, subjects: Vec<String>) {
-        for subject in subjects {
-            // It is spawned by whoever gives the lane its first job, and ends with the last.
-            drop(self.tasks.spawn(Arc::clone(self).drive(subject)));
-        }
-    }
-
-    /// Runs the jobs of a lane until it is empty or waits for a transaction.
-    async fn drive(self: Arc<Self>, subject: String) {
-        let mut failures = 0;
-        loop {
-            let next = self.lanes.lock().next(&subject, self.finished.limit());
-            let Some(steps) = next else { return };
-            let tried = match steps.first().filter(|step| step.job.event().is_none()) {
-                Some(step) if step.job.is_apart => {
-                    let (jobs, step) = (Arc::clone(&self), step.clone());
-                    drop(self.tasks.spawn(async move { jobs.run_app_job(&step, 0).await }));
-                    vec![Tried::Done(Value::Null)]
-                }
-                Some(step) => vec![self.run_app_job(step, 0).await],
-                None => self.deliver(&steps).await,
-            };
-            let has_failed = tried.iter().any(|tried| matches!(tried, Tried::Failed));
-            self.lanes.lock().settle(&subject, tried);
-            if !has_failed {
-                failures = 0;
-                continue;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause(failures)) => {}
-                () = self.retry_now.notified() => {}
-                // The jobs are in the records.
-                () = self.tasks.stopped() => return,
-            }
-            failures += 1;
-        }
-    }
-
-    /// Tries to deliver events; all have their places in the order before the first is waited for.
-    async fn deliver(&self, steps: &[Step]) -> Vec<Tried> {
-        let all_failed = || steps.iter().map(|_| Tried::Failed).collect();
-        let doubtful: Vec<String> =
-            steps.iter().filter(|step| step.must_claim).map(|step| step.job.id.clone()).collect();
-        if !doubtful.is_empty() && !self.fanout.is_ready() {
-            return all_failed();
-        }
-        let Ok(claimed) = self.claim(&doubtful).await else { return all_failed() };
-        let is_ours = |step: &Step| !step.must_claim || claimed.contains(&step.job.id);
-        let count = steps.iter().filter(|step| is_ours(step)).count();
-        if !self.finished.reserve(count).await {
-            tracing::warn!("events wait for the records");
-            return all_failed();
-        }
-        let posted: Vec<_> =
-            steps.iter().map(|step| is_ours(step).then(|| self.post(&step.job)).flatten()).collect();
-        let mut tried = Vec::with_capacity(steps.len());
-        for (step, posted) in steps.iter().zip(posted) {
-            let Some(posted) = posted else {
-                self.finished.let_go(&step.job.id);
-                tried.push(Tried::Done(Value::Null));
-                continue;
-            };
-            match posted.outcome().await {
-                Err(FanoutError::Unavailable) => {
-                    self.finished.release();
-                    tried.push(Tried::Failed);
-                    continue;
-                }
-                Ok(_) => {}
-                // It never can be, and the others must not wait for it.
-                Err(error) => tracing::error!(%error, job = step.job.id, "an event cannot be delivered"),
-            }
-            self.finished.finish(&step.job.id, true);
-            tried.push(Tried::Done(Value::Null));
-        }
-        tried
-    }
-
-    fn post(&self, job: &Job) -> Option<fanout::Posted> {
-        let stored = job.event()?;
-        let target = stored.target();
-        // A cluster delivers once what comes twice under one id, whichever node sends it. A node alone would remember that no
-        // longer than it remembers which jobs are done.
-        let target = if self.fanout.has_peers() { target.once(&job.id) } else { target };
-        let event = Event {
-            namespace: stored.namespace.as_str(),
-            name: &stored.name,
-            args: &[&stored.body],
-            ack: None,
-            attachments: &[],
-        };
-        let packet = self.fanout.packet(&target, &event);
-        Some(self.fanout.post(target, packet))
-    }
-
-    /// Tries an app's job, which has failed `failures` times before. What is not done waits among the timers.
-    async fn run_app_job(&self, step: &Step, failures: u32) -> Tried {
-        let job = &step.job;
-        let again = |failures: u32| {
-            self.timers.set(Arc::clone(job), pause(failures), failures + 1);
-            Tried::Postponed
-        };
-        if failures > 0 && !self.fanout.is_ready() {
-            // It fails as it did before; to try it would only cost the database.
-            return again(failures);
-        }
-        if step.must_claim {
-            match self.claim(std::slice::from_ref(&job.id)).await {
-                Ok(claimed) if claimed.is_empty() => {
-                    self.finished.let_go(&job.id);
-                    return Tried::Done(Value::Null);
-                }
-                Ok(_) => {}
-                Err(_) => return again(failures),
-            }
-        }
-        let Some(runner) = self.runner.get() else { return again(failures) };
-        // A panic must not end the lane, with all jobs of its subject behind it.
-        let ran = AssertUnwindSafe(runner.run(&job.app, job)).catch_unwind().await;
-        let ran = ran.unwrap_or_else(|_| {
-            tracing::error!(app = job.app, kind = job.kind, job = job.id, "a job has panicked");
-            Some(Ran::Failed)
-        });
-        match ran {
-            Some(Ran::Done(value)) => {
-                self.finished.finish(&job.id, false);
-                Tried::Done(value)
-            }
-            Some(Ran::Later(delay)) => {
-                self.timers.set(Arc::clone(job), delay, 0);
-                Tried::Postponed
-            }
-            Some(Ran::Failed) => again(failures),
-            None => {
-                // It waits in the records for a node that has the app.
-                tracing::debug!(app = job.app, "a job is of an app that is not mounted");
-                self.finished.let_go(&job.id);
-                Tried::Postponed
-            }
-        }
-    }
-
-    async fn claim(&self, ids: &[String]) -> Result<HashSet<String>, AppError> {
-        if ids.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let owner = self.fanout.node();
-        self.records.run(store::claim(self.records.pool(), owner.as_str(), ids)).await
-    }
-
-    /// Deletes the rows of finished jobs. Returns false where the records could not be asked.
+    /// Deletes the rows of finished jobs. Returns false if the database did not answer.
     async fn delete_some(&self) -> bool {
         let claim = self.finished.claim();
         let ids = claim.take();
         let deleted = async {
             let mut connection = self.records.pool().acquire().await?;
-            store::delete(&mut connection, &ids).await?;
-            connection.done().await
+            let mut deleted = store::delete_finished(&mut connection, &ids).await?;
+            connection.done().await?;
+            let mut left = ids;
+            left.retain(|id| !deleted.contains(id));
+            if !left.is_empty() {
+                // Rows that no longer exist count as deleted.
+                let existing = store::existing(self.records.pool(), &left).await?;
+                deleted.extend(left.into_iter().filter(|id| !existing.contains(id)));
+            }
+            Ok(deleted)
         };
-        let is_deleted = self.records.run(deleted).await.is_ok();
-        if is_deleted {
-            claim.confirm();
-        }
-        is_deleted
+        let Ok(deleted) = self.records.run(deleted).await else { return false };
+        claim.keep_to(&deleted);
+        claim.confirm();
+        true
     }
 
-    /// Deletes the rows of finished jobs before the node stops, so that they are not repeated by the next start, and leaves the
-    /// others to any node.
+    /// Deletes the rows of finished jobs before the node stops, so that the next start does not repeat them, and leaves
+    /// the other jobs to any node.
     pub(crate) async fn close(&self) {
         self.delete_some().await;
         if self.finished.count_held() > 0 {
             let owner = self.fanout.node();
-            // A survivor finds that this node is gone where this fails.
+            // If this fails, a surviving node detects that this node is dead.
             drop(self.records.run(store::take_over(self.records.pool(), "", owner.as_str())).await);
         }
     }
 }
 
-/// The pause after `failures` failures in a row and one more.
-fn pause(failures: u32) -> Duration {
-    let doubled = JOBS_RETRY_MIN_MS.saturating_mul(1 << failures.min(16));
-    Duration::from_millis(doubled.min(JOBS_RETRY_MAX_MS)).mul_f64(rand::random_range(0.5..1.0))
-}
-
-/// Deletes the rows of finished jobs, where no transaction of an app does it in time. Runs until the node stops.
+/// Deletes the rows of finished jobs if no transaction of an app does so in time. Runs until the node stops.
 pub(crate) async fn delete_finished(jobs: Arc<Jobs>) {
     loop {
         jobs.finished.until_due(Duration::from_millis(JOBS_DELETE_WAIT_MS)).await;
@@ -481,11 +378,11 @@ pub(crate) async fn delete_finished(jobs: Arc<Jobs>) {
     }
 }
 
-/// Runs jobs when their time has come, until the node stops.
+/// Runs jobs when they are due, until the node stops.
 pub(crate) async fn run_timed(jobs: Arc<Jobs>) {
     loop {
         let (job, failures) = jobs.timers.due().await;
-        let (jobs, step) = (Arc::clone(&jobs), Step { job, must_claim: true });
+        let (jobs, step) = (Arc::clone(&jobs), Step { job, must_claim: true, is_repeat: false });
         drop(jobs.tasks.clone().spawn(async move { jobs.run_app_job(&step, failures).await }));
     }
 }

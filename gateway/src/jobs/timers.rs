@@ -13,7 +13,7 @@ use super::job::Job;
 /// See [`Timers::hurry`].
 const HURRY: Duration = Duration::from_millis(500);
 
-/// The jobs that wait for their time, each once.
+/// Jobs that wait for their due time, each once.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     waiting: Mutex<Waiting>,
@@ -30,12 +30,12 @@ struct Waiting {
 #[derive(Debug)]
 struct Timer {
     job: Arc<Job>,
-    /// It has failed so many times, one after the other.
+    /// How many times in a row it has failed.
     failures: u32,
 }
 
 impl Timers {
-    /// A job is due after `delay`, and not before, whatever was said of it earlier.
+    /// Makes a job due after `delay`, replacing any earlier due time.
     pub(super) fn set(&self, job: Arc<Job>, delay: Duration, failures: u32) {
         let mut waiting = self.waiting.lock();
         waiting.next += 1;
@@ -48,7 +48,7 @@ impl Timers {
         self.changed.notify_one();
     }
 
-    /// Those that have failed are due soon, spread over [`HURRY`]: what they need may be back.
+    /// Makes failed jobs due soon, spread over [`HURRY`], because the service that they need may be available again.
     pub(super) fn hurry(&self) {
         let mut waiting = self.waiting.lock();
         let now = Instant::now();
@@ -66,7 +66,7 @@ impl Timers {
         self.changed.notify_one();
     }
 
-    /// How many wait because they have failed.
+    /// How many jobs wait because they failed.
     pub(super) fn count_failed(&self) -> usize {
         self.waiting.lock().by_time.values().filter(|timer| timer.failures > 1).count()
     }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_failed_is_due_soon_when_what_it_needs_is_back() {
+    async fn failed_jobs_are_due_soon_once_their_dependency_is_back() {
         let timers = Timers::default();
         let job = |id: &str| Arc::new(Job::of_app("app", "kind", "s", &()).known_as(id.to_owned()));
         let start = Instant::now();

@@ -1,10 +1,10 @@
-//! Every metric: its name, its help, and its handle, made once.
+//! Every metric: its name, its help, and its handle, which is created once.
 //!
-//! No label is ever made from what a stranger sends: labels are the closed enums of this file. What the
-//! fan-out counts for itself is read when `/metrics` is asked ([`Metrics::refresh`]), and so is what the kernel
-//! counts of the process ([`process`]).
-#![expect(clippy::disallowed_macros, reason = "the one file that makes handles")]
+//! Labels come only from the closed enums of this file, never from client input. [`Metrics::refresh`] copies the
+//! fan-out's counters when `/metrics` is requested; [`process`] reads the kernel's counters of the process.
+#![expect(clippy::disallowed_macros, reason = "the one file that creates handles")]
 
+mod catalogue;
 mod process;
 
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,8 @@ use shared::auth::AuthError;
 use shared::eio::{HandshakeError, TransportName};
 
 use crate::close::CloseReason;
+
+pub(crate) use catalogue::{Entry, catalogue};
 
 /// How an event ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Outcome {
     ];
 }
 
-/// A limit that was met.
+/// A limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     EventsPerSecond,
@@ -66,12 +68,12 @@ pub(crate) enum Limit {
     WatchedPerUser,
 }
 
-/// What had to go because a share was used up.
+/// What was evicted because a share was used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evicted {
     /// A session in no namespace.
     Session,
-    /// A connection whose client is not known.
+    /// A connection without an authenticated client.
     Connection,
     /// Unfinished input.
     Input,
@@ -82,7 +84,7 @@ impl Evicted {
         [(Self::Session, "session"), (Self::Connection, "connection"), (Self::Input, "input")];
 }
 
-/// A share of the node: how much of it is used, and how much may be. 0: no limit.
+/// A share of the node's capacity: how much of it is used, and the maximum; 0 means no limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share {
     /// The value of the label `share`.
@@ -91,7 +93,7 @@ pub(crate) struct Share {
     pub(crate) max: usize,
 }
 
-/// What became of a request for push notifications, or of one try.
+/// The outcome of a push request, or of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Push {
     Sent,
@@ -132,7 +134,7 @@ impl Limit {
     ];
 }
 
-/// Input that follows no rule, by where it was found.
+/// Invalid input, by where it was detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadInput {
     WebSocketFrame,
@@ -204,18 +206,17 @@ struct FanoutMetrics {
 
 static METRICS: OnceLock<Metrics> = OnceLock::new();
 
-/// The node's metrics. Before [`install`] (in unit tests) they count into nothing.
+/// The node's metrics. Before [`install`] (in unit tests) they are discarded.
 pub(crate) fn get() -> &'static Metrics {
     METRICS.get_or_init(|| Metrics::new(&[]))
 }
 
-/// Sets the recorder up; `/metrics` is rendered from the handle. Events are counted for these apps, each by its number
-/// among them.
+/// Installs the recorder; the returned handle renders `/metrics`. Each app counts events under its index in `apps`.
 ///
 /// # Errors
-/// When a recorder is installed already.
+/// If another recorder is installed.
 pub(crate) fn install(apps: &[&'static str]) -> Result<PrometheusHandle, BuildError> {
-    // A process has one recorder, also where it has several nodes, as tests do.
+    // A process has one recorder, even if it runs several nodes, as tests do.
     static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
     let mut installed = INSTALLED.lock();
     if let Some(handle) = &*installed {
@@ -229,9 +230,9 @@ pub(crate) fn install(apps: &[&'static str]) -> Result<PrometheusHandle, BuildEr
         .set_buckets_for_metric(Matcher::Full("muster_fanout_size".to_owned()), &sizes)?
         .install_recorder()?;
     describe();
-    // Every handle is made now, so that every metric is there from the first scrape on.
+    // Creates all handles now, so that every metric exists from the first scrape.
     METRICS.get_or_init(|| Metrics::new(apps));
-    gauge!("muster_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    register_build();
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         gauge!("muster_workers").set(runtime.metrics().num_workers() as f64);
@@ -240,24 +241,51 @@ pub(crate) fn install(apps: &[&'static str]) -> Result<PrometheusHandle, BuildEr
     Ok(handle)
 }
 
+fn register_build() {
+    gauge!("muster_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// The names of the shares in `/metrics`.
+pub(crate) const SHARES: [&str; 8] = [
+    "sessions",
+    "sessions_in_namespaces",
+    "sessions_pending",
+    "connections",
+    "connections_unknown",
+    "connections_unknown_bytes",
+    "unfinished_pending_bytes",
+    "unfinished_bytes",
+];
+
+#[expect(clippy::cast_precision_loss, reason = "gauges")]
+fn register_shares(shares: &[Share]) {
+    for Share { name, used, max } in shares {
+        gauge!("muster_share_used", "share" => *name).set(*used as f64);
+        gauge!("muster_share_max", "share" => *name).set(*max as f64);
+    }
+}
+
 fn describe() {
     describe_gauge!("muster_build_info", "Version of the node; always 1.");
-    describe_gauge!("muster_workers", "Worker threads: the cores that the node may keep busy.");
-    describe_gauge!("muster_connections", "Open sessions by transport.");
-    describe_gauge!("muster_tunnels", "WebSockets carried to the nodes of their sessions.");
+    describe_gauge!("muster_workers", "Worker threads, that is, how many cores the node can use.");
+    describe_gauge!("muster_connections", "Open sessions, by transport.");
+    describe_gauge!("muster_tunnels", "WebSockets that this node tunnels to the nodes of their sessions.");
     describe_counter!("muster_sessions_opened_total", "Engine.IO sessions opened.");
     describe_counter!("muster_sessions_closed_total", "Engine.IO sessions closed, by reason.");
     describe_counter!("muster_packets_received_total", "Engine.IO packets received.");
-    describe_counter!("muster_packets_sent_total", "Packets given to transports.");
+    describe_counter!("muster_packets_sent_total", "Packets passed to transports.");
     describe_counter!("muster_bytes_received_total", "Bytes received in frames and polling bodies.");
-    describe_counter!("muster_bytes_sent_total", "Bytes given to transports.");
-    describe_counter!("muster_events_total", "Events of clients, by app and outcome.");
-    describe_counter!("muster_joins_total", "Sockets that entered a room on this node.");
-    describe_counter!("muster_broadcasts_total", "Broadcasts made to rooms with members on this node.");
-    describe_counter!("muster_deliveries_total", "Packets put into send queues by broadcasts.");
-    describe_counter!("muster_batches_total", "Times a room's broadcasts were delivered together.");
+    describe_counter!("muster_bytes_sent_total", "Bytes passed to transports.");
+    describe_counter!("muster_events_total", "Events received from clients, by app and outcome.");
+    describe_counter!("muster_joins_total", "Room joins of this node's sockets.");
+    describe_counter!("muster_broadcasts_total", "Broadcasts to rooms with members on this node.");
+    describe_counter!("muster_deliveries_total", "Packets that broadcasts added to send queues.");
+    describe_counter!(
+        "muster_batches_total",
+        "Batches of broadcasts that were delivered to a room together."
+    );
     describe_counter!("muster_writes_total", "Writes to WebSockets.");
-    describe_counter!("muster_bad_input_total", "Input that follows no rule, by where it was found.");
+    describe_counter!("muster_bad_input_total", "Invalid input, by where it was detected.");
     describe_counter!("muster_handshakes_refused_total", "Refused requests to /socket.io/, by reason.");
     describe_counter!(
         "muster_rate_limited_total",
@@ -267,60 +295,69 @@ fn describe() {
         "muster_tokens_refused_total",
         "Tokens refused on CONNECT, refresh and REST, by reason."
     );
-    describe_gauge!("muster_logins_waiting", "Logins that wait until their password can be hashed.");
-    describe_counter!("muster_log_lines_dropped_total", "Log lines dropped because nobody read them.");
-    describe_counter!("muster_outbox_overflows_total", "Sessions whose send queue passed its bounds.");
+    describe_gauge!("muster_logins_waiting", "Logins that wait for their password to be hashed.");
+    describe_counter!(
+        "muster_log_lines_dropped_total",
+        "Log lines dropped because the output was read too slowly."
+    );
+    describe_counter!("muster_outbox_overflows_total", "Sessions whose send queue exceeded its bounds.");
     describe_counter!(
         "muster_volatile_dropped_total",
-        "Volatile packets dropped for clients who could not take them."
+        "Volatile packets dropped because the client could not receive them at once."
     );
     describe_counter!("muster_records_errors_total", "Database errors.");
-    describe_histogram!("muster_records_seconds", "Time of one database transaction.");
+    describe_histogram!("muster_records_seconds", "Duration of a database transaction.");
     describe_gauge!(
         "muster_jobs_due",
-        "What must follow from records and has been due for more than 5 s, such as events that cannot be delivered."
+        "Jobs of the transactional outbox that have been due for more than 5 s, such as events that cannot be delivered."
     );
     describe_histogram!(
         "muster_delivery_lag_seconds",
-        "Time from a batch's first broadcast to its being in every member's send queue."
+        "Time from a batch's first broadcast until it is in every member's send queue."
     );
-    describe_histogram!("muster_fanout_size", "Members of this node that a batch of broadcasts went to.");
+    describe_histogram!("muster_fanout_size", "Members on this node that received a batch of broadcasts.");
     describe_redis();
     describe_counter!(
         "muster_push_requests_total",
-        "Requests for push notifications that were sent, given up or dropped, and tries that failed."
+        "Push requests that were sent, failed finally or were dropped, and attempts that were retried."
     );
     describe_counter!(
         "muster_evicted_total",
-        "Sessions, connections and unfinished input that had to go because a share was used up."
+        "Sessions, connections and unfinished input evicted because a share was used up."
     );
-    describe_gauge!("muster_share_used", "How much of a share of the node is used: places or bytes.");
-    describe_gauge!("muster_share_max", "How much of a share of the node may be used; 0: no limit.");
-    describe_gauge!("muster_drain_remaining", "Sessions and tunnels that a drain has still to close.");
+    describe_gauge!("muster_share_used", "How much of a share of the node is used, in slots or bytes.");
+    describe_gauge!(
+        "muster_share_max",
+        "Maximum of a share of the node, in slots or bytes; 0 means no limit."
+    );
+    describe_gauge!("muster_drain_remaining", "Sessions and tunnels that the drain still has to close.");
 }
 
 fn describe_redis() {
     describe_counter!("muster_redis_published_total", "Broadcasts published on Redis.");
-    describe_counter!("muster_redis_heard_total", "Messages heard from Redis.");
+    describe_counter!("muster_redis_heard_total", "Messages received from Redis.");
     describe_counter!(
         "muster_redis_errors_total",
         "Commands that Redis refused, failed or did not answer in time."
     );
     describe_counter!(
         "muster_redis_reconnects_total",
-        "Connections to Redis that were lost or could not be made."
+        "Connections to Redis that were lost or could not be established."
     );
-    describe_counter!("muster_redis_malformed_total", "Messages from Redis that could not be used.");
-    describe_counter!("muster_lease_losses_total", "Times this node found its lease lost.");
+    describe_counter!("muster_redis_malformed_total", "Malformed messages from Redis.");
+    describe_counter!("muster_lease_losses_total", "How often this node lost its lease.");
     describe_counter!(
         "muster_resyncs_total",
-        "Times a room, or all sockets of a namespace, were told that they may have missed something."
+        "How often a room, or all sockets of a namespace, were notified that they may have missed events."
     );
     describe_gauge!(
         "muster_canary_lag_seconds",
-        "Time the last canary took through Redis and back, or for which one has not come back."
+        "Round-trip time of the last canary through Redis, or how long one has been missing."
     );
-    describe_gauge!("muster_redis_up", "1 when Redis can be used and the lease is held; also without Redis.");
+    describe_gauge!(
+        "muster_redis_up",
+        "1 if Redis works and the node holds its lease, or if the node uses no Redis."
+    );
     describe_gauge!("muster_redis_channels", "Channels subscribed.");
 }
 
@@ -397,23 +434,23 @@ impl Metrics {
         add_at(&self.closed, CloseReason::ALL.iter().position(|other| *other == reason));
     }
 
-    /// Counts an event of the app with this number.
+    /// Counts an event of the app with this index.
     pub(crate) fn event(&self, app: usize, outcome: Outcome) {
         let outcome = Outcome::ALL.iter().position(|(other, _)| *other == outcome);
         add_at(&self.events, outcome.map(|outcome| app * Outcome::ALL.len() + outcome));
     }
 
-    /// Counts input that follows no rule.
+    /// Counts invalid input.
     pub(crate) fn bad_input(&self, kind: BadInput) {
         add_at(&self.bad_input, BadInput::ALL.iter().position(|(other, _)| *other == kind));
     }
 
-    /// Counts something over a limit.
+    /// Counts an exceeded limit.
     pub(crate) fn rate_limited(&self, limit: Limit) {
         add_at(&self.limits, Limit::ALL.iter().position(|(other, _)| *other == limit));
     }
 
-    /// Counts what became of a push request.
+    /// Counts the outcome of a push request.
     pub(crate) fn push(&self, push: Push) {
         add_at(&self.push, Push::ALL.iter().position(|(other, _)| *other == push));
     }
@@ -429,12 +466,12 @@ impl Metrics {
         add_at(&self.tokens_refused, AuthError::REASONS.iter().position(|other| *other == reason));
     }
 
-    /// Counts what had to go for a share.
+    /// Counts an eviction.
     pub(crate) fn evicted(&self, what: Evicted) {
         add_at(&self.evicted, Evicted::ALL.iter().position(|(other, _)| *other == what));
     }
 
-    /// Takes over what the fan-out counted.
+    /// Copies the fan-out's counters.
     pub(crate) fn refresh(&self, stats: fanout::StatsSnapshot) {
         self.log_lines_dropped.absolute(crate::telemetry::dropped_lines());
         self.fanout.joins.absolute(stats.joins);
@@ -462,7 +499,8 @@ impl Metrics {
     }
 }
 
-const REFUSALS: [HandshakeError; 8] = [
+/// Every refusal of the engine, once.
+pub(crate) const REFUSALS: [HandshakeError; 8] = [
     HandshakeError::UnknownTransport,
     HandshakeError::UnknownSession,
     HandshakeError::BadMethod,
@@ -494,11 +532,7 @@ pub(crate) fn render(
     shares: &[Share],
 ) -> String {
     get().refresh(stats);
-    #[expect(clippy::cast_precision_loss, reason = "gauges")]
-    for Share { name, used, max } in shares {
-        gauge!("muster_share_used", "share" => *name).set(*used as f64);
-        gauge!("muster_share_max", "share" => *name).set(*max as f64);
-    }
+    register_shares(shares);
     handle.run_upkeep();
     handle.render() + &process::render()
 }

@@ -1,11 +1,11 @@
-//! What the kernel counts of this process, under the names that every Prometheus client library uses.
+//! The kernel's counters of this process, under the names that every Prometheus client library uses.
 //!
-//! `metrics-process` reads the values. They are written as text here instead of by the crate's own collector: that
-//! one keeps the CPU time in a counter of the `metrics` crate, which holds whole seconds.
+//! `metrics-process` reads the values. This file writes them as text instead of using the crate's own collector, which
+//! keeps the CPU time in a counter of the `metrics` crate and thus rounds it to whole seconds.
 
 use std::fmt::Write;
 
-/// The metrics as text; a value that this system does not provide is left out.
+/// The metrics as text, without values that this system does not provide.
 pub(super) fn render() -> String {
     let found = metrics_process::collector::collect();
     let values = [
@@ -71,7 +71,7 @@ mod tests {
     fn counts_the_open_files_and_how_many_there_may_be() {
         let before = value("process_open_fds");
         let held: Vec<_> = (0..200).map(|_| fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests open and close some meanwhile.
+        // Other tests open and close some in parallel.
         let grown = value("process_open_fds") - before;
         assert!((150.0..250.0).contains(&grown), "{grown} more");
         drop(held);

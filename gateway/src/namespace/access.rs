@@ -1,9 +1,9 @@
-//! Access is judged again when it changes.
+//! Checks sockets' access to rooms again when it changes.
 //!
-//! An app states once which sockets may be in which of its rooms ([`App::admits`]). Here that is applied to a socket's rooms
-//! after `auth:refresh`, to a room's sockets after a grant was withdrawn, and to everything after this node may have missed a
-//! withdrawal. A socket that may not stay leaves the room, the others are told as they are of any leave, and its client
-//! receives `muster:removed`.
+//! An app defines once which sockets may be in which of its rooms ([`App::admits`]). This module applies that to a
+//! socket's rooms after `auth:refresh`, to a room's sockets after a grant was withdrawn, and to everything after this
+//! node may have missed a withdrawal. A socket without access leaves the room, the other members are notified as of any
+//! leave, and its client receives `muster:removed`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,23 +23,24 @@ use crate::apps::App;
 use crate::error::AppError;
 use crate::socket::Socket;
 
-/// Which room a socket was taken out of.
+/// The room that a socket was removed from.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RemovedFromRoom")]
 pub(super) struct Removed<'a> {
-    /// The room, as the cluster calls it: with the prefix of its app, such as `room:lobby` for chat's room `lobby`.
+    /// The room's name in the cluster, with the prefix of its app, such as `room:lobby` for chat's room `lobby`.
     room: &'a str,
 }
 
-/// Whose word counts for sockets that a backend has put into a room itself.
+/// What to do with sockets that a backend has placed in a room itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placed {
-    /// They stay: the socket's token has changed, and it was not the token that let them in.
+    /// They stay: the socket's token has changed, but the token did not admit them.
     Stay,
-    /// They are judged like all others: a backend has said who may be in the room.
+    /// They are checked like all others: a backend has decided who may be in the room.
     Judged,
 }
 
-/// Sockets whose rooms could not be judged, because the records did not answer; no more than there are sockets.
+/// Sockets whose rooms could not be checked, because the database did not answer; no more than there are sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Unreviewed {
     sockets: Mutex<HashMap<SocketId, Arc<LocalSocket>>>,
@@ -47,13 +48,13 @@ pub(crate) struct Unreviewed {
 }
 
 impl Unreviewed {
-    /// These are to be judged.
+    /// Adds sockets to check.
     pub(crate) fn add(&self, sockets: impl IntoIterator<Item = Arc<LocalSocket>>) {
         self.sockets.lock().extend(sockets.into_iter().map(|socket| (socket.id(), socket)));
         self.added.notify_one();
     }
 
-    /// Waits for some, and takes all.
+    /// Waits for sockets, and takes all of them.
     pub(crate) async fn take(&self) -> Vec<Arc<LocalSocket>> {
         loop {
             let taken = std::mem::take(&mut *self.sockets.lock());
@@ -66,7 +67,7 @@ impl Unreviewed {
 }
 
 impl Namespaces {
-    /// Judges every room of a socket; answers whether all could be judged. Those that could not are judged later.
+    /// Checks every room of a socket. Returns whether all could be checked; the others are checked later.
     pub(crate) async fn review_socket(&self, socket: &Arc<Socket>) -> bool {
         let mut all = true;
         let rooms = socket.local().rooms().into_iter().chain(self.context.fanout.watched(socket.local()));
@@ -76,7 +77,7 @@ impl Namespaces {
         all
     }
 
-    /// Judges whether these sockets may stay in a room; answers whether all could be judged. Those that could not are judged
+    /// Checks whether these sockets may stay in a room. Returns whether all could be checked; the others are checked
     /// later.
     pub(crate) async fn review_room(&self, sockets: Vec<Arc<Socket>>, room: &Room) -> bool {
         stream::iter(sockets)
@@ -86,14 +87,14 @@ impl Namespaces {
             .await
     }
 
-    /// Brings those of these sockets into a room that may be there.
+    /// Moves those of these sockets into a room that may be in it.
     pub(crate) async fn bring(&self, sockets: Vec<Arc<Socket>>, room: &Room) -> Result<(), AppError> {
         for socket in sockets {
             let _lock = self.context.access.of(socket.id()).await;
             let Some((_, true)) = self.judge(&socket, room).await? else { continue };
-            // The records say so, not the client: `ROOMS_PER_SOCKET` does not matter.
+            // The records decide, not the client, so `ROOMS_PER_SOCKET` does not apply.
             match self.context.fanout.enter_own(socket.local(), room).await {
-                // Who has gone needs no room.
+                // A disconnected socket needs no room.
                 Ok(_) | Err(FanoutError::Gone) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -113,14 +114,14 @@ impl Namespaces {
             }
             Ok(Some((_, true)) | None) => true,
             Err(error) => {
-                tracing::warn!(error = error.say(), socket = %socket.id(), "a socket's room is judged later");
+                tracing::warn!(error = error.say(), socket = %socket.id(), "a socket's access to a room is checked later");
                 self.unreviewed.add([Arc::clone(socket.local())]);
                 false
             }
         }
     }
 
-    /// Whose room it is, and whether the socket may be there; `None` where no app of the namespace has such rooms.
+    /// The app that owns a room, and whether the socket may be in it; `None` if no app of the namespace has such rooms.
     async fn judge(&self, socket: &Socket, room: &Room) -> Result<Option<(&dyn App, bool)>, AppError> {
         for app in self.apps_of(socket.namespace().as_str()) {
             let claims = socket.claims();
@@ -137,11 +138,11 @@ impl Namespaces {
             fanout.unwatch(socket.local(), room.as_str());
             return;
         }
-        let left = fanout.leave(socket.local(), room.as_str()).await;
+        let left = fanout.leave_at_once(socket.local(), room.as_str()).await;
         if !left.was_member {
             return;
         }
-        tracing::info!(socket = %socket.id(), user = %socket.user(), room = %room, "access to a room has ended");
+        tracing::info!(socket = %socket.id(), user = %socket.user(), room = %room, "a socket lost access to a room");
         socket.emit(&self.context, REMOVED, &Removed { room: room.as_str() });
         if let Some(hook) = app.on_removed(socket, room, left) {
             hook.await;
@@ -149,7 +150,7 @@ impl Namespaces {
     }
 }
 
-/// The event that tells a client that it was taken out of a room.
+/// The event that notifies a client of its removal from a room.
 pub(super) const REMOVED: &str = "muster:removed";
 
 #[cfg(test)]
@@ -167,7 +168,7 @@ mod tests {
 
     const NODE: [u8; 4] = [0; 4];
 
-    /// Relay on a node alone.
+    /// Relay on a single node.
     async fn relay() -> Namespaces {
         let config: Config = Layers::new(apps::declarations()).resolve().unwrap();
         let namespace = Namespace::parse("/relay").unwrap();
@@ -196,7 +197,7 @@ mod tests {
             role: None,
         };
         let queue = fanout.send_queue(SessionId::new(node, [id; 16]));
-        let local = fanout.attach("/relay", info, queue).await.unwrap();
+        let local = fanout.prepare("/relay", info).await.unwrap().attach(queue, || ()).unwrap();
         for room in rooms {
             fanout.enter(&local, &Room::parse(room).unwrap()).await.unwrap();
         }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_may_is_brought_into_a_room() {
+    async fn only_sockets_with_access_are_moved_into_a_room() {
         let namespaces = relay().await;
         let may = socket(&namespaces, 1, json!(["a"]), &[]).await;
         let may_not = socket(&namespaces, 2, json!(["b"]), &[]).await;
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_judged_waits_once_for_each_socket() {
+    async fn a_socket_that_cannot_be_checked_waits_once() {
         let namespaces = relay().await;
         let socket = socket(&namespaces, 1, json!([]), &[]).await;
         for _ in 0..3 {

@@ -1,11 +1,11 @@
-//! CONNECT: a token, then a socket (protocol, 2.2; contract, "Identity").
+//! CONNECT: verifies the token and creates the socket (protocol, 2.2; contract, "Identity").
 
 use std::sync::Arc;
 
-use fanout::{FanoutError, SendQueue, SocketInfo};
+use fanout::{FanoutError, Hold, PreparedSocket, SendQueue, SocketInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::auth::{AuthError, Fault};
+use shared::auth::{AuthError, Claims, Fault};
 use shared::config::AuthErrors;
 use shared::ids::SocketId;
 use shared::limits::{HANDSHAKE_TOKEN_MAX_BYTES, TOKEN_MAX_BYTES};
@@ -18,29 +18,30 @@ use crate::ids;
 use crate::limiter::Origin;
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
+use crate::users::Share;
 
-/// What the first request of a session told.
+/// What the first request of a session contained.
 #[derive(Debug, Clone)]
 pub(crate) struct Handshake {
     pub(crate) origin: Origin,
-    /// A token in the query, else in the `Authorization` header.
+    /// A token in the query, otherwise in the `Authorization` header.
     pub(crate) token: Token,
 }
 
-/// A token on its way to be verified.
+/// A token that is not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
     Missing,
-    /// There is one, and it is no text or longer than any may be.
+    /// It is not text, or longer than any token may be.
     Unreadable,
-    /// It was looked at before, and is not to be believed.
+    /// It was verified before, and refused.
     Refused(AuthError),
     Text(Box<str>),
 }
 
 impl Token {
-    /// The token of a handshake: the first of these that is not empty. It is kept as long as its session, so
-    /// of one that is too long only that is kept.
+    /// The token of a handshake: the first non-empty one of these. It is kept as long as its session, so for one that
+    /// is too long only that fact is kept.
     pub(crate) fn of_handshake(query: Option<&str>, bearer: Option<&str>) -> Self {
         match [query, bearer].into_iter().flatten().find(|token| !token.is_empty()) {
             None => Self::Missing,
@@ -49,13 +50,13 @@ impl Token {
         }
     }
 
-    /// Of a long token only the reason is kept why it is not to be believed, if it is not. A short one waits for
-    /// its CONNECT as it is: it takes little room, and most are good.
+    /// Replaces a long token by the reason of its refusal, if it is refused. A short one is kept unverified until
+    /// CONNECT: it takes little memory, and most are valid.
     pub(crate) async fn weighed(self, tokens: &Tokens) -> Self {
         match self {
             Self::Text(token) if token.len() > HANDSHAKE_TOKEN_MAX_BYTES => match tokens.verify(&token).await
             {
-                // Signed by our issuer: strangers cannot make it.
+                // The node's issuer signed it, so strangers cannot create such tokens.
                 Ok(_) | Err(AuthError::Early) => Self::Text(token),
                 Err(error) => Self::Refused(error),
             },
@@ -64,21 +65,22 @@ impl Token {
     }
 }
 
-/// Why a namespace was not entered.
+/// Why CONNECT was refused.
 // As `encode_connect_error` writes it.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "the encoder takes the parts")]
 pub(crate) struct ConnectError {
-    /// `Authentication required`, `Invalid token`, `Token expired`, where `AUTH_ERRORS` says so behind
-    /// `Authentication error: `; `Too many connections`; `Invalid namespace`.
+    /// `Authentication required`, `Invalid token`, `Token expired`, with the prefix `Authentication error: ` if
+    /// `AUTH_ERRORS` sets it; `Too many connections`; `Invalid namespace`.
     message: String,
-    /// Not for a namespace that there is not.
+    /// Absent for a namespace that does not exist.
     #[schemars(with = "Reason", skip_serializing_if = "Option::is_none")]
     data: Option<Reason>,
 }
 
-/// The same for programs.
+/// The reason for programs.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConnectErrorData")]
 pub(crate) struct Reason {
     #[schemars(extend("enum" = ["auth_required", "invalid_token", "token_expired", "too_many_sockets"]))]
     code: &'static str,
@@ -90,11 +92,12 @@ impl Reason {
     }
 }
 
-/// What a client that is not let in is told.
+/// The answer to a refused client.
 pub(crate) enum Refusal {
-    /// This; it does not try again by itself.
+    /// This answer; the client does not retry by itself.
     Answer(Encoded),
-    /// Nothing: its connection is closed, which makes it come back. Its token may be good, and nobody can tell now.
+    /// None: its connection is closed, which makes it reconnect. Its token may be valid, but the node cannot verify it
+    /// now.
     ComeBack,
 }
 
@@ -103,8 +106,53 @@ struct Auth {
     token: Option<serde_json::Value>,
 }
 
+/// A client that may enter a namespace. Its socket is not published yet.
+pub(crate) struct Admitted<'a> {
+    namespace: &'a str,
+    prepared: PreparedSocket<'a>,
+    id: SocketId,
+    claims: Claims,
+    share: Arc<Share>,
+    /// The namespace's apps place sockets in rooms before the client learns that it is connected.
+    is_held: bool,
+}
+
+/// A published socket, with its client's answer queued.
+pub(crate) struct Connected {
+    pub(crate) socket: Arc<Socket>,
+    /// The queue holds the answer back until this is dropped; `None` if the answer leaves at once.
+    pub(crate) hold: Option<Hold>,
+}
+
+impl Admitted<'_> {
+    /// The namespace's name.
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace
+    }
+
+    /// Publishes the socket after queuing its client's answer, so that everything sent to the socket follows the
+    /// answer.
+    pub(crate) fn enter(self, queue: &Arc<SendQueue>) -> Result<Connected, Refusal> {
+        let (namespace, id) = (self.namespace, self.id);
+        let mut hold = None;
+        let answer = || {
+            let answer = encode_connect(namespace, id.as_str()).into_wire();
+            if self.is_held {
+                hold = Some(queue.hold());
+                queue.answer(answer);
+            } else {
+                queue.send(answer, 1);
+            }
+        };
+        let local = self.prepared.attach(Arc::clone(queue), answer);
+        let local = local.map_err(|error| Refusal::of_fanout(error, namespace))?;
+        tracing::debug!(socket = %id, user = %self.claims.user, namespace, "socket connected");
+        Ok(Connected { socket: Arc::new(Socket::new(local, self.claims, self.share)), hold })
+    }
+}
+
 impl Namespaces {
-    /// The token of a CONNECT: in its auth payload, unless that is empty, else what the handshake had.
+    /// The token of a CONNECT: the one in its auth payload unless that is empty, otherwise the handshake's.
     pub(crate) fn token_of(&self, auth: Option<&str>, handshake: &Handshake) -> Token {
         match auth.and_then(|auth| shared::json::read::<Auth>(auth).ok()?.token) {
             Some(serde_json::Value::String(token)) if !token.is_empty() => Token::Text(token.into()),
@@ -113,15 +161,14 @@ impl Namespaces {
         }
     }
 
-    /// Makes a socket of a session, and the reply to its CONNECT; or the refusal. `prove` is asked when the token is
-    /// found good, and says whether the session still has a place.
-    pub(crate) async fn connect(
-        &self,
-        mounted: &Mounted,
-        token: Token,
-        handshake: &Handshake,
-        (queue, prove): (&Arc<SendQueue>, &(dyn Fn() -> bool + Sync)),
-    ) -> Result<(Arc<Socket>, Encoded), Refusal> {
+    /// Decides whether a client may enter a namespace. Calls `prove` once the token is verified; it returns whether the
+    /// session still has a slot.
+    pub(crate) async fn admit<'a>(
+        &'a self,
+        mounted: &'a Mounted,
+        (token, handshake): (Token, &Handshake),
+        prove: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Admitted<'a>, Refusal> {
         let namespace = mounted.name.as_str();
         let verified = match token {
             Token::Missing => Err(AuthError::Missing),
@@ -134,7 +181,7 @@ impl Namespaces {
             refusal(mounted, &error)
         })?;
         if !prove() {
-            // It is closed: nobody reads this.
+            // The session is closed, so nobody reads this.
             return Err(Refusal::Answer(encode_connect_error(namespace, "Too many connections", None)));
         }
         let id = SocketId::new(self.context.fanout.node(), ids::entropy());
@@ -146,28 +193,30 @@ impl Namespaces {
             email: claims.email.clone(),
             role: claims.role.clone(),
         };
-        let attached = self.context.fanout.attach(namespace, info, Arc::clone(queue)).await;
-        let local = attached.map_err(|error| {
-            Refusal::Answer(match error {
-                FanoutError::TooManySockets => {
-                    metrics::get().rate_limited(Limit::SocketsPerUser);
-                    let data = Reason { code: "too_many_sockets" }.value();
-                    encode_connect_error(namespace, "Too many connections", Some(&data))
-                }
-                FanoutError::TooManyRooms
-                | FanoutError::TooManyWatched
-                | FanoutError::Gone
-                | FanoutError::Unavailable
-                | FanoutError::BadPacket
-                | FanoutError::TooLarge
-                | FanoutError::TooManyQuestions
-                | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
-            })
-        })?;
-        tracing::debug!(socket = %id, user = %claims.user, namespace, "socket connected");
-        let reply = encode_connect(namespace, id.as_str());
+        let prepared = self.context.fanout.prepare(namespace, info).await;
+        let prepared = prepared.map_err(|error| Refusal::of_fanout(error, namespace))?;
         let share = self.users.share(&claims.user);
-        Ok((Arc::new(Socket::new(local, claims, share)), reply))
+        Ok(Admitted { namespace, prepared, id, claims, share, is_held: mounted.holds_connect })
+    }
+}
+
+impl Refusal {
+    fn of_fanout(error: FanoutError, namespace: &str) -> Self {
+        Self::Answer(match error {
+            FanoutError::TooManySockets => {
+                metrics::get().rate_limited(Limit::SocketsPerUser);
+                let data = Reason { code: "too_many_sockets" }.value();
+                encode_connect_error(namespace, "Too many connections", Some(&data))
+            }
+            FanoutError::TooManyRooms
+            | FanoutError::TooManyWatched
+            | FanoutError::Gone
+            | FanoutError::Unavailable
+            | FanoutError::BadPacket
+            | FanoutError::TooLarge
+            | FanoutError::TooManyQuestions
+            | FanoutError::UnknownNamespace => encode_connect_error(namespace, "Invalid namespace", None),
+        })
     }
 }
 
@@ -188,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_handshake_the_first_token_that_is_there_is_kept() {
+    fn the_first_token_of_a_handshake_is_kept() {
         let text = |token: &str| Token::Text(token.into());
         assert_eq!(Token::of_handshake(Some("a"), Some("b")), text("a"));
         assert_eq!(Token::of_handshake(Some(""), Some("b")), text("b"));

@@ -9,10 +9,10 @@ use crate::describe::{Event, Section};
 use crate::error::ErrorEvent;
 use crate::socket::Resync;
 
-/// Describes them.
+/// Describes these events.
 pub(crate) fn describe(section: &mut Section) {
     section.event(
-        Event::from_client(REFRESH, "Lets the socket live on under a newer token of the same user.")
+        Event::from_client(REFRESH, "Extends the socket's life with a newer token of the same user.")
             .payload::<Refresh>()
             .ack::<Ack<Refreshed>>()
             .refuse_all(&[
@@ -30,7 +30,7 @@ pub(crate) fn describe(section: &mut Section) {
             ),
     );
     section.event(
-        Event::to_client("error", "An event of the client without an ack was refused.")
+        Event::to_client("error", "The server refused an event that the client sent without an ack.")
             .to("the socket that sent it")
             .payload::<ErrorEvent<'_>>(),
     );
@@ -40,11 +40,11 @@ pub(crate) fn describe(section: &mut Section) {
             "The namespace was not entered. A CONNECT_ERROR packet, which the stock client hands on as this \
              event.",
         )
-        .to("the client that asked to enter")
+        .to("the client that sent CONNECT")
         .payload::<ConnectError>(),
     );
     section.event(
-        Event::to_client(REMOVED, "The socket may not be in a room any more, and has left it.")
+        Event::to_client(REMOVED, "The socket lost access to a room and has left it.")
             .detail(
                 "After `auth:refresh` with a token that does not open the room, or when a backend withdraws a grant. \
                  Nothing comes from the room after this event.",
@@ -55,7 +55,7 @@ pub(crate) fn describe(section: &mut Section) {
     section.event(
         Event::to_client(
             "muster:resync",
-            "Something may have been missed: what is shown should be asked for anew.",
+            "The client may have missed events: it should request the state that it shows again.",
         )
         .detail(
             "After an outage of Redis. With a room, of that room; without, of what was sent to the socket \

@@ -1,25 +1,25 @@
-//! A socket lives as long as its token, and longer with a newer one (contract, "Identity").
+//! A socket lives as long as its token, or longer with a newer one (contract, "Identity").
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::sio::{Args, encode_disconnect};
+use shared::sio::Args;
 
 use super::dispatch::{Caller, REFRESH};
 use super::{Namespaces, Work};
 use crate::apps::{Handled, Reply};
 use crate::auth::refused;
 use crate::clock::iso;
-use crate::close::CloseReason;
 use crate::describe::forms::{Time, True};
 use crate::error::AppError;
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 
-/// A token for the time to come.
+/// The new token.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TokenRefresh")]
 pub(crate) struct Refresh {
     /// A newer token of the same user.
     token: String,
@@ -27,20 +27,22 @@ pub(crate) struct Refresh {
 
 /// How long the socket lives now.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TokenRefreshed")]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Refreshed {
-    /// When the socket ends, unless it is refreshed again.
+    /// When the socket ends unless it is refreshed again.
     #[schemars(with = "Time")]
     expires_at: String,
-    /// `true` where the records could not be asked whether the socket may stay in all of its rooms. It stays until they can.
+    /// `true` if the database could not be asked whether the socket may stay in all of its rooms. It stays until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "True")]
     incomplete: Option<bool>,
 }
 
 impl Namespaces {
-    /// `auth:refresh` `{token}`: the socket lives on under a newer token of the same user. It is answered when every room of
-    /// the socket has been judged by the new token: nothing comes after the ack from a room that the token does not open.
+    /// `auth:refresh` `{token}`: extends the socket's life with a newer token of the same user. The answer waits until
+    /// every room of the socket has been checked with the new token: after the ack, nothing arrives from a room that
+    /// the token does not grant.
     pub(super) fn refresh(self: &Arc<Self>, socket: &Arc<Socket>, args: &Args<'_>, caller: Caller) -> Work {
         let body = args.raw.first().and_then(|raw| shared::json::read::<Refresh>(raw).ok());
         let (this, socket) = (Arc::clone(self), Arc::clone(socket));
@@ -73,12 +75,5 @@ impl Namespaces {
             }
         }
         Ok(Reply::success(&Refreshed { expires_at, incomplete: (!is_judged).then_some(true) }))
-    }
-
-    /// Ends a socket whose token has expired, where its session has others: `41`, after what was sent to it before.
-    pub(crate) fn expire(&self, socket: Arc<Socket>) {
-        tracing::debug!(socket = %socket.id(), user = %socket.user(), "token expired");
-        self.context.fanout.emit(socket.local(), encode_disconnect(socket.namespace().as_str()));
-        drop(self.context.tasks.spawn(self.leave(socket, CloseReason::Forced)));
     }
 }

@@ -1,6 +1,6 @@
-//! What a namespace does with packets: [`connect`] lets sockets in, [`dispatch`] brings their events to
-//! apps and answers back, [`expiry`] sees them out when their tokens end. [`access`] takes sockets out of rooms that they
-//! may not be in any more.
+//! Handles a namespace's packets: [`connect`] admits sockets, [`dispatch`] passes their events to apps and returns the
+//! answers, [`expiry`] ends them when their tokens expire. [`access`] removes sockets from rooms that they may no
+//! longer be in.
 
 mod access;
 mod connect;
@@ -10,32 +10,36 @@ mod expiry;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use shared::config::{AuthConfig, AuthErrors};
-use shared::limits::{RATED_USERS_MAX, RENEWALS_BURST, RENEWALS_PER_SECOND};
+use shared::limits::{DISCONNECT_WAIT_MS, HOLD_MAX_MS, RATED_USERS_MAX, RENEWALS_BURST, RENEWALS_PER_SECOND};
 use shared::names::{Namespace, UserId};
 use shared::sio::Encoded;
 use tokio::sync::Notify;
 
-use crate::apps::{App, Departure};
+use crate::apps::App;
 use crate::close::CloseReason;
 use crate::context::Context;
 use crate::limiter::{Meters, Rate};
 use crate::socket::Socket;
 use crate::users::Users;
 pub(crate) use access::Unreviewed;
-pub(crate) use connect::{Handshake, Refusal, Token};
+pub(crate) use connect::{Admitted, Connected, Handshake, Refusal, Token};
 pub(crate) use describe::describe;
 pub(crate) use dispatch::{Called, REFRESH};
 
-/// What to do about something received, before the next is brought.
+/// How long an answer may hold back other packets to its client.
+pub(crate) const HOLD_MAX: Duration = Duration::from_millis(HOLD_MAX_MS);
+
+/// The work for a received packet, to be done before the next one.
 pub(crate) enum Work {
     /// Nothing.
     None,
     /// Queue this packet.
     Reply(Encoded),
-    /// Run this to its end, then queue the packet it gives.
+    /// Run this to completion, then queue the packet that it returns.
     Later(BoxFuture<'static, Option<Encoded>>),
     /// Close the session.
     Close(CloseReason),
@@ -48,7 +52,8 @@ pub(crate) struct Namespaces {
     by_name: HashMap<Namespace, Arc<Mounted>>,
     event_rate: Option<Rate>,
     event_burst: u32,
-    /// Tokens of other rights that one user's sockets change to: each has every room of the socket judged.
+    /// Limits how often one user's sockets change to tokens with other rights, because each change checks every room of
+    /// the socket.
     renewals: Meters<UserId>,
     unreviewed: Unreviewed,
     resubscribed: Notify,
@@ -60,23 +65,25 @@ pub(crate) struct Namespaces {
 pub(crate) struct Mounted {
     name: Namespace,
     apps: Vec<Arc<dyn App>>,
-    /// The number of the app that an unknown event is counted for.
+    /// The index of the app that unknown events count for.
     first_app: Option<usize>,
     by_event: HashMap<&'static str, Taken>,
     auth_errors: AuthErrors,
+    /// One of its apps delays the answer to CONNECT ([`App::holds_connect`]).
+    holds_connect: bool,
 }
 
-/// An event that an app takes.
+/// An event that an app handles.
 #[derive(Debug)]
 struct Taken {
     app: Arc<dyn App>,
-    /// Of the app, for metrics.
+    /// The app's index, for metrics.
     number: usize,
-    /// What one costs the node.
+    /// What one event costs the node.
     weight: u32,
 }
 
-/// Two apps on one namespace have an event of the same name.
+/// Two apps on one namespace have an event with the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{first} and {second} cannot share the namespace {namespace}: both have the event {event}")]
 pub(crate) struct Collision {
@@ -87,8 +94,8 @@ pub(crate) struct Collision {
 }
 
 impl Namespaces {
-    /// Mounts `apps`; `events_per_second` may come from one socket, four times as many at once. What all sockets of a user
-    /// may do follows from it ([`Users`]).
+    /// Mounts `apps`. A socket may send `events_per_second`, with a burst of four times as many. The budget of a user's
+    /// sockets follows from it ([`Users`]).
     ///
     /// # Errors
     /// [`Collision`].
@@ -107,6 +114,7 @@ impl Namespaces {
                 first_app: None,
                 by_event: HashMap::new(),
                 auth_errors: single.map_or(auth.errors, |(_, errors)| *errors),
+                holds_connect: false,
             });
             mounted.add(app)?;
         }
@@ -119,7 +127,7 @@ impl Namespaces {
         Ok(Self { context, by_name, event_rate, event_burst, renewals, unreviewed, resubscribed, users })
     }
 
-    /// What apps may use.
+    /// The context for apps.
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }
@@ -129,38 +137,43 @@ impl Namespaces {
         self.by_name.get(name).cloned()
     }
 
-    /// Sockets whose rooms are to be judged.
+    /// Sockets whose rooms still have to be checked.
     pub(crate) fn unreviewed(&self) -> &Unreviewed {
         &self.unreviewed
     }
 
-    /// Notified when this node's subscriptions were made anew: requests of other nodes may have been missed.
+    /// Notified when this node has subscribed again: it may have missed requests from other nodes.
     pub(crate) fn resubscribed(&self) -> &Notify {
         &self.resubscribed
     }
 
-    /// Takes a socket out of its rooms and tells its apps. Runs to its end even when the session is gone,
-    /// because the others in the rooms must still hear of it.
+    /// Removes a socket from its rooms. Runs to completion even if the session has ended, because the other members
+    /// must be notified.
     pub(crate) fn leave(
         &self,
         socket: Arc<Socket>,
         reason: CloseReason,
     ) -> impl Future<Output = Option<Encoded>> + Send + 'static {
-        let mounted = self.find(socket.namespace().as_str());
         let context = self.context.clone();
         async move {
-            let rooms = context.fanout.detach(socket.local()).await;
+            context.fanout.detach(socket.local()).await;
             tracing::debug!(socket = %socket.id(), user = %socket.user(), reason = reason.as_str(), "socket left");
-            let departure = Departure { rooms };
-            for app in mounted.iter().flat_map(|mounted| &mounted.apps) {
-                app.on_disconnect(&departure);
-            }
             None
         }
     }
 
-    /// A socket is connected and its client knows: its apps do what they do then. The client's first event waits
-    /// for it.
+    /// Like [`Self::leave`], awaited before the disconnect packet of a socket that the server ends: a client that has
+    /// received the packet no longer finds the socket in its rooms. Waits for Redis for at most [`DISCONNECT_WAIT_MS`].
+    pub(crate) async fn leave_before_end(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        let leaving = self.context.tasks.spawn(self.leave(Arc::clone(socket), reason));
+        let at_most = Duration::from_millis(DISCONNECT_WAIT_MS);
+        if tokio::time::timeout(at_most, leaving).await.is_err() {
+            tracing::debug!(socket = %socket.id(), "disconnecting a client before its socket has left on all nodes");
+        }
+    }
+
+    /// Lets the apps place a published socket in its rooms while the answer to its client's CONNECT waits. The client's
+    /// first event waits for that, too.
     pub(crate) async fn welcome(&self, socket: &Arc<Socket>) {
         let Some(mounted) = self.by_name.get(socket.namespace()) else { return };
         for app in &mounted.apps {
@@ -170,17 +183,17 @@ impl Namespaces {
         }
     }
 
-    /// Every app of a namespace, for what the cluster tells.
+    /// All apps of a namespace, for events from the cluster.
     pub(crate) fn apps_of(&self, namespace: &str) -> &[Arc<dyn App>] {
         self.by_name.get(namespace).map_or(&[], |mounted| &mounted.apps)
     }
 
-    /// Every app of the node, and where it is mounted.
+    /// All apps of the node with their namespaces.
     pub(crate) fn mounted(&self) -> impl Iterator<Item = (&Arc<dyn App>, &Namespace)> {
         self.by_name.values().flat_map(|mounted| mounted.apps.iter().map(|app| (app, &mounted.name)))
     }
 
-    /// Every app of the node.
+    /// All apps of the node.
     pub(crate) fn apps(&self) -> impl Iterator<Item = &Arc<dyn App>> {
         self.by_name.values().flat_map(|mounted| &mounted.apps)
     }
@@ -202,6 +215,7 @@ impl Mounted {
             }
         }
         self.first_app.get_or_insert(number);
+        self.holds_connect |= app.holds_connect();
         self.apps.push(app);
         Ok(())
     }

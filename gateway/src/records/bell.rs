@@ -1,8 +1,8 @@
-//! Whether somebody may have written into the table of sharers, without asking the database.
+//! Detects changes of the table of sharers without polling the database.
 //!
-//! PostgreSQL notifies of each change ([`CHANNEL`]; a trigger does it, so that nodes of an older version ring, too). That takes a
-//! connection of its own, and is not there behind a pooler that changes the session with each transaction. An SQLite file is
-//! looked at: its write-ahead log grows with each change.
+//! PostgreSQL notifies of each change ([`CHANNEL`]; a trigger does so, so that it covers nodes of an older version,
+//! too). Notifications need a dedicated connection and do not work behind a pooler that switches the session with each
+//! transaction. For SQLite, the file is checked: its write-ahead log grows with each change.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,19 +12,19 @@ use tokio::time::{sleep, timeout};
 
 use super::server::Server;
 
-/// What the trigger notifies.
+/// The channel that the trigger notifies.
 const CHANNEL: &str = "muster_sharers";
 
-/// How long a connection may take.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// After this time a look is due in any case.
+/// The longest pause between two looks.
 const AT_LEAST: Duration = Duration::from_secs(60);
 
-/// A file's size and time of change; nothing where there is no such file.
+/// A file's size and modification time; `None` if there is no such file.
 type Stamp = Option<(u64, SystemTime)>;
 
-/// Where changes are noticed.
+/// The sources of change notifications.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     listener: Option<PgListener>,
@@ -32,7 +32,7 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// To be called before a look, whose changes then need not ring: what changes from now on rings.
+    /// Call this before a look: it discards earlier changes, and later ones ring.
     pub(super) async fn set(&mut self, server: Option<&Server>, file: Option<&Path>) {
         if let Some(file) = file {
             self.stamps = stamps(file);
@@ -44,18 +44,18 @@ impl Bell {
         }
     }
 
-    /// Waits until it rings, `pace` where nothing can.
+    /// Waits until a change rings, or for `pace` if there is no source.
     pub(super) async fn rings(&mut self, file: Option<&Path>, pace: Duration) {
         let at_least = AT_LEAST.mul_f64(rand::random_range(0.75..1.25));
         if let Some(listener) = &mut self.listener {
             match timeout(at_least, listener.try_recv()).await {
                 Ok(Ok(Some(_))) => {}
-                // The connection is lost; something may have been missed.
+                // The connection was lost, so a notification may be lost, too.
                 Ok(Ok(None) | Err(_)) => {
                     self.listener = None;
                     sleep(pace).await;
                 }
-                // A server that went away without a word looks like this, too.
+                // A server that vanished without closing the connection looks like this, too.
                 Err(_) => self.listener = None,
             }
         } else if let Some(file) = file {
@@ -65,7 +65,7 @@ impl Bell {
                     sleep(pace).await;
                 }
             };
-            // The time is enough.
+            // On timeout a look is due anyway.
             drop(timeout(at_least, changes).await);
             sleep(pace).await;
         } else {
@@ -80,7 +80,7 @@ async fn listen(url: &str) -> Result<PgListener, sqlx::Error> {
     Ok(listener)
 }
 
-/// Of a database and of its write-ahead log.
+/// The stamps of a database file and its write-ahead log.
 fn stamps(file: &Path) -> [Stamp; 2] {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");

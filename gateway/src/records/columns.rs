@@ -1,8 +1,8 @@
-//! Columns of a row, read in one way however the row came.
+//! Reads the columns of a row the same way for every form of row.
 //!
-//! SQLite's driver hands over each row by itself, from its thread to ours: two changes of thread and a copy of every
-//! column, about 15 µs for a record. A statement that answers many rows therefore brings them as one text
-//! ([`as_one_text`]), which the database writes in JSON and [`read_text`] takes apart.
+//! SQLite's driver passes each row individually between threads: two thread switches and a copy of every column, about
+//! 15 µs per record. A statement that returns many rows therefore returns them as one text ([`as_one_text`]), which the
+//! database writes in JSON and [`read_text`] parses.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,27 +13,27 @@ use smallvec::SmallVec;
 use sqlx::any::{Any, AnyRow};
 use sqlx::{Decode, Row as _, Type};
 
-/// A row whose columns are read by their places.
+/// A row whose columns are read by position.
 pub(crate) trait Columns {
     /// The value of a column.
     ///
     /// # Errors
-    /// There is no such column, or it holds something else.
+    /// The column does not exist or has another type.
     fn get<T: Column>(&self, at: usize) -> Result<T, sqlx::Error>;
 }
 
-/// What a column may hold.
+/// A type that a column may hold.
 pub(crate) trait Column: Type<Any> + for<'r> Decode<'r, Any> {
-    /// The value of a column of [`as_one_text`]; `None` where it is another kind of value.
+    /// Converts a value from [`as_one_text`]; `None` for a value of another type.
     fn of(value: &Value<'_>) -> Option<Self>;
 }
 
-/// The value of a column that came in a text with others.
+/// A column's value from a text of several.
 #[derive(Debug)]
 pub(crate) enum Value<'t> {
     Null,
     Number(i64),
-    /// A text, or a double as a text.
+    /// A text, or a double written as text.
     Text(Cow<'t, str>),
 }
 
@@ -105,12 +105,12 @@ impl Columns for AnyRow {
     }
 }
 
-/// A row that came in a text with others.
+/// A row from a text of several.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TextRow<'t>(#[serde(borrow)] SmallVec<[Value<'t>; 12]>);
 
 impl TextRow<'_> {
-    /// The text in a column, not copied; `None` where there is none.
+    /// The text in a column, not copied; `None` if it holds none.
     pub(crate) fn text(&self, at: usize) -> Option<&str> {
         if let Some(Value::Text(text)) = self.0.get(at) { Some(text) } else { None }
     }
@@ -127,8 +127,8 @@ impl Columns for TextRow<'_> {
     }
 }
 
-/// The one column of a statement that brings `columns` of all its rows in one text, for [`read_text`]. Those of them
-/// that are `doubles` come as texts, since neither database writes every digit of a number in JSON.
+/// A column expression that returns `columns` of all rows as one text, for [`read_text`]. The `doubles` among them are
+/// written as texts, because neither database writes every digit of a number in JSON.
 pub(crate) fn as_one_text(is_postgres: bool, columns: &[&str], doubles: &[&str]) -> String {
     let value = |column: &&str| {
         if !doubles.contains(column) {
@@ -147,26 +147,26 @@ pub(crate) fn as_one_text(is_postgres: bool, columns: &[&str], doubles: &[&str])
     }
 }
 
-/// The text that a statement with [`as_one_text`] has answered.
+/// The text from a statement with [`as_one_text`].
 ///
 /// # Errors
-/// It has answered something else.
+/// The answer is something else.
 pub(crate) fn text_of(answer: &AnyRow) -> Result<String, sqlx::Error> {
-    // PostgreSQL has no text of no rows.
+    // For no rows PostgreSQL returns NULL.
     let text: Option<String> = answer.try_get(0)?;
     Ok(text.unwrap_or_else(|| "[]".to_owned()))
 }
 
-/// The rows in such a text.
+/// Parses the rows in such a text.
 ///
 /// # Errors
-/// It is something else.
+/// The text is something else.
 pub(crate) fn read_text<'t, T: Deserialize<'t>>(text: &'t str) -> Result<Vec<T>, sqlx::Error> {
     serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// A condition that `column` holds one of the texts in the argument `$1`, which is made by [`texts`]. One argument costs less
-/// than one for each text, and the statement is the same for any number of them.
+/// A condition that `column` holds one of the texts in the argument `$1`, which [`texts`] creates. One argument costs
+/// less than one per text, and the statement is the same for any number of texts.
 pub(crate) fn is_one_of(is_postgres: bool, column: &str) -> String {
     if is_postgres {
         format!("{column} = ANY (ARRAY(SELECT json_array_elements_text(CAST($1 AS json))))")
@@ -175,7 +175,7 @@ pub(crate) fn is_one_of(is_postgres: bool, column: &str) -> String {
     }
 }
 
-/// The argument of [`is_one_of`].
+/// The argument for [`is_one_of`].
 pub(crate) fn texts(texts: &[&str]) -> String {
     serde_json::Value::from(texts).to_string()
 }
@@ -189,7 +189,7 @@ mod tests {
     use crate::records::Records;
 
     #[tokio::test]
-    async fn rows_in_one_text_are_what_they_are_by_themselves() {
+    async fn rows_in_one_text_equal_individual_rows() {
         let records = Records::open("sqlite::memory:").await.unwrap();
         let pool = records.pool();
         pool.execute("CREATE TABLE kinds (t TEXT, i BIGINT, d DOUBLE PRECISION)").await.unwrap();

@@ -1,6 +1,6 @@
-//! The migrations of both databases, in the binary. The build collects them (`build.rs`): the platform's own are in
-//! `records/migrations`, an app's in the folder `migrations` beside its code. Every node runs all of them, whatever
-//! is mounted on it, so that nodes with different mounts can follow each other on one database.
+//! The migrations of both databases, embedded in the binary. The build collects them (`build.rs`): the platform's from
+//! `records/migrations`, an app's from the folder `migrations` beside its code. Every node runs all of them, whatever
+//! is mounted on it, so that nodes with different mounts can use one database one after the other.
 
 use std::sync::LazyLock;
 
@@ -9,10 +9,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
-/// Those of SQLite.
+/// The migrations for SQLite.
 pub(super) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| migrator(SQLITE_FILES));
 
-/// Those of PostgreSQL.
+/// The migrations for PostgreSQL.
 pub(super) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| migrator(POSTGRES_FILES));
 
 fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -26,7 +26,7 @@ fn migrator(files: &[(i64, &'static str, &'static str)]) -> Migrator {
 mod tests {
     use super::*;
 
-    /// What databases that exist have noted of the migrations they ran: the beginnings of the checksums.
+    /// The checksum prefixes that existing databases have recorded for the migrations they ran.
     const RELEASED: [(i64, &str, &str); 8] = [
         (1, "a16ca313", "a16ca313"),
         (2, "cd16959c", "cd16959c"),

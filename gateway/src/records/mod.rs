@@ -1,8 +1,8 @@
 //! The SQL database: one pool, migrations in the binary, the same statements for SQLite and PostgreSQL.
 //!
-//! Each app owns its tables and its statements; here are only the pool, what every statement shares, and
-//! the users. Columns are integers, doubles and texts alone: flags are 0 or 1, times milliseconds since
-//! the epoch, ids text (what the driver for both databases carries).
+//! Each app owns its tables and its statements; this module contains only the pool, what every statement shares, and
+//! the users. Columns are integers, doubles and texts only, the types that the driver for both databases supports:
+//! flags are 0 or 1, times milliseconds since the epoch, ids text.
 
 mod bell;
 pub(crate) mod columns;
@@ -45,56 +45,56 @@ use server::{Place, Server};
 pub(crate) use sharing::Sharing;
 pub(crate) use squares::cell;
 
-/// Greater than every id that was made here, in the order of any database and language: they are hexadecimal digits.
+/// Greater than every generated id in the collation of any database and language: ids are hexadecimal digits.
 pub(crate) const LAST_ID: &str = "z";
 
-/// A table of what users raise, at a place, and what ends: its app's own, with the columns that [`mod@nearby`] and [`raisers`]
-/// read.
+/// An app's table of things that users raise at a position and that end, with the columns that [`mod@nearby`] and
+/// [`raisers`] read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Table(pub(crate) &'static str);
 
-/// A time, in milliseconds since the epoch, as a column holds it.
+/// Converts a time in milliseconds since the epoch to a column's value.
 pub(crate) fn time_column(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-/// The time that a column holds, in milliseconds since the epoch.
+/// Converts a column's value to a time in milliseconds since the epoch.
 pub(crate) fn column_time(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or_default()
 }
 
-/// The records. Cheap to clone.
+/// The database and what the node knows about it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     pool: Pool,
     /// `None` for SQLite.
     server: Option<Arc<Server>>,
-    /// The file of SQLite's records that others can use.
+    /// The SQLite file, if other processes can use it.
     file: Option<Arc<Path>>,
     reach: Arc<Mutex<Reach>>,
     migrator: &'static Migrator,
     /// Why the database could not be used, as last logged.
-    told: Arc<Mutex<String>>,
-    /// The tables are up to date; nothing is asked of them before.
+    last_error: Arc<Mutex<String>>,
+    /// Whether the tables are migrated; no statement runs before.
     migrated: Arc<AtomicBool>,
-    /// Who uses the records.
+    /// Which nodes and clusters use the records.
     sharing: Arc<sharing::Known>,
 }
 
-/// What is known of whether the database can be reached.
+/// What the node knows about the reachability of the database.
 #[derive(Debug, Default)]
 struct Reach {
-    /// When it could not be reached: until then nobody tries.
+    /// Set when it could not be reached: no caller tries again before.
     retry_at: Option<Instant>,
-    /// When it last answered anybody.
+    /// When it last answered a caller.
     answered_at: Option<Instant>,
 }
 
-/// After the database could not be reached, one caller in this time finds out whether it can be again; the
-/// others are refused at once instead of waiting one after the other.
+/// After the database could not be reached, one caller per this time finds out whether it is reachable again; the
+/// others are refused at once instead of waiting in turn.
 const RETRY: Duration = Duration::from_millis(RECORDS_RETRY_MS);
 
-/// An SQLite file; `None` for other records.
+/// The file of an SQLite URL; `None` for other databases.
 fn file(url: &str) -> Option<&Path> {
     let file = url.strip_prefix("sqlite:")?;
     let file = file.strip_prefix("//").unwrap_or(file).split('?').next()?;
@@ -102,14 +102,14 @@ fn file(url: &str) -> Option<&Path> {
     (!is_memory).then(|| Path::new(file))
 }
 
-/// The folder of an SQLite file; `None` for other records.
+/// The folder of an SQLite file; `None` for other databases.
 pub(crate) fn folder(url: &str) -> Option<PathBuf> {
     let folder = file(url)?.parent()?;
     Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
 }
 
 impl Records {
-    /// Opens the database and brings its tables up to date.
+    /// Opens the database and migrates its tables.
     ///
     /// # Errors
     /// [`OpenError`], for the operator.
@@ -119,41 +119,42 @@ impl Records {
         Ok(records)
     }
 
-    /// As [`Self::open`], but a database server that is not there yet, or lets nobody in yet, is no error:
-    /// [`Self::come_up`] must be run then.
+    /// Like [`Self::open`], but a database server that is not running yet, or accepts no clients yet, is no error: the
+    /// caller must then run [`Self::come_up`].
     ///
     /// # Errors
-    /// [`OpenError`]: the URL, a file that cannot be opened, tables that are of another version.
+    /// [`OpenError`]: the URL, a file that cannot be opened, or tables of another version.
     pub(crate) async fn start(url: &str) -> Result<Self, OpenError> {
         let records = Self::prepare(url)?;
         match records.migrate(Duration::from_millis(RECORDS_START_MS)).await {
             Err(error) if records.server.is_some() && error.may_pass() => {
-                tracing::error!(%error, "the database is not there; trying on");
-                *records.told.lock() = error.to_string();
+                tracing::error!(%error, "the database is not available; retrying");
+                *records.last_error.lock() = error.to_string();
             }
             outcome => outcome?,
         }
         Ok(records)
     }
 
-    /// Tries until the tables are up to date. Ends at once when they are.
+    /// Retries until the tables are migrated. Returns at once if they are.
     pub(crate) async fn come_up(&self) {
         while !self.migrated.load(Ordering::Acquire) {
             tokio::time::sleep(RETRY).await;
             let outcome = self.migrate(Duration::from_millis(RECORDS_MIGRATE_MS)).await;
             if outcome.is_err() {
-                // Whatever has to be stored is refused meanwhile, and nobody else counts it.
+                // Requests that need the database are refused meanwhile without being counted as its errors.
                 metrics::get().records_errors.increment(1);
             }
             match outcome {
-                Ok(()) => tracing::info!("the database is there"),
-                // Another reason than the last one is news.
+                Ok(()) => tracing::info!("the database is available"),
+                // Another reason than the last one is worth a log line.
                 Err(error)
-                    if std::mem::replace(&mut *self.told.lock(), error.to_string()) != error.to_string() =>
+                    if std::mem::replace(&mut *self.last_error.lock(), error.to_string())
+                        != error.to_string() =>
                 {
-                    tracing::error!(%error, "the database is not there; trying on");
+                    tracing::error!(%error, "the database is not available; retrying");
                 }
-                Err(error) => tracing::debug!(%error, "the database is not there yet"),
+                Err(error) => tracing::debug!(%error, "the database is still not available"),
             }
         }
     }
@@ -183,21 +184,21 @@ impl Records {
             let server = Server::new(url).map_err(cannot)?;
             (server.pool(), Some(Arc::new(server)), &*migrations::POSTGRES)
         };
-        let (reach, told, migrated, sharing) = Default::default();
+        let (reach, last_error, migrated, sharing) = Default::default();
         let file = file(url).map(Arc::from);
-        Ok(Self { pool, server, file, reach, migrator, told, migrated, sharing })
+        Ok(Self { pool, server, file, reach, migrator, last_error, migrated, sharing })
     }
 
-    /// The pool, for statements of an app.
+    /// The pool, for an app's statements.
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Runs one transaction or statement within the records' deadline, and measures it. While the database
-    /// cannot be reached most callers are refused at once.
+    /// Runs one transaction or statement within the deadline for the database, and measures it. While the database
+    /// cannot be reached, most callers are refused at once.
     ///
     /// # Errors
-    /// [`AppError::Unavailable`], the cause logged.
+    /// [`AppError::Unavailable`]; the cause is logged.
     pub(crate) async fn run<T>(
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -225,12 +226,12 @@ impl Records {
         }
     }
 
-    /// Whether the tables are there.
+    /// Whether the tables are migrated.
     pub(crate) fn has_come_up(&self) -> bool {
         self.migrated.load(Ordering::Acquire)
     }
 
-    /// Whether the last that was asked of it was answered, be it by a refusal.
+    /// Whether the database answered the last request, even with an error.
     pub(crate) fn is_reachable(&self) -> bool {
         self.reach.lock().retry_at.is_none()
     }
@@ -245,27 +246,27 @@ impl Records {
         self.server.as_ref().map(|server| server.place())
     }
 
-    /// Closes the pool; what is under way ends first.
+    /// Closes the pool after the statements in progress.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 }
 
-/// A pool for a SQLite file, which is made when it is not there.
+/// A pool for an SQLite file, which is created if it does not exist.
 fn sqlite(url: &str) -> Result<Pool, sqlx::Error> {
     let url = if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") };
     let options = if url.contains(":memory:") || url.contains("mode=memory") {
-        // The records are gone with their connection: there is one, for ever.
+        // Records in memory end with their connection, so there is exactly one, for ever.
         AnyPoolOptions::new().max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None)
     } else {
         AnyPoolOptions::new().max_connections(RECORDS_CONNECTIONS)
     };
     let connections = options
-        // A file does not go away as a server does; the test would be two changes of thread for every statement.
+        // A file does not disappear as a server does, and the test would cost two thread switches per statement.
         .test_before_acquire(false)
         .acquire_timeout(Duration::from_millis(RECORDS_CONNECT_MS))
         .after_connect(|connection, _| {
-            // FULL: what is acknowledged survives a power cut, not only a crash.
+            // FULL: acknowledged changes survive a power cut, not only a crash.
             let pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
                            PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON;";
             Box::pin(async move { connection.execute(pragmas).await.map(drop) })
@@ -275,8 +276,8 @@ fn sqlite(url: &str) -> Result<Pool, sqlx::Error> {
 }
 
 impl Reach {
-    /// Takes note of how work that began at `start` has ended. An answer that is an error is an answer; and
-    /// who got no connection while others were answered has met a crowd, not a lost database.
+    /// Updates the reachability from the outcome of work that began at `start`. An error from the database is an
+    /// answer. A caller that got no connection while others got answers met a full pool, not a lost database.
     fn learn<T>(&mut self, outcome: &Result<Result<T, sqlx::Error>, Elapsed>, start: Instant) {
         let now = Instant::now();
         let unreachable = match outcome {
@@ -310,12 +311,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crowd_is_no_lost_database() {
+    async fn a_full_pool_is_no_lost_database() {
         let records = Records::open("sqlite::memory:").await.unwrap();
         let mut only = records.pool().acquire().await.unwrap();
         let ((), refused) = tokio::join!(
             async {
-                // The other waits for a connection by now; somebody is answered meanwhile.
+                // The other caller waits for a connection by now; meanwhile another one gets an answer.
                 tokio::task::yield_now().await;
                 records.run(async { sqlx::query("SELECT 1").execute(&mut only).await }).await.unwrap();
             },
@@ -328,6 +329,6 @@ mod tests {
         let only = records.pool().acquire().await.unwrap();
         assert!(ask(&records).await.is_err());
         drop(only);
-        assert!(ask(&records).await.is_err(), "nobody was answered: refused at once");
+        assert!(ask(&records).await.is_err(), "no caller got an answer: refused at once");
     }
 }

@@ -1,4 +1,4 @@
-//! Why the database cannot be used, in a sentence that says what to do.
+//! Why the database cannot be used, in a sentence that tells the operator what to do.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use sqlx::migrate::MigrateError;
 
 use super::server::Place;
 
-/// SQLSTATE of a lock that was waited for too long.
+/// SQLSTATE of a lock timeout.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The records cannot be opened. `place` is `None` for SQLite.
@@ -26,7 +26,9 @@ pub(crate) enum OpenError {
         "the database at {place} is a replica, which takes no writes: name the primary in DATABASE_URL, or wait for the failover"
     )]
     Replica { place: Place },
-    #[error("cannot migrate the database: it does not answer, or somebody holds the lock of the migrations")]
+    #[error(
+        "cannot migrate the database: it does not answer, or another process holds the lock of the migrations"
+    )]
     TooSlow,
 }
 
@@ -47,7 +49,8 @@ fn cause<'a>(error: &'a sqlx::Error, place: &'a Option<Place>) -> Cause<'a> {
     Cause { error, place: place.as_ref() }
 }
 
-/// A database's error for the log. A refused login names the user, who is as secret as the rest of the URL's user info.
+/// A database's error for the log. A refused login names the user, which is as secret as the rest of the URL's user
+/// info.
 #[derive(Debug)]
 pub(super) struct Cause<'a> {
     pub(super) error: &'a sqlx::Error,
@@ -57,8 +60,8 @@ pub(super) struct Cause<'a> {
 struct MigrateCause<'a>(&'a MigrateError);
 
 impl OpenError {
-    /// Whether it may be otherwise in a while without anybody changing this node's settings: the server is not there,
-    /// still starting, full, or does not know the user or the database yet.
+    /// Whether retrying can succeed without a change of this node's settings: the server is not running, still
+    /// starting, full, or does not know the user or the database yet.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Connect { error: sqlx::Error::Database(error), .. } => {
@@ -69,7 +72,7 @@ impl OpenError {
             }
             Self::Connect { error, .. } => !matches!(error, sqlx::Error::Configuration(_)),
             Self::Migrate { error: MigrateError::Execute(error), .. } => {
-                // Another process migrates, or the connection was lost.
+                // Another process is migrating, or the connection was lost.
                 state(error).is_some_and(|state| state == LOCK_NOT_AVAILABLE)
                     || matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
             }
@@ -97,8 +100,10 @@ impl fmt::Display for Cause<'_> {
                 "what answers does not speak PostgreSQL's protocol ({error}): are host and port in DATABASE_URL right?"
             ),
             sqlx::Error::PoolTimedOut => match self.place {
-                Some(place) => write!(f, "no connection to {place} came free or could be made in time"),
-                None => f.write_str("no connection to the file came free in time"),
+                Some(place) => {
+                    write!(f, "no connection to {place} became free or could be established in time")
+                }
+                None => f.write_str("no connection to the file became free in time"),
             },
             error => match state(error) {
                 Some(state) => database_cause(&state, error, f),
@@ -144,7 +149,7 @@ fn io_cause(error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(advice)
 }
 
-/// What a database answered.
+/// The database's error.
 fn database_cause(state: &str, error: &sqlx::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let message = error.as_database_error().map_or("", sqlx::error::DatabaseError::message);
     match state {

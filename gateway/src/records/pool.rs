@@ -1,9 +1,10 @@
 //! The connections to the database, and statements on them.
 //!
-//! A statement with arguments is prepared on its connection under a name and found there again, which saves PostgreSQL the
-//! parsing and planning. A pooler that gives out connections for one transaction (PgBouncer in transaction mode) breaks this:
-//! the next statement may go to another connection, where the name is unknown or another client's. Behind such a pooler every
-//! statement has no name and runs in a transaction, which also carries the limits that a direct connection has been set to.
+//! A statement with arguments is prepared on its connection under a name and found there again, which saves PostgreSQL
+//! the parsing and planning. A pooler that assigns connections per transaction (PgBouncer in transaction mode) breaks
+//! this: the next statement may go to another connection, where the name is unknown or belongs to another client.
+//! Behind such a pooler statements are unnamed and run in a transaction, which also carries the limits that are set on
+//! a direct connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,15 +19,15 @@ use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Describe, Either, Execute, Executor, SqlStr};
 
-/// Connections for statements of the apps. Cheap to clone.
+/// Connections for the apps' statements. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     connections: AnyPool,
-    /// A pooler stands between: see the module's documentation.
+    /// Whether a pooler is in between: see the module's documentation.
     is_pooled: Arc<AtomicBool>,
 }
 
-/// A connection for a few statements; on [`Self::done`] they are committed, where they had to run in a transaction.
+/// A connection for a few statements. [`Self::done`] commits them if they had to run in a transaction.
 pub(crate) struct Connection {
     on: On,
     is_pooled: bool,
@@ -50,7 +51,7 @@ impl On {
 #[derive(Debug)]
 pub(crate) struct Transaction(Connection);
 
-/// A statement that gets no name where `is_nameless`.
+/// A statement that stays unnamed if `is_nameless`.
 struct Statement<E> {
     query: E,
     is_nameless: bool,
@@ -69,10 +70,10 @@ impl Pool {
     /// A connection for statements that need no transaction.
     ///
     /// # Errors
-    /// The pool's, the database's.
+    /// The pool's or the database's error.
     pub(crate) async fn acquire(&self) -> Result<Connection, sqlx::Error> {
         let connection = self.connections.acquire().await?;
-        // A connection says whether there is a pooler when it is made, so it is asked for first.
+        // Connecting detects a pooler, so acquire the connection first.
         if self.is_pooled() {
             drop(connection);
             return self.begin().await.map(|transaction| transaction.0);
@@ -83,7 +84,7 @@ impl Pool {
     /// Begins a transaction.
     ///
     /// # Errors
-    /// The pool's, the database's.
+    /// The pool's or the database's error.
     pub(crate) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         if !self.is_pooled() {
             let transaction = self.connections.begin().await?;
@@ -92,7 +93,7 @@ impl Pool {
             }
             transaction.rollback().await?;
         }
-        // One request: what is set ends with the transaction, whoever has the connection next.
+        // One request: the settings end with the transaction, whichever client gets the connection next.
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {RECORDS_TIMEOUT_MS}; \
              SET LOCAL idle_in_transaction_session_timeout = {RECORDS_TIMEOUT_MS}"
@@ -107,17 +108,17 @@ impl Pool {
         self.connections.execute("SELECT 1").await.map(drop)
     }
 
-    /// Closes it; what is under way ends first.
+    /// Closes the pool after the statements in progress.
     pub(super) async fn close(&self) {
         self.connections.close().await;
     }
 
-    /// How connections are made from now on.
+    /// Sets the options of future connections.
     pub(super) fn connect_by(&self, options: sqlx::any::AnyConnectOptions) {
         self.connections.set_connect_options(options);
     }
 
-    /// The connections as the driver has them; their statements have names.
+    /// The driver's pool; its statements are named.
     pub(super) fn raw(&self) -> &AnyPool {
         &self.connections
     }
@@ -129,15 +130,15 @@ impl Pool {
 }
 
 impl Connection {
-    /// Whether it leads to PostgreSQL; otherwise it is SQLite.
-    pub(super) fn is_postgres(&mut self) -> bool {
+    /// Whether the database is PostgreSQL; otherwise it is SQLite.
+    pub(crate) fn is_postgres(&mut self) -> bool {
         self.on.connection().backend_name() == "PostgreSQL"
     }
 
-    /// Ends the use of the connection: what its statements have changed stays.
+    /// Ends the use of the connection and keeps the changes of its statements.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub(crate) async fn done(self) -> Result<(), sqlx::Error> {
         match self.on {
             On::Connection(_) => Ok(()),
@@ -147,10 +148,10 @@ impl Connection {
 }
 
 impl Transaction {
-    /// Commits it.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         self.0.done().await
     }

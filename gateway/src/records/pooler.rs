@@ -1,7 +1,7 @@
-//! Migrations through a pooler.
+//! Runs migrations through a pooler.
 //!
-//! sqlx's own take a lock of the session and prepare statements. Behind a pooler the session is another one for each transaction,
-//! so here everything is one transaction, the lock is the transaction's, and nothing is prepared.
+//! sqlx's own migrations take a session lock and prepare statements. Behind a pooler each transaction has another
+//! session, so here everything runs in one transaction, with a transaction lock and without prepared statements.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,22 @@ use futures_util::future::BoxFuture;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
-/// A migration may take long, but not wait long for somebody else's lock.
+/// A migration may take long, but must not wait long for another process' lock.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 5000; \
                      SET LOCAL idle_in_transaction_session_timeout = 0";
 
-/// What sqlx takes times the checksum of the database's name, so that nodes with and without a pooler exclude each other.
+/// sqlx's lock number: this times the checksum of the database's name. Nodes with and without a pooler exclude each
+/// other.
 const LOCK: i64 = 0x3d32_ad9e;
 
-/// Runs the migrations that are still to be run.
+/// Runs the pending migrations.
 pub(super) async fn migrate(connection: &mut AnyConnection, migrator: &Migrator) -> Result<(), MigrateError> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     migrator.run_direct(None, &mut Session(&mut transaction), false).await?;
     Ok(transaction.commit().await?)
 }
 
-/// A transaction in which nothing is prepared.
+/// A transaction without prepared statements.
 struct Session<'t>(&'t mut AnyConnection);
 
 impl Session<'_> {
@@ -105,7 +106,7 @@ impl Migrate for Session<'_> {
     }
 
     fn unlock(&mut self) -> BoxFuture<'_, Result<(), MigrateError>> {
-        // With the transaction.
+        // The lock ends with the transaction.
         Box::pin(async { Ok(()) })
     }
 
@@ -126,7 +127,7 @@ impl Migrate for Session<'_> {
         _table: &'e str,
         migration: &'e Migration,
     ) -> BoxFuture<'e, Result<Duration, MigrateError>> {
-        // No migration of ours goes back.
+        // Muster's migrations are never reverted.
         Box::pin(async { Err(MigrateError::VersionNotPresent(migration.version)) })
     }
 }

@@ -1,8 +1,9 @@
-//! Who raises incidents and emergencies: how many a minute, and which of a user's open ones are listed before others'.
+//! Limits how often users raise incidents and emergencies, and decides which of a user's open ones are listed before
+//! other users'.
 //!
-//! A transaction that opens or ends one locks the user's row first, on whichever node: what is counted then stays so
-//! until it commits. Flags of the open ones follow from it ([`mod@super::nearby`] reads them): `has_siblings` where there
-//! is another one, `is_extra` for all but the first [`OPEN_LEADING_MAX`].
+//! A transaction that opens or ends one locks the user's row first, on any node, so its counts stay valid until it
+//! commits. The flags of the open ones follow from these counts ([`mod@super::nearby`] reads them): `has_siblings` if
+//! the user has another one, `is_extra` for all but the first [`OPEN_LEADING_MAX`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,21 +26,21 @@ pub(crate) struct Flags {
     pub(crate) has_siblings: i64,
 }
 
-// What has been paid for is no further ahead than a burst and what clocks differ by: else a clock was wrong.
+// `paid_at` is at most a burst plus the difference of clocks ahead; if it is further ahead, a clock was wrong.
 const TAKE: &str = "INSERT INTO raisers (app, user_id, paid_at) VALUES ($1, $2, $3 + $4) \
     ON CONFLICT (app, user_id) DO UPDATE SET paid_at = $4 + \
     CASE WHEN raisers.paid_at > $3 AND raisers.paid_at <= $6 THEN raisers.paid_at ELSE $3 END \
     WHERE raisers.paid_at + $4 <= $5 OR raisers.paid_at > $6";
 
-/// Milliseconds that the clocks of two nodes may differ by, and a request may wait for another one of its user.
+/// How many milliseconds the clocks of two nodes may differ, or a request may wait for another one of its user.
 const CLOCKS_MS: u64 = 60_000;
 
 const PAID_AT: &str = "SELECT paid_at FROM raisers WHERE app = $1 AND user_id = $2";
 const LOCK: &str = "INSERT INTO raisers (app, user_id, paid_at) VALUES ($1, $2, 0) \
     ON CONFLICT (app, user_id) DO UPDATE SET app = excluded.app";
 
-/// Takes one from a user's rate of raising, on all nodes together, and locks the user's row. Answers the seconds until
-/// there is one where there is none.
+/// Takes one from a user's rate across all nodes, and locks the user's row. If none is left, returns the seconds until
+/// there is one.
 pub(crate) async fn take(
     transaction: &mut Connection,
     table: Table,
@@ -70,7 +71,7 @@ pub(crate) async fn lock(transaction: &mut Connection, table: Table, user: &str)
     Ok(())
 }
 
-/// Makes room for one more open one of a user, whose row is locked, and answers its flags.
+/// Prepares for one more open one of a user whose row is locked, and returns its flags.
 pub(crate) async fn open(
     transaction: &mut Connection,
     table: Table,
@@ -80,7 +81,7 @@ pub(crate) async fn open(
     Ok(Flags { is_extra: i64::from(before >= OPEN_LEADING_MAX), has_siblings: i64::from(before > 0) })
 }
 
-/// Sets the flags of a user's open ones after one of them has ended; the user's row is locked.
+/// Updates the flags of a user's open ones after one of them has ended; the user's row is locked.
 pub(crate) async fn settle(
     transaction: &mut Connection,
     table: Table,
@@ -89,8 +90,8 @@ pub(crate) async fn settle(
     settle_with(transaction, table, user, 0).await.map(drop)
 }
 
-/// Sets the flags where `more` are about to be opened. Answers how many are open, up to one more than
-/// [`OPEN_LEADING_MAX`].
+/// Updates the flags if `more` are about to be opened. Returns how many are open, counting no further than one more
+/// than [`OPEN_LEADING_MAX`].
 async fn settle_with(
     transaction: &mut Connection,
     table: Table,
@@ -107,12 +108,14 @@ async fn settle_with(
     let has_siblings = i64::from(rows.len() + more > 1);
     for (place, row) in rows.iter().enumerate() {
         let is_extra = i64::from(place >= OPEN_LEADING_MAX);
-        if (row.try_get::<i64, _>(1)?, row.try_get::<i64, _>(2)?) == (is_extra, has_siblings) {
+        if (row.try_get::<i64, _>("is_extra")?, row.try_get::<i64, _>("has_siblings")?)
+            == (is_extra, has_siblings)
+        {
             continue;
         }
         let sql = format!("UPDATE {name} SET is_extra = $2, has_siblings = $3 WHERE id = $1");
         sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(row.try_get::<String, _>(0)?)
+            .bind(row.try_get::<String, _>("id")?)
             .bind(is_extra)
             .bind(has_siblings)
             .execute(&mut *transaction)
@@ -121,8 +124,8 @@ async fn settle_with(
     Ok(rows.len())
 }
 
-/// For so long all open ones are taken to have their squares: an older node that still runs beside this one may raise more that
-/// have none.
+/// How long all open ones are assumed to have their squares. An older node that still runs beside this one may raise
+/// more without.
 const FILLED_FOR: Duration = Duration::from_secs(1);
 
 /// When this node last found that all open ones of an app have their squares.
@@ -130,8 +133,8 @@ const FILLED_FOR: Duration = Duration::from_secs(1);
 pub(crate) struct Squares(Mutex<Option<Instant>>);
 
 impl Squares {
-    /// Computes the squares of those that an older version raised, so that they are found. Nothing is asked of the records where
-    /// that was done a moment ago.
+    /// Computes the squares of those that an older version raised, so that searches find them. Skips the query if that
+    /// was done recently.
     ///
     /// # Errors
     /// [`AppError::Unavailable`].
@@ -145,7 +148,7 @@ impl Squares {
     }
 }
 
-/// Computes the squares of some open ones that have none. Returns how many.
+/// Computes the squares of some open ones without any. Returns how many.
 pub(super) async fn fill_cells(pool: &Pool, table: Table) -> Result<u32, sqlx::Error> {
     let Table(name) = table;
     let sql = format!(
@@ -157,18 +160,19 @@ pub(super) async fn fill_cells(pool: &Pool, table: Table) -> Result<u32, sqlx::E
         return Ok(0);
     }
     let mut transaction = pool.begin().await?;
-    let users: Result<BTreeSet<String>, sqlx::Error> = rows.iter().map(|row| row.try_get(1)).collect();
-    // All rows of users are locked before any of theirs, and in one order: as everywhere.
+    let users: Result<BTreeSet<String>, sqlx::Error> =
+        rows.iter().map(|row| row.try_get("user_id")).collect();
+    // Locks all rows of users before any of theirs, in one order, as everywhere.
     let users = users?;
     for user in &users {
         lock(&mut transaction, table, user).await?;
     }
     for row in &rows {
-        let place = Place { latitude: row.try_get(2)?, longitude: row.try_get(3)? };
-        // The user's first ones get their places back below.
+        let place = Place { latitude: row.try_get("latitude")?, longitude: row.try_get("longitude")? };
+        // The user's first ones lose these flags again below.
         let sql = format!("UPDATE {name} SET cell = $2, is_extra = 1, has_siblings = 1 WHERE id = $1");
         sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(row.try_get::<String, _>(0)?)
+            .bind(row.try_get::<String, _>("id")?)
             .bind(cell(place))
             .execute(&mut *transaction)
             .await?;

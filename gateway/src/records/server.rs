@@ -1,8 +1,8 @@
-//! A PostgreSQL server: how it is reached, whether a pooler stands between, and what is said when it cannot be used.
+//! A PostgreSQL server: how to connect to it, whether a pooler is in between, and the errors if it cannot be used.
 //!
-//! **A pooler is found by a mark.** Each connection asks at its start for a setting of our own (`muster.mark`). A server that
-//! knows the mark later is the one that was connected to. A pooler refuses the setting or leaves it out, and its own connection
-//! to the server has another mark or none.
+//! **A marker detects a pooler.** Each connection sends a custom setting (`muster.mark`) at its start. A server that
+//! later returns the marker is the one that the node connected to. A pooler rejects the setting or omits it, and its
+//! own connection to the server has another marker or none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use super::pooler;
 
 const CONNECT: Duration = Duration::from_millis(RECORDS_CONNECT_MS);
 
-/// A migration may take long, but not wait long for somebody else's lock.
+/// A migration may take long, but must not wait long for another process' lock.
 const MIGRATION_LIMITS: &str = "SET statement_timeout = 0; SET lock_timeout = 5000;";
 
-/// Where a server is and how connections are made.
+/// The server's address, and how to connect.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// As the URL says.
+    /// The options of the URL.
     plain: AnyConnectOptions,
-    /// The same with the mark.
+    /// The same with the marker.
     marked: AnyConnectOptions,
     mark: String,
     place: Place,
-    /// A pooler stands between. Never taken back.
+    /// Whether a pooler is in between. Never reset.
     is_pooled: Arc<AtomicBool>,
-    /// The pooler takes no mark.
+    /// Whether the pooler rejects the marker.
     refuses_mark: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl Server {
         Ok(Self { plain, marked, mark, place, is_pooled, refuses_mark })
     }
 
-    /// Where a connection of its own is made that keeps its session; `None` behind a pooler.
+    /// The URL for a dedicated connection that keeps its session; `None` behind a pooler.
     pub(super) fn session_url(&self) -> Option<&str> {
         (!self.is_pooled.load(Ordering::Acquire)).then(|| self.plain.database_url.as_str())
     }
@@ -69,7 +69,7 @@ impl Server {
         &self.place
     }
 
-    /// A pool; nothing is connected yet.
+    /// Creates a pool; it connects to nothing yet.
     pub(super) fn pool(&self) -> Pool {
         let (set_up, is_pooled) = (self.set_up(), Arc::clone(&self.is_pooled));
         let connections = AnyPoolOptions::new()
@@ -78,7 +78,7 @@ impl Server {
             .after_connect(move |connection, _| {
                 let (set_up, is_pooled) = (set_up.clone(), Arc::clone(&is_pooled));
                 Box::pin(async move {
-                    // Before any statement that would get a name.
+                    // Before any statement that would be named.
                     if connection.fetch_optional(AssertSqlSafe(set_up)).await?.is_none() {
                         is_pooled.store(true, Ordering::Release);
                     }
@@ -89,11 +89,11 @@ impl Server {
         Pool::new(connections, Arc::clone(&self.is_pooled))
     }
 
-    /// Sets a connection up, and answers a row, where the mark says that it is one to the server itself. Behind a pooler nothing
-    /// is set: another client would have the connection next.
+    /// Sets a connection up and returns a row if the marker shows that it leads directly to the server. Behind a pooler
+    /// nothing is set, because another client would get the connection next.
     ///
-    /// A statement ends with the deadline of whoever asked, and the locks of a node that stands still within a transaction are
-    /// given up after the same time.
+    /// The server ends a statement at its caller's deadline. After the same time it releases the locks of a node that
+    /// stalls within a transaction.
     fn set_up(&self) -> String {
         format!(
             "SELECT set_config('statement_timeout', '{RECORDS_TIMEOUT_MS}', false), \
@@ -103,7 +103,7 @@ impl Server {
         )
     }
 
-    /// Looks whether the server can be used, and brings the tables up to date.
+    /// Checks whether the server can be used, and migrates the tables.
     pub(super) async fn migrate(&self, pool: &Pool, migrator: &Migrator) -> Result<(), OpenError> {
         let mut connection = match self.connect().await {
             Err(error) if !self.refuses_mark.load(Ordering::Acquire) && refuses_options(&error) => {
@@ -119,7 +119,7 @@ impl Server {
         let migrated = if self.is_pooled.load(Ordering::Acquire) {
             pooler::migrate(&mut connection, migrator).await
         } else {
-            // The lock of the migrations is the connection's and ends with it.
+            // The lock of the migrations belongs to the connection and ends with it.
             connection.execute(MIGRATION_LIMITS).await.map_err(|error| self.cannot_open(error))?;
             migrator.run_direct(None, &mut connection, false).await
         };
@@ -127,7 +127,7 @@ impl Server {
         connection.close().await.map_err(|error| self.cannot_open(error))
     }
 
-    /// A connection of its own, whose failure is told and not tried again as in a pool.
+    /// Opens a dedicated connection. Reports a failure at once, unlike a pool, which retries.
     async fn connect(&self) -> Result<AnyConnection, sqlx::Error> {
         let options = if self.refuses_mark.load(Ordering::Acquire) { &self.plain } else { &self.marked };
         let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
@@ -149,7 +149,7 @@ impl Server {
             return Err(OpenError::Replica { place: self.place.clone() });
         }
         if mark != self.mark && !self.is_pooled.swap(true, Ordering::AcqRel) {
-            tracing::info!(server = %self.place, "a pooler stands before the database: statements are not prepared");
+            tracing::info!(server = %self.place, "a pooler is in front of the database: statements are not prepared");
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Server {
     }
 }
 
-/// Whether a pooler takes no settings at a connection's start.
+/// Whether the error says that a pooler rejects startup settings.
 fn refuses_options(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error() else { return false };
     // protocol_violation (PgBouncer), feature_not_supported (RDS Proxy).
@@ -167,7 +167,7 @@ fn refuses_options(error: &sqlx::Error) -> bool {
     is_refusal && error.message().contains("option")
 }
 
-/// Host and port of a URL, as the driver reads it, without the rest.
+/// Host and port of a URL, as the driver parses it, and nothing else.
 fn place(options: &AnyConnectOptions) -> Place {
     let url = &options.database_url;
     let (mut host, mut port) = (url.host_str().unwrap_or_default().to_owned(), url.port());

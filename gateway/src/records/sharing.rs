@@ -1,14 +1,14 @@
-//! Whether these records are this node's, or those of its cluster, alone.
+//! Detects whether other nodes or clusters use the same records.
 //!
-//! Two nodes on one database without a Redis between them both answer every client with success, and what one of them
-//! sends never reaches the members on the other. They can only meet in the database. Each *sharer*, which is a cluster or a
-//! node without a Redis, has a row there. A newcomer that finds the row of an elder asks by raising its `asked`; an elder
-//! that lives answers by raising `answered` to it, and the newcomer is not ready and says why. One that does not answer is
-//! gone, and its row is deleted.
+//! If two nodes use one database without a common Redis, both acknowledge every client's requests, but messages from
+//! one node never reach the members on the other. They can only meet in the database. Each *sharer*, which is a cluster
+//! or a node without Redis, has a row there. A newcomer that finds the row of an elder sends a query by raising its
+//! `asked`; an elder that is alive raises `answered` to it, and the newcomer reports why it is not ready. An elder that
+//! does not answer is dead, and the newcomer deletes its row.
 //!
-//! No clocks are compared, no lock of the database is held (a pooler between may change the session with every transaction), and
-//! while nobody comes nothing is written, nor read: a change rings ([`super::bell`]). Only behind a pooler an elder has to look
-//! again and again.
+//! This compares no clocks and holds no database lock (a pooler may switch the session with every transaction). Without
+//! a newcomer it neither writes nor reads, because changes ring ([`super::bell`]). Only behind a pooler an elder has to
+//! poll.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,15 +20,22 @@ use tokio::time::{Instant, timeout};
 use super::Records;
 use super::bell::Bell;
 
-/// How often a sharer looks while there is a question, and behind a pooler.
+/// How often a sharer looks while a query is open, and behind a pooler.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long an elder has for its answer; it looks several times meanwhile.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an elder has to answer a query, from the moment the query is stored. The elder looks several times meanwhile.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// How many times a newcomer must have looked before it takes an elder for gone: a database that was slow for itself was
-/// slow for the elder, too.
-const LOOKS_MIN: u32 = 4;
+/// How many queries in a row an elder must leave unanswered before a newcomer takes it for dead. Each is a write: a disk
+/// that delays the elder's answers delays the newcomer's queries, too.
+const QUERIES: u32 = 2;
+
+/// How many times a newcomer must have looked for each answer: a database that was slow for the newcomer was slow for the
+/// elder, too.
+const LOOKS_MIN: u32 = 3;
+
+/// How long one look may take.
+const LOOK_MAX: Duration = Duration::from_secs(3);
 
 const NAME: &str = "SELECT name FROM records_identity";
 const ALL: &str = "SELECT name, since, asked, answered FROM sharers";
@@ -40,17 +47,17 @@ const ASK: &str = "UPDATE sharers SET asked = asked + 1 WHERE name = $1";
 const REMOVE: &str = "DELETE FROM sharers WHERE name = $1 AND answered < $2";
 const LEAVE: &str = "DELETE FROM sharers WHERE name = $1";
 
-/// Whose the records are, as far as this node knows.
+/// Who uses the records, as far as this node knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// Nobody has looked yet, or an elder has still time for its answer.
+    /// Not known yet: no look has finished, or an elder still has time to answer.
     #[default]
     Unknown,
-    /// This node's, or its cluster's, alone.
+    /// Only this node, or its cluster.
     Alone,
-    /// Somebody else's, who was there before.
+    /// An elder uses them.
     Taken {
-        /// What it is called.
+        /// The elder's name.
         by: String,
     },
 }
@@ -59,7 +66,7 @@ pub(crate) enum Sharing {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     sharing: Mutex<Sharing>,
-    /// The row that goes with this node.
+    /// The name of this node's row, which it deletes when it stops.
     own: Mutex<Option<String>>,
 }
 
@@ -72,7 +79,7 @@ struct Sharer {
     answered: i64,
 }
 
-/// What is to be written.
+/// What to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Enter,
@@ -81,17 +88,20 @@ enum Step {
     Remove(String, i64),
 }
 
-/// A question to an elder.
+/// A query to an elder.
 #[derive(Debug)]
 struct Question {
     number: i64,
-    asked_at: Instant,
+    /// When the query was stored; `None` until it is.
+    asked_at: Option<Instant>,
     looks: u32,
-    /// It has answered this one or an earlier one.
+    /// How many queries in a row the elder has not answered in time.
+    unanswered: u32,
+    /// The elder has answered this or an earlier query.
     lives: bool,
 }
 
-/// One sharer's part.
+/// One sharer's view.
 #[derive(Debug)]
 struct Watch {
     name: String,
@@ -103,7 +113,7 @@ impl Watch {
         Self { name, questions: HashMap::new() }
     }
 
-    /// What follows from the rows at `now`.
+    /// Decides what follows from the rows at `now`.
     fn look(&mut self, rows: &[Sharer], now: Instant) -> (Sharing, Vec<Step>) {
         let Some(own) = rows.iter().find(|row| row.name == self.name) else {
             return (Sharing::Unknown, vec![Step::Enter]);
@@ -126,22 +136,40 @@ impl Watch {
         (sharing, steps)
     }
 
+    /// A query to an elder is stored.
+    fn note_asked(&mut self, elder: &str, now: Instant) {
+        if let Some(question) = self.questions.get_mut(elder) {
+            (question.asked_at, question.looks) = (Some(now), 0);
+        }
+    }
+
     fn judge(&mut self, elder: &Sharer, now: Instant, steps: &mut Vec<Step>) {
-        let ask = |lives| Question { number: elder.asked + 1, asked_at: now, looks: 0, lives };
+        let ask =
+            |lives| Question { number: elder.asked + 1, asked_at: None, looks: 0, unanswered: 0, lives };
         let Some(question) = self.questions.get_mut(&elder.name) else {
             self.questions.insert(elder.name.clone(), ask(false));
             steps.push(Step::Ask(elder.name.clone()));
             return;
         };
         question.looks += 1;
-        let is_late = now.duration_since(question.asked_at) >= PATIENCE && question.looks >= LOOKS_MIN;
-        if elder.answered >= question.number {
-            question.lives = true;
+        let has_answered = elder.answered >= question.number;
+        question.lives |= has_answered;
+        let Some(asked_at) = question.asked_at else {
+            // It could not be stored.
+            steps.push(Step::Ask(elder.name.clone()));
+            return;
+        };
+        let is_late = now.duration_since(asked_at) >= PATIENCE && question.looks >= LOOKS_MIN;
+        if has_answered {
             if is_late {
-                // It is asked again and again, so that its end is noticed.
+                // Asks again and again, to notice when the elder ends.
                 *question = ask(true);
                 steps.push(Step::Ask(elder.name.clone()));
             }
+        } else if is_late && question.unanswered + 1 < QUERIES {
+            question.unanswered += 1;
+            question.asked_at = None;
+            steps.push(Step::Ask(elder.name.clone()));
         } else if is_late {
             let number = question.number;
             self.questions.remove(&elder.name);
@@ -151,67 +179,67 @@ impl Watch {
 }
 
 impl Records {
-    /// What these records are called: a name that is the same for all who use them, and no others have.
+    /// The id of these records: the same for all nodes that use them, and unique.
     pub(crate) async fn name(&self) -> Result<String, sqlx::Error> {
         sqlx::query(NAME).fetch_one(&self.pool).await?.try_get(0)
     }
 
-    /// Whether anybody else can use the records: not where they are in memory.
+    /// Whether another process can use the records: not if they are in memory.
     pub(crate) fn can_be_shared(&self) -> bool {
         self.pool.raw().options().get_max_connections() > 1
     }
 
-    /// Nothing is kept that others could miss.
+    /// Nothing is stored that other nodes could miss.
     pub(crate) fn set_unshared(&self) {
         *self.sharing.sharing.lock() = Sharing::Alone;
     }
 
-    /// Whose the records are.
+    /// Who uses the records.
     pub(crate) fn sharing(&self) -> Sharing {
         self.sharing.sharing.lock().clone()
     }
 
-    /// Looks once, so that a node that is alone knows it from its start. `name` is what the sharer is called.
+    /// Looks once, so that a single node knows from its start that it is alone. `name` is the sharer's name.
     pub(crate) async fn look_at_sharers(&self, name: &str) {
         let mut watch = Watch::new(name.to_owned());
-        // The first look makes the row.
+        // The first look creates the row.
         for _ in 0..2 {
             let _ = self.look(&mut watch).await;
         }
     }
 
-    /// Looks as the sharer `name`: whenever something has changed, and again and again while there is a question.
+    /// Looks as the sharer `name`: after every change, and repeatedly while a query is open.
     pub(crate) async fn watch_sharers(&self, name: String) {
         let (mut watch, mut bell) = (Watch::new(name), Bell::default());
         let (server, file) = (self.server.as_deref(), self.file.as_deref());
         loop {
             bell.set(server, file).await;
-            // Without an answer nothing is known that was not known before.
-            match timeout(PATIENCE, self.look(&mut watch)).await {
+            // Without an answer the node knows nothing new.
+            match timeout(LOOK_MAX, self.look(&mut watch)).await {
                 Ok(Ok(true)) => bell.rings(file, LOOK).await,
                 Ok(Ok(false) | Err(_)) | Err(_) => tokio::time::sleep(LOOK).await,
             }
         }
     }
 
-    /// Takes the row away, so that the next who comes need not wait for an answer.
+    /// Deletes the row, so that the next newcomer need not wait for an answer.
     pub(crate) async fn leave_sharers(&self) {
         let own = self.sharing.own.lock().take();
         if let Some(name) = own {
-            // Whoever comes next waits a little where this fails.
+            // If this fails, the next newcomer waits a little.
             let _ = sqlx::query(LEAVE).bind(name).execute(&self.pool).await;
         }
     }
 
-    /// Returns whether the sharer is alone and had nothing to say.
+    /// Returns whether the sharer is alone and has nothing to write.
     async fn look(&self, watch: &mut Watch) -> Result<bool, sqlx::Error> {
         let rows = sqlx::query(ALL).fetch_all(&self.pool).await?;
         let sharer = |row: &sqlx::any::AnyRow| {
             Ok::<_, sqlx::Error>(Sharer {
-                name: row.try_get(0)?,
-                since: row.try_get(1)?,
-                asked: row.try_get(2)?,
-                answered: row.try_get(3)?,
+                name: row.try_get("name")?,
+                since: row.try_get("since")?,
+                asked: row.try_get("asked")?,
+                answered: row.try_get("answered")?,
             })
         };
         let rows = rows.iter().map(sharer).collect::<Result<Vec<_>, _>>()?;
@@ -227,6 +255,9 @@ impl Records {
                 Step::Remove(name, number) => sqlx::query(REMOVE).bind(name.clone()).bind(*number),
             };
             query.execute(&self.pool).await?;
+            if let Step::Ask(name) = &step {
+                watch.note_asked(name, Instant::now());
+            }
         }
         Ok(is_quiet)
     }
@@ -235,10 +266,10 @@ impl Records {
         let before = std::mem::replace(&mut *self.sharing.sharing.lock(), now.clone());
         match (&before, &now) {
             (old, Sharing::Taken { by }) if *old != now => {
-                tracing::error!(by = %by, "another node uses this database without this one's Redis; this node is not ready");
+                tracing::error!(by = %by, "another node uses this database, but not this node's Redis; this node is not ready");
             }
             (Sharing::Taken { .. }, Sharing::Alone) => {
-                tracing::info!("this node has its database for itself again");
+                tracing::info!("this node is the only user of its database again");
             }
             _ => {}
         }
@@ -253,16 +284,27 @@ mod tests {
         Sharer { name: name.to_owned(), since, asked, answered }
     }
 
+    /// Looks, and stores the queries.
+    fn look(watch: &mut Watch, rows: &[Sharer], now: Instant) -> (Sharing, Vec<Step>) {
+        let (sharing, steps) = watch.look(rows, now);
+        for step in &steps {
+            if let Step::Ask(name) = step {
+                watch.note_asked(name, now);
+            }
+        }
+        (sharing, steps)
+    }
+
     fn taken(by: &str) -> Sharing {
         Sharing::Taken { by: by.to_owned() }
     }
 
     #[test]
-    fn who_is_alone_knows_it_at_once_and_writes_nothing_more() {
+    fn a_single_sharer_knows_it_at_once_and_writes_nothing_more() {
         let (mut watch, now) = (Watch::new("a".into()), Instant::now());
-        assert_eq!(watch.look(&[], now), (Sharing::Unknown, vec![Step::Enter]));
+        assert_eq!(look(&mut watch, &[], now), (Sharing::Unknown, vec![Step::Enter]));
         for _ in 0..3 {
-            assert_eq!(watch.look(&[row("a", 1, 0, 0)], now), (Sharing::Alone, Vec::new()));
+            assert_eq!(look(&mut watch, &[row("a", 1, 0, 0)], now), (Sharing::Alone, Vec::new()));
         }
     }
 
@@ -270,45 +312,65 @@ mod tests {
     fn a_newcomer_asks_and_yields_to_an_elder_that_answers() {
         let (mut watch, start) = (Watch::new("b".into()), Instant::now());
         let own = row("b", 2, 0, 0);
-        let look = watch.look(&[row("a", 1, 0, 0), own.clone()], start);
-        assert_eq!(look, (Sharing::Unknown, vec![Step::Ask("a".into())]));
-        let look = watch.look(&[row("a", 1, 1, 0), own.clone()], start + LOOK);
-        assert_eq!(look, (Sharing::Unknown, Vec::new()));
-        let look = watch.look(&[row("a", 1, 1, 1), own.clone()], start + LOOK * 2);
-        assert_eq!(look, (taken("a"), Vec::new()));
-        // It is asked again, and the records are its own until it does not answer any more.
-        for at in 3..6 {
-            watch.look(&[row("a", 1, 1, 1), own.clone()], start + LOOK * at);
+        let found = look(&mut watch, &[row("a", 1, 0, 0), own.clone()], start);
+        assert_eq!(found, (Sharing::Unknown, vec![Step::Ask("a".into())]));
+        let found = look(&mut watch, &[row("a", 1, 1, 0), own.clone()], start + LOOK);
+        assert_eq!(found, (Sharing::Unknown, Vec::new()));
+        let found = look(&mut watch, &[row("a", 1, 1, 1), own.clone()], start + LOOK * 2);
+        assert_eq!(found, (taken("a"), Vec::new()));
+        // It keeps asking; the records are its own once the elder stops answering.
+        for _ in 0..LOOKS_MIN {
+            look(&mut watch, &[row("a", 1, 1, 1), own.clone()], start + LOOK * 2);
         }
         let late = start + PATIENCE;
-        let look = watch.look(&[row("a", 1, 1, 1), own.clone()], late);
-        assert_eq!(look, (taken("a"), vec![Step::Ask("a".into())]));
+        let found = look(&mut watch, &[row("a", 1, 1, 1), own.clone()], late);
+        assert_eq!(found, (taken("a"), vec![Step::Ask("a".into())]));
         for _ in 1..LOOKS_MIN {
-            let look = watch.look(&[row("a", 1, 2, 1), own.clone()], late + LOOK);
-            assert_eq!(look, (taken("a"), Vec::new()));
+            let found = look(&mut watch, &[row("a", 1, 2, 1), own.clone()], late + LOOK);
+            assert_eq!(found, (taken("a"), Vec::new()));
         }
-        let look = watch.look(&[row("a", 1, 2, 1), own.clone()], late + PATIENCE);
-        assert_eq!(look, (Sharing::Alone, vec![Step::Remove("a".into(), 2)]));
-        assert_eq!(watch.look(&[own], late + PATIENCE), (Sharing::Alone, Vec::new()));
+        let mut late = late + PATIENCE;
+        let found = look(&mut watch, &[row("a", 1, 2, 1), own.clone()], late);
+        assert_eq!(found, (taken("a"), vec![Step::Ask("a".into())]), "it may have been slow once");
+        // Storing the query took a while, which is the elder's gain.
+        watch.note_asked("a", late + LOOK);
+        for _ in 0..LOOKS_MIN {
+            let found = look(&mut watch, &[row("a", 1, 3, 1), own.clone()], late + PATIENCE);
+            assert_eq!(found, (taken("a"), Vec::new()));
+        }
+        late += LOOK + PATIENCE;
+        let found = look(&mut watch, &[row("a", 1, 3, 1), own.clone()], late);
+        assert_eq!(found, (Sharing::Alone, vec![Step::Remove("a".into(), 2)]));
+        assert_eq!(look(&mut watch, &[own], late), (Sharing::Alone, Vec::new()));
     }
 
     #[test]
     fn an_elder_answers_and_stays() {
         let (mut watch, now) = (Watch::new("a".into()), Instant::now());
-        let look = watch.look(&[row("a", 1, 3, 2), row("b", 2, 0, 0)], now);
-        assert_eq!(look, (Sharing::Alone, vec![Step::Answer(3)]));
-        // Where two came at one moment, the names decide.
-        let look = watch.look(&[row("a", 1, 0, 0), row("b", 1, 0, 0)], now);
-        assert_eq!(look, (Sharing::Alone, Vec::new()));
+        let found = look(&mut watch, &[row("a", 1, 3, 2), row("b", 2, 0, 0)], now);
+        assert_eq!(found, (Sharing::Alone, vec![Step::Answer(3)]));
+        // If two arrive at the same moment, their names decide.
+        let found = look(&mut watch, &[row("a", 1, 0, 0), row("b", 1, 0, 0)], now);
+        assert_eq!(found, (Sharing::Alone, Vec::new()));
     }
 
     #[test]
-    fn a_slow_database_is_no_reason_to_take_an_elder_for_gone() {
+    fn a_slow_database_is_no_reason_to_take_an_elder_for_dead() {
         let (mut watch, start) = (Watch::new("b".into()), Instant::now());
         let rows = [row("a", 1, 0, 0), row("b", 2, 0, 0)];
-        watch.look(&rows, start);
-        let look = watch.look(&[row("a", 1, 1, 0), row("b", 2, 0, 0)], start + PATIENCE * 5);
-        assert_eq!(look, (Sharing::Unknown, Vec::new()), "one look in all that time");
+        look(&mut watch, &rows, start);
+        let found = look(&mut watch, &[row("a", 1, 1, 0), row("b", 2, 0, 0)], start + PATIENCE * 5);
+        assert_eq!(found, (Sharing::Unknown, Vec::new()), "one look in all that time");
+    }
+
+    #[test]
+    fn a_query_that_cannot_be_stored_counts_for_nothing() {
+        let (mut watch, mut now) = (Watch::new("b".into()), Instant::now());
+        let rows = [row("a", 1, 0, 0), row("b", 2, 0, 0)];
+        for _ in 0..LOOKS_MIN * QUERIES * 2 {
+            assert_eq!(watch.look(&rows, now), (Sharing::Unknown, vec![Step::Ask("a".into())]));
+            now += PATIENCE;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +382,7 @@ mod tests {
         one.look_at_sharers("one").await;
         assert_eq!(one.sharing(), Sharing::Alone);
         let becomes = async |sharing: Sharing| {
-            timeout(PATIENCE * 5, async {
+            timeout(PATIENCE * 10, async {
                 while two.sharing() != sharing {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

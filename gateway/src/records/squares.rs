@@ -1,16 +1,16 @@
-//! Squares of the earth: its surface halved in both directions again and again, so that what is near each other is in
-//! few ranges of one indexed column.
+//! Squares of the earth: its surface halved in both directions again and again, so that nearby positions are in few
+//! ranges of one indexed column.
 //!
-//! A square is named by the bits of its halvings, north and east in turn. All smaller squares within one have its bits in
-//! front of their own, so any square is one range of the smallest squares ([`Square::range`]). Distances to a square
-//! are bounds from the haversine's own terms, so neither the date line nor the poles are special.
+//! The bits of its halvings name a square, north and east in turn. All smaller squares within it have these bits as a
+//! prefix, so any square is one range of the smallest squares ([`Square::range`]). Bounds of the distance to a square
+//! come from the haversine's own terms, so neither the date line nor the poles need special handling.
 
 use fanout::{EARTH_RADIUS, Place, metres_between};
 
 /// Halvings down to the smallest squares, which are 2 by 4 centimetres at the equator.
 pub(crate) const FINEST: u32 = 30;
 
-/// Degrees between which a square lies.
+/// The bounds of a square in degrees.
 #[derive(Debug, Clone, Copy)]
 struct Degrees {
     south: f64,
@@ -40,7 +40,19 @@ pub(crate) fn cell(place: Place) -> i64 {
         .fold(0, |code, bit| code | (north >> bit & 1) << (2 * bit + 1) | (east >> bit & 1) << (2 * bit))
 }
 
-/// The middle of a smallest square, which stands for every place in it.
+/// The bits of a code at even positions, moved together. Every search computes this some hundred times.
+fn even_bits(code: i64) -> i64 {
+    let halves = [
+        (1, 0x3333_3333_3333_3333),
+        (2, 0x0f0f_0f0f_0f0f_0f0f),
+        (4, 0x00ff_00ff_00ff_00ff),
+        (8, 0x0000_ffff_0000_ffff),
+        (16, 0x0000_0000_ffff_ffff),
+    ];
+    halves.into_iter().fold(code & 0x5555_5555_5555_5555, |bits, (by, mask)| (bits | bits >> by) & mask)
+}
+
+/// The middle of a smallest square, which represents every position in it.
 pub(crate) fn middle(cell: i64) -> Place {
     let Degrees { south, north, west, east } = Square { level: FINEST, code: cell }.degrees();
     Place { latitude: f64::midpoint(south, north), longitude: f64::midpoint(west, east) }
@@ -50,17 +62,17 @@ impl Square {
     /// The whole earth.
     pub(crate) const EARTH: Self = Self { level: 0, code: 0 };
 
-    /// How often the earth was halved in both directions to come to it.
+    /// How often the earth was halved in both directions to get this square.
     pub(crate) fn level(self) -> u32 {
         self.level
     }
 
-    /// Whether it cannot be halved any more.
+    /// Whether it is a smallest square.
     pub(crate) fn is_finest(self) -> bool {
         self.level == FINEST
     }
 
-    /// The first and the last of the smallest squares in it.
+    /// The first and the last smallest square in it.
     pub(crate) fn range(self) -> (i64, i64) {
         let shift = 2 * (FINEST - self.level);
         let first = self.code << shift;
@@ -74,7 +86,7 @@ impl Square {
         (0..1_i64 << shift).map(move |part| Self { level, code: self.code << shift | part })
     }
 
-    /// Bounds of the metres from a place to any smallest square's middle in it.
+    /// Bounds of the distance in metres from a position to the middle of any smallest square in it.
     pub(crate) fn metres_from(self, place: Place) -> (f64, f64) {
         if self.is_finest() {
             let metres = metres_between(place, middle(self.code));
@@ -100,18 +112,15 @@ impl Square {
             let chord = half_sine(north) + cosine(latitude) * cosine_there * half_sine(east);
             2.0 * EARTH_RADIUS * chord.sqrt().min(1.0).asin()
         };
-        // Rounding must not make the bounds tighter than they are.
+        // Rounding must not make the bounds too tight.
         let least = metres(lowest, nearest, narrowest) * (1.0 - 1e-9) - 1e-6;
         let most = metres(to_south.max(to_north), farthest, widest) * (1.0 + 1e-9) + 1e-6;
         (least.max(0.0), most)
     }
 
     fn degrees(self) -> Degrees {
-        let half = |offset: u32| {
-            (0..self.level).fold(0_i64, |index, bit| index | (self.code >> (2 * bit + offset) & 1) << bit)
-        };
         #[expect(clippy::cast_precision_loss, reason = "30 bits are exact")]
-        let (north, east) = (half(1) as f64, half(0) as f64);
+        let (north, east) = (even_bits(self.code >> 1) as f64, even_bits(self.code) as f64);
         let parts = f64::from(1_u32 << self.level);
         let (height, width) = (180.0 / parts, 360.0 / parts);
         let (south, west) = (north * height - 90.0, east * width - 180.0);
@@ -130,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_a_cell_is_where_the_place_is() {
+    fn the_middle_of_a_cell_is_near_its_place() {
         for (latitude, longitude) in
             [(0.0, 0.0), (48.85, 2.35), (-33.9, 151.2), (90.0, 180.0), (-90.0, -180.0), (12.3, -179.999_999)]
         {

@@ -22,32 +22,32 @@ const FIND: &str = "SELECT id, email, name, role, avatar, password_hash FROM use
 const ADD: &str = "INSERT INTO users (id, email, name, role, password_hash, created_at) \
                    VALUES ($1, $2, $3, $4, $5, $6)";
 
-/// An e-mail address as the records compare it: in lower case, without spaces around it.
+/// Normalizes an e-mail address for comparisons: lower case, without surrounding spaces.
 pub(crate) fn normal_email(email: &str) -> String {
     trim(email).to_lowercase()
 }
 
-/// The user with an e-mail address ([`normal_email`]).
+/// Finds the user with an e-mail address (a [`normal_email`]).
 pub(crate) async fn find(records: &Records, email: &str) -> Result<Option<User>, AppError> {
     let row = records.run(sqlx::query(FIND).bind(email).fetch_optional(records.pool())).await?;
     let Some(row) = row else { return Ok(None) };
     let user = || {
         Ok::<_, sqlx::Error>(User {
-            id: row.try_get(0)?,
-            email: row.try_get(1)?,
-            name: row.try_get(2)?,
-            role: row.try_get(3)?,
-            avatar: row.try_get(4)?,
-            password_hash: row.try_get(5)?,
+            id: row.try_get("id")?,
+            email: row.try_get("email")?,
+            name: row.try_get("name")?,
+            role: row.try_get("role")?,
+            avatar: row.try_get("avatar")?,
+            password_hash: row.try_get("password_hash")?,
         })
     };
     user().map(Some).map_err(|error| AppError::records(&error))
 }
 
-/// Adds a user and answers the new id. The e-mail must be a [`normal_email`].
+/// Adds a user and returns the new id. The e-mail must be a [`normal_email`].
 ///
 /// # Errors
-/// The database's, for the operator; a taken e-mail is a unique violation.
+/// The database's error, for the operator; an e-mail that exists already is a unique violation.
 pub(crate) async fn add(
     records: &Records,
     (email, name, role): (&str, &str, Option<&str>),

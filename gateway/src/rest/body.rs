@@ -1,4 +1,4 @@
-//! [`JsonBody`]: a request's JSON, bounded and checked, with the contract's errors.
+//! [`JsonBody`]: a request's JSON body, limited in size, validated, with the contract's errors.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,34 +17,35 @@ use shared::names::is_word;
 
 use crate::error::AppError;
 
-/// The connection that carries a request, which counts what is read of a body. The listener puts it into each request.
+/// The connection that carries a request and counts the body bytes read from it. The listener adds it to each
+/// request.
 #[derive(Clone)]
 pub(crate) struct Carrier(pub(crate) Arc<dyn Carries>);
 
-/// A connection, as far as the bodies and the callers of its requests go.
+/// What request bodies and callers need from a connection.
 pub(crate) trait Carries: Send + Sync {
-    /// Whether the client has shown a valid token; others may send less.
+    /// Whether the client has presented a valid token. Other clients may send less.
     fn is_trusted(&self) -> bool;
 
-    /// The client has shown a valid token.
+    /// Records that the client has presented a valid token.
     fn trust(&self);
 
-    /// Begins to count a body.
+    /// Starts counting a body.
     fn hold(&self) -> Held;
 }
 
-/// A body that is being read; what it takes is given back when this is dropped.
+/// A body that is being read. Dropping this releases what it holds.
 pub(crate) struct Held {
-    /// Notes how many bytes have come.
+    /// Counts received bytes.
     pub(crate) grow: Box<dyn FnMut(usize) + Send>,
-    /// Ends when there is no room for the body any more.
+    /// Resolves when the node has no capacity left for this body.
     pub(crate) refused: BoxFuture<'static, ()>,
 }
 
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-/// A JSON body that may be left out.
+/// An optional JSON body.
 pub(crate) struct MaybeJsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
@@ -55,10 +56,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// The JSON body of a request, of `max` bytes at most.
+/// Reads a request's JSON body of at most `max` bytes.
 ///
 /// # Errors
-/// What is wrong with it, for the client.
+/// A client-facing description of the problem.
 pub(crate) async fn read_json<T: DeserializeOwned>(request: Request, max: usize) -> Result<T, AppError> {
     must_be_json(&request)?;
     parse(&collect(request, max).await?)
@@ -83,7 +84,7 @@ fn must_be_json(request: &Request) -> Result<(), AppError> {
     if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(AppError::UnsupportedMedia) }
 }
 
-/// Reads a body of `max` bytes at most; of a sender who is not known, less.
+/// Reads a body of at most `max` bytes. The limit is lower for unauthenticated clients.
 async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
     let carrier = request.extensions().get::<Carrier>().cloned();
     let is_stranger = carrier.as_ref().is_some_and(|carrier| !carrier.0.is_trusted());
@@ -96,7 +97,7 @@ async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
     let uncounted = || Held { grow: Box::new(|_| {}), refused: Box::pin(pending()) };
     let Held { mut grow, refused } = carrier.map_or_else(uncounted, |carrier| carrier.0.hold());
     let read = async {
-        // Copied, because a frame keeps the whole buffer that it was read into.
+        // Copied because a frame keeps its whole read buffer alive.
         let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| AppError::BadInput("Body could not be read".into()))?;
@@ -124,7 +125,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
         return Err(AppError::BadInput("Body is nested too deep".into()));
     }
     shared::json::read(text).map_err(|error| {
-        // What is missing or of the wrong type is named; the text has no part of the input.
+        // Names the missing or mistyped field, without any part of the input.
         let say = match error.classify() {
             serde_json::error::Category::Data => format!("Invalid body: {}", plain(&error)),
             serde_json::error::Category::Io
@@ -135,7 +136,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     })
 }
 
-/// Which field is wrong, without the value that was sent and without positions.
+/// Names the wrong field, without the value that was sent and without positions.
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.split_once('`') {
@@ -147,8 +148,8 @@ fn plain(error: &serde_json::Error) -> String {
     }
 }
 
-/// What is said of a field that there is not: its name, where that is plain, and the names that there are. `rest` is serde's
-/// text from the name on.
+/// Describes an unknown field by its name, where serde gives it, and the known names. `rest` is serde's text from
+/// the name on.
 fn unknown_field(rest: &str) -> String {
     let (name, known) = rest.rsplit_once("`, expected").unwrap_or((rest, ""));
     let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();

@@ -1,4 +1,4 @@
-//! Who makes a request: a user with a token, or a backend.
+//! The caller of a request: a user with a token, or a backend.
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -10,7 +10,7 @@ use super::{Carrier, HasContext};
 use crate::auth::{bearer, refused};
 use crate::error::AppError;
 
-/// A user: whoever sends `Authorization: Bearer` with a token that is believed.
+/// A user, identified by a valid token in `Authorization: Bearer`.
 pub(crate) struct User(pub(crate) Claims);
 
 impl<S: HasContext + Send + Sync> FromRequestParts<S> for User {
@@ -18,7 +18,7 @@ impl<S: HasContext + Send + Sync> FromRequestParts<S> for User {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
         let token = bearer(&parts.headers).filter(|token| !token.is_empty());
-        // The words of document 001.
+        // The wording of document 001.
         let token = token.ok_or_else(|| AppError::Unauthorized("Unauthorized - User ID required".into()))?;
         let verified = state.context().tokens.verify(token).await;
         let claims = verified.inspect_err(|error| refused(error, "REST", None))?;
@@ -29,8 +29,7 @@ impl<S: HasContext + Send + Sync> FromRequestParts<S> for User {
     }
 }
 
-/// A backend or an operator: whoever sends `X-Internal-Request: true`, and the internal token where one is
-/// set.
+/// A backend or an operator: sends `X-Internal-Request: true`, and the internal token if one is configured.
 pub(crate) struct InternalCaller;
 
 impl<S: HasContext + Send + Sync> FromRequestParts<S> for InternalCaller {
@@ -45,7 +44,7 @@ impl<S: HasContext + Send + Sync> FromRequestParts<S> for InternalCaller {
     }
 }
 
-/// Whether a request is a backend's or another node's.
+/// Whether a request comes from a backend or another node.
 pub(crate) fn is_internal(headers: &HeaderMap, token: Option<&str>) -> bool {
     headers.get("x-internal-request").is_some_and(|value| value == "true") && is_token(headers, token)
 }
@@ -53,15 +52,15 @@ pub(crate) fn is_internal(headers: &HeaderMap, token: Option<&str>) -> bool {
 fn is_token(headers: &HeaderMap, token: Option<&str>) -> bool {
     let Some(token) = token else { return true };
     let given = bearer(headers).unwrap_or_default();
-    // Every byte is compared, so the time tells nothing of where a guess went wrong.
+    // Compares every byte, so that the timing does not reveal where a guess differs.
     let same = given.bytes().zip(token.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b));
     given.len() == token.len() && same == 0
 }
 
-/// The `Idempotency-Key` of a request.
+/// Reads a request's `Idempotency-Key`.
 ///
 /// # Errors
-/// What is wrong with it, for the client.
+/// A client-facing description of the problem.
 pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<String>, AppError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let invalid =

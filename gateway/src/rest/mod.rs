@@ -1,6 +1,6 @@
-//! What an HTTP API is made of: [`Routes`], each with its description, who may call them ([`User`], [`InternalCaller`]), what
-//! they read ([`JsonBody`], [`Names`], [`Paged`], [`Around`]) and how they answer ([`reply`]). The node's own endpoints and
-//! those of apps use the same.
+//! The building blocks of the HTTP APIs: endpoints with their descriptions ([`Routes`]), callers ([`User`],
+//! [`InternalCaller`]), extractors ([`JsonBody`], [`Names`], [`Paged`], [`Around`]) and answers ([`reply`]). The
+//! node's own endpoints and those of apps use the same.
 
 mod body;
 mod caller;
@@ -16,7 +16,7 @@ pub(crate) use caller::{InternalCaller, User, is_internal, key_of};
 pub(crate) use query::{Around, AroundQuery, Names, PageQuery, Paged};
 pub(crate) use route::{Routes, Served};
 
-/// The state of routes, as far as what checks requests needs it.
+/// The state of routes, as far as the extractors need it.
 pub(crate) trait HasContext {
     fn context(&self) -> &Context;
 }

@@ -1,4 +1,4 @@
-//! What requests ask for in their path and query, checked.
+//! Extractors that validate a request's path and query.
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -12,7 +12,7 @@ use crate::error::AppError;
 use crate::geo::Degrees;
 use crate::records::{Cursor, Looked};
 
-/// The names in a path, checked.
+/// The validated names in a path.
 pub(crate) struct Names<const N: usize>(pub(crate) [String; N]);
 
 impl<const N: usize, S: Send + Sync> FromRequestParts<S> for Names<N> {
@@ -44,17 +44,17 @@ pub(crate) struct AroundQuery {
     latitude: f64,
     #[schemars(with = "Longitude")]
     longitude: f64,
-    /// Metres; 5,000 unless asked for.
+    /// Metres. Default: 5,000.
     #[schemars(range(min = 0.0, max = NEARBY_RADIUS_MAX))]
     radius: Option<f64>,
-    /// 1 to 100, clamped; 100 unless asked for.
+    /// 1 to 100, clamped. Default: 100.
     #[schemars(with = "Option<i64>")]
     limit: Option<String>,
-    /// The `nextCursor` of the page before, with the same place and radius.
+    /// The `nextCursor` of the previous page, with the same place and radius.
     cursor: Option<String>,
 }
 
-/// A page of what is around a place that was asked for.
+/// A request for a page of what is around a place.
 pub(crate) struct Around(pub(crate) Looked);
 
 impl<S: Send + Sync> FromRequestParts<S> for Around {
@@ -79,16 +79,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Around {
     }
 }
 
-/// `?limit=&before=`: a number is clamped, anything else refused.
+/// `?limit=&before=`. A number is clamped; anything else is refused.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct PageQuery {
-    /// 1 to 100, clamped; 100 unless asked for.
+    /// 1 to 100, clamped. Default: 100.
     limit: Option<i64>,
-    /// A record's id, or a time: the page ends before it.
+    /// A record's id, or a time. The page ends before it.
     before: Option<String>,
 }
 
-/// A page that was asked for.
+/// A request for a page.
 pub(crate) struct Paged {
     pub(crate) limit: u32,
     pub(crate) before: Option<String>,

@@ -11,14 +11,14 @@ use crate::clock::{iso, now_ms};
 use crate::describe::forms::{Millis, Time, True};
 use crate::records::Cursor;
 
-/// What was asked for.
+/// The requested data.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "{T}Data")]
+#[schemars(rename = "{T}Response")]
 pub(crate) struct Data<T> {
     #[schemars(with = "True")]
     success: bool,
     data: T,
-    /// When it was answered.
+    /// When the node answered.
     #[schemars(with = "Time")]
     timestamp: String,
 }
@@ -31,52 +31,57 @@ pub(crate) struct List<T> {
     #[schemars(with = "True")]
     success: bool,
     data: Vec<T>,
-    /// How many there are in `data`.
+    /// The number of entries in `data`.
     count: usize,
-    /// Whether there are more than these. Where it is left out there are not, or a page's `before` asks for them.
+    /// Whether more entries exist. Left out if there are none, or if the next page is requested with `before`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     has_more: Option<bool>,
-    /// The `cursor` that asks for the next ones, where there are more and they can be asked for.
+    /// The `cursor` of the next page, if more entries exist and can be requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     next_cursor: Option<String>,
-    /// When it was answered.
+    /// When the node answered.
     #[schemars(with = "Time")]
     timestamp: String,
 }
 
-/// What a backend asked for.
+/// An answer to a backend.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "{T}Answer")]
+#[schemars(rename = "{T}Response")]
 pub(crate) struct Answer<T> {
     #[schemars(with = "True")]
     success: bool,
     data: T,
 }
 
-/// A sentence.
+/// A confirmation.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Told {
+#[schemars(rename = "Acknowledgement")]
+pub(crate) struct Confirmation {
     #[schemars(with = "True")]
     success: bool,
     message: &'static str,
-    /// When it was answered.
+    /// `true` if the change is recorded but not every node has applied it yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "True")]
+    incomplete: Option<bool>,
+    /// When the node answered.
     #[schemars(with = "Time")]
     timestamp: String,
 }
 
-/// Of what moment a count is, and where it may not be so any more.
+/// The time of a count, and whether it may be outdated.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Freshness {
-    /// When the count was right.
+    /// When the count was correct.
     #[schemars(with = "Time")]
     as_of: String,
-    /// When it was asked for.
+    /// When the node answered.
     #[schemars(with = "Millis")]
     timestamp: u64,
-    /// `true` while Redis is away: the last count that is known.
+    /// `true` while Redis is unavailable: this is the last known count.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stale: bool,
 }
@@ -97,12 +102,12 @@ pub(crate) fn list<T>(data: Vec<T>) -> Json<List<T>> {
     list_of(data, None, None)
 }
 
-/// A page, and where the next one begins.
+/// A page, with the cursor of the next one.
 pub(crate) fn page<T>(data: Vec<T>, next: Option<&Cursor>) -> Json<List<T>> {
     list_of(data, Some(next.is_some()), next.map(Cursor::text))
 }
 
-/// A list that is cut where there are too many.
+/// A list that is truncated if it has too many entries.
 pub(crate) fn cut_list<T>(data: Vec<T>, has_more: bool) -> Json<List<T>> {
     list_of(data, has_more.then_some(true), None)
 }
@@ -116,6 +121,8 @@ pub(crate) fn answer<T>(data: T) -> Json<Answer<T>> {
     Json(Answer { success: true, data })
 }
 
-pub(crate) fn told(message: &'static str, at_ms: u64) -> Json<Told> {
-    Json(Told { success: true, message, timestamp: iso(at_ms) })
+/// Confirms a recorded change. `is_done` says whether every node has applied it.
+pub(crate) fn confirmation(message: &'static str, at_ms: u64, is_done: bool) -> Json<Confirmation> {
+    let incomplete = (!is_done).then_some(true);
+    Json(Confirmation { success: true, message, incomplete, timestamp: iso(at_ms) })
 }

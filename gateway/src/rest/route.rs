@@ -1,4 +1,4 @@
-//! [`Routes`]: endpoints that are mounted and described by one call.
+//! [`Routes`]: mounts and describes an endpoint in one call.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -6,14 +6,14 @@ use axum::routing::{MethodFilter, on};
 
 use crate::describe::{Method, Operation};
 
-/// Endpoints of one state.
+/// Endpoints that share one state.
 pub(crate) struct Routes<S> {
     public: Router<S>,
     internal: Router<S>,
     operations: Vec<Operation>,
 }
 
-/// Endpoints that can be served: on the public listener, on the internal one, and what they are.
+/// Endpoints with their state, per listener, and their descriptions.
 #[derive(Default)]
 pub(crate) struct Served {
     pub(crate) public: Router,
@@ -26,7 +26,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         Self { public: Router::new(), internal: Router::new(), operations: Vec::new() }
     }
 
-    /// An endpoint: what it is, and what answers it. The description says by which listener it is served.
+    /// Adds an endpoint. Its description decides which listeners serve it.
     pub(crate) fn route<H: Handler<T, S>, T: 'static>(mut self, operation: Operation, handler: H) -> Self {
         let (path, filter) = (operation.path(), filter(operation.method()));
         if operation.is_public() {
@@ -39,7 +39,6 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    /// These, and others.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.public = self.public.merge(other.public);
         self.internal = self.internal.merge(other.internal);
@@ -47,12 +46,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    /// What they are.
+    /// Their descriptions.
     pub(crate) fn operations(self) -> Vec<Operation> {
         self.operations
     }
 
-    /// Gives all of them the state that they share.
+    /// Provides the state of all endpoints.
     pub(crate) fn with_state(self, state: S) -> Served {
         Served {
             public: self.public.with_state(state.clone()),
@@ -62,7 +61,6 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 }
 
-/// The method as the router has it.
 fn filter(method: Method) -> MethodFilter {
     match method {
         Method::Get => MethodFilter::GET,

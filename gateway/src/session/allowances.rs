@@ -1,7 +1,7 @@
-//! What a session may send beside events, which have a rate of their own: a counter for each kind of packet.
+//! Rate limits for a session's packets other than events, which have their own rate: one counter per kind of packet.
 //!
-//! The counters leak once a second. All of them together take sixteen bytes, and only the packets that they
-//! count read them: an event costs nothing here.
+//! The counters leak once a second. Together they take sixteen bytes, and only the packets that they count read them,
+//! so events pay nothing.
 
 use shared::limits::{
     CONNECTS_BURST, CONNECTS_PER_SECOND, CONTROL_FRAMES_BURST, CONTROL_FRAMES_PER_SECOND, FRAGMENTS_BURST,
@@ -14,13 +14,13 @@ use crate::metrics::Limit;
 /// A kind of packet that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// A WebSocket ping or pong, or an Engine.IO pong that answers no ping.
+    /// A WebSocket ping or pong, or an unsolicited Engine.IO pong.
     Control,
-    /// An Engine.IO packet that means nothing to a server.
+    /// An Engine.IO packet without a meaning for a server.
     Ignored,
     /// A CONNECT, accepted or refused.
     Connect,
-    /// An ack that answers nothing the server asks.
+    /// An ack that the server did not ask for.
     UnaskedAck,
     /// An incomplete piece of a WebSocket message.
     Fragment,
@@ -30,7 +30,7 @@ pub(crate) enum Counted {
 
 const KINDS: usize = 6;
 
-/// Of each kind in the order of [`Counted`]: how many a second for long, and how many at once.
+/// For each kind, in the order of [`Counted`]: how many per second in the long run, and how many at once.
 const RATES: [(u32, u32); KINDS] = [
     (CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_BURST),
     (IGNORED_PACKETS_PER_SECOND, IGNORED_PACKETS_BURST),
@@ -41,7 +41,7 @@ const RATES: [(u32, u32); KINDS] = [
 ];
 
 impl Counted {
-    /// The limit that is met when there are too many.
+    /// The limit that applies when there are too many.
     pub(super) fn limit(self) -> Limit {
         match self {
             Self::Control => Limit::ControlFrames,
@@ -57,13 +57,13 @@ impl Counted {
 /// How much of each rate a session has used.
 #[derive(Debug, Default)]
 pub(super) struct Allowances {
-    /// The second in which the counters last leaked, counted from the start of the engine.
+    /// The second of the last leak, counted from the start of the engine.
     second: u32,
     used: [u16; KINDS],
 }
 
 impl Allowances {
-    /// Takes one of a kind in `second`; false when there is none left.
+    /// Takes one of a kind in `second`; false if none is left.
     pub(super) fn take(&mut self, kind: Counted, second: u32) -> bool {
         self.leak(second);
         let at = kind as usize;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn one_kind_takes_nothing_of_another() {
+    fn kinds_do_not_share_a_rate() {
         let mut allowances = Allowances::default();
         for (kind, (_, burst)) in ALL.into_iter().zip(RATES) {
             assert_eq!(taken(&mut allowances, kind, 7), burst, "{kind:?}");

@@ -1,11 +1,11 @@
-//! When to look at which session next: a wheel of coarse slots instead of a timer for each session, and a heap for the few
-//! deadlines so near that a slot would be a long time.
+//! Schedules the sessions' deadlines: a wheel of coarse slots instead of a timer per session, and a heap for the few
+//! deadlines that are too near for a slot.
 //!
-//! A later deadline does not touch the wheel: the entry fires at the old time, finds nothing due, and is put
-//! back. An earlier one adds an entry; the session knows which of its entries counts ([`Deadlines::add`]
-//! says when it fires) and lets the others pass.
+//! A later deadline does not touch the wheel: the entry fires at the old time, finds nothing due, and is scheduled
+//! again. An earlier one adds an entry; the session knows which of its entries counts ([`Deadlines::add`] returns when
+//! it fires) and ignores the others.
 //!
-//! Ours, because a heartbeat moves each session's deadline. Counted under callgrind with 10,000 entries, a
+//! Hand-written, because a heartbeat moves each session's deadline. Counted under callgrind with 10,000 entries, a
 //! `DelayQueue::reset` takes 770 instructions; here a pong touches nothing.
 
 use std::cmp::Ordering;
@@ -16,26 +16,26 @@ use parking_lot::Mutex;
 use shared::ids::SessionId;
 use tokio::sync::Notify;
 
-/// How exact deadlines are that are not [`SOON`].
+/// The precision of deadlines beyond [`SOON`].
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
-/// Nearer deadlines are kept to the millisecond.
+/// Deadlines nearer than this are precise to the millisecond.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Slots; later deadlines wait in the last one and are put back from there.
+/// Number of slots; a later deadline waits in the last one and is scheduled again from there.
 const SLOTS: usize = 2_048;
 
-/// Entries of sessions that are gone which the wheel may have beside those of as many sessions as there are.
+/// How many stale entries the wheel may have beyond one entry per session.
 const STALE_MAX: usize = 16_384;
 
-/// Slots that are cleared of them at once.
+/// How many slots one sweep clears of stale entries.
 const SLOTS_SWEPT: usize = 32;
 
 /// The wheel.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     wheel: Mutex<Wheel>,
-    /// There is an earlier deadline than before.
+    /// Notified when a deadline becomes the earliest.
     earlier: Notify,
 }
 
@@ -47,13 +47,13 @@ struct Wheel {
     /// When that slot fires.
     next_at: Instant,
     entries: usize,
-    /// What is due within [`SOON`] of when it was added, the first on top.
+    /// Deadlines that were within [`SOON`] when added, the earliest on top.
     soon: BinaryHeap<Near>,
-    /// The slot to clear next of what is gone.
+    /// The next slot to sweep.
     sweep: usize,
 }
 
-/// A deadline to the millisecond. Of two the earlier one is the greater, since a heap has its greatest on top.
+/// A deadline to the millisecond. The earlier of two is the greater, because a heap has its greatest on top.
 #[derive(Debug)]
 struct Near {
     at: Instant,
@@ -88,7 +88,7 @@ impl Deadlines {
         Self { wheel: Mutex::new(wheel), earlier: Notify::new() }
     }
 
-    /// Waits until [`Self::fire`] is to be called.
+    /// Waits until [`Self::fire`] is due.
     pub(crate) async fn wait(&self) {
         loop {
             let at = {
@@ -102,8 +102,8 @@ impl Deadlines {
         }
     }
 
-    /// Looks at `session` at `at`, or within two ticks after where it is not [`SOON`], or earlier if that is far away. Answers
-    /// when.
+    /// Schedules a check of `session` at `at`: within two ticks after it unless it is [`SOON`], or earlier if it is
+    /// beyond the last slot. Returns when the entry fires.
     pub(crate) fn add(&self, session: SessionId, at: Instant) -> Instant {
         let mut wheel = self.wheel.lock();
         if at < wheel.next_at + SOON {
@@ -126,7 +126,7 @@ impl Deadlines {
         wheel.next_at + TICK.saturating_mul(ahead)
     }
 
-    /// Everything whose slot has come by `now`.
+    /// Removes and returns all entries due by `now`.
     pub(crate) fn fire(&self, now: Instant) -> Vec<SessionId> {
         let mut wheel = self.wheel.lock();
         let mut fired = Vec::new();
@@ -136,7 +136,7 @@ impl Deadlines {
         while wheel.next_at <= now {
             let next = wheel.next;
             if let Some(slot) = wheel.slots.get_mut(next) {
-                // With its room: a storm must not leave every slot large.
+                // Takes the capacity, too: a burst must not leave every slot large.
                 let slot = std::mem::take(slot);
                 wheel.entries -= slot.len();
                 fired.extend(slot);
@@ -147,8 +147,7 @@ impl Deadlines {
         fired
     }
 
-    /// Clears a part of the wheel of sessions that are gone, when it has far more entries than there are
-    /// `sessions`. A session has one or two.
+    /// Sweeps a part of the wheel if it has far more entries than there are `sessions`, which have one or two each.
     pub(crate) fn forget_unless(&self, sessions: usize, is_there: impl Fn(SessionId) -> bool) {
         let mut wheel = self.wheel.lock();
         if wheel.entries <= 2 * sessions + STALE_MAX {
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_is_looked_at_next() {
+    fn a_past_deadline_fires_next() {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
         deadlines.add(session(1), start);
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_near_is_looked_at_in_time_and_in_order() {
+    fn near_deadlines_fire_in_time_and_in_order() {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
         let millis = |millis| start + Duration::from_millis(millis);
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_are_gone_do_not_fill_the_wheel() {
+    fn closed_sessions_do_not_fill_the_wheel() {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
         let at = deadlines.add(session(1), start + Duration::from_secs(20));
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_away_is_looked_at_earlier() {
+    fn a_far_deadline_fires_early() {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
         let at = deadlines.add(session(1), start + Duration::from_hours(2));

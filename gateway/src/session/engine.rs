@@ -1,4 +1,4 @@
-//! What the sessions of a node share, and how one is opened.
+//! What the sessions of a node share, and how the node opens one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -29,17 +29,17 @@ use crate::socket::Socket;
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) times: SessionTimes,
-    /// Bytes of one message.
+    /// Maximum bytes of one message.
     pub(crate) max_payload: usize,
     pub(crate) sessions: SessionTable,
     pub(crate) deadlines: Deadlines,
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) namespaces: Arc<Namespaces>,
-    /// When the seconds begin that [`Allowances`] count in.
+    /// The start of the seconds that [`Allowances`] count in.
     started: Instant,
     /// Sessions opened so far.
     opened: AtomicU64,
-    /// Jumps of the wall clock that the deadlines of tokens have followed.
+    /// How many jumps of the wall clock the token deadlines have followed.
     jumps: AtomicU32,
 }
 
@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// Opens a session, its open packet queued. A session in no namespace may have to go for it.
+    /// Opens a session with its open packet queued. A session in no namespace may be evicted for it.
     ///
     /// # Errors
     /// [`Full`].
@@ -118,15 +118,15 @@ impl Engine {
         metrics::get().connections(transport).increment(1);
         tracing::debug!(session = id.short(), transport = transport.as_str(), "session opened");
         if !self.sessions.keeps(place, session.handshake.origin) {
-            // Whoever took its place did not find it in the table yet.
+            // The session that evicted this one did not find it in the table yet.
             session.close(CloseReason::Evicted);
         }
         Ok(session)
     }
 
-    /// Looks at every session whose deadline has come.
+    /// Checks every session whose deadline has passed.
     ///
-    /// Many sessions that came at once have their deadlines at once, so the other tasks have their turn between.
+    /// Sessions that arrived at once have their deadlines at once, so this yields to other tasks in between.
     pub(crate) async fn tick(&self, now: Instant) {
         let jumps = clock::jumps();
         if self.jumps.swap(jumps, Ordering::Relaxed) != jumps {
@@ -142,11 +142,11 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
-        // A stranger who opens sessions as fast as they are evicted must not fill the wheel with what is gone.
+        // A stranger who opens sessions as fast as they are evicted must not fill the wheel with stale entries.
         self.deadlines.forget_unless(self.sessions.len(), |id| self.sessions.has(id));
     }
 
-    /// The wall clock was set: tokens expire earlier or later than was reckoned.
+    /// Recomputes the deadlines of tokens after the wall clock was set.
     async fn follow_jump(&self) {
         for some in self.sessions.all().chunks(DEADLINES_PER_TURN) {
             some.iter().for_each(|session| session.rearm());
@@ -166,12 +166,12 @@ impl Engine {
         u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// The socket that the fan-out knows; `None` while its CONNECT is under way, and when its session has ended.
+    /// The socket of a fan-out socket; `None` if it is leaving.
     pub(crate) fn socket(&self, local: &LocalSocket) -> Option<Arc<Socket>> {
         self.sessions.get(local.queue().session())?.socket(local.id())
     }
 
-    /// A session by its id, when what is due of it is done.
+    /// Finds a session by id and first does what is due of it.
     pub(crate) fn find(&self, id: SessionId) -> Option<Arc<Session>> {
         self.sessions.get(id)?.look(Instant::now());
         self.sessions.get(id)

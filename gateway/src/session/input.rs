@@ -1,9 +1,9 @@
-//! How much unfinished input the node holds for its clients: incomplete frames and messages, attachments that
-//! are awaited, bodies.
+//! Bounds the unfinished input that the node holds for its clients: incomplete frames and messages, awaited
+//! attachments, request bodies.
 //!
-//! There are two budgets: one for clients who have not joined a namespace yet, one for the others. When one is
-//! used up, a large holder of the address that holds most is refused, until the rest fits ([`FairShare`] says of
-//! which). Everybody else is untouched.
+//! There are two budgets: one for clients who have not joined a namespace yet, one for the others. When a budget is
+//! used up, the node refuses large holders of the address that holds most until the rest fits ([`FairShare`] chooses
+//! them). Other clients are unaffected.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use crate::fair::{FairShare, Member};
 use crate::limiter::source;
 use crate::metrics::{self, Evicted};
 
-/// Whose input it is.
+/// Which budget the input counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Of a client who has not joined a namespace yet.
     Stranger,
-    /// Of a client who has, or who has shown a valid token.
+    /// Of a client who has joined one or presented a valid token.
     Proven,
 }
 
-/// Input is counted in pieces of this size, so that what comes in little by little is not counted at every read.
+/// Input is counted in steps of this size, so that input arriving in small pieces is not counted at every read.
 const STEP: usize = 4 * 1024;
 
-/// Holders of less than this part of the budget are equal: the oldest is refused first, which has had the most time to
-/// finish.
+/// Holders of less than this part of the budget count as equal. The oldest of them is refused first, because it has had
+/// the most time to finish.
 const GRAINS: usize = 64;
 
-/// Who is refused when the budget is used up.
+/// What to end when the budget is used up.
 #[derive(Debug)]
 enum Holder {
     Session(SessionId),
-    /// A request's body: reading it ends when this is dropped.
+    /// A request's body: dropping this ends its reading.
     Body(oneshot::Sender<()>),
 }
 
@@ -57,7 +57,7 @@ struct Budget {
     held: Mutex<FairShare<Holder>>,
 }
 
-/// Unfinished input that counts against a budget, until it is dropped.
+/// Unfinished input that counts against a budget until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Holding {
     inputs: Arc<Inputs>,
@@ -88,7 +88,7 @@ impl Inputs {
         }
     }
 
-    /// Bytes that are held now, and how many may be.
+    /// The bytes held now, and the maximum.
     pub(crate) fn held(&self, standing: Standing) -> (usize, usize) {
         let budget = self.budget(standing);
         (budget.held.lock().weight(), budget.max)
@@ -104,7 +104,7 @@ impl Inputs {
         Holding { inputs: Arc::clone(self), standing, member, bytes }
     }
 
-    /// Takes out who must be refused for the rest to fit.
+    /// Removes the holders to refuse so that the rest fits.
     fn over(&self, standing: Standing) -> Vec<Holder> {
         let budget = self.budget(standing);
         let mut refused = Vec::new();
@@ -129,7 +129,7 @@ impl Holding {
 }
 
 impl Engine {
-    /// Refuses whoever the budget has no room for.
+    /// Refuses the holders that exceed the budget.
     fn make_room(&self, standing: Standing) {
         for holder in self.inputs.over(standing) {
             metrics::get().evicted(Evicted::Input);
@@ -141,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// Counts a request's body against the budget. The receiver ends when it is refused.
+    /// Counts a request's body against the budget. The receiver resolves if the body is refused.
     pub(crate) fn hold_body(
         &self,
         standing: Standing,
@@ -152,7 +152,7 @@ impl Engine {
         (self.inputs.take((standing, from, group), 0, Holder::Body(sender)), refused)
     }
 
-    /// A body has grown.
+    /// Updates the size of a body that has grown.
     pub(crate) fn grow(&self, holding: &mut Holding, bytes: usize) {
         let bytes = bytes.next_multiple_of(STEP);
         if holding.bytes < bytes {
@@ -163,8 +163,8 @@ impl Engine {
 }
 
 impl Session {
-    /// Counts `bytes` of unfinished input of the session against the budget, in place of what `holding` says. The
-    /// session may be closed when this returns. No lock of a session may be held.
+    /// Counts `bytes` of the session's unfinished input against the budget, replacing what `holding` recorded. This may
+    /// close the session. The caller must not hold a session's lock.
     pub(crate) fn hold(&self, holding: &mut Option<Box<Holding>>, bytes: usize) {
         if bytes < INPUT_COUNTED_BYTES {
             *holding = None;
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// A body on a connection of its own.
+    /// A body on its own connection.
     fn body(inputs: &Arc<Inputs>, last: u8, bytes: usize) -> (Holding, oneshot::Receiver<()>) {
         let (sender, refused) = oneshot::channel();
         let connection = inputs.proven.held.lock().len() as u64;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_holds_much_of_the_budget_goes_first() {
+    fn a_large_holder_is_refused_first() {
         let inputs = Arc::new(Inputs::new(0, 300));
         let (_older, mut older) = body(&inputs, 1, 100);
         let (_large, mut large) = body(&inputs, 1, 201);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_is_given_back_once() {
+    fn a_finished_holding_is_given_back_once() {
         let inputs = Arc::new(Inputs::new(0, 100));
         let (first, _) = body(&inputs, 1, 90);
         let (second, _) = body(&inputs, 2, 20);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_others_have_budgets_of_their_own() {
+    fn strangers_and_proven_clients_have_separate_budgets() {
         let inputs = Arc::new(Inputs::new(10, 0));
         let (_one, _) = body(&inputs, 1, 1_000_000);
         assert!(inputs.over(Standing::Stranger).is_empty() && inputs.over(Standing::Proven).is_empty());

@@ -1,9 +1,9 @@
-//! A session: one Engine.IO connection of a client, whatever transport carries it.
+//! A session: one Engine.IO connection of a client, on any transport.
 //!
-//! [`Session`] joins the pure machine ([`state`]), the send queue and the session's sockets. Its lock is held
-//! for decoding and looking things up, never over an await, a handler or a write. Transports call
-//! [`Session::receive_text`] and [`Session::receive_binary`] with what came, one at a time and in order, and
-//! do what the [`Work`](crate::namespace::Work) says before they bring the next: that is what keeps a client's events in order.
+//! [`Session`] combines the pure state machine ([`state`]), the send queue and the session's sockets. It holds its lock
+//! for decoding and lookups, never across an await, a handler or a write. Transports pass input to
+//! [`Session::receive_text`] and [`Session::receive_binary`] one item at a time, in order, and do what the
+//! [`Work`](crate::namespace::Work) says before they pass the next. That keeps a client's events in order.
 
 mod allowances;
 mod deadlines;
@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanout::SendQueue;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use shared::eio::TransportName;
 use shared::ids::{SessionId, SocketId};
 use shared::limits::{OUTBOX_AGE_MAX_MS, POLLING_LINGER_MS, STRANGER_INPUT_MAX_BYTES};
-use shared::sio::Reassembly;
+use shared::sio::{Reassembly, encode_disconnect};
 use shared::ws;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -56,9 +57,9 @@ pub(crate) struct Session {
     queue: Arc<SendQueue>,
     engine: Arc<Engine>,
     handshake: Handshake,
-    /// No other session of the node has it.
+    /// Unique among the node's sessions.
     number: u64,
-    /// It has joined a namespace before.
+    /// The client has joined a namespace at least once.
     is_known: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -67,26 +68,26 @@ struct Inner {
     state: State,
     place: Place,
     reassembly: Reassembly,
-    /// What is kept for attachments that are awaited, as the budget counts it.
+    /// The buffer of a message with awaited attachments, as the budget counts it.
     awaited: Option<Box<Holding>>,
     allowances: Allowances,
     sockets: SmallVec<[Arc<Socket>; 1]>,
     last_connect: LastConnect,
     closed: Option<CloseReason>,
-    /// When the entry in the wheel fires that counts.
+    /// When the wheel entry that counts fires.
     armed: Option<Instant>,
-    /// A handler is under way, and nothing is read before it has ended.
+    /// A handler is running; nothing is read until it ends.
     busy: bool,
     /// A WebSocket probes, or is about to.
     probed: bool,
-    /// Dropped when the session closes: a WebSocket that probes has nothing to take over then.
+    /// Dropped when the session closes, because then a probing WebSocket has nothing to take over.
     prober: Option<oneshot::Sender<()>>,
-    /// A POST that is still coming in: dropped when the session closes and has nobody to bring its packets to, sent to when
-    /// a WebSocket takes over.
+    /// A POST whose body is still arriving. Dropped when the session closes and nothing can receive its packets; sent
+    /// to when a WebSocket takes over.
     uploading: Option<oneshot::Sender<()>>,
-    /// Dropped when the POST that is under way has ended: a WebSocket waits to take over.
+    /// Dropped when the POST in progress ends: a WebSocket waits to take over.
     posted: Option<oneshot::Sender<()>>,
-    /// Until when a closed polling session waits for its last GET.
+    /// How long a closed polling session waits for its last GET.
     linger_until: Option<Instant>,
 }
 
@@ -96,7 +97,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// A text as a server's frame.
+/// A text as an unmasked WebSocket frame.
 pub(crate) fn text_frame(text: &str) -> Bytes {
     let mut wire = Vec::new();
     ws::push_frame(&mut wire, ws::OP_TEXT, text.as_bytes());
@@ -106,7 +107,7 @@ pub(crate) fn text_frame(text: &str) -> Bytes {
 /// `6`, which releases a GET.
 pub(crate) const NOOP: Bytes = Bytes::from_static(&[0x81, 1, b'6']);
 const PING: Bytes = Bytes::from_static(&[0x81, 1, b'2']);
-/// `1`, the end of a session.
+/// `1`, which ends a session.
 pub(crate) const CLOSE: Bytes = Bytes::from_static(&[0x81, 1, b'1']);
 
 impl Session {
@@ -130,12 +131,12 @@ impl Session {
         self.inner.lock().closed.is_some()
     }
 
-    /// Whether its client has joined a namespace since the handshake, which takes a valid token.
+    /// Whether the client has joined a namespace since the handshake, which requires a valid token.
     pub(crate) fn standing(&self) -> Standing {
         if self.is_known.load(Ordering::Acquire) { Standing::Proven } else { Standing::Stranger }
     }
 
-    /// Bytes that one message or body of it may have.
+    /// Maximum bytes of one message or body.
     pub(crate) fn max_input(&self) -> usize {
         match self.standing() {
             Standing::Stranger => self.engine.max_payload.min(STRANGER_INPUT_MAX_BYTES),
@@ -143,7 +144,7 @@ impl Session {
         }
     }
 
-    /// A valid token was shown: from now on the place is the session's own. False when it was evicted meanwhile.
+    /// The client presented a valid token: the session can no longer be evicted. False if it was evicted meanwhile.
     fn prove(&self, inner: &mut Inner) -> bool {
         let proven = self.engine.sessions.prove(&mut inner.place, self.handshake.origin);
         if proven && !self.is_known.swap(true, Ordering::AcqRel) {
@@ -152,23 +153,23 @@ impl Session {
         proven
     }
 
-    /// The last namespace was left: others may need the place.
+    /// The client left its last namespace: the session can be evicted.
     fn doubt(&self, inner: &mut Inner, now: Instant) {
         inner.state.disconnected(now);
         self.engine.sessions.doubt(&mut inner.place, self.handshake.origin, self.id);
     }
 
-    /// Whether it had to go for others before it joined a namespace.
+    /// Whether the session was evicted before it joined a namespace.
     pub(crate) fn was_evicted(&self) -> bool {
         self.inner.lock().closed == Some(CloseReason::Evicted)
     }
 
-    /// Whether it was closed because the node has no room for its unfinished message.
+    /// Whether the session was closed because the node had no room for its unfinished message.
     pub(crate) fn was_overloaded(&self) -> bool {
         self.inner.lock().closed == Some(CloseReason::Overloaded)
     }
 
-    /// Runs `change` on the machine and sees to it that a new, earlier deadline is kept.
+    /// Runs `change` on the state machine and arms an earlier deadline if there is one.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut inner = self.inner.lock();
         let result = change(&mut inner.state);
@@ -178,7 +179,9 @@ impl Session {
 
     fn arm(&self, inner: &mut Inner) {
         let mut at = inner.state.next_deadline();
-        let expiry = inner.sockets.iter().map(|socket| socket.expires_at()).min();
+        // Sockets that are being ended have had their deadline.
+        let lasting = inner.sockets.iter().filter(|socket| !socket.has_expired());
+        let expiry = lasting.map(|socket| socket.expires_at()).min();
         at = expiry.map_or(at, |expiry| expiry.min(at));
         if let Some(since) = self.queue.blocked_since() {
             at = at.min(since.into_std() + OUTBOX_AGE);
@@ -191,7 +194,7 @@ impl Session {
     fn on_deadline(self: &Arc<Self>, now: Instant) {
         let mut inner = self.inner.lock();
         if inner.armed.is_some_and(|armed| armed > now) {
-            // An entry that an earlier deadline has overtaken.
+            // A stale entry: an earlier deadline has replaced it.
             return;
         }
         inner.armed = None;
@@ -210,7 +213,7 @@ impl Session {
             match due {
                 Due::Ping => self.queue.send_first(PING),
                 Due::UpgradeTimeout => {}
-                // Its pong may have come and wait behind the handler.
+                // The client's pong may have arrived and be waiting behind the handler.
                 Due::Close(CloseReason::PingTimeout) if inner.busy => inner.state.excuse(now),
                 Due::Close(reason) => {
                     close = Some(reason);
@@ -224,24 +227,53 @@ impl Session {
         }
         let mut expired: SmallVec<[Arc<Socket>; 1]> =
             inner.sockets.iter().filter(|socket| socket.expires_at() <= now).cloned().collect();
-        if !expired.is_empty() && expired.len() == inner.sockets.len() {
-            // A client that is told that a namespace has ended stays away. One that has lost its connection comes back, with
-            // the token that its `auth` gives then.
-            close = close.or(Some(CloseReason::TokenExpired));
+        if close.is_some() {
+            // All of them end with the session.
             expired.clear();
         }
-        inner.sockets.retain(|socket| !expired.iter().any(|other| Arc::ptr_eq(other, socket)));
+        // They stay in the session until their client receives the disconnect packet, so events that it sends until
+        // then do not close the session.
+        expired.retain(|socket| socket.set_expired());
+        let are_all = !expired.is_empty() && inner.sockets.iter().all(|socket| socket.has_expired());
         self.arm(&mut inner);
         drop(inner);
-        for socket in expired {
-            self.engine.namespaces.expire(socket);
+        if are_all {
+            self.close_expired(expired);
+        } else {
+            expired.into_iter().for_each(|socket| self.expire(socket));
         }
         if let Some(reason) = close {
             self.close(reason);
         }
     }
 
-    /// Does what is due, where the wheel has not come to it yet: whoever asks in the moment after a deadline finds it kept.
+    /// Ends a socket whose token has expired while the session has others: sends `41`, after everything sent to it
+    /// before.
+    fn expire(self: &Arc<Self>, socket: Arc<Socket>) {
+        tracing::debug!(socket = %socket.id(), user = %socket.user(), "token expired");
+        let session = Arc::clone(self);
+        drop(self.engine.namespaces.context().tasks.spawn(async move {
+            drop(session.end(socket).await);
+        }));
+    }
+
+    /// Closes a session whose sockets have all expired, after they have left. A client that receives a disconnect
+    /// packet stays away; a client that loses its connection reconnects, with the token that its `auth` then returns.
+    fn close_expired(self: &Arc<Self>, sockets: SmallVec<[Arc<Socket>; 1]>) {
+        let session = Arc::clone(self);
+        drop(self.engine.namespaces.context().tasks.spawn(async move {
+            let namespaces = &session.engine.namespaces;
+            for socket in &sockets {
+                namespaces.context().fanout.expel(socket.local()).await;
+            }
+            let leaving =
+                sockets.iter().map(|socket| namespaces.leave_before_end(socket, CloseReason::TokenExpired));
+            join_all(leaving).await;
+            session.close(CloseReason::TokenExpired);
+        }));
+    }
+
+    /// Does what is due before the wheel gets to it, so that a lookup right after a deadline sees its effect.
     pub(crate) fn look(self: &Arc<Self>, now: Instant) {
         {
             let mut inner = self.inner.lock();
@@ -253,21 +285,26 @@ impl Session {
         self.on_deadline(now);
     }
 
-    /// Something has an earlier deadline now: the socket took less than everything, or a token was renewed.
+    /// A deadline moved earlier: the client read only a part of its queue, or renewed a token.
     pub(crate) fn rearm(&self) {
         self.arm(&mut self.inner.lock());
     }
 
-    /// Takes a socket out of the session, which stays for others: the server ends it.
-    pub(crate) fn release(&self, id: SocketId) -> Option<Arc<Socket>> {
-        let mut inner = self.inner.lock();
-        let at = inner.sockets.iter().position(|socket| socket.id() == id)?;
-        let socket = inner.sockets.remove(at);
-        if inner.sockets.is_empty() {
-            self.doubt(&mut inner, Instant::now());
-            self.arm(&mut inner);
+    /// Removes a socket from the session, which keeps its others, and sends the disconnect packet. Does nothing if the
+    /// client has left.
+    fn dismiss(&self, socket: &Socket) {
+        {
+            let mut inner = self.inner.lock();
+            let Some(at) = inner.sockets.iter().position(|other| other.id() == socket.id()) else { return };
+            inner.sockets.remove(at);
+            // Queued before packets that the client still sends to the namespace can close its connection.
+            self.queue.send(encode_disconnect(socket.namespace().as_str()).into_wire(), 1);
+            if inner.sockets.is_empty() {
+                self.doubt(&mut inner, Instant::now());
+                self.arm(&mut inner);
+            }
         }
-        Some(socket)
+        self.queue.flush();
     }
 
     /// One of its sockets.
@@ -280,13 +317,13 @@ impl Session {
         self.inner.lock().sockets.iter().map(|socket| socket.id()).collect()
     }
 
-    /// A handler is under way, or has ended.
+    /// Records that a handler runs, or has ended.
     pub(crate) fn set_busy(&self, busy: bool) {
         self.inner.lock().busy = busy;
     }
 
-    /// Ends the session. Its sockets leave, and the client is told as far as it can still be reached.
-    /// Only the first call does anything.
+    /// Ends the session. Its sockets leave, and the client is notified if it is still reachable. Only the first call
+    /// has an effect.
     pub(crate) fn close(&self, reason: CloseReason) {
         let (transport, sockets, getting, place) = {
             let mut inner = self.inner.lock();
@@ -321,15 +358,15 @@ impl Session {
         }
     }
 
-    /// Writes what waits, and ends our direction of the connection: after a close frame, or without one.
+    /// Writes the queued packets and ends the server's direction of the connection, with or without a close frame.
     fn end_websocket(&self, reason: CloseReason) {
         match reason {
-            // Nobody is there, or nobody takes what waits.
+            // The client is gone or reads nothing.
             CloseReason::TransportClose | CloseReason::TransportError | CloseReason::SlowConsumer => {
                 self.queue.abort();
             }
             CloseReason::Evicted => {
-                // Written now or never: its connection must not wait for a client who does not read.
+                // Last attempt to write: the connection must not wait for a client who does not read.
                 self.queue.finish(None);
                 self.queue.flush();
                 self.queue.abort();
@@ -343,7 +380,7 @@ impl Session {
         }
     }
 
-    /// Takes a closed session out of the table.
+    /// Removes a closed session from the table.
     pub(crate) fn forget(&self) {
         self.queue.abort();
         self.engine.sessions.remove(self.id);
@@ -399,10 +436,10 @@ mod tests {
         session.begin_get().unwrap();
         session.queue().push(text_frame("4x"), 1);
         let Polled::Packets(packets) = poll(&session) else { panic!("a packet") };
-        // This GET has what it will answer, and its task has not come to say so.
+        // This GET has its packets, but its task has not recorded that yet.
         session.close(CloseReason::ConnectTimeout);
         session.taken(&packets);
-        assert!(is_known(&session), "the next GET is still to be told");
+        assert!(is_known(&session), "the next GET must still receive the end");
         session.begin_get().unwrap();
         assert_eq!(poll(&session), Polled::Packets(vec![CLOSE]));
         session.taken(&[CLOSE]);
@@ -422,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_left_is_not_waited_for() {
+    async fn a_session_that_its_client_closed_waits_for_no_get() {
         use CloseReason::{Client, ParseError, PingTimeout, TransportError};
         for reason in [Client, ParseError, TransportError, PingTimeout] {
             let session = polling_session().await;

@@ -1,4 +1,4 @@
-//! What comes in on a session, from an Engine.IO packet to the work it asks for.
+//! Incoming data of a session, from an Engine.IO packet to the resulting work.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,17 +7,19 @@ use bytes::Bytes;
 use parking_lot::MutexGuard;
 use shared::eio::Packet;
 use shared::sio::{self, Answer, DecodeError, Encoded, Kind};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::repeat::LastConnect;
 use super::state::Step;
 use super::{Counted, Inner, Session};
 use crate::close::CloseReason;
 use crate::metrics::{self, BadInput};
-use crate::namespace::{Called, REFRESH, Refusal, Work};
+use crate::namespace::{Admitted, Called, Connected, HOLD_MAX, REFRESH, Refusal, Work};
 use crate::socket::Socket;
 
 impl Session {
-    /// One text frame, or one part of a polling body, has come.
+    /// Handles one text frame, or one part of a polling body.
     pub(crate) fn receive_text(self: &Arc<Self>, text: &str) -> Work {
         let Ok(packet) = Packet::decode(text) else {
             metrics::get().bad_input(BadInput::EnginePacket);
@@ -26,7 +28,7 @@ impl Session {
         self.receive(packet)
     }
 
-    /// One packet has come.
+    /// Handles one packet.
     pub(crate) fn receive(self: &Arc<Self>, packet: Packet<'_>) -> Work {
         metrics::get().packets_received.increment(1);
         let now = Instant::now();
@@ -36,7 +38,7 @@ impl Session {
         }
         match inner.state.receive(packet, now) {
             Step::Ignore => {
-                // The next ping may be due before the timeout of the last would have been.
+                // The next ping may be due before the previous timeout.
                 self.arm(&mut inner);
                 Work::None
             }
@@ -56,12 +58,12 @@ impl Session {
         }
     }
 
-    /// One binary frame has come.
+    /// Handles one binary frame.
     pub(crate) fn receive_binary(self: &Arc<Self>, data: &[u8]) -> Work {
         self.receive(Packet::Binary(data.to_vec()))
     }
 
-    /// Something has come that is counted and asks for nothing; more of it than its rate allows ends the session.
+    /// Counts input that asks for nothing; exceeding its rate ends the session.
     pub(crate) fn receive_counted(&self, kind: Counted) -> Work {
         self.count(&mut self.inner.lock(), kind, Instant::now())
     }
@@ -79,7 +81,7 @@ impl Session {
         let packet = match inner.reassembly.text(text) {
             Ok(Some(packet)) => packet,
             Ok(None) => {
-                // Nothing is kept for a namespace that the session is not in.
+                // The session buffers nothing for a namespace that it is not in.
                 let known = sio::decode(text).is_ok_and(|packet| inner.socket(packet.namespace).is_some());
                 if !known {
                     return Work::Close(bad_packet());
@@ -117,7 +119,7 @@ impl Session {
         }
     }
 
-    /// Counts what is kept for attachments that have not come yet; the session may be closed for it.
+    /// Counts the buffer of a message whose attachments are incomplete; this may close the session.
     fn count_awaited(&self, mut guard: MutexGuard<'_, Inner>) {
         let (held, mut awaited) = (guard.reassembly.held(), guard.awaited.take());
         drop(guard);
@@ -128,7 +130,7 @@ impl Session {
         }
     }
 
-    /// A whole Socket.IO packet.
+    /// Handles a complete Socket.IO packet.
     fn act(
         self: &Arc<Self>,
         mut guard: MutexGuard<'_, Inner>,
@@ -158,6 +160,8 @@ impl Session {
                     over => over,
                 }
             }
+            // The socket is disconnected, and its client is about to receive that.
+            (Kind::Event { .. }, Some(socket)) if !socket.local().is_attached() => Work::None,
             (Kind::Event { name, args, ack }, Some(socket)) => {
                 drop(guard);
                 let renews = name == REFRESH;
@@ -167,7 +171,7 @@ impl Session {
                         let session = Arc::clone(self);
                         Work::Later(Box::pin(async move {
                             let answer = work.await;
-                            // The new token may end earlier than the old one.
+                            // The new token may expire earlier than the old one.
                             session.rearm();
                             answer
                         }))
@@ -194,7 +198,7 @@ impl Session {
         LastConnect::of(namespace, auth, self.engine.millisecond(now))
     }
 
-    /// A CONNECT is about to be answered: what was sent before that is not handled yet.
+    /// A CONNECT is about to be refused: packets that the client sent before the refusal must not count against it.
     fn note_answer(&self) {
         let at_ms = self.engine.millisecond(Instant::now());
         self.inner.lock().last_connect.answered(at_ms);
@@ -216,7 +220,7 @@ impl Session {
         self.engine.namespaces.leave(socket, CloseReason::Client)
     }
 
-    /// Joins a namespace when the socket that the session had in it has left.
+    /// Joins a namespace after the session's previous socket in it has left.
     fn connect_after(
         self: &Arc<Self>,
         leaving: impl Future<Output = Option<Encoded>> + Send + 'static,
@@ -228,23 +232,23 @@ impl Session {
                 leaving.await;
                 connecting.await
             })),
-            // There is no such namespace, which cannot be.
+            // Unreachable: the namespace exists.
             work => work,
         }
     }
 
-    /// Ends a socket that a backend disconnects. When this has ended nothing that is broadcast reaches it any more, and its
-    /// client has been told behind everything that was broadcast before.
-    pub(crate) async fn end(&self, socket: Arc<Socket>) {
-        let fanout = &self.engine.namespaces.context().fanout;
-        fanout.expel(socket.local()).await;
-        fanout.emit(socket.local(), sio::encode_disconnect(socket.namespace().as_str()));
-        // Before what the client still sends to the namespace ends its connection.
-        self.queue.flush();
-        self.release(socket.id());
-        let tasks = &self.engine.namespaces.context().tasks;
-        // Even where its client has left meanwhile: what follows may have been left to this.
-        drop(tasks.spawn(self.engine.namespaces.leave(socket, CloseReason::Forced)));
+    /// Ends a socket that a backend disconnects. When this returns, no further broadcast reaches the socket. The
+    /// returned handle ends when the disconnect packet is queued, after everything that was broadcast before.
+    pub(crate) async fn end(self: &Arc<Self>, socket: Arc<Socket>) -> JoinHandle<()> {
+        let context = self.engine.namespaces.context();
+        context.fanout.expel(socket.local()).await;
+        // The answer to its CONNECT may still be pending.
+        self.queue.end_hold();
+        let session = Arc::clone(self);
+        context.tasks.spawn(async move {
+            session.engine.namespaces.leave_before_end(&socket, CloseReason::Forced).await;
+            session.dismiss(&socket);
+        })
     }
 
     fn connect(self: &Arc<Self>, namespace: &str, auth: Option<&str>) -> Work {
@@ -257,42 +261,50 @@ impl Session {
         Work::Later(Box::pin(async move {
             let namespaces = &session.engine.namespaces;
             let prove = || session.prove_token();
-            let joined = namespaces.connect(&app, token, &session.handshake, (&session.queue, &prove)).await;
-            session.note_answer();
-            let (socket, reply) = match joined {
-                Ok(joined) => joined,
+            let admitted = namespaces.admit(&app, (token, &session.handshake), &prove).await;
+            match admitted.and_then(|admitted| session.join(admitted)) {
+                Ok(Some(connected)) => {
+                    session.welcome(connected).await;
+                    None
+                }
+                // Nobody reads an answer.
+                Ok(None) => None,
                 Err(Refusal::Answer(refusal)) => {
+                    session.note_answer();
                     session.doubt_if_alone();
-                    return Some(refusal);
+                    Some(refusal)
                 }
                 Err(Refusal::ComeBack) => {
                     session.close(CloseReason::NoKeySet);
-                    return None;
+                    None
                 }
-            };
-            if session.join(&socket) {
-                // Before anything else can be emitted to the socket by an app.
-                session.queue.send(reply.into_wire(), 1);
-                if socket.local().is_attached() {
-                    namespaces.welcome(&socket).await;
-                } else {
-                    // A backend has disconnected it meanwhile.
-                    session.end(socket).await;
-                }
-            } else {
-                namespaces.leave(socket, CloseReason::TransportClose).await;
             }
-            None
         }))
     }
 
-    /// A CONNECT has brought a valid token. False when the session has closed or lost its place meanwhile.
+    /// Lets the apps place a socket in its rooms. Its client receives the CONNECT answer when that is done, or when its
+    /// time is up.
+    async fn welcome(&self, connected: Connected) {
+        let Connected { socket, hold } = connected;
+        let namespaces = &self.engine.namespaces;
+        if hold.is_none() {
+            return namespaces.welcome(&socket).await;
+        }
+        let mut welcome = std::pin::pin!(namespaces.welcome(&socket));
+        if timeout(HOLD_MAX, &mut welcome).await.is_err() {
+            tracing::debug!(socket = %socket.id(), "connected a client before its rooms are known");
+            drop(hold);
+            welcome.await;
+        }
+    }
+
+    /// A CONNECT presented a valid token. False if the session has closed or lost its slot meanwhile.
     fn prove_token(&self) -> bool {
         let mut inner = self.inner.lock();
         inner.closed.is_none() && self.prove(&mut inner)
     }
 
-    /// A CONNECT was refused: whoever is in no namespace is pending.
+    /// A CONNECT was refused: a session in no namespace becomes pending.
     fn doubt_if_alone(&self) {
         let mut inner = self.inner.lock();
         if inner.closed.is_none() && inner.sockets.is_empty() {
@@ -300,24 +312,28 @@ impl Session {
         }
     }
 
-    /// Takes a connected socket in; false when the session has closed or joined the namespace meanwhile.
-    fn join(&self, socket: &Arc<Socket>) -> bool {
+    /// Publishes the socket of an admitted client in one step: as soon as the socket can be found, this session has it
+    /// and the CONNECT answer is queued. `None` if the session has closed or joined the namespace meanwhile.
+    fn join(&self, admitted: Admitted<'_>) -> Result<Option<Connected>, Refusal> {
         let mut inner = self.inner.lock();
-        if inner.closed.is_some() || inner.socket(socket.namespace().as_str()).is_some() {
-            return false;
+        if inner.closed.is_some() || inner.socket(admitted.namespace()).is_some() {
+            return Ok(None);
         }
-        // Again: the last other namespace may have been left while this one was joined.
+        // Repeated: the client may have left its last other namespace during this join.
         if !self.prove(&mut inner) {
-            return false;
+            return Ok(None);
         }
-        inner.sockets.push(Arc::clone(socket));
+        // Packets that the client sent before the answer must not count against it.
+        inner.last_connect.answered(self.engine.millisecond(Instant::now()));
+        let connected = admitted.enter(&self.queue)?;
+        inner.sockets.push(Arc::clone(&connected.socket));
         inner.state.connected();
         self.arm(&mut inner);
-        true
+        Ok(Some(connected))
     }
 }
 
-/// A Socket.IO packet that is well-formed and out of place.
+/// A well-formed Socket.IO packet in the wrong place.
 fn bad_packet() -> CloseReason {
     metrics::get().bad_input(BadInput::SocketPacket);
     CloseReason::Forced

@@ -1,21 +1,22 @@
-//! A CONNECT that was sent again before its answer was there.
+//! Detects a CONNECT that the client sent again before it had the answer to the first.
 //!
-//! The stock client sends one for each `connect()` of a namespace on an open connection, as long as the first is not answered.
-//! A Node.js server that is still busy with the first lets the client in for each, and the last of them is the socket that
-//! the client goes on with; when the first is answered, one more closes the connection. A node answers so soon that it could
-//! never be busy, so it takes the same CONNECT for one that was sent before the answer for as long as that may be on its way.
-//! Where Node.js keeps the sockets before the last, which get every broadcast once more, the node lets them go.
+//! The stock client sends a CONNECT for each `connect()` of a namespace on an open connection until the first is
+//! answered. A Node.js server that is still processing the first admits the client for each, and the client uses the
+//! last of these sockets; once the first is answered, another CONNECT closes the connection. Muster answers so fast
+//! that it is never still processing the first. It therefore treats an identical CONNECT as sent before the answer for
+//! as long as the answer may be in flight. Node.js keeps the earlier sockets, which receive every broadcast once more;
+//! Muster ends them.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use shared::limits::CONNECT_AGAIN_MS;
 
-/// The last CONNECT of a session, and when it came or was answered.
+/// The last CONNECT of a session, and when it arrived or was answered.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastConnect {
-    /// What tells it from others; 0 before the first.
+    /// A fingerprint; 0 before the first.
     print: u32,
-    /// Milliseconds of the node's uptime; they may have wrapped around.
+    /// Milliseconds of the node's uptime; may have wrapped around.
     at_ms: u32,
 }
 
@@ -23,17 +24,17 @@ impl LastConnect {
     pub(super) fn of(namespace: &str, auth: Option<&str>, at_ms: u32) -> Self {
         let mut hasher = DefaultHasher::new();
         (namespace, auth).hash(&mut hasher);
-        #[expect(clippy::cast_possible_truncation, reason = "half of a hash is one")]
+        #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
         let half = hasher.finish() as u32;
         Self { print: half | 1, at_ms }
     }
 
-    /// It is answered so late.
+    /// Records when it was answered.
     pub(super) fn answered(&mut self, at_ms: u32) {
         self.at_ms = at_ms;
     }
 
-    /// Whether `next` says the same, and was sent before the answer to this one can have been read.
+    /// Whether `next` is identical and was sent before the client can have read the answer.
     pub(super) fn is_sent_again(self, next: Self) -> bool {
         self.print == next.print && next.at_ms.wrapping_sub(self.at_ms) <= CONNECT_AGAIN_MS
     }

@@ -1,4 +1,4 @@
-//! The requests of a polling session, and what the last of them are answered.
+//! The requests of a polling session, and the answers to its last ones.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -8,17 +8,17 @@ use super::{CLOSE, Refused, Session};
 use crate::close::CloseReason;
 use crate::session::NOOP;
 
-/// No packet (its type does not exist), behind `1` in the last answer of a session whose client is to come back. Clients that
-/// take a body packet by packet have closed by then (the stock client: `transport close`) and come back, as they do after `1`
-/// alone. python-socketio takes `1` for a wish that it stays away, but reads the whole body first, and one that it
-/// cannot read is a lost connection to it, after which it comes back, too.
+/// A packet of a type that does not exist. It follows `1` in the last answer of a session whose client should
+/// reconnect. Clients that parse a body packet by packet have closed by then (the stock client: `transport close`) and
+/// reconnect, as they do after `1` alone. python-socketio takes `1` as a request to stay away, but it parses the whole
+/// body first, treats an unreadable one as a lost connection, and reconnects as well.
 const UNREADABLE: Bytes = Bytes::from_static(&[0x81, 1, b'-']);
 
-/// Ends before a POST has come in: with the session, or, when it is sent to, because a WebSocket takes over.
+/// Resolves before a POST has arrived: dropped at the end of the session, sent to when a WebSocket takes over.
 pub(crate) type Uploading = oneshot::Receiver<()>;
 
 impl Session {
-    /// A GET begins. Answers whether it must be released at once.
+    /// Begins a GET. Returns whether to release it at once.
     pub(crate) fn begin_get(&self) -> Result<bool, Refused> {
         self.change(State::begin_get)
     }
@@ -27,7 +27,7 @@ impl Session {
         self.change(State::end_get);
     }
 
-    /// A POST begins to come in.
+    /// Begins to receive a POST.
     pub(crate) fn begin_post(&self) -> Result<Uploading, Refused> {
         let mut inner = self.inner.lock();
         inner.state.begin_post()?;
@@ -38,7 +38,7 @@ impl Session {
         Ok(uploading)
     }
 
-    /// The POST has come in whole. False where a WebSocket or the end of the session was faster.
+    /// The POST has arrived completely. False if a WebSocket or the end of the session came first.
     pub(crate) fn uploaded(&self) -> bool {
         self.inner.lock().uploading.take().is_some()
     }
@@ -53,15 +53,15 @@ impl Session {
         drop(posted);
     }
 
-    /// Sees to the last answer of a closed polling session. Who is to be told stays in the table until a GET
-    /// has taken it: whether one that is under way will take it, or has just taken what was there before,
-    /// cannot be known here.
+    /// Prepares the last answer of a closed polling session. A session whose client must learn of the end stays in the
+    /// table until a GET takes the answer: this function cannot know whether a GET in progress will take it or has
+    /// already taken the packets before it.
     pub(super) fn end_polling(&self, reason: CloseReason, getting: bool) {
         self.queue.finish(match reason {
-            // The client's own `1` releases its GET with a noop; ours is a `1`.
+            // The client's own `1` releases its GET with a noop; the server's close releases it with `1`.
             CloseReason::Client => Some(NOOP),
             CloseReason::Evicted => getting.then_some(CLOSE),
-            // A GET that finds nothing more asks for the farewell.
+            // A GET that finds no more packets takes the farewell.
             reason if reason.comes_back() && reason != CloseReason::PingTimeout => None,
             reason if reason.lingers() || reason == CloseReason::ParseError => Some(CLOSE),
             _ => getting.then_some(CLOSE),
@@ -74,8 +74,7 @@ impl Session {
         }
     }
 
-    /// What a GET is answered that finds a closed session and nothing that waits; nothing where the session is unknown from
-    /// now on.
+    /// The answer to a GET that finds a closed session and no queued packets; empty once the session is unknown.
     pub(crate) fn farewell(&self) -> Vec<Bytes> {
         let closed = self.inner.lock().closed;
         let comes_back =
@@ -83,7 +82,7 @@ impl Session {
         if comes_back { vec![CLOSE, UNREADABLE] } else { Vec::new() }
     }
 
-    /// What a GET has found: it waits no longer. With the end of the session in it nobody has to come again.
+    /// Records which packets a GET took. If they contain the end of the session, no further GET is needed.
     pub(crate) fn taken(&self, packets: &[Bytes]) {
         self.end_get();
         let last = packets.last();

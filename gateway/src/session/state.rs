@@ -1,12 +1,12 @@
-//! The Engine.IO session as a pure machine: packets and times in, what to do out. No lock, no await, no
-//! clock (protocol, 1.5–1.8).
+//! The Engine.IO session as a pure state machine: packets and times in, actions out. No lock, no await, no clock
+//! (protocol, 1.5–1.8).
 //!
 //! ```text
 //!   polling ──2probe──► polling, probing ──5──► websocket
 //!      │                       └── upgrade timeout or a lost probe: polling
 //!      └─────────────5───────────────────────► websocket
 //! ```
-//! The heartbeat runs through all of it: a probe that never ends cannot keep a dead session alive.
+//! The heartbeat runs in every state, so an endless probe cannot keep a dead session alive.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,14 @@ use shared::limits::REASSEMBLY_MAX_MS;
 
 use crate::close::CloseReason;
 
-/// What a packet asks for.
+/// The action for a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
     /// Nothing.
     Ignore,
-    /// A pong that nobody asked for: allowed within a rate.
+    /// An unsolicited pong, allowed within a rate.
     Unsolicited,
-    /// A packet that means nothing to a server: allowed within a rate.
+    /// A packet without a meaning for a server, allowed within a rate.
     Meaningless,
     /// A Socket.IO packet's text.
     Message(&'a str),
@@ -33,33 +33,33 @@ pub(crate) enum Step<'a> {
     Close(CloseReason),
 }
 
-/// What a deadline asks for.
+/// The action for a deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Send a ping.
     Ping,
     /// The session ends.
     Close(CloseReason),
-    /// The probe has failed; the session stays on polling.
+    /// The probe failed; the session stays on polling.
     UpgradeTimeout,
 }
 
 /// A polling request that breaks the rules.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The session is not on polling (any more).
+    /// The session is not on polling, or no longer.
     NotPolling,
-    /// A second one while the first is under way: the session ends.
+    /// A second request during the first: the session ends.
     Overlapping,
 }
 
-/// How late a ping is still taken to be on time.
+/// A ping up to this late counts as on time.
 const LATE: Duration = Duration::from_millis(50);
 
-/// What becomes of a WebSocket that takes over.
+/// Whether a WebSocket takes over.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Completed {
-    /// The session goes on with it.
+    /// The session continues on it.
     Done,
     /// A POST is under way.
     Waits,
@@ -69,13 +69,14 @@ pub(crate) enum Completed {
 
 #[derive(Debug)]
 enum Heartbeat {
-    /// The next ping goes out then.
+    /// The next ping is due then.
     Resting { ping_at: Instant },
-    /// A pong is awaited until then. The first other packet moves the end once: a busy uplink is alive.
+    /// A pong is due by then. The first other packet extends the deadline once, because a client with a busy uplink is
+    /// alive.
     Waiting { until: Instant, extended: bool },
 }
 
-/// How far a WebSocket is that takes a polling session over.
+/// The progress of a WebSocket that takes over a polling session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upgrade {
     None,
@@ -83,7 +84,7 @@ enum Upgrade {
     Probing {
         by: Instant,
     },
-    /// It has sent `5`, after a probe or without, and the requests that are under way come to their ends.
+    /// It has sent `5`, with or without a probe, and waits for the requests in progress to end.
     TakingOver {
         probed: bool,
     },
@@ -119,12 +120,12 @@ impl State {
         }
     }
 
-    /// The transport in force.
+    /// The current transport.
     pub(crate) fn transport(&self) -> TransportName {
         self.transport
     }
 
-    /// A packet has come on the session's transport.
+    /// Handles a packet on the session's transport.
     pub(crate) fn receive<'a>(&mut self, packet: Packet<'a>, now: Instant) -> Step<'a> {
         if packet == Packet::Pong {
             if matches!(self.heartbeat, Heartbeat::Resting { .. }) {
@@ -141,13 +142,13 @@ impl State {
             Packet::Message(text) => Step::Message(text),
             Packet::Binary(data) => Step::Binary(data),
             Packet::Close => Step::Close(CloseReason::Client),
-            // The server pings; `2probe` belongs on a WebSocket that probes.
+            // Only the server pings; `2probe` belongs on a probing WebSocket.
             Packet::Ping | Packet::PingProbe => Step::Close(CloseReason::ParseError),
             Packet::Open | Packet::Upgrade | Packet::Noop | Packet::Pong => Step::Meaningless,
         }
     }
 
-    /// What is due at `now`; asked again until nothing is.
+    /// The action due at `now`; the caller repeats this until there is none.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Due> {
         if self.connect_by.is_some_and(|by| by <= now) {
             return Some(Due::Close(CloseReason::ConnectTimeout));
@@ -161,7 +162,7 @@ impl State {
         }
         match self.heartbeat {
             Heartbeat::Resting { ping_at } if ping_at <= now => {
-                // Lateness of our own does not add up over the two; a node that stood still cuts nobody's time short.
+                // Small delays of the node do not add up; after a long stall every client still gets its full time.
                 let sent = if now - ping_at < LATE { ping_at } else { now };
                 let until = sent + self.times.ping_timeout;
                 self.heartbeat = Heartbeat::Waiting { until, extended: false };
@@ -172,12 +173,12 @@ impl State {
         }
     }
 
-    /// The client may have answered and not been heard: it is pinged again, lest it give us up.
+    /// The client may have answered while nothing was read. Pings it again, so that it does not give up on the node.
     pub(crate) fn excuse(&mut self, now: Instant) {
         self.heartbeat = Heartbeat::Resting { ping_at: now };
     }
 
-    /// When to ask [`Self::due`] next.
+    /// When to call [`Self::due`] next.
     pub(crate) fn next_deadline(&self) -> Instant {
         let heartbeat = match self.heartbeat {
             Heartbeat::Resting { ping_at } => ping_at,
@@ -190,17 +191,17 @@ impl State {
         [self.connect_by, upgrade_by, self.reassembled_by].into_iter().flatten().fold(heartbeat, Instant::min)
     }
 
-    /// A namespace was joined.
+    /// The client joined a namespace.
     pub(crate) fn connected(&mut self) {
         self.connect_by = None;
     }
 
-    /// The last namespace was left.
+    /// The client left its last namespace.
     pub(crate) fn disconnected(&mut self, now: Instant) {
         self.connect_by = Some(now + self.times.connect_timeout);
     }
 
-    /// Whether attachments are awaited from now on.
+    /// Sets whether attachments are awaited.
     pub(crate) fn reassembling(&mut self, waiting: bool, now: Instant) {
         if !waiting {
             self.reassembled_by = None;
@@ -209,7 +210,7 @@ impl State {
         }
     }
 
-    /// A GET begins to wait for packets. Answers whether it must not wait, because a probe is under way.
+    /// Begins a GET that waits for packets. Returns whether it must not wait, because a probe is in progress.
     pub(crate) fn begin_get(&mut self) -> Result<bool, Refused> {
         if self.transport != TransportName::Polling || self.is_taken_over() {
             return Err(Refused::NotPolling);
@@ -224,7 +225,7 @@ impl State {
         self.getting = false;
     }
 
-    /// A POST begins.
+    /// Begins a POST.
     pub(crate) fn begin_post(&mut self) -> Result<(), Refused> {
         if self.transport != TransportName::Polling || self.is_taken_over() {
             return Err(Refused::NotPolling);
@@ -241,7 +242,7 @@ impl State {
         self.getting
     }
 
-    /// A WebSocket has sent `2probe`. False when the session is not on polling.
+    /// A WebSocket sent `2probe`. False if the session is not on polling.
     pub(crate) fn begin_upgrade(&mut self, now: Instant) -> bool {
         let may = self.transport == TransportName::Polling;
         if may && self.upgrade == Upgrade::None {
@@ -250,20 +251,20 @@ impl State {
         may
     }
 
-    /// The WebSocket is gone.
+    /// The WebSocket disconnected.
     pub(crate) fn abort_upgrade(&mut self) {
         if !matches!(self.upgrade, Upgrade::Done { .. }) {
             self.upgrade = Upgrade::None;
         }
     }
 
-    /// Whether a WebSocket only waits for a POST to end.
+    /// Whether a WebSocket waits only for a POST to end.
     fn is_taken_over(&self) -> bool {
         matches!(self.upgrade, Upgrade::TakingOver { .. })
     }
 
-    /// The WebSocket has sent `5`, with a probe before it or without. While a POST is under way, whose packets come before
-    /// any on the WebSocket, it has to wait: then no request begins any more.
+    /// The WebSocket sent `5`, with or without a probe. During a POST, whose packets precede any on the WebSocket, it
+    /// has to wait; no new request may begin then.
     pub(crate) fn complete_upgrade(&mut self) -> Completed {
         if self.transport != TransportName::Polling {
             return Completed::Refused;
@@ -282,7 +283,7 @@ impl State {
         Completed::Done
     }
 
-    /// Whether a WebSocket has taken over that did not probe.
+    /// Whether a WebSocket took over without a probe.
     pub(crate) fn is_upgraded_unprobed(&self) -> bool {
         self.upgrade == Upgrade::Done { probed: false }
     }
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_excused_is_pinged_again_and_has_the_whole_time() {
+    fn an_excused_client_is_pinged_again_and_has_the_whole_time() {
         let (mut state, start) = connected(TransportName::WebSocket);
         assert_eq!(state.due(after(start, 25)), Some(Due::Ping));
         assert_eq!(state.due(after(start, 45)), Some(Due::Close(CloseReason::PingTimeout)));
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_under_way_holds_the_upgrade_back_and_is_the_last() {
+    fn a_post_in_progress_delays_the_upgrade_and_is_the_last() {
         let (mut state, start) = connected(TransportName::Polling);
         assert_eq!(state.begin_post(), Ok(()));
         assert!(state.begin_upgrade(start));

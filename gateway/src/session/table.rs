@@ -1,8 +1,8 @@
-//! The only map of sessions, and the places that they take.
+//! The only map of sessions, and the slots that they take.
 //!
-//! A session is *pending* until it has joined a namespace, which takes a valid token, and again when it has left
-//! its last one. Pending sessions have a share of the places. When that share, or the whole node, is full, a new
-//! session takes the place of a pending one ([`FairShare`] says of which), never of one in a namespace.
+//! A session is *pending* until it joins a namespace, which requires a valid token, and again after it leaves its last
+//! one. Pending sessions have a share of the slots. When that share, or the whole node, is full, a new session evicts a
+//! pending one ([`FairShare`] chooses it), never one in a namespace.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use super::Session;
 use crate::fair::{FairShare, Member};
 use crate::limiter::{Origin, source};
 
-/// How many pending sessions a new one may displace: two, so that a share that was overrun gets back to its size.
+/// How many pending sessions a new one may evict: two, so that a share over its bound shrinks back.
 const EVICTED_AT_ONCE: usize = 2;
 
-/// Slots of the map that are kept when most are free.
+/// The map keeps this capacity when most of it is free.
 const ROOM_KEPT: usize = 4_096;
 
 /// Why a session is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// Every place of the node is taken by a session in a namespace.
+    /// Sessions in a namespace have every slot of the node.
     Node,
-    /// The address has as many sessions as it may.
+    /// The address has its maximum number of sessions.
     Address,
 }
 
-/// The place of a session.
+/// The slot of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Among those in no namespace, by its serial number there.
+    /// Among the sessions in no namespace, with its serial number there.
     Pending(u64),
     Proven,
 }
@@ -43,22 +43,22 @@ pub(crate) enum Place {
 /// Bounds of a [`SessionTable`]; 0 means none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bounds {
-    /// Sessions of the node.
+    /// Maximum sessions of the node.
     pub(crate) sessions: usize,
-    /// Sessions in no namespace.
+    /// Maximum sessions in no namespace.
     pub(crate) pending: usize,
-    /// Sessions of one address.
+    /// Maximum sessions of one address.
     pub(crate) per_address: usize,
 }
 
-/// How many places are taken.
+/// How many slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Occupied {
     pub(crate) pending: usize,
     pub(crate) proven: usize,
 }
 
-/// A place, and the sessions that must be closed for it.
+/// A slot, and the sessions to close for it.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) place: Place,
@@ -97,8 +97,7 @@ impl SessionTable {
         }
     }
 
-    /// Takes a place for a session; every place is given back with [`Self::release`]. The caller closes the sessions
-    /// that have lost theirs.
+    /// Takes a slot for a session; the caller returns it with [`Self::release`] and closes the evicted sessions.
     pub(crate) fn admit(&self, origin: Origin, session: SessionId) -> Result<Admitted, Full> {
         let source = source(origin.address);
         self.count_address(source)?;
@@ -123,7 +122,7 @@ impl SessionTable {
         Ok(Admitted { place: Place::Pending(member.serial), evicted })
     }
 
-    /// Whether the place was not given to another meanwhile.
+    /// Whether the session still has its slot.
     pub(crate) fn keeps(&self, place: Place, origin: Origin) -> bool {
         match place {
             Place::Pending(serial) => self.places.lock().pending.contains(member(origin, serial)),
@@ -131,7 +130,7 @@ impl SessionTable {
         }
     }
 
-    /// The session has shown a valid token. False when its place was given to another meanwhile.
+    /// The session presented a valid token. False if it was evicted meanwhile.
     pub(crate) fn prove(&self, place: &mut Place, origin: Origin) -> bool {
         if let Place::Pending(serial) = *place {
             let mut places = self.places.lock();
@@ -144,8 +143,8 @@ impl SessionTable {
         true
     }
 
-    /// The session is in no namespace any more. The share of such sessions may be passed by it: the next ones that
-    /// come make room.
+    /// The session is in no namespace any more. This may exceed the share of such sessions; the next new sessions evict
+    /// the excess.
     pub(crate) fn doubt(&self, place: &mut Place, origin: Origin, session: SessionId) {
         if *place == Place::Proven {
             let mut places = self.places.lock();
@@ -155,7 +154,7 @@ impl SessionTable {
         }
     }
 
-    /// Gives a session's place back, if it was not given to another.
+    /// Frees a session's slot, unless the session was evicted.
     pub(crate) fn release(&self, place: Place, origin: Origin) {
         {
             let mut places = self.places.lock();
@@ -208,13 +207,13 @@ impl SessionTable {
         self.sessions.len()
     }
 
-    /// Places that are taken now.
+    /// Slots that are taken now.
     pub(crate) fn occupied(&self) -> Occupied {
         let places = self.places.lock();
         Occupied { pending: places.pending.len(), proven: places.proven }
     }
 
-    /// What the table allows.
+    /// The bounds of the table.
     pub(crate) fn bounds(&self) -> Bounds {
         self.bounds
     }
@@ -225,19 +224,19 @@ impl SessionTable {
         pending + proven
     }
 
-    /// Whether no new client can come in: every place is taken by a session in a namespace.
+    /// Whether the node can admit no new client: sessions in a namespace take every slot.
     pub(crate) fn is_full(&self) -> bool {
         self.bounds.sessions != 0 && self.occupied().proven >= self.bounds.sessions
     }
 
-    /// Gives back room of the map that is not used any more.
+    /// Shrinks the map if most of it is unused.
     pub(crate) fn shrink(&self) {
         if self.sessions.capacity() > ROOM_KEPT && self.sessions.len() < self.sessions.capacity() / 4 {
             self.sessions.shrink_to_fit();
         }
     }
 
-    /// Returns when no session is in the table, open or waiting for its last GET.
+    /// Returns when the table has no session, open or waiting for its last GET.
     pub(crate) async fn emptied(&self) {
         loop {
             let removed = self.removed.notified();
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_lost_the_place_cannot_prove_anything() {
+    fn an_evicted_session_cannot_prove_itself() {
         let table = table(0, 1, 0);
         let mut first = table.admit(from(1, 1), id(1)).unwrap().place;
         let second = table.admit(from(1, 1), id(2)).unwrap();
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_the_last_namespace_is_pending_again() {
+    fn a_session_that_leaves_its_last_namespace_is_pending_again() {
         let table = table(0, 2, 0);
         let places = [1, 2, 3].map(|session| {
             let mut place = table.admit(from(session, 1), id(session)).unwrap().place;
@@ -341,7 +340,7 @@ mod tests {
             table.doubt(&mut place, from(session, 1), id(session));
         }
         assert_eq!(table.occupied(), Occupied { pending: 3, proven: 0 });
-        // Two make room for one, until the share has its size again.
+        // One new session evicts two, until the share is back at its bound.
         assert_eq!(evicted(&table, from(4, 4), 4), [id(1), id(2)]);
         assert_eq!(evicted(&table, from(5, 5), 5), [id(3)]);
     }

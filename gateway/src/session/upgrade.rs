@@ -1,4 +1,4 @@
-//! How a WebSocket takes a polling session over.
+//! How a WebSocket takes over a polling session.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,18 +10,18 @@ use super::state::{Completed, State};
 use super::{NOOP, Session};
 use crate::metrics;
 
-/// What becomes of a WebSocket that has sent `5`.
+/// Whether a WebSocket that has sent `5` takes over.
 pub(crate) enum TakeOver {
-    /// The session goes on with it.
+    /// The session continues on it.
     Done,
-    /// When this has ended it may ask again: a POST is under way, whose packets come first.
+    /// The WebSocket may retry when this resolves: a POST is in progress, whose packets come first.
     Later(oneshot::Receiver<()>),
     /// The session is closed.
     Refused,
 }
 
 impl Session {
-    /// A WebSocket has come that may take over. What it is given ends with the session.
+    /// Registers a WebSocket that may take over. The returned receiver resolves when the session ends.
     pub(crate) fn watch_probe(&self) -> Option<oneshot::Receiver<()>> {
         let mut inner = self.inner.lock();
         if inner.closed.is_some() {
@@ -32,7 +32,7 @@ impl Session {
         Some(closed)
     }
 
-    /// A WebSocket probes: every GET is released until it is done. False when there is nothing to take over.
+    /// A WebSocket probes: every GET is released until it is done. False if there is nothing to take over.
     pub(crate) fn begin_upgrade(&self) -> bool {
         let mut inner = self.inner.lock();
         if inner.closed.is_some() || !inner.state.begin_upgrade(Instant::now()) {
@@ -51,7 +51,8 @@ impl Session {
         self.change(State::abort_upgrade);
     }
 
-    /// The WebSocket takes over, as soon as no POST is under way. One that has not come in yet is given up.
+    /// Lets the WebSocket take over as soon as no POST is in progress. A POST that has not arrived completely is
+    /// abandoned.
     pub(crate) fn complete_upgrade(&self) -> TakeOver {
         let mut inner = self.inner.lock();
         if inner.closed.is_some() {
@@ -61,7 +62,7 @@ impl Session {
             Completed::Refused => TakeOver::Refused,
             Completed::Waits => {
                 if let Some(uploading) = inner.uploading.take() {
-                    // It may have ended in this moment.
+                    // The POST may have ended in this moment.
                     let _ = uploading.send(());
                 }
                 let (sender, posted) = oneshot::channel();
@@ -76,12 +77,12 @@ impl Session {
         }
     }
 
-    /// Whether a WebSocket has taken over that did not probe: a GET that waited meanwhile learns of it as of a close.
+    /// Whether a WebSocket took over without a probe; a GET that waited meanwhile then ends as after a close.
     pub(crate) fn is_upgraded_unprobed(&self) -> bool {
         self.inner.lock().state.is_upgraded_unprobed()
     }
 
-    /// Takes the session's one seat for a probing WebSocket, if it is on polling and the seat is free.
+    /// Takes the session's only seat for a probing WebSocket, if the session is on polling and the seat is free.
     pub(crate) fn seat_probe(self: &Arc<Self>) -> Option<ProbeSeat> {
         let mut inner = self.inner.lock();
         let free = inner.closed.is_none()
@@ -91,7 +92,7 @@ impl Session {
     }
 }
 
-/// A probing WebSocket's seat; a session has one, so that nobody opens more of them than sessions.
+/// The seat of a probing WebSocket. A session has one, so that clients cannot open more of them than sessions.
 #[derive(Debug)]
 pub(crate) struct ProbeSeat {
     session: Arc<Session>,

@@ -1,11 +1,11 @@
-//! Requests for sessions of other nodes: no load balancer has to know which node holds which session.
+//! Forwards requests for sessions of other nodes, so that load balancers need not know which node holds which session.
 //!
-//! A session's id names its node, the node's lease tells how it is reached. The request goes there as it came,
-//! over the internal listener, and the answer comes back; a WebSocket becomes a tunnel. An owner that is gone
-//! is an unknown session, at once, and the client begins anew.
+//! A session's id names its node, and the node's lease contains its address. The request goes there unchanged, over the
+//! internal listener, and the answer comes back; a WebSocket becomes a tunnel. If the owner is dead, the session is
+//! unknown at once, and the client reconnects.
 //!
-//! An owner may also stand still: the kernel takes its connections and nobody answers. So every step ends when the
-//! owner's lease lapses, or at a deadline of its own where Redis, which keeps the leases, is away:
+//! An owner may also stall: the kernel accepts connections, but the process does not answer. So every step ends when
+//! the owner's lease lapses, or at a deadline of its own while Redis, which keeps the leases, is unavailable:
 //!
 //! | step | ends after | with |
 //! | --- | --- | --- |
@@ -39,10 +39,10 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 use super::{Guest, Transports, Upgrade, UpgradeSlot, plain, refuse};
 use crate::context::Context;
 
-/// Where nodes take each other's requests, on the internal listener.
+/// The endpoint on the internal listener where nodes accept each other's requests.
 pub(crate) const PEER_PATH: &str = "/internal/engine";
 
-/// Headers of one connection, which are not passed on.
+/// Headers of a single connection, which are not forwarded.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::TE,
     header::TRAILER,
@@ -52,7 +52,7 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::HOST,
 ];
 
-/// What is needed to speak to other nodes.
+/// What a node needs to reach other nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     pub(crate) context: Context,
@@ -74,7 +74,7 @@ impl Peers {
         for name in HOP_BY_HOP {
             headers.remove(name);
         }
-        // Who may connect was judged here; the session's token was read at its handshake.
+        // This node has checked the origin, and read the session's token at its handshake.
         headers.remove(header::ORIGIN);
         headers.remove(header::AUTHORIZATION);
         headers.remove("sec-fetch-site");
@@ -89,7 +89,7 @@ impl Peers {
 }
 
 impl Transports {
-    /// Has another node answer.
+    /// Lets another node answer.
     pub(super) async fn forward(
         &self,
         mut request: Request<Incoming>,
@@ -102,7 +102,7 @@ impl Transports {
         let connect = async {
             let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
-            // What it does not take is given up, also by the kernel's own tries.
+            // Bytes that the owner does not accept are given up; this also bounds the kernel's retransmissions.
             SockRef::from(&stream).set_tcp_user_timeout(Some(Duration::from_millis(OUTBOX_AGE_MAX_MS)))?;
             let (sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -110,7 +110,7 @@ impl Transports {
         };
         let connected = tokio::time::timeout(Duration::from_millis(PEER_CONNECT_MS), connect).await;
         let Ok(Ok((mut sender, connection))) = connected else {
-            // Its lease has not lapsed yet, but nobody is there.
+            // Its lease has not lapsed yet, but nothing answers there.
             return refuse(HandshakeError::UnknownSession);
         };
         let Some(onward) = self.onward(request, authority) else { return refuse(HandshakeError::BadRequest) };
@@ -118,7 +118,7 @@ impl Transports {
         let guard = ended.clone().drop_guard();
         drop(self.peers.context.tasks.spawn(async move {
             tokio::select! {
-                // How it ended is seen by who sent the request.
+                // The sender of the request sees how it ended.
                 _ = connection => {}
                 () = ended.cancelled() => {}
             }
@@ -144,7 +144,7 @@ impl Transports {
         let (mut head, body) = answer.into_parts();
         head.headers.remove(header::TRANSFER_ENCODING);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // The connection goes on as a tunnel.
+            // The connection becomes a tunnel.
             drop(guard.disarm());
             return Response::from_parts(head, Body::empty());
         }
@@ -152,8 +152,8 @@ impl Transports {
         Response::from_parts(head, Body::new(Answer::new(body, &owner.lapsed, guard)))
     }
 
-    /// How long another node may take to begin its answer: a poll ends with the next ping or the session, a POST when its
-    /// body has come and its packets are handled.
+    /// How long another node may take to begin its answer: a poll ends with the next ping or the session, a POST when
+    /// its body has arrived and its packets are handled.
     fn longest_answer(&self) -> Duration {
         let times = self.engine.times;
         let poll = times.ping_interval.saturating_add(times.ping_timeout);
@@ -171,7 +171,7 @@ impl Transports {
         Some(onward)
     }
 
-    /// Answers a request that another node has sent on: of a session that is here, or of none.
+    /// Answers a request that another node forwarded, for a local session or an unknown one.
     pub(crate) async fn serve_peer(
         &self,
         mut request: Request<Incoming>,
@@ -182,20 +182,20 @@ impl Transports {
         if !has_session {
             return plain(StatusCode::BAD_REQUEST);
         }
-        let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let routed = self.route(&mut request, nobody, slot);
+        let unspecified = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let routed = self.route(&mut request, unspecified, slot);
         self.finish(routed, request, guest, slot).await
     }
 }
 
-/// The body of another node's answer. It ends with an error when that node's lease lapses, or sends nothing for
+/// The body of another node's answer. It ends with an error when that node's lease lapses, or if it sends nothing for
 /// `OUTBOX_AGE_MAX_MS`.
 struct Answer {
     body: Incoming,
     lapsed: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// While a part is waited for: when that is given up.
+    /// Set while waiting for a part: when to give up.
     late: Option<Pin<Box<Sleep>>>,
-    /// Ends the connection.
+    /// Ends the connection on drop.
     _connection: DropGuard,
 }
 

@@ -18,10 +18,10 @@ pub(super) struct Forwarding {
 }
 
 impl Forwarding {
-    /// Notes a login or a handshake that `peer` sent.
+    /// Records a login or a handshake from `peer`.
     pub(super) fn note(&self, peer: IpAddr, by_untrusted_proxy: bool) {
         if !by_untrusted_proxy {
-            // Mostly it is 0 already: many threads read it, and few write.
+            // It is usually 0 already: many threads read it, and few write.
             if self.in_a_row.load(Ordering::Relaxed) != 0 {
                 self.in_a_row.store(0, Ordering::Relaxed);
             }
@@ -39,7 +39,7 @@ impl Forwarding {
         }
     }
 
-    /// Whether all of the latest ones came through a proxy that is not trusted.
+    /// Whether all of the latest ones came through an untrusted proxy.
     pub(super) fn is_untrusted(&self) -> bool {
         self.in_a_row.load(Ordering::Relaxed) >= UNTRUSTED_FORWARDED_MIN
     }

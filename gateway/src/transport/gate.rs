@@ -1,4 +1,4 @@
-//! Who may come in: origins, addresses, capacity.
+//! Admission: origins, addresses, capacity.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use crate::limiter::{Meters, Rate, source};
 use crate::metrics::{self, Limit};
 use crate::session::Full;
 
-/// The rules at the door.
+/// The admission rules.
 #[derive(Debug)]
 pub(crate) struct Gate {
     sites: Sites,
@@ -31,7 +31,7 @@ pub(crate) struct Gate {
     forwarding: Forwarding,
 }
 
-/// The header that names a request's client, in front of RFC 7239.
+/// The header that names a request's client; older than RFC 7239.
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 impl Gate {
@@ -51,7 +51,7 @@ impl Gate {
         }
     }
 
-    /// From now on nobody comes in.
+    /// Refuses all new clients from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -60,9 +60,9 @@ impl Gate {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Where the page of a request comes from, and whether it may talk to us. A refusal is logged.
+    /// The origin of a request's page, if it may use the node. Logs a refusal.
     ///
-    /// `is_continued`: whoever sends the request knows a session that was let in before.
+    /// `is_continued`: the sender knows a session that was admitted before.
     pub(super) fn site(
         &self,
         headers: &HeaderMap,
@@ -80,8 +80,8 @@ impl Gate {
         }
     }
 
-    /// Judges a request to the REST API by where its page comes from: what to tell the browser, or the
-    /// answer to a refused request or a preflight.
+    /// Checks a request to the REST API by the origin of its page. Returns the headers for the browser, or the answer
+    /// to a refused request or a preflight.
     pub(crate) fn judge<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<Cross, Box<Response<Body>>> {
         let site = self.site(request.headers(), peer, || false).map_err(|refused| {
             Box::new(match refused {
@@ -95,8 +95,8 @@ impl Gate {
         Ok(Cross(Some(site)))
     }
 
-    /// The address of the client: the peer's, or where the peer is a trusted proxy, the one that its
-    /// forwarding headers name ([`forwarded`]).
+    /// The address of the client: the peer's, or if the peer is a trusted proxy, the one in its forwarding headers
+    /// ([`forwarded`]).
     pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let lines = |name: &str| -> SmallVec<[&[u8]; 4]> {
             headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
@@ -109,7 +109,7 @@ impl Gate {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
-    /// Notes how a login or a handshake arrived, to detect proxies that are not trusted.
+    /// Records how a login or a handshake arrived, to detect untrusted proxies.
     pub(crate) fn note_forwarding(&self, peer: IpAddr, headers: &HeaderMap) {
         let is_forwarded = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
         let peer = peer.to_canonical();
@@ -133,7 +133,7 @@ impl Gate {
         Ok(())
     }
 
-    /// The refusal of a session that found no place.
+    /// The refusal of a session that got no slot.
     pub(super) fn refusal(full: Full) -> HandshakeError {
         let (limit, error) = match full {
             Full::Node => (Limit::MaxConnections, HandshakeError::AtCapacity),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_not_trusted_is_found_by_what_it_forwards() {
+    fn an_untrusted_proxy_is_detected_by_its_headers() {
         let gate = gate("10.0.0.0/8");
         let plain = HeaderMap::new();
         let forwarded = headers(&[("x-forwarded-for", "198.51.100.7")]);

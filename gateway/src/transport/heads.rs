@@ -1,16 +1,16 @@
-//! What hyper leaves to the connection: line ends of requests, before it sees them, and an end for clients
-//! that do not read.
+//! What hyper leaves to the connection: checking the line ends of requests before hyper parses them, and giving up on
+//! clients that do not read.
 //!
-//! hyper takes a bare line feed for the end of a line, as it may. A proxy in front that does not would see
-//! another request in the same bytes, so a head with one must be refused: [`Heads`] puts a byte in its place
-//! that no head may have, and hyper answers 400 and closes.
+//! hyper accepts a bare line feed as the end of a line, which the RFC permits. A proxy in front that does not accept it
+//! would see another request in the same bytes, so a head with one must be refused: [`Heads`] replaces it with a byte
+//! that no head may contain, and hyper answers 400 and closes.
 //!
-//! hyper closes behind an answer that it gives before the end of a body. The kernel would answer what is still under way
-//! with a reset, and that takes the answer from a client that has not read it. So what comes of the body is thrown away
-//! until the client closes, for [`BODY_END_MS`] and [`BODY_END_BYTES`] at most.
+//! hyper closes after an answer that it sends before the end of a body. The kernel would then answer further bytes of
+//! the body with a reset, which takes the answer away from a client that has not read it. So the connection discards
+//! the body until the client closes, for at most [`BODY_END_MS`] and [`BODY_END_BYTES`].
 //!
-//! hyper waits for ever until a client takes an answer. Such a client would keep its place on the listener
-//! with a closed window, so a write that makes no progress for [`OUTBOX_AGE_MAX_MS`] fails.
+//! hyper waits for ever until a client reads an answer. Such a client would keep its slot on the listener with a closed
+//! window, so a write that makes no progress for [`OUTBOX_AGE_MAX_MS`] fails.
 
 use std::future::Future as _;
 use std::io;
@@ -29,55 +29,55 @@ use tokio::time::{Sleep, sleep};
 
 use super::places::Guest;
 
-/// Bytes that are kept of a line, runs of blanks counted as one: enough for each one that says how a body is framed.
+/// How many bytes of a line are kept, runs of blanks counted as one: enough for every line that frames a body.
 const LINE_KEPT: usize = 64;
 
-/// Bytes read at once from which on hyper's buffer for a connection is larger than at first.
+/// If one read returns so many bytes, hyper's buffer for the connection has grown beyond its first size.
 const READ_COMMON: usize = 8 * 1024;
 
-/// Milliseconds that the end of a body is waited for behind an answer.
+/// How many milliseconds to wait for the end of a body after an answer.
 const BODY_END_MS: u64 = 1_000;
 
-/// Bytes of it that are thrown away.
+/// How many bytes of it to discard.
 const BODY_END_BYTES: usize = 4 << 20;
 
-/// Bytes of it that are read in one turn.
+/// How many bytes of it to read in one turn.
 const BODY_END_TURN: usize = 64 * 1024;
 
-/// Bytes of answers that the kernel holds unsent for one connection. By default it holds megabytes for a client who
-/// reads nothing, and a thousand of those use up the memory that all connections of the machine share.
+/// How many bytes of answers the kernel holds unsent for one connection. By default it holds megabytes for a client who
+/// reads nothing, and a thousand such clients use up the memory that all connections of the machine share.
 const UNSENT_MAX_BYTES: u32 = 32 * 1024;
 
-/// How hyper begins the answer that switches protocols.
+/// The beginning of hyper's answer that switches protocols.
 const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
 
-/// A connection whose heads are looked at as they come in.
+/// A connection whose heads are checked as they arrive.
 #[derive(Debug)]
 pub(crate) struct Heads {
     stream: TcpStream,
     guest: Arc<Guest>,
     scan: Scan,
-    /// Since the client takes nothing of what is to be written: when it is given up.
+    /// Set while the client reads nothing of the pending writes: when to give up on it.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Since the answer is written and the client still sends: until when, and how many bytes.
+    /// Set while the client still sends after the answer: the deadline, and how many bytes are left.
     ending: Option<(Pin<Box<Sleep>>, usize)>,
     /// The answer that opens a session's WebSocket. It leaves together with the first frames.
     switch: Vec<u8>,
 }
 
-/// Where in the requests of a connection the next byte is. Bodies are framed as hyper frames them; where it
-/// refuses a framing it closes, and what is made of the rest does not matter.
+/// The position of the next byte in the requests of a connection. Bodies are framed as hyper frames them; if hyper
+/// refuses a framing it closes, so errors in the rest do not matter.
 #[derive(Debug, Default)]
 struct Scan {
     part: Part,
     last: u8,
-    /// The beginning of the line that is being read.
+    /// The beginning of the current line.
     line: SmallVec<[u8; LINE_KEPT]>,
     /// The line is longer than that.
     is_cut: bool,
     /// Bytes of the head so far.
     head: usize,
-    /// A line of the head was seen: empty ones before it are no end.
+    /// A line of the head was seen; empty lines before it do not end the head.
     begun: bool,
     body: Body,
 }
@@ -87,19 +87,19 @@ struct Scan {
 enum Part {
     #[default]
     Head,
-    /// Bytes that are left of a body.
+    /// The remaining bytes of a body.
     Counted(u64),
     /// The line with the size of a chunk.
     ChunkSize,
-    /// Bytes that are left of a chunk and the line end behind it.
+    /// The remaining bytes of a chunk and of the line end after it.
     Chunk(u64),
-    /// Lines behind the last chunk, to an empty one.
+    /// The lines after the last chunk, up to an empty one.
     Trailers,
-    /// Not HTTP: an upgrade, or nonsense. hyper closes after either.
+    /// Not HTTP: an upgrade, or an invalid request. hyper closes after either.
     Other,
 }
 
-/// What a head says of what follows it.
+/// What a head says about the body.
 #[derive(Debug, Default, Clone, Copy)]
 enum Body {
     #[default]
@@ -110,7 +110,7 @@ enum Body {
 }
 
 impl Scan {
-    /// Whether some of a body is still to come.
+    /// Whether a part of a body is still missing.
     fn is_within_body(&self) -> bool {
         match self.part {
             Part::Counted(_) | Part::ChunkSize | Part::Chunk(_) | Part::Trailers => true,
@@ -118,7 +118,7 @@ impl Scan {
         }
     }
 
-    /// Looks at the next bytes of a connection; those that are in no head are let pass.
+    /// Checks the next bytes of a connection; bytes outside of heads pass.
     fn look(&mut self, mut bytes: &mut [u8]) {
         while let Some((first, _)) = bytes.split_first_mut() {
             let length = match self.part {
@@ -145,7 +145,7 @@ impl Scan {
         }
     }
 
-    /// So many bytes of a body or chunk are still to come.
+    /// Expects so many more bytes of a body or chunk.
     fn pass(&mut self, left: u64) {
         self.part = match self.part {
             Part::Counted(_) if left == 0 => Part::Head,
@@ -155,8 +155,8 @@ impl Scan {
         };
     }
 
-    /// Takes a byte of a part that is made of lines. Where the end of a line leaves the framing unclear, it is made
-    /// unreadable, too.
+    /// Handles a byte of a part that consists of lines. If the end of a line makes the framing ambiguous, the byte is
+    /// made unreadable, too.
     fn byte(&mut self, byte: &mut u8) {
         self.last = *byte;
         match *byte {
@@ -168,14 +168,14 @@ impl Scan {
                 }
             }
             b'\r' => {}
-            // The value of a header may stand behind any number of blanks.
+            // Any number of blanks may precede the value of a header.
             b' ' | b'\t' if matches!(self.line.last(), Some(b' ' | b'\t')) => {}
             _ if self.line.len() < LINE_KEPT => self.line.push(*byte),
             _ => self.is_cut = true,
         }
     }
 
-    /// False when the line is too long to know what it says about what follows.
+    /// False if the line is too long to know what it says about the body.
     fn end_line(&mut self, line: &[u8], is_cut: bool) -> bool {
         match self.part {
             Part::Head if !line.is_empty() => {
@@ -214,7 +214,7 @@ impl Scan {
     }
 }
 
-/// What is known of a request's body after another line of its head. Chunks win over a length (RFC 9112,
+/// What is known about a request's body after another line of its head. Chunks take precedence over a length (RFC 9112,
 /// 6.3), and an upgrade over both.
 fn header(line: &[u8], known: Body) -> Body {
     let mut parts = line.splitn(2, |byte| *byte == b':');
@@ -233,19 +233,19 @@ fn header(line: &[u8], known: Body) -> Body {
 }
 
 impl Heads {
-    /// Sets on a listening socket what its connections inherit, so that it costs none of them a call.
+    /// Sets options of a listening socket that its connections inherit, which saves a call per connection.
     pub(crate) fn prepare(listener: &socket2::Socket) {
-        // Where this cannot be set, the kernel holds more.
+        // If this cannot be set, the kernel holds more.
         let _ = listener.set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
     }
 
-    /// Takes a connection over. Until [`Self::into_parts`] the kernel holds little for a client who reads nothing
+    /// Takes over a connection. Until [`Self::into_parts`] the kernel holds little for a client who reads nothing
     /// ([`Self::prepare`]).
     pub(crate) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
         Self { stream, guest, scan: Scan::default(), stalled: None, ending: None, switch: Vec::new() }
     }
 
-    /// What a write has come to, or an error when too many have come to nothing.
+    /// The result of a write, or an error after too long without progress.
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             if self.stalled.take().is_some() {
@@ -254,7 +254,7 @@ impl Heads {
             return written;
         }
         if self.stalled.is_none() {
-            // If it ends now, the kernel forgets at once what the client has not taken.
+            // The kernel then forgets unsent bytes at once when the connection ends.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
         let given_up = || Box::pin(sleep(Duration::from_millis(OUTBOX_AGE_MAX_MS)));
@@ -262,7 +262,7 @@ impl Heads {
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Throws away what comes of a body, until the client closes or it is enough.
+    /// Discards the rest of a body until the client closes or a bound is reached.
     fn end_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wait = || (Box::pin(sleep(Duration::from_millis(BODY_END_MS))), BODY_END_BYTES);
         let (deadline, left) = self.ending.get_or_insert_with(wait);
@@ -279,13 +279,13 @@ impl Heads {
                 return Poll::Ready(());
             }
         }
-        // Others have their turn.
+        // Lets other tasks run.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Keeps back the answer that switches protocols, where the node speaks first afterwards: one write and one segment
-    /// fewer for each client that connects. Answers whether `bytes` were kept.
+    /// Holds back the answer that switches protocols if the node sends first afterwards: this saves one write and one
+    /// segment per connecting client. Returns whether it held `bytes` back.
     fn keep_back(&mut self, bytes: &[u8]) -> bool {
         let keeps = bytes.starts_with(SWITCHING) && self.guest.opens_websocket();
         if keeps {
@@ -294,7 +294,7 @@ impl Heads {
         keeps
     }
 
-    /// The connection, for what is not HTTP any more, and what is to be written to it first.
+    /// The connection, for bytes that are no longer HTTP, and what to write to it first.
     pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
         let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(u32::MAX);
         (self.stream, self.switch)
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(look(&["GET / HTTP/1.1\r\n\n"]), "GET / HTTP/1.1\r\n\0");
     }
 
-    /// Looked at whole, in two pieces wherever it is cut, and byte by byte, a text is left as it is.
+    /// A valid text passes unchanged whole, in two pieces wherever it is cut, and byte by byte.
     fn passes(text: &str) {
         assert_eq!(look(&[text]), text);
         for at in 1..text.len() {
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_behind_others_are_looked_at_too() {
+    fn later_heads_are_checked_too() {
         let good = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\n\nPOST / HTTP/1.1\r\n\
                     Transfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\n\r\n";
         let text = format!("{good}GET / HTTP/1.1\nHost: a\r\n\r\n");
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hide_a_length_is_made_unreadable() {
+    fn a_line_that_would_hide_a_length_is_made_unreadable() {
         let hidden = "0".repeat(LINE_KEPT);
         let counted = format!("POST / HTTP/1.1\r\nContent-Length: {hidden}2\r\n");
         assert_eq!(look(&[&counted]), counted.strip_suffix('\n').unwrap().to_owned() + "\0");

@@ -1,8 +1,8 @@
-//! Requests to `/socket.io/`: which session and which transport (protocol, 1.1–1.3).
+//! Requests to `/socket.io/`: finds their session and transport (protocol, 1.1–1.3).
 //!
-//! [`gate`] decides who may come in, [`polling`] and [`websocket`] carry sessions, [`probe`] moves one from
-//! the first to the second. Requests for another node's session go there ([`forward`]), its WebSocket through
-//! a [`tunnel`].
+//! [`gate`] decides which clients may connect, [`polling`] and [`websocket`] carry sessions, [`probe`] upgrades one
+//! from the former to the latter. Requests for another node's session are forwarded ([`forward`]), its WebSocket
+//! through a [`tunnel`].
 
 mod forward;
 mod forwarding;
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::bearer;
 use crate::close::CloseReason;
 use crate::limiter::Origin;
-use crate::metrics::{self, BadInput, Share};
+use crate::metrics::{self, BadInput, SHARES, Share};
 use crate::namespace::{Handshake, Token};
 use crate::session::{Engine, ProbeSeat, Session, Standing};
 pub(crate) use forward::{PEER_PATH, Peers};
@@ -45,14 +45,13 @@ pub(crate) use places::{Displaced, Guest, PlaceLimits, Places, Seat};
 pub(crate) use site::Cross;
 pub(crate) use tunnel::Tunnels;
 
-/// Where the engine lives.
+/// The engine's path.
 pub(crate) const PATH: &str = "/socket.io/";
 
-/// About what a connection or a session holds.
+/// The approximate memory of a connection or a session.
 const CONNECTION_BYTES: usize = 2 * 1024;
 
-/// The upgrade that a connection's request has asked for; the connection's task takes it when the reply
-/// is out.
+/// The upgrade that a connection's request has asked for; the connection's task takes it after the reply is written.
 pub(crate) type UpgradeSlot = Mutex<Option<Upgrade>>;
 
 /// A connection that becomes a WebSocket.
@@ -64,7 +63,7 @@ pub(crate) enum Upgrade {
         session: Arc<Session>,
         /// The session is on polling, and this WebSocket wants to take it over.
         seat: Option<ProbeSeat>,
-        /// The client takes no binary frames on it.
+        /// The client accepts no binary frames on it.
         no_binary: bool,
     },
     /// For a session of another node, which has switched protocols too.
@@ -78,17 +77,17 @@ pub(crate) struct Transports {
     pub(crate) gate: Gate,
     pub(crate) peers: Peers,
     pub(crate) tunnels: Arc<Tunnels>,
-    /// Those of the public listener.
+    /// The slots of the public listener.
     pub(crate) places: Arc<Places>,
 }
 
 impl Transports {
-    /// Whether no new client can come in.
+    /// Whether the node can admit no new client.
     pub(crate) fn is_full(&self) -> bool {
         self.engine.sessions.is_full() || self.places.is_full()
     }
 
-    /// About how many bytes are held for clients, what waits in send queues not counted.
+    /// The approximate bytes held for clients, without the send queues.
     pub(crate) fn held(&self) -> usize {
         let taken = self.places.taken();
         let unfinished =
@@ -97,24 +96,26 @@ impl Transports {
         connections * CONNECTION_BYTES + taken.stranger_bytes + unfinished.iter().sum::<usize>()
     }
 
-    /// The shares of the node, for those who watch it.
+    /// The shares of the node, for monitoring.
     pub(crate) fn shares(&self) -> [Share; 8] {
         let (occupied, bounds) = (self.engine.sessions.occupied(), self.engine.sessions.bounds());
         let (taken, limits) = (self.places.taken(), self.places.limits());
+        let [all, in_namespaces, pending, connections, unknown, unknown_bytes, pending_input, input_bytes] =
+            SHARES;
         let share = |name, used, max| Share { name, used, max };
         let input = |name, standing| {
             let (held, max) = self.engine.inputs.held(standing);
             share(name, held, max)
         };
         [
-            share("sessions", occupied.pending + occupied.proven, bounds.sessions),
-            share("sessions_in_namespaces", occupied.proven, bounds.sessions),
-            share("sessions_pending", occupied.pending, bounds.pending),
-            share("connections", taken.connections, limits.connections),
-            share("connections_unknown", taken.strangers, limits.strangers),
-            share("connections_unknown_bytes", taken.stranger_bytes, limits.stranger_bytes),
-            input("unfinished_pending_bytes", Standing::Stranger),
-            input("unfinished_bytes", Standing::Proven),
+            share(all, occupied.pending + occupied.proven, bounds.sessions),
+            share(in_namespaces, occupied.proven, bounds.sessions),
+            share(pending, occupied.pending, bounds.pending),
+            share(connections, taken.connections, limits.connections),
+            share(unknown, taken.strangers, limits.strangers),
+            share(unknown_bytes, taken.stranger_bytes, limits.stranger_bytes),
+            input(pending_input, Standing::Stranger),
+            input(input_bytes, Standing::Proven),
         ]
     }
 
@@ -135,7 +136,7 @@ impl Transports {
         }
         let mut response = match self.owner(&request).await {
             Some(owner) => {
-                // Its session bounds how many of its requests are under way.
+                // Its session bounds how many of its requests are in progress.
                 client.1.trust();
                 self.forward(request, &owner, slot).await
             }
@@ -148,9 +149,9 @@ impl Transports {
         response
     }
 
-    /// Whether it is the WebSocket that a session of polling goes on with. Only who was let in knows the session's id, so its
-    /// origin was judged before, and by more: Chromium says `Sec-Fetch-Site` with GET and POST, and not with a WebSocket. A
-    /// session of another node is looked for there.
+    /// Whether it is the WebSocket that a polling session upgrades to. Only an admitted client knows the session's id,
+    /// so its origin was checked before, with more evidence: Chromium sends `Sec-Fetch-Site` with GET and POST, but not
+    /// with a WebSocket. A session of another node is looked up there.
     fn upgrades_a_session(&self, request: &Request<Incoming>) -> bool {
         let query = Query::parse(request.uri().query().unwrap_or_default()).ok();
         let session = query.and_then(|query| SessionId::parse(&query.sid?));
@@ -198,7 +199,7 @@ impl Transports {
         answer
     }
 
-    /// Opens a session for a client who begins.
+    /// Opens a session for a new client.
     async fn open(
         &self,
         mut request: Request<Incoming>,
@@ -207,7 +208,7 @@ impl Transports {
         slot: &UpgradeSlot,
     ) -> Result<Response<Body>, HandshakeError> {
         if guest.opens_again() {
-            // One connection that sends handshakes without a pause takes turns with all others.
+            // A connection that sends handshakes without a pause takes turns with all others.
             tokio::task::yield_now().await;
         }
         let token = token.weighed(&self.engine.namespaces.context().tokens).await;
@@ -292,9 +293,9 @@ enum Route {
     Post(Arc<Session>),
 }
 
-/// What a session begins with.
+/// The start of a session.
 struct Opening {
-    /// The answer that switches protocols, where the session begins on a WebSocket.
+    /// The answer that switches protocols, if the session begins on a WebSocket.
     switching: Option<Response<Body>>,
     no_binary: bool,
 }
@@ -308,7 +309,7 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// What is wrong with a request for a session, if it can be for none.
+/// Why a request cannot belong to any session.
 fn malformed(request: &Request<Incoming>, query: &Query<'_>, upgrade: bool) -> Option<HandshakeError> {
     if request.method() != Method::GET {
         Some(HandshakeError::BadMethod)
@@ -317,18 +318,18 @@ fn malformed(request: &Request<Incoming>, query: &Query<'_>, upgrade: bool) -> O
     } else if !query.version_4 {
         Some(HandshakeError::UnsupportedVersion)
     } else if query.jsonp && query.transport == TransportName::Polling {
-        // No client of this protocol's version needs answers that are scripts.
+        // Clients of this protocol version need no JSONP.
         Some(HandshakeError::BadRequest)
     } else {
         None
     }
 }
 
-/// Why a request to upgrade is none of RFC 6455's.
+/// Why an upgrade request violates RFC 6455.
 enum Unfit {
-    /// Not of version 13, which is the only one.
+    /// Not version 13, the only one.
     Version,
-    /// No key, a wrong one or several.
+    /// No key, an invalid one or several.
     Key,
 }
 
@@ -351,7 +352,7 @@ impl Unfit {
 fn handshake(request: &mut Request<Incoming>) -> Result<Response<Body>, Unfit> {
     let headers = request.headers_mut();
     let has_several_keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter().nth(1).is_some();
-    // `is_upgrade` has read all lines and lists of these; tungstenite reads the first line alone.
+    // `is_upgrade` has read all lines and lists of these headers; tungstenite reads only the first line.
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let mut response = create_response_with_body(request, Body::empty).map_err(|error| match error {
@@ -367,8 +368,8 @@ fn handshake(request: &mut Request<Incoming>) -> Result<Response<Body>, Unfit> {
     Ok(response)
 }
 
-/// The first subprotocol that a client offers, as Node.js' `ws` answers: a browser closes a WebSocket whose server
-/// answers none of those it offered. It means nothing here.
+/// The first subprotocol that a client offers, as Node.js' `ws` answers: a browser closes a WebSocket if the server
+/// selects none of the offered ones. It has no meaning here.
 fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
     let first = offered.split(',').next()?.trim();
@@ -376,7 +377,7 @@ fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (!first.is_empty() && first.bytes().all(is_token)).then(|| HeaderValue::from_str(first).ok())?
 }
 
-/// Switches protocols; the connection's task goes on with the socket.
+/// Switches protocols; the connection's task continues with the socket.
 fn switch(
     request: &mut Request<Incoming>,
     slot: &UpgradeSlot,
@@ -385,7 +386,7 @@ fn switch(
     *slot.lock() = Some(Upgrade::Session { on: hyper::upgrade::on(request), session, seat, no_binary });
 }
 
-/// Goes on with a connection whose HTTP part is over: as a session's WebSocket, or as a probe.
+/// Continues a connection after HTTP: as a session's WebSocket, or as a probe.
 pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     let (on, session, seat, no_binary) = match upgrade {
         Upgrade::Session { on, session, seat, no_binary } => (on, session, seat, no_binary),
@@ -407,14 +408,14 @@ pub(crate) async fn upgrade(upgrade: Upgrade, place: Arc<Seat>) {
     };
     let ((stream, answer), unread) = (parts.io.into_inner().into_parts(), parts.read_buf.to_vec());
     let tasks = session.engine().namespaces.context().tasks.clone();
-    // A task of its own: the one that ends here holds the memory of an HTTP connection.
+    // A separate task, because the ending one holds the memory of an HTTP connection.
     if let Some(seat) = seat {
         drop(tasks.spawn(Box::pin(probe::run(session, stream, unread, no_binary, (place, seat)))));
     } else {
         let answer = answer.into();
         if !session.queue().begin_with(&answer) {
-            // The session has ended already: the client gets its answer, and then the end. It is the first thing that is
-            // written, so there is room for it.
+            // The session has ended already: the client gets its answer, then the end. The answer is the first write,
+            // so there is room for it.
             let _ = stream.try_write(&answer);
         }
         drop(tasks.spawn(websocket::Connection::new(session, stream, unread, place)));
@@ -430,14 +431,14 @@ fn refuse(error: HandshakeError) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if matches!(error, HandshakeError::AtCapacity | HandshakeError::TooManyRequests) {
-        // Spread, so that those refused together do not come back together.
+        // Spread, so that the refused clients do not all return at once.
         let seconds = rand::random_range(1..=5_u32);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
-/// A status and nothing else.
+/// A response with only a status.
 fn plain(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -1,15 +1,15 @@
-//! The places of a listener: how many connections it has, and who goes when there are too many.
+//! The slots of a listener: bounds its connections, and chooses which to close when there are too many.
 //!
-//! A connection is a *guest* while it speaks HTTP. Guests who have not proved who they are have a share of the
-//! places and of the memory; when it is used up, the next one that comes takes the place of another
-//! ([`FairShare`] says of which). A guest is *trusted* while a request is under way whose sender is known: of a session
-//! in a namespace, with a valid token, or of another node. Between two such requests it *rests*: it does not count
-//! against the share, and is displaced only where all places of the listener are taken. Then the address that
-//! holds most goes first, so that one client with a token cannot keep the others out.
+//! A connection is a *guest* while it speaks HTTP. Unauthenticated guests have a share of the slots and of the memory;
+//! when it is used up, the next guest displaces another one ([`FairShare`] chooses it). A guest is *trusted* during a
+//! request whose sender is known: of a session in a namespace, with a valid token, or from another node. Between two
+//! such requests it *rests*: it does not count against the share, and is displaced only if all slots of the listener
+//! are taken. Then the address that holds most loses one first, so that one client with a token cannot lock out the
+//! others.
 //!
-//! A connection that has become a session's WebSocket keeps its place as long as its session lives: the
-//! session has a place of its own among sessions. When it has ended and the client does not close, it is a stranger
-//! again.
+//! A connection that has become a session's WebSocket keeps its slot as long as its session lives; the session has a
+//! slot of its own among sessions. If the session ends and the client does not close, the connection counts as a
+//! stranger's again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,23 +23,23 @@ use crate::fair::{FairShare, Member};
 use crate::limiter::source;
 use crate::metrics::{self, Evicted};
 
-/// Guests who weigh less than this are equal: one that sends its request is not worse than one that sends nothing.
+/// Guests who weigh less than this count as equal: sending a request must not be worse than sending nothing.
 const GRAIN: usize = 64 * 1024;
 
-/// What a connection holds is counted in pieces of this size.
+/// The memory of a connection is counted in steps of this size.
 const HELD_STEP: usize = 4 * 1024;
 
-/// The connection has lost its place when this ends.
+/// Resolves when the connection has lost its slot.
 pub(crate) type Displaced = oneshot::Receiver<()>;
 
-/// Bounds of a listener's places.
+/// Bounds of a listener's slots.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlaceLimits {
     /// Connections.
     pub(crate) connections: usize,
     /// Guests who are not trusted; 0 means no limit.
     pub(crate) strangers: usize,
-    /// What they may weigh together, in bytes; 0 means no limit.
+    /// Their maximum total weight in bytes; 0 means no limit.
     pub(crate) stranger_bytes: usize,
 }
 
@@ -50,12 +50,12 @@ impl PlaceLimits {
     }
 }
 
-/// The places of one listener.
+/// The slots of one listener.
 #[derive(Debug)]
 pub(crate) struct Places {
     limits: PlaceLimits,
     taken: Mutex<Taken>,
-    /// A connection has ended while all places were taken.
+    /// Notified when a connection ends while all slots were taken.
     freed: Notify,
 }
 
@@ -64,12 +64,12 @@ struct Taken {
     open: usize,
     accepted: u64,
     strangers: FairShare<oneshot::Sender<()>>,
-    /// Those that were trusted before, between two requests.
+    /// Guests between two trusted requests.
     resting: FairShare<oneshot::Sender<()>>,
 }
 
 impl Taken {
-    /// Takes out who goes first where all places are taken.
+    /// Removes the first one in eviction order if all slots are taken.
     fn take_first(&mut self) -> Option<oneshot::Sender<()>> {
         if self.resting.most() > self.strangers.most() {
             self.resting.take_first()
@@ -79,7 +79,7 @@ impl Taken {
     }
 }
 
-/// How many places are taken.
+/// How many slots are taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlacesTaken {
     pub(crate) connections: usize,
@@ -107,13 +107,13 @@ impl Places {
         }
     }
 
-    /// Whether all places are taken by connections that are not displaced.
+    /// Whether connections that cannot be displaced take all slots.
     pub(crate) fn is_full(&self) -> bool {
         let taken = self.taken.lock();
         taken.open >= self.limits.connections && taken.strangers.len() + taken.resting.len() == 0
     }
 
-    /// Waits until another connection may be accepted. Where all places are taken, one that is not trusted is displaced.
+    /// Waits until another connection may be accepted. If all slots are taken, displaces one that is not trusted.
     pub(crate) async fn room(&self) {
         loop {
             let freed = self.freed.notified();
@@ -129,7 +129,7 @@ impl Places {
         }
     }
 
-    /// A connection from `address` was accepted.
+    /// Registers an accepted connection from `address`.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> (Guest, Displaced) {
         let (sender, displaced) = oneshot::channel();
         let (seat, member, is_over) = {
@@ -156,7 +156,7 @@ impl Places {
         (guest, displaced)
     }
 
-    /// Displaces strangers until the rest is within the share.
+    /// Displaces strangers until the rest fits into the share.
     fn make_room(&self) {
         loop {
             let displaced = {
@@ -173,7 +173,7 @@ impl Places {
     }
 }
 
-/// Tells a connection that it has lost its place. False when there is none.
+/// Notifies a connection that it has lost its slot. False if there is none.
 fn displace(displaced: Option<oneshot::Sender<()>>) -> bool {
     let is_one = displaced.is_some();
     if is_one {
@@ -183,7 +183,7 @@ fn displace(displaced: Option<oneshot::Sender<()>>) -> bool {
     is_one
 }
 
-/// The place of a connection, given back when this is dropped.
+/// The slot of a connection, freed on drop.
 #[derive(Debug)]
 pub(crate) struct Seat {
     places: Arc<Places>,
@@ -192,7 +192,8 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// The session of the connection has ended, and its client is waited for: others may need the place.
+    /// The session of the connection has ended, and the node waits for its client to close: another connection may need
+    /// the slot.
     pub(crate) fn linger(self: &Arc<Self>) -> Lingering {
         let (sender, displaced) = oneshot::channel();
         // As heavy as any other connection: many that linger must not outlast an honest one.
@@ -236,9 +237,9 @@ impl Drop for Lingering {
 pub(crate) struct Guest {
     seat: Arc<Seat>,
     trust: Mutex<Trust>,
-    /// It was trusted before.
+    /// A request on it was trusted before.
     is_known: AtomicBool,
-    /// Bytes that it holds beyond what every connection does.
+    /// The bytes that it holds beyond every connection's minimum.
     extra: AtomicUsize,
     /// A session was opened on it before.
     has_opened: AtomicBool,
@@ -250,29 +251,29 @@ pub(crate) struct Guest {
 enum Trust {
     Stranger(Member),
     Resting(Member),
-    /// With what tells it that it is displaced, for when it is a stranger again.
+    /// With the sender that displaces it, for when it becomes a stranger again.
     Trusted(oneshot::Sender<()>),
-    /// It has lost its place or is no guest any more.
+    /// It has lost its slot or is no longer a guest.
     Gone,
 }
 
 impl Guest {
-    /// A number that no other connection of the listener has.
+    /// Unique among the listener's connections.
     pub(crate) fn connection(&self) -> u64 {
         self.seat.connection
     }
 
-    /// The address that the connection comes from, as the limits count it.
+    /// The connection's address, as the limits count it.
     pub(crate) fn source(&self) -> IpAddr {
         self.seat.source
     }
 
-    /// Notes that a session is opened; answers whether one was before.
+    /// Records that a session is opened; returns whether one was before.
     pub(crate) fn opens_again(&self) -> bool {
         self.has_opened.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that the connection becomes the WebSocket of a session that begins with it.
+    /// Records that the connection becomes the WebSocket of a session that begins with it.
     pub(crate) fn open_websocket(&self) {
         self.opens_websocket.store(true, Ordering::Relaxed);
     }
@@ -282,12 +283,12 @@ impl Guest {
         self.opens_websocket.load(Ordering::Relaxed)
     }
 
-    /// Whether the request under way has a sender who is known.
+    /// Whether the current request has a known sender.
     pub(crate) fn is_trusted(&self) -> bool {
         matches!(*self.trust.lock(), Trust::Trusted(_))
     }
 
-    /// The sender of the request under way is known. It is not displaced until [`Self::rest`].
+    /// The sender of the current request is known, so the connection is not displaced until [`Self::rest`].
     pub(crate) fn trust(&self) {
         let mut trust = self.trust.lock();
         if let Some(sender) = self.withdraw(&trust) {
@@ -298,13 +299,12 @@ impl Guest {
         }
     }
 
-    /// Whoever sends the requests is known, but this one is not waited for: it counts as a stranger's until
-    /// [`Self::rest`].
+    /// The sender is known, but this request must not keep the slot: it counts as a stranger's until [`Self::rest`].
     pub(crate) fn know(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
-    /// The request under way was answered.
+    /// The current request was answered.
     pub(crate) fn rest(&self) {
         let held_more = self.extra.swap(0, Ordering::Relaxed) != 0;
         let is_known = self.is_known.load(Ordering::Relaxed);
@@ -333,7 +333,7 @@ impl Guest {
         }
     }
 
-    /// Takes what tells the connection that it is displaced out of the share that it is in.
+    /// Removes the connection's sender from its share.
     fn withdraw(&self, trust: &Trust) -> Option<oneshot::Sender<()>> {
         let mut taken = self.seat.places.taken.lock();
         match trust {
@@ -347,7 +347,7 @@ impl Guest {
         STRANGER_CONNECTION_BYTES + self.extra.load(Ordering::Relaxed)
     }
 
-    /// The connection holds so many bytes beyond what every one does.
+    /// Sets how many bytes the connection holds beyond every connection's minimum.
     pub(crate) fn hold(&self, bytes: usize) {
         let bytes = bytes.next_multiple_of(HELD_STEP);
         if self.extra.swap(bytes, Ordering::Relaxed) != bytes {
@@ -358,12 +358,12 @@ impl Guest {
         }
     }
 
-    /// So many bytes of a body have come. They are held twice: in the buffer that hyper reads into, and in our own.
+    /// Sets how many bytes of a body have arrived. They are held twice: in hyper's read buffer and in the node's own.
     pub(crate) fn hold_body(&self, bytes: usize) {
         self.hold(2 * bytes);
     }
 
-    /// The connection becomes something else than HTTP; its place is kept.
+    /// The connection becomes something else than HTTP and keeps its slot.
     pub(crate) fn leave(&self) -> Arc<Seat> {
         let former = std::mem::replace(&mut *self.trust.lock(), Trust::Gone);
         drop(self.withdraw(&former));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_stranger_takes_the_place_of_the_oldest_and_never_of_a_trusted_one() {
+    fn a_new_stranger_displaces_the_oldest_one_and_never_a_trusted_guest() {
         let places = places(100, 2, 0);
         let (trusted, mut first) = places.enter(address(1));
         trusted.trust();
@@ -405,7 +405,7 @@ mod tests {
         assert!(!is_displaced(&mut second));
         let (_newest, mut fourth) = places.enter(address(1));
         assert!(is_displaced(&mut second));
-        // At rest it does not count against the share.
+        // A resting guest does not count against the share.
         trusted.rest();
         let (_last, _kept) = places.enter(address(1));
         assert!(is_displaced(&mut third) && !is_displaced(&mut first) && !is_displaced(&mut fourth));
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_sends_its_request_does_not_go_before_older_ones_that_are_silent() {
+    fn a_guest_that_sends_its_request_is_not_displaced_before_older_silent_ones() {
         let places = places(100, 0, 4 * STRANGER_CONNECTION_BYTES);
         let (_silent, mut oldest) = places.enter(address(1));
         let (_more, _kept) = places.enter(address(1));
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_all_places_are_taken_a_stranger_makes_room() {
+    async fn if_all_places_are_taken_a_stranger_makes_room() {
         let places = places(1, 0, 0);
         let (guest, displaced) = places.enter(address(1));
         let mut room = std::pin::pin!(places.room());
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_upgraded_keeps_its_place_and_lingers_as_a_stranger() {
+    fn an_upgraded_connection_keeps_its_place_and_lingers_as_a_stranger() {
         let places = places(100, 1, 0);
         let (guest, _) = places.enter(address(1));
         let seat = guest.leave();

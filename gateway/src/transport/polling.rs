@@ -1,4 +1,4 @@
-//! Long-polling: a GET that waits for packets, a POST that brings some (protocol, 1.5).
+//! Long-polling: a GET waits for packets, a POST sends some (protocol, 1.5).
 
 use std::future::poll_fn;
 use std::io::Write as _;
@@ -24,7 +24,7 @@ use crate::metrics::{self, BadInput};
 use crate::namespace::Work;
 use crate::session::{CLOSE, NOOP, Refused, Session, Uploading};
 
-/// Bytes from which a body is compressed, as the reference does.
+/// Bodies of at least so many bytes are compressed, as in the reference implementation.
 const GZIP_MIN: usize = 1_024;
 
 /// The answer to a handshake: the open packet.
@@ -35,7 +35,7 @@ pub(super) fn opened(session: &Session) -> Response<Body> {
     }
 }
 
-/// A GET that is under way. Dropped unanswered when the client goes away, which ends the session.
+/// A GET in progress. Dropped unanswered if the client disconnects, which ends the session.
 struct Get<'a> {
     session: &'a Session,
     answered: bool,
@@ -50,7 +50,7 @@ impl Drop for Get<'_> {
     }
 }
 
-/// Waits for packets and takes all there are.
+/// Waits for packets and takes all of them.
 pub(super) async fn get(session: &Arc<Session>, request: &HeaderMap) -> Response<Body> {
     let release = match session.begin_get() {
         Ok(release) => release,
@@ -63,7 +63,7 @@ pub(super) async fn get(session: &Arc<Session>, request: &HeaderMap) -> Response
     let mut get = Get { session, answered: false };
     let packets = poll_fn(|cx| match session.queue().poll_packets(cx.waker()) {
         Polled::Packets(packets) => Poll::Ready(packets),
-        // While a WebSocket probes, no GET may wait: the client upgrades when its last one has ended.
+        // During a WebSocket's probe no GET may wait: the client upgrades when its last one has ended.
         Polled::Nothing if release => Poll::Ready(vec![NOOP]),
         Polled::Nothing => Poll::Pending,
         Polled::Ended if session.queue().has_overflowed() => {
@@ -118,8 +118,7 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// A POST that is under way. Dropped before its packets are handled when the client goes away, which ends
-/// the session.
+/// A POST in progress. Dropped before its packets are handled if the client disconnects, which ends the session.
 struct Post {
     session: Arc<Session>,
     received: bool,
@@ -135,7 +134,7 @@ impl Drop for Post {
     }
 }
 
-/// Takes the packets of a body, and answers when all are handled.
+/// Handles the packets of a body, and answers after the last one.
 pub(super) async fn post(
     session: &Arc<Session>,
     request: Request<Incoming>,
@@ -163,7 +162,7 @@ pub(super) async fn post(
             return closing(StatusCode::PAYLOAD_TOO_LARGE);
         }
         Err(Unread::TakenOver) => {
-            // What comes from now on comes on the WebSocket.
+            // Further packets arrive on the WebSocket.
             post.received = true;
             return closing(StatusCode::BAD_REQUEST);
         }
@@ -178,7 +177,7 @@ pub(super) async fn post(
     post.received = true;
     metrics::get().bytes_received.increment(body.len() as u64);
     let tasks = &session.engine().namespaces.context().tasks;
-    // A task of its own: what has been received is handled though the client goes away meanwhile.
+    // A separate task, so that the packets are handled even if the client disconnects meanwhile.
     let handled = tasks.spawn(async move {
         let good = receive(&post.session, &body).await;
         (good, post)
@@ -204,7 +203,7 @@ fn bad_body(mut post: Post) -> Response<Body> {
     closing(StatusCode::BAD_REQUEST)
 }
 
-/// A status for a request whose body is not read to its end.
+/// A status for a request whose body is not read completely.
 fn closing(status: StatusCode) -> Response<Body> {
     let mut response = plain(status);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -219,7 +218,7 @@ enum Unread {
     TakenOver,
 }
 
-/// Reads a body, for as long as the session wants it.
+/// Reads a body as long as the session needs it.
 async fn upload(
     session: &Session,
     body: Incoming,
@@ -236,7 +235,7 @@ async fn upload(
     }
 }
 
-/// Reads a body, and no more of it than allowed.
+/// Reads a body of at most the allowed size.
 async fn collect(session: &Session, mut body: Incoming, guest: &Guest) -> Result<Bytes, Unread> {
     let (max, mut holding) = (session.max_input(), None);
     if body.size_hint().lower() > max as u64 {
@@ -262,9 +261,9 @@ async fn collect(session: &Session, mut body: Incoming, guest: &Guest) -> Result
     Ok(read.freeze())
 }
 
-/// Whether a POST that ended the session is refused. What could be read as Engine.IO is acknowledged whatever
-/// its Socket.IO packets did: the client hears of the end by its GET, as a `transport close` (protocol, 2.3);
-/// a refusal could overtake that and be a `transport error`.
+/// Whether a POST that ended the session is refused. A body that is valid Engine.IO is acknowledged, whatever its
+/// Socket.IO packets caused: the client's GET reports the end as a `transport close` (protocol, 2.3). A refusal could
+/// overtake that GET and would be a `transport error`.
 fn is_malformed(reason: CloseReason) -> bool {
     matches!(reason, CloseReason::ParseError | CloseReason::TooBig)
 }
@@ -283,8 +282,8 @@ fn spend(turn: &mut Turn, packet: &Packet<'_>) {
     });
 }
 
-/// Handles the packets of a body one after the other; false when the body is to be refused. Other tasks have
-/// their turn between them: a body may have thousands.
+/// Handles the packets of a body one after the other; false if the body must be refused. Yields to other tasks in
+/// between, because a body may have thousands of packets.
 async fn receive(session: &Arc<Session>, body: &Bytes) -> bool {
     let Ok(text) = str::from_utf8(body) else {
         metrics::get().bad_input(BadInput::Payload);

@@ -1,14 +1,14 @@
-//! A WebSocket that wants to take a polling session over (protocol, 1.7).
+//! A WebSocket that wants to take over a polling session (protocol, 1.7).
 //!
 //! ```text
 //!   client                         gateway
 //!     ├── 2probe ──────────────────► every GET is released from now on
 //!     ◄────────────────── 3probe ──┤
 //!     │ (its last GET ends)        │
-//!     ├── 5 ───────────────────────► the send queue goes on here, what waits first
+//!     ├── 5 ───────────────────────► the send queue continues here, queued packets first
 //! ```
-//! As with the reference, `2probe` may be left out or repeated, and a POST that is under way does not stop `5`. Anything else
-//! than these two packets ends this WebSocket alone, and the session stays on polling.
+//! As in the reference implementation, `2probe` may be omitted or repeated, and a POST in progress does not prevent
+//! `5`. Any other packet ends only this WebSocket, and the session stays on polling.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::session::{ProbeSeat, Session, TakeOver};
 /// Bytes read at once; a probe has two short frames.
 const CHUNK: usize = 512;
 
-/// Probes, and goes on as the session's WebSocket if it is let.
+/// Probes, and continues as the session's WebSocket if the session allows it.
 pub(super) async fn run(
     session: Arc<Session>,
     mut stream: TcpStream,
@@ -44,11 +44,12 @@ pub(super) async fn run(
         drop(tasks.spawn(Connection::new(session, stream, frames.unread, place)));
         return;
     }
-    // A client that has switched already is to come back from what has ended its session, and some do not after a close frame.
+    // A client that has switched already should reconnect after the end of its session, and some clients do not after a
+    // close frame.
     if !session.is_closed() {
         let mut close = Vec::new();
         ws::push_close(&mut close, None);
-        // The client may be gone; there is nobody to tell.
+        // The client may be gone already.
         let _ = stream.write_all(&close).await;
     }
     let _ = stream.shutdown().await;
@@ -66,24 +67,24 @@ async fn takes_over(session: &Session, stream: &mut TcpStream, frames: &mut Fram
     upgrades && take_over(session, closed).await
 }
 
-/// Answers probes until `5` comes; false when something else does.
+/// Answers probes until `5` arrives; false for any other packet.
 async fn probe(session: &Session, stream: &mut TcpStream, frames: &mut Frames) -> bool {
     loop {
         match frames.next(stream).await {
-            Some(Said::Probe) => {
+            Some(ProbePacket::Probe) => {
                 let mut pong = Vec::new();
                 ws::push_frame(&mut pong, ws::OP_TEXT, b"3probe");
                 if !session.begin_upgrade() || stream.write_all(&pong).await.is_err() {
                     return false;
                 }
             }
-            Some(Said::Upgrade) => return true,
+            Some(ProbePacket::Upgrade) => return true,
             None => return false,
         }
     }
 }
 
-/// `5` has come: goes on when the POST that is under way has ended.
+/// `5` has arrived: continues when the POST in progress has ended.
 async fn take_over(session: &Session, mut closed: oneshot::Receiver<()>) -> bool {
     loop {
         match session.complete_upgrade() {
@@ -97,7 +98,7 @@ async fn take_over(session: &Session, mut closed: oneshot::Receiver<()>) -> bool
     }
 }
 
-/// A probe under way; when it ends in whatever way, GETs wait again.
+/// A probe in progress; however it ends, GETs wait again.
 struct Probing<'a> {
     session: &'a Session,
 }
@@ -108,8 +109,8 @@ impl Drop for Probing<'_> {
     }
 }
 
-/// What belongs on a WebSocket that probes.
-enum Said {
+/// The packets of a probing WebSocket.
+enum ProbePacket {
     Probe,
     Upgrade,
 }
@@ -117,21 +118,21 @@ enum Said {
 struct Frames {
     decoder: Decoder,
     unread: Vec<u8>,
-    /// Frames that were passed over, and probes.
+    /// How many frames were skipped, including probes.
     passed: u32,
 }
 
 impl Frames {
-    /// The next message; nothing when the WebSocket ends, or with it. Pings are answered, and a few pings, pongs and pieces passed
-    /// over.
-    async fn next(&mut self, stream: &mut TcpStream) -> Option<Said> {
+    /// The next packet; `None` at the end of the WebSocket, or with a packet that ends it. Answers pings, and skips a
+    /// few pings, pongs and fragments.
+    async fn next(&mut self, stream: &mut TcpStream) -> Option<ProbePacket> {
         loop {
             let mut pong = Vec::new();
-            let (used, said) = match self.decoder.next(&mut self.unread) {
+            let (used, packet) = match self.decoder.next(&mut self.unread) {
                 Err(_) | Ok(Some((_, Received::Binary(_) | Received::Close(_)))) => return None,
                 Ok(Some((used, Received::Text(text)))) => match Packet::decode(text) {
-                    Ok(Packet::PingProbe) => (used, Some(Said::Probe)),
-                    Ok(Packet::Upgrade) => (used, Some(Said::Upgrade)),
+                    Ok(Packet::PingProbe) => (used, Some(ProbePacket::Probe)),
+                    Ok(Packet::Upgrade) => (used, Some(ProbePacket::Upgrade)),
                     Ok(_) | Err(_) => return None,
                 },
                 Ok(Some((used, Received::Ping(payload)))) => {
@@ -151,8 +152,8 @@ impl Frames {
                 }
             };
             self.unread.drain(..used);
-            if matches!(said, Some(Said::Upgrade)) {
-                return said;
+            if matches!(packet, Some(ProbePacket::Upgrade)) {
+                return packet;
             }
             self.passed += 1;
             if self.passed > CONTROL_FRAMES_BURST {
@@ -162,8 +163,8 @@ impl Frames {
             if !pong.is_empty() && stream.write_all(&pong).await.is_err() {
                 return None;
             }
-            if said.is_some() {
-                return said;
+            if packet.is_some() {
+                return packet;
             }
         }
     }

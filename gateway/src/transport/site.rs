@@ -1,7 +1,7 @@
-//! Whose pages may talk to the node, and what browsers are told about it.
+//! Decides which sites' pages may use the node, and what browsers learn about that.
 //!
-//! A page is the node's *own* where its origin is what the request asked for: the `Host`, what a trusted proxy says that it was
-//! asked for, or what the browser says itself (`Sec-Fetch-Site: same-origin`, which no page can write). Other origins need a rule.
+//! A page is the node's *own* if its origin is the requested host: the `Host`, the host that a trusted proxy forwards,
+//! or the browser's own statement (`Sec-Fetch-Site: same-origin`, which no page can write). Other origins need a rule.
 
 use std::time::Instant;
 
@@ -20,22 +20,22 @@ const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const X_FORWARDED_PORT: &str = "x-forwarded-port";
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// How much of a refused origin is logged.
+/// How many bytes of a refused origin are logged.
 const SHOWN_MAX: usize = 256;
 
 /// The rules for pages of other sites.
 #[derive(Debug)]
 pub(super) struct Sites {
     rules: Vec<OriginRule>,
-    /// Pages of this machine may connect: a node without a key of its own is one that somebody tries out.
+    /// Pages of this machine may connect: a node without a configured key is a trial.
     lets_loopback_in: bool,
     refused: RateLimitedLog<Refused>,
 }
 
-/// Where a page that makes a request comes from.
+/// The origin of a request's page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Site {
-    /// Not from a page, or from one of ours.
+    /// Not from a page, or from one of this node.
     Own,
     /// From a listed site, which may send credentials.
     Listed(HeaderValue),
@@ -43,7 +43,7 @@ pub(super) enum Site {
     Any,
 }
 
-/// What a browser is told about who may read an answer; nothing by default.
+/// The CORS headers of an answer; none by default.
 #[derive(Debug, Default)]
 pub(crate) struct Cross(pub(super) Option<Site>);
 
@@ -58,7 +58,7 @@ pub(super) enum SiteRefused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Refused {
     NotListed,
-    /// A proxy says that it was asked for another host, and it is not trusted.
+    /// An untrusted proxy forwards another host.
     ThroughStranger,
 }
 
@@ -72,7 +72,7 @@ impl Cross {
 }
 
 impl SiteRefused {
-    /// The origin can be read and may not connect.
+    /// The origin is valid but may not connect.
     pub(super) const FORBIDDEN: Self = Self::Because(HandshakeError::Forbidden);
 
     pub(super) fn into_response(self) -> Response<Body> {
@@ -88,10 +88,10 @@ impl Sites {
         Self { rules, lets_loopback_in, refused: RateLimitedLog::new() }
     }
 
-    /// Whether a page of a request's origin may talk to us. CORS does not protect WebSockets, so every request is judged here,
-    /// whatever its transport.
+    /// Whether a page of a request's origin may use the node. CORS does not protect WebSockets, so every request is
+    /// checked here, whatever its transport.
     pub(super) fn judge(&self, headers: &HeaderMap, is_proxy_trusted: bool) -> Result<Site, SiteRefused> {
-        // An empty one says nothing; browsers write `null` where a page has no origin.
+        // An empty header has no meaning; browsers send `null` for a page without an origin.
         let Some(value) = headers.get(header::ORIGIN).filter(|value| !value.is_empty()) else {
             return Ok(Site::Own);
         };
@@ -110,7 +110,7 @@ impl Sites {
         }
         if headers.get(header::HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
         {
-            // Without a scheme; no page's origin is written so.
+            // Without a scheme it is not a page's origin.
             return Ok(Site::Own);
         }
         let mut rules = self.rules.iter().filter(|rule| **rule != OriginRule::Any);
@@ -124,7 +124,7 @@ impl Sites {
         Err(SiteRefused::FORBIDDEN)
     }
 
-    /// Logs that an origin is refused, and what would let it in.
+    /// Logs that an origin is refused, and what would admit it.
     pub(super) fn log(&self, headers: &HeaderMap, is_proxy_trusted: bool) {
         let is_forwarded = headers.contains_key(X_FORWARDED_HOST);
         let kind =
@@ -180,7 +180,7 @@ impl Site {
         *self != Self::Own
     }
 
-    /// Tells a browser that its page may read the answer.
+    /// Adds the headers that let a page read the answer.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::Own => {}
@@ -198,7 +198,7 @@ impl Site {
     }
 }
 
-/// The answer to a browser that asks before it sends.
+/// The answer to a browser's preflight request.
 pub(super) fn preflight(site: &Site, request: &HeaderMap) -> Response<Body> {
     const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
     const MAX_AGE: (HeaderName, HeaderValue) =
@@ -304,7 +304,7 @@ mod tests {
         let page = ("origin", "http://site.example:8081");
         for host in [bare, portless] {
             assert!(!own(&[host, page], true));
-            assert!(own(&[host, page, ("sec-fetch-site", "same-origin")], false), "the browser says so");
+            assert!(own(&[host, page, ("sec-fetch-site", "same-origin")], false), "the browser states it");
             for other in ["same-site", "cross-site", "none"] {
                 assert!(!own(&[host, page, ("sec-fetch-site", other)], true), "{other}");
             }
@@ -314,7 +314,7 @@ mod tests {
                 ("forwarded", "for=192.0.2.1;host=\"site.example:8081\""),
             ] {
                 assert!(own(&[host, page, forwarded], true), "{forwarded:?}");
-                assert!(!own(&[host, page, forwarded], false), "a stranger may write {forwarded:?}");
+                assert!(!own(&[host, page, forwarded], false), "a stranger may send {forwarded:?}");
             }
             let apart = [host, page, ("x-forwarded-host", "site.example"), ("x-forwarded-port", "8081")];
             assert!(own(&apart, true));

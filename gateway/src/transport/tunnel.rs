@@ -1,9 +1,9 @@
-//! WebSockets that came in here and are carried to the node of their session.
+//! WebSockets that arrive at this node and are tunnelled to the node of their session.
 //!
-//! A client that begins by polling behind a balancer without stickiness has one as often as not. They are
-//! this node's connections, too: a drain ends them as it closes sessions, spread over its window, so that
-//! their clients do not all come back in the moment in which the process ends. And they end when the lease of the
-//! session's node lapses: it may stand still with its connections open.
+//! A client that begins with polling behind a load balancer without sticky sessions often gets one. Tunnels are this
+//! node's connections, too: a drain ends them like sessions, spread over its window, so that their clients do not all
+//! reconnect at the moment when the process ends. They also end when the lease of the session's node lapses, because
+//! that node may have stalled with its connections open.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::metrics;
 #[derive(Debug, Default)]
 pub(crate) struct Tunnels {
     open: TaskTracker,
-    /// When the last of them ends, once the node drains.
+    /// When the last of them must end, once the node drains.
     until: watch::Sender<Option<Instant>>,
 }
 
@@ -32,18 +32,18 @@ impl Tunnels {
         self.open.len()
     }
 
-    /// Carries bytes both ways until one side ends, the lease of the session's node has `lapsed`, or the drain comes to
-    /// this tunnel.
+    /// Copies bytes both ways until one side ends, the lease of the session's node has `lapsed`, or the drain ends this
+    /// tunnel.
     pub(super) async fn carry(&self, client: OnUpgrade, server: OnUpgrade, lapsed: CancellationToken) {
         let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
         let (mut client, mut server) = (Paced::new(TokioIo::new(client)), Paced::new(TokioIo::new(server)));
         let open = self.open.token();
         self.counted(|gauge| gauge.increment(1));
         tokio::select! {
-            // Either end may break: the session's own node sees to the rest.
+            // Either end may fail: the session's own node handles the rest.
             _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
             () = async { tokio::select! { () = self.turn() => {}, () = lapsed.cancelled() => {} } } => {
-                // To both sides it is a transport that closes, at worst in the middle of a frame.
+                // Both sides see a closed transport, at worst in the middle of a frame.
                 let _ = tokio::join!(client.shutdown(), server.shutdown());
             }
         }
@@ -51,7 +51,7 @@ impl Tunnels {
         drop(open);
     }
 
-    /// Moves the gauges that a tunnel is in.
+    /// Changes the gauges that count a tunnel.
     fn counted(&self, by_one: impl Fn(&Gauge)) {
         by_one(&metrics::get().tunnels);
         if self.until.borrow().is_some() {
@@ -59,7 +59,7 @@ impl Tunnels {
         }
     }
 
-    /// Passes when the drain comes to the tunnel that waits here: at any moment of what is left of the window.
+    /// Waits until the drain ends this tunnel: a random moment in the rest of the window.
     async fn turn(&self) {
         let mut until = self.until.subscribe();
         let Ok(until) = until.wait_for(Option::is_some).await.map(|until| *until) else { return };
@@ -67,7 +67,7 @@ impl Tunnels {
         tokio::time::sleep(left.mul_f64(rand::random())).await;
     }
 
-    /// Ends all of them, also those that begin meanwhile, within `window`.
+    /// Ends all tunnels within `window`, including new ones.
     pub(crate) async fn drain(&self, window: Duration) {
         self.until.send_replace(Some(Instant::now() + window));
         self.open.close();

@@ -1,8 +1,8 @@
-//! How much the task of a connection does before the other tasks of its worker have their turn.
+//! Bounds how much the task of a connection does before the other tasks of its worker get their turn.
 //!
-//! A client may send faster than a node handles. What a poll does for it is therefore bounded by its cost, not
-//! by what has arrived: some [`TURN_COST`] cheap packets. The task then waits until the worker has looked for
-//! new input of all connections, and so has everybody else's first packet handled before this client's next.
+//! A client may send faster than a node handles. One poll for a client is therefore bounded by its cost, not by the
+//! arrived input: some [`TURN_COST`] cheap packets. The task then waits until the worker has polled all connections for
+//! new input, so every other client's first packet is handled before this client's next one.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -12,7 +12,7 @@ use shared::limits::{HANDLER_COST, TURN_COST};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
-/// What is left of a turn.
+/// The rest of a turn.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     left: u32,
@@ -23,17 +23,17 @@ impl Turn {
         Self { left: TURN_COST }
     }
 
-    /// Some work was done.
+    /// Records work.
     pub(super) fn spend(&mut self, units: u32) {
         self.left = self.left.saturating_sub(units);
     }
 
-    /// A packet of so many bytes was handled.
+    /// Records a handled packet of so many bytes.
     pub(super) fn spend_packet(&mut self, bytes: usize) {
         self.spend(1 + kib(bytes));
     }
 
-    /// So many bytes were read.
+    /// Records a read of so many bytes.
     pub(super) fn spend_read(&mut self, bytes: usize) {
         self.spend(1 + kib(bytes) / 4);
     }
@@ -42,7 +42,7 @@ impl Turn {
         self.left == 0
     }
 
-    /// Where the turn is over: lets the others have theirs, and begins a new one.
+    /// If the turn is over, yields to other tasks and begins a new one.
     pub(super) async fn pass(&mut self) {
         if self.is_over() {
             yield_now().await;
@@ -51,18 +51,18 @@ impl Turn {
     }
 }
 
-/// Whole KiB, and no more of them than a turn has units.
+/// Whole KiB, at most as many as a turn has units.
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes / 1_024).unwrap_or(TURN_COST).min(TURN_COST)
 }
 
-/// Has the current task polled again when the worker has looked for new input.
+/// Schedules another poll of the current task after the worker has polled for new input.
 pub(super) fn wake_later(cx: &mut Context<'_>) {
-    // The first poll of this future asks for the wake-up and is pending; the second is not needed.
+    // The first poll of this future requests the wake-up and is pending; a second one is not needed.
     let _ = pin!(yield_now()).poll(cx);
 }
 
-/// A connection whose bytes are passed on unread, in turns.
+/// A connection whose bytes are forwarded unparsed, in turns.
 #[derive(Debug)]
 pub(super) struct Paced<T> {
     inner: T,
@@ -89,7 +89,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if read.is_ready() {
-            // What is read is also written.
+            // Everything read is also written.
             self.turn.spend(HANDLER_COST + kib(buf.filled().len() - before));
         } else {
             self.turn = Turn::new();
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(turns(|turn| turn.spend(HANDLER_COST)), TURN_COST / HANDLER_COST);
     }
 
-    /// Gives as many bytes as are asked for.
+    /// Returns as many bytes as requested.
     struct Endless(Arc<AtomicUsize>);
 
     impl AsyncRead for Endless {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_never_pauses_leaves_the_others_their_turns() {
+    async fn a_connection_that_never_pauses_lets_the_others_run() {
         let read = Arc::new(AtomicUsize::new(0));
         let mut endless = Paced::new(Endless(Arc::clone(&read)));
         let reader = Tasks::default().spawn(async move {

@@ -1,9 +1,9 @@
 //! A session's WebSocket: one small task that reads.
 //!
-//! The task reads into a buffer that all tasks of its worker share, and keeps bytes of its own only while a
-//! message is incomplete or a handler is under way: an idle connection holds no buffer. Writing is the
-//! send queue's; the task helps when the socket is full, and writes at once what its own client waits for. What one
-//! poll does is bounded ([`Turn`]), so that no client keeps the worker for itself.
+//! The task reads into a buffer that all tasks of its worker share, and keeps bytes only while a message is incomplete
+//! or a handler runs, so an idle connection holds no buffer. The send queue writes; the task helps when the socket is
+//! full, and writes at once what its own client waits for. [`Turn`] bounds the work of one poll, so that no client
+//! monopolizes the worker.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -28,14 +28,14 @@ use crate::metrics::{self, BadInput};
 use crate::namespace::Work;
 use crate::session::{Counted, Holding, Session, Standing};
 
-/// How long a closed connection waits for the client's side of the close, so that what was written last is
-/// not cut off by a reset.
+/// How long a closed connection waits for the client to close its side, so that a reset does not cut off the last
+/// bytes.
 const LINGER: Duration = Duration::from_millis(LINGER_MS);
 
-/// Frames after which their answers are written, lest a client who reads be taken for one who does not.
+/// After so many frames their answers are written, so that a client who reads is not taken for one who does not.
 const FRAMES_PER_FLUSH: u32 = 256;
 
-/// How long a closed session waits for its client to take what was written last.
+/// How long a closed session waits for its client to read the last bytes.
 const PATIENCE: Duration = Duration::from_millis(OUTBOX_AGE_MAX_MS);
 
 thread_local! {
@@ -49,29 +49,29 @@ pub(super) struct Connection {
     /// Given to the send queue by the first poll.
     write: Option<OwnedWriteHalf>,
     decoder: Decoder,
-    /// Received and not understood yet: an incomplete frame, or what waits for `work` or for the next turn.
+    /// Received but not processed: an incomplete frame, or bytes that wait for `work` or for the next turn.
     unread: Vec<u8>,
-    /// `unread` was left at the end of a turn: nothing more is read before it is understood.
+    /// `unread` was left at the end of a turn: nothing more is read until it is processed.
     behind: bool,
-    /// Frames understood since their answers were last written.
+    /// Frames processed since their answers were last written.
     unflushed: u32,
-    /// The handler under way; nothing more is read before it has ended.
+    /// The running handler; nothing more is read until it ends.
     work: Option<BoxFuture<'static, Option<Encoded>>>,
-    /// Our direction has ended; the other is waited for until then.
+    /// The node has closed its direction; how long it waits for the client's.
     linger: Option<Pin<Box<Sleep>>>,
-    /// `unread` and what the decoder keeps, as the node's budget counts it.
+    /// `unread` and the decoder's buffer, as the node's budget counts them.
     holding: Option<Box<Holding>>,
-    /// Our direction has ended: others may take the place.
+    /// The node has closed its direction, so another connection may take the slot.
     lingering: Option<Box<Lingering>>,
-    /// The listener's place, held as long as the connection is.
+    /// The listener's slot, held as long as the connection.
     place: Arc<Seat>,
 }
 
-/// Whether there is a point in going on.
+/// How to continue.
 #[derive(Debug, PartialEq, Eq)]
 enum Flow {
     Read,
-    /// A handler waits.
+    /// A handler runs.
     Wait,
     /// The session is closed.
     Stop,
@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Everything that can be done now, as far as one turn goes.
+    /// Does everything that can be done now within one turn.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(write) = self.write.take() {
             self.session.queue().attach_stream(write, cx.waker().clone());
@@ -111,8 +111,8 @@ impl Connection {
             match self.session.queue().status() {
                 Status::Open => {}
                 Status::Closed if self.session.is_closed() => return self.end(cx, turn),
-                // Nothing can be written to this client any more. What it sent before its end is still handled: the session
-                // closes when reading comes to that end.
+                // Nothing can be written to this client any more. Packets that it sent before are still handled: the
+                // session closes when reading reaches their end.
                 Status::Closed => {}
                 status @ (Status::Blocked | Status::BlockedAtEnd) => {
                     self.session.rearm();
@@ -144,17 +144,17 @@ impl Connection {
                 self.behind = true;
             }
             if self.behind {
-                self.understand_unread(cx, &mut turn);
+                self.process_unread(cx, &mut turn);
                 continue;
             }
             ready!(self.read(cx, &mut turn));
         }
     }
 
-    /// Reads once and acts on it.
+    /// Reads once and handles the input.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         BUFFER.with_borrow_mut(|buffer| {
-            // Whoever is not known yet must not make us keep much.
+            // An unauthenticated client must not make the node buffer much.
             let most = READ_MAX_BYTES.min(self.session.max_input());
             let mut received = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
             let outcome = ready!(Pin::new(&mut self.read).poll_read(cx, &mut received));
@@ -165,7 +165,7 @@ impl Connection {
                 Ok(()) => {
                     metrics::get().bytes_received.increment(count as u64);
                     let used = if self.unread.is_empty() {
-                        let used = self.understand(received.filled_mut(), cx, turn);
+                        let used = self.process_frames(received.filled_mut(), cx, turn);
                         let rest = received.filled().get(used..).unwrap_or_default();
                         if !rest.is_empty() {
                             self.unread = rest.to_vec();
@@ -173,12 +173,12 @@ impl Connection {
                         used
                     } else {
                         self.unread.extend_from_slice(received.filled());
-                        self.understand_unread(cx, turn)
+                        self.process_unread(cx, turn)
                     };
                     turn.spend_read(count);
                     if used == 0 && count < PARTIAL_READ_BYTES {
                         let work = self.session.receive_counted(Counted::PartialRead);
-                        self.take_up(work, cx);
+                        self.start_work(work, cx);
                     }
                     self.count_held();
                 }
@@ -187,7 +187,7 @@ impl Connection {
         })
     }
 
-    /// Counts what is kept of an incomplete message against the node's budget.
+    /// Counts the buffer of an incomplete message against the node's budget.
     fn count_held(&mut self) {
         let held = self.unread.len() + self.decoder.held();
         if held != 0 || self.holding.is_some() {
@@ -195,17 +195,17 @@ impl Connection {
         }
     }
 
-    /// The client is gone: nobody will take what waits, also when the session was closed before.
+    /// The client is gone: discards the queued packets, even if the session was closed before.
     fn lost(&self, reason: CloseReason) {
         self.session.close(reason);
         self.session.queue().abort();
     }
 
-    /// Acts on what was received before. The buffer stays, so that a frame that comes byte by byte is
-    /// copied once. Answers how many bytes that were.
-    fn understand_unread(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
+    /// Processes earlier input. The buffer stays, so that a frame that arrives byte by byte is copied once. Returns how
+    /// many bytes were processed.
+    fn process_unread(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
         let mut unread = std::mem::take(&mut self.unread);
-        let used = self.understand(&mut unread, cx, turn);
+        let used = self.process_frames(&mut unread, cx, turn);
         if used < unread.len() {
             unread.drain(..used);
             self.unread = unread;
@@ -213,9 +213,9 @@ impl Connection {
         used
     }
 
-    /// Acts on whole frames until there are no more, a handler waits or the turn is over, and writes what the
-    /// client waits for. Answers how many bytes that were.
-    fn understand(&mut self, bytes: &mut [u8], cx: &mut Context<'_>, turn: &mut Turn) -> usize {
+    /// Processes whole frames until there are no more, a handler runs or the turn is over, and writes what the client
+    /// waits for. Returns how many bytes were processed.
+    fn process_frames(&mut self, bytes: &mut [u8], cx: &mut Context<'_>, turn: &mut Turn) -> usize {
         let mut used = 0;
         self.behind = false;
         while let Some(rest) = bytes.get_mut(used..).filter(|rest| !rest.is_empty()) {
@@ -238,10 +238,10 @@ impl Connection {
             if matches!(work, Work::Later(_)) {
                 turn.spend(HANDLER_COST);
             }
-            match self.take_up(work, cx) {
+            match self.start_work(work, cx) {
                 Flow::Read => {}
                 Flow::Wait => break,
-                // Nothing more is understood.
+                // Nothing more is processed.
                 Flow::Stop => return bytes.len(),
             }
             self.unflushed += 1;
@@ -258,7 +258,7 @@ impl Connection {
         self.session.queue().flush();
     }
 
-    fn take_up(&mut self, work: Work, cx: &mut Context<'_>) -> Flow {
+    fn start_work(&mut self, work: Work, cx: &mut Context<'_>) -> Flow {
         let reply = match work {
             Work::None => None,
             Work::Reply(reply) => Some(reply),
@@ -285,16 +285,16 @@ impl Connection {
         Flow::Read
     }
 
-    /// The end of waiting for a client at the end of its session; the first call says how long.
+    /// Waits for the client after the end of its session; the first call sets how long.
     fn linger(&mut self, at_most: Duration) -> Pin<&mut Sleep> {
         self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(at_most))).as_mut()
     }
 
-    /// Our direction is closed: reads and forgets until the client has closed its own.
+    /// The node's direction is closed: discards input until the client has closed its own.
     fn end(&mut self, cx: &mut Context<'_>, mut turn: Turn) -> Poll<()> {
         self.session.close(CloseReason::TransportClose);
         if let Some(work) = self.work.take() {
-            // A handler is not cut off half-way because its client has gone.
+            // A disconnect of the client must not cut off a running handler.
             drop(self.session.engine().namespaces.context().tasks.spawn(work));
         }
         (self.unread, self.holding) = (Vec::new(), None);

@@ -177,7 +177,7 @@ describe('settings of one node', { concurrency: 4 }, () => {
   });
 
   test('a misspelt variable, a bare duration and a word that is no level are refused by name', async () => {
-    await refused({ PING_TIMEUOT: '20s' }, /PING_TIMEUOT: no such setting; PING_TIMEOUT is meant/);
+    await refused({ PING_TIMEUOT: '20s' }, /PING_TIMEUOT: no such setting; did you mean PING_TIMEOUT\?/);
     await refused({ PING_INTERVAL: '25' }, /PING_INTERVAL = "25": expected a duration .*unit \(ms, s, m or h\)/);
     await refused({ LOG: 'verbose' }, /LOG = "verbose": expected a level/);
     await refused({ REDIS_HOST: 'redis://h' }, /REDIS_HOST = "redis:\/\/h": expected a host name/);

@@ -5,6 +5,8 @@
 // described is not served: endpoints are mounted, and events taken, by their descriptions.) Screenshots of the page go to the directory `SCREENSHOTS`.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once as onceEvent } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,11 +15,13 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { launchBrowser } from './support/browser.mjs';
 import { EVERYTHING, keeper, refused, unique } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
-import { documentsOf, endpoints, events, witness } from './support/described.mjs';
+import { checker, documentsOf, endpoints, events, servedBy, witness } from './support/described.mjs';
 import { driveCare } from './support/described_care.mjs';
 import { driveEmergencies } from './support/described_emergencies.mjs';
+import { pythonWithLibraries } from './support/foreign.mjs';
 import { runGateway, startGateway } from './support/gateway.mjs';
 import { load, loadModule } from './support/packages.mjs';
+import { startPushReceiver } from './support/push.mjs';
 import { request as rawRequest } from './support/raw.mjs';
 import { eventually, once } from './support/wait.mjs';
 
@@ -28,6 +32,7 @@ const asyncapiSpecs = load('@asyncapi/specs');
 const { Validator } = await loadModule('@seriousme/openapi-schema-validator');
 
 const INTERNAL_TOKEN = 'internal-token-of-this-test';
+const PUSH_SECRET = 'push-secret-of-this-test';
 const RING_MS = 6_000;
 const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
 const DESKTOP = { viewport: { width: 1280, height: 900 } };
@@ -39,9 +44,21 @@ const OF_OUTAGES = ['gateway to muster:resync'];
 let gateway;
 let clients;
 let seen;
+let pushes;
+
+const webhookBody = (name) => `#/webhooks/${name}/post/requestBody/content/application~1json/schema`;
+
+/** A schema without its titles and descriptions. */
+function withoutTexts(value) {
+  if (Array.isArray(value)) return value.map(withoutTexts);
+  if (value === null || typeof value !== 'object') return value;
+  const isText = ([key, part]) => ['description', 'title'].includes(key) && typeof part === 'string';
+  return Object.fromEntries(Object.entries(value).filter((entry) => !isText(entry)).map(([key, part]) => [key, withoutTexts(part)]));
+}
 
 before(async () => {
-  gateway = await startGateway({ env: { INTERNAL_TOKEN, LEAVE_HOLDBACK: '100ms', CALL_RING: `${RING_MS}ms`, PRESENCE_GRACE: '500ms' } });
+  pushes = await startPushReceiver();
+  gateway = await startGateway({ env: { INTERNAL_TOKEN, PUSH_WEBHOOK_URL: pushes.url, PUSH_WEBHOOK_SECRET: PUSH_SECRET, LEAVE_HOLDBACK: '100ms', CALL_RING: `${RING_MS}ms`, PRESENCE_GRACE: '500ms' } });
   clients = keeper(gateway);
   gateway.clients = clients;
   seen = await witness(gateway, { internalToken: INTERNAL_TOKEN });
@@ -50,6 +67,7 @@ before(async () => {
 after(async () => {
   clients?.closeAll();
   await gateway?.stop();
+  await pushes?.stop();
 });
 
 describe('the documents are valid', () => {
@@ -74,12 +92,71 @@ describe('the documents are valid', () => {
     for (const [method, path, operation] of endpoints(seen.openapi)) {
       const what = `${method} ${path}`;
       const isInternal = path.startsWith('/internal/');
-      assert.equal(operation.servers?.length === 1, isInternal || path === '/metrics', what);
+      assert.equal(servedBy(operation).join(), isInternal || path === '/metrics' ? 'internal' : ['/live', '/ready', '/health'].includes(path) ? 'public,internal' : 'public', what);
       assert.equal(operation.security.some((one) => one.internalRequest), isInternal, what);
       assert.ok(Object.keys(operation.responses).some((status) => status.startsWith('2')), what);
       for (const [status, response] of Object.entries(operation.responses)) assert.ok(response.description, `${what} ${status}`);
       if (operation.security.length > 0) assert.ok(operation.responses[isInternal ? 403 : 401], what);
     }
+  });
+
+  test('every body, answer, payload and ack has an example that fits its schema', () => {
+    const [checkHttp, checkEvent] = [checker(Ajv2020, seen.openapi), checker(Ajv, seen.asyncapi)];
+    const inPath = (part) => encodeURIComponent(part.replaceAll('~', '~0').replaceAll('/', '~1'));
+    let examples = 0;
+    for (const [method, path, operation] of endpoints(seen.openapi)) {
+      const at = `#/paths/${inPath(path)}/${method.toLowerCase()}`;
+      const parts = [['requestBody', operation.requestBody], ...Object.entries(operation.responses).map(([status, response]) => [`responses/${status}`, response])];
+      for (const [place, part] of parts) {
+        const content = part?.content?.['application/json'];
+        if (content === undefined) continue;
+        checkHttp(`${at}/${place}/content/${inPath('application/json')}/schema`, content.example, `the example of ${method} ${path}, ${place}`);
+        examples += 1;
+      }
+    }
+    for (const [app, channel] of Object.entries(seen.asyncapi.channels)) {
+      for (const [id, message] of Object.entries(channel.messages)) {
+        if (message.payload === undefined) continue;
+        checkEvent(`#/channels/${app}/messages/${inPath(id)}/payload`, message.examples[0].payload, `the example of ${app}, ${id}`);
+        examples += 1;
+      }
+    }
+    assert.ok(examples > 250, `${examples} examples`);
+  });
+
+  test('an id of an operation is a name for a method', () => {
+    const verbs = 'add|cancel|check|count|emit|end|get|join|leave|list|logIn|raise|remove|replace|report|resolve|respondTo|send|update';
+    for (const [method, path, { operationId }] of endpoints(seen.openapi)) assert.match(operationId, new RegExp(`^(?:${verbs})[A-Z][A-Za-z]*$`), `${method} ${path}`);
+    const webhooks = Object.values(seen.openapi.webhooks).map(({ post }) => post.operationId);
+    for (const id of [...webhooks, ...Object.keys(seen.asyncapi.operations)]) assert.match(id, /^(?:receive|send)[A-Z][A-Za-z]*$/);
+    // Two events with the same id would leave one operation fewer.
+    const messages = Object.values(seen.asyncapi.channels).flatMap((channel) => Object.keys(channel.messages));
+    assert.equal(Object.keys(seen.asyncapi.operations).length, messages.filter((id) => /^(?:receive|send)[.]/.test(id)).length);
+  });
+
+  test('a type has the same public name in both documents', () => {
+    const properties = new Map();
+    for (const { components: { schemas } } of [seen.openapi, seen.asyncapi]) {
+      const alike = new Map();
+      for (const [name, schema] of Object.entries(schemas)) {
+        // schemars adds a digit to the name of a second type of the same name.
+        assert.match(name, /^(?:[A-Z][a-z]+)+$/);
+        assert.doesNotMatch(name, /Told|Heard|Asked|Shown|Stepped|Listed|Moved|Gone|Body$/, name);
+        const own = JSON.stringify([schema.type, Object.keys(schema.properties ?? {}).sort(), schema.enum]);
+        assert.equal(properties.get(name) ?? own, own, `${name} differs between the documents`);
+        properties.set(name, own);
+        const shape = JSON.stringify(withoutTexts(schema));
+        alike.set(shape, [...(alike.get(shape) ?? []), name]);
+      }
+      const same = [...alike.values()].filter((names) => names.length > 1).map((names) => names.sort().join(' = '));
+      assert.deepEqual(same, [], 'one type under several names');
+    }
+  });
+
+  test('an example of a webhook fits its schema', () => {
+    const check = checker(Ajv2020, seen.openapi);
+    assert.deepEqual(Object.keys(seen.openapi.webhooks), ['emergencyCreated', 'emergencyEnded']);
+    for (const [name, { post }] of Object.entries(seen.openapi.webhooks)) check(webhookBody(name), post.requestBody.content['application/json'].example, `the example of ${name}`);
   });
 
   test('they are asked for again with their tag, and answered without a body', async () => {
@@ -95,10 +172,10 @@ describe('the documents are valid', () => {
 describe('the documents are whole', () => {
   test('every described path is served where it is said to be, by those methods', async () => {
     const byPath = new Map();
-    for (const [method, path, operation] of endpoints(seen.openapi)) byPath.set(path, { methods: [...(byPath.get(path)?.methods ?? []), method], servers: operation.servers?.length ?? 0, internal: operation.servers?.length === 1 });
-    for (const [path, { methods, servers, internal }] of byPath) {
+    for (const [method, path, operation] of endpoints(seen.openapi)) byPath.set(path, { methods: [...(byPath.get(path)?.methods ?? []), method], listeners: servedBy(operation) });
+    for (const [path, { methods, listeners }] of byPath) {
       const target = path.replace('/socket.io/{file}', '/socket.io/socket.io.js').replaceAll(/\{\w+\}/g, 'x');
-      for (const [port, serves] of [[gateway.port, !internal], [gateway.internalPort, servers > 0]]) {
+      for (const [port, serves] of [[gateway.port, listeners.includes('public')], [gateway.internalPort, listeners.includes('internal')]]) {
         const answer = await rawRequest(port, 'PROPFIND', target);
         assert.equal(answer.status, serves ? 405 : 404, `${target} on ${port}`);
         if (!serves) continue;
@@ -131,9 +208,14 @@ describe('the documents are true', () => {
       await seen.request('GET', path, { internal: true });
     }
     await seen.request('GET', '/metrics');
-    for (const path of ['/', '/favicon.ico', '/api/docs', '/api/openapi.json', '/api/asyncapi.json']) await seen.request('GET', path);
-    for (const [path, file] of [['/console/{file}', 'console.js'], ['/api/docs/{file}', 'docs.js'], ['/socket.io/{file}', 'socket.io.js']]) await seen.request('GET', path, { params: { file } });
-    for (const path of ['/console/{file}', '/api/docs/{file}']) assert.equal((await seen.request('GET', path, { params: { file: 'none' } })).status, 404);
+    for (const path of ['/api/openapi.json', '/api/asyncapi.json', '/api/types.d.ts']) await seen.request('GET', path);
+    await seen.request('GET', '/socket.io/{file}', { params: { file: 'socket.io.js' } });
+    // Pages for people, and their files, are in no document.
+    for (const path of ['/', '/favicon.ico', '/api/docs', '/api/docs/docs.js', '/console/console.js', '/docs', '/docs/start/install', '/docs/book.js']) {
+      assert.equal((await fetch(`${gateway.url}${path}`)).status, 200, path);
+      assert.equal(seen.openapi.paths[path], undefined, path);
+    }
+    for (const path of ['/console/none', '/api/docs/none', '/docs/none']) assert.equal((await fetch(`${gateway.url}${path}`)).status, 404, path);
   });
 
   test('logging in', async () => {
@@ -327,6 +409,19 @@ describe('the documents are true', () => {
     seen.assertClean();
   });
 
+  test('the push webhook', async () => {
+    const check = checker(Ajv2020, seen.openapi);
+    for (const [name, { post }] of Object.entries(seen.openapi.webhooks)) {
+      const { event } = post.requestBody.content['application/json'].example;
+      const about = () => pushes.deliveries.filter(({ body }) => body.event === event);
+      await eventually(() => about().length > 0, { what: `a request about ${event}` });
+      for (const { headers, body } of about()) {
+        check(webhookBody(name), body, name);
+        for (const parameter of post.parameters) assert.ok(headers[parameter.name.toLowerCase()], parameter.name);
+      }
+    }
+  });
+
   test('everything that is described has been seen', () => {
     assert.deepEqual(seen.unseen().filter((what) => !OF_OUTAGES.includes(what)), []);
   });
@@ -365,6 +460,75 @@ test('what only a cluster and an outage bring is as described, too', { timeout: 
   }
 });
 
+describe('the examples in Python', () => {
+  let python;
+  before(async () => { python = await pythonWithLibraries(); }, { timeout: 600_000 });
+
+  const sourceOf = (operation) => operation['x-codeSamples'].find(({ lang }) => lang === 'Python').source;
+
+  /** Starts Python on `source`, with the addresses and tokens of the gateway under test, and `input` to read. */
+  function start(source, { claims = { sub: 'ann' }, input = '' } = {}) {
+    const here = source.replaceAll('http://127.0.0.1:8080', gateway.url).replaceAll('http://127.0.0.1:9090', gateway.internalUrl);
+    const env = { ...process.env, TOKEN: gateway.token(claims), INTERNAL_TOKEN, PYTHONUNBUFFERED: '1' };
+    const child = spawn(python, ['-c', here], { env });
+    const run = { child, stdout: '', stderr: '' };
+    for (const name of ['stdout', 'stderr']) child[name].setEncoding('utf8').on('data', (text) => { run[name] += text; });
+    child.stdin.end(input);
+    run.ended = onceEvent(child, 'close').then(([code]) => code);
+    return run;
+  }
+
+  async function output(source, options) {
+    const run = start(source, options);
+    assert.equal(await run.ended, 0, `${source}\n${run.stderr}`);
+    return run.stdout;
+  }
+
+  test('all compile', async () => {
+    const operations = [...endpoints(seen.openapi).map(([, , operation]) => operation), ...Object.values(seen.openapi.webhooks).map(({ post }) => post), ...Object.values(seen.asyncapi.operations)];
+    const compiled = await output('import json, sys\nfor source in json.load(sys.stdin):\n    compile(source, source, "exec")\nprint("compiled")', { input: JSON.stringify(operations.map(sourceOf)) });
+    assert.equal(compiled, 'compiled\n');
+  });
+
+  test('send requests', async () => {
+    const byId = new Map(endpoints(seen.openapi).map(([, , operation]) => [operation.operationId, operation]));
+    const answers = {};
+    for (const id of ['getHealth', 'getMetrics', 'raiseIncident', 'listNearbyIncidents', 'raiseEmergency', 'emitEvent', 'replaceRoomGrants']) answers[id] = await output(sourceOf(byId.get(id)));
+    assert.match(answers.getMetrics, /^# HELP /m);
+    assert.match(answers.raiseIncident, /'success': True/);
+    assert.match(answers.listNearbyIncidents, /'success': True/);
+    assert.match(answers.emitEvent, /'repeated': False/);
+  });
+
+  test('send and receive events', async () => {
+    const of = (id) => sourceOf(seen.asyncapi.operations[id]);
+    assert.match(await output(of('receiveRelayJoin'), { claims: { sub: 'ann', ...EVERYTHING } }), /'success': True/);
+    assert.match(await output(of('receiveChatJoinRoom')), /'success': True/);
+    const run = start(of('sendChatNewMessage'), { claims: { sub: unique('listener') } });
+    try {
+      await eventually(async () => {
+        const headers = { 'Content-Type': 'application/json', 'X-Internal-Request': 'true', Authorization: `Bearer ${INTERNAL_TOKEN}` };
+        await fetch(`${gateway.internalUrl}/internal/emit`, { method: 'POST', headers, body: JSON.stringify({ to: 'all', event: 'new_message', data: { content: 'to Python' } }) });
+        return run.stdout.includes("{'content': 'to Python'}");
+      }, { timeout: 20_000, what: 'Python to print the event' });
+    } finally {
+      run.child.kill();
+      await run.ended;
+    }
+  });
+
+  test('verify the signature of a request', async () => {
+    const [{ headers, raw }] = pushes.deliveries;
+    const check = `${sourceOf(seen.openapi.webhooks.emergencyCreated.post)}
+import json, sys
+secret, headers, body = json.load(sys.stdin)
+print(is_genuine(secret, headers, body.encode()), is_genuine(secret, headers, body.encode() + b" "), is_genuine("another", headers, body.encode()))
+`;
+    const named = Object.fromEntries(['X-Muster-Timestamp', 'X-Muster-Signature'].map((name) => [name, headers[name.toLowerCase()]]));
+    assert.equal(await output(check, { input: JSON.stringify([PUSH_SECRET, named, raw]) }), 'True False False\n');
+  });
+});
+
 describe('the page', () => {
   let browser;
   before(async () => {
@@ -394,7 +558,7 @@ describe('the page', () => {
   }
 
   const entries = (page) => page.locator('.app .entry:visible');
-  const total = () => endpoints(seen.openapi).length + events(seen.asyncapi).length;
+  const total = () => endpoints(seen.openapi).length + events(seen.asyncapi).length + Object.keys(seen.openapi.webhooks).length;
   const photograph = (page, name) => page.screenshot({ path: join(SCREENSHOTS, `api-docs-${name}.png`) });
 
   test('shows every endpoint and event, by app, under the strict policy', async () => {
@@ -434,20 +598,34 @@ describe('the page', () => {
       await page.waitForFunction(() => [...document.querySelectorAll('.app .entry')].every((entry) => entry.querySelector('.facts')));
       const text = await page.textContent('#content');
       assert.doesNotMatch(text, /undefined|\[object|NaN/);
-      const message = page.locator('[id="chat.receive.send_message"]');
-      for (const part of ['roomId', 'content', 'realtime', 'Message cannot be empty']) assert.match(await message.textContent(), new RegExp(part));
-      const join = page.locator('[id="sos.post.api.sos.sosId.participants.join"]');
-      for (const part of ['userType', '"rescuer"', '201', '401', 'Token expired', 'joinedAt', 'date-time']) assert.match(await join.textContent(), new RegExp(part));
+      const message = page.locator('[id="receiveChatSendMessage"]');
+      for (const part of ['roomId', 'content', 'realtime', 'Message cannot be empty', 'socket[.]emitWithAck', 'client[.]call']) assert.match(await message.textContent(), new RegExp(part));
+      const join = page.locator('[id="joinIncident"]');
+      for (const part of ['userType', '"rescuer"', '201', '401', 'Token expired', 'joinedAt', 'date-time', 'curl -X POST', 'requests[.]post']) assert.match(await join.textContent(), new RegExp(part));
+    });
+  });
+
+  test('the contents lead to every entry, and the address names the one that is opened', async () => {
+    await visit(async (page) => {
+      const links = page.locator('#toc li:visible');
+      assert.equal(await links.count(), total());
+      await page.locator('#toc a', { hasText: 'send_message' }).click();
+      await page.locator('[id="receiveChatSendMessage"][open] .facts').waitFor();
+      await page.click('[id="receiveRelayPublish"] > summary');
+      await page.waitForFunction(() => location.hash === '#receiveRelayPublish');
+      await page.fill('#search', 'latitude');
+      assert.equal(await links.count(), await entries(page).count());
+      assert.ok(await links.count() < total());
     });
   });
 
   test('an address points at an entry', async () => {
     await visit(async (page) => {
-      const entry = page.locator('[id="relay.receive.publish"]');
+      const entry = page.locator('[id="receiveRelayPublish"]');
       assert.equal(await entry.getAttribute('open'), '');
       await entry.locator('.facts').waitFor();
       await photograph(page, 'entry');
-    }, { hash: '#relay.receive.publish', colorScheme: 'dark' });
+    }, { hash: '#receiveRelayPublish', colorScheme: 'dark' });
   });
 
   test('fits a phone without horizontal scrolling, whatever is open', async () => {
@@ -460,7 +638,7 @@ describe('the page', () => {
         .filter((node) => node.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
         .map((node) => `${node.tagName}.${node.className}: ${node.textContent.slice(0, 60)}`));
       assert.deepEqual(wide, []);
-      await page.locator('[id="sos.get.api.sos.nearby"]').scrollIntoViewIfNeeded();
+      await page.locator('[id="listNearbyIncidents"]').scrollIntoViewIfNeeded();
       await photograph(page, 'phone-entry');
     }, { screen: PHONE });
   });

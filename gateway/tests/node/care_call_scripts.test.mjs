@@ -1,5 +1,5 @@
-// A thousand random stories of two users, three devices and two nodes, held against a model of what calls are. The seed of a
-// failure is printed with it: `SEED=… node --test care_call_scripts.test.mjs` plays the same scripts again.
+// A thousand random scripts of two users, three devices and two nodes, checked against a model of calls. A failure
+// prints its seed: `SEED=… node --test care_call_scripts.test.mjs` plays the same scripts again.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -12,28 +12,28 @@ import { startPostgres } from './support/postgres.mjs';
 import { identified, eventually, preview } from './support/wait.mjs';
 
 const SCRIPTS = 1_000;
-/** How many are played at once. */
+/** How many scripts run at the same time. */
 const WIDTH = 32;
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000_000);
 
 const RING_MS = 2_000;
-/** How much earlier than ours another clock may say that the ring has run out. */
+/** How much earlier than this process's clock another clock may let the ringing end. */
 const CLOCK_MS = 100;
-/** For an event that must come, however busy the machine is. */
+/** Deadline for an event that must come, even on a busy machine. */
 const DEADLINE_MS = 15_000;
 
-/** How likely each action is, while no call is open, while one rings and while one is talked on. */
+/** The probability of each action while no call is open, while one rings, and while the parties talk. */
 const LIKELY = {
   idle: { initiate: 12, accept: 1, reject: 1, end: 1, signal: 1, reconnect: 3 },
   ringing: { initiate: 2, accept: 8, reject: 3, end: 3, signal: 2, reconnect: 3, lapse: 1 },
   active: { initiate: 2, accept: 2, reject: 2, end: 5, signal: 8, reconnect: 3 },
 };
-/** How many steps are two actions at once. */
+/** The share of steps that consist of two simultaneous actions. */
 const RACES = 0.35;
-/** How many actions are about a call of before. */
+/** The share of actions about an earlier call. */
 const STALE = 0.1;
 
-/** Numbers between 0 and 1, always the same for a seed. */
+/** Random numbers between 0 and 1, reproducible by seed. */
 function randomFrom(seed) {
   let state = Math.imul(seed, 0x9e3779b1) >>> 0;
   const next = () => {
@@ -44,7 +44,7 @@ function randomFrom(seed) {
   return next;
 }
 
-/** One script: its users, their devices, what the model says and what was heard. */
+/** One script: its users, their devices, the model's state and the received events. */
 class Script {
   constructor(nodes, seed, tally) {
     this.nodes = nodes;
@@ -53,13 +53,16 @@ class Script {
     this.state = NOTHING;
     this.users = { a: unique('a'), b: unique('b') };
     this.devices = ['a', 'b', 'b'].map((user) => ({ user, connection: 0 }));
-    /** What every connection that ever was has heard: `{user, device, connection, heard: [[event, told]]}`. */
+    /** The events of every connection: `{user, device, connection, received: [[event, payload]]}`. */
     this.connections = [];
-    /** By the action that made a call: `{callId, sent, late}`, the last if its ringing could not be told at once. */
+    /**
+     * By the action that started a call: `{callId, sent, late}`. `late` if its ringing could not be delivered at
+     * once.
+     */
     this.made = new Map();
-    /** `callId user` to the connection that is on the call, as long as that is certain. */
+    /** Maps `callId user` to the connection that holds the call, as long as it is certain. */
     this.seats = new Map();
-    /** What each signal was: `{to, callId, seat}`. */
+    /** The signals that were sent: `{to, callId, seat}`. */
     this.signals = new Map();
     this.trace = [];
   }
@@ -72,7 +75,7 @@ class Script {
     this.check();
   }
 
-  /** A whole number below `count`. */
+  /** A random whole number below `count`. */
   pick(count) {
     return Math.floor(this.random() * count);
   }
@@ -83,10 +86,10 @@ class Script {
     one.live = live;
     one.connection += 1;
     one.since = performance.now();
-    // What came with the welcome, and all from now on.
-    const heard = live.events.events.map(({ event, args }) => [event, args[0]]);
-    live.socket.onAny((event, ...args) => heard.push([event, identified(args).args[0]]));
-    this.connections.push({ user: one.user, device: at, connection: one.connection, heard });
+    // The events before the answer to CONNECT was handled, and all later ones.
+    const received = live.events.events.map(({ event, args }) => [event, args[0]]);
+    live.socket.onAny((event, ...args) => received.push([event, identified(args).args[0]]));
+    this.connections.push({ user: one.user, device: at, connection: one.connection, received });
   }
 
   close() {
@@ -98,12 +101,12 @@ class Script {
     live?.node.clients.open.delete(live.socket);
   }
 
-  /** An action by a random device, likely in this state; `beside` is sent at the same moment. */
+  /** A random device's action that is likely in this state; `beside` is sent at the same time. */
   action(beside) {
     const call = openCall(this.state);
     const weights = Object.entries(LIKELY[call?.phase ?? 'idle']).filter(([what]) => {
       if (what === 'lapse') return !beside;
-      // A device that goes is not asked to act at the same moment: what it said may be lost with it.
+      // A device that reconnects does not act at the same time, because its events may be lost.
       if (what === 'reconnect') return beside?.what !== 'reconnect';
       return what === 'initiate' || this.state.calls.length > 0;
     });
@@ -124,13 +127,13 @@ class Script {
     return this.act(actions);
   }
 
-  /** The call rings until it is missed. */
+  /** Waits until the ringing call is missed. */
   async lapse() {
     this.trace.push('lapse');
     await this.become(lapsed(this.state), []);
   }
 
-  /** Sends `actions` at once, insists that the model has an explanation of the answers, and takes it for the state. */
+  /** Sends `actions` at once, requires that the model can explain the answers, and adopts the explained state. */
   async act(actions) {
     const sent = performance.now();
     const ringing = openCall(this.state)?.phase === 'ringing' ? this.state.calls.at(-1) : undefined;
@@ -173,26 +176,26 @@ class Script {
     return live.ask('call:signal', { callId, signal: action.signal });
   }
 
-  /** From when on the call may have rung out. */
+  /** The earliest time at which the call may stop ringing. */
   lapses(call) {
     return this.made.get(call.action).sent + RING_MS - CLOCK_MS;
   }
 
-  /** Takes `next` for the state; waits until every device, but those that `moved`, has heard what that means. */
+  /** Adopts the state `next`, and waits until every device except those in `moved` has received its events. */
   async become(next, moved) {
     const earlier = this.state;
     this.state = next;
     const waits = [];
     const hear = (at, event, callId) => {
       if (moved.includes(at)) return;
-      waits.push(this.devices[at].live.events.take(event, (told) => told.callId === callId, { timeout: DEADLINE_MS }));
+      waits.push(this.devices[at].live.events.take(event, (payload) => payload.callId === callId, { timeout: DEADLINE_MS }));
     };
     const of = (user) => this.devices.map((_, at) => at).filter((at) => this.devices[at].user === user);
     for (const [index, call] of next.calls.entries()) {
       const before = earlier.calls[index];
       const { callId, late: toldLate } = this.made.get(call.action);
       const [caller, callee] = call.caller === 'a' ? ['a', 'b'] : ['b', 'a'];
-      // What is told later may come when nothing rings any more; then it is not told.
+      // A late delivery may come when nothing rings anymore, and is then dropped.
       if (!before && toldLate) for (const at of of(callee)) if (!moved.includes(at)) waits.push(this.ringsOrRang(at, callId));
       if (!before && !toldLate) for (const at of of(callee)) hear(at, 'call:incoming', callId);
       for (const user of Object.keys(call.devices)) if (before?.devices[user] === undefined) this.seat(callId, user, call.devices[user]);
@@ -203,7 +206,7 @@ class Script {
       }
       if (call.ending && !before?.ending) {
         this.tally[call.ending] += 1;
-        // Who connected when it may have been missed already need not hear that it was.
+        // A device that connected when the call may already have been missed need not receive `call:missed`.
         const late = (at) => call.ending === 'call:missed' && this.devices[at].since >= this.lapses(call);
         for (const at of this.devices.keys()) if (!late(at)) hear(at, call.ending, callId);
       }
@@ -215,29 +218,29 @@ class Script {
     this.seats.set(`${callId} ${user}`, { device, connection: this.devices[device].connection });
   }
 
-  /** Who connects while it rings for them hears it. */
+  /** A device that connects while a call rings for its user receives it. */
   async ringsAgain(state, device, mayLapse) {
     const call = openCall(state);
     if (call?.phase !== 'ringing' || call.caller === this.devices[device].user || mayLapse()) return;
-    // On a slow machine it may be missed before it could ring there.
+    // On a slow machine the call may be missed before it could ring there.
     await this.ringsOrRang(device, this.made.get(call.action).callId);
   }
 
-  /** A device hears a call ring, or how it ended. */
+  /** A device receives the ringing call or its end. */
   async ringsOrRang(at, callId) {
-    const { heard } = this.connections.find(({ device, connection }) => device === at && connection === this.devices[at].connection);
-    const told = () => heard.some(([event, body]) => body?.callId === callId && ['call:incoming', ...TERMINAL].includes(event));
-    await eventually(told, { timeout: DEADLINE_MS, what: 'the call to ring, or to be over' });
+    const { received } = this.connections.find(({ device, connection }) => device === at && connection === this.devices[at].connection);
+    const hasEvent = () => received.some(([event, body]) => body?.callId === callId && ['call:incoming', ...TERMINAL].includes(event));
+    await eventually(hasEvent, { timeout: DEADLINE_MS, what: 'the call to ring, or to be over' });
   }
 
-  /** A device that signals and is not the one on the call may have become it. */
+  /** A device that signals without holding the call may have taken it over. */
   unseat({ signal, device, user }) {
     const key = `${this.signals.get(signal).callId} ${user}`;
     const seat = this.seats.get(key);
     if (seat && (seat.device !== device || seat.connection !== this.devices[device].connection)) this.seats.delete(key);
   }
 
-  /** A signal that was taken arrives where the other party is, if that has been one connection all the time. */
+  /** An accepted signal reaches the other party, if that party has had one connection all the time. */
   async arrives({ signal }) {
     const sent = this.signals.get(signal);
     const { to, callId, seat } = sent;
@@ -246,10 +249,10 @@ class Script {
       return;
     }
     this.tally.signals += 1;
-    await this.devices[seat.device].live.events.take('call:signal', (told) => told.signal === signal, { timeout: DEADLINE_MS });
+    await this.devices[seat.device].live.events.take('call:signal', (payload) => payload.signal === signal, { timeout: DEADLINE_MS });
   }
 
-  /** Nothing is stuck: what is open can be ended, both can call each other, and both are seen to be free. */
+  /** No state is stuck: open calls can be ended, both users can call each other, and both are shown as online. */
   async finish() {
     const by = (what, device) => this.act([{ what, device, user: this.devices[device].user, at: this.state.calls.length - 1 }]);
     if (openCall(this.state)) await by('end', this.pick(3));
@@ -263,49 +266,55 @@ class Script {
     for (const user of ['a', 'b']) await hasStatus(this.devices[1].live, this.users[user], 'online', { timeout: DEADLINE_MS });
   }
 
-  /** What was heard in all, on every connection: the later calls' events are the sign that the earlier ones have come. */
+  /**
+   * Checks all received events of every connection. Events of later calls prove that those of earlier calls have
+   * come.
+   */
   check() {
     const endings = new Map();
     for (const connection of this.connections) {
-      const calls = connection.heard.filter(([event]) => event.startsWith('call:'));
-      for (const [event, told] of calls) this.checkOne(connection, event, told);
+      const calls = connection.received.filter(([event]) => event.startsWith('call:'));
+      for (const [event, payload] of calls) this.checkOne(connection, event, payload);
       for (const [callId, ending] of this.checkEndings(connection, calls)) {
-        assert.equal(ending, endings.get(callId) ?? ending, `two ends of one call, as ${named(connection)} and others heard them`);
+        assert.equal(ending, endings.get(callId) ?? ending, `two ends of one call, as received by ${named(connection)} and others`);
         endings.set(callId, ending);
       }
     }
   }
 
-  checkOne(connection, event, told) {
+  checkOne(connection, event, payload) {
     const who = named(connection);
-    const call = this.state.calls.find(({ action }) => this.made.get(action).callId === told.callId);
-    assert.ok(call, `${who} heard of a call that nobody made: ${event} ${JSON.stringify(told)}`);
+    const call = this.state.calls.find(({ action }) => this.made.get(action).callId === payload.callId);
+    assert.ok(call, `${who} received an event of an unknown call: ${event} ${JSON.stringify(payload)}`);
     const { user, device } = connection;
-    if (TERMINAL.includes(event)) assert.equal(event, call.ending, `${who} heard another ending than the acks say`);
-    if (event === 'call:incoming') assert.notEqual(call.caller, user, `${who} called, and hears it ring`);
-    if (event === 'call:accepted') assert.equal(call.caller, user, `${who} was called, and hears it accepted`);
-    if (event === 'call:answered_elsewhere') assert.ok(call.caller !== user && call.devices[user] !== device, `${who} is not elsewhere`);
+    if (TERMINAL.includes(event)) assert.equal(event, call.ending, `${who} received another ending than in the acks`);
+    if (event === 'call:incoming') assert.notEqual(call.caller, user, `${who} is the caller, but received its ringing`);
+    if (event === 'call:accepted') assert.equal(call.caller, user, `${who} is the recipient, but received its acceptance`);
+    if (event === 'call:answered_elsewhere') assert.ok(call.caller !== user && call.devices[user] !== device, `${who} took the call itself`);
     if (event === 'call:signal') {
-      const { to, seat } = this.signals.get(told.signal);
-      assert.equal(to, user, `${who} heard its own side's signal`);
-      if (seat) assert.deepEqual({ device, connection: connection.connection }, seat, `${who} heard a signal for another device`);
+      const { to, seat } = this.signals.get(payload.signal);
+      assert.equal(to, user, `${who} received its own side's signal`);
+      if (seat) assert.deepEqual({ device, connection: connection.connection }, seat, `${who} received a signal for another device`);
     }
   }
 
-  /** The endings that a connection heard, by call: one of each at most, and one of each that rings there still. */
+  /**
+   * The endings that a connection received, by call: at most one per call, and exactly one for a call that still
+   * rings there.
+   */
   checkEndings(connection, calls) {
     const who = named(connection);
     const endings = new Map();
-    for (const [event, told] of calls.filter(([name]) => TERMINAL.includes(name))) {
-      assert.ok(!endings.has(told.callId), `${who} heard two endings of one call: ${preview(calls)}`);
-      endings.set(told.callId, `${event} ${JSON.stringify(told, Object.keys(told).sort())}`);
+    for (const [event, payload] of calls.filter(([name]) => TERMINAL.includes(name))) {
+      assert.ok(!endings.has(payload.callId), `${who} received two endings of one call: ${preview(calls)}`);
+      endings.set(payload.callId, `${event} ${JSON.stringify(payload, Object.keys(payload).sort())}`);
     }
     for (const event of ['call:accepted', 'call:answered_elsewhere', 'call:signal']) {
-      const heard = calls.filter(([name]) => name === event).map(([, told]) => `${told.callId} ${told.signal}`);
-      assert.equal(new Set(heard).size, heard.length, `${who} heard '${event}' twice: ${preview(calls)}`);
+      const received = calls.filter(([name]) => name === event).map(([, payload]) => `${payload.callId} ${payload.signal}`);
+      assert.equal(new Set(received).size, received.length, `${who} received '${event}' twice: ${preview(calls)}`);
     }
     if (connection.connection === this.devices[connection.device].connection) {
-      for (const [event, { callId }] of calls) assert.ok(event !== 'call:incoming' || endings.has(callId), `on ${who} a call rings for ever`);
+      for (const [event, { callId }] of calls) assert.ok(event !== 'call:incoming' || endings.has(callId), `on ${who} a call rings forever`);
     }
     return endings;
   }
@@ -315,12 +324,12 @@ function named({ user, device, connection }) {
   return `device ${device} (${user}), connection ${connection}`;
 }
 
-describe('random scripts of calls', () => {
+describe('random call scripts', () => {
   let cluster;
   let postgres;
   before(async () => {
     postgres = await startPostgres();
-    // Two users call each other as often as a script wants.
+    // Scripts may start any number of calls between the two users.
     cluster = await startCluster(2, { env: { CALLS_PER_MINUTE: '0', CALL_RING: `${RING_MS}ms`, DATABASE_URL: postgres.url } });
   });
   after(async () => {
@@ -328,7 +337,7 @@ describe('random scripts of calls', () => {
     await postgres?.kill();
   });
 
-  test(`${SCRIPTS} of them agree with the model`, { timeout: 600_000 }, async () => {
+  test(`${SCRIPTS} scripts agree with the model`, { timeout: 600_000 }, async () => {
     const tally = { accepted: 0, signals: 0, lost: 0, ...Object.fromEntries(TERMINAL.map((event) => [event, 0])) };
     const failures = [];
     await bounded(SCRIPTS, WIDTH, async (n) => {
@@ -343,7 +352,7 @@ describe('random scripts of calls', () => {
       }
     });
     assert.equal(failures.length, 0, `SEED=${SEED}\n${failures.join('\n\n')}`);
-    // Scripts that never came to something would prove nothing about it.
+    // Outcomes that no script reached would not be tested.
     for (const [what, times] of Object.entries(tally)) assert.ok(times > SCRIPTS / 50, `SEED=${SEED}: ${what} only ${times} times: ${JSON.stringify(tally)}`);
     for (const node of cluster.nodes) node.assertQuiet();
   });

@@ -1,4 +1,4 @@
-// Care's calls on two nodes: every way that one begins, goes on and ends, and what each device hears of it.
+// Care's calls on two nodes: every way to start, continue and end a call, and the events that each device receives.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -8,28 +8,28 @@ import { unique } from './support/clients.mjs';
 import { LEASE_MS, startCluster } from './support/cluster.mjs';
 import { delay, preview } from './support/wait.mjs';
 
-/** How long it rings where nobody is to answer, and how long a lost party may take to come back. */
+/** The ringing time in tests without an answer, and the grace period of a lost party. */
 const SHORT_RING_MS = 2_000;
 const SHORT_GRACE_MS = 1_500;
-/** Time for a dead node's lease to lapse and for the others to act, on a loaded machine. */
+/** Time for a dead node's lease to lapse and for other nodes to act, on a loaded machine. */
 const NOTICED_MS = LEASE_MS + 20_000;
 
-/** What ended `callId`, as a device heard it and has not taken: `[event, told]` each. */
+/** The end events of `callId` that a device has received and not taken: `[event, received]` each. */
 function endings({ events }, callId) {
-  return TERMINAL.flatMap((event) => events.seen(event, (told) => told.callId === callId).map(([told]) => [event, told]));
+  return TERMINAL.flatMap((event) => events.seen(event, (received) => received.callId === callId).map(([received]) => [event, received]));
 }
 
-/** Waits until each device has heard how the call ended; insists that it is `expected`, and that it is told once. */
+/** Waits until each device has received the call's end; requires that it is `expected` and comes once. */
 async function ends(nodes, devices, event, expected, { timeout } = {}) {
-  const told = await Promise.all(devices.map(({ events }) => events.take(event, ({ callId }) => callId === expected.callId, { timeout })));
+  const received = await Promise.all(devices.map(({ events }) => events.take(event, ({ callId }) => callId === expected.callId, { timeout })));
   await quiet(nodes, ...devices);
   for (const [at, each] of devices.entries()) {
-    assert.deepEqual(told[at], expected);
-    assert.deepEqual(endings(each, expected.callId), [], `${each.user} on ${each.node.url} hears it once`);
+    assert.deepEqual(received[at], expected);
+    assert.deepEqual(endings(each, expected.callId), [], `${each.user} on ${each.node.url} receives it once`);
   }
 }
 
-/** A caller with two devices, who are on both nodes, and a recipient with three. */
+/** A caller with two devices, one on each node, and a recipient with three. */
 async function parties([first, second], claims = {}) {
   const caller = await device(first, { name: 'caller', ...claims });
   const [desk, phone] = [await device(second, { user: caller.user }), await device(first, { name: 'callee' })];
@@ -37,18 +37,18 @@ async function parties([first, second], claims = {}) {
   return { caller, desk, phone, tablet, watch, callers: [caller, desk], callees: [phone, tablet, watch], all: [caller, desk, phone, tablet, watch] };
 }
 
-/** Rings, and answers the call's id when every device of the recipient has heard it. */
+/** Starts a call, and returns its id when every device of the recipient has received it. */
 async function ring(caller, callees, given = {}) {
   const { callId } = await must(caller, 'call:initiate', { recipientId: callees[0].user, ...given });
-  for (const { events } of callees) await events.take('call:incoming', (told) => told.callId === callId);
+  for (const { events } of callees) await events.take('call:incoming', (received) => received.callId === callId);
   return callId;
 }
 
-/** Rings and accepts by the first of `callees`: the call's id. */
+/** Starts a call that the first of `callees` accepts; returns its id. */
 async function talk(caller, callees) {
   const callId = await ring(caller, callees);
   await must(callees[0], 'call:accept', { callId });
-  await caller.events.take('call:accepted', (told) => told.callId === callId);
+  await caller.events.take('call:accepted', (received) => received.callId === callId);
   return callId;
 }
 
@@ -56,13 +56,13 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
   let cluster;
   let nodes;
   before(async () => {
-    // The same two call each other more often than people do.
+    // The same two users call each other more often than people do.
     cluster = await startCluster(2, { env: { CALLS_PER_MINUTE: '0' } });
     nodes = [...cluster.nodes];
   });
   after(() => cluster?.stop());
 
-  test('it rings everywhere, one device takes it, the others know, and it lasts as long as it lasted', { timeout: 60_000 }, async () => {
+  test('it rings everywhere, one device accepts it, the others are notified, and the duration is correct', { timeout: 60_000 }, async () => {
     const { caller, desk, phone, tablet, watch, callers, callees, all } = await parties(nodes);
     const answer = await must(caller, 'call:initiate', { recipientId: phone.user, callType: 'video', visitId: 'visit-1', metadata: { why: 'x' } });
     assert.deepEqual(Object.keys(answer).sort(), ['callId', 'success']);
@@ -77,14 +77,14 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     assert.deepEqual(await must(tablet, 'call:accept', { callId }), { success: true, callId });
     const accepted = performance.now();
     for (const { events } of callers) {
-      const { timestamp, ...told } = await events.take('call:accepted');
+      const { timestamp, ...received } = await events.take('call:accepted');
       assert.match(timestamp, ISO);
-      assert.deepEqual(told, { callId, userId: phone.user });
+      assert.deepEqual(received, { callId, userId: phone.user });
     }
     for (const { events } of [phone, watch]) assert.deepEqual(await events.take('call:answered_elsewhere'), { callId });
     assert.equal(await refusal(watch, 'call:accept', { callId }), 'Call is not ringing');
     assert.equal(await refusal(phone, 'call:reject', { callId }), 'Call is not ringing');
-    // The clock has to move: the duration is in whole seconds.
+    // The clock has to advance: the duration is in whole seconds.
     await delay(2_100);
     const ending = performance.now();
     const { duration, ...ended } = await must(desk, 'call:end', { callId });
@@ -94,11 +94,11 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     assert.ok(Number.isInteger(duration) && least <= duration && duration <= most, `${duration} is not in ${least}..${most}`);
     await ends(nodes, all, 'call:ended', { callId, duration, reason: 'ended', endedBy: caller.user });
     for (const { events } of callers) assert.deepEqual([...events.seen('call:incoming'), ...events.seen('call:answered_elsewhere')], []);
-    assert.deepEqual(tablet.events.seen('call:answered_elsewhere'), [], 'not to the one that took it');
+    assert.deepEqual(tablet.events.seen('call:answered_elsewhere'), [], 'not to the accepting device');
     for (const { events } of callees) assert.deepEqual([...events.seen('call:incoming'), ...events.seen('call:accepted')], [], 'it rings once');
   });
 
-  test('a device that connects while it rings hears it, too, and may take it', { timeout: 60_000 }, async () => {
+  test('a device that connects while it rings receives it, too, and may accept it', { timeout: 60_000 }, async () => {
     const caller = await device(nodes[0]);
     const absent = unique('absent');
     const { callId } = await must(caller, 'call:initiate', { recipientId: absent, callType: 'audio' });
@@ -108,12 +108,12 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     await must(late, 'call:accept', { callId });
     const later = await device(nodes[0], { user: absent });
     await quiet(nodes, later);
-    assert.deepEqual(later.events.seen('call:incoming'), [], 'it does not ring any more');
+    assert.deepEqual(later.events.seen('call:incoming'), [], 'it no longer rings');
     const { duration } = await must(late, 'call:end', { callId });
     await ends(nodes, [caller, late, later], 'call:ended', { callId, duration, reason: 'ended', endedBy: absent });
   });
 
-  test('signals reach the other party\'s device of the call, and no other', { timeout: 60_000 }, async () => {
+  test('signals reach only the other party\'s device in the call', { timeout: 60_000 }, async () => {
     const { caller, phone, tablet, callees, all } = await parties(nodes);
     const stranger = await device(nodes[1]);
     const callId = await talk(caller, [tablet, ...callees.filter((each) => each !== tablet)]);
@@ -131,18 +131,18 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     await must(phone, 'call:end', { callId });
   });
 
-  test('a rejected call is over, and why is told', { timeout: 60_000 }, async () => {
+  test('a rejected call is over, and both parties receive the reason', { timeout: 60_000 }, async () => {
     const { caller, phone, tablet, callees, all } = await parties(nodes);
-    for (const [reason, told] of [['not now', 'not now'], [undefined, null]]) {
+    for (const [reason, received] of [['not now', 'not now'], [undefined, null]]) {
       const callId = await ring(caller, callees);
       assert.deepEqual(await must(tablet, 'call:reject', { callId, reason }), { success: true, callId });
-      await ends(nodes, all, 'call:rejected', { callId, userId: phone.user, reason: told });
+      await ends(nodes, all, 'call:rejected', { callId, userId: phone.user, reason: received });
       assert.equal(await refusal(phone, 'call:accept', { callId }), 'Call is over');
     }
   });
 
   for (const [who, by] of [['the caller', 'desk'], ['the recipient', 'tablet']]) {
-    test(`ended by ${who} while it rings, it has lasted no time`, { timeout: 60_000 }, async () => {
+    test(`ended by ${who} while it rings, it has no duration`, { timeout: 60_000 }, async () => {
       const them = await parties(nodes);
       const callId = await ring(them.caller, them.callees);
       assert.deepEqual(await must(them[by], 'call:end', { callId }), { success: true, callId, duration: 0 });
@@ -151,7 +151,7 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     });
   }
 
-  test('who rings or talks is busy for others, and calls nobody else', { timeout: 60_000 }, async () => {
+  test('users in a call are busy for other callers, and cannot call other users', { timeout: 60_000 }, async () => {
     const [ann, bob, cat] = [await device(nodes[0]), await device(nodes[1]), await device(nodes[1])];
     const call = (from, to) => refusal(from, 'call:initiate', { recipientId: to.user });
     const callId = await ring(ann, [bob]);
@@ -171,7 +171,7 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     await refusal(ann, 'call:initiate', { recipientId: ann.user });
   });
 
-  test('when both call each other at the same moment, exactly one call is made', { timeout: 90_000 }, async () => {
+  test('when both call each other at the same moment, exactly one call starts', { timeout: 90_000 }, async () => {
     const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
     for (let round = 0; round < 25; round += 1) {
       const answers = await Promise.all([[ann, bob], [bob, ann]].map(([from, to]) => from.ask('call:initiate', { recipientId: to.user })));
@@ -188,22 +188,22 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     }
   });
 
-  test('two devices that take it at once: one has it', { timeout: 90_000 }, async () => {
+  test('two devices accept at once: one gets the call', { timeout: 90_000 }, async () => {
     const { caller, phone, tablet, callees, all } = await parties(nodes);
     for (let round = 0; round < 15; round += 1) {
       const callId = await ring(caller, callees);
       const answers = await Promise.all([phone, tablet].map((each) => each.ask('call:accept', { callId })));
       assert.deepEqual(answers.map(({ success }) => success).sort(), [false, true], preview(answers));
       const [winner, loser] = answers[0].success ? [phone, tablet] : [tablet, phone];
-      await loser.events.take('call:answered_elsewhere', (told) => told.callId === callId);
+      await loser.events.take('call:answered_elsewhere', (received) => received.callId === callId);
       const { duration } = await must(loser, 'call:end', { callId });
       await ends(nodes, all, 'call:ended', { callId, duration, reason: 'ended', endedBy: phone.user });
-      assert.deepEqual(winner.events.seen('call:answered_elsewhere', (told) => told.callId === callId), []);
-      assert.equal(caller.events.seen('call:accepted', (told) => told.callId === callId).length, 1);
+      assert.deepEqual(winner.events.seen('call:answered_elsewhere', (received) => received.callId === callId), []);
+      assert.equal(caller.events.seen('call:accepted', (received) => received.callId === callId).length, 1);
     }
   });
 
-  test('what is not theirs to do is refused, and changes nothing', { timeout: 60_000 }, async () => {
+  test('actions without permission are refused, and change nothing', { timeout: 60_000 }, async () => {
     const [ann, bob, eve] = [await device(nodes[0]), await device(nodes[1]), await device(nodes[1])];
     const callId = await ring(ann, [bob]);
     for (const event of ['call:accept', 'call:reject']) assert.equal(await refusal(ann, event, { callId }), 'Only the recipient may do this');
@@ -230,10 +230,10 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     assert.deepEqual(await ann.events.take('error'), { message: 'Call is over' });
     await quiet(nodes, ann, bob, eve);
     for (const each of [ann, bob]) assert.equal(endings(each, callId).length, 1, 'it ended once');
-    assert.deepEqual(eve.events.events, [], 'others hear nothing of it');
+    assert.deepEqual(eve.events.events, [], 'other users receive no events');
   });
 
-  test('a party who comes back in time goes on talking, on another node', { timeout: 60_000 }, async () => {
+  test('a party who reconnects in time continues the call, on another node', { timeout: 60_000 }, async () => {
     const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
     const callId = await talk(ann, [bob]);
     ann.socket.io.engine.close();
@@ -241,13 +241,13 @@ describe('calls on two nodes', { concurrency: 4 }, () => {
     await must(back, 'call:signal', { callId, signal: 'restart' });
     assert.equal((await bob.events.take('call:signal')).signal, 'restart');
     await must(bob, 'call:signal', { callId, signal: 'again' });
-    assert.equal((await back.events.take('call:signal')).signal, 'again', 'their device is the one that spoke last');
+    assert.equal((await back.events.take('call:signal')).signal, 'again', 'the device that sent the last signal is theirs');
     const { duration } = await must(back, 'call:end', { callId });
     await ends(nodes, [back, bob], 'call:ended', { callId, duration, reason: 'ended', endedBy: ann.user });
   });
 });
 
-describe('calls that nobody answers', { concurrency: 4 }, () => {
+describe('calls without an answer', { concurrency: 4 }, () => {
   let cluster;
   let nodes;
   before(async () => {
@@ -256,7 +256,7 @@ describe('calls that nobody answers', { concurrency: 4 }, () => {
   });
   after(() => cluster?.stop());
 
-  test('are missed, once, on every device of both, and both are free again', { timeout: 60_000 }, async () => {
+  test('are missed, once, on every device of both parties, and both are free again', { timeout: 60_000 }, async () => {
     const { caller, phone, callees, all } = await parties(nodes);
     const callId = await ring(caller, callees);
     await ends(nodes, all, 'call:missed', { callId, callerId: caller.user, recipientId: phone.user }, { timeout: 20_000 });
@@ -279,7 +279,7 @@ describe('calls that nobody answers', { concurrency: 4 }, () => {
     const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
     const { callId } = await must(ann, 'call:initiate', { recipientId: bob.user });
     await must(bob, 'call:accept', { callId });
-    // The clock is what this is about.
+    // Waits longer than the ringing time.
     await delay(SHORT_RING_MS * 2);
     await quiet(nodes, ann, bob);
     for (const each of [ann, bob]) assert.deepEqual(endings(each, callId), []);
@@ -287,7 +287,7 @@ describe('calls that nobody answers', { concurrency: 4 }, () => {
   });
 });
 
-describe('the node that took the call dies while it rings', () => {
+describe('the node that started the call dies while it rings', () => {
   const RING_MS = 8_000;
   let cluster;
   let nodes;
@@ -309,7 +309,7 @@ describe('the node that took the call dies while it rings', () => {
     await must(next, 'call:end', { callId: await talk(next, [phone]) });
   });
 
-  test('the caller, back on another node, hears it, too', { timeout: 120_000 }, async () => {
+  test('the caller, reconnected to another node, receives it, too', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
     const [caller, phone] = [await device(doomed), await device(nodes[0])];
     const callId = await ring(caller, [phone]);
@@ -320,7 +320,7 @@ describe('the node that took the call dies while it rings', () => {
   });
 });
 
-describe('the node that took the call dies, and the call goes on', () => {
+describe('the node that started the call dies, and the call continues', () => {
   let cluster;
   let nodes;
   before(async () => {
@@ -329,7 +329,7 @@ describe('the node that took the call dies, and the call goes on', () => {
   });
   after(() => cluster?.stop());
 
-  test('it is accepted after that, and the caller hears it where they are now', { timeout: 120_000 }, async () => {
+  test('it is accepted after that, and the caller receives it on the new node', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
     const [caller, phone] = [await device(doomed), await device(nodes[0])];
     const callId = await ring(caller, [phone]);
@@ -351,42 +351,42 @@ describe('a party is lost', { concurrency: 4 }, () => {
   });
   after(() => cluster?.stop());
 
-  /** The call of `gone`, whose last device goes by `lose`, fails for `stays`. */
+  /** Calls `lose` for the last device of `gone`, and expects the call to fail for `stays`. */
   const fails = async (gone, stays, callId, lose) => {
     await lose();
-    const told = await stays.events.take('call:ended', () => true, { timeout: SHORT_GRACE_MS + NOTICED_MS });
-    const { duration, ...rest } = told;
+    const received = await stays.events.take('call:ended', () => true, { timeout: SHORT_GRACE_MS + NOTICED_MS });
+    const { duration, ...rest } = received;
     assert.ok(Number.isInteger(duration));
     assert.deepEqual(rest, { callId, reason: 'failed', endedBy: null });
     assert.equal(await refusal(stays, 'call:end', { callId }), 'Call is over');
     const next = await device(stays.node);
     await must(next, 'call:end', { callId: await talk(next, [stays]) });
     await quiet(nodes, stays);
-    assert.deepEqual(endings(stays, callId), [], `${gone.user}'s loss is told once`);
+    assert.deepEqual(endings(stays, callId), [], `${gone.user}'s loss is announced once`);
   };
 
-  test('the caller by a lost connection: the call has failed', { timeout: 90_000 }, async () => {
+  test('the caller loses the connection: the call fails', { timeout: 90_000 }, async () => {
     const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
     await fails(ann, bob, await talk(ann, [bob]), () => ann.socket.io.engine.close());
   });
 
-  test('the recipient by leaving: the call has failed', { timeout: 90_000 }, async () => {
+  test('the recipient disconnects: the call fails', { timeout: 90_000 }, async () => {
     const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
     await fails(bob, ann, await talk(ann, [bob]), () => bob.socket.disconnect());
   });
 
-  test('by the death of their node: the call has failed', { timeout: 120_000 }, async () => {
+  test('their node dies: the call fails', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
     const [ann, bob] = [await device(nodes[0]), await device(doomed)];
     await fails(bob, ann, await talk(ann, [bob]), () => doomed.kill());
   });
 
-  test('but not while another device of theirs is there', { timeout: 60_000 }, async () => {
+  test('the call continues while another of their devices is connected', { timeout: 60_000 }, async () => {
     const [ann, bob] = [await device(nodes[0]), await device(nodes[1])];
     const other = await device(nodes[1], { user: ann.user });
     const callId = await talk(ann, [bob]);
     ann.socket.io.engine.close();
-    // The clock is what this is about.
+    // Waits longer than the grace period.
     await delay(SHORT_GRACE_MS * 2);
     await quiet(nodes, bob, other);
     assert.deepEqual(endings(bob, callId), []);

@@ -1,4 +1,4 @@
-// Care's presence and notifications: one user, many devices, many nodes, and what is told of them.
+// Care's presence and notifications: one user, many devices, many nodes, and the events about them.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -8,22 +8,22 @@ import { ask, bounded, unique } from './support/clients.mjs';
 import { LEASE_MS, internal, startCluster } from './support/cluster.mjs';
 import { delay } from './support/wait.mjs';
 
-/** How long who is lost may take to come back: short, and long enough to come back on a loaded machine. */
+/** The grace period of lost users: short, but long enough to reconnect on a loaded machine. */
 const GRACE_MS = 3_000;
 const AWAY_MS = 2_000;
-/** Time for the grace to pass and for the nodes to act, on a loaded machine. */
+/** Time for the grace period to pass and for the nodes to act, on a loaded machine. */
 const GONE_MS = GRACE_MS + 20_000;
 
-/** What a device was told of a user's presence and has not taken: the statuses, in order. */
+/** The statuses of a user that a device has received and not taken, in order. */
 const statuses = ({ events }, user) => events.seen('presence:changed', ({ userId }) => userId === user).map(([{ status }]) => status);
 
-/** The next that a device is told of a user's presence. */
+/** The next presence change of a user that a device receives. */
 const change = ({ events }, user, { timeout } = {}) => events.take('presence:changed', ({ userId }) => userId === user, { timeout });
 
-/** Subscribes to users, and answers what it is told of them now. */
+/** Subscribes to users, and returns their current presence. */
 const watch = async (watcher, ...userIds) => (await must(watcher, 'presence:subscribe', { userIds })).presences;
 
-/** Waits until users are online and the news of it is old, so that what a watcher hears from here on is new. */
+/** Waits until users are online and no event about it is pending, so that later events are new. */
 async function arrived(nodes, watcher, ...users) {
   for (const user of users) await hasStatus(watcher, user, 'online');
   await quiet(nodes, watcher);
@@ -38,7 +38,7 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
   });
   after(() => cluster?.stop());
 
-  test('a user is online with the first device and offline when the last has gone', { timeout: 90_000 }, async () => {
+  test('a user is online with the first device and offline after the last one is gone', { timeout: 90_000 }, async () => {
     const watcher = await device(nodes[0]);
     const user = unique('user');
     assert.deepEqual(await watch(watcher, user), [{ userId: user, status: 'offline', customStatus: null, lastSeen: null }]);
@@ -48,7 +48,7 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
     assert.deepEqual([online.status, online.customStatus], ['online', null]);
     const desk = await device(nodes[0], { user });
     phone.socket.disconnect();
-    // The clock is what this is about: one of two devices is gone for longer than the grace.
+    // Keeps one of two devices disconnected for longer than the grace period.
     await delay(GRACE_MS * 1.5);
     await quiet(nodes, watcher);
     assert.deepEqual(statuses(watcher, user), []);
@@ -62,10 +62,10 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
       assert.equal(asked.status, 'offline');
       assert.match(asked.lastSeen, ISO);
     }
-    assert.deepEqual(statuses(watcher, user), [], 'each is told once');
+    assert.deepEqual(statuses(watcher, user), [], 'each change is sent once');
   });
 
-  test('who comes back within the grace, on whatever node, was never away', { timeout: 90_000 }, async () => {
+  test('a user who reconnects within the grace period, on any node, was never offline', { timeout: 90_000 }, async () => {
     const watcher = await device(nodes[0]);
     let here = await device(nodes[0]);
     await arrived(nodes, watcher, here.user);
@@ -75,14 +75,14 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
       else here.socket.disconnect();
       here = await device(nodes[round % 2], { user: here.user });
     }
-    // The clock is what this is about: no leave that was held back may come now.
+    // No leave that was held back may come now.
     await delay(GRACE_MS * 1.5);
     await quiet(nodes, watcher);
     assert.deepEqual(statuses(watcher, here.user), []);
     assert.equal((await presence(watcher, here.user)).status, 'online');
   });
 
-  test('a status that is set is the user\'s, not the device\'s, and is told to who subscribed', { timeout: 60_000 }, async () => {
+  test('a status belongs to the user, not the device, and subscribers receive it', { timeout: 60_000 }, async () => {
     const [watcher, bystander] = [await device(nodes[0]), await device(nodes[1])];
     const phone = await device(nodes[1]);
     const desk = await device(nodes[0], { user: phone.user });
@@ -92,17 +92,17 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
     for (const [from, status, customStatus] of steps) {
       const given = customStatus === null ? { status } : { status, customStatus };
       assert.deepEqual(await must(from, 'presence:setStatus', given), { success: true, status });
-      const told = await change(watcher, phone.user);
-      assert.deepEqual([told.status, told.customStatus], [status, customStatus]);
+      const received = await change(watcher, phone.user);
+      assert.deepEqual([received.status, received.customStatus], [status, customStatus]);
       await hasStatus(bystander, phone.user, status);
     }
     for (const given of [{ status: 'offline' }, { status: 'in_call' }, { status: 'asleep' }, { status: 7 }, {}, null, { status: 'busy', customStatus: 7 }]) await refusal(phone, 'presence:setStatus', given);
     await quiet(nodes, watcher, bystander);
     assert.deepEqual(statuses(watcher, phone.user), []);
-    assert.deepEqual(statuses(bystander, phone.user), [], 'who has not subscribed hears nothing');
+    assert.deepEqual(statuses(bystander, phone.user), [], 'a client without a subscription receives nothing');
   });
 
-  test('it may be set without an ack, and what is asked for comes for many at once', { timeout: 60_000 }, async () => {
+  test('it may be set without an ack, and requested for many users at once', { timeout: 60_000 }, async () => {
     const [asker, busy] = [await device(nodes[0]), await device(nodes[1])];
     const nobody = unique('nobody');
     busy.socket.emit('presence:setStatus', { status: 'busy', customStatus: 'x' });
@@ -112,55 +112,55 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
     assert.deepEqual(listed, [[asker.user, 'online', null], [busy.user, 'busy', 'x'], [nobody, 'offline', null]].sort());
   });
 
-  test('who is in a call is so for both, until it is over', { timeout: 60_000 }, async () => {
+  test('both parties of a call are in_call until it is over', { timeout: 60_000 }, async () => {
     const [watcher, ann, bob] = [await device(nodes[0]), await device(nodes[0]), await device(nodes[1])];
     for (const { user } of [ann, bob]) await hasStatus(watcher, user, 'online');
     await watch(watcher, ann.user, bob.user);
     const { callId } = await must(ann, 'call:initiate', { recipientId: bob.user });
     await must(bob, 'call:accept', { callId });
-    const told = (user, status) => watcher.events.take('presence:changed', (seen) => seen.userId === user && seen.status === status);
+    const changesTo = (user, status) => watcher.events.take('presence:changed', (seen) => seen.userId === user && seen.status === status);
     for (const { user } of [ann, bob]) {
-      await told(user, 'in_call');
+      await changesTo(user, 'in_call');
       await hasStatus(watcher, user, 'in_call');
     }
     await must(bob, 'call:end', { callId });
     for (const { user } of [ann, bob]) {
-      await told(user, 'online');
+      await changesTo(user, 'online');
       await hasStatus(watcher, user, 'online');
     }
   });
 
-  test('subscriptions end when they are ended, for some or for all', { timeout: 60_000 }, async () => {
+  test('clients can end some or all subscriptions', { timeout: 60_000 }, async () => {
     const watcher = await device(nodes[0]);
     const users = [await device(nodes[0]), await device(nodes[1]), await device(nodes[1])];
     await arrived(nodes, watcher, ...users.map(({ user }) => user));
     const { subscribed, presences } = await must(watcher, 'presence:subscribe', { userIds: users.map(({ user }) => user) });
     assert.deepEqual([subscribed, presences.length], [3, 3]);
-    const hears = async (status, ...of) => {
+    const expectStatus = async (status, ...of) => {
       for (const each of users) await must(each, 'presence:setStatus', { status });
       for (const { user } of of) assert.equal((await change(watcher, user)).status, status);
       await quiet(nodes, watcher);
       for (const { user } of users) assert.deepEqual(statuses(watcher, user), []);
     };
     const [one, two, three] = users;
-    await hears('busy', one, two, three);
+    await expectStatus('busy', one, two, three);
     assert.deepEqual(await must(watcher, 'presence:unsubscribe', { userIds: [two.user] }), { success: true });
-    await hears('away', one, three);
+    await expectStatus('away', one, three);
     assert.deepEqual(await must(watcher, 'presence:unsubscribe', {}), { success: true });
-    await hears('online');
+    await expectStatus('online');
     for (const event of ['presence:subscribe', 'presence:get']) {
       for (const given of [{}, null, { userIds: 'x' }, { userIds: [7] }, { userIds: ['a\nb'] }]) await refusal(watcher, event, given);
     }
   });
 
-  test('500 users are subscribed to at most, and asked for at once at most', { timeout: 60_000 }, async () => {
+  test('at most 500 users may be subscribed to, or requested at once', { timeout: 60_000 }, async () => {
     const watcher = await device(nodes[0]);
     const live = await device(nodes[1]);
     const many = Array.from({ length: 500 }, (_, n) => `many-${n}`);
     assert.equal((await must(watcher, 'presence:get', { userIds: many })).presences.length, 500);
     for (const event of ['presence:get', 'presence:subscribe']) await refusal(watcher, event, { userIds: [...many, 'one-more'] });
     assert.equal((await must(watcher, 'presence:subscribe', { userIds: many.slice(0, 300) })).subscribed, 300);
-    assert.equal((await must(watcher, 'presence:subscribe', { userIds: many })).subscribed, 500, 'who is subscribed to already counts once');
+    assert.equal((await must(watcher, 'presence:subscribe', { userIds: many })).subscribed, 500, 'a user who is already subscribed to counts once');
     await refusal(watcher, 'presence:subscribe', { userIds: [live.user] });
     await must(watcher, 'presence:unsubscribe', { userIds: [many[0]] });
     await watch(watcher, live.user);
@@ -168,7 +168,7 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
     await watcher.events.take('presence:changed', ({ userId, status }) => userId === live.user && status === 'busy');
   });
 
-  test('the users of a node that dies are offline in the end; who is elsewhere, too, is not', { timeout: 120_000 }, async () => {
+  test('the users of a dead node go offline, except those with a device on another node', { timeout: 120_000 }, async () => {
     const doomed = await cluster.start();
     const watcher = await device(nodes[0]);
     const [lost, both] = [await device(doomed), await device(doomed)];
@@ -184,7 +184,7 @@ describe('presence on two nodes', { concurrency: 4 }, () => {
   });
 });
 
-describe('who does nothing is away', { concurrency: 4 }, () => {
+describe('inactive users are away', { concurrency: 4 }, () => {
   let cluster;
   let nodes;
   before(async () => {
@@ -193,7 +193,7 @@ describe('who does nothing is away', { concurrency: 4 }, () => {
   });
   after(() => cluster?.stop());
 
-  test('after a while, and back with the first thing done', { timeout: 90_000 }, async () => {
+  test('after a while, and back with the first activity', { timeout: 90_000 }, async () => {
     const watcher = await device(nodes[0]);
     const user = unique('idle');
     await watch(watcher, user);
@@ -204,14 +204,14 @@ describe('who does nothing is away', { concurrency: 4 }, () => {
     assert.equal((await change(watcher, user)).status, 'online');
   });
 
-  test('but not while one of two devices does something', { timeout: 90_000 }, async () => {
+  test('but not while one of two devices is active', { timeout: 90_000 }, async () => {
     const watcher = await device(nodes[0]);
     const user = unique('active');
     await watch(watcher, user);
     const [active, idle] = [await device(nodes[0], { user }), await device(nodes[1], { user })];
     assert.equal((await change(watcher, user)).status, 'online');
     const start = performance.now();
-    // The clock is what this is about; it does something many times within each time to be away.
+    // Stays active for longer than the idle time, many times within each idle period.
     while (performance.now() - start < AWAY_MS * 3) {
       await must(active, 'presence:get', { userIds: [user] });
       await delay(AWAY_MS / 20);
@@ -221,20 +221,20 @@ describe('who does nothing is away', { concurrency: 4 }, () => {
     assert.ok(idle.socket.connected);
   });
 
-  test('and who is busy stays busy', { timeout: 90_000 }, async () => {
+  test('a busy user stays busy', { timeout: 90_000 }, async () => {
     const watcher = await device(nodes[0]);
     const busy = await device(nodes[1]);
     await must(busy, 'presence:setStatus', { status: 'busy' });
     await hasStatus(watcher, busy.user, 'busy');
     await watch(watcher, busy.user);
-    // The clock is what this is about.
+    // Waits longer than the idle time.
     await delay(AWAY_MS * 3);
     await quiet(nodes, watcher);
     assert.equal((await presence(watcher, busy.user)).status, 'busy');
   });
 });
 
-/** Posts a notification, and answers it. */
+/** Posts a notification, and returns it. */
 async function notify(node, userId, given = {}, headers = {}) {
   const { status, body } = await internal(node, 'POST', '/internal/notifications', { userId, title: 'Visit', message: 'starts soon', ...given }, headers);
   assert.equal(body.success, true, JSON.stringify(body));
@@ -252,7 +252,7 @@ for (const { name, start } of SITES) {
     });
     after(() => site?.stop());
 
-    test('are stored and come to every device of their user, and to nobody else', { timeout: 60_000 }, async () => {
+    test('are stored and reach every device of their user, and no other user', { timeout: 60_000 }, async () => {
       const [phone, other] = [await device(nodes[0]), await device(nodes[0])];
       const desk = await device(nodes[1], { user: phone.user });
       const made = await notify(nodes[0], phone.user, { type: 'visit', data: { visitId: 'v', n: [1, null] } });
@@ -268,7 +268,7 @@ for (const { name, start } of SITES) {
       assert.equal((await must(other, 'notification:getUnreadCount')).unreadCount, 0);
     });
 
-    test('of a user who is not there are found later', { timeout: 60_000 }, async () => {
+    test('of a disconnected user are found later', { timeout: 60_000 }, async () => {
       const user = unique('later');
       const made = [await notify(nodes[0], user), await notify(nodes[1], user, { title: 'Second' })];
       const late = await device(nodes[1], { user });
@@ -276,7 +276,7 @@ for (const { name, start } of SITES) {
       assert.deepEqual([notifications, unreadCount], [[made[1], made[0]], 2]);
     });
 
-    test('are read one by one and all at once, and are counted on every device', { timeout: 60_000 }, async () => {
+    test('can be read one by one or all at once, and are counted on every device', { timeout: 60_000 }, async () => {
       const phone = await device(nodes[0]);
       const desk = await device(nodes[1], { user: phone.user });
       const eve = await device(nodes[1]);
@@ -293,7 +293,7 @@ for (const { name, start } of SITES) {
       assert.deepEqual([notifications.map(({ read }) => read), unreadCount], [[true, true, true, true], 0]);
     });
 
-    test('are listed in pages, newest first, and the unread alone', { timeout: 60_000 }, async () => {
+    test('are listed in pages, newest first, optionally unread ones only', { timeout: 60_000 }, async () => {
       const user = await device(nodes[1]);
       const ids = [];
       for (let n = 0; n < 12; n += 1) ids.unshift((await notify(nodes[n % 2], user.user, { title: `n${n}` })).id);
@@ -310,7 +310,7 @@ for (const { name, start } of SITES) {
       for (const given of [{ before: 7 }, { limit: 'all' }, { unreadOnly: 'yes' }]) await refusal(user, 'notification:list', given);
     });
 
-    test('the count is that of the rows, however many are made and read at once', { timeout: 60_000 }, async () => {
+    test('the unread count stays correct when many are created and read at once', { timeout: 60_000 }, async () => {
       const phone = await device(nodes[0]);
       const desk = await device(nodes[1], { user: phone.user });
       const made = await bounded(24, 8, (n) => notify(nodes[n % 2], phone.user, { title: `n${n}` }));
@@ -324,7 +324,7 @@ for (const { name, start } of SITES) {
       assert.equal((await phone.events.count('notification:new', 24)).length, 24);
     });
 
-    test('posted again under one Idempotency-Key, it is the same one, told once', { timeout: 60_000 }, async () => {
+    test('posting again with the same Idempotency-Key returns the first one and sends no event', { timeout: 60_000 }, async () => {
       const user = await device(nodes[0]);
       const body = { userId: user.user, title: 'Once', message: 'x' };
       const headers = { 'Idempotency-Key': unique('key') };
@@ -337,12 +337,12 @@ for (const { name, start } of SITES) {
       const { notifications, unreadCount } = await must(user, 'notification:list', {});
       assert.deepEqual([notifications.length, unreadCount], [1, 1]);
       const other = await internal(nodes[0], 'POST', '/internal/notifications', { ...body, message: 'another' }, headers);
-      assert.equal(other.status, 422, 'the key was for something else');
+      assert.equal(other.status, 422, 'the key was used for something else');
       await quiet(nodes, user);
       assert.equal(user.events.seen('notification:new').length, 1);
     });
 
-    test('come from backends alone, and in their shape', { timeout: 60_000 }, async () => {
+    test('only backends may post them, and only well-formed ones', { timeout: 60_000 }, async () => {
       const good = { userId: 'u', title: 't', message: 'm' };
       for (const bad of [{}, [], { ...good, userId: undefined }, { ...good, userId: 'a\nb' }, { ...good, title: undefined }, { ...good, title: 7 }, { ...good, message: null }, { ...good, type: 7 }]) {
         const { status, body } = await internal(nodes[0], 'POST', '/internal/notifications', bad);
@@ -360,7 +360,7 @@ describe('presence on one node, embedded', () => {
   before(async () => { site = await SITES[0].start({ PRESENCE_GRACE: `${GRACE_MS}ms` }); });
   after(() => site?.stop());
 
-  test('comes and goes as in a cluster', { timeout: 60_000 }, async () => {
+  test('works as in a cluster', { timeout: 60_000 }, async () => {
     const [node] = site.nodes;
     const watcher = await device(node);
     const user = unique('user');

@@ -1,4 +1,4 @@
-// Care's rooms and messages: who may come in, who hears what, what is kept. One list of scenarios, on one node and on two.
+// Care's rooms and messages: access, recipients, storage. One list of scenarios, on one node and on two.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -12,15 +12,18 @@ const DENIED = 'Room access denied';
 /** The room of two users' conversation. */
 const chatOf = (...devices) => `chat:${devices.map(({ user }) => user).sort().join(':')}`;
 
-/** Says who may be in a room. */
+/** Grants a room. */
 const grant = (node, roomId, userIds) => internal(node, 'PUT', `/internal/rooms/${roomId}/members`, { userIds });
 
-/** The events of a device named so, about a room, that were not taken: their first arguments. */
-const seen = ({ events }, event, room) => events.seen(event).map(([told]) => told).filter(({ roomId }) => roomId === room);
+/** The bodies of a device's events with this name about a room that were not taken. */
+const seen = ({ events }, event, room) => events.seen(event).map(([received]) => received).filter(({ roomId }) => roomId === room);
 
-/** Each gets `{nodes, open}`: the two nodes, and `open(at, claims)`, a device on one of them. */
+/**
+ * Each scenario gets `{nodes, open}`: the two nodes, and `open(at, claims)`, which connects a device to one of
+ * them.
+ */
 const ROOMS = {
-  'a chat room is for its two, whose ids are sorted in its name': async ({ open }) => {
+  'a chat room is for its two users, whose ids are sorted in its name': async ({ open }) => {
     const [ann, bob, eve] = [await open(0, { name: 'ann', role: 'patient' }), await open(1, { name: 'bob', role: 'doctor' }), await open(1, { name: 'eve', role: 'admin' })];
     const roomId = chatOf(ann, bob);
     const first = await must(ann, 'room:join', { roomId, roomType: 'chat', metadata: { visitId: 'v' } });
@@ -42,7 +45,7 @@ const ROOMS = {
     assert.deepEqual({ ...departure, timestamp: '' }, { ...arrival, timestamp: '' });
   },
 
-  'a visit and a call are for whom a backend grants them, until it does no more': async ({ nodes, open }) => {
+  'visit and call rooms are for users with a backend\'s grant, until it is withdrawn': async ({ nodes, open }) => {
     const [ann, bob] = [await open(0, { name: 'ann' }), await open(1, { name: 'bob' })];
     for (const kind of ['visit', 'call']) {
       const roomId = `${kind}:${unique('v')}`;
@@ -53,9 +56,9 @@ const ROOMS = {
       assert.deepEqual([data, userIds.sort()], [{ roomId, count: 2 }, [ann.user, bob.user].sort()]);
       for (const each of [ann, bob]) await must(each, 'room:join', { roomId });
       await must(bob, 'message:send', { roomId, message: 'while I am here' });
-      await ann.events.take('room:userJoined', (told) => told.roomId === roomId);
+      await ann.events.take('room:userJoined', (received) => received.roomId === roomId);
       assert.equal((await grant(nodes[0], roomId, [ann.user])).body.data.count, 1);
-      await ann.events.take('room:userLeft', (told) => told.roomId === roomId && told.userId === bob.user);
+      await ann.events.take('room:userLeft', (received) => received.roomId === roomId && received.userId === bob.user);
       assert.deepEqual((await internal(nodes[1], 'GET', `/internal/rooms/${roomId}/members`)).body.data, { roomId, userIds: [ann.user], count: 1 });
       assert.equal((await count(nodes[0], roomId)).users, 1);
       assert.equal(await refusal(bob, 'room:join', { roomId }), DENIED);
@@ -75,7 +78,7 @@ const ROOMS = {
     assert.equal(await refusal(ann, 'room:join', { roomId: `${visit}x` }), DENIED);
   },
 
-  'topics are for all, notifications for their user, and no other app\'s room for anybody': async ({ open }) => {
+  'topics are for all users, notifications for their user, and other apps\' rooms for no user': async ({ open }) => {
     const [ann, bob] = [await open(0, { name: 'ann' }), await open(1, { name: 'bob', rooms: ['room:x', 'sos:x', 'helpers'] })];
     const topic = `topic:${unique('t')}`;
     for (const each of [ann, bob]) await must(each, 'room:join', { roomId: topic });
@@ -85,7 +88,7 @@ const ROOMS = {
     }
   },
 
-  'a user joins once and leaves once, with however many devices': async ({ nodes, open }) => {
+  'a user joins once and leaves once, with any number of devices': async ({ nodes, open }) => {
     const roomId = `topic:${unique('t')}`;
     const watcher = await open(0, { name: 'watcher' });
     await must(watcher, 'room:join', { roomId });
@@ -101,10 +104,10 @@ const ROOMS = {
     await watcher.events.count('room:userLeft', 1);
     await quiet(nodes, watcher);
     assert.equal(seen(watcher, 'room:userLeft', roomId).length, 1);
-    assert.deepEqual([...seen(first, 'room:userJoined', roomId), ...seen(second, 'room:userLeft', roomId)], [], 'nobody hears of themselves');
+    assert.deepEqual([...seen(first, 'room:userJoined', roomId), ...seen(second, 'room:userLeft', roomId)], [], 'users receive no events about themselves');
   },
 
-  'who loses the last connection is gone from the room in the end': async ({ nodes, open }) => {
+  'a user who loses the last connection leaves the room after the hold-back': async ({ nodes, open }) => {
     const roomId = `topic:${unique('t')}`;
     const [watcher, lost] = [await open(0, { name: 'watcher' }), await open(1, { name: 'lost' })];
     for (const each of [watcher, lost]) await must(each, 'room:join', { roomId });
@@ -113,7 +116,7 @@ const ROOMS = {
     assert.equal((await count(nodes[0], roomId)).count, 1);
   },
 
-  'typing goes to the others in the room, and comes from nobody else': async ({ nodes, open }) => {
+  'typing goes to the other members of the room, and only members may send it': async ({ nodes, open }) => {
     const roomId = `topic:${unique('t')}`;
     const [ann, bob, outsider] = [await open(0, { name: 'ann', role: 'patient' }), await open(1, { name: 'bob' }), await open(1, { name: 'out' })];
     for (const each of [ann, bob]) await must(each, 'room:join', { roomId });
@@ -122,7 +125,7 @@ const ROOMS = {
       assert.deepEqual(await bob.events.take(event), { roomId, userId: ann.user, role: 'patient', displayName: `Name of ${ann.user}` });
       await refusal(outsider, event, { roomId });
     }
-    // Watching somebody is no room to be in.
+    // Watching a user does not make a member.
     await must(outsider, 'presence:subscribe', { userIds: [ann.user] });
     await must(bob, 'presence:subscribe', { userIds: [ann.user] });
     for (const event of ['typing:start', 'typing:stop', 'room:leave']) assert.equal(await refusal(outsider, event, { roomId: `presence:${ann.user}` }), DENIED);
@@ -133,19 +136,19 @@ const ROOMS = {
     }
   },
 
-  'only visits and calls have members to grant, and only a backend grants them': async ({ nodes }) => {
+  'only visit and call rooms can be granted, and only by a backend': async ({ nodes }) => {
     for (const roomId of ['chat:a:b', 'topic:x', 'notifications:u', 'lobby']) assert.equal((await grant(nodes[0], roomId, ['u'])).status, 400, roomId);
     for (const userIds of [undefined, null, 'u', [7], ['a\nb'], [''], { u: 1 }]) assert.equal((await grant(nodes[0], 'visit:x', userIds)).status, 400, JSON.stringify(userIds));
     const put = (url, headers) => fetch(`${url}/internal/rooms/visit:x/members`, { method: 'PUT', headers: { 'Content-Type': 'application/json', ...headers }, body: '{"userIds":[]}' });
     assert.equal((await put(nodes[0].internalUrl, {})).status, 403);
     assert.equal((await put(nodes[0].url, { 'X-Internal-Request': 'true' })).status, 404);
-    const nobody = await internal(nodes[1], 'GET', `/internal/rooms/visit:${unique('v')}/members`);
-    assert.deepEqual([nobody.status, nobody.body.data.userIds, nobody.body.data.count], [200, [], 0]);
+    const ungranted = await internal(nodes[1], 'GET', `/internal/rooms/visit:${unique('v')}/members`);
+    assert.deepEqual([ungranted.status, ungranted.body.data.userIds, ungranted.body.data.count], [200, [], 0]);
   },
 };
 
 const MESSAGES = {
-  'to a user: every device of theirs, the sender\'s other devices, and what became of it': async ({ nodes, open }) => {
+  'to a user: it reaches all their devices and the sender\'s other devices, with status changes': async ({ nodes, open }) => {
     const ann = await open(0, { name: 'ann', role: 'patient' });
     const phone = await open(1, { user: ann.user, role: 'patient' });
     const bob = await open(1, { name: 'bob' });
@@ -171,27 +174,27 @@ const MESSAGES = {
       seq: 1,
     });
     for (const [device_, event] of [[bob, 'message:new'], [tablet, 'message:new'], [phone, 'message:sent']]) {
-      const told = await device_.events.take(event);
-      assert.deepEqual({ ...told, status: '' }, { ...message, status: '' });
+      const received = await device_.events.take(event);
+      assert.deepEqual({ ...received, status: '' }, { ...message, status: '' });
     }
-    const delivered = await ann.events.take('message:status', (told) => told.messageId === id && told.status === 'delivered');
+    const delivered = await ann.events.take('message:status', (received) => received.messageId === id && received.status === 'delivered');
     assert.match(delivered.timestamp, ISO);
     assert.deepEqual({ ...delivered, timestamp: '' }, { messageId: id, conversationId, status: 'delivered', userId: bob.user, timestamp: '' });
     assert.deepEqual(await must(tablet, 'message:read', { messageIds: [id] }), { success: true, updated: 1 });
-    const read = await ann.events.take('message:status', (told) => told.status === 'read');
+    const read = await ann.events.take('message:status', (received) => received.status === 'read');
     assert.deepEqual([read.messageId, read.userId], [id, bob.user]);
     assert.deepEqual(await must(bob, 'message:read', { messageIds: [id] }), { success: true, updated: 0 });
     await quiet(nodes, ann, phone, bob, tablet, eve);
-    assert.deepEqual(ann.events.seen('message:status', (told) => told.status !== 'sent'), [], 'each is told once');
+    assert.deepEqual(ann.events.seen('message:status', (received) => received.status !== 'sent'), [], 'each status is sent once');
     for (const each of [ann, eve]) for (const event of ['message:new', 'message:sent']) assert.deepEqual(each.events.seen(event), []);
     for (const each of [bob, tablet, eve]) assert.deepEqual([...each.events.seen('message:status'), ...each.events.seen('message:sent'), ...each.events.seen('message:new')], []);
     const { messages } = await must(bob, 'message:history', { recipientId: ann.user });
     assert.deepEqual(messages, [{ ...message, status: 'read' }]);
     const back = await must(bob, 'message:send', { recipientId: ann.user, message: 'hi' });
-    assert.equal(back.message.conversationId, conversationId, 'it is one conversation, whoever speaks');
+    assert.equal(back.message.conversationId, conversationId, 'both users share one conversation');
   },
 
-  'to a user who is away: kept as sent, found later': async ({ nodes, open }) => {
+  'to a disconnected user: stored as sent, found later': async ({ nodes, open }) => {
     const ann = await open(0, { name: 'ann' });
     const away = unique('away');
     const { message } = await must(ann, 'message:send', { recipientId: away, message: 'later' });
@@ -205,7 +208,7 @@ const MESSAGES = {
     await ann.events.take('message:status', ({ messageId, status }) => messageId === message.id && status === 'read');
   },
 
-  'only who got a message reads it': async ({ nodes, open }) => {
+  'only recipients of a message can mark it as read': async ({ nodes, open }) => {
     const [ann, bob, eve] = [await open(0, { name: 'ann' }), await open(1, { name: 'bob' }), await open(1, { name: 'eve' })];
     const { message } = await must(ann, 'message:send', { recipientId: bob.user, message: 'x' });
     for (const each of [ann, eve]) {
@@ -217,7 +220,7 @@ const MESSAGES = {
     assert.equal((await must(bob, 'message:read', { messageIds: [message.id, message.id] })).updated, 1);
   },
 
-  'to a visit: who is in its room, in one history': async ({ nodes, open }) => {
+  'to a visit: members of its room receive it, with one history': async ({ nodes, open }) => {
     const visitId = unique('v');
     const roomId = `visit:${visitId}`;
     const [ann, bob, eve] = [await open(0, { rooms: [roomId] }), await open(1, { rooms: [roomId] }), await open(1)];
@@ -249,7 +252,7 @@ const MESSAGES = {
     for (const event of ['message:send', 'message:history']) assert.equal(await refusal(eve, event, { roomId: chatOf(ann, bob), message: 'x' }), DENIED);
   },
 
-  'users whose ids hold a colon speak by recipientId': async ({ open }) => {
+  'users with a colon in their ids write by recipientId': async ({ open }) => {
     const [ann, bob] = [await open(0, { user: unique('a:n') }), await open(1, { user: unique('b:b') })];
     const { message } = await must(ann, 'message:send', { recipientId: bob.user, message: 'x' });
     assert.equal((await bob.events.take('message:new')).id, message.id);
@@ -257,7 +260,7 @@ const MESSAGES = {
     assert.equal((await must(bob, 'message:history', { recipientId: ann.user })).messages.length, 1);
   },
 
-  'the history comes in pages, oldest first, and is the same to both': async ({ open }) => {
+  'the history comes in pages, oldest first, and is the same for both': async ({ open }) => {
     const [ann, bob] = [await open(0, { name: 'ann' }), await open(1, { name: 'bob' })];
     const ids = [];
     for (let n = 0; n < 60; n += 1) {
@@ -275,7 +278,7 @@ const MESSAGES = {
     await refusal(ann, 'message:history', { recipientId: bob.user, before: 'nobody' });
   },
 
-  'a message that is sent twice under one clientMessageId is stored once': async ({ nodes, open }) => {
+  'a message that is sent twice with one clientMessageId is stored once': async ({ nodes, open }) => {
     const ann = await open(0, { name: 'ann' });
     const phone = await open(1, { user: ann.user });
     const bob = await open(1, { name: 'bob' });
@@ -286,15 +289,15 @@ const MESSAGES = {
     for (const { message } of answers) assert.equal(message.clientMessageId, body.clientMessageId);
     await quiet(nodes, ann, phone, bob);
     assert.equal(bob.events.seen('message:new').length, 1);
-    assert.equal(ann.events.seen('message:sent').length + phone.events.seen('message:sent').length, 1, 'only the one that did not store it is told');
+    assert.equal(ann.events.seen('message:sent').length + phone.events.seen('message:sent').length, 1, 'only the device that did not send it receives message:sent');
     const other = await must(bob, 'message:send', { ...body, recipientId: ann.user });
-    assert.notEqual(other.message.id, answers[0].message.id, 'the name is the sender\'s own');
+    assert.notEqual(other.message.id, answers[0].message.id, 'the id belongs to its sender');
     assert.equal((await must(ann, 'message:history', { recipientId: bob.user })).messages.length, 2);
     const eve = await open(0, { name: 'eve' });
     assert.equal(await refusal(ann, 'message:send', { ...body, recipientId: eve.user }), 'clientMessageId was used for something else');
   },
 
-  'conversations are listed by their last message, with what is unread': async ({ open }) => {
+  'conversations are listed by their last message, with unread counts': async ({ open }) => {
     const [ann, bob, cat] = [await open(0, { name: 'ann' }), await open(1, { name: 'bob' }), await open(1, { name: 'cat' })];
     const fromBob = await bounded(3, 1, (n) => must(bob, 'message:send', { recipientId: ann.user, message: `b${n}` }));
     const { message: toCat } = await must(ann, 'message:send', { recipientId: cat.user, message: 'own' });
@@ -311,7 +314,7 @@ const MESSAGES = {
     assert.deepEqual((await must(cat, 'message:conversations', {})).conversations.map(({ recipientId, unreadCount }) => [recipientId, unreadCount]), [[ann.user, 1]]);
   },
 
-  'bad input is refused, in the ack or else as an error event, and the connection goes on': async ({ nodes, open }) => {
+  'bad input is refused, in the ack or else as an error event, and the connection stays open': async ({ nodes, open }) => {
     const [ann, bob] = [await open(0, { name: 'ann' }), await open(1, { name: 'bob' })];
     const to = { recipientId: bob.user };
     const cases = {
@@ -325,7 +328,7 @@ const MESSAGES = {
     for (const [event, payloads] of Object.entries(cases)) {
       for (const payload of payloads) await refusal(ann, event, ...(payload === undefined ? [] : [payload]));
     }
-    assert.deepEqual(ann.events.seen('error'), [], 'the ack alone');
+    assert.deepEqual(ann.events.seen('error'), [], 'only in the ack');
     ann.socket.emit('message:send', { ...to, message: '' });
     publicText((await ann.events.take('error')).message);
     ann.socket.emit('room:join', { roomId: `notifications:${bob.user}` });
@@ -356,7 +359,7 @@ describe('care while Redis is away', () => {
   before(async () => { cluster = await startCluster(2); });
   after(() => cluster?.stop());
 
-  test('a message is stored although it cannot be told, and its sender knows', { timeout: 120_000 }, async () => {
+  test('a message is stored although it cannot be delivered, and the ack says so', { timeout: 120_000 }, async () => {
     const [ann, bob] = [await device(cluster.nodes[0]), await device(cluster.nodes[1])];
     await cluster.redis.kill();
     const sent = await must(ann, 'message:send', { recipientId: bob.user, message: 'meanwhile' });

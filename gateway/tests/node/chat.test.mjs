@@ -1,4 +1,4 @@
-// The chat app by its contract: one list of scenarios, run on SQLite over every transport and on PostgreSQL.
+// The chat app against its contract: one list of scenarios, run on SQLite over every transport and on PostgreSQL.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -11,12 +11,15 @@ import { delay, eventually, once, record } from './support/wait.mjs';
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const HOLDBACK = 600;
-/** For what must happen within the hold-back, however busy the machine is. */
+/** A hold-back for events that must come before it ends, even on a busy machine. */
 const LONG_HOLDBACK = 5_000;
 
-/** Each scenario gets `member(user, options)`: a connected user with `socket` and recorded `events`; and a fresh `room`. */
+/**
+ * Each scenario gets `member(user, options)`, which connects a user with a `socket` and recorded `events`, and a
+ * fresh `room`.
+ */
 const SCENARIOS = {
-  'a joiner gets the history and an ack, the others hear of it': async ({ member, room }) => {
+  'a joining client gets the history and an ack, and the other members are notified': async ({ member, room }) => {
     const ann = await member('ann');
     assert.deepEqual(await ask(ann.socket, 'join_room', room), { success: true, roomId: room });
     assert.deepEqual(await ann.events.take('room_history'), { roomId: room, messages: [] });
@@ -29,10 +32,10 @@ const SCENARIOS = {
     assert.match(arrival.timestamp, ISO);
     assert.ok(Math.abs(Date.parse(arrival.timestamp) - Date.now()) < 5_000);
     await said(ann, room, 'barrier', bob);
-    assert.deepEqual(bob.events.seen('user_joined'), [], 'nobody hears of their own arrival');
+    assert.deepEqual(bob.events.seen('user_joined'), [], 'users are not notified of their own arrival');
   },
 
-  'a message reaches everyone in the room, sender included, as the ack says': async ({ member, room }) => {
+  'a message reaches everyone in the room, sender included, as in the ack': async ({ member, room }) => {
     const [ann, bob, outsider] = await Promise.all([member('ann', { name: 'Ann A', avatar: 'https://example.com/a.png' }), member('bob'), member('out')]);
     await joined(room, ann, bob);
     await joined(`${room}-other`, outsider);
@@ -53,10 +56,10 @@ const SCENARIOS = {
     assert.deepEqual(await bob.events.take('new_message'), message);
     assert.deepEqual(await ann.events.take('new_message'), message);
     await said(outsider, `${room}-other`, 'barrier', outsider);
-    assert.deepEqual(outsider.events.seen('new_message', ({ roomId }) => roomId === room), [], 'another room hears nothing');
+    assert.deepEqual(outsider.events.seen('new_message', ({ roomId }) => roomId === room), [], 'another room receives nothing');
   },
 
-  'the sender is who the token says, whatever the payload claims': async ({ member, room }) => {
+  'the sender comes from the token, whatever the payload claims': async ({ member, room }) => {
     const ann = await member('ann');
     await joined(room, ann);
     const { message } = await ask(ann.socket, 'send_message', { roomId: room, content: 'x', userId: 'mallory', user: { id: 'mallory' }, id: '1', createdAt: '1970-01-01T00:00:00.000Z' });
@@ -66,7 +69,7 @@ const SCENARIOS = {
     assert.ok(Date.parse(message.createdAt) > Date.now() - 60_000);
   },
 
-  'the history is the last 50, oldest first; older ones come by pages': async ({ member, room }) => {
+  'the history is the last 50, oldest first; older messages come in pages': async ({ member, room }) => {
     const ann = await member('ann');
     await joined(room, ann);
     const sent = [];
@@ -86,7 +89,7 @@ const SCENARIOS = {
     assert.equal(page.roomId, room);
     assert.deepEqual(page.messages.map(({ content }) => content), numbered(6, 10));
     const event = await bob.events.take('room_history');
-    assert.deepEqual(event, { roomId: room, messages: page.messages }, 'the event says the same as the ack');
+    assert.deepEqual(event, { roomId: room, messages: page.messages }, 'the event equals the ack');
 
     const rest = await ask(bob.socket, 'room_history', { roomId: room, before: page.messages[0].id });
     assert.deepEqual(rest.messages.map(({ content }) => content), numbered(0, 6));
@@ -98,10 +101,10 @@ const SCENARIOS = {
     bob.events.clear();
     bob.socket.emit('room_history', { roomId: room, limit: 1 });
     const unasked = await bob.events.take('room_history');
-    assert.deepEqual(unasked.messages.map(({ content }) => content), ['m59'], 'without an ack the event alone');
+    assert.deepEqual(unasked.messages.map(({ content }) => content), ['m59'], 'without an ack, only the event');
   },
 
-  'a page before what is no message is refused': async ({ member, room }) => {
+  'a page before an unknown message is refused': async ({ member, room }) => {
     const ann = await member('ann');
     await joined(room, ann);
     for (const before of ['nobody', '', 'a\u0000b']) {
@@ -141,7 +144,7 @@ const SCENARIOS = {
     assert.equal(ann.events.seen('new_message').length, 0, 'each message comes once');
   },
 
-  'leaving by leave_room is told at once and ends the messages; leaving twice is harmless': async ({ member, room }) => {
+  'leave_room is announced at once and ends the messages; leaving twice is harmless': async ({ member, room }) => {
     const [ann, bob] = await Promise.all([member('ann'), member('bob')]);
     await joined(room, ann, bob);
     const start = performance.now();
@@ -159,7 +162,7 @@ const SCENARIOS = {
     assert.deepEqual(refused, { success: false, error: 'You must join the room first' });
   },
 
-  'a lost connection is told after the hold-back': async ({ member, room }) => {
+  'a lost connection is announced after the hold-back': async ({ member, room }) => {
     const [watcher, ann] = await Promise.all([member('watcher'), member('ann', { email: 'ann@example.com' })]);
     await joined(room, watcher, ann);
     const start = performance.now();
@@ -172,14 +175,14 @@ const SCENARIOS = {
     assert.ok(took > HOLDBACK - 50, `after ${took} ms`);
   },
 
-  'a client that disconnects is told about, too': async ({ member, room }) => {
+  'a disconnect is announced, too': async ({ member, room }) => {
     const [watcher, ann] = await Promise.all([member('watcher'), member('ann')]);
     await joined(room, watcher, ann);
     ann.socket.disconnect();
     assert.equal((await watcher.events.take('user_left')).userId, ann.user);
   },
 
-  'a user who is back within the hold-back has never left': async ({ member, room }) => {
+  'a user who reconnects within the hold-back never leaves': async ({ member, room }) => {
     const [watcher, ann] = await Promise.all([member('watcher'), member('ann')]);
     await joined(room, watcher, ann);
     await watcher.events.take('user_joined', ({ userId }) => userId === ann.user);
@@ -191,7 +194,7 @@ const SCENARIOS = {
     assert.deepEqual(watcher.events.seen('user_left'), []);
     assert.deepEqual(watcher.events.seen('user_joined'), []);
     await ask(back.socket, 'leave_room', room);
-    assert.equal((await watcher.events.take('user_left')).userId, ann.user, 'and leaves once in the end');
+    assert.equal((await watcher.events.take('user_left')).userId, ann.user, 'and finally leaves once');
   },
 
   'losing one of two sockets is not leaving': async ({ member, room }) => {
@@ -205,7 +208,7 @@ const SCENARIOS = {
     assert.deepEqual(watcher.events.seen('user_left'), []);
   },
 
-  'typing goes to the others in the room only': async ({ member, room }) => {
+  'typing goes only to the other members of the room': async ({ member, room }) => {
     const [ann, bob, outsider] = await Promise.all([member('ann', { email: 'ann@example.com' }), member('bob'), member('out')]);
     await joined(room, ann, bob);
     await joined(`${room}-b`, outsider);
@@ -217,12 +220,12 @@ const SCENARIOS = {
     assert.equal((await ask(ann.socket, 'typing_stop', room)).success, true);
     await said(bob, room, 'barrier', ann);
     for (const event of ['user_typing', 'user_stopped_typing']) {
-      assert.deepEqual(ann.events.seen(event), [], 'not to the one who types');
+      assert.deepEqual(ann.events.seen(event), [], 'not to the typing user');
       assert.deepEqual(outsider.events.seen(event), [], 'not to another room');
     }
   },
 
-  'typing from outside the room goes nowhere': async ({ member, room }) => {
+  'typing from outside the room reaches no client': async ({ member, room }) => {
     const [ann, outsider] = await Promise.all([member('ann'), member('out')]);
     await joined(room, ann);
     for (const event of ['typing_start', 'typing_stop']) {
@@ -245,12 +248,12 @@ const SCENARIOS = {
     ];
     for (const [payload, error] of cases) {
       assert.deepEqual(await ask(ann.socket, 'send_message', payload), { success: false, error });
-      assert.deepEqual(ann.events.seen('error'), [], 'the ack alone');
+      assert.deepEqual(ann.events.seen('error'), [], 'only in the ack');
       ann.socket.emit('send_message', payload);
       assert.deepEqual(await ann.events.take('error'), { message: error });
     }
     await said(ann, room, 'barrier', ann);
-    assert.deepEqual(ann.events.seen('new_message'), [], 'nothing of it was broadcast');
+    assert.deepEqual(ann.events.seen('new_message'), [], 'no invalid message was broadcast');
     assert.deepEqual((await ask(ann.socket, 'room_history', { roomId: room })).messages.map(({ content }) => content), ['barrier']);
   },
 
@@ -276,7 +279,7 @@ const SCENARIOS = {
     }
   },
 
-  'what a message holds is text and nothing else': async ({ member, room }) => {
+  'a message is plain text': async ({ member, room }) => {
     const ann = await member('ann');
     await joined(room, ann);
     const texts = ["'; DROP TABLE messages; --", '<script>alert(1)</script>', '\u202egnp.exe', '{"a":1}', '%s %n \\', '$1', '👩‍👩‍👧‍👦', 'a\u2028b', 'line\nline'];
@@ -288,11 +291,11 @@ const SCENARIOS = {
     const { messages } = await ask(ann.socket, 'room_history', { roomId: room });
     assert.deepEqual(messages.map(({ content }) => content), texts);
     const refused = await ask(ann.socket, 'send_message', { roomId: room, content: 'a\u0000b' });
-    assert.equal(refused.success, false, 'NUL, which no database keeps');
+    assert.equal(refused.success, false, 'NUL, which no database stores');
     publicText(refused.error);
   },
 
-  'payloads of the wrong shape are refused and the connection goes on': async ({ member, room }) => {
+  'payloads of the wrong shape are refused and the connection stays open': async ({ member, room }) => {
     const ann = await member('ann');
     await joined(room, ann);
     for (const payload of [undefined, null, 7, 'text', [], {}, { roomId: room }, { content: 'x' }, { roomId: room, content: 7 }, { roomId: room, content: null }, { roomId: room, content: ['x'] }, { roomId: [room], content: 'x' }, Buffer.from('x')]) {
@@ -348,7 +351,7 @@ const SCENARIOS = {
     const { messages } = await ask(members[7].socket, 'room_history', { roomId: room });
     assert.deepEqual(messages.map(({ id }) => id), ids);
     const times = messages.map(({ createdAt }) => createdAt);
-    assert.deepEqual(times, [...times].sort(), 'their times do not go back');
+    assert.deepEqual(times, [...times].sort(), 'their times do not decrease');
   },
 
   'five publishers at once: all members and the history see one order, each publisher its own': async ({ member, room }) => {
@@ -367,7 +370,7 @@ const SCENARIOS = {
     }
   },
 
-  'a message sent after joining is in the history or comes live, never both, never neither': async ({ member, room }) => {
+  'a message sent after joining is in the history or comes live, never both, and is never lost': async ({ member, room }) => {
     const ann = await member('ann');
     await joined(room, ann);
     const late = await member('late');
@@ -409,14 +412,14 @@ const SCENARIOS = {
     assert.deepEqual(active.members.map(({ socketId }) => socketId).sort(), [first, second, other].map(({ socket }) => socket.id).sort());
     assert.deepEqual(Object.keys(active.members[0]).sort(), ['connectedAt', 'displayName', 'socketId', 'userId']);
     other.socket.disconnect();
-    await eventually(async () => (await question('count')).data.count === 2, { what: 'the count without the one who left' });
+    await eventually(async () => (await question('count')).data.count === 2, { what: 'the count without the user who left' });
     await Promise.all([first, second].map(({ socket }) => ask(socket, 'leave_room', room)));
     const empty = await question('count');
     assert.deepEqual({ count: empty.data.count, users: empty.data.users }, { count: 0, users: 0 });
   },
 };
 
-/** Joins all `members`, each after the other, and waits for their histories. */
+/** Joins all `members` one after the other, and waits for their histories. */
 async function joined(room, ...members) {
   for (const { socket, events } of members) {
     const answer = await ask(socket, 'join_room', room);
@@ -425,14 +428,14 @@ async function joined(room, ...members) {
   }
 }
 
-/** `from` says `content` in the room and `to` has heard it: all that was sent before has arrived. */
+/** `from` sends `content` to the room, and `to` receives it, so everything sent before has arrived. */
 async function said(from, room, content, to) {
   const answer = await ask(from.socket, 'send_message', { roomId: room, content });
   assert.equal(answer.success, true, JSON.stringify(answer));
   await to.events.take('new_message', ({ id }) => id === answer.message.id);
 }
 
-/** An error text that a client may read: a sentence, and nothing of our insides. */
+/** Requires an error text that clients may read: a sentence without internals. */
 function publicText(text) {
   assert.equal(typeof text, 'string');
   assert.doesNotMatch(text, /sql|postgres|sqlite|redis|panick|serde|tokio|\/src\/|\/tmp\/|line \d+ column|127\.0\.0\.1/i);
@@ -448,17 +451,17 @@ function byNumber(a, b) {
 
 /** The scenarios that need a long hold-back. */
 const PATIENT = new Set([
-  'leaving by leave_room is told at once and ends the messages; leaving twice is harmless',
-  'a user who is back within the hold-back has never left',
+  'leave_room is announced at once and ends the messages; leaving twice is harmless',
+  'a user who reconnects within the hold-back never leaves',
 ]);
 
-/** A gateway with a short hold-back and a `patient` one. */
+/** Starts a gateway with a short hold-back and a `patient` one with a long hold-back. */
 async function startBoth(env = {}) {
   const [gateway, patient] = await Promise.all([HOLDBACK, LONG_HOLDBACK].map((holdback) => startGateway({ env: { ...env, LEAVE_HOLDBACK: `${holdback}ms` } })));
   return { gateway, patient };
 }
 
-/** Defines all scenarios for the gateways of a context and one transport. */
+/** Defines all scenarios for a context's gateways and one transport. */
 function scenarios(context, transport) {
   for (const [name, run] of Object.entries(SCENARIOS)) {
     test(name, { timeout: 30_000 }, async () => {
@@ -532,7 +535,7 @@ describe('chat without its database', () => {
       }
       const took = answers.map((answer) => Math.round(answer.took));
       assert.ok(Math.min(...took) < 3_000, `the first refusal took ${took} ms`);
-      assert.ok(Math.max(...took) < 6_000, `ten in flight were refused after ${took} ms: they wait for each other`);
+      assert.ok(Math.max(...took) < 6_000, `ten in flight were refused after ${took} ms: they waited for each other`);
       ann.socket.emit('send_message', { roomId: room, content: 'lost, too' });
       const { message } = await ann.events.take('error');
       publicText(message);
@@ -542,14 +545,14 @@ describe('chat without its database', () => {
 
       ann.socket.emit('typing_start', room);
       await bob.events.take('user_typing');
-      assert.deepEqual(bob.events.seen('new_message'), [], 'what is not stored is not broadcast');
+      assert.deepEqual(bob.events.seen('new_message'), [], 'a message that is not stored is not broadcast');
       assert.deepEqual(ann.events.seen('new_message'), []);
       assert.equal((await fetch(`${gateway.url}/live`)).status, 200);
 
       await postgres.restart();
       await eventually(async () => (await ask(ann.socket, 'send_message', { roomId: room, content: 'after' })).success, { timeout: 15_000, what: 'a message is stored again' });
-      const heard = await bob.events.take('new_message');
-      assert.equal(heard.content, 'after');
+      const received = await bob.events.take('new_message');
+      assert.equal(received.content, 'after');
       const { messages } = await ask(bob.socket, 'room_history', { roomId: room });
       assert.deepEqual(messages.map(({ content }) => content), ['before', 'after']);
     } finally {
@@ -560,7 +563,7 @@ describe('chat without its database', () => {
   });
 
   for (const transport of TRANSPORTS) {
-    test(`a database that hangs stops nobody's heartbeat and nobody's typing, over ${transport.name}`, { timeout: 60_000 }, async () => {
+    test(`a hanging database stops neither heartbeats nor typing, over ${transport.name}`, { timeout: 60_000 }, async () => {
       const postgres = await startPostgres();
       const gateway = await startGateway({ env: { DATABASE_URL: postgres.url, PING_INTERVAL: '1s', PING_TIMEOUT: '3s' } });
       const clients = keeper(gateway);
@@ -578,13 +581,14 @@ describe('chat without its database', () => {
         await said(ann, room, 'before', bob);
         postgres.freeze();
         const frozen = performance.now();
-        // Longer than a heartbeat may take in all, a round from each ping to the next.
+        // Longer than one complete heartbeat round.
         for (let round = 0; performance.now() - frozen < 6_000; round += 1) {
           const pinged = once(ann.socket.io, 'ping', { timeout: 15_000 });
           pinged.catch(() => {});
           const answers = Promise.all(Array.from({ length: 3 }, (_, at) => ann.socket.timeout(30_000).emitWithAck('send_message', { roomId: room, content: `m${round}.${at}` })));
           answers.catch(() => {});
-          // Volatile: dropped for a client that polls, when it meets a ping between two GETs. Who types goes on typing.
+          // Typing is volatile, and dropped for a polling client when it meets a ping between two GETs. So keep
+          // typing.
           const typing = setInterval(() => bob.socket.emit('typing_start', room), 200);
           await ann.events.take('user_typing', () => true, { timeout: 4_000 }).finally(() => clearInterval(typing));
           const refused = await answers.catch((error) => assert.fail(`${error.message}; ann: ${ann.lost()}`));
@@ -595,7 +599,7 @@ describe('chat without its database', () => {
           await pinged;
         }
         assert.equal(ann.lost(), undefined, 'the sender');
-        assert.equal(bob.lost(), undefined, 'the other');
+        assert.equal(bob.lost(), undefined, 'the other member');
         postgres.thaw();
         await eventually(async () => (await ask(bob.socket, 'send_message', { roomId: room, content: 'after' })).success, { timeout: 15_000, what: 'a message is stored again' });
         await ann.events.take('new_message', ({ content }) => content === 'after');

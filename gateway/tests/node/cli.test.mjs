@@ -1,7 +1,7 @@
 // The command line: tokens, settings from three sources and what is said about bad ones.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -83,10 +83,41 @@ describe('settings', { concurrency: 4 }, () => {
     assert.ok(stdout.includes(version), stdout);
   });
 
+  test('help of a command shows its own options, and that of `serve` the settings', async () => {
+    const help = async (...args) => (await runGateway([...args, '--help'])).stdout;
+    const settings = /--ping-interval|PING_INTERVAL/;
+    for (const command of [['token'], ['ping'], ['user', 'add'], ['check-config'], ['print-config'], ['docs'], ['version']]) {
+      const text = await help(...command);
+      assert.doesNotMatch(text, settings, command.join(' '));
+      assert.ok(text.split('\n').length < 45, `${command.join(' ')}: ${text.split('\n').length} lines`);
+    }
+    assert.match(await help('serve'), settings);
+    assert.match(await help(), settings);
+  });
+
+  test('a setting may be a flag before a command and after it; the last one counts', async () => {
+    const shown = async (...args) => /^ping_interval = "(\w+)"$/m.exec((await runGateway(args)).stdout)?.[1];
+    assert.equal(await shown('print-config', '--ping-interval', '7s'), '7s');
+    assert.equal(await shown('--ping-interval', '7s', 'print-config'), '7s');
+    assert.equal(await shown('--ping-interval', '7s', 'print-config', '--ping-interval', '8s'), '8s');
+  });
+
+  test('docs finds pages that differ, and writes them', async () => {
+    const folder = join(temporaryDirectory(), 'reference');
+    const missing = await runGateway(['docs', '--folder', folder]);
+    assert.equal(missing.code, 1);
+    assert.match(missing.stderr, /settings\.md.* differ/);
+    assert.equal((await runGateway(['docs', '--write', '--folder', folder])).code, 0);
+    assert.ok(readdirSync(folder).includes('settings.md'));
+    assert.equal((await runGateway(['docs', '--folder', folder])).code, 0);
+    const checked = await runGateway(['docs', '--folder', fileURLToPath(new URL('../../docs/reference', import.meta.url))]);
+    assert.equal(checked.code, 0, checked.stderr);
+  });
+
   test('help names every command', async () => {
     const { code, stdout } = await runGateway(['--help']);
     assert.equal(code, 0);
-    for (const word of ['serve', 'ping', 'token', 'user', 'check-config', 'print-config', 'version', '--listen', 'JWT_SECRET']) {
+    for (const word of ['serve', 'ping', 'token', 'user', 'check-config', 'print-config', 'docs', 'version', '--listen', 'JWT_SECRET']) {
       assert.ok(stdout.includes(word), `${word} in ${stdout}`);
     }
   });

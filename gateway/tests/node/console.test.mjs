@@ -1,5 +1,5 @@
 // The console page: signing in, the connection, chat, relay and the log. The other apps' views are in
-// `console_apps.test.mjs`; what a visitor is, in `support/console.mjs`.
+// `console_apps.test.mjs`; `support/console.mjs` defines visitors.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -13,7 +13,7 @@ const LOG_LINES_MAX = 500;
 
 const site = consoleSite();
 
-/** A visitor who is signed in as `who` and has joined `rooms`; the last one is in front. */
+/** Signs a visitor in as `who` and joins `rooms`; the last one is in front. */
 async function enter(who, { rooms = [], ...options } = {}) {
   const visitor = await site.enter(who, options);
   for (const room of rooms) await joinRoom(visitor.page, room);
@@ -38,7 +38,7 @@ function texts(page) {
   return page.locator('#messages .msg[data-state=stored] .text').allTextContents();
 }
 
-/** A client that is in chat room `room`, to play the other side. */
+/** Connects a client to chat room `room` as the other participant. */
 async function guest(who, room) {
   const socket = await site.clients.connect({ token: who.token });
   assert.equal((await ask(socket, 'join_room', room)).success, true);
@@ -46,13 +46,13 @@ async function guest(who, room) {
 }
 
 describe('the page', () => {
-  test('loads whole from the node under the strict policy, and sees that the node is alive', async () => {
+  test('loads completely from the node under the strict policy, and shows that the node is alive', async () => {
     const { page, asked } = await site.visit();
     await reads(page, '#health-text', `Node ${site.gateway.node} alive`);
     await page.locator('#sign-in').waitFor();
     const paths = new Set(asked.map((address) => new URL(address).pathname));
     for (const path of ['/', '/console/console.css', '/console/console.js', '/console/logo.svg', '/socket.io/socket.io.esm.min.js', '/health']) {
-      assert.ok(paths.has(path), `${path} was not asked for: ${[...paths]}`);
+      assert.ok(paths.has(path), `${path} was not requested: ${[...paths]}`);
     }
     const answer = await fetch(site.gateway.url);
     const policy = answer.headers.get('content-security-policy').split(/; */);
@@ -124,7 +124,7 @@ describe('signing in', () => {
     assert.equal(await page.locator('#link').isVisible(), false);
   });
 
-  test('a wrong token is refused in words', async () => {
+  test('a wrong token is refused with an explanation', async () => {
     const { page } = await site.visit({ expected: HANGS_UP });
     await page.fill('#token', rawToken({ userId: 'eve', exp: Math.floor(Date.now() / 1000) + 3600 }, 'another secret'));
     await page.click('#token-form button');
@@ -154,7 +154,7 @@ describe('signing in', () => {
     await reads(page, '#room-note', '');
   });
 
-  test('after signing out, the next person finds nothing of the last one', async () => {
+  test('after signing out, the next user finds no data of the last one', async () => {
     const room = unique('room');
     const { page } = await enter(site.person('Ada'), { rooms: [room], expected: HANGS_UP });
     await say(page, 'for my eyes only');
@@ -169,7 +169,7 @@ describe('signing in', () => {
     assert.equal(await page.locator('#room-empty').isVisible(), true);
   });
 
-  test('e-mail and password sign in; a wrong password is refused in words', async () => {
+  test('e-mail and password sign in; a wrong password is refused with an explanation', async () => {
     const email = `${unique('grace')}@example.org`;
     const added = await runGateway(['user', 'add', '--email', email, '--name', 'Grace Hopper', '--role', 'user'], {
       env: { DATABASE_URL: site.gateway.databaseUrl, JWT_SECRET: site.gateway.secret },
@@ -199,7 +199,7 @@ describe('the connection', () => {
     assert.ok(lines.some((line) => /upgrade\{"transport":"websocket"\}/.test(line)), String(lines));
   });
 
-  test('the transport can be chosen, and the connection ended and made again', async () => {
+  test('the transport can be chosen, and the connection closed and opened again', async () => {
     const { page } = await enter(site.person('Ada'), { expected: HANGS_UP });
     for (const transport of ['polling', 'websocket']) {
       const old = await page.textContent('#fact-socket');
@@ -214,7 +214,7 @@ describe('the connection', () => {
     await connected(page);
   });
 
-  test('shows the apps that the node has where the page looks for them, and opens with one of them', async () => {
+  test('shows the apps that the node has on the expected namespaces, and opens with one of them', async () => {
     for (const [mounts, shown] of [
       ['relay=/relay', ['relay', 'log']],
       ['chat=/', ['chat', 'log']],
@@ -266,7 +266,7 @@ describe('the connection', () => {
     }
   });
 
-  test('a message that got no answer says so and can be sent again', async () => {
+  test('a message without an answer is marked and can be sent again', async () => {
     const first = await startGateway();
     let second;
     try {
@@ -294,7 +294,7 @@ describe('the connection', () => {
 });
 
 describe('chat', () => {
-  test('two people talk in one room and see the messages in one order', async () => {
+  test('two users chat in one room and see the messages in the same order', async () => {
     const room = unique('room');
     const ada = site.person('Ada Lovelace');
     const bela = site.person('Bela Bartok');
@@ -311,7 +311,7 @@ describe('chat', () => {
     for (const who of ['Ada', 'Bela']) {
       assert.deepEqual(onA.filter((text) => text.includes(who)), wanted.filter((text) => text.includes(who)));
     }
-    // Each reads its own on the right, with no name, and the other's under the other's name.
+    // Each sees their own messages on the right without a name, and the other's with the name.
     assert.equal(await a.page.locator('.msg.own').count(), 5);
     const right = await a.page.locator('.msg.own .bubble').first().boundingBox();
     const left = await a.page.locator('.msg:not(.own) .bubble').first().boundingBox();
@@ -323,7 +323,7 @@ describe('chat', () => {
     await screenshot(b.page, 'chat-dark');
   });
 
-  test('who comes and goes is told in the room, and seen in the list', async () => {
+  test('users who enter and leave are announced in the room, and shown in the list', async () => {
     const room = unique('room');
     const { page } = await enter(site.person('Ada'), { rooms: [room] });
     const bela = site.person('Bela');
@@ -335,10 +335,10 @@ describe('chat', () => {
     await includes(page, '.member[data-here=no]', bela.email);
   });
 
-  test('typing shows to the other person, and goes when the text is deleted or sent', async () => {
+  test('typing is shown to the other user, and disappears when the text is deleted or sent', async () => {
     const room = unique('room');
     const [a, b] = [await enter(site.person('Ada'), { rooms: [room] }), await enter(site.person('Bela Bartok'), { rooms: [room] })];
-    // A first message teaches the name; typing events carry the e-mail only.
+    // A first message supplies the name; typing events contain only the e-mail address.
     await say(b.page, 'hello');
     await countOf(a.page, '.msg[data-state=stored]', 1);
     await b.page.locator('#message').pressSequentially('I think');
@@ -353,7 +353,7 @@ describe('chat', () => {
     assert.equal(await b.page.textContent('#typing'), '');
   });
 
-  test('typing goes by itself after a pause', async () => {
+  test('typing disappears after a pause', async () => {
     const room = unique('room');
     const [a, b] = [await enter(site.person('Ada'), { rooms: [room] }), await enter(site.person('Bela'), { rooms: [room] })];
     await b.page.locator('#message').pressSequentially('hmm');
@@ -374,7 +374,7 @@ describe('chat', () => {
     assert.deepEqual(await texts(page), ['one', 'two', 'three']);
   });
 
-  test('older messages come on demand, down to the start of the room', async () => {
+  test('older messages load on demand, down to the start of the room', async () => {
     const room = unique('room');
     const socket = await guest(site.person('Bela'), room);
     const wanted = Array.from({ length: 60 }, (_, n) => `message ${n + 1}`);
@@ -390,7 +390,7 @@ describe('chat', () => {
     assert.equal(await page.locator('#older').isVisible(), false);
   });
 
-  test('several rooms: what arrives elsewhere is counted until it is read', async () => {
+  test('several rooms: messages in other rooms are counted until they are read', async () => {
     const [here, there] = [unique('here'), unique('there')];
     const { page } = await enter(site.person('Ada'), { rooms: [there, here] });
     const socket = await guest(site.person('Bela'), there);
@@ -425,7 +425,7 @@ describe('chat', () => {
     assert.deepEqual(ada.asked.filter((address) => new URL(address).pathname === '/x'), []);
   });
 
-  test('a refused room is told and not kept; a message too long cannot be sent', async () => {
+  test('a refused room is reported and not kept; a message that is too long cannot be sent', async () => {
     const [other, room] = [unique('room'), unique('room')];
     const { page } = await enter(site.person('Ada'), { rooms: [other, room] });
     const socket = await guest(site.person('Bela'), other);
@@ -473,7 +473,7 @@ describe('relay', () => {
     await screenshot(page, 'relay');
   });
 
-  test('a token without relay claims is told that it may do nothing', async () => {
+  test('a token without relay claims is shown as powerless', async () => {
     const { page } = await enter(site.person('Ada'));
     await openView(page, 'relay');
     await includes(page, '#relay-claims', 'may join nothing and publish to nothing');
@@ -523,7 +523,7 @@ describe('the log', () => {
     await countOf(page, '#log-lines li', 0);
   });
 
-  test(`keeps ${LOG_LINES_MAX} lines at most, the newest`, async () => {
+  test(`keeps ${LOG_LINES_MAX} lines at most, the newest ones`, async () => {
     const room = unique('room');
     const ada = site.person('Ada', EVERYTHING);
     const { page } = await enter(ada);
@@ -535,14 +535,14 @@ describe('the log', () => {
     const socket = await site.clients.connect({ namespace: '/relay', token: ada.token });
     const total = LOG_LINES_MAX + 50;
     for (let n = 1; n <= total; n += 1) socket.emit('publish', { room, event: 'tick', data: { n } });
-    // Two cores that also run the gateways and another browser take their time to draw 550 lines.
+    // Two cores that also run the gateways and another browser take a while to draw 550 lines.
     await includes(page, '#log-lines li:last-child', `{"n":${total}}`, 60_000);
     await countOf(page, '#log-lines li', LOG_LINES_MAX);
     await includes(page, '#log-lines li:first-child', `{"n":${total - LOG_LINES_MAX + 1}}`);
   });
 });
 
-test('on a phone, two people talk, and the page is photographed', async () => {
+test('on a phone, two users chat, and a screenshot is taken', async () => {
   const room = unique('room');
   const { page } = await enter(site.person('Ada'), { rooms: [room], screen: PHONE });
   const socket = await guest(site.person('Bela Bartok'), room);

@@ -1,5 +1,5 @@
-// The console's views of sos, emergencies and care in a real browser: two people each, who see what the other
-// does. Calls are in `console_calls.test.mjs`.
+// The console's views of sos, emergencies and care in a real browser: two users each, who see each other's actions.
+// Calls are in `console_calls.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -12,10 +12,10 @@ import {
 const site = consoleSite();
 
 const BERLIN = { latitude: 52.52, longitude: 13.405 };
-// 695 m further north.
+// 695 m to the north.
 const NORTH = { latitude: 52.52625, longitude: 13.405 };
 
-/** Says in the form of the place `where` one is, and shares it. */
+/** Enters a location in the location form, and shares it. */
 async function shareFrom(page, form, { latitude, longitude }) {
   await page.fill(`#${form}-latitude`, String(latitude));
   await page.fill(`#${form}-longitude`, String(longitude));
@@ -23,13 +23,13 @@ async function shareFrom(page, form, { latitude, longitude }) {
 }
 
 describe('sos', () => {
-  test('an incident is raised, found nearby, joined and left, and each sees the other come and go', async () => {
+  test('an incident is raised, found nearby, joined and left, and each user sees the other join and leave', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok')];
     const a = await site.enterView(ada, 'sos');
     const b = await site.enterView(bela, 'sos', { colorScheme: 'dark' });
     const what = unique('lost at the lake');
     await shareFrom(a.page, 'sos-here', BERLIN);
-    await includes(a.page, '#sos-here .note', 'You take part in no incident');
+    await includes(a.page, '#sos-here .note', 'You have not joined an incident');
     await a.page.fill('#sos-description', what);
     await a.page.click('#sos-raise [type=submit]');
     await reads(a.page, '#sos-title', what);
@@ -40,7 +40,7 @@ describe('sos', () => {
     const entry = b.page.locator('#sos-list .tab').filter({ hasText: what });
     assert.match(await entry.locator('small').textContent(), /^69\d m · /);
     await entry.click();
-    await reads(b.page, '#sos-note', 'Join to see who takes part.');
+    await reads(b.page, '#sos-note', 'Join to see the participants.');
     await b.page.selectOption('#sos-type', 'rescuer');
     await b.page.click('#sos-join');
     await includes(b.page, '#sos-active', 'Bela Bartok (you)');
@@ -59,9 +59,9 @@ describe('sos', () => {
     await countOf(a.page, '#sos-active li', 1);
     await countOf(a.page, '#sos-positions tr', 0);
     await countOf(a.page, '#sos-history tr', 2);
-    // The node has put the sockets of who left out of the namespace; the page is back by itself, untold.
+    // The node disconnected the sockets of the user who left; the page reconnects without an action of the user.
     await visible(b.page, '#sos-join');
-    // The button that is gone had the keyboard's place; the next control has it now.
+    // The removed button had the keyboard focus; the next control has it now.
     await holds(b.page, '#sos-type', () => document.activeElement.id === 'sos-type');
     await b.page.click('#sos-join');
     await visible(b.page, '#sos-leave');
@@ -71,7 +71,7 @@ describe('sos', () => {
     await countOf(b.page, '.toast', 0);
   });
 
-  test('what happens in an incident while another view is open is counted, and a reload finds the incident', async () => {
+  test('events of an incident while another view is open are counted, and a reload finds the incident', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const { page } = await site.enterView(ada, 'sos');
     await page.fill('#sos-description', '<b>help</b>');
@@ -95,7 +95,7 @@ describe('sos', () => {
 });
 
 describe('emergencies', () => {
-  test('a helper is alerted, responds, and the two keep each other informed until it is resolved', async () => {
+  test('a helper is alerted and responds, and both see each other\'s updates until it is resolved', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok', { role: 'helper', verified: true })];
     const b = await site.enterView(bela, 'emergencies', { colorScheme: 'dark' });
     await shareFrom(b.page, 'em-here', NORTH);
@@ -150,7 +150,7 @@ describe('emergencies', () => {
     await countOf(b.page, '.toast', 0);
   });
 
-  test('who stays anonymous is shown to no helper, and may cancel', async () => {
+  test('an anonymous owner is hidden from helpers, and may cancel', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok', { role: 'rescuer' })];
     const b = await site.enterView(bela, 'emergencies');
     const a = await site.enterView(ada, 'emergencies');
@@ -171,7 +171,7 @@ describe('emergencies', () => {
     await openView(b.page, 'log');
     const log = await b.page.textContent('#log-lines');
     assert.ok(log.includes('Please be quiet.'));
-    assert.ok(![ada.userId, ada.name, ada.email].some((secret) => log.includes(secret)), 'the node told the helper who it is');
+    assert.ok(![ada.userId, ada.name, ada.email].some((secret) => log.includes(secret)), 'the node revealed the owner to the helper');
     await a.page.click('#em-cancel');
     await reads(a.page, '#em-note', 'Cancelled.');
     await openView(b.page, 'emergencies');
@@ -203,7 +203,7 @@ async function notify(who, notice) {
 }
 
 describe('care', () => {
-  test('a message is sent, delivered and read, with an attachment named, and typing shows', async () => {
+  test('a message is sent, delivered and read, with an attachment\'s name, and typing is shown', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok')];
     const a = await site.enterView(ada, 'care');
     const b = await site.enter(bela, { colorScheme: 'dark' });
@@ -232,7 +232,7 @@ describe('care', () => {
     await countOf(a.page, '#care-messages .msg', 2);
   });
 
-  test('a topic is talked in, and a visit of others is refused in words', async () => {
+  test('a topic carries messages, and other users\' visits are refused with an explanation', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const topic = unique('appointments');
     const [a, b] = [await site.enterView(ada, 'care'), await site.enterView(bela, 'care')];
@@ -246,7 +246,7 @@ describe('care', () => {
     await write(b.page, 'Is anybody free on Monday?');
     await reads(a.page, '#care-messages .text', 'Is anybody free on Monday?');
     await b.page.click('#care-leave');
-    await reads(a.page, '#care-note', 'nobody else is here');
+    await reads(a.page, '#care-note', 'no other users here');
     await a.page.selectOption('#care-kind', 'visit');
     await a.page.fill('#care-open-id', unique('visit'));
     await a.page.press('#care-open-id', 'Enter');
@@ -254,7 +254,7 @@ describe('care', () => {
     assert.equal(await a.page.locator('#care-send').isEnabled(), false);
   });
 
-  test('older messages come on demand', async () => {
+  test('older messages load on demand', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const socket = await site.clients.connect({ token: bela.token });
     for (let n = 1; n <= 60; n += 1) assert.equal((await ask(socket, 'message:send', { recipientId: ada.userId, message: `message ${n}` })).success, true);
@@ -269,7 +269,7 @@ describe('care', () => {
     await visible(page, '#care-start');
   });
 
-  test('presence is set by one and seen by the other', async () => {
+  test('one user sets a status and the other sees it', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const [a, b] = [await site.enterView(ada, 'care'), await site.enterView(bela, 'care')];
     await reads(a.page, '#presence-now', 'You are online');
@@ -281,7 +281,7 @@ describe('care', () => {
     await b.page.press('#presence-custom', 'Enter');
     await reads(a.page, '#presence-list small', 'busy: In a meeting');
     await reads(b.page, '#presence-now', 'You are busy: In a meeting');
-    await a.page.getByRole('button', { name: `Watch ${bela.userId} no more` }).click();
+    await a.page.getByRole('button', { name: `Stop watching ${bela.userId}` }).click();
     await countOf(a.page, '#presence-list li', 0);
   });
 
@@ -306,7 +306,7 @@ describe('care', () => {
   });
 });
 
-test('after signing out, the next person finds nothing of the last one', async () => {
+test('after signing out, the next user finds no data of the last one', async () => {
   const [ada, bela, cleo] = [site.person('Ada', { role: 'helper' }), site.person('Bela'), site.person('Cleo')];
   const secret = unique('secret');
   const { page } = await site.enterView(ada, 'sos', { expected: HANGS_UP });

@@ -1,4 +1,4 @@
-// Calls in the console: two browsers that are connected directly, by way of the node's `call:signal`.
+// Calls in the console: two browsers that are connected directly, with signals through the node's `call:signal`.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -7,12 +7,12 @@ import { ask } from './support/clients.mjs';
 import { NODE_GONE, connected, consoleSite, gone, holds, includes, reads, screenshot, talkTo, visible } from './support/console.mjs';
 import { startGateway } from './support/gateway.mjs';
 
-// A camera and a microphone that Chromium makes up; a visitor without the permission may not use them.
+// Chromium fakes a camera and a microphone; a visitor without the permission may not use them.
 const site = consoleSite({ flags: ['--use-fake-device-for-media-stream'] });
 const DEVICES = { permissions: ['camera', 'microphone'] };
 
 describe('calls', () => {
-  test('two browsers are connected directly, with a camera and without one, and hang up', async () => {
+  test('two browsers connect directly, one with a camera and one without, and hang up', async () => {
     const [ada, bela] = [site.person('Ada Lovelace'), site.person('Bela Bartok')];
     const a = await site.enterView(ada, 'care', { context: DEVICES });
     const b = await site.enterView(bela, 'care', { colorScheme: 'dark' });
@@ -29,7 +29,7 @@ describe('calls', () => {
     await reads(elsewhere.page, '#call-state', 'Answered elsewhere');
     for (const { page } of [a, b]) {
       await visible(page, '#call[data-state=talking][data-rtc=connected]');
-      // The picture of the other side moves, and the way between the two is measured.
+      // The other side's picture moves, and the round trip between the two is measured.
       await holds(page, '#call-remote', () => document.querySelector('#call-remote').videoWidth > 0 && document.querySelector('#call-remote').currentTime > 0);
       await holds(page, '#call-link', () => /direct connection · \d+ ms/.test(document.querySelector('#call-link').textContent));
     }
@@ -65,7 +65,7 @@ describe('calls', () => {
     await reads(a.page, '#call-state', 'Ended after 0:00');
   });
 
-  test('a reload ends the call, for it cannot be taken up again', async () => {
+  test('a reload ends the call, because it cannot be resumed', async () => {
     const [ada, bela] = [site.person('Ada'), site.person('Bela')];
     const [a, b] = [await site.enterView(ada, 'care'), await site.enter(bela)];
     await talkTo(a.page, bela);
@@ -79,7 +79,7 @@ describe('calls', () => {
     await visible(b.page, '#call[data-state=ringing]');
   });
 
-  test('who is in a call already cannot be called', async () => {
+  test('a user in a call cannot be called', async () => {
     const [ada, bela, cleo] = ['Ada', 'Bela', 'Cleo'].map((name) => site.person(name));
     const [a, c] = [await site.enterView(ada, 'care'), await site.enterView(cleo, 'care')];
     const socket = await site.clients.connect({ token: bela.token });
@@ -92,7 +92,7 @@ describe('calls', () => {
   });
 });
 
-test('a call that nobody takes is missed', async () => {
+test('a call without an answer is missed', async () => {
   const node = await startGateway({ env: { CALL_RING: '2s' } });
   try {
     const people = ['ada', 'bela'].map((userId) => ({ userId, token: node.token({ userId }) }));

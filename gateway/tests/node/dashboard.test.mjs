@@ -1,8 +1,8 @@
-// The chart's dashboard and alerts, asked of a real Prometheus that watches two nodes under load; and what strangers cannot
-// do to the metrics.
+// The chart's dashboard and alerts, queried from a real Prometheus that scrapes two nodes under load; and what
+// unauthenticated clients cannot do to the metrics.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -17,7 +17,6 @@ import { delay, eventually, preview } from './support/wait.mjs';
 
 const repository = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 const RULES = repository('charts/muster/files/rules.yaml');
-const README = readFileSync(repository('README.md'), 'utf8');
 const JOB = 'muster';
 
 /** The series that an expression reads. */
@@ -43,7 +42,7 @@ async function startLoad(nodes) {
     while (isOn) {
       assert.equal((await ask(talker, 'send_message', { roomId: chat, content: `from ${at}` })).success, true);
       assert.equal((await ask(publisher, 'publish', { room: relay, event: 'tick', data: at })).success, true);
-      // Who comes and goes is load, too.
+      // Joining and leaving is load, too.
       assert.equal((await ask(publisher, 'join', { room: `${relay}-other` })).success, true);
       assert.equal((await ask(publisher, 'leave', { room: `${relay}-other` })).success, true);
       await delay(50);
@@ -73,7 +72,7 @@ describe('the files by themselves', () => {
     const ids = new Set();
     const taken = new Set();
     for (const { id, title, type, description, datasource, targets, fieldConfig, gridPos: { x, y, w, h } } of DASHBOARD.panels) {
-      assert.ok(!ids.has(id), `${title} has another panel's id`);
+      assert.ok(!ids.has(id), `${title} has the id of another panel`);
       ids.add(id);
       for (let column = x; column < x + w; column += 1) {
         for (let line = y; line < y + h; line += 1) {
@@ -114,7 +113,7 @@ describe('a Prometheus that watches two nodes under load', () => {
     await cluster?.stop();
   });
 
-  /** Waits until an expression answers a number (what is divided by nothing is none). */
+  /** Waits until an expression returns a number (a division by zero does not). */
   const answers = (expression, what) => eventually(async () => {
     const result = await prometheus.query(expression);
     return result.some(({ value }) => Number.isFinite(Number(value[1]))) && result;
@@ -126,7 +125,7 @@ describe('a Prometheus that watches two nodes under load', () => {
     }
   });
 
-  test('its picture has something in every panel, and no legend that hides the graph', { timeout: 60_000 }, async () => {
+  test('its picture shows data in every panel, and no legend hides the graph', { timeout: 60_000 }, async () => {
     const directory = temporaryDirectory();
     const draw = () => drawDashboard({ prometheus, job: JOB, from: Date.now() - 30_000, to: Date.now(), directory });
     const isWhole = async () => {
@@ -138,7 +137,7 @@ describe('a Prometheus that watches two nodes under load', () => {
     assert.deepEqual(await eventually(isWhole, { timeout: 30_000, interval: 500, what: 'every panel to have data' }), { crowded: [] });
   });
 
-  test('its first line tells the load', async () => {
+  test('its first line shows the load', async () => {
     const value = async (title) => {
       const panel = PANELS.find((each) => each.title === title && each.type === 'stat');
       return Number((await prometheus.query(filled(panel.targets[0].expr, { job: JOB })))[0].value[1]);
@@ -174,25 +173,25 @@ describe('a Prometheus that watches two nodes under load', () => {
       for (const selector of read) await answers(selector, name);
       assert.match(labels.severity, /^(?:critical|warning)$/, name);
       assert.ok(annotations.summary && annotations.description, name);
-      assert.equal(annotations.runbook_url, `README.md#${name.toLowerCase()}`);
-      assert.ok(README.includes(`\n#### ${name}\n`), `README.md does not say what to do about ${name}`);
+      assert.equal(annotations.runbook_url, `/docs/operate/alerts/${name}`);
+      assert.ok(existsSync(repository(`gateway/docs/operate/alerts/${name}.md`)), `${name} has no page`);
     }
     const names = rules.map(({ name }) => name);
-    const told = [...README.matchAll(/^#### (Muster\w+)$/gm)].map(([, name]) => name);
-    assert.deepEqual(told.sort(), [...names].sort(), 'README.md tells of the alerts that there are');
+    const pages = readdirSync(repository('gateway/docs/operate/alerts')).filter((file) => file !== 'README.md');
+    assert.deepEqual(pages.sort(), names.map((name) => `${name}.md`).sort(), 'there is a page for each alert, and no other');
     for (const { title, description } of PANELS) {
       for (const [name] of description.matchAll(/\bMuster[A-Z]\w+/g)) assert.ok(names.includes(name), `${title}: ${name}`);
     }
   });
 
-  test('nothing is wrong with the metrics of a busy node', async () => {
+  test('promtool accepts the metrics of a busy node', async () => {
     for (const node of cluster.nodes) {
       const text = await (await fetch(`${node.internalUrl}/metrics`)).text();
       assert.deepEqual(await promtool(['check', 'metrics'], text), { code: 0, output: '' });
     }
   });
 
-  test('users, rooms and events of strangers add no series', async () => {
+  test('unknown users, rooms and events add no series', async () => {
     const series = async () => Promise.all(cluster.nodes.map(async (node) => [...(await node.metrics()).keys()].sort()));
     const total = async (name, ...labels) => {
       const all = await Promise.all(cluster.nodes.map((node) => node.metrics()));
@@ -223,7 +222,7 @@ describe('a Prometheus that watches two nodes under load', () => {
     assert.deepEqual(await series(), seriesBefore);
   });
 
-  test('an alert is seen when its trouble comes', async () => {
+  test('an alert fires when its condition holds', async () => {
     const raised = async () => (await prometheus.get('alerts')).alerts.filter(({ labels }) => labels.alertname === 'MusterRedisDown');
     assert.deepEqual(await raised(), []);
     await load.stop();

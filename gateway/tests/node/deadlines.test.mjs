@@ -1,29 +1,28 @@
-// Every step that waits for something else has a deadline: another node, Redis or PostgreSQL that stands still (SIGSTOP: its
-// kernel takes connections and nobody answers), and locks that another process holds. Each kind of request is timed. Clients
-// that stand still are in `bad_input_http.test.mjs` and `bad_input_engine.test.mjs`.
+// Every step that waits for another process has a deadline: another node, Redis or PostgreSQL that is frozen (SIGSTOP:
+// its kernel accepts connections, but nothing answers), and locks that another process holds. Each kind of request is
+// timed. `bad_input_http.test.mjs` and `bad_input_engine.test.mjs` test clients that freeze.
 
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 
 import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
 import { LEASE_MS, count, internal, ready, startCluster } from './support/cluster.mjs';
 import { startGateway } from './support/gateway.mjs';
-import { startPostgres } from './support/postgres.mjs';
+import { holdLock, query, startPostgres } from './support/postgres.mjs';
 import { startProxy } from './support/proxy.mjs';
 import { pollingSession, rawWebSocket, request } from './support/raw.mjs';
 import { delay, eventually, once, within } from './support/wait.mjs';
 
-/** A lapsed lease is noticed at the next renewal, a third of a lease later; the rest is for a loaded machine. */
+/** A node detects a lapsed lease at the next renewal, a third of a lease later; the rest is for a loaded machine. */
 const NOTICED = LEASE_MS + LEASE_MS / 3 + 3_500;
 
-/** What no step may take: commands to Redis 0.9 s each, a transaction 5 s, and a loaded machine. */
+/** The maximum for any step: commands to Redis 0.9 s each, a transaction 5 s, and a loaded machine. */
 const ANSWERED = 9_000;
 
-/** The ack of an event, waited for as long as `timed` waits. */
+/** The ack of an event, awaited as long as `timed` waits. */
 const askLong = (socket, event, ...args) => socket.emitWithAck(event, ...args);
 
-/** Runs each of `requests` (`{name: () => promise}`) at once; answers `{name: [ms, what it came to]}`. */
+/** Runs all `requests` (`{name: () => promise}`) at once; returns `{name: [ms, result]}`. */
 async function timed(requests, deadline = 45_000) {
   const entries = Object.entries(requests).map(async ([name, run]) => {
     const start = performance.now();
@@ -39,14 +38,14 @@ function show(t, times) {
 
 const unknown = (answer) => answer.status === 400 && JSON.parse(answer.body).code === 1;
 
-describe('a node that stands still', () => {
+describe('a frozen node', () => {
   let cluster;
   before(async () => { cluster = await startCluster(2, { env: { PING_INTERVAL: '25s', PING_TIMEOUT: '20s' } }); });
   after(() => { for (const node of cluster?.nodes ?? []) node.signal('SIGCONT'); return cluster?.stop(); });
 
-  test('what was sent on to it ends with its lease, and everything else is answered meanwhile', { timeout: 120_000 }, async (t) => {
+  test('requests forwarded to it end with its lease, and all others are answered meanwhile', { timeout: 120_000 }, async (t) => {
     const [alive, frozen] = cluster.nodes;
-    // Sessions of the frozen node, one for each way to speak to it.
+    // Sessions of the frozen node, one for each kind of request.
     const sids = [];
     for (let n = 0; n < 5; n += 1) sids.push((await pollingSession(frozen.port)).sid);
     const path = (sid, transport = 'polling') => `/socket.io/?EIO=4&transport=${transport}&sid=${sid}`;
@@ -89,14 +88,14 @@ describe('a node that stands still', () => {
     }
   });
 
-  test('a client of a tunnel that takes nothing is given up, and keeps no place', { timeout: 60_000 }, async () => {
+  test('a tunnel whose client reads nothing is closed, and keeps no place', { timeout: 60_000 }, async () => {
     const [alive, owner] = cluster.nodes;
     const socket = await owner.clients.connect({ namespace: '/relay', claims: EVERYTHING });
     const room = unique('flood');
     const { sid } = await pollingSession(owner.port);
     const path = `/socket.io/?EIO=4&transport=polling&sid=${sid}`;
     const text = { 'Content-Type': 'text/plain' };
-    // The other node may just have registered anew.
+    // The other node may have registered again only now.
     await eventually(async () => (await request(alive.port, 'POST', path, { body: '6', headers: text })).status === 200, { what: 'the session to be found' });
     const said = async (body) => assert.equal((await request(alive.port, 'POST', path, { body, headers: text })).body, 'ok');
     await said(`40/relay,${JSON.stringify({ token: owner.token(EVERYTHING) })}`);
@@ -127,27 +126,15 @@ function crc32(text) {
   return (crc ^ 0xffffffff) >>> 0;
 }
 
-/** `psql` on a server, with a session that stays open until `end()`: what holds locks. */
-function holder(url, statement) {
-  const child = spawn('psql', ['-X', '-q', '-d', url], { stdio: ['pipe', 'pipe', 'inherit'] });
-  const held = once(child.stdout, 'data', { timeout: 10_000 });
-  child.stdin.write(`BEGIN; ${statement};\n\\echo held\n`);
-  return held.then(() => ({ end: () => { child.stdin.end('ROLLBACK;\n'); return once(child, 'exit'); } }));
-}
-
-function query(url, statement) {
-  return execFileSync('psql', ['-X', '-q', '-A', '-t', '-d', url, '-c', statement], { encoding: 'utf8' }).trim();
-}
-
 describe('PostgreSQL', () => {
   let postgres;
   before(async () => { postgres = await startPostgres(); });
   after(async () => { postgres?.thaw(); await postgres?.kill(); });
 
-  test('a lock that somebody holds delays a start no more than its deadline, and statements are not left behind', { timeout: 120_000 }, async (t) => {
-    // The lock of the migrations, as the library names it.
+  test('a lock of another process delays a start no longer than the deadline, and no statement stays behind', { timeout: 120_000 }, async (t) => {
+    // The lock of the migrations, as the library computes its id.
     const lock = 0x3d32ad9en * BigInt(crc32('postgres'));
-    const migrating = await holder(postgres.url, `SELECT pg_advisory_lock(${lock})`);
+    const migrating = await holdLock(postgres.url, `SELECT pg_advisory_lock(${lock})`);
     const start = performance.now();
     const node = await startGateway({ env: { DATABASE_URL: postgres.url } });
     const clients = keeper(node);
@@ -160,7 +147,7 @@ describe('PostgreSQL', () => {
 
       const socket = await clients.connect();
       await ask(socket, 'join_room', 'r');
-      const locked = await holder(postgres.url, 'LOCK TABLE chat_rooms IN ACCESS EXCLUSIVE MODE');
+      const locked = await holdLock(postgres.url, 'LOCK TABLE chat_rooms IN ACCESS EXCLUSIVE MODE');
       const times = await timed({ send: () => askLong(socket, 'send_message', { roomId: 'r', content: 'x' }) });
       show(t, times);
       assert.equal(times.send[1].success, false);
@@ -175,7 +162,7 @@ describe('PostgreSQL', () => {
     }
   });
 
-  test('a node that stands still within a transaction does not keep its locks', { timeout: 120_000 }, async (t) => {
+  test('a node that freezes within a transaction does not keep its locks', { timeout: 120_000 }, async (t) => {
     const proxy = await startProxy(postgres.port);
     const slow = await startGateway({ env: { DATABASE_URL: `postgres://postgres@127.0.0.1:${proxy.port}/postgres` } });
     const other = await startGateway({ env: { DATABASE_URL: postgres.url, JWT_SECRET: slow.secret } });
@@ -183,7 +170,8 @@ describe('PostgreSQL', () => {
     try {
       const [a, b] = [await theirs.connect({ claims: { sub: 'a' } }), await ours.connect({ claims: { sub: 'b' } })];
       for (const socket of [a, b]) await ask(socket, 'join_room', 'held');
-      // Statements come one by one, so that the transaction is open for most of the time. By its second it has locked the room's row.
+      // Statements arrive one by one, so that the transaction is open most of the time. Its second one locks the room's
+      // row.
       proxy.delay(150);
       const open = () => Number(query(postgres.url, `SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE 'INSERT INTO chat_messages%'`));
       await eventually(async () => {
@@ -191,7 +179,7 @@ describe('PostgreSQL', () => {
         await delay(250);
         slow.signal('SIGSTOP');
         await delay(400);
-        // Twice: what was on its way through the proxy has arrived by then.
+        // Twice: by then everything in transit through the proxy has arrived.
         if (open() > 0 && (await delay(500), open() > 0)) return true;
         slow.signal('SIGCONT');
         return false;
@@ -209,7 +197,7 @@ describe('PostgreSQL', () => {
     }
   });
 
-  test('a server that stands still is answered for within the deadline of a transaction', { timeout: 120_000 }, async (t) => {
+  test('if the server is frozen, requests are answered within the deadline of a transaction', { timeout: 120_000 }, async (t) => {
     const node = await startGateway({ env: { DATABASE_URL: postgres.url } });
     const clients = keeper(node);
     try {
@@ -230,7 +218,7 @@ describe('PostgreSQL', () => {
         assert.ok(!(answer instanceof Error), `${name}: ${answer}`);
         assert.ok(ms < ANSWERED, `${name} took ${ms} ms`);
       }
-      // It can be stopped all the same.
+      // The node can still be stopped.
       const stopping = performance.now();
       const ended = await node.stop({ timeout: 45_000 });
       t.diagnostic(`stopped after ${Math.round(performance.now() - stopping)} ms`);
@@ -249,7 +237,7 @@ describe('Redis', () => {
   before(async () => { cluster = await startCluster(2); });
   after(() => { cluster?.redis.thaw(); return cluster?.stop(); });
 
-  test('that stands still is answered for within a few commands', { timeout: 120_000 }, async (t) => {
+  test('if it is frozen, requests are answered within the time of a few commands', { timeout: 120_000 }, async (t) => {
     const [node, owner] = cluster.nodes;
     const { sid } = await pollingSession(owner.port);
     const room = unique('room');

@@ -1,4 +1,5 @@
-// The cluster of `make cluster`: it leaves nothing behind, however it ends, and says how to make tokens for more users.
+// The cluster of `make cluster`: it leaves nothing behind, however it ends, and prints how to create tokens for more
+// users.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -21,7 +22,7 @@ function processes() {
       const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
       return [{ pid: Number(pid), parent, command: readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ') }];
     } catch {
-      // It has ended since the directory was read.
+      // The process has ended since the directory was read.
       return [];
     }
   });
@@ -37,7 +38,7 @@ async function start() {
   await until(child.stdout, 'data', () => /Ctrl-C ends/.test(output), { timeout: 60_000, what: 'the cluster to be up' });
   const [, secret] = /^JWT_SECRET +(\S+)$/m.exec(output);
   const work = secret.replace(/\/jwt_secret$/, '');
-  // Each part is a child of the script; PostgreSQL has children of its own.
+  // Each part is a child of the script; PostgreSQL has children itself.
   const parts = processes().filter(({ parent, command }) => parent === child.pid || command.includes(work));
   return { child, ended, secret, parts, output: () => output };
 }
@@ -55,7 +56,7 @@ describe('cluster.sh', () => {
     await cluster?.ended;
   });
 
-  test('says where its secret is, and leaves no process behind after SIGTERM', { timeout: 120_000 }, async () => {
+  test('prints the path of its secret, and leaves no process behind after SIGTERM', { timeout: 120_000 }, async () => {
     cluster = await start();
     assert.equal(statSync(cluster.secret).mode & 0o777, 0o600);
     const token = await runGateway(['token', '--user', 'bob'], { env: { JWT_SECRET: readFileSync(cluster.secret, 'utf8') } });
@@ -63,7 +64,7 @@ describe('cluster.sh', () => {
     const [, front] = /^console +(http:\/\/[^/]+)\//m.exec(cluster.output());
     const ask = (authorization) => fetch(`${front}/api/sos/nearby?latitude=1&longitude=1`, { headers: { Authorization: authorization } });
     assert.equal((await ask('Bearer x')).status, 401);
-    assert.equal((await ask(`Bearer ${token.stdout.trim()}`)).status, 200, 'the token of another user is believed');
+    assert.equal((await ask(`Bearer ${token.stdout.trim()}`)).status, 200, 'the token of another user is accepted');
     for (const part of ['redis-server', '/postgres ', 'haproxy', 'prometheus', gatewayBinary()]) {
       assert.ok(cluster.parts.some(({ command }) => command.includes(part)), `${part} runs`);
     }
@@ -72,7 +73,7 @@ describe('cluster.sh', () => {
     assert.deepEqual(left(cluster), []);
   });
 
-  test('ends whole when a part ends', { timeout: 120_000 }, async () => {
+  test('ends completely when a part ends', { timeout: 120_000 }, async () => {
     cluster = await start();
     const redis = cluster.parts.find(({ command }) => command.includes('redis-server'));
     process.kill(redis.pid, 'SIGKILL');

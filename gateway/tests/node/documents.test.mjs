@@ -29,7 +29,7 @@ for (const transport of TRANSPORTS) {
       await gateway?.kill();
     });
 
-    /** A socket made by the document's own code, connected. */
+    /** A connected socket, created by the document's own code. */
     const reader = async (snippet, claims) => {
       const socket = await document.connect(snippet, gateway.token(claims));
       clients.open.add(socket);
@@ -94,14 +94,14 @@ for (const transport of TRANSPORTS) {
       await printed.printed(`Room ${ROOM}: 1 messages`);
     });
 
-    test('a token that is no token ends in connect_error "Invalid token"', async () => {
+    test('a malformed token ends in connect_error "Invalid token"', async () => {
       const socket = await document.connect('connect-auth', 'not-a-token');
       clients.open.add(socket);
       const error = await refused(socket);
       assert.equal(error.message, 'Invalid token');
     });
 
-    test('a header that is no token ends in connect_error "Invalid token"', async () => {
+    test('a malformed header ends in connect_error "Invalid token"', async () => {
       const socket = await document.connect('connect-headers', 'not-a-token');
       clients.open.add(socket);
       const error = await refused(socket);

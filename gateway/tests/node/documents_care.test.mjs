@@ -26,7 +26,7 @@ for (const { name, start } of [EMBEDDED, ON_REDIS]) {
     });
     after(() => site?.stop());
 
-    /** A device of a reader: a socket made by the document's own code on a node, with a console and the snippets there. */
+    /** A reader's device: a socket created by the document's own code on a node, with a console and the snippets. */
     const reader = async (at, claims) => {
       const console = keepingConsole();
       const socket = await documents[at].connect('connect', nodes[at].token(claims), { console });
@@ -38,7 +38,7 @@ for (const { name, start } of [EMBEDDED, ON_REDIS]) {
       return { user: claims.sub, socket, events, console, run, ask: (event, ...args) => ask(socket, event, ...args) };
     };
 
-    test('messages, rooms and typing work together as it says', async () => {
+    test('messages, rooms and typing work together as documented', async () => {
       const rooms = ['visit:visit-123'];
       const [patient, doctor] = [
         await reader(0, { sub: 'user1', name: 'User One', role: 'patient', rooms }),
@@ -97,7 +97,7 @@ for (const { name, start } of [EMBEDDED, ON_REDIS]) {
       }
     });
 
-    test('presence is asked for, set and subscribed to', async () => {
+    test('presence can be read, set and subscribed to', async () => {
       const [one, two] = [await reader(0, { sub: 'user-1' }), await reader(1, { sub: 'user-2' })];
       for (const { user } of [one, two]) await hasStatus(one, user, 'online');
       await one.run('subscribe');
@@ -122,13 +122,13 @@ for (const { name, start } of [EMBEDDED, ON_REDIS]) {
       await user.console.printed('Unread: 1');
     });
 
-    test('the patterns: an answer to each request, and a room from joining to leaving', async () => {
+    test('the patterns: request and response, and a room from join to leave', async () => {
       const [actor, watcher] = [await reader(0, { sub: 'actor' }), await reader(1, { sub: 'watcher' })];
       const answered = new Promise((resolve) => {
         const socket = { emit: (event, data, ack) => actor.socket.emit(event, data, (response) => { ack(response); resolve(response); }) };
         actor.run('request_response', { socket, data: {} });
       });
-      assert.equal((await answered).success, false, 'the document names no event so');
+      assert.equal((await answered).success, false, 'the document describes no such event');
 
       const roomId = 'topic:appointments';
       await must(watcher, 'room:join', { roomId });
@@ -153,7 +153,7 @@ for (const { name, start } of [EMBEDDED, ON_REDIS]) {
       }
     });
 
-    test('the utility functions look, close and connect again', async () => {
+    test('the utility functions report the state, disconnect and reconnect', async () => {
       const user = await reader(0, { sub: 'user-10' });
       const { id } = user.socket;
       await user.run('utility');

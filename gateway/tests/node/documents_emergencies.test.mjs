@@ -10,7 +10,7 @@ import { NAMESPACE, about, citizen, emergencies, helper } from './support/emerge
 import { startGateway } from './support/gateway.mjs';
 import { record } from './support/wait.mjs';
 
-/** The emergency and the place that the document's example is about. */
+/** The emergency and the location of the document's example. */
 const SHOWN = '507f1f77bcf86cd799439011';
 const NEW_YORK = { latitude: 40.7128, longitude: -74.006 };
 
@@ -45,7 +45,7 @@ for (const site of SITES) {
     });
     after(() => stop?.());
 
-    /** Somebody who runs an example on node `at`; without `emergency` it asks for the one the document shows. */
+    /** A user who runs an example on node `at`; without `emergency` it uses the document's id. */
     const reader = async (at, snippet, claims, { emergency } = {}) => {
       const printed = keepingConsole();
       const socket = await documents[at].connect(snippet, app.token(claims), { console: printed, ids: emergency ? { [SHOWN]: emergency } : {} });
@@ -55,9 +55,9 @@ for (const site of SITES) {
       return { socket, events, printed };
     };
 
-    test('the example, run as it stands, hears of what happens nearby and that its emergency is unknown', async () => {
+    test('the unchanged example receives nearby emergencies, and an error for its unknown emergency', async () => {
       const { socket, events, printed } = await reader(0, 'browser', helper());
-      assert.equal(socket.io.engine.transport.name, 'websocket', 'it asks for WebSocket first');
+      assert.equal(socket.io.engine.transport.name, 'websocket', 'it tries WebSocket first');
       await printed.printed('Connected to emergency namespace');
       await printed.printed('Socket error: Emergency not found');
       await printed.printed(/^Location updated: \{/);
@@ -71,7 +71,7 @@ for (const site of SITES) {
       await printed.printed('Disconnected: io client disconnect');
     });
 
-    test('the example with an emergency that exists prints its story from the join to the end', async () => {
+    test('the example with an emergency that exists prints its events from the join to the end', async () => {
       const [owner, watcher, responder] = [citizen(), helper(), helper()];
       const { id } = await app.raise(0, owner);
       const readers = [await reader(1, 'browser', owner, { emergency: id }), await reader(0, 'browser', watcher, { emergency: id })];
@@ -100,7 +100,7 @@ for (const site of SITES) {
       assert.equal((await events.take('location:updated')).message, 'Location updated successfully');
     });
 
-    test('a token that is no token is refused, and the example prints why', async () => {
+    test('a malformed token is refused, and the example prints why', async () => {
       const printed = keepingConsole();
       const socket = await documents[0].connect('browser', 'not-a-token', { console: printed });
       nodes[0].clients.open.add(socket);

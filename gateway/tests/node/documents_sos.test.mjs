@@ -12,12 +12,12 @@ const USER = '507f1f77bcf86cd799439012';
 
 describe('document 001', () => {
   let gateway;
-  /** As the document shows a token's payload. */
+  /** A token with the document's payload. */
   const token = (id = USER) => gateway.token({ id, userId: id, role: 'citizen', actor: { type: 'USER' } });
   before(async () => { gateway = await startGateway(); });
   after(() => gateway?.kill());
 
-  test('its requests work one after the other as it says', async () => {
+  test('its requests work in sequence as documented', async () => {
     const run = (name) => request(name, { url: gateway.url, token: token() });
     const joined = await run('join');
     assert.equal(joined.success, true);
@@ -40,18 +40,18 @@ describe('document 001', () => {
     try {
       const page = await browser.newPage();
       page.setDefaultTimeout(15_000);
-      // A page of the gateway's own origin, so that nothing has to be allowed.
+      // A page of the gateway's own origin, so that CORS needs no setting.
       await page.route('**/reader', (route) => route.fulfill({ contentType: 'text/html', body: '<div id="root"></div>' }));
       await page.goto(`${gateway.url}/reader`);
       await page.addScriptTag({ content: script });
       const heading = (count) => page.getByRole('heading', { name: `Active Participants (${count})` }).waitFor();
-      // Not a participant: the list is not theirs to see.
+      // Not a participant, so the list is not visible.
       await heading(0);
       await page.getByRole('button', { name: 'Join as Responder' }).click();
       await heading(1);
       await page.getByText(`citizen - ${USER}`).waitFor();
       assert.equal(await page.locator('.badge').textContent(), 'Active');
-      // The page learns of it when it is opened again.
+      // The page shows the change after a reload.
       await page.reload();
       await page.addScriptTag({ content: script });
       await page.getByRole('button', { name: 'Leave' }).click();

@@ -1,4 +1,4 @@
-// SIGTERM: everyone is let go by closing transports, evenly over the window; the process ends by itself.
+// SIGTERM: the node disconnects all clients by closing transports, evenly over the window, and then exits.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -56,7 +56,7 @@ describe('a drain', () => {
     }
   });
 
-  test('official clients see "transport close" and would come back, on every transport', { timeout: 60_000 }, async () => {
+  test('official clients see "transport close" and would reconnect, on every transport', { timeout: 60_000 }, async () => {
     const gateway = await startGateway({ env: { DRAIN: '1s' } });
     const clients = keeper(gateway);
     try {
@@ -72,7 +72,7 @@ describe('a drain', () => {
     }
   });
 
-  test('clients that neither read nor poll do not hold it up', { timeout: 60_000 }, async () => {
+  test('clients that neither read nor poll do not delay it', { timeout: 60_000 }, async () => {
     const gateway = await startGateway({ env: { DRAIN: '1s' } });
     try {
       const token = gateway.token(EVERYTHING);
@@ -94,7 +94,7 @@ describe('a drain', () => {
     }
   });
 
-  test('a polling client between two GETs is told by the next', { timeout: 60_000 }, async () => {
+  test('a polling client between two GETs learns of it by the next', { timeout: 60_000 }, async () => {
     const gateway = await startGateway({ env: { DRAIN: '1s', LOG: 'debug' } });
     const connection = await rawConnection(gateway.port);
     try {
@@ -103,7 +103,7 @@ describe('a drain', () => {
       await gateway.waitLog((entry) => entry.message === 'session closed');
       connection.write(requestText(gateway.port, 'GET', session.path));
       const answer = await connection.response();
-      // What follows the `1` is for python-socketio, to which a `1` that it can read is a wish that it stays away.
+      // The bytes after the `1` are for python-socketio, which takes a readable `1` as a request to stay away.
       assert.deepEqual([answer.status, answer.body], [200, '1\x1e-']);
       assert.deepEqual(await stopped, { code: 0, signal: null });
     } finally {
@@ -140,7 +140,7 @@ describe('a drain', () => {
     });
   }
 
-  test('a new handshake during the drain is not taken', { timeout: 60_000 }, async () => {
+  test('a handshake during the drain is refused', { timeout: 60_000 }, async () => {
     const gateway = await startGateway({ env: { DRAIN: '60s' } });
     try {
       const token = gateway.token(EVERYTHING);

@@ -1,5 +1,5 @@
-// An acknowledged message is a stored message: kill -9 in the middle of sending, start again, read it all back. And what
-// the records say reaches clients: after a crash too, and then no more than a few events for a second time.
+// An acknowledged message is a stored message: kill -9 while clients send, restart, read everything back. Events about
+// records reach clients even after a crash, and then no more than a few arrive twice.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -13,7 +13,7 @@ import { within } from './support/wait.mjs';
 const SENDERS = 4;
 const IN_FLIGHT = 8;
 
-/** Sends with `IN_FLIGHT` unanswered messages a sender until the connection is gone; `acked` grows with each ack. */
+/** Sends with `IN_FLIGHT` unanswered messages per sender until the connection is lost; `acked` grows with each ack. */
 async function sendUntilCut(socket, room, tag, acked, onAck) {
   let next = 0;
   let open = true;
@@ -33,7 +33,7 @@ async function sendUntilCut(socket, room, tag, acked, onAck) {
   await Promise.all(Array.from({ length: IN_FLIGHT }, lane));
 }
 
-/** The whole history of a room, oldest first, by pages. */
+/** The whole history of a room, oldest first, page by page. */
 async function wholeHistory(socket, room) {
   const all = [];
   for (;;) {
@@ -44,12 +44,12 @@ async function wholeHistory(socket, room) {
   }
 }
 
-/** `rounds` times: send, kill -9 after some acks, start again; then everything acknowledged must be there, once and in order. */
+/** `rounds` times: send, kill -9 after some acks, restart; then all acknowledged messages must exist, once and in order. */
 async function killWhileSending({ rounds, env, transport }) {
   let gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0', ...env } });
   const room = unique('durable');
   const acked = [];
-  /** What each user has heard live, over all rounds. */
+  /** The messages that each user received live, over all rounds. */
   const heard = Array.from({ length: SENDERS }, () => []);
   try {
     for (let round = 0; round < rounds; round += 1) {
@@ -88,7 +88,7 @@ async function killWhileSending({ rounds, env, transport }) {
     assert.ok(acked.length >= rounds * 40);
     for (const ids of heard) {
       assert.ok(ids.length > 0);
-      assert.equal(new Set(ids).size, ids.length, 'no message heard twice');
+      assert.equal(new Set(ids).size, ids.length, 'no message received twice');
     }
     for (const { id, content } of acked) assert.equal(history[position.get(id)].content, content);
     for (let round = 0; round < rounds; round += 1) {
@@ -118,20 +118,20 @@ describe('kill -9 while messages are acknowledged', { concurrency: 2 }, () => {
   });
 });
 
-describe('kill -9 while events are delivered that report records', { concurrency: 2 }, () => {
-  test('on SQLite, participants of an incident: the event of every record comes', { timeout: 120_000 }, async (t) => {
+describe('kill -9 while events about records are delivered', { concurrency: 2 }, () => {
+  test('on SQLite, participants of an incident: the event of every record arrives', { timeout: 120_000 }, async (t) => {
     t.diagnostic(JSON.stringify(await joinsAcrossCrash({ lanes: 8, killAt: 60 })));
   });
 
-  test('in a cluster, participants of an incident: the event of every record comes once', { timeout: 120_000 }, async (t) => {
+  test('in a cluster, participants of an incident: the event of every record arrives once', { timeout: 120_000 }, async (t) => {
     t.diagnostic(JSON.stringify(await joinsAcrossCrash({ lanes: 8, killAt: 60, isCluster: true })));
   });
 
-  test('in a cluster, messages of a chat room: the member on the other node receives every one that is stored', { timeout: 120_000 }, async (t) => {
+  test('in a cluster, messages of a chat room: the member on the other node receives every stored one', { timeout: 120_000 }, async (t) => {
     t.diagnostic(JSON.stringify(await chatAcrossCrash({ lanes: 16, killAt: 200 })));
   });
 
   for (const senders of [1, 4]) {
-    test(`on SQLite, ${senders} sending: every event comes, and no more than one batch of them twice`, { timeout: 120_000 }, () => repetitionAfterCrash({ senders }));
+    test(`on SQLite, ${senders} sending: every event arrives, and no more than one batch of them twice`, { timeout: 120_000 }, () => repetitionAfterCrash({ senders }));
   }
 });

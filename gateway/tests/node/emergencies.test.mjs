@@ -1,4 +1,4 @@
-// Emergencies: document 002's REST API, its events and its rooms, on one node and on two.
+// Emergencies: document 002's REST API, events and rooms, on one node and on two.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -7,7 +7,7 @@ import { TRANSPORTS, ask, refused, unique } from './support/clients.mjs';
 import { DEGREE, ISO, NAMESPACE, SITES, UUID_V7, about, admin, citizen, emergencies, helper, north, place, refusal } from './support/emergencies.mjs';
 import { once } from './support/wait.mjs';
 
-/** What a record says of how it ended, before it has. */
+/** The fields about the end of a record that is still open. */
 const NOT_OVER = { resolvedAt: null, resolvedBy: null, resolutionType: null, resolutionNotes: null, cancelledAt: null };
 const UNKNOWN = '507f1f77bcf86cd799439011';
 
@@ -23,7 +23,7 @@ for (const site of SITES) {
     after(() => stop?.());
 
     describe('raising', () => {
-      test('the record, and what helpers on every node are told of it', async () => {
+      test('the record, and the events that helpers on every node receive', async () => {
         const owner = citizen({ avatar: 'https://example.org/ann.png' });
         const [here, there, bystander] = await Promise.all([app.online(0, helper()), app.online(1, helper({ role: 'rescuer', verified: undefined })), app.online(1, citizen())]);
         const location = { ...place(), address: '123 Main St' };
@@ -48,13 +48,13 @@ for (const site of SITES) {
         });
         for (const { events } of [here, there]) assert.deepEqual(await events.take('emergency:created', about(id)), { emergency, nearbyHelperCount: 0 });
         await app.quiet(0, here, there, bystander);
-        for (const { events } of [here, there]) assert.deepEqual([events.seen('emergency:created', about(id)), events.seen('emergency:nearby', about(id))], [[], []], 'once, and nobody said where they are');
-        assert.deepEqual(bystander.events.seen('emergency:created'), [], 'helpers alone are told');
+        for (const { events } of [here, there]) assert.deepEqual([events.seen('emergency:created', about(id)), events.seen('emergency:nearby', about(id))], [[], []], 'once, and no location is known');
+        assert.deepEqual(bystander.events.seen('emergency:created'), [], 'only helpers are alerted');
         for (const claims of [owner, admin(), here.claims, there.claims]) assert.deepEqual(await app.good(200, 1, 'GET', `/${id}`, claims), { ...emergency, helpers: [] });
         await app.bad(403, 1, 'GET', `/${id}`, bystander.claims);
       });
 
-      test('what is left out has its default', async () => {
+      test('left-out fields have their defaults', async () => {
         const owner = citizen();
         const location = place();
         const { id, createdAt, updatedAt, nearbyHelperCount, ...rest } = await app.raise(1, owner, { type: 'fire', location });
@@ -71,14 +71,14 @@ for (const site of SITES) {
           ...NOT_OVER,
         });
         const other = await app.raise(0, owner);
-        assert.notEqual(other.id, id, 'one may call again');
+        assert.notEqual(other.id, id, 'a user may raise another one');
       });
 
-      test('a helper and an admin may call for help, too', async () => {
+      test('a helper and an admin may raise an emergency, too', async () => {
         for (const claims of [helper(), admin()]) assert.equal((await app.raise(0, claims)).user.id, claims.sub);
       });
 
-      test('the longest texts there may be are kept', async () => {
+      test('texts of maximum length are stored', async () => {
         const location = { ...place(), address: 'é'.repeat(500) };
         const owner = citizen();
         const { id } = await app.raise(0, owner, { type: `t${'-'.repeat(126)}t`, description: '🚑'.repeat(2_000), location, severity: 1, priority: 'low' });
@@ -88,7 +88,7 @@ for (const site of SITES) {
     });
 
     describe('finding', () => {
-      test('helpers and admins find what is open around a place, the nearest first', async () => {
+      test('helpers and admins find open emergencies around a place, nearest first', async () => {
         const centre = place();
         const owner = citizen();
         const far = await app.raise(0, owner, { location: north(centre, 4_000) });
@@ -112,13 +112,13 @@ for (const site of SITES) {
         const { distance, ...listed } = found[0];
         assert.equal(typeof distance, 'number');
         const { nearbyHelperCount, ...raised } = near;
-        assert.deepEqual(listed, raised, 'as it was raised, without helpers');
+        assert.deepEqual(listed, raised, 'as raised, without helpers');
         assert.deepEqual((await find(admin(), '&radius=2000')).map(({ id }) => id), [near.id]);
         assert.deepEqual((await find(helper({ role: 'rescuer' }), '&radius=100000')).map(({ id }) => id), [near.id, far.id, beyond.id]);
         await app.bad(403, 0, 'GET', `/nearby?latitude=${centre.latitude}&longitude=${centre.longitude}`, owner);
       });
 
-      test('what is across the date line is near', async () => {
+      test('an emergency across the date line is near', async () => {
         const owner = citizen();
         const latitude = 70.5;
         const { id } = await app.raise(0, owner, { location: { latitude, longitude: 179.99 } });
@@ -129,8 +129,8 @@ for (const site of SITES) {
       });
     });
 
-    describe('the story of an emergency', () => {
-      test('helpers respond, say how it goes, and the owner ends it: records and events on every node', async () => {
+    describe('the lifecycle of an emergency', () => {
+      test('helpers respond and set their status, and the owner ends it: records and events on every node', async () => {
         const [first, second] = [helper(), helper({ name: 'Mary Major', firstName: 'Mary', lastName: 'Major', trustScore: undefined, helperRating: undefined })];
         const [owner, here, there, bystander] = await Promise.all([app.online(0, citizen()), app.online(1, first), app.online(0, second), app.online(1, helper())]);
         const { id } = await app.raise(1, owner.claims);
@@ -159,8 +159,8 @@ for (const site of SITES) {
         const again = await app.respond(0, id, first);
         assert.deepEqual(again.helpers, both.helpers, 'again, while responding: nothing changes');
         for (const at of [0, 1]) await app.quiet(at, owner);
-        assert.deepEqual(owner.events.seen('helper:joined'), [], 'and nobody is told again');
-        assert.deepEqual(owner.events.seen('emergency:status_changed'), [], 'the first helper alone changes it');
+        assert.deepEqual(owner.events.seen('helper:joined'), [], 'and no event comes again');
+        assert.deepEqual(owner.events.seen('emergency:status_changed'), [], 'only the first helper changes it');
 
         const onWay = await app.setStatus(0, id, first, { status: 'on_way', notes: 'On my way, ETA 5 minutes' });
         const stands = onWay.helpers.find((each) => each.id === first.sub);
@@ -179,22 +179,22 @@ for (const site of SITES) {
         assert.deepEqual({ ...resolved, helpers: [] }, { ...resolved, ...end, status: 'resolved', cancelledAt: null, helpers: [] });
         assert.deepEqual(resolved.helpers.map(({ status }) => status), ['on_way', 'arrived']);
         for (const { events } of [owner, here, there]) {
-          const told = await events.take('emergency:resolved');
-          assert.match(told.timestamp, ISO);
-          assert.deepEqual(told, { emergencyId: id, ...end, timestamp: told.timestamp });
+          const received = await events.take('emergency:resolved');
+          assert.match(received.timestamp, ISO);
+          assert.deepEqual(received, { emergencyId: id, ...end, timestamp: received.timestamp });
         }
         for (const { events } of [here, there, bystander]) {
-          const told = await events.take('emergency:ended', about(id));
-          assert.match(told.timestamp, ISO);
-          assert.deepEqual(told, { emergencyId: id, status: 'resolved', timestamp: told.timestamp });
+          const received = await events.take('emergency:ended', about(id));
+          assert.match(received.timestamp, ISO);
+          assert.deepEqual(received, { emergencyId: id, status: 'resolved', timestamp: received.timestamp });
         }
         await app.quiet(1, owner, here, there, bystander);
-        assert.deepEqual(owner.events.seen('emergency:ended'), [], 'that is for helpers');
+        assert.deepEqual(owner.events.seen('emergency:ended'), [], 'that event is for helpers');
         for (const event of ['helper:joined', 'helper:status_update', 'emergency:status_changed', 'emergency:resolved']) assert.deepEqual(bystander.events.seen(event), [], `${event} is for the room`);
         for (const claims of [owner.claims, first]) assert.deepEqual(await app.good(200, 0, 'GET', `/${id}`, claims), resolved);
       });
 
-      test('the owner cancels: the room and all helpers are told', async () => {
+      test('the owner cancels: the room and all helpers are notified', async () => {
         const [owner, responder, bystander] = await Promise.all([app.online(1, citizen()), app.online(0, helper()), app.online(1, helper())]);
         const { id } = await app.raise(0, owner.claims);
         await app.respond(1, id, responder.claims);
@@ -204,16 +204,16 @@ for (const site of SITES) {
         assert.match(cancelled.cancelledAt, ISO);
         assert.deepEqual([cancelled.resolvedAt, cancelled.resolvedBy, cancelled.resolutionType], [null, null, null]);
         for (const { events } of [owner, responder]) {
-          const told = await events.take('emergency:cancelled', about(id));
-          assert.match(told.timestamp, ISO);
-          assert.deepEqual(told, { emergencyId: id, timestamp: told.timestamp });
+          const received = await events.take('emergency:cancelled', about(id));
+          assert.match(received.timestamp, ISO);
+          assert.deepEqual(received, { emergencyId: id, timestamp: received.timestamp });
         }
         for (const { events } of [responder, bystander]) assert.equal((await events.take('emergency:ended', about(id))).status, 'cancelled');
         await app.quiet(0, owner, responder);
         for (const { events } of [owner, responder]) assert.deepEqual(events.seen('emergency:resolved', about(id)), []);
       });
 
-      test('an admin resolves what is active, in their own name', async () => {
+      test('an admin resolves an active emergency, and is recorded', async () => {
         const { id } = await app.raise(0, citizen());
         const boss = admin();
         const { status, resolvedBy, resolutionType, resolutionNotes } = await app.good(200, 1, 'POST', `/${id}/resolve`, boss);
@@ -225,8 +225,8 @@ for (const site of SITES) {
       });
     });
 
-    describe('who may do what, and when', () => {
-      test('what is over stays as it is', async () => {
+    describe('permissions and states', () => {
+      test('a closed emergency does not change', async () => {
         for (const [end, status] of [['resolve', 'resolved'], ['cancel', 'cancelled']]) {
           const [owner, responder] = [citizen(), helper()];
           const { id } = await app.raise(0, owner);
@@ -244,7 +244,7 @@ for (const site of SITES) {
         }
       });
 
-      test('resolved and cancelled at once, on two nodes: one of them', async () => {
+      test('resolved and cancelled at once, on two nodes: one of them wins', async () => {
         for (let round = 0; round < 10; round += 1) {
           const owner = citizen();
           const watcher = await app.online(round % 2, helper());
@@ -275,7 +275,7 @@ for (const site of SITES) {
         }
       });
 
-      test('who has cancelled is out of it until they respond again', async () => {
+      test('a helper who cancelled is out of the room until they respond again', async () => {
         const [owner, responder] = await Promise.all([app.online(0, citizen()), app.online(1, helper())]);
         const { id } = await app.raise(0, owner.claims);
         await app.respond(1, id, responder.claims);
@@ -299,7 +299,7 @@ for (const site of SITES) {
       const ALL = [['POST', ''], ['GET', '/nearby?latitude=0&longitude=0'], ['GET', `/${UNKNOWN}`], ['POST', `/${UNKNOWN}/respond`], ['PUT', `/${UNKNOWN}/helper-status`], ['POST', `/${UNKNOWN}/resolve`], ['POST', `/${UNKNOWN}/cancel`], ['GET', `/${UNKNOWN}/messages`]];
       const bodyOf = { POST: {}, PUT: { status: 'arrived' } };
 
-      test('nobody without a token', async () => {
+      test('requests without a token', async () => {
         for (const [method, path] of ALL) {
           await app.bad(401, 0, method, path, undefined, bodyOf[method]);
           const response = await fetch(`${nodes[1].url}/api/v1/emergencies${path}`, { method, headers: { Authorization: 'Bearer garbage', 'Content-Type': 'application/json' }, body: method === 'GET' ? undefined : '{}' });
@@ -308,7 +308,7 @@ for (const site of SITES) {
         await app.bad(401, 0, 'GET', '/nearby?latitude=0&longitude=0', { ...helper(), exp: 1 });
       });
 
-      test('an emergency that is not there', async () => {
+      test('unknown emergencies', async () => {
         for (const claims of [helper(), admin()]) await app.bad(404, 0, 'GET', `/${UNKNOWN}`, claims);
         await app.bad(404, 1, 'POST', `/${UNKNOWN}/respond`, helper());
         await app.bad(404, 1, 'PUT', `/${UNKNOWN}/helper-status`, helper(), { status: 'arrived' });
@@ -317,8 +317,8 @@ for (const site of SITES) {
         for (const id of ['a%0Ab', '%E2%80%8B', 'x'.repeat(129)]) await app.bad(400, 0, 'GET', `/${id}`, helper());
       });
 
-      test('a call for help that says too little or too much', async () => {
-        // One user each: the rate of calls is not what this is about.
+      test('invalid emergencies', async () => {
+        // One user each, because the rate limit is not under test here.
         const location = { latitude: 1, longitude: 1 };
         for (const body of [
           {}, { type: 'medical' }, { location }, { type: '', location }, { type: 'a b', location }, { type: 'x'.repeat(129), location }, { type: 7, location },
@@ -333,7 +333,7 @@ for (const site of SITES) {
         assert.equal((await raw(JSON.stringify({ type: 'medical', location }), 'text/plain')).status, 415);
       });
 
-      test('a place that is none, and a radius that is none', async () => {
+      test('invalid locations and radii', async () => {
         for (const query of ['', '?latitude=0', '?longitude=0', '?latitude=91&longitude=0', '?latitude=x&longitude=0', '?latitude=NaN&longitude=0', '?latitude=0&longitude=0&radius=-1', '?latitude=0&longitude=0&radius=100001', '?latitude=0&longitude=0&radius=x']) {
           await app.bad(400, 0, 'GET', `/nearby${query}`, helper());
         }
@@ -341,23 +341,23 @@ for (const site of SITES) {
     });
 
     describe('the room', () => {
-      test('owner, responding and verified helpers may join, and are told so in both ways', async () => {
+      test('owner, responding and verified helpers may join, and get the ack and the event', async () => {
         const [owner, responder, watcher] = [citizen(), helper({ verified: undefined }), helper({ role: 'rescuer' })];
         const { id } = await app.raise(0, owner);
         await app.respond(0, id, responder);
         for (const [at, claims] of [[0, owner], [1, responder], [1, watcher]]) {
           const { socket, events } = await app.online(at, claims);
           const { emergency, ...answer } = await ask(socket, 'emergency:join', { emergencyId: id });
-          const told = { emergencyId: id, room: `emergency:${id}`, message: 'Successfully joined emergency room' };
-          assert.deepEqual(answer, { success: true, ...told });
+          const received = { emergencyId: id, room: `emergency:${id}`, message: 'Successfully joined emergency room' };
+          assert.deepEqual(answer, { success: true, ...received });
           assert.deepEqual([emergency.id, emergency.status, emergency.user.id], [id, 'responding', owner.sub]);
           const { emergencyId, room, message } = await events.take('emergency:joined');
-          assert.deepEqual({ emergencyId, room, message }, told);
+          assert.deepEqual({ emergencyId, room, message }, received);
         }
         await app.gathered(id, 3);
       });
 
-      test('others may not, and are told why', async () => {
+      test('other users may not, and get the reason', async () => {
         const owner = citizen();
         const { id } = await app.raise(0, owner);
         for (const claims of [citizen(), helper({ verified: undefined }), helper({ verified: false }), citizen({ verified: true })]) {
@@ -375,11 +375,11 @@ for (const site of SITES) {
           refusal(await ask(socket, 'emergency:join', payload));
           refusal(await ask(socket, 'emergency:leave', payload));
         }
-        assert.ok(socket.connected, 'bad input ends no connection');
+        assert.ok(socket.connected, 'bad input closes no connection');
         await app.gathered(id, 0);
       });
 
-      test('who leaves hears no more; who joins hears, also of what is over', async () => {
+      test('a client that leaves receives no more events; one that joins does, even in a closed emergency', async () => {
         const [owner, watcher] = await Promise.all([app.online(0, citizen()), app.online(1, helper())]);
         const { id } = await app.raise(1, owner.claims);
         await ask(watcher.socket, 'emergency:join', { emergencyId: id });
@@ -402,7 +402,7 @@ for (const site of SITES) {
 
     describe('connecting', () => {
       for (const transport of TRANSPORTS) {
-        test(`a helper hears, joins and leaves over ${transport.name}`, async () => {
+        test(`a helper receives events, joins and leaves over ${transport.name}`, async () => {
           const { socket, events } = await app.online(1, helper(), { transport });
           const { id } = await app.raise(0, citizen());
           assert.equal((await events.take('emergency:created', about(id))).emergency.id, id);
@@ -411,7 +411,7 @@ for (const site of SITES) {
         });
       }
 
-      test('by a token in the query, too; without one, or with a bad one, not', async () => {
+      test('a token in the query works, too; without one, or with a bad one, the connection is refused', async () => {
         const claims = helper();
         const socket = await nodes[0].clients.connect({ namespace: NAMESPACE, auth: {}, query: { token: app.token(claims) } });
         const updated = once(socket, 'location:updated');

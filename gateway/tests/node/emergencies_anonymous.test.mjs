@@ -1,4 +1,4 @@
-// An anonymous emergency from its call to its end, on two nodes: no helper learns who called, by whatever way.
+// An anonymous emergency from start to end, on two nodes: no helper learns who the owner is, by any means.
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -8,16 +8,16 @@ import { TRANSPORTS, ask } from './support/clients.mjs';
 import { HOLDBACK_MS, startCluster } from './support/cluster.mjs';
 import { about, admin, citizen, emergencies, helper, north, place } from './support/emergencies.mjs';
 
-/** Who calls: everything that would tell it is a text that nothing else holds by chance. */
+/** The owner. Every identifying text is unique, so no other text contains it by chance. */
 function stranger() {
   const mark = randomBytes(8).toString('hex');
   return citizen({ sub: `owner-${mark}`, name: `Ottilie${mark} Verborgen${mark}`, firstName: `Ottilie${mark}`, lastName: `Verborgen${mark}`, email: `o.${mark}@example.org`, avatar: `https://example.org/${mark}.png` });
 }
 
-/** The texts of claims that tell who it is. */
+/** The identifying texts of claims. */
 const secrets = ({ sub, name, firstName, lastName, email, avatar }) => [sub, name, firstName, lastName, email, avatar];
 
-/** Keeps everything that comes through a socket's connection, as it came. */
+/** Records every packet of a socket's connection, as it came. */
 function tapping(frames) {
   return ({ io }) => io.engine.on('packet', ({ type, data }) => {
     frames.push(typeof data === 'string' ? data : `${type} ${Buffer.from(data ?? '').toString('latin1')}`);
@@ -53,10 +53,10 @@ describe('an anonymous emergency on two nodes', () => {
 
   /** Fails with the text in which one of `claims`' is found. */
   const keptFrom = (claims, what, texts) => {
-    for (const text of texts) for (const secret of secrets(claims)) assert.ok(!text.includes(secret), `${what} tells '${secret}': ${text.slice(0, 2_000)}`);
+    for (const text of texts) for (const secret of secrets(claims)) assert.ok(!text.includes(secret), `${what} contains '${secret}': ${text.slice(0, 2_000)}`);
   };
 
-  test('helpers near, responding, writing and looking on learn all but who called', async () => {
+  test('nearby, responding, writing and watching helpers learn everything except the owner', async () => {
     const centre = place();
     const caller = stranger();
     const { frames, answers, online, request } = overheard();
@@ -65,7 +65,7 @@ describe('an anonymous emergency on two nodes', () => {
     const owner = await app.online(0, caller);
     const boss = await app.online(1, admin());
 
-    // The call, and who is told of it.
+    // The alert, and its recipients.
     const { id, user, anonymousMode, nearbyHelperCount } = await app.raise(1, caller, { location: centre, anonymousMode: true, description: 'somebody is following me' });
     assert.deepEqual([user.id, anonymousMode, nearbyHelperCount], [caller.sub, true, 3]);
     for (const { events } of [first, second, watcher]) {
@@ -84,7 +84,7 @@ describe('an anonymous emergency on two nodes', () => {
     await look();
     assert.deepEqual((await find()).map((found) => [found.id, found.user]), [[id, null]]);
 
-    // Those who come, and one who looks on.
+    // The responding helpers, and one who only watches.
     for (const [at, { claims }] of [first, second].entries()) {
       const { status, data } = await request(at, 'POST', `/${id}/respond`, claims);
       assert.deepEqual([status, data.user, data.helpers.at(-1).id], [200, null, claims.sub]);
@@ -97,7 +97,7 @@ describe('an anonymous emergency on two nodes', () => {
     await app.gathered(id, 4);
     await look();
 
-    // What is written, in both directions.
+    // Messages in both directions.
     const say = (person, message, to) => ask(person.socket, 'emergency:message', { emergencyId: id, message, ...to });
     const unsigned = async (sent, role, recipientId, receivers) => {
       assert.equal(sent.success, true, JSON.stringify(sent));
@@ -113,7 +113,7 @@ describe('an anonymous emergency on two nodes', () => {
     const answer = await say(first, 'two minutes');
     await unsigned(answer, 'helper', null, [owner]);
     assert.equal(answer.message.senderId, first.claims.sub);
-    // A guess is answered in one way, whether it is right or wrong.
+    // Every guess gets the same answer, whether it is right or wrong.
     const guesses = [];
     for (const recipientId of [caller.sub, second.claims.sub, 'nobody']) guesses.push(await say(first, 'is it you', { recipientId }));
     assert.deepEqual(guesses, Array(3).fill({ success: false, error: 'Not authorized to write in this emergency' }));
@@ -122,7 +122,7 @@ describe('an anonymous emergency on two nodes', () => {
     assert.equal((await request(0, 'GET', `/${id}/messages`, watcher.claims)).status, 403);
     assert.equal((await app.good(200, 0, 'GET', `/${id}/messages`, caller)).length, 3);
 
-    // How it goes, and who is where; the one who called moves, goes and comes back, too.
+    // Statuses and locations. The owner moves, disconnects and returns, too.
     assert.equal((await request(0, 'PUT', `/${id}/helper-status`, first.claims, { status: 'on_way', notes: 'By bicycle' })).data.user, null);
     for (const { events } of [owner, second, watcher]) assert.equal((await events.take('helper:status_update')).status, 'on_way');
     assert.equal((await ask(first.socket, 'location:update', centre)).success, true);
@@ -135,7 +135,7 @@ describe('an anonymous emergency on two nodes', () => {
     assert.equal((await request(1, 'PUT', `/${id}/helper-status`, second.claims, { status: 'cancelled' })).data.user, null);
     await app.gathered(id, 3);
 
-    // Who may know.
+    // Users who may see the owner.
     for (const [at, claims] of [[0, caller], [1, boss.claims]]) {
       const { user: shown } = await app.good(200, at, 'GET', `/${id}`, claims);
       assert.deepEqual(shown, { id: caller.sub, displayName: caller.name, avatar: caller.avatar });
@@ -146,8 +146,8 @@ describe('an anonymous emergency on two nodes', () => {
     // The end.
     assert.equal((await app.resolve(0, id, caller, { resolutionNotes: 'safe now' })).user.id, caller.sub);
     for (const { events } of [first, watcher]) {
-      const told = await events.take('emergency:resolved');
-      assert.deepEqual([told.resolvedBy, told.resolutionType, told.resolutionNotes], [null, 'user_resolved', 'safe now']);
+      const received = await events.take('emergency:resolved');
+      assert.deepEqual([received.resolvedBy, received.resolutionType, received.resolutionNotes], [null, 'user_resolved', 'safe now']);
     }
     for (const { events } of [first, second, watcher]) assert.equal((await events.take('emergency:ended', about(id))).status, 'resolved');
     await look();
@@ -156,15 +156,15 @@ describe('an anonymous emergency on two nodes', () => {
     assert.equal((await ask(watcher.socket, 'emergency:join', { emergencyId: id })).emergency.resolvedBy, null);
     for (const at of [0, 1]) await app.quiet(at, first, second, watcher);
 
-    for (const { claims } of [first, second]) assert.ok(frames.some((frame) => frame.includes(claims.sub)), `frames about ${claims.sub} were kept`);
-    assert.ok(frames.filter((frame) => frame.includes(id)).length >= 15 && answers.length >= 15, `${frames.length} frames and ${answers.length} answers were kept`);
+    for (const { claims } of [first, second]) assert.ok(frames.some((frame) => frame.includes(claims.sub)), `frames about ${claims.sub} were recorded`);
+    assert.ok(frames.filter((frame) => frame.includes(id)).length >= 15 && answers.length >= 15, `${frames.length} frames and ${answers.length} answers were recorded`);
     keptFrom(caller, 'a frame', frames);
     keptFrom(caller, 'an answer', answers);
-    for (const log of logged()) assert.match(log, /"ready"/, 'logs were kept');
+    for (const log of logged()) assert.match(log, /"ready"/, 'logs were recorded');
     keptFrom(caller, 'a log', logged());
   });
 
-  test('one that is cancelled, by who called and by an admin; and one whose caller goes for good', async () => {
+  test('cancelled by the owner and by an admin, and with an owner who disconnects for good', async () => {
     const { frames, answers, online, request } = overheard();
     const watcher = await online(0, helper());
     const callers = [];
@@ -182,7 +182,8 @@ describe('an anonymous emergency on two nodes', () => {
       assert.equal((await watcher.events.take('emergency:ended', about(id))).status, 'cancelled');
       assert.equal((await request(0, 'GET', `/${id}`, watcher.claims)).data.user, null);
     }
-    // A helper's own going is told after the hold-back, so what is told of the callers' has been told by then.
+    // A helper's departure is announced after the hold-back, so anything about the owners' departures has been sent
+    // by then.
     const caller = stranger();
     callers.push(caller);
     const leaver = await app.online(1, helper());
@@ -199,7 +200,7 @@ describe('an anonymous emergency on two nodes', () => {
     }
   });
 
-  test('one that is not anonymous tells who called, so the above looks in the right places', async () => {
+  test('one that is not anonymous shows the owner, so the checks above look in the right places', async () => {
     const caller = stranger();
     const { frames, answers, online, request } = overheard();
     const watcher = await online(1, helper());

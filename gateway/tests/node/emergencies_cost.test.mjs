@@ -1,4 +1,5 @@
-// What a call for help costs when a thousand helpers are there: one look for who is near, and one broadcast for all of them.
+// The cost of alerting a thousand connected helpers: one search for nearby helpers, and one broadcast for all of
+// them.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -15,13 +16,13 @@ describe(`${HELPERS} helpers`, () => {
   before(async () => { cluster = await startCluster(2); });
   after(() => cluster?.stop());
 
-  test('cost one look and one broadcast', { timeout: 120_000 }, async (t) => {
+  test('cost one search and one broadcast', { timeout: 120_000 }, async (t) => {
     const app = emergencies(cluster.nodes);
     const sockets = await bounded(HELPERS, 50, async (n) => {
       const claims = helper();
       const socket = cluster.nodes[n % 2].clients.socket({ namespace: NAMESPACE, token: app.token(claims), transports: ['websocket'] });
       await connected(socket);
-      // Answered when the socket is among the helpers.
+      // The answer proves that the socket is in the helpers' room.
       assert.equal((await socket.emitWithAck('auth:refresh', { token: app.token(claims) })).success, true);
       return socket;
     });
@@ -30,11 +31,11 @@ describe(`${HELPERS} helpers`, () => {
     const published = async () => (await cluster.nodes[0].metrics()).get('muster_redis_published_total');
     const [looksBefore, publishedBefore] = [await looks(), await published()];
     const begun = performance.now();
-    const heard = sockets.map((socket) => once(socket, 'emergency:created', { timeout: 30_000 }));
+    const received = sockets.map((socket) => once(socket, 'emergency:created', { timeout: 30_000 }));
     const raised = await app.raise(0, citizen());
-    const all = await Promise.all(heard);
+    const all = await Promise.all(received);
     assert.ok(all.every(([created]) => created.emergency.id === raised.id && created.nearbyHelperCount === 0));
     assert.deepEqual([(await looks()) - looksBefore, (await published()) - publishedBefore], [1, 1]);
-    t.diagnostic(`${HELPERS} helpers on two nodes heard of it within ${(performance.now() - begun).toFixed(0)} ms`);
+    t.diagnostic(`${HELPERS} helpers on two nodes received it within ${(performance.now() - begun).toFixed(0)} ms`);
   });
 });

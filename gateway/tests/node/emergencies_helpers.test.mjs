@@ -1,4 +1,4 @@
-// Helpers around emergencies: who is near, who is there, where they are, what they write, and how often.
+// Helpers around emergencies: nearby helpers, presence, locations, messages and rates.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -8,7 +8,7 @@ import { HOLDBACK_MS, count } from './support/cluster.mjs';
 import { ISO, NAMESPACE, SITES, UUID_V7, about, citizen, emergencies, helper, north, place, refusal } from './support/emergencies.mjs';
 import { eventually, once } from './support/wait.mjs';
 
-/** For what comes when a hold-back is over. */
+/** Waits for events after a hold-back. */
 const LATER = { timeout: HOLDBACK_MS + 10_000 };
 const UNKNOWN = '507f1f77bcf86cd799439011';
 const byId = (one, other) => (one.id < other.id ? -1 : 1);
@@ -24,12 +24,12 @@ for (const site of SITES) {
     });
     after(() => stop?.());
 
-    /** Says where somebody is. */
+    /** Sends a user's location. */
     const locate = async ({ socket }, at) => assert.deepEqual(await ask(socket, 'location:update', at), { success: true, ...at, message: 'Location updated successfully' });
     const nearby = async (at, location) => (await app.raise(at, citizen(), { location })).nearbyHelperCount;
 
     describe('near', () => {
-      test('helpers within five kilometres are told how far it is, on all their sockets; nobody else is', async () => {
+      test('helpers within five kilometres receive the distance on all their sockets; other users do not', async () => {
         const centre = place();
         const twice = helper({ verified: undefined });
         const [close, also, edge, outside, silent, passer] = await Promise.all([app.online(0, twice), app.online(1, twice), app.online(1, helper({ role: 'rescuer' })), app.online(0, helper()), app.online(1, helper()), app.online(0, citizen())]);
@@ -40,8 +40,8 @@ for (const site of SITES) {
         const { nearbyHelperCount, ...emergency } = await app.raise(1, citizen(), { location: centre });
         assert.equal(nearbyHelperCount, 2, 'helpers, not their sockets');
         for (const [person, metres] of [[close, 1_000], [also, 1_000], [edge, 4_800]]) {
-          const { distance, ...told } = await person.events.take('emergency:nearby', about(emergency.id));
-          assert.deepEqual(told, { emergency });
+          const { distance, ...received } = await person.events.take('emergency:nearby', about(emergency.id));
+          assert.deepEqual(received, { emergency });
           assert.ok(Number.isInteger(distance) && Math.abs(distance - metres) < metres / 100, `${distance} for ${metres}`);
           assert.equal((await person.events.take('emergency:created', about(emergency.id))).nearbyHelperCount, 2);
         }
@@ -50,10 +50,10 @@ for (const site of SITES) {
         for (const { events } of [outside, silent]) assert.equal(events.seen('emergency:created', about(emergency.id)).length, 1);
 
         await locate(also, north(centre, 20_000));
-        assert.equal(await nearby(0, centre), 1, 'the last place that a helper said counts, from whichever socket');
+        assert.equal(await nearby(0, centre), 1, 'a helper\'s last location counts, from any socket');
       });
 
-      test('a helper who left is not near, and one with another socket has not left', async () => {
+      test('a disconnected helper is not near, and one with another socket still is', async () => {
         const centre = place();
         const claims = helper();
         const [one, other] = await Promise.all([app.online(0, claims), app.online(1, claims)]);
@@ -68,10 +68,10 @@ for (const site of SITES) {
         assert.equal(await nearby(0, centre), 1);
         other.socket.disconnect();
         await watcher.events.take('helper:offline', about(id), LATER);
-        await eventually(async () => (await nearby(1, centre)) === 0, { timeout: 10_000, interval: 250, what: 'nobody to be near' });
+        await eventually(async () => (await nearby(1, centre)) === 0, { timeout: 10_000, interval: 250, what: 'no helper to be near' });
       });
 
-      test('a place that is none is refused', async () => {
+      test('an invalid location is refused', async () => {
         const { socket, events } = await app.online(0, helper());
         for (const payload of [undefined, null, 'here', [], {}, { latitude: 1 }, { latitude: 91, longitude: 0 }, { latitude: 0, longitude: 181 }, { latitude: '1', longitude: 1 }, { latitude: null, longitude: null }]) {
           refusal(await ask(socket, 'location:update', payload));
@@ -83,7 +83,7 @@ for (const site of SITES) {
     });
 
     describe('on the way', () => {
-      test('where a responding helper is, is told to the others in the rooms of their open emergencies', async () => {
+      test('a responding helper\'s location goes to the other members of their open emergencies\' rooms', async () => {
         const claims = helper();
         const [sender, second, one, two, watcher, bystander] = await Promise.all([app.online(0, claims), app.online(1, claims), app.online(1, citizen()), app.online(0, citizen()), app.online(1, helper()), app.online(0, helper())]);
         const first = await app.raise(0, one.claims);
@@ -98,26 +98,26 @@ for (const site of SITES) {
         await locate(sender, at);
         assert.deepEqual((await sender.events.take('location:updated', ({ latitude }) => latitude === at.latitude)), { ...at, message: 'Location updated successfully' });
         for (const [{ events }, { id }] of [[one, first], [watcher, first], [two, other], [second, first], [second, other]]) {
-          const told = await events.take('helper:location', about(id));
-          assert.match(told.timestamp, ISO);
-          assert.deepEqual(told, { emergencyId: id, helperId: claims.sub, ...at, timestamp: told.timestamp });
+          const received = await events.take('helper:location', about(id));
+          assert.match(received.timestamp, ISO);
+          assert.deepEqual(received, { emergencyId: id, helperId: claims.sub, ...at, timestamp: received.timestamp });
         }
         await locate(two, { latitude: 3, longitude: 4 });
         await locate(watcher, { latitude: 5, longitude: 6 });
         for (const node of [0, 1]) await app.quiet(node, sender, one, two, watcher, bystander);
-        for (const { events } of [sender, one, two, watcher, bystander]) assert.deepEqual(events.seen('helper:location'), [], 'not to the sender, once to others; of nobody who does not respond');
+        for (const { events } of [sender, one, two, watcher, bystander]) assert.deepEqual(events.seen('helper:location'), [], 'not to the sender, once to other members; only from responding helpers');
 
         await app.resolve(0, first.id, one.claims);
         await app.setStatus(1, other.id, claims, { status: 'cancelled' });
         await app.gathered(other.id, 1);
         await locate(sender, { latitude: 7, longitude: 8 });
         for (const node of [0, 1]) await app.quiet(node, one, two);
-        for (const { events } of [one, two]) assert.deepEqual(events.seen('helper:location'), [], 'what is over, or left, is told no more');
+        for (const { events } of [one, two]) assert.deepEqual(events.seen('helper:location'), [], 'closed or left emergencies receive no more locations');
       });
     });
 
     describe('there', () => {
-      test('the first socket of a helper and the loss of the last are told, once, to where they respond', async () => {
+      test('a helper\'s first socket and the loss of the last are announced, once, in their emergencies', async () => {
         const [owner, watcher] = await Promise.all([app.online(0, citizen()), app.online(1, helper())]);
         const claims = helper();
         const { id } = await app.raise(1, owner.claims);
@@ -131,7 +131,7 @@ for (const site of SITES) {
         assert.equal((await watcher.events.take('helper:online')).helperId, claims.sub);
         const other = await app.online(0, claims);
         await app.gathered(id, 4);
-        // Who only looks on comes and goes unseen.
+        // A helper who only watches is not announced.
         watcher.socket.disconnect();
         one.socket.disconnect();
         await app.gathered(id, 2);
@@ -151,8 +151,8 @@ for (const site of SITES) {
       });
     });
 
-    describe('a newer token', () => {
-      test('makes a helper, and unmakes one', async () => {
+    describe('a renewed token', () => {
+      test('adds and removes the helper\'s role', async () => {
         const [former, coming] = await Promise.all([app.online(0, helper()), app.online(1, citizen())]);
         const refresh = async ({ socket, claims }, role) => assert.equal((await ask(socket, 'auth:refresh', { token: app.token({ ...claims, role }) })).success, true);
         await Promise.all([refresh(former, 'citizen'), refresh(coming, 'helper')]);
@@ -165,7 +165,7 @@ for (const site of SITES) {
     });
 
     describe('back again', () => {
-      test('owner and responding helper are in the room by themselves, wherever they connect', async () => {
+      test('owner and responding helper enter the room automatically, on any node', async () => {
         const [owner, responder] = [citizen(), helper()];
         const { id } = await app.raise(0, owner);
         await app.respond(1, id, responder);
@@ -175,7 +175,7 @@ for (const site of SITES) {
         for (const { events } of sockets) assert.equal((await events.take('helper:status_update')).status, 'on_way');
       });
 
-      test('who lost the connection hears on after it is made anew', async () => {
+      test('a user who lost the connection receives events again after reconnecting', async () => {
         const owner = await app.online(0, citizen(), { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 100 });
         const responder = helper();
         const { id } = await app.raise(1, owner.claims);
@@ -189,7 +189,7 @@ for (const site of SITES) {
         assert.equal((await owner.events.take('helper:status_update')).status, 'arrived');
       });
 
-      test('nobody is brought into the room of what is over, nor whoever has cancelled', async () => {
+      test('users do not enter rooms of closed emergencies, nor helpers those they cancelled', async () => {
         const [owner, responder, quitter] = [citizen(), helper(), helper()];
         const over = await app.raise(0, owner);
         await app.respond(0, over.id, responder);
@@ -205,7 +205,7 @@ for (const site of SITES) {
     describe('private messages', () => {
       const say = (person, emergencyId, message, recipientId) => ask(person.socket, 'emergency:message', { emergencyId, message, ...(recipientId ? { recipientId } : {}) });
 
-      /** An emergency with two who respond and one who looks on. */
+      /** An emergency with two responding helpers and one who watches. */
       const scene = async () => {
         const caller = citizen();
         const [owner, phone, first, second, watcher] = await Promise.all([app.online(0, caller), app.online(1, caller), app.online(1, helper()), app.online(0, helper()), app.online(1, helper())]);
@@ -216,10 +216,10 @@ for (const site of SITES) {
         return { id, owner, phone, first, second, watcher };
       };
 
-      test('they reach whom they are for, and are kept for them', async () => {
+      test('they reach their recipients, and are stored for them', async () => {
         const { id, owner, phone, first, second, watcher } = await scene();
         const [caller, helperOne, helperTwo] = [owner, first, second].map(({ claims }) => claims.sub);
-        const told = [];
+        const received = [];
         const check = async (sender, text, to, expected, receivers) => {
           const { success, message } = await say(sender, id, text, to);
           assert.equal(success, true);
@@ -227,14 +227,14 @@ for (const site of SITES) {
           assert.match(message.timestamp, ISO);
           assert.deepEqual(message, { id: message.id, emergencyId: id, ...expected, message: text, timestamp: message.timestamp });
           for (const { events } of receivers) assert.deepEqual(await events.take('emergency:message'), message);
-          told.push(message);
+          received.push(message);
         };
         await check(owner, 'Which floor are you on?', helperOne, { senderId: caller, senderRole: 'owner', recipientId: helperOne }, [phone, first]);
         await check(phone, 'The door is open', undefined, { senderId: caller, senderRole: 'owner', recipientId: null }, [owner, first, second]);
         await check(first, 'The third', undefined, { senderId: helperOne, senderRole: 'helper', recipientId: caller }, [owner, phone]);
         await check(second, '🚑'.repeat(1_000), caller, { senderId: helperTwo, senderRole: 'helper', recipientId: caller }, [owner, phone]);
         for (const at of [0, 1]) await app.quiet(at, owner, phone, first, second, watcher);
-        for (const { events } of [owner, phone, first, second, watcher]) assert.deepEqual(events.seen('emergency:message'), [], 'nobody else, and nobody twice');
+        for (const { events } of [owner, phone, first, second, watcher]) assert.deepEqual(events.seen('emergency:message'), [], 'no other user, and none twice');
 
         const kept = async (claims, query = '') => {
           const { status, body, text } = await app.api(1, 'GET', `/${id}/messages${query}`, claims);
@@ -243,8 +243,8 @@ for (const site of SITES) {
           assert.match(body.timestamp, ISO);
           return body.data;
         };
-        const [toFirst, toAll, fromFirst, fromSecond] = told;
-        assert.deepEqual((await kept(owner.claims)).sort(byId), [...told].sort(byId));
+        const [toFirst, toAll, fromFirst, fromSecond] = received;
+        assert.deepEqual((await kept(owner.claims)).sort(byId), [...received].sort(byId));
         assert.deepEqual((await kept(first.claims)).sort(byId), [toFirst, toAll, fromFirst].sort(byId));
         assert.deepEqual((await kept(second.claims)).sort(byId), [toAll, fromSecond].sort(byId));
         assert.deepEqual(await kept(owner.claims, '?limit=1'), [fromSecond]);
@@ -254,7 +254,7 @@ for (const site of SITES) {
         await app.bad(400, 0, 'GET', `/${id}/messages?limit=abc`, owner.claims);
       });
 
-      test('none from or to who does not respond, and none that says nothing or too much', async () => {
+      test('only from and to responding helpers, and neither empty nor too long', async () => {
         const { id, owner, first, second, watcher } = await scene();
         for (const to of [watcher.claims.sub, owner.claims.sub, 'nobody', 'a\nb', 7]) refusal(await say(owner, id, 'hello', to));
         refusal(await say(first, id, 'hello', second.claims.sub));
@@ -278,22 +278,22 @@ for (const site of SITES) {
     });
 
     describe('rates', () => {
-      /** What `times` requests at once come to: so many are taken, at least `burst`, and the rest is refused in these words. */
+      /** Sends `times` requests at once: at least `burst` are accepted, and the rest are refused with this error. */
       const limited = async (times, burst, one) => {
         const answers = await Promise.all(Array.from({ length: times }, (_, at) => one(at)));
         const refused = answers.filter(({ success }) => !success);
-        assert.ok(times - refused.length >= burst, `${times - refused.length} of ${times} were taken`);
-        assert.ok(refused.length > 0, `all ${times} were taken`);
+        assert.ok(times - refused.length >= burst, `${times - refused.length} of ${times} were accepted`);
+        assert.ok(refused.length > 0, `all ${times} were accepted`);
         for (const answer of refused) refusal(answer, 'Too many requests');
       };
 
-      test('calls for help', async () => {
+      test('raising emergencies', async () => {
         const owner = citizen();
         const location = place();
         await limited(30, 10, async () => {
           const { status, headers, body } = await app.api(0, 'POST', '', owner, { type: 'medical', location });
           assert.equal(status, body.success ? 201 : 429);
-          if (status === 429) assert.ok(Number(headers['retry-after']) >= 1, 'and it is said when to try again');
+          if (status === 429) assert.ok(Number(headers['retry-after']) >= 1, 'and it says when to retry');
           return body;
         });
         await app.raise(0, citizen());
@@ -304,7 +304,7 @@ for (const site of SITES) {
         const { id } = await app.raise(0, owner.claims);
         await app.respond(0, id, responder.claims);
         await limited(80, 20, (at) => ask(responder.socket, 'emergency:message', { emergencyId: id, message: `${at}` }));
-        assert.equal((await ask(owner.socket, 'emergency:message', { emergencyId: id, message: 'I am here' })).success, true, 'of a user, not of all');
+        assert.equal((await ask(owner.socket, 'emergency:message', { emergencyId: id, message: 'I am here' })).success, true, 'per user, not for all');
       });
 
       test('places', async () => {
@@ -320,11 +320,11 @@ for (const site of SITES) {
         await limited(160, 40, () => ask(socket, 'emergency:join', { emergencyId: id }));
         assert.ok(events.seen('emergency:joined').length >= 40);
         const words = once(socket, 'error');
-        // More than what may have been saved up since, however long that took.
+        // More than the burst that may have accumulated since, however long it took.
         for (let more = 0; more < 60; more += 1) socket.emit('emergency:join', { emergencyId: id });
-        assert.deepEqual(await words, [{ message: 'Too many requests' }], 'without an ack it is an error event');
+        assert.deepEqual(await words, [{ message: 'Too many requests' }], 'without an ack, it is an error event');
         const { socket: another } = await app.online(0, helper());
-        assert.equal((await ask(another, 'emergency:join', { emergencyId: id })).success, true, 'of a user, not of all');
+        assert.equal((await ask(another, 'emergency:join', { emergencyId: id })).success, true, 'per user, not for all');
       });
     });
   });

@@ -1,4 +1,5 @@
-// Redis away, frozen, empty, deaf; nodes frozen and drained: what goes on, what is refused, and how soon all is right again.
+// Redis killed, frozen, empty or silent; nodes frozen and drained: what keeps working, what is refused, and how soon
+// the cluster recovers.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -13,15 +14,15 @@ import { request } from './support/raw.mjs';
 import { startRedis } from './support/redis.mjs';
 import { eventually, once, within } from './support/wait.mjs';
 
-/** How long a cluster may take to be whole again, on a loaded machine. */
+/** How long a cluster may take to recover on a loaded machine. */
 const HEALED = 15_000;
 
-describe('Redis is killed and comes back empty', () => {
+describe('Redis is killed and restarts empty', () => {
   let cluster;
   before(async () => { cluster = await startCluster(2); });
   after(() => cluster?.stop());
 
-  test('nobody is disconnected; sends fail fast meanwhile; everything is right after', { timeout: 120_000 }, async () => {
+  test('no client is disconnected, sends fail fast meanwhile, and the cluster recovers', { timeout: 120_000 }, async () => {
     const [room, chatRoom] = [unique('room'), unique('chat')];
     const sockets = await bounded(40, 8, (n) => cluster.nodes[n % 2].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: `u${n}` } }));
     for (const socket of sockets) await ask(socket, 'join', { room });
@@ -47,7 +48,7 @@ describe('Redis is killed and comes back empty', () => {
     const stale = await count(cluster.nodes[1], room, '/relay');
     assert.deepEqual([stale.count, stale.stale], [40, true]);
     assert.equal((await internal(cluster.nodes[1], 'GET', '/internal/rooms/never-asked/count')).status, 503);
-    // Stored although it cannot be told: the sender knows, and the others hear of it later.
+    // Stored although it cannot be delivered: the sender gets an ack, and the other members receive it later.
     const stored = await ask(chatters[0], 'send_message', { roomId: chatRoom, content: 'meanwhile' });
     assert.deepEqual([stored.success, stored.realtime], [true, false]);
     const newcomer = await cluster.nodes[1].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: 'newcomer' } });
@@ -64,7 +65,7 @@ describe('Redis is killed and comes back empty', () => {
     await ask(chatters[1], 'send_message', { roomId: chatRoom, content: 'after' });
     await eventually(() => messages.every((list) => list.length === 3), { timeout: HEALED, what: 'every message at both' });
     for (const list of messages) assert.deepEqual(list, ['before', 'meanwhile', 'after']);
-    // Nobody knows what was sent to them meanwhile, and they are told so.
+    // The nodes cannot know what the clients missed meanwhile, so they notify the clients.
     await Promise.all(resynced);
     assert.deepEqual(lost, []);
   });
@@ -75,7 +76,7 @@ describe('Redis is frozen', () => {
   before(async () => { cluster = await startCluster(2); });
   after(() => { cluster?.redis.thaw(); return cluster?.stop(); });
 
-  test('nothing hangs, and all is right when it thaws', { timeout: 120_000 }, async () => {
+  test('no request hangs, and the cluster recovers when it thaws', { timeout: 120_000 }, async () => {
     const room = unique('room');
     const sockets = await Promise.all([0, 1].map((at) => cluster.nodes[at].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: `f${at}` } })));
     for (const socket of sockets) await ask(socket, 'join', { room });
@@ -95,7 +96,7 @@ describe('Redis is frozen', () => {
   });
 });
 
-describe('a connection to Redis that is alive and deaf', () => {
+describe('a connection to Redis that is open but silent', () => {
   let redis;
   let proxy;
   let cluster;
@@ -111,7 +112,7 @@ describe('a connection to Redis that is alive and deaf', () => {
     await redis?.stop();
   });
 
-  test('is found out and made anew, and a quiet chat room has its last message', { timeout: 120_000 }, async () => {
+  test('is detected and replaced, and a quiet chat room receives its last message', { timeout: 120_000 }, async () => {
     const room = unique('quiet');
     const [deaf, other] = await Promise.all([0, 1].map((at) => cluster.nodes[at].clients.connect({ claims: { sub: `d${at}` } })));
     for (const socket of [deaf, other]) await ask(socket, 'join_room', room);
@@ -126,7 +127,7 @@ describe('a connection to Redis that is alive and deaf', () => {
     assert.deepEqual(heard, ['only one', 'two']);
   });
 
-  test('is cut while it subscribes, five times: in the end everything is subscribed', { timeout: 120_000 }, async () => {
+  test('is reset while it subscribes, five times: in the end all subscriptions exist', { timeout: 120_000 }, async () => {
     const rooms = Array.from({ length: 90 }, () => unique('many'));
     const sockets = await bounded(10, 5, (n) => cluster.nodes[0].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: `m${n}` } }));
     for (const [n, socket] of sockets.entries()) for (const room of rooms.slice(n * 9, n * 9 + 9)) await ask(socket, 'join', { room });
@@ -148,12 +149,12 @@ describe('a connection to Redis that is alive and deaf', () => {
   const sum = (metrics) => metrics.get('muster_redis_reconnects_total');
 });
 
-describe('a node that is frozen past its lease', () => {
+describe('a node that is frozen beyond its lease', () => {
   let cluster;
   before(async () => { cluster = await startCluster(2); });
   after(() => cluster?.stop());
 
-  test('is counted out, registers anew before it answers, and its users are back', { timeout: 120_000 }, async () => {
+  test('is not counted, registers again before it answers, and its users return', { timeout: 120_000 }, async () => {
     const room = unique('frozen');
     const [frozen, watcher] = await Promise.all([1, 0].map((at) => cluster.nodes[at].clients.connect({ claims: { sub: `z${at}` } })));
     const moves = [];
@@ -171,7 +172,7 @@ describe('a node that is frozen past its lease', () => {
     assert.deepEqual(moves, ['+z1', '-z1', '+z1']);
   });
 
-  test('drained by SIGTERM it leaves no ghost, and its clients come back elsewhere unnoticed', { timeout: 120_000 }, async () => {
+  test('drained by SIGTERM, leaves no stale member, and its clients move to another node unnoticed', { timeout: 120_000 }, async () => {
     const room = unique('drained');
     const third = await cluster.start({ DRAIN: '200ms' });
     const watcher = await cluster.nodes[0].clients.connect({ claims: { sub: 'watcher' } });
@@ -194,7 +195,7 @@ describe('a node that is frozen past its lease', () => {
 });
 
 describe('a node that starts without Redis', () => {
-  test('is up, says what is missing, and is ready by itself when Redis comes', { timeout: 120_000 }, async () => {
+  test('runs, reports what is missing, and becomes ready when Redis starts', { timeout: 120_000 }, async () => {
     const port = await freePort();
     const node = await startGateway({ env: { REDIS_HOST: '127.0.0.1', REDIS_PORT: port, LEASE: `${LEASE_MS}ms` } });
     let redis;
@@ -214,7 +215,7 @@ describe('a node that starts without Redis', () => {
 });
 
 describe('a node that starts without its database', () => {
-  test('is up, says what is missing, refuses what it would have to store, and is ready by itself when it comes', { timeout: 120_000 }, async () => {
+  test('runs, reports what is missing, refuses requests that it would have to store, and becomes ready when it starts', { timeout: 120_000 }, async () => {
     const port = await freePort();
     const node = await startGateway({ env: { DATABASE_URL: `postgres://postgres@127.0.0.1:${port}/postgres` } });
     const clients = keeper(node);
@@ -237,19 +238,19 @@ describe('a node that starts without its database', () => {
     }
   });
 
-  test('but with one that will never do, it ends and says why', async () => {
+  test('but exits with an error if the database can never work', async () => {
     const { code, stderr } = await runGateway([], { env: { LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', DATABASE_URL: 'postgres://127.0.0.1:port/x' } });
     assert.notEqual(code, 0);
     assert.match(stderr, /database/i);
   });
 });
 
-describe('what somebody wrote into Redis by hand', () => {
+describe('keys that were written into Redis by hand', () => {
   let cluster;
   before(async () => { cluster = await startCluster(1); });
   after(() => cluster?.stop());
 
-  test('members without a lease, and with one that no node writes, are nobody\'s: they are not counted', async () => {
+  test('members without a lease, or with one that no node writes, are not counted', async () => {
     const room = unique('forged');
     const socket = await cluster.nodes[0].clients.connect({ namespace: '/relay', claims: EVERYTHING });
     await ask(socket, 'join', { room });
@@ -266,12 +267,12 @@ describe('what somebody wrote into Redis by hand', () => {
   });
 });
 
-describe('members who come and go on three nodes', () => {
+describe('members who join and leave on three nodes', () => {
   let cluster;
   before(async () => { cluster = await startCluster(3); });
   after(() => cluster?.stop());
 
-  test('are counted exactly when it is quiet, and the last to join hears everything', { timeout: 120_000 }, async () => {
+  test('are counted exactly when no one moves, and the last to join receives everything', { timeout: 120_000 }, async () => {
     const room = unique('storm');
     const sockets = await bounded(12, 6, (n) => cluster.nodes[n % 3].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: `w${n % 5}` } }));
     await Promise.all(sockets.map(async (socket, n) => {

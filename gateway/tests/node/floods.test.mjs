@@ -1,5 +1,5 @@
-// Clients that send without pause, whatever their packets are: each is closed and counted, nobody else is held up, and
-// who sends much within the limits is left alone.
+// Clients that send without pause, whatever their packets are: the node closes and counts each, delays no other client,
+// and leaves clients alone that send much within the limits.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -11,7 +11,7 @@ import { stopwatch } from './support/measure.mjs';
 import { OPCODE, encodeFrame, pollingSession, rawConnection, request, requestText } from './support/raw.mjs';
 import { delay, eventually, within } from './support/wait.mjs';
 
-/** Far more than any rate allows, and little enough for the test. */
+/** Far more than any rate allows, but little enough for the test. */
 const PIECES = 200;
 
 describe('a WebSocket that is flooded with', () => {
@@ -30,11 +30,11 @@ describe('a WebSocket that is flooded with', () => {
     });
   }
 
-  row(site, 'a message that comes byte by byte is closed with 1008 and counted', async (gateway, t) => {
+  row(site, 'a message that arrives byte by byte is closed with 1008 and counted', async (gateway, t) => {
     const counted = await meter(gateway, 'muster_rate_limited_total', 'limit="partial_reads"');
     const ws = await joined(t, gateway);
     ws.sendBytes(encodeFrame({ payload: '4', announce: 900_000 }));
-    // One at a time as the gateway reads them: many at once would be one read.
+    // One at a time as the gateway reads them: several at once would be one read.
     const ended = closes(ws, 1008, { timeout: 60_000 });
     let over = false;
     ended.finally(() => { over = true; }).catch(() => {});
@@ -47,14 +47,14 @@ describe('a WebSocket that is flooded with', () => {
   });
 });
 
-describe('a polling body that is full of', () => {
+describe('a polling body full of', () => {
   const site = underAttack();
   for (const flood of POLLING_FLOODS) {
     row(site, `${flood.name} ends its session and is counted`, async (gateway) => {
       const counted = await meter(gateway, ...flood.counted);
       const token = gateway.token({ sub: fresh('user'), ...EVERYTHING });
       const session = flood.joins ? await pollingJoined(gateway) : await pollingSession(gateway.port);
-      // Before its first CONNECT a session may send no larger body than 16 KiB.
+      // Before its first CONNECT a session may send at most 16 KiB per body.
       const most = flood.joins ? 900_000 : 16_000;
       const body = Array.from({ length: 6_000 }, () => flood.packet(token)).join('\x1e').slice(0, most);
       await session.post(body.slice(0, body.lastIndexOf('\x1e')));
@@ -66,7 +66,7 @@ describe('a polling body that is full of', () => {
 
 describe('a WebSocket that probes', () => {
   const site = underAttack();
-  row(site, 'and sends pings without end is closed and counted', async (gateway, t) => {
+  row(site, 'and sends endless pings is closed and counted', async (gateway, t) => {
     const counted = await meter(gateway, 'muster_rate_limited_total', 'limit="control_frames"');
     const session = await pollingSession(gateway.port);
     const connection = await rawConnection(gateway.port);
@@ -79,12 +79,12 @@ describe('a WebSocket that probes', () => {
     await pour(connection.socket, PIECES, () => pings);
     await within(connection.closed, 5_000, 'the end of the probe');
     await counted.grows();
-    // The session is still there, on polling.
+    // The session still exists, on polling.
     assert.equal((await session.post('40/nope,')).status, 200);
   });
 });
 
-describe('who sends much at once within the limits', () => {
+describe('a client that sends much at once within the limits', () => {
   const site = underAttack();
   row(site, 'is answered and stays', async (gateway, t) => {
     const ended = await meter(gateway, 'muster_sessions_closed_total');
@@ -116,7 +116,7 @@ describe('who sends much at once within the limits', () => {
     for (let at = 0; at < 350; at += 1) assert.equal(await ws.nextText(), `43/relay,${at}[${at}]`);
   });
 
-  row(site, 'gets the answers to all requests that it sent without waiting', async (gateway, t) => {
+  row(site, 'gets the answers to all pipelined requests', async (gateway, t) => {
     const connection = await rawConnection(gateway.port);
     t.after(() => connection.destroy());
     connection.write(Buffer.concat(Array.from({ length: 100 }, () => requestText(gateway.port, 'GET', '/live'))));
@@ -124,14 +124,14 @@ describe('who sends much at once within the limits', () => {
   });
 });
 
-test('under floods from sixteen connections that come back at once, a client is answered and /live answers', async (t) => {
-  // One worker, so that the floods and the client share it.
+test('under floods from sixteen connections that reconnect at once, a client gets its answers and /live answers', async (t) => {
+  // One worker, which the floods and the client share.
   const gateway = await startGateway({ env: { WORKERS: '1' } });
   let floods;
   try {
     const ws = await joined(t, gateway);
     floods = await startFloods({ port: gateway.port, token: gateway.token({ sub: 'flood', ...EVERYTHING }), connections: 16 });
-    // So many rounds as show a wait, and so long that the floods are in full flow.
+    // Enough rounds to show a delay, and enough time for the floods to reach their full rate.
     const whole = stopwatch();
     for (let round = 0; round < 200 || whole() < 3_000; round += 1) {
       assert.equal(await ask(ws, 'echo', round, { timeout: 5_000 }), round);

@@ -1,5 +1,5 @@
-// Clients that no package registry brings, by the bytes that they send: each connects, has an answer, and is let go by a drain in
-// the way that brings it back. Those that can be installed are in `clients/`.
+// Clients that no package registry has, simulated by the bytes that they send: each connects, gets an answer, and is
+// disconnected by a drain in the way that makes it reconnect. Installable clients are in `clients/`.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -13,7 +13,7 @@ const POLLING = 'EIO=4&transport=polling';
 const WEBSOCKET = 'EIO=4&transport=websocket';
 const connect = (token) => `40/relay,${JSON.stringify({ token })}`;
 
-/** Reads texts until CONNECT is answered. */
+/** Reads texts until the answer to CONNECT. */
 async function untilJoined(ws) {
   for (;;) {
     const text = await ws.nextText();
@@ -29,7 +29,7 @@ async function byWebSocket(port, token, query, headers) {
   return untilJoined(ws);
 }
 
-/** Polls first, then takes the session over with `texts`. */
+/** Polls first, then upgrades the session with `texts`. */
 async function byUpgrade(port, token, { query = '', headers = {}, upgrade = '', texts, joinsFirst = true }) {
   const session = await pollingSession(port, { query, headers });
   if (joinsFirst) {
@@ -69,7 +69,7 @@ async function echoes(ws) {
 }
 
 describe('clients by their bytes', () => {
-  test('connect, have an answer, and a drain ends their connections without a close frame', { timeout: 60_000 }, async (t) => {
+  test('connect and get an answer, and a drain ends their connections without a close frame', { timeout: 60_000 }, async (t) => {
     const gateway = await startGateway({ env: { DRAIN: '500ms' } });
     t.after(() => gateway.kill());
     const open = [];
@@ -88,10 +88,10 @@ describe('clients by their bytes', () => {
     }
   });
 
-  // A `1` that it can read is a wish to python-socketio that it stays away; behind it stands what makes the body unreadable.
+  // python-socketio takes a readable `1` as a request to stay away; the packet after it makes the body unreadable.
   const END = ['1', '-'];
 
-  test('a drain ends a GET that waits, and one that comes later', { timeout: 60_000 }, async (t) => {
+  test('a drain ends a waiting GET and a later one', { timeout: 60_000 }, async (t) => {
     const gateway = await startGateway({ env: { DRAIN: '1s', LOG: 'debug' } });
     t.after(() => gateway.kill());
     const join = async () => {
@@ -100,27 +100,27 @@ describe('clients by their bytes', () => {
       await session.pollUntil((seen) => seen.some((packet) => packet.startsWith('40/relay,')));
       return session;
     };
-    const [waits, later, owed] = [await join(), await join(), await join()];
+    const [waits, later, queued] = [await join(), await join(), await join()];
     const waiting = waits.get();
-    // An answer waits for the third, which has no GET under way.
-    assert.equal((await owed.post('42/relay,1["echo","owed"]')).status, 200);
+    // An answer is queued for the third, which has no GET in progress.
+    assert.equal((await queued.post('42/relay,1["echo","queued"]')).status, 200);
     const [next, last] = [await rawConnection(gateway.port), await rawConnection(gateway.port)];
     const stopped = gateway.stop();
     await eventually(() => gateway.logs.filter(({ message }) => message === 'session closed').length === 3, { what: 'all sessions to be closed' });
     next.write(requestText(gateway.port, 'GET', later.path));
-    last.write(requestText(gateway.port, 'GET', owed.path));
+    last.write(requestText(gateway.port, 'GET', queued.path));
     assert.deepEqual((await waiting).packets, END);
     assert.deepEqual((await next.response()).body.split('\x1e'), END);
-    // What waits comes by itself, lest it be lost with the body that cannot be read.
-    assert.equal((await last.response()).body, '43/relay,1["owed"]');
-    last.write(requestText(gateway.port, 'GET', owed.path));
+    // Queued packets get an answer of their own, so that the unreadable body does not take them along.
+    assert.equal((await last.response()).body, '43/relay,1["queued"]');
+    last.write(requestText(gateway.port, 'GET', queued.path));
     assert.deepEqual((await last.response()).body.split('\x1e'), END);
     assert.deepEqual(await stopped, { code: 0, signal: null });
     next.destroy();
     last.destroy();
   });
 
-  test('a token that expires ends WebSocket and polling so, too', { timeout: 60_000 }, async (t) => {
+  test('an expired token ends WebSocket and polling in the same way', { timeout: 60_000 }, async (t) => {
     const gateway = await startGateway();
     t.after(() => gateway.kill());
     const token = gateway.token({ ...EVERYTHING, exp: Math.floor(Date.now() / 1000) + 2 });
@@ -134,7 +134,7 @@ describe('clients by their bytes', () => {
     assert.equal((await session.get()).status, 400);
   });
 
-  test('a client that answers no ping finds its WebSocket ended so, and its polling session unknown', { timeout: 60_000 }, async (t) => {
+  test('a client that answers no ping finds its WebSocket ended in the same way, and its polling session unknown', { timeout: 60_000 }, async (t) => {
     const gateway = await startGateway({ env: { PING_INTERVAL: '500ms', PING_TIMEOUT: '500ms' } });
     t.after(() => gateway.kill());
     const ws = await byWebSocket(gateway.port, gateway.token(EVERYTHING), WEBSOCKET, {});

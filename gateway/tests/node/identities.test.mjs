@@ -1,5 +1,5 @@
-// Users and rooms named as identity providers and other servers name them, on two nodes and a Redis Cluster; why a
-// token is refused; and names and texts that show nothing.
+// User ids and rooms as identity providers and other servers name them, on two nodes and a Redis Cluster; the reasons
+// of refused tokens; names and texts that show nothing.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -15,7 +15,7 @@ import { eventually, record } from './support/wait.mjs';
 
 const now = () => Math.floor(Date.now() / 1000);
 
-/** As issuers write them, and what else a key, a path or a pattern could stumble over. */
+/** Ids from real issuers, and characters that could break a key, a path or a pattern. */
 const IDS = [
   'auth0|5f7c8ec7c33c6c004bbafe82', 'google-oauth2|103547991597142817347', 'user@example.org', 'f:2f1cbbf1-1a2b-4c3d:user@example.org', 'abc@clients',
   'dXNlcg==', 'josé', 'user+tag', 'https://issuer.example/u/1?x=%20#y', 'DOMAIN\\ann', "o'neil; --", '{curly}', '}{', 'a b', '*', '100%', '%3A', ':', '"', '\u{1f600}', 'é'.repeat(127), 1, 42,
@@ -35,7 +35,7 @@ describe('users of any id, on two nodes and a Redis Cluster', () => {
 
   const part = (id) => String(id).replaceAll('%', '%25').replaceAll(':', '%3A');
   const roomOf = (...ids) => `chat:${ids.map(String).sort().map(part).join(':')}`;
-  /** A user of `care` on a node: `sub` is the claim, a number perhaps, and `user` what everybody is told. */
+  /** A user of `care` on a node: `sub` is the claim, possibly a number, and `user` the id that other users see. */
   const person = async (at, sub) => {
     const node = cluster.nodes[at];
     const socket = node.clients.socket({ claims: { sub } });
@@ -46,7 +46,7 @@ describe('users of any id, on two nodes and a Redis Cluster', () => {
     return { user: userId, socket, events, ask: (event, ...args) => ask(socket, event, ...args) };
   };
 
-  test('they write to each other, share a room, watch each other and hear backends', { timeout: 60_000 }, async () => {
+  test('they write to each other, share a room, watch each other and receive events from backends', { timeout: 60_000 }, async () => {
     await bounded(IDS.length, 4, async (at) => {
       const [one, other] = [IDS[at], IDS[(at + 1) % IDS.length]];
       const [ann, bob] = await Promise.all([person(0, one), person(1, other)]);
@@ -84,7 +84,7 @@ describe('users of any id, on two nodes and a Redis Cluster', () => {
     });
   });
 
-  test('no pair of users enters the room of another', async () => {
+  test('no pair of users can enter the room of another pair', async () => {
     const [ann, eve] = await Promise.all([person(0, 'a:b'), person(1, 'a')]);
     const bob = await person(0, 'b');
     for (const [who, roomId] of [[eve, 'chat:a%3Ab:c'], [eve, 'chat:a:b:c'], [ann, 'chat:a:b'], [ann, 'chat:a:b:c'], [bob, 'chat:a%3Ab:c'], [ann, 'chat:a%3ab:c']]) {
@@ -94,7 +94,7 @@ describe('users of any id, on two nodes and a Redis Cluster', () => {
     await must(eve, 'room:join', { roomId: 'chat:a:b' });
   });
 
-  test('they take part in an incident whose id is as odd, by REST and by backends', { timeout: 60_000 }, async () => {
+  test('they take part in an incident with such an id, by REST and by backends', { timeout: 60_000 }, async () => {
     await bounded(IDS.length, 4, async (at) => {
       const [sub, sosId] = [IDS[at], `${unique('sos')} {${at}}/%2F:é`];
       const path = `/api/sos/${encodeURIComponent(sosId)}/participants`;
@@ -115,7 +115,7 @@ describe('users of any id, on two nodes and a Redis Cluster', () => {
     });
   });
 
-  test('a room of any name is counted and heard on both nodes, and none is taken for another', { timeout: 60_000 }, async () => {
+  test('a room with any name is counted and receives events on both nodes, and is never confused with another', { timeout: 60_000 }, async () => {
     const rooms = ['General Chat', 'team/42', 'a#b', 'a#', '#', 'a}:m', '{a}', 'a}', '*', 'a?c', '[ab]', 'room:x', 'x\\', 'é', '%', 'a b', 'a'];
     const sockets = await Promise.all([0, 1].map((at) => cluster.nodes[at].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: unique('u') } })));
     const events = sockets.map(record);
@@ -128,16 +128,16 @@ describe('users of any id, on two nodes and a Redis Cluster', () => {
     }
     for (const heard of events) {
       for (const room of rooms) {
-        assert.equal(await heard.take('e'), room);
+        await heard.take('e', (data) => data === room);
         await heard.take('once', (data) => data === room);
       }
       assert.deepEqual(heard.events, [], 'each of them once');
     }
   });
 
-  test("a node's pattern for its own sockets brings nothing twice", async () => {
+  test("a node's pattern for its own sockets delivers nothing twice", async () => {
     const socket = await cluster.nodes[0].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: unique('u') } });
-    // As many bytes as a socket's id, and as it begins, but no id.
+    // As many bytes as a socket's id and the same beginning, but no id.
     const room = `${socket.id.slice(0, 4)}${'é'.repeat(8)}`;
     const events = record(socket);
     assert.equal((await ask(socket, 'join', { room })).success, true);
@@ -181,7 +181,7 @@ describe('why a token is refused', () => {
     missing: [() => '', undefined, 'Authentication required'],
   };
 
-  test('its reason is logged once a minute, without its value, and counted each time', async () => {
+  test('the reason is logged once a minute, without the value of the claim, and counted each time', async () => {
     for (const [reason, [make, claim, message = 'Invalid token']] of Object.entries(REFUSED)) {
       for (let time = 0; time < 2; time += 1) {
         assert.equal((await refused(clients.socket({ namespace: '/relay', token: make() }))).message, message, reason);
@@ -195,7 +195,7 @@ describe('why a token is refused', () => {
     assert.ok(!gateway.output.stderr.includes('hushhush'));
   });
 
-  test('a claim that cannot be used is named, and keeps nobody out', async () => {
+  test('an unusable claim is logged by name, and refuses no client', async () => {
     const token = rawToken({ ...good(), avatar: 'hushhush'.repeat(400), role: ['admin', 'user'], rooms: 'a b', name: { first: 'x' } }, SECRET);
     const socket = await clients.connect({ token });
     socket.disconnect();
@@ -204,7 +204,7 @@ describe('why a token is refused', () => {
   });
 });
 
-test('JWT_USER_CLAIM names the claim with the user, which also our own tokens have', async () => {
+test('JWT_USER_CLAIM names the claim with the user, in tokens of the gateway, too', async () => {
   const env = { JWT_SECRET: 'a secret of the tests that is long enough', JWT_USER_CLAIM: 'https://example.org/uid' };
   const gateway = await startGateway({ env });
   const clients = keeper(gateway);
@@ -226,7 +226,7 @@ test('JWT_USER_CLAIM names the claim with the user, which also our own tokens ha
   }
 });
 
-describe('on a node alone', () => {
+describe('on a single node', () => {
   let gateway;
   before(async () => {
     gateway = await startGateway();
@@ -237,7 +237,7 @@ describe('on a node alone', () => {
     await gateway?.kill();
   });
 
-  test('what shows nothing is no message, no status and no name', async () => {
+  test('invisible text is no message, no status and no name', async () => {
     const [ann, bob] = await Promise.all([device(gateway), device(gateway)]);
     for (const blank of ['\u200b', ' \u200b\n', '\ufeff', '\u3164', '\u2060\u00ad', '\u{e0020}', '\u202e']) {
       await must(ann, 'join_room', 'lobby');
@@ -248,17 +248,17 @@ describe('on a node alone', () => {
       assert.equal((await ask(socket, 'join_room', 'lobby')).success, true);
     }
     const { message } = await must(ann, 'send_message', { roomId: 'lobby', content: '👩\u200d🚀\u200b' });
-    assert.equal(message.content, '👩\u200d🚀\u200b', 'beside what can be seen they stay');
+    assert.equal(message.content, '👩\u200d🚀\u200b', 'invisible characters beside visible ones stay');
   });
 
-  test('a namespace of over 128 characters beside a good one is "Invalid namespace", and the good one lives on', async () => {
+  test('a namespace of over 128 characters beside a good one is "Invalid namespace", and the good one stays connected', async () => {
     const relay = await gateway.clients.connect({ namespace: '/relay', claims: EVERYTHING });
     const long = relay.io.socket(`/${'n'.repeat(500)}`, { auth: { token: gateway.token() } });
     assert.equal((await refused(long)).message, 'Invalid namespace');
     assert.equal(await ask(relay, 'echo', 1), 1);
   });
 
-  test('the first subprotocol of a WebSocket is answered, as Node.js does', async () => {
+  test('the first subprotocol of a WebSocket is selected, as in Node.js', async () => {
     const { WebSocket, WebSocketServer } = load('ws');
     const node = new WebSocketServer({ port: 0, host: '127.0.0.1' });
     await new Promise((resolve) => { node.once('listening', resolve); });
@@ -280,7 +280,7 @@ describe('on a node alone', () => {
     assert.equal(await ask(socket, 'echo', 1), 1);
   });
 
-  test('a token with `Bearer ` before it is taken, wherever it is', async () => {
+  test('a token with the prefix `Bearer ` is accepted wherever it is sent', async () => {
     const token = `Bearer ${gateway.token(EVERYTHING)}`;
     const socket = await gateway.clients.connect({ namespace: '/relay', auth: { token } });
     assert.equal((await ask(socket, 'auth:refresh', { token })).success, true);
@@ -288,7 +288,7 @@ describe('on a node alone', () => {
     assert.equal(await ask(other, 'echo', 1), 1);
   });
 
-  test('tokens that end one after the other end their namespaces, and the last one the connection', { timeout: 20_000 }, async () => {
+  test('tokens that expire one after the other end their namespaces, and the last one the connection', { timeout: 20_000 }, async () => {
     const chat = await gateway.clients.connect({ claims: { exp: now() + 2 } });
     const relay = await gateway.clients.also(chat, '/relay', { claims: { ...EVERYTHING, exp: now() + 4 } });
     const ends = Object.entries({ chat, relay }).map(([name, socket]) => new Promise((resolve) => { socket.once('disconnect', (reason) => resolve([name, reason])); }));
@@ -296,7 +296,7 @@ describe('on a node alone', () => {
     const both = await gateway.clients.connect({ claims: { exp: now() + 2 } });
     const beside = await gateway.clients.also(both, '/relay', { claims: { ...EVERYTHING, exp: now() + 2 } });
     const reasons = [both, beside].map((socket) => new Promise((resolve) => { socket.once('disconnect', resolve); }));
-    assert.deepEqual(await Promise.all(reasons), ['transport close', 'transport close'], 'both can come back');
+    assert.deepEqual(await Promise.all(reasons), ['transport close', 'transport close'], 'both can reconnect');
     await eventually(() => !both.io.engine || both.io.engine.readyState === 'closed', { what: 'the engine to be closed' });
   });
 });

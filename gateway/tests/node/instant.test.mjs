@@ -1,5 +1,5 @@
-// Clients that speak the moment they are connected: the first event must not fall between the CONNECT reply
-// and the app's being there.
+// Clients that emit as soon as they are connected: the first event must not be lost between the CONNECT answer and the
+// app's setup.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -11,17 +11,17 @@ import { eventually, within } from './support/wait.mjs';
 
 const CLIENTS = 1_000;
 
-describe('emitting at once on connect', () => {
+describe('emitting immediately on connect', () => {
   let gateway;
   before(async () => { gateway = await startGateway({ env: { SOCKETS_PER_USER: '0' } }); });
   after(() => gateway?.kill());
 
   for (const transport of TRANSPORTS) {
-    test(`${CLIENTS} clients over ${transport.name}: each has its acks`, { timeout: 120_000 }, async () => {
+    test(`${CLIENTS} clients over ${transport.name}: each gets its acks`, { timeout: 120_000 }, async () => {
       const clients = keeper(gateway);
       try {
         await bounded(CLIENTS, 250, async (index) => {
-          // Each is a user: all sockets of one user share a budget of events.
+          // A user each, because all sockets of one user share a budget of events.
           const socket = clients.socket({ namespace: '/relay', transport, claims: { ...EVERYTHING, sub: unique('user') } });
           const room = unique('instant');
           const before = socket.emitWithAck('echo', `early ${index}`);
@@ -42,7 +42,7 @@ describe('emitting at once on connect', () => {
           assert.equal(members.count, 1);
           assert.equal(members.members[0].socketId, socket.id);
           if (transport.final === 'polling') {
-            // A poller costs requests for as long as it is open.
+            // A polling client costs requests as long as it is open.
             socket.disconnect();
             clients.open.delete(socket);
           }
@@ -53,7 +53,7 @@ describe('emitting at once on connect', () => {
     });
   }
 
-  test('a client that leaves at once after speaking is still heard', async () => {
+  test('the last event of a client that disconnects at once is still delivered', async () => {
     const clients = keeper(gateway);
     const room = unique('last-words');
     try {
@@ -82,7 +82,7 @@ describe('emitting at once on connect', () => {
     }
   });
 
-  test('what a client sends before it closes its WebSocket is handled', { timeout: 120_000 }, async () => {
+  test('packets that a client sends before it closes its WebSocket are handled', { timeout: 120_000 }, async () => {
     const clients = keeper(gateway);
     const room = unique('last-messages');
     const rounds = 120;
@@ -95,7 +95,7 @@ describe('emitting at once on connect', () => {
         const socket = await rawSocketIo(gateway.port, { token: gateway.token({ sub: unique('speaker') }) });
         socket.send(`420["join_room",${JSON.stringify(room)}]`);
         await socket.nextText();
-        // The answers to all of this meet a connection that the client has ended.
+        // The answers to these reach a connection that the client has ended.
         const events = [1, 2, 3].map((at) => encodeFrame({ payload: `42${at}["send_message",${JSON.stringify({ roomId: room, content: `${round}.${at}` })}]` }));
         socket.socket.write(Buffer.concat([...events, encodeFrame({ opcode: OPCODE.close, payload: Buffer.from([0x03, 0xe8]) })]));
         socket.socket.destroySoon();

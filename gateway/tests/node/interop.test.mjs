@@ -1,5 +1,5 @@
-// The ecosystem in one cluster with us: the npm emitter, and a Node.js Socket.IO server on the npm Redis adapter,
-// both directions.
+// The Socket.IO ecosystem in one cluster with the gateway: the npm emitter, and a Node.js server on the npm Redis
+// adapter, in both directions.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -39,7 +39,7 @@ describe('with Node.js in the cluster', () => {
     node = { url, token: cluster.nodes[0].token };
     node.clients = keeper(node);
     emitter = new Emitter(out).of('/relay');
-    // The adapter subscribes without telling when it is done.
+    // The adapter does not report when its subscriptions are complete.
     await eventually(async () => Number(Object.values(await pub.pubSubNumSub('socket.io-request#/relay#'))[0]) === 3, { what: 'all to be subscribed' });
   });
   after(async () => {
@@ -53,7 +53,7 @@ describe('with Node.js in the cluster', () => {
     return clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub }, ...options });
   };
 
-  /** One client on each of our nodes and on Node's, all in one room. */
+  /** One client on each gateway node and on the Node.js server, all in one room. */
   const everywhere = async () => {
     const room = unique('room');
     const sockets = await Promise.all([relay(0), relay(1), relay('node')]);
@@ -61,7 +61,7 @@ describe('with Node.js in the cluster', () => {
     return { room, sockets };
   };
 
-  test('what the emitter sends to rooms arrives, except where it must not', async () => {
+  test('events of the emitter to rooms arrive, except at excluded sockets', async () => {
     const { room, sockets } = await everywhere();
     const heard = sockets.map((socket) => once(socket, 'alert'));
     emitter.to(room).emit('alert', { n: 1.5, list: [true, null], text: 'ü' }, 'second');
@@ -75,11 +75,11 @@ describe('with Node.js in the cluster', () => {
       const some = events.seen('some');
       assert.equal(some.length, at === 0 ? 0 : 1);
       if (at > 0) assert.deepEqual(Buffer.from(some[0][0]), Buffer.from([9, 8]));
-      assert.equal(events.seen('last').length, 0, 'taken once');
+      assert.equal(events.seen('last').length, 0, 'received once');
     }
   });
 
-  test('what the emitter sends to a user, to one socket and to everybody arrives', async () => {
+  test('events of the emitter to a user, to one socket and to all sockets arrive', async () => {
     const user = unique('someone');
     const [one, two, other] = await Promise.all([relay(0, user), relay(1, user), relay(0)]);
     const heard = [one, two].map((socket) => once(socket, 'for-user'));
@@ -123,7 +123,7 @@ describe('with Node.js in the cluster', () => {
     for (const event of internally) assert.deepEqual(await event, [[1]]);
   });
 
-  test('fetchSockets, socketsJoin, socketsLeave and disconnectSockets of Node.js reach our clients', async () => {
+  test('fetchSockets, socketsJoin, socketsLeave and disconnectSockets of Node.js reach clients of the gateway', async () => {
     const { room, sockets } = await everywhere();
     const found = await io.of('/relay').in(room).fetchSockets();
     assert.deepEqual(found.map((socket) => socket.id).sort(), sockets.map((socket) => socket.id).sort());
@@ -141,7 +141,7 @@ describe('with Node.js in the cluster', () => {
     assert.equal((await gone)[0], 'io server disconnect');
   });
 
-  test('a broadcast with acks of Node.js is answered by our clients, and ours by theirs', async () => {
+  test('clients of the gateway answer a broadcast with acks of Node.js, and vice versa', async () => {
     const { room, sockets } = await everywhere();
     for (const [at, socket] of sockets.entries()) socket.on('ask', (question, ack) => ack({ at, question }));
     const answers = await within(io.of('/relay').to(room).timeout(4_000).emitWithAck('ask', 'q'), 6_000, 'the answers');
@@ -152,7 +152,7 @@ describe('with Node.js in the cluster', () => {
     assert.deepEqual(ours.answers.map(({ at }) => at).sort(), [0, 1, 2]);
   });
 
-  test('users and rooms meet by the names that Node.js servers and issuers give them', async () => {
+  test('users and rooms match by the names that Node.js servers and issuers give them', async () => {
     for (const user of ['auth0|5f7c8ec7c33c6c004bbafe82', 'user@example.org', 'f:2f1c:user@example.org', 'josé {1} 100%/#*']) {
       const sockets = await Promise.all([relay(0, user), relay(1, user), relay('node', user)]);
       const recorded = sockets.map(record);
@@ -175,12 +175,12 @@ describe('with Node.js in the cluster', () => {
     const { body } = await internal(cluster.nodes[0], 'POST', '/internal/emit', { namespace: '/relay', to: 'servers', event: 'deploy', data: { v: 2 } });
     assert.equal(body.success, true);
     assert.deepEqual(await within(heard, 5_000, 'the event at Node.js'), [{ v: 2 }]);
-    // Ours have nothing to say, and say so: nobody waits for a timeout.
-    const answers = await within(io.of('/relay').serverSideEmitWithAck('ping'), 4_000, 'the answers of our nodes');
+    // The nodes answer with nothing, so that the caller does not wait for its timeout.
+    const answers = await within(io.of('/relay').serverSideEmitWithAck('ping'), 4_000, 'the answers of the gateway nodes');
     assert.equal(answers.length, 2);
   });
 
-  test('an Idempotency-Key is good for one broadcast, on whichever node', async () => {
+  test('an Idempotency-Key allows one broadcast, on any node', async () => {
     const { room, sockets } = await everywhere();
     const recorded = record(sockets[0]);
     const key = { 'Idempotency-Key': unique('key') };
@@ -213,7 +213,7 @@ describe('hostile messages', () => {
   });
   after(() => cluster?.stop());
 
-  test('nonsense on the channels is counted and harms nobody', async () => {
+  test('invalid messages on the channels are counted and affect no client', async () => {
     const room = unique('room');
     const sockets = await Promise.all([0, 1].map((at) => cluster.nodes[at].clients.connect({ namespace: '/relay', claims: EVERYTHING })));
     for (const socket of sockets) await ask(socket, 'join', { room });

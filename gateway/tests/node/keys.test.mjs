@@ -23,7 +23,7 @@ const ALGORITHMS = {
   EdDSA: { pair: () => generateKeyPairSync('ed25519'), sign: (data, key) => signBytes(null, data, key) },
 };
 
-/** A token of `alg` by `key`; `header` on top. */
+/** A token signed with `alg` and `key`; `header` adds to its header. */
 function token(alg, key, payload = claims(), header = {}) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const signed = `${part({ alg, typ: 'JWT', ...header })}.${part(payload)}`;
@@ -43,7 +43,7 @@ async function withGateway(env, work) {
         assert.equal(await ask(socket, 'echo', 1), 1, about);
         socket.disconnect();
       },
-      /** Whoever cannot be judged is neither let in nor refused: its connection ends, so that it comes back. */
+      /** A client whose token cannot be verified is neither admitted nor refused: its connection ends, so that it reconnects. */
       async sentBack(value, about) {
         const socket = clients.socket({ namespace: '/relay', token: value });
         const opened = once(socket.io, 'open').then(() => Date.now());
@@ -66,7 +66,7 @@ async function withGateway(env, work) {
 
 describe('JWT_PUBLIC_KEY', { concurrency: 3 }, () => {
   for (const [alg, { pair }] of Object.entries(ALGORITHMS)) {
-    test(`${alg} by a PEM file`, async () => {
+    test(`${alg} with a PEM file`, async () => {
       const { publicKey, privateKey } = pair();
       const pem = publicKey.export({ type: 'spki', format: 'pem' });
       const path = join(temporaryDirectory(), 'key.pem');
@@ -88,7 +88,7 @@ describe('JWT_PUBLIC_KEY', { concurrency: 3 }, () => {
     });
   }
 
-  test('issuer and audience must fit where they are set', async () => {
+  test('issuer and audience must match if they are set', async () => {
     const { publicKey, privateKey } = ALGORITHMS.ES256.pair();
     const path = join(temporaryDirectory(), 'key.pem');
     writeFileSync(path, publicKey.export({ type: 'spki', format: 'pem' }));
@@ -106,7 +106,7 @@ describe('JWT_PUBLIC_KEY', { concurrency: 3 }, () => {
 });
 
 describe('JWKS_URL', () => {
-  test('keys are picked by kid; an unknown kid fetches the set anew, but not for every token', { timeout: 60_000 }, async () => {
+  test('keys are selected by kid; an unknown kid triggers a fetch, but not for every token', { timeout: 60_000 }, async () => {
     const keys = [];
     let fetched = 0;
     const server = createServer((request, response) => {
@@ -134,7 +134,7 @@ describe('JWKS_URL', () => {
           await refuses(token('ES256', ALGORITHMS.ES256.pair().privateKey, claims(), { kid: `unknown-${attempt}` }), 'an unknown kid');
         }
         assert.ok(fetched - before <= 2, `20 unknown kids fetched the set ${fetched - before} times`);
-        // A long token is judged at the handshake: that asks no more often.
+        // A long token is verified at the handshake, which must not trigger more fetches.
         const long = { name: 'n'.repeat(1_000), email: 'n'.repeat(1_000) };
         for (let at = 0; at < 20; at += 1) {
           const unknown = token('RS256', pairs.RS256.privateKey, claims(long), { kid: `long-${at}` });
@@ -149,7 +149,7 @@ describe('JWKS_URL', () => {
     }
   });
 
-  test('the first token waits for a set that comes late, and a key that is added then is found', { timeout: 60_000 }, async () => {
+  test('the first token waits for a late key set, and a key that is added later is found', { timeout: 60_000 }, async () => {
     const keys = [];
     const waiting = [];
     let late = true;
@@ -162,7 +162,7 @@ describe('JWKS_URL', () => {
       else answer();
     });
     await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-    // Long enough for the first token to be there before the set is, whether the gateway serves before it has one or not.
+    // Long enough that the first token arrives before the set, whether or not the gateway serves without one.
     const released = until(server, 'request', () => waiting.length > 0, { timeout: 20_000, what: 'a request for the key set' })
       .then(() => delay(400))
       .then(() => {
@@ -189,7 +189,7 @@ describe('JWKS_URL', () => {
     }
   });
 
-  test('a key set of more than 256 KiB is not taken, and one that never comes is waited for 5 s', { timeout: 60_000 }, async () => {
+  test('a key set of more than 256 KiB is not accepted, and a fetch ends after 5 s', { timeout: 60_000 }, async () => {
     const { publicKey, privateKey } = ALGORITHMS.ES256.pair();
     const key = { ...publicKey.export({ format: 'jwk' }), kid: 'a', alg: 'ES256', use: 'sig' };
     for (const answer of [
@@ -209,7 +209,7 @@ describe('JWKS_URL', () => {
     }
   });
 
-  /** A key set that a test changes: `{url, keys, status, fetched, publish(kid), close()}`. */
+  /** A key set that a test can change: `{url, keys, status, fetched, publish(kid), close()}`. */
   const changing = async () => {
     const set = { keys: [], status: 200, fetched: 0 };
     const server = createServer((request, response) => {
@@ -228,7 +228,7 @@ describe('JWKS_URL', () => {
     return set;
   };
 
-  test('an outage of the issuer keeps a client waiting and lets nobody be refused: a stock client comes back by itself', { timeout: 60_000 }, async () => {
+  test('during an outage of the issuer clients wait and are not refused: a stock client reconnects by itself', { timeout: 60_000 }, async () => {
     const set = await changing();
     const sign = set.publish('a');
     set.status = 503;
@@ -251,7 +251,7 @@ describe('JWKS_URL', () => {
     }
   });
 
-  test("strangers' keys do not keep a token by a new key waiting", { timeout: 60_000 }, async () => {
+  test("unknown keys of strangers do not delay a token with a new key", { timeout: 60_000 }, async () => {
     const set = await changing();
     const sign = set.publish('old');
     const other = ALGORITHMS.ES256.pair().privateKey;
@@ -268,14 +268,14 @@ describe('JWKS_URL', () => {
     }
   });
 
-  test('a set without any key does not replace the keys, and is told', { timeout: 60_000 }, async () => {
+  test('a set without any key does not replace the keys, and is logged', { timeout: 60_000 }, async () => {
     const set = await changing();
     const sign = set.publish('kept');
     try {
       await withGateway({ JWKS_URL: set.url }, async ({ gateway, accepts, refuses }) => {
         await accepts(sign(), 'a key of the set');
         set.keys = [];
-        await refuses(token('ES256', ALGORITHMS.ES256.pair().privateKey, claims(), { kid: 'unknown' }), 'has it fetched anew');
+        await refuses(token('ES256', ALGORITHMS.ES256.pair().privateKey, claims(), { kid: 'unknown' }), 'triggers a fetch');
         const line = await gateway.waitLog((entry) => /cannot fetch the key set/.test(entry.message ?? ''));
         assert.deepEqual([line.level, line.error, line.kept], ['WARN', 'it holds no key that can be used', true]);
         await accepts(sign(), 'the key that the set had');
@@ -285,7 +285,7 @@ describe('JWKS_URL', () => {
     }
   });
 
-  /** A server whose answer is `answer(response)`: its URL, with credentials that no output may hold. */
+  /** A server that answers with `answer(response)`: its URL, with credentials that no output may contain. */
   const serve = async (answer, { make = createServer, scheme = 'http' } = {}) => {
     const server = make((request, response) => answer(response));
     await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
@@ -297,9 +297,9 @@ describe('JWKS_URL', () => {
     return { key: readFileSync(join(directory, 'key.pem')), cert: readFileSync(join(directory, 'crt.pem')) };
   };
   const TROUBLES = {
-    'a name that nobody has': [() => ({ url: 'https://user:hushhush7@keys.invalid/jwks?key=hushhush7', close() {} }), /name of its host cannot be resolved/],
+    'a name that does not resolve': [() => ({ url: 'https://user:hushhush7@keys.invalid/jwks?key=hushhush7', close() {} }), /name of its host cannot be resolved/],
     'a port where nobody listens': [async () => ({ url: `http://user:hushhush7@127.0.0.1:${await freePort()}/jwks?key=hushhush7`, close() {} }), /connection was refused/],
-    'a certificate that nobody trusts': [() => serve((response) => response.end('{}'), { make: (answer) => createSecureServer(selfSigned(), answer), scheme: 'https' }), /TLS failed/],
+    'an untrusted certificate': [() => serve((response) => response.end('{}'), { make: (answer) => createSecureServer(selfSigned(), answer), scheme: 'https' }), /TLS failed/],
     'no TLS where there should be': [() => serve((response) => response.end('{}'), { scheme: 'https' }), /TLS failed/],
     'a status': [() => serve((response) => { response.statusCode = 503; response.end(); }), /answer has status 503/],
     'a page': [() => serve((response) => response.end('<html>')), /no JSON Web Key Set/],
@@ -308,7 +308,7 @@ describe('JWKS_URL', () => {
     'nothing at all': [() => serve(() => {}), /took longer than 3000 ms/],
     'half of it': [() => serve((response) => { response.writeHead(200, { 'Content-Length': 100 }); response.write('{"keys"'); response.socket.end(); }), /cut off/],
   };
-  test('why a set could not be fetched stands in the log and on /ready, without the credentials of its URL', { timeout: 60_000 }, async () => {
+  test('the log and /ready say why a set could not be fetched, without the credentials of its URL', { timeout: 60_000 }, async () => {
     for (const [what, [begin, expected]] of Object.entries(TROUBLES)) {
       const { url, close } = await begin();
       const gateway = await startGateway({ env: { JWT_SECRET: null, JWKS_URL: url } });
@@ -329,7 +329,7 @@ describe('JWKS_URL', () => {
     }
   });
 
-  test('while an earlier set holds, the node is ready, and says what is wrong with the newer one', { timeout: 60_000 }, async () => {
+  test('while an earlier set is in use, the node is ready and reports what is wrong with the newer one', { timeout: 60_000 }, async () => {
     const { publicKey, privateKey } = ALGORITHMS.ES256.pair();
     let good = true;
     const keys = [{ ...publicKey.export({ format: 'jwk' }), kid: 'a', alg: 'ES256', use: 'sig' }];
@@ -338,7 +338,7 @@ describe('JWKS_URL', () => {
       await withGateway({ JWKS_URL: url }, async ({ accepts, refuses, gateway }) => {
         await accepts(token('ES256', privateKey, claims(), { kid: 'a' }), 'a key of the set');
         good = false;
-        await refuses(token('ES256', privateKey, claims(), { kid: 'unknown' }), 'has it fetched anew');
+        await refuses(token('ES256', privateKey, claims(), { kid: 'unknown' }), 'triggers a fetch');
         const answer = await fetch(`${gateway.url}/ready`);
         const body = await answer.json();
         assert.deepEqual([answer.status, body.failed], [200, []]);

@@ -1,5 +1,5 @@
-// The life of a connection as the official client sees it: connecting, being refused, talking, losing the
-// connection in every way there is, coming back.
+// The life of a connection as the official client observes it: connecting, refusals, events, losing the connection in
+// every possible way, reconnecting.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { delay, eventually, once, record, until, within } from './support/wait.m
 const jwt = load('jsonwebtoken');
 const now = () => Math.floor(Date.now() / 1000);
 
-/** Back soon, so that a test of coming back takes no seconds. */
+/** Short delays, so that tests of reconnecting are fast. */
 const RECONNECTING = { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 100 };
 
 /** A gateway and clients for the tests of one `describe`. */
@@ -40,7 +40,7 @@ for (const transport of TRANSPORTS) {
 
     // -- connecting
 
-    test('it is connected, with a Socket.IO id of its own', async () => {
+    test('it connects, with a separate Socket.IO id', async () => {
       const client = await connect();
       assert.match(client.id, /^[A-Za-z0-9_-]{20}$/);
       assert.match(client.io.engine.id, /^[A-Za-z0-9_-]{20}$/);
@@ -49,19 +49,19 @@ for (const transport of TRANSPORTS) {
       assert.equal(client.io.engine.transport.name, transport.final);
     });
 
-    test('two namespaces share a connection and end apart', async () => {
+    test('two namespaces share a connection and end separately', async () => {
       const chat = await connect();
       const other = await context.clients.also(chat, '/relay', { claims: EVERYTHING });
       assert.notEqual(chat.id, other.id);
       assert.deepEqual(await ask(other, 'echo', 1), 1);
       other.disconnect();
       const room = unique('room');
-      assert.equal((await ask(chat, 'join_room', room)).success, true, 'the other namespace goes on');
+      assert.equal((await ask(chat, 'join_room', room)).success, true, 'the other namespace continues');
       const again = await context.clients.also(chat, '/relay', { claims: EVERYTHING });
       assert.deepEqual(await ask(again, 'echo', 2), 2, 'a namespace that was left can be joined again');
     });
 
-    test('an unknown namespace is refused and the connection goes on', async () => {
+    test('an unknown namespace is refused and the connection continues', async () => {
       const chat = await connect();
       const unknown = chat.io.socket('/nowhere', { auth: { token: context.gateway.token() } });
       context.clients.open.add(unknown);
@@ -79,7 +79,7 @@ for (const transport of TRANSPORTS) {
       assert.notEqual(client.id, first);
     });
 
-    test('what is emitted before the connection stands arrives, in order', async () => {
+    test('events emitted before the connection is open arrive, in order', async () => {
       const client = socket({ namespace: '/relay', claims: EVERYTHING });
       const answers = [];
       const all = Promise.all(Array.from({ length: 20 }, (_, at) => client.emitWithAck('echo', at).then((value) => answers.push(value))));
@@ -131,7 +131,7 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual(error.data, { code: 'token_expired' });
     });
 
-    test('a token is taken from the query and from the Authorization header, too', async () => {
+    test('a token may also come from the query or the Authorization header', async () => {
       const token = context.gateway.token(EVERYTHING);
       const byQuery = await connect({ namespace: '/relay', auth: {}, query: { token } });
       assert.equal(await ask(byQuery, 'echo', 'q'), 'q');
@@ -139,7 +139,7 @@ for (const transport of TRANSPORTS) {
       assert.equal(await ask(byHeader, 'echo', 'h'), 'h');
     });
 
-    test('the CONNECT payload goes before the query, the query before the header', async () => {
+    test('the CONNECT payload takes precedence over the query, the query over the header', async () => {
       const good = context.gateway.token();
       const first = await refused(socket({ token: 'bad', query: { token: good } }));
       assert.equal(first.message, 'Invalid token');
@@ -166,7 +166,7 @@ for (const transport of TRANSPORTS) {
 
     // -- talking
 
-    test('acks carry back what was sent', async () => {
+    test('acks return the sent values', async () => {
       const client = await relay();
       const values = [0, -1.5, true, null, '', 'text', [], {}, [1, [2, [3]]], { z: 1, a: { b: [null, false] } }];
       for (const value of values) assert.deepEqual(await ask(client, 'echo', value), value);
@@ -182,7 +182,7 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual(await ask(client, 'echo', object), object);
     });
 
-    test('binary comes back: buffers, typed arrays, nested, empty, ten of them', async () => {
+    test('binary is echoed: buffers, typed arrays, nested, empty, ten of them', async () => {
       const client = await relay();
       const every = Buffer.from(Array.from({ length: 256 }, (_, value) => value));
       assert.deepEqual(Buffer.from(await ask(client, 'echo', every)), every);
@@ -195,7 +195,7 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual(buffers(await ask(client, 'echo', ten)), ten);
     });
 
-    test('binary reaches the others, between texts and in order', async () => {
+    test('binary reaches other clients, between texts and in order', async () => {
       const [sender, receiver] = await Promise.all([relay(), relay({ claims: { ...EVERYTHING, sub: 'u2' } })]);
       const room = unique('room');
       await ask(receiver, 'join', { room });
@@ -238,16 +238,16 @@ for (const transport of TRANSPORTS) {
       client.volatile.emit('join', { room });
       await connected(client, { transport });
       const { count } = await ask(client, 'members', { room });
-      assert.equal(count, 0, 'a volatile emit without a connection goes nowhere');
+      assert.equal(count, 0, 'a volatile emit without a connection is dropped');
       await ask(client, 'join', { room });
-      // The ack may come before the POST that asked for it is over; until then the transport is not writable.
+      // The ack may arrive before its POST has ended; until then the transport is not writable.
       const { engine } = client.io;
       await until(engine, 'drain', () => engine.transport.writable && engine.writeBuffer.length === 0, { what: 'a writable transport' });
       client.volatile.emit('publish', { room, event: 'quick', data: 1 });
       assert.equal(await events.take('quick'), 1);
     });
 
-    test('an acknowledgement nobody asked for is ignored', async () => {
+    test('an unsolicited ack is ignored', async () => {
       const client = await relay();
       client.packet({ type: 3, id: 4711, data: ['x'] });
       client.packet({ type: 3, id: 4711, data: [] });
@@ -268,7 +268,7 @@ for (const transport of TRANSPORTS) {
       await eventually(async () => (await ask(watcher, 'members', { room })).count === 0, { what: 'the room is empty' });
     });
 
-    test('the client closes its engine: "forced close", and it comes back', async () => {
+    test('the client closes its engine: "forced close", and it reconnects', async () => {
       const client = await relay(RECONNECTING);
       const gone = once(client, 'disconnect');
       client.io.engine.close();
@@ -277,7 +277,7 @@ for (const transport of TRANSPORTS) {
       assert.equal(await ask(client, 'echo', 1), 1);
     });
 
-    test('a bad packet from the client: "transport close", and it comes back', async () => {
+    test('a bad packet from the client: "transport close", and it reconnects', async () => {
       for (const bad of ['abc', '7', '2{}', '2["disconnect"]', '2/unknown,["e"]', '50-["e"]', '0/relay,']) {
         const client = await relay(RECONNECTING);
         const gone = once(client, 'disconnect');
@@ -288,7 +288,7 @@ for (const transport of TRANSPORTS) {
       }
     });
 
-    test('the last socket of a token that expires: "transport close" within 5 s of exp, and it comes back with a fresh one', { timeout: 20_000 }, async () => {
+    test('the last socket with an expired token: "transport close" within 5 s of exp, and it reconnects with a fresh one', { timeout: 20_000 }, async () => {
       const exp = now() + 2;
       const tokens = [{ exp }, {}].map((more) => context.gateway.token({ ...EVERYTHING, ...more }));
       const client = await relay({ ...RECONNECTING, auth: (give) => give({ token: tokens.shift() }) });
@@ -300,7 +300,7 @@ for (const transport of TRANSPORTS) {
       assert.equal(await ask(client, 'echo', 1), 1);
     });
 
-    test('a client that has no fresh token is told so when it comes back', { timeout: 25_000 }, async () => {
+    test('a client without a fresh token is refused when it reconnects', { timeout: 25_000 }, async () => {
       const client = await relay({ ...RECONNECTING, claims: { ...EVERYTHING, exp: now() + 1 } });
       assert.equal((await once(client, 'connect_error', { timeout: 15_000 }))[0].message, 'Token expired');
       assert.equal(client.active, false);
@@ -308,7 +308,7 @@ for (const transport of TRANSPORTS) {
   });
 }
 
-/** Whatever kind of binary came back, as Buffers, for deepEqual. */
+/** Converts binary of any kind to Buffers, for deepEqual. */
 function buffers(value) {
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return Buffer.from(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength);
   if (Array.isArray(value)) return value.map(buffers);
@@ -337,7 +337,7 @@ describe('AUTH_ERRORS=prefixed', () => {
 describe('auth:refresh', { concurrency: true }, () => {
   const context = setUp();
 
-  test('a token that ends earlier than the one before ends the socket then', { timeout: 30_000 }, async () => {
+  test('a token that expires earlier than the previous one ends the socket then', { timeout: 30_000 }, async () => {
     const client = await context.clients.connect({ claims: { sub: 'u1', exp: now() + 3600 } });
     const exp = now() + 2;
     assert.equal((await ask(client, 'auth:refresh', { token: context.gateway.token({ sub: 'u1', exp }) })).success, true);
@@ -415,7 +415,7 @@ describe('losing the connection', { concurrency: 4 }, () => {
       return { gateway, clients, client };
     };
 
-    test(`the server stops pinging: "ping timeout" over ${transport.name}, and the client comes back`, async () => {
+    test(`the server stops pinging: "ping timeout" over ${transport.name}, and the client reconnects`, async () => {
       const { gateway, clients, client } = await open({ PING_INTERVAL: '1s', PING_TIMEOUT: '3s' });
       try {
         const gone = once(client, 'disconnect', { timeout: 30_000 });
@@ -431,7 +431,7 @@ describe('losing the connection', { concurrency: 4 }, () => {
       }
     });
 
-    test(`the client stops ponging: "transport close" over ${transport.name}, and it comes back`, async () => {
+    test(`the client stops ponging: "transport close" over ${transport.name}, and it reconnects`, async () => {
       const { gateway, clients, client } = await open({ PING_INTERVAL: '1s', PING_TIMEOUT: '3s' });
       try {
         const { engine } = client.io;
@@ -465,7 +465,7 @@ describe('losing the connection', { concurrency: 4 }, () => {
       }
     });
 
-    test(`the server drains: "transport close" over ${transport.name}, and the client comes back to its successor`, async () => {
+    test(`the server drains: "transport close" over ${transport.name}, and the client reconnects to its successor`, async () => {
       const { gateway, clients, client } = await open({ DRAIN: '500ms' });
       let successor;
       try {
@@ -486,7 +486,7 @@ describe('losing the connection', { concurrency: 4 }, () => {
       }
     });
 
-    test(`the server is killed: the client comes back to its successor over ${transport.name}`, async () => {
+    test(`the server is killed: the client reconnects to its successor over ${transport.name}`, async () => {
       const { gateway, clients, client } = await open({});
       let successor;
       try {
@@ -514,7 +514,7 @@ describe('losing the connection', { concurrency: 4 }, () => {
           const start = performance.now();
           await until(client.io, 'ping', () => pings >= 5, { timeout: 30_000, what: '5 pings' });
           const took = performance.now() - start;
-          // The first may be on its way when the clock starts.
+          // The first may already be in transit when the measurement starts.
           assert.ok(took > 3 * 1_000, `5 pings took ${took} ms`);
           assert.equal(lost, undefined);
           assert.equal(await ask(client, 'echo', 1), 1);
@@ -570,11 +570,11 @@ describe('CONNECT_TIMEOUT', () => {
   });
 });
 
-describe('what is on the wire', () => {
+describe('the bytes on the wire', () => {
   const context = setUp();
   const relay = (claims = {}) => rawSocketIo(context.gateway.port, { token: context.gateway.token({ ...EVERYTHING, ...claims }), namespace: '/relay' });
 
-  /** What a JSON parser would change or refuse: order, spellings, duplicates, depth, lone surrogates. */
+  /** Values that a JSON parser would change or refuse: order, spellings, duplicates, depth, lone surrogates. */
   const EXACT = [
     '{"z":1,"a":2,"m":{"y":1,"b":2}}',
     '[1.0,1e2,-0,0.10,1E+2,100000000000000000000000]',
@@ -603,7 +603,7 @@ describe('what is on the wire', () => {
     assert.deepEqual(session.open.upgrades, ['websocket']);
   });
 
-  test('echo gives the argument back byte for byte', async () => {
+  test('echo returns the argument byte for byte', async () => {
     const ws = await relay();
     for (const [at, text] of EXACT.entries()) {
       ws.send(`42/relay,${at}["echo",${text}]`);
@@ -612,7 +612,7 @@ describe('what is on the wire', () => {
     ws.destroy();
   });
 
-  test('publish hands data on byte for byte, to WebSocket and to polling', async () => {
+  test('publish forwards data byte for byte, to WebSocket and to polling', async () => {
     const room = unique('room');
     const [sender, receiver] = await Promise.all([relay(), relay({ sub: 'u2' })]);
     const poller = await pollingSession(context.gateway.port);
@@ -632,7 +632,7 @@ describe('what is on the wire', () => {
     receiver.destroy();
   });
 
-  test('a packet and its attachments come as one unit, header first', async () => {
+  test('a packet and its attachments arrive as one unit, header first', async () => {
     const ws = await relay();
     ws.send('452-/relay,5["echo",{"b":{"_placeholder":true,"num":1},"a":[{"_placeholder":true,"num":0}]}]');
     ws.sendBinary(Buffer.from([1, 2]));
@@ -650,7 +650,7 @@ describe('what is on the wire', () => {
     ws.destroy();
   });
 
-  test('compression is offered and not taken', async () => {
+  test('compression is offered but not used', async () => {
     const ws = await rawWebSocket(context.gateway.port, undefined, { headers: { 'Sec-WebSocket-Extensions': 'permessage-deflate; client_max_window_bits' } });
     assert.equal(ws.response.headers['sec-websocket-extensions'], undefined);
     ws.destroy();
@@ -660,7 +660,7 @@ describe('what is on the wire', () => {
 describe('DISCONNECT', () => {
   const context = setUp({ PING_INTERVAL: '300ms', PING_TIMEOUT: '5s' });
 
-  test('it leaves the namespace; the connection and its pings go on', async () => {
+  test('it leaves the namespace; the connection and its pings continue', async () => {
     const auth = JSON.stringify({ token: context.gateway.token(EVERYTHING) });
     const ws = await rawSocketIo(context.gateway.port, { token: context.gateway.token(EVERYTHING), namespace: '/relay' });
     ws.send('41/relay,');

@@ -1,4 +1,4 @@
-// Users made on the command line, logging in over HTTP, and their tokens on a socket.
+// Users created on the command line, their logins over HTTP, and their tokens on a socket.
 
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
@@ -20,7 +20,7 @@ const jwt = load('jsonwebtoken');
 const LOGIN = '/api/v1/auth/login';
 const JSON_TYPE = { 'Content-Type': 'application/json' };
 
-/** Runs `work` with a gateway of its own: the count of failed logins is a gateway's memory. */
+/** Runs `work` with a separate gateway, because a gateway remembers failed logins. */
 async function withGateway(env, work) {
   const gateway = await startGateway({ env });
   const clients = keeper(gateway);
@@ -61,7 +61,7 @@ async function wholeStory(context) {
   assert.deepEqual({ ...user, id: '' }, { id: '', email, name: 'Ann Ä', role: 'rescuer', avatar: null });
   const claims = jwt.verify(token, gateway.secret, { algorithms: ['HS256'] });
   assert.equal(claims.userId ?? claims.id ?? claims.sub, user.id);
-  assert.equal(claims.exp - claims.iat, 3_600, 'the token is good for an hour');
+  assert.equal(claims.exp - claims.iat, 3_600, 'the token is valid for an hour');
   assert.ok(Math.abs(claims.iat - Date.now() / 1000) < 60, 'from now on');
 
   for (const transport of TRANSPORTS) {
@@ -83,7 +83,7 @@ async function wholeStory(context) {
 }
 
 describe('login', { concurrency: 4 }, () => {
-  test('a user of the command line logs in, and the token works on a socket', () => withGateway({}, wholeStory));
+  test('a user created on the command line logs in, and the token works on a socket', () => withGateway({}, wholeStory));
 
   test('the same on PostgreSQL', async () => {
     const postgres = await startPostgres();
@@ -118,10 +118,10 @@ describe('login', { concurrency: 4 }, () => {
     const retry = Number(blocked.headers['retry-after']);
     assert.ok(retry >= 1 && retry <= 60, `Retry-After: ${blocked.headers['retry-after']}`);
     const other = await login({ email: 'bob@example.com', password: 'right one' }, { 'X-Forwarded-For': '198.51.100.78' });
-    assert.equal(other.status, 200, 'others are untouched');
+    assert.equal(other.status, 200, 'others are unaffected');
   }));
 
-  test('where capitals do not matter for logging in, they are no way around the limit', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+  test('capitals do not matter for logins, so they do not evade the limit', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
     await addUser({ email: 'ann@example.com', password: 'right one' });
     const same = (await login({ email: 'ANN@example.com', password: 'right one' })).status === 200;
     const spellings = ['ann@example.com', 'Ann@example.com', 'ANN@EXAMPLE.COM', 'ann@Example.com', 'aNn@example.com'];
@@ -154,7 +154,7 @@ describe('login', { concurrency: 4 }, () => {
     assert.equal((await login({ email: 'a'.padEnd(256, 'x'), password })).status, 401);
   }));
 
-  test('addresses of one IPv6 network are one', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
+  test('addresses of one IPv6 network count as one', () => withGateway({ TRUSTED_PROXIES: '127.0.0.0/8' }, async ({ addUser, login }) => {
     await addUser({ email: 'ann@example.com', password: 'right one' });
     for (let attempt = 1; attempt <= 5; attempt += 1) {
       const answer = await login({ email: `nobody${attempt}@example.com`, password: 'wrong' }, { 'X-Forwarded-For': `2001:db8:0:7:${attempt}::1` });
@@ -172,19 +172,19 @@ describe('login', { concurrency: 4 }, () => {
     }
     assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.7' })).status, 429);
     assert.equal((await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.8' })).status, 200);
-    // What a client put in front of the proxy's own entry is the client's word.
+    // Entries before the proxy's own one come from the client, so they are not trusted.
     const forged = await login({ email: 'ann@example.com', password: 'right one' }, { 'X-Forwarded-For': '203.0.113.8, 203.0.113.7' });
     assert.equal(forged.status, 429, 'the last untrusted entry counts');
   }));
 
-  test('good logins are not counted as failures', () => withGateway({}, async ({ addUser, login }) => {
+  test('successful logins do not count as failures', () => withGateway({}, async ({ addUser, login }) => {
     await addUser({ email: 'ann@example.com', password: 'right one' });
     for (let attempt = 0; attempt < 8; attempt += 1) {
       assert.equal((await login({ email: 'ann@example.com', password: 'right one' })).status, 200);
     }
   }));
 
-  test('bad requests are answered, not counted against anyone', () => withGateway({}, async ({ gateway, addUser, login }) => {
+  test('invalid requests are answered and not counted as failures', () => withGateway({}, async ({ gateway, addUser, login }) => {
     await addUser({ email: 'ann@example.com', password: 'right one' });
     for (const body of ['', 'no json', '[]', '"text"', 'null', '{}', '{"email":"ann@example.com"}', '{"email":7,"password":"x"}', '{"email":"ann@example.com","password":null}', '{"email":"a","password":"b"} trailing', `${'['.repeat(5_000)}`]) {
       const answer = await login(body);
@@ -204,7 +204,7 @@ describe('login', { concurrency: 4 }, () => {
     assert.equal((await login({ email: 'ann@example.com', password: 'right one' })).status, 200);
   }));
 
-  test('one e-mail is one user', () => withGateway({}, async ({ addUser, login }) => {
+  test('an e-mail belongs to one user', () => withGateway({}, async ({ addUser, login }) => {
     assert.equal((await addUser({ email: 'ann@example.com', password: 'first one' })).code, 0);
     const again = await addUser({ email: 'ann@example.com', password: 'second one' });
     assert.notEqual(again.code, 0);
@@ -226,7 +226,7 @@ describe('login', { concurrency: 4 }, () => {
     assert.match(none.stderr, /password/i);
   }));
 
-  test('with a public key there is no login: this node could not sign', async () => {
+  test('with a public key there is no login, because the node cannot sign', async () => {
     const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     const path = join(temporaryDirectory(), 'key.pem');
     writeFileSync(path, publicKey.export({ type: 'spki', format: 'pem' }));
@@ -247,7 +247,7 @@ async function addUser(node, email) {
   assert.equal(added.code, 0, added.stderr);
 }
 
-/** A login at `node` from an address that a trusted proxy names: the whole answer. */
+/** A login at `node` from an address that a trusted proxy forwards: the whole answer. */
 function loginAs(node, address, email, password) {
   return request(node.port, 'POST', LOGIN, {
     headers: { ...JSON_TYPE, 'X-Forwarded-For': address },
@@ -256,13 +256,13 @@ function loginAs(node, address, email, password) {
   });
 }
 
-/** A refusal that says when to come again. */
+/** A refusal that says when to retry. */
 function mustWait(answer, error = 'Too many failed logins') {
   assert.deepEqual([answer.status, JSON.parse(answer.body)], [429, { success: false, error }]);
   assert.match(answer.headers['retry-after'] ?? 'no Retry-After', /^[1-9]\d*$/);
 }
 
-/** Wrong passwords, each of which must be tried. */
+/** Wrong passwords, none of which may be refused before it is checked. */
 async function fails(times, attempt) {
   for (let at = 0; at < times; at += 1) assert.equal((await attempt(at)).status, 401, `failure ${at + 1}`);
 }
@@ -284,14 +284,14 @@ describe('a user who has logged in before', () => {
     assert.equal((await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD)).status, 200);
   }));
 
-  test('waits for their own failures', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
+  test('must wait after their own failures', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
     await addUser(gateway, 'ann@example.com');
     assert.equal((await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD)).status, 200);
     await fails(5, () => loginAs(gateway, '198.51.100.1', 'ann@example.com', 'wrong'));
     mustWait(await loginAs(gateway, '198.51.100.1', 'ann@example.com', PASSWORD));
   }));
 
-  test('cannot guess without end with an account of their own', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
+  test('cannot guess endlessly by logging in to their own account in between', () => withGateway(BEHIND_PROXY, async ({ gateway }) => {
     await addUser(gateway, 'eve@example.com');
     await fails(4, (at) => loginAs(gateway, '198.51.100.1', `nobody${at}@example.com`, 'wrong'));
     assert.equal((await loginAs(gateway, '198.51.100.1', 'eve@example.com', PASSWORD)).status, 200);
@@ -311,16 +311,16 @@ describe('failed logins on many nodes', () => {
     }
   };
 
-  test('count together, by e-mail and by address, and so do good ones', () => withCluster(async (cluster, one, two) => {
+  test('count across nodes, by e-mail and by address, and so do successful ones', () => withCluster(async (cluster, one, two) => {
     await fails(5, (at) => loginAs([one, two][at % 2], `203.0.113.${at}`, 'ann@example.com', 'wrong'));
     for (const node of [one, two]) mustWait(await loginAs(node, '203.0.113.77', 'ann@example.com', PASSWORD));
     await fails(5, (at) => loginAs([one, two][at % 2], '203.0.113.99', `nobody${at}@example.com`, 'wrong'));
     for (const node of [one, two]) mustWait(await loginAs(node, '203.0.113.99', 'bob@example.com', PASSWORD));
-    // A login on one node is known on the other.
+    // The other node knows of a login on this one.
     assert.equal((await loginAs(one, '198.51.100.1', 'bob@example.com', PASSWORD)).status, 200);
     await fails(5, (at) => loginAs(one, '198.51.100.1', `other${at}@example.com`, 'wrong'));
     assert.equal((await loginAs(two, '198.51.100.1', 'bob@example.com', PASSWORD)).status, 200);
-    // Redis has no e-mail and no address, and keeps nothing of strangers for long.
+    // Redis contains no e-mail and no address, and keeps nothing about strangers for long.
     const client = await cluster.redis.connect();
     const keys = await client.keys('muster:live:login:*');
     assert.ok(keys.length > 0);
@@ -331,7 +331,7 @@ describe('failed logins on many nodes', () => {
     }
   }));
 
-  test('count on each node while Redis is away, and good logins go on', { timeout: 60_000 }, () => withCluster(async (cluster, one, two) => {
+  test('count on each node while Redis is unavailable, and successful logins continue', { timeout: 60_000 }, () => withCluster(async (cluster, one, two) => {
     await cluster.redis.kill();
     for (const node of [one, two]) {
       await fails(5, (at) => loginAs(node, `203.0.113.${at}`, 'ann@example.com', 'wrong'));
@@ -349,7 +349,7 @@ describe('through HAProxy as it is shipped', () => {
     method: 'POST', headers: { ...JSON_TYPE, ...headers }, body: JSON.stringify({ email, password }), timeout: 15_000,
   });
 
-  test('two clients have two addresses, whatever they say of themselves', { timeout: 60_000 }, () => withGateway({ ...BEHIND_PROXY, CONNECTIONS_PER_ADDRESS: '1' }, async ({ gateway }) => {
+  test('two clients have two addresses, whatever headers they send', { timeout: 60_000 }, () => withGateway({ ...BEHIND_PROXY, CONNECTIONS_PER_ADDRESS: '1' }, async ({ gateway }) => {
     await addUser(gateway, 'ann@example.com');
     const balancer = await startBalancer([gateway.port]);
     const opened = [];
@@ -370,7 +370,7 @@ describe('through HAProxy as it is shipped', () => {
     }
   }));
 
-  test('a node that does not trust it says so in /health and, once, in its log', { timeout: 60_000 }, () => withGateway({}, async ({ gateway }) => {
+  test('a node that does not trust it reports that in /health and, once, in its log', { timeout: 60_000 }, () => withGateway({}, async ({ gateway }) => {
     const warnings = async () => (await (await fetch(`${gateway.internalUrl}/health`)).json()).warnings;
     const lines = () => gateway.logs.filter(({ level, message }) => level === 'WARN' && /TRUSTED_PROXIES/.test(message ?? '')).length;
     const balancer = await startBalancer([gateway.port]);
@@ -378,11 +378,11 @@ describe('through HAProxy as it is shipped', () => {
       const handshake = (port) => request(port, 'GET', '/socket.io/?EIO=4&transport=polling');
       for (let at = 0; at < 19; at += 1) assert.equal((await handshake(balancer.port)).status, 200);
       assert.deepEqual(await warnings(), []);
-      // Logins count as handshakes do.
+      // Logins count like handshakes.
       assert.equal((await through(balancer, '127.0.0.2', 'nobody@example.com', 'wrong')).status, 401);
       assert.deepEqual(await warnings(), ['proxyNotTrusted']);
-      assert.equal((await request(gateway.port, 'GET', '/ready')).status, 200, 'it is no reason to send no clients');
-      // A direct client shows that not all come through it.
+      assert.equal((await request(gateway.port, 'GET', '/ready')).status, 200, 'the node still accepts clients');
+      // A direct client shows that not all clients come through it.
       assert.equal((await handshake(gateway.port)).status, 200);
       assert.deepEqual(await warnings(), []);
       for (let at = 0; at < 20; at += 1) assert.equal((await handshake(balancer.port)).status, 200);

@@ -1,4 +1,4 @@
-// Many logins at once: what they cost the node, and that known users still get in.
+// Many logins at once: what they cost the node, and that known users can still log in.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -12,7 +12,7 @@ import { delay, eventually } from './support/wait.mjs';
 const LOGIN = '/api/v1/auth/login';
 const PASSWORD = 'right one';
 const MIB = 2 ** 20;
-/** A hash takes 19 MiB, and there is one thread for it on each core but one. */
+/** A hash takes 19 MiB; there is one hashing thread per core, less one. */
 const HASHES = (cores) => Math.min(Math.max(cores - 1, 1), 8);
 
 function loginText(port, address, email, password) {
@@ -44,7 +44,7 @@ describe('a flood of logins', () => {
   });
   const workers = async () => (await gateway.metrics()).get('muster_workers');
 
-  test('takes memory for a few hashes and places in a short queue, and disturbs no other client', { timeout: 60_000 }, async (t) => {
+  test('takes memory for a few hashes and a short queue, and delays no other client', { timeout: 60_000 }, async (t) => {
     const refused = await meter(gateway, 'muster_rate_limited_total', 'limit="password_hashes"');
     const socket = await clients.connect({ namespace: '/relay', claims: EVERYTHING });
     let acks = 0;
@@ -55,7 +55,7 @@ describe('a flood of logins', () => {
         while (!over) {
           assert.equal(await ask(socket, 'echo', 1), 1);
           acks += 1;
-          // The processor is for the logins, too.
+          // Leaves processor time for the logins.
           await delay(5);
         }
       })();
@@ -74,7 +74,7 @@ describe('a flood of logins', () => {
     t.diagnostic(`${count(401)} tried, ${count(429)} refused, ${acks} acks of an honest client meanwhile`);
   });
 
-  test('does not keep out an e-mail that has logged in from its address before', { timeout: 60_000 }, async () => {
+  test('does not block an e-mail that has logged in from its address before', { timeout: 60_000 }, async () => {
     assert.equal((await login('203.0.113.1', 'ann@example.com', PASSWORD)).status, 200);
     let over = false;
     let sent = 0;

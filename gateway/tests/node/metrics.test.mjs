@@ -1,4 +1,4 @@
-// Metrics that no other file makes move: what each counts is made to happen, and the metric is seen to move.
+// Metrics that no other test file changes: each test causes what a metric counts, and checks that it changes.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -10,21 +10,21 @@ import { freePort } from './support/ports.mjs';
 import { startPostgres } from './support/postgres.mjs';
 import { eventually, once } from './support/wait.mjs';
 
-/** What must grow by using a node at all. */
+/** Metrics that grow with any use of a node. */
 const USED = [
   'muster_sessions_opened_total', 'muster_packets_received_total', 'muster_packets_sent_total', 'muster_bytes_received_total', 'muster_bytes_sent_total',
   'muster_joins_total', 'muster_broadcasts_total', 'muster_deliveries_total', 'muster_batches_total', 'muster_writes_total',
   'muster_delivery_lag_seconds_count', 'muster_fanout_size_count', 'muster_records_seconds_count', 'muster_redis_published_total', 'muster_redis_heard_total',
 ];
 
-/** What `node` counts of `name` now, and how to wait until it has grown. */
+/** The current value of the counter `name` on `node`, and a way to wait until it has grown. */
 async function watch(node, name, ...labels) {
   const now = async () => sumMetric(await node.metrics(), name, ...labels);
   const before = await now();
   return { before, grows: (by = 1) => eventually(async () => (await now()) >= before + by, { timeout: 20_000, what: `${name} to grow from ${before}` }) };
 }
 
-/** The value of a gauge, waited for. */
+/** Waits until a gauge has a value. */
 const shows = (node, name, condition) => eventually(async () => condition((await node.metrics()).get(name)), { timeout: 20_000, what: `${name} to be ${condition}` });
 
 describe('on a node of a cluster', () => {
@@ -43,7 +43,7 @@ describe('on a node of a cluster', () => {
     await postgres?.kill();
   });
 
-  test('everything that is used is counted', async () => {
+  test('all use is counted', async () => {
     const counters = await Promise.all(USED.map((name) => watch(node, name)));
     const events = await watch(node, 'muster_events_total', 'app="relay"', 'outcome="ok"');
     const room = unique('room');
@@ -60,7 +60,7 @@ describe('on a node of a cluster', () => {
     for (const transport of ['websocket', 'polling']) await shows(node, `muster_connections{transport="${transport}"}`, (value) => value > 0);
   });
 
-  test('sockets that are told that they may have missed something', async () => {
+  test('sockets that are notified that they may have missed events', async () => {
     const socket = await node.clients.connect({ namespace: '/relay', claims: EVERYTHING });
     const [resyncs, reconnects] = [await watch(node, 'muster_resyncs_total'), await watch(node, 'muster_redis_reconnects_total')];
     const told = once(socket, 'muster:resync', { timeout: 20_000 });
@@ -69,7 +69,7 @@ describe('on a node of a cluster', () => {
     await Promise.all([resyncs.grows(), reconnects.grows()]);
   });
 
-  test('a room that is told that it may have missed something', async () => {
+  test('a room that is notified that it may have missed events', async () => {
     const room = unique('room');
     const socket = await node.clients.connect({ namespace: '/relay', claims: EVERYTHING });
     await ask(socket, 'join', { room });
@@ -81,18 +81,18 @@ describe('on a node of a cluster', () => {
     await redis.sendCommand(['FLUSHALL']);
     await redis.sendCommand(['CLIENT', 'KILL', 'TYPE', 'pubsub']);
     await told;
-    // All sockets of the namespace, and this room.
+    // Once for all sockets of the namespace, and once for this room.
     await resyncs.grows(2);
   });
 
-  test('what cannot be read', async () => {
+  test('invalid input', async () => {
     const malformed = await watch(node, 'muster_redis_malformed_total');
     const channel = (await redis.sendCommand(['PUBSUB', 'CHANNELS', 'socket.io-request*']))[0];
     await redis.publish(channel, 'rubbish');
     await malformed.grows();
   });
 
-  test('a Redis that stands still: errors, the canary, the lease', { timeout: 60_000 }, async () => {
+  test('a frozen Redis: errors, the canary, the lease', { timeout: 60_000 }, async () => {
     const socket = await node.clients.connect({ namespace: '/relay', claims: EVERYTHING });
     const [errors, leases] = [await watch(node, 'muster_redis_errors_total'), await watch(node, 'muster_lease_losses_total')];
     await shows(node, 'muster_redis_up', (value) => value === 1);
@@ -135,7 +135,7 @@ describe('on a node of a cluster', () => {
   });
 });
 
-test('a database that is not there at the start fails whatever has to be stored, and is counted', async () => {
+test('if the database is not available at the start, requests that need it fail and are counted', async () => {
   const node = await startGateway({ env: { DATABASE_URL: `postgres://postgres@127.0.0.1:${await freePort()}/postgres` } });
   const clients = keeper(node);
   try {

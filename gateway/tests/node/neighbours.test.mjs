@@ -1,5 +1,6 @@
-// Other Socket.IO software on one Redis with us: what it sends arrives as it does at a Node.js server, and it hears of us
-// what it must and no more. The Node.js server on the newest classic adapter is the control: its client is asked the same.
+// Other Socket.IO software on one Redis with the gateway: its events arrive as at a Node.js server, and it receives
+// from the gateway what it must and nothing else. The Node.js server on the newest classic adapter is the control: its
+// client gets the same events.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -17,7 +18,7 @@ const jwt = load('jsonwebtoken');
 const msgpack = load('notepack.io');
 const NAMESPACE = '/relay';
 
-/** A Node.js server on this adapter: `{io, clients, close()}`, with the two events of relay that the tests use. */
+/** A Node.js server with this adapter: `{io, clients, close()}`, with the two relay events that the tests use. */
 async function startServer(adapter, token) {
   const http = createServer();
   const io = new Server(http, { adapter });
@@ -38,7 +39,7 @@ async function startServer(adapter, token) {
   return { io: namespace, clients, close };
 }
 
-/** What JavaScript has beyond JSON, and where it puts it. */
+/** JavaScript values beyond JSON, and where they appear. */
 const VALUES = {
   'a date': [new Date(1_795_231_698_228)], 'the first date': [new Date(0)], 'an old date': [new Date(-1_234_567_890_123)], 'a far date': [new Date(8.64e15)], 'no date': [new Date(NaN)],
   'a date in an object': [{ at: new Date(5), list: [new Date(6)] }],
@@ -58,7 +59,7 @@ const plain = (value) => {
   return value;
 };
 
-/** Has each sender send every value to `room`; all of `sockets`, the last of which is the control's, must get the same. */
+/** Lets each sender send every value to `room`; all of `sockets`, the last of which is the control's, must receive the same. */
 async function compare(senders, room, sockets) {
   const wrong = [];
   for (const [name, sender] of Object.entries(senders)) {
@@ -67,7 +68,7 @@ async function compare(senders, room, sockets) {
       try {
         sender.to(room).emit('value', what, ...args);
       } catch {
-        // Its encoder cannot write it, so nobody gets it.
+        // The sender's encoder cannot write it, so no client receives it.
       }
     }
     sender.to(room).emit('end', name);
@@ -83,7 +84,7 @@ async function compare(senders, room, sockets) {
   assert.deepEqual(wrong, []);
 }
 
-/** What a failing listener throws would end the process, as it ends that of a server which nobody guards. */
+/** An exception of a listener would end the process, as it ends that of an unguarded server. */
 const careful = (listener) => (...args) => {
   try {
     listener(...args);
@@ -93,8 +94,8 @@ const careful = (listener) => (...args) => {
 };
 
 /**
- * Two clients for a classic adapter. The one that subscribes is guarded: the adapter throws at what servers on streams
- * publish, and at half of what the test about spellings does.
+ * Two clients for a classic adapter. The subscribing one is guarded, because the adapter throws on messages of servers on
+ * streams and on half of the messages of the test about spellings.
  */
 async function clientsFor(redis) {
   const [pub, sub] = await Promise.all([redis.connect(), redis.connect()]);
@@ -103,7 +104,7 @@ async function clientsFor(redis) {
   return [pub, sub];
 }
 
-describe('beside us on one Redis', { timeout: 60_000 }, () => {
+describe('beside the gateway on one Redis', { timeout: 60_000 }, () => {
   let redis;
   let cluster;
   let look;
@@ -136,7 +137,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     const oldest = load('socket.io-emitter')({ host: '127.0.0.1', port: redis.port });
     ends.push(() => oldest.redis.end(false));
     emitters['emitter 3.2'] = oldest.of(NAMESPACE);
-    // Adapters subscribe without telling when they are done.
+    // Adapters do not report when their subscriptions are complete.
     const subscribers = async () => Number(Object.values(await look.pubSubNumSub(`socket.io-request#${NAMESPACE}#`))[0]);
     await eventually(async () => (await subscribers()) === 5, { what: 'all to be subscribed' });
   });
@@ -151,10 +152,10 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     return clients.connect({ namespace: NAMESPACE, claims: { ...EVERYTHING, sub } });
   };
 
-  /** A client of each of our nodes, and the control's. */
+  /** A client of each gateway node, and the control's. */
   const three = (sub) => Promise.all([0, 1, 'classic-8'].map((where) => at(where, sub)));
 
-  test('servers on streams and on sharded Pub/Sub count each other, and not us', async () => {
+  test('servers on streams and on sharded Pub/Sub count each other, but not the gateway', async () => {
     for (const [one, two] of [['streams', 'streams-too'], ['sharded', 'sharded-too']]) {
       const sockets = await Promise.all([at(one), at(two)]);
       for (const [n, socket] of sockets.entries()) socket.on('ask', (ack) => ack(n));
@@ -170,17 +171,17 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     assert.deepEqual({ ...(await look.pubSubNumSub(`socket.io#${NAMESPACE}#`)) }, { [`socket.io#${NAMESPACE}#`]: 2 });
   });
 
-  test('those are named in one warning of each node', async () => {
+  test('each node names them in one warning', async () => {
     for (const node of cluster.nodes) {
       const told = await node.waitLog(({ adapters }) => adapters?.includes('streams') && adapters.includes('harded'));
       assert.equal(told.level, 'WARN');
       assert.equal(node.logs.filter(({ adapters }) => adapters).length, 1);
     }
-    // What they ask each other on the channels that we hear is no fault.
+    // Their requests to each other on channels that the gateway subscribes to are no error.
     assert.deepEqual(await Promise.all(cluster.nodes.map(async (node) => (await node.metrics()).get('muster_redis_malformed_total'))), [0, 0]);
   });
 
-  test('every server on a classic adapter finds all, asks all, and is heard by all, each once', async () => {
+  test('every server on a classic adapter finds, queries and reaches all others, each once', async () => {
     const where = [0, 1, 'classic-8', 'classic-7'];
     const room = unique('room');
     const sockets = await Promise.all(where.map((each) => at(each)));
@@ -188,7 +189,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     for (const [n, socket] of sockets.entries()) socket.on('ask', (ack) => ack(n));
     for (const name of ['classic-8', 'classic-7']) {
       const { io } = servers[name];
-      // The newest asks nobody.
+      // The newest sends no such request.
       if (name !== 'classic-8') assert.equal((await within(io.in(room).allSockets(), 4_000, name)).size, sockets.length, name);
       assert.equal((await within(io.in(room).fetchSockets(), 4_000, name)).length, sockets.length, name);
       const answers = await within(io.in(room).except(sockets[3].id).timeout(4_000).emitWithAck('ask'), 6_000, name);
@@ -215,7 +216,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     for (const socket of sockets) socket.disconnect();
   });
 
-  test('what emitters and servers of every version send arrives as at a client of Node.js', async () => {
+  test('events of emitters and servers of every version arrive as at a client of Node.js', async () => {
     const room = unique('room');
     const sockets = await three();
     for (const socket of sockets) await ask(socket, 'join', { room });
@@ -224,10 +225,10 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
     for (const socket of sockets) socket.disconnect();
   });
 
-  test('fields of the wire are read in every spelling that Node.js reads', async () => {
+  test('wire fields are read in every spelling that Node.js reads', async () => {
     const [room, other] = [unique('r'), unique('o')];
     const sockets = await three();
-    // Single letters are rooms, too: of a text Node.js makes a room of each character.
+    // Single letters are rooms, too: Node.js makes a room of each character of a text.
     for (const socket of sockets) for (const name of [room, 'x']) await ask(socket, 'join', { room: name });
     const recorded = sockets.map(record);
     const channel = (name) => `socket.io#${NAMESPACE}#${name === undefined ? '' : `${name}#`}`;
@@ -273,7 +274,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
         await eventually(async () => (await control.io.in(name).fetchSockets()).length === 3, { what: `all to join by ${what}` });
       }
     }
-    // The oldest form names one socket; it answers, and no other server does.
+    // The oldest form names one socket; only that socket's server answers.
     const answers = [];
     const listener = await redis.connect();
     await listener.subscribe(`socket.io-response#${NAMESPACE}#`, (message) => answers.push(message));
@@ -291,7 +292,7 @@ describe('beside us on one Redis', { timeout: 60_000 }, () => {
   });
 });
 
-describe('beside us and a server on socket.io-redis 6.1', { timeout: 60_000 }, () => {
+describe('beside the gateway and a server on socket.io-redis 6.1', { timeout: 60_000 }, () => {
   let cluster;
   const ends = [];
   let older;
@@ -316,7 +317,7 @@ describe('beside us and a server on socket.io-redis 6.1', { timeout: 60_000 }, (
     await cluster?.stop();
   });
 
-  test('it finds all, and what it sends arrives as at a client of Node.js', async () => {
+  test('it finds all, and its events arrive as at a client of Node.js', async () => {
     const room = unique('room');
     const sockets = await Promise.all([cluster.nodes[0], older, control].map(({ clients }) => clients.connect({ namespace: NAMESPACE, claims: EVERYTHING })));
     for (const socket of sockets) assert.equal((await ask(socket, 'join', { room })).success, true);

@@ -1,5 +1,5 @@
-// What servers and backends say of rooms is done or said, whatever clients may call a room: the Node.js server on the same
-// Redis is the control. And what cannot be used is counted and named.
+// Requests of servers and backends about rooms are executed or refused, whatever clients may call a room; the Node.js
+// server on the same Redis is the control. Unusable messages are counted and logged.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -15,13 +15,13 @@ const { createAdapter } = load('@socket.io/redis-adapter');
 const { Emitter } = load('@socket.io/redis-emitter');
 const msgpack = load('notepack.io');
 
-/** What clients may not call a room, and what they may. */
+/** Names that clients may not give a room, and names that they may. */
 const ROOMS = [
   'team/42', 'General Chat', 'joe@example.org', 'проект-1', 'a#b', '#', '##', 'a#', '#a#', 'x'.repeat(129), 'x'.repeat(255), 'é'.repeat(127), '*', '?', 'a*', '[a-z]', '\\', '{}', '}{', '%', '100%', ' ', '\u00a0', '\u200b', '\ufeff', '👩\u200d🚀',
   'a\nb', 'a\u0000b', '\u0007', '\u202e', '', 'x'.repeat(256), 'ü'.repeat(700), 'room:chat', 'sos:1', 'emergency:1', 'chat:a:b', 'user:', 'null', 'true', '7', 'socket.io#/relay#a', '__proto__', 'constructor', "' OR 1=1 --", 'a,b', '"q"', '<b>', 7, 1.5,
 ];
 
-describe('rooms that servers name', { timeout: 60_000 }, () => {
+describe('rooms that servers use', { timeout: 60_000 }, () => {
   let cluster;
   let http;
   let io;
@@ -54,7 +54,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
   const at = (where, sub = unique('u')) => (where === 'node' ? node : cluster.nodes[where].clients).connect({ namespace: '/relay', claims: { ...EVERYTHING, sub } });
   const unusable = async (on = 0) => (await cluster.nodes[on].metrics()).get('muster_redis_malformed_total');
 
-  test('are entered, reached and left, whatever they are called', async () => {
+  test('can be entered, reached and left, whatever their names', async () => {
     const [one, two, control, other] = await Promise.all([at(0), at(1), at('node'), at(0)]);
     const all = [one, two, control];
     const base = unique('base');
@@ -94,14 +94,14 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     for (const socket of [...all, other]) socket.disconnect();
   });
 
-  test('are counted and emitted to over HTTP, by the rule for backends', async () => {
+  test('can be counted and emitted to over HTTP, by the rule for backends', async () => {
     const socket = await at(0);
     const recorded = record(socket);
     for (const room of ROOMS.filter((name) => typeof name === 'string')) {
       emitter.in(socket.id).socketsJoin(room);
       await eventually(async () => (await io.in(room).fetchSockets()).length === 1, { what: `to join ${JSON.stringify(room)}` });
       const isGood = room !== '' && !/[\u0000-\u001f\u007f-\u009f]/.test(room) && Buffer.byteLength(room) <= 255;
-      const { status, body } = await internal(cluster.nodes[1], 'POST', '/internal/emit', { namespace: '/relay', to: { room }, event: 'told', data: room });
+      const { status, body } = await internal(cluster.nodes[1], 'POST', '/internal/emit', { namespace: '/relay', to: { room }, event: 'told', data: room, receipt: true });
       const [path, query] = [`/internal/rooms/${encodeURIComponent(room)}`, '?namespace=/relay'];
       if (isGood) {
         assert.deepEqual([status, body.sockets], [200, 1], JSON.stringify(room));
@@ -128,7 +128,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     socket.disconnect();
   });
 
-  test('may be the room of another user or socket, beside those who are in it anyway', async () => {
+  test('may be the room of another user or socket, in addition to its own members', async () => {
     const [ann, bob] = [unique('ann'), unique('bob')];
     const [a, a2, b] = await Promise.all([at(0, ann), at(1, ann), at(0, bob)]);
     const recorded = [a, a2, b].map(record);
@@ -152,7 +152,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     await emit(a.id, 'to-socket-alone');
     assert.deepEqual([counts('to-ann-alone'), counts('to-socket-alone')], [[3, 3, 0], [3, 0, 0]]);
 
-    // What nobody can do here is said.
+    // Requests that the gateway does not support are logged.
     const before = await unusable();
     emitter.in(a.id).socketsLeave([a.id, `user:${ann}`]);
     await eventually(async () => (await unusable()) === before + 2, { what: 'both to be counted' });
@@ -160,7 +160,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     for (const socket of [a, a2, b]) socket.disconnect();
   });
 
-  test('are all among those that a Node.js server finds', async () => {
+  test('are all found by a Node.js server', async () => {
     const user = unique('user');
     const sockets = await Promise.all([at(0, user), at(1)]);
     const room = unique('team');
@@ -170,7 +170,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     for (const socket of sockets) socket.disconnect();
   });
 
-  test('what servers send may be larger than what clients may', async () => {
+  test('servers may send larger messages than clients', async () => {
     const room = unique('room');
     const sockets = [await at(0), await at(1)];
     for (const socket of sockets) await ask(socket, 'join', { room });
@@ -184,7 +184,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     }
   });
 
-  test('what cannot be used is counted, and named once with its channel', async () => {
+  test('unusable messages are counted, and logged once with their channel', async () => {
     const room = unique('room');
     const socket = await at(0);
     await ask(socket, 'join', { room });
@@ -218,12 +218,12 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
     socket.disconnect();
   });
 
-  test('a field that nobody knows is refused, lest it be thought done', async () => {
+  test('an unknown field is refused, so that its sender does not assume success', async () => {
     const { nodes: [one] } = cluster;
     const room = unique('room');
     const emit = { namespace: '/relay', to: { room }, event: 'e', data: 1 };
     const recorded = record(await at(0));
-    const known = 'expected namespace, to, event, data';
+    const known = 'expected namespace, to, event, data, receipt';
     for (const [method, path, body, error] of [
       ['POST', '/internal/emit', { ...emit, except: ['x'] }, `unknown field except, ${known}`],
       ['POST', '/internal/emit', { ...emit, args: [1, 2] }, `unknown field args, ${known}`],
@@ -236,7 +236,7 @@ describe('rooms that servers name', { timeout: 60_000 }, () => {
       const answer = await internal(one, method, path, body);
       assert.deepEqual([answer.status, answer.body], [400, { success: false, error: `Invalid body: ${error}` }], JSON.stringify(body));
     }
-    // Backends may send a participant's whole record.
+    // Backends may send the whole record of a participant.
     const participant = { id: 'p', sosId: unique('sos'), userId: 'u', userType: 'citizen', status: 'ACTIVE', joinedAt: new Date().toISOString(), leftAt: null, actorType: 'USER' };
     for (const path of ['joined', 'left']) {
       const answer = await internal(one, 'POST', `/internal/participants/${path}`, participant);

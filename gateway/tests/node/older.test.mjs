@@ -1,4 +1,4 @@
-// A database that a node of the version before has used: what that node left to be done is done by this one.
+// A database that a node of the previous version has used: this version does the work which that node left pending.
 
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -22,11 +22,11 @@ const SITES = [
   },
 ];
 
-describe('what the version before left to be done', { concurrency: 2 }, () => {
+describe('pending work of the previous version', { concurrency: 2 }, () => {
   for (const site of SITES) {
     test(`on ${site.name}: an event, an alert and a call`, { timeout: 120_000 }, async () => {
       const { databaseUrl, stop } = await site.start();
-      // The tables are made by a first start.
+      // A first start creates the tables.
       let node = await startGateway({ env: { DATABASE_URL: databaseUrl, CALL_RING: '5s' } });
       const clients = keeper(node);
       try {

@@ -1,53 +1,30 @@
-// One order for all that a backend says through one connection to Redis: every ordered pair of what it may say, from the npm
-// emitter and from a Node.js server, on one node and on two, and on Node.js servers as the control. ORDER_ROUNDS says each
-// pair more often, ORDER_PAIR (`ask,close`) one of them only.
+// Everything that a backend sends through one connection to Redis takes effect in one order: every ordered pair of its
+// commands, from the npm emitter and from a Node.js server, on one node and on two, with Node.js servers as the
+// control. ORDER_ROUNDS repeats each pair more often, ORDER_PAIR (`ask,close`) selects one.
 
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 
-import { EVERYTHING, ask, keeper, unique } from './support/clients.mjs';
+import { EVERYTHING, ask, unique } from './support/clients.mjs';
 import { count, startCluster } from './support/cluster.mjs';
+import { startNodeServer, subscribed } from './support/node_server.mjs';
 import { PAIRS, answersOn, emitterSender, sayPair, serverSender } from './support/order.mjs';
 import { load } from './support/packages.mjs';
 import { startRedis } from './support/redis.mjs';
 import { eventually, once } from './support/wait.mjs';
 
-const { Server } = load('socket.io');
-const { createAdapter } = load('@socket.io/redis-adapter');
 const { Emitter } = load('@socket.io/redis-emitter');
 
 const ROUNDS = Number(process.env.ORDER_ROUNDS ?? 2);
 const SAID = PAIRS.filter((pair) => [undefined, pair.join()].includes(process.env.ORDER_PAIR));
 
-/** Runs `work` for each of `items`, so many at once. */
+/** Runs `work` for each of `items`, `atOnce` of them in parallel. */
 async function each(items, atOnce, work) {
   const left = [...items];
   await Promise.all(Array.from({ length: atOnce }, async () => { while (left.length > 0) await work(left.shift()); }));
 }
 
-/** A Node.js server on a Redis: `{io, pub, url, stop()}`. Its clients may enter rooms. */
-async function startNode(redis) {
-  const [pub, sub] = await Promise.all([redis.connect(), redis.connect()]);
-  const http = createServer();
-  const io = new Server(http, { adapter: createAdapter(pub, sub) });
-  io.of('/relay').on('connection', (socket) => {
-    socket.on('join', ({ room }, ack) => {
-      socket.join(room);
-      ack({ success: true });
-    });
-  });
-  await new Promise((resolve) => http.listen(0, '127.0.0.1', resolve));
-  const node = { io, pub, url: `http://127.0.0.1:${http.address().port}`, token: () => 'none' };
-  node.clients = keeper(node);
-  node.stop = async () => {
-    node.clients.closeAll();
-    await new Promise((resolve) => io.close(resolve));
-  };
-  return node;
-}
-
-/** Says every pair `rounds` times, many at once, and lists what went wrong. */
+/** Sends every pair `rounds` times, many in parallel, and lists the errors. */
 async function sayAll({ nodes, sender, servers, rounds }) {
   const open = (node) => node.clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: unique('u') } });
   const witnesses = await Promise.all(nodes.map(open));
@@ -68,34 +45,34 @@ async function sayAll({ nodes, sender, servers, rounds }) {
 }
 
 for (const size of [1, 2]) {
-  describe(`what a backend says to ${size === 1 ? 'one node' : 'two nodes'}`, () => {
+  describe(`commands of a backend to ${size === 1 ? 'one node' : 'two nodes'}`, () => {
     let cluster;
     let backend;
     let answers;
     before(async () => {
       cluster = await startCluster(size);
-      backend = await startNode(cluster.redis);
+      backend = await startNodeServer(cluster.redis);
       answers = await answersOn(await cluster.redis.connect());
-      await eventually(async () => Number(Object.values(await backend.pub.pubSubNumSub('socket.io-request#/relay#'))[0]) === size + 1, { what: 'all to be subscribed' });
+      await subscribed(backend.pub, size + 1);
     });
     after(async () => {
       await backend?.stop();
       await cluster?.stop();
     });
 
-    test('the emitter: every pair takes effect in its order', { timeout: 600_000 }, async () => {
+    test('the emitter: every pair takes effect in order', { timeout: 600_000 }, async () => {
       const sender = emitterSender(await cluster.redis.connect(), answers);
       await sayAll({ nodes: cluster.nodes, sender, servers: size + 1, rounds: ROUNDS });
     });
 
-    test('a Node.js server: every pair takes effect in its order', { timeout: 600_000 }, async () => {
+    test('a Node.js server: every pair takes effect in order', { timeout: 600_000 }, async () => {
       const sender = serverSender(backend.io, backend.pub, answers);
       await sayAll({ nodes: cluster.nodes, sender, servers: size + 1, rounds: ROUNDS });
     });
   });
 }
 
-describe('what a backend says to many at once', () => {
+describe('commands of a backend to many sockets at once', () => {
   let cluster;
   let emitter;
   before(async () => {
@@ -106,7 +83,7 @@ describe('what a backend says to many at once', () => {
 
   const open = (at, options = {}) => cluster.nodes[at].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: unique('u') }, ...options });
 
-  test('hundreds of sockets enter, leave and go, each before what is said next', { timeout: 60_000 }, async () => {
+  test('hundreds of sockets enter, leave and disconnect, each before the next command', { timeout: 60_000 }, async () => {
     const relay = emitter.of('/relay');
     const [all, room] = [unique('all'), unique('room')];
     const sockets = [];
@@ -134,11 +111,11 @@ describe('what a backend says to many at once', () => {
     relay.to(all).emit('too late');
     await Promise.all(gone);
     for (const events of heard) assert.deepEqual(events, ['in', 'in the last', 'still in', 'end']);
-    // What follows from it is told to all nodes.
-    await eventually(async () => (await count(cluster.nodes[0], all, '/relay')).count === 0, { what: 'nobody to be there' });
+    // All nodes learn of the result.
+    await eventually(async () => (await count(cluster.nodes[0], all, '/relay')).count === 0, { what: 'the room to be empty' });
   });
 
-  test('a connection that is closed in one namespace gets nothing more in another', { timeout: 60_000 }, async () => {
+  test('a connection that is closed in one namespace receives nothing more in another', { timeout: 60_000 }, async () => {
     for (let round = 0; round < 30; round += 1) {
       const user = unique('both');
       const sub = { claims: { ...EVERYTHING, sub: user } };
@@ -160,20 +137,20 @@ describe('what a backend says to many at once', () => {
   });
 });
 
-describe('what a backend says to Node.js servers', () => {
+describe('commands of a backend to Node.js servers', () => {
   let redis;
   const nodes = [];
   before(async () => {
     redis = await startRedis();
-    for (let at = 0; at < 3; at += 1) nodes.push(await startNode(redis));
-    await eventually(async () => Number(Object.values(await nodes[0].pub.pubSubNumSub('socket.io-request#/relay#'))[0]) === 3, { what: 'all to be subscribed' });
+    for (let at = 0; at < 3; at += 1) nodes.push(await startNodeServer(redis));
+    await subscribed(nodes[0].pub, 3);
   });
   after(async () => {
     for (const node of nodes) await node.stop();
     await redis?.stop();
   });
 
-  test('every pair takes effect in its order, too', { timeout: 600_000 }, async () => {
+  test('every pair takes effect in order, too', { timeout: 600_000 }, async () => {
     const answers = await answersOn(await redis.connect());
     const [backend, ...others] = nodes;
     await sayAll({ nodes: others, sender: emitterSender(await redis.connect(), answers), servers: 3, rounds: 1 });

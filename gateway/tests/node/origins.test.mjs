@@ -1,5 +1,5 @@
-// Which pages are the node's own: origins as clients and proxies write them, and pages in a real browser behind the barest
-// proxies that people configure.
+// Which pages are the node's own: origins as clients and proxies send them, and pages in a real browser behind
+// minimally configured proxies.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -21,7 +21,7 @@ async function knock(node, headers) {
   return [polled.status, upgraded];
 }
 
-describe('origins as clients and proxies write them', () => {
+describe('origins as clients and proxies send them', () => {
   let node;
   before(async () => {
     node = await startGateway({ env: { CORS_ORIGINS: 'capacitor://localhost,ionic://localhost,tauri://localhost,null,https://*.example.org,http://localhost:*,wss://sockets.example.net', TRUSTED_PROXIES: '127.0.0.1' } });
@@ -71,7 +71,7 @@ describe('a refused origin', () => {
       const line = await node.waitLog(({ message }) => /an origin is refused/.test(message ?? ''));
       assert.deepEqual([line.level, line.origin, line.host], ['INFO', 'https://site.example', `127.0.0.1:${node.port}`]);
       assert.match(line.message, /CORS_ORIGINS/);
-      // It came through a proxy that would have said which site it is.
+      // It came through a proxy whose headers would have named the site.
       assert.equal((await refuse({ 'X-Forwarded-Host': 'site.example' })).status, 403);
       const other = await node.waitLog(({ message }) => /TRUSTED_PROXIES/.test(message ?? ''));
       assert.equal(other.forwarded_host, 'site.example');
@@ -81,7 +81,7 @@ describe('a refused origin', () => {
     }
   });
 
-  test('of this machine is one only where a key for tokens is set', async () => {
+  test('on this machine is refused only if a key for tokens is set', async () => {
     const origins = ['http://localhost:5173', 'http://127.0.0.1:3000', 'https://[::1]:4200', 'http://app.localhost:8000'];
     for (const [env, expected] of [[{ JWT_SECRET: null }, 200], [{}, 403]]) {
       const node = await startGateway({ env });
@@ -104,7 +104,7 @@ describe('pages in a browser', () => {
   before(async () => { browser = await launchBrowser(); });
   after(() => browser?.close());
 
-  /** Connects from the page at `url`: the transport that the client ends on. */
+  /** Connects from the page at `url`: the transport that the client ends up on. */
   async function connectFrom(url, { target, token, transports = ['polling', 'websocket'], upgrades = true }) {
     const page = await browser.newPage();
     try {
@@ -149,7 +149,7 @@ describe('pages in a browser', () => {
       const node = await startGateway({ env });
       const nginx = await startNginx(node.port, lines);
       try {
-        // The console's own page, but for what it does by itself.
+        // The console's own page, without what it does by itself.
         const expected = options.upgrades === false ? 'polling' : 'websocket';
         assert.equal(await connectFrom(`${nginx.url}/api/docs`, { token: node.token(), ...options }), expected);
       } finally {
@@ -161,13 +161,13 @@ describe('pages in a browser', () => {
 });
 
 describe('HAProxy with `option httpchk` alone', () => {
-  test('keeps a node up that takes clients, and takes one down that drains', { timeout: 60_000 }, async () => {
+  test('keeps a node up that accepts clients, and takes a draining one down', { timeout: 60_000 }, async () => {
     const node = await startGateway({ env: { DRAIN: '20s' } });
     const haproxy = await startHaproxy(['    option httpchk'], [node.port]);
     const waiting = await rawWebSocket(node.port);
     try {
       await eventually(async () => (await haproxy.states())[0] === 'UP', { timeout: 10_000, what: 'the node to be up' });
-      assert.match(await haproxy.checks(), /200/, 'it was asked');
+      assert.match(await haproxy.checks(), /200/, 'it sent checks');
       const old = await rawConnection(node.port);
       old.write('OPTIONS / HTTP/1.0\r\n\r\n');
       const answer = await old.response();

@@ -1,5 +1,5 @@
-// Records on a PostgreSQL behind a pooler that gives out connections for one transaction, and databases that cannot be used:
-// each is said in a sentence that tells what to do.
+// Records on a PostgreSQL behind a pooler that assigns connections per transaction, and databases that cannot be used:
+// each error tells the operator what to do.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -25,7 +25,7 @@ after(() => postgres?.kill());
 const psql = async (sql, database = 'postgres') =>
   (await promisify(execFile)('psql', ['-XAtq', '-h', '127.0.0.1', '-p', String(postgres.port), '-U', 'postgres', '-d', database, '-c', sql])).stdout.trim();
 
-/** A new database; its name. */
+/** Creates a database; returns its name. */
 async function database(options = '') {
   const name = unique('db').replaceAll('-', '_');
   await psql(`CREATE DATABASE ${name} ${options}`);
@@ -34,7 +34,7 @@ async function database(options = '') {
 
 const named = (url, name) => url.replace(/\/postgres$/, `/${name}`);
 
-/** Stores messages in many rooms at once and reads them again: how many of both failed. */
+/** Stores messages in many rooms at once and reads them again; returns how many of both failed. */
 async function talk(node) {
   const clients = keeper(node);
   try {
@@ -71,7 +71,7 @@ describe('behind PgBouncer in transaction mode', () => {
           await node.stop();
           node = await node.restart();
         }
-        // Nothing of this node is left in a session that others will have.
+        // Nothing of this node remains in a session that another client gets next.
         assert.equal(await psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", name), '0');
         assert.equal(await psql('SELECT count(*) FROM chat_messages', name), String(2 * MEMBERS * ROUNDS));
       } finally {
@@ -81,7 +81,7 @@ describe('behind PgBouncer in transaction mode', () => {
     });
   }
 
-  test('a direct connection finds what was made through the pooler, and the other way round', { timeout: 60_000 }, async () => {
+  test('a direct connection finds what was stored through the pooler, and vice versa', { timeout: 60_000 }, async () => {
     const pooler = await startPgBouncer(postgres.port);
     try {
       for (const order of [[postgres.url, pooler.url], [pooler.url, postgres.url]]) {
@@ -98,7 +98,7 @@ describe('behind PgBouncer in transaction mode', () => {
     }
   });
 
-  test('with no startup parameter ignored the start is refused, and says what to write into pgbouncer.ini', async () => {
+  test('if PgBouncer ignores no startup parameter, the start fails and says what to write into pgbouncer.ini', async () => {
     const pooler = await startPgBouncer(postgres.port, { ignored: '' });
     try {
       await refused({ DATABASE_URL: pooler.url }, /ignore_startup_parameters = extra_float_digits into pgbouncer\.ini/);
@@ -111,25 +111,25 @@ describe('behind PgBouncer in transaction mode', () => {
     const node = await startGateway({ env: { DATABASE_URL: named(postgres.url, await database()), LOG: 'debug' } });
     try {
       assert.deepEqual(await talk(node), []);
-      assert.ok(!node.logs.some(({ message }) => /a pooler stands/.test(message ?? '')));
+      assert.ok(!node.logs.some(({ message }) => /a pooler is in front/.test(message ?? '')));
     } finally {
       await node.kill();
     }
   });
 });
 
-/** The gateway does not start, and says why. */
+/** The gateway does not start, and prints why. */
 async function refused(env, why) {
   const { code, stderr, stdout } = await runGateway(['serve'], { env: { LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', JWT_SECRET: 'x'.repeat(40), ...env } });
   assert.notEqual(code, 0);
   assert.match(stderr + stdout, why);
 }
 
-/** The node is up, is not ready, and has said why. */
+/** The node runs, is not ready, and has logged why. */
 async function waits(url, why) {
   const node = await startGateway({ env: { DATABASE_URL: url } });
   try {
-    const { error } = await node.waitLog(({ message }) => /the database is not there/.test(message ?? ''), { timeout: 15_000 });
+    const { error } = await node.waitLog(({ message }) => /the database is not available/.test(message ?? ''), { timeout: 15_000 });
     assert.match(error, why);
     assert.deepEqual(JSON.parse((await request(node.port, 'GET', '/ready')).body).failed, ['records']);
   } finally {
@@ -137,7 +137,7 @@ async function waits(url, why) {
   }
 }
 
-describe('a database that cannot be used is told with what to do', { concurrency: 2 }, () => {
+describe('the error of an unusable database says what to do', { concurrency: 2 }, () => {
   for (const encoding of ['LATIN1', 'SQL_ASCII']) {
     test(`encoding ${encoding}`, async () => {
       const name = await database(`ENCODING '${encoding}' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0`);
@@ -145,7 +145,7 @@ describe('a database that cannot be used is told with what to do', { concurrency
     });
   }
 
-  test('a user who may make no tables', async () => {
+  test('a user who may not create tables', async () => {
     const [name, user] = [await database(), unique('role').replaceAll('-', '_')];
     await psql(`CREATE ROLE ${user} LOGIN`);
     const url = named(postgres.url, name).replace('postgres@', `${user}@`);
@@ -157,7 +157,7 @@ describe('a database that cannot be used is told with what to do', { concurrency
     await waits(`postgres://postgres@127.0.0.1:${port}/postgres`, new RegExp(`127\\.0\\.0\\.1:${port}: nothing listens there: is PostgreSQL running`));
   });
 
-  test('a name that nobody knows', async () => {
+  test('a name that does not resolve', async () => {
     await waits('postgres://postgres@no-such-host.invalid/postgres', /no-such-host\.invalid:5432: the host's name is not known/);
   });
 
@@ -181,7 +181,7 @@ describe('a database that cannot be used is told with what to do', { concurrency
     }
   });
 
-  test('a database that is not there', async () => {
+  test('a database that does not exist', async () => {
     await waits(named(postgres.url, 'no_such_database'), /"no_such_database" does not exist: make it \(CREATE DATABASE/);
   });
 });

@@ -1,4 +1,4 @@
-// `gateway ping`: a client's way in, as the image's health check and the chart's test take it.
+// `gateway ping`: connects like a client, as the image's health check and the chart's test use it.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -19,7 +19,7 @@ const { WebSocketServer } = load('ws');
 
 const TIME = String.raw`\d+\.\d ms`;
 
-/** A server on a free port of this machine; answers its URL. */
+/** A server on a free port of this machine; returns its URL. */
 async function listening(server) {
   await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
   return `ws://127.0.0.1:${server.address().port}`;
@@ -45,31 +45,31 @@ describe('gateway ping', { concurrency: 4 }, () => {
   before(async () => { node = await startGateway(); });
   after(() => node.kill());
 
-  test('with a token it connects, has one echo acknowledged, and prints the times', async () => {
+  test('with a token it connects, gets one echo, and prints the times', async () => {
     const { href } = new URL('/socket.io/', node.url.replace('http', 'ws'));
     const expected = new RegExp(`^${href}: open after ${TIME}, in /relay after ${TIME}, echo after ${TIME}\n$`);
     await answers([node.url, '--token', node.token({ userId: 'ann', ...EVERYTHING })], expected);
   });
 
-  test('the settings of a node say where it is, and sign the token', async () => {
+  test('the settings of a node provide its address and sign the token', async () => {
     const env = { LISTEN: `0.0.0.0:${node.port}`, JWT_SECRET: node.secret };
     await answers([], new RegExp(`^ws://127.0.0.1:${node.port}/socket.io/: .*, echo after ${TIME}\n$`), env);
     await answers([], new RegExp(`^ws://127.0.0.1:${node.port}/.*, echo after ${TIME}\n$`), { ...env, LISTEN: `[::]:${node.port}` });
     await answers([], /, echo after /, { ...env, JWT_ISSUER: 'https://login.example.org', JWT_AUDIENCE: 'realtime', JWT_USER_CLAIM: 'uid' });
   });
 
-  test('another namespace is connected to, without an echo', async () => {
+  test('it connects to another namespace, without an echo', async () => {
     const token = ['--token', node.token({ userId: 'ann' })];
     await answers([node.url, ...token, '--namespace', '/emergencies'], new RegExp(`, in /emergencies after ${TIME}\n$`));
     await answers([node.url, ...token], new RegExp(`, in / after ${TIME}\n$`), { MOUNTS: 'care=/' });
   });
 
-  test('a node that asks for a token has answered; a wrong token fails', async () => {
+  test('a node that requires a token has answered; a wrong token fails', async () => {
     for (const AUTH_ERRORS of ['plain', 'prefixed']) {
       const other = await startGateway({ env: { AUTH_ERRORS } });
       try {
-        await answers([other.url, '--namespace', '/relay'], new RegExp(`, token asked for by /relay after ${TIME}\n$`));
-        await fails([other.url, '--token', 'wrong'], /the server does not let the client into \/relay: .*Invalid token\n$/);
+        await answers([other.url, '--namespace', '/relay'], new RegExp(`, token required in /relay after ${TIME}\n$`));
+        await fails([other.url, '--token', 'wrong'], /the server refuses the client in \/relay: .*Invalid token\n$/);
         await fails([other.url], /Invalid token\n$/, { JWT_SECRET: 'another secret than that of the node' });
       } finally {
         await other.kill();
@@ -83,7 +83,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
     try {
       const opened = new RegExp(`: open after ${TIME}, no CONNECT without a token\n$`);
       await answers([other.url], opened);
-      // The user of a health check would come and go among those of care.
+      // The user of a health check would be announced to the users of care.
       await answers([other.url], opened, { JWT_SECRET: other.secret, MOUNTS: 'relay=/,care=/' });
       await answers([other.url], opened, { JWT_SECRET: other.secret, MOUNTS: 'care=/' });
       assert.equal(sumMetric(await other.metrics(), 'muster_tokens_refused_total'), 0);
@@ -92,18 +92,18 @@ describe('gateway ping', { concurrency: 4 }, () => {
     }
   });
 
-  test('a node that is full has answered', async () => {
+  test('a full node counts as an answer', async () => {
     const full = await startGateway({ env: { MAX_CONNECTIONS: '1' } });
     try {
       const ws = await rawSocketIo(full.port, { token: full.token({ userId: 'ann' }) });
-      await answers([full.url], /: the node answers, and takes no new client now: HTTP 503 Service Unavailable, "Too many connections"\n$/);
+      await answers([full.url], /: the node answers, but accepts no new client now: HTTP 503 Service Unavailable, "Too many connections"\n$/);
       ws.destroy();
     } finally {
       await full.kill();
     }
   });
 
-  test('a busy node is told from a balancer without nodes by its body', async () => {
+  test('the body distinguishes a busy node from a load balancer without nodes', async () => {
     const cases = [
       [429, '{"code":7,"message":"Too many requests"}', true],
       [403, '{"code":4,"message":"Forbidden"}', false],
@@ -114,21 +114,21 @@ describe('gateway ping', { concurrency: 4 }, () => {
     for (const [status, body, isAnswer] of cases) {
       const server = createHttpServer((_, response) => { response.writeHead(status, { 'Content-Length': body.length }).end(body); });
       const url = await listening(server);
-      if (isAnswer) await answers([url], /takes no new client now: HTTP 429 Too Many Requests, "Too many requests"\n$/);
+      if (isAnswer) await answers([url], /accepts no new client now: HTTP 429 Too Many Requests, "Too many requests"\n$/);
       else await fails([url], new RegExp(`answered with HTTP ${status} .* and opened no WebSocket\n$`));
       server.close();
       server.closeAllConnections();
     }
   });
 
-  test('a namespace that is not there fails', async () => {
-    await fails([node.url, '--namespace', '/nowhere'], /into \/nowhere: Invalid namespace\n$/);
+  test('an unknown namespace fails', async () => {
+    await fails([node.url, '--namespace', '/nowhere'], /in \/nowhere: Invalid namespace\n$/);
     for (const none of ['relay', '', '/relay/']) {
       await fails([node.url, '--namespace', none], /^gateway: --namespace: expected \/ or a path such as \/relay/, {}, 2);
     }
   });
 
-  test('it fails where nothing listens, and at a host that is not known', async () => {
+  test('it fails if nothing listens, and for an unknown host', async () => {
     const server = createServer();
     const url = await listening(server);
     await new Promise((resolve) => { server.close(resolve); });
@@ -136,7 +136,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
     await fails(['ws://nowhere.invalid', '--within', '15s'], /could not connect: |no connection in time/);
   });
 
-  test('it fails where another server answers', async () => {
+  test('it fails if a different server answers', async () => {
     const http = createHttpServer((_, response) => { response.writeHead(404).end('not here'); });
     const websocket = createHttpServer();
     new WebSocketServer({ server: websocket }).on('connection', (socket) => { socket.send('hello'); });
@@ -156,7 +156,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
     }
   });
 
-  test('a server that never answers costs no more than the given time', async () => {
+  test('a server that never answers takes no longer than the given time', async () => {
     const sockets = [];
     const silent = createServer((socket) => { sockets.push(socket.on('error', () => {})); });
     const mute = createHttpServer();
@@ -181,7 +181,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
     }
   });
 
-  test('events with binary arguments do not disturb it', async () => {
+  test('it ignores events with binary arguments', async () => {
     const http = createHttpServer();
     const io = new Server(http);
     io.of('/relay').on('connection', (socket) => {
@@ -212,7 +212,7 @@ describe('gateway ping', { concurrency: 4 }, () => {
     }
   });
 
-  test('what is no URL and no duration is said to be none', async () => {
+  test('an invalid URL and an invalid duration are reported', async () => {
     for (const url of ['ftp://example.org', 'ws://', 'ws://ann:secret@example.org/', 'ws://example.org/?token=secret', 'ws://example.org:80800']) {
       const { code, stderr } = await runGateway(['ping', url]);
       assert.equal(code, 2);

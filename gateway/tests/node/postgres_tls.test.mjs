@@ -1,4 +1,4 @@
-// PostgreSQL over TLS: `sslmode=verify-full` takes a certificate by the named authority and for the name, and no other.
+// PostgreSQL over TLS: `sslmode=verify-full` accepts only a certificate of the given authority for the host's name.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -28,7 +28,7 @@ describe('PostgreSQL over TLS', () => {
 
   const url = (host, query) => `postgres://postgres@${host}:${postgres.port}/postgres?${query}`;
 
-  test('is used where it is asked for, and verified', { timeout: 60_000 }, async () => {
+  test('is used if it is requested, and verified', { timeout: 60_000 }, async () => {
     for (const query of [`sslmode=verify-full&sslrootcert=${file('ours.crt')}`, 'sslmode=require']) {
       const node = await startGateway({ env: { DATABASE_URL: url('localhost', query) } });
       const clients = keeper(node);
@@ -49,10 +49,10 @@ describe('PostgreSQL over TLS', () => {
     ['another name', '127.0.0.1', () => `sslmode=verify-full&sslrootcert=${file('ours.crt')}`],
     ['no TLS', 'localhost', () => 'sslmode=disable'],
   ]) {
-    test(`with ${what} the node is up, and has no records`, { timeout: 60_000 }, async () => {
+    test(`with ${what} the node runs, but has no records`, { timeout: 60_000 }, async () => {
       const node = await startGateway({ env: { DATABASE_URL: url(host, query()) } });
       try {
-        await node.waitLog((entry) => /the database is not there/.test(entry.message ?? ''), { timeout: 15_000 });
+        await node.waitLog((entry) => /the database is not available/.test(entry.message ?? ''), { timeout: 15_000 });
         const answer = await request(node.port, 'GET', '/ready');
         assert.deepEqual([answer.status, JSON.parse(answer.body).failed], [503, ['records']]);
       } finally {

@@ -1,5 +1,5 @@
-// Limits that are each sound must not multiply: what one user reaches with many sockets, each within its own limits. The
-// long forms, with their measures, are in `chaos/products.test.mjs`.
+// Limits that are each sound must not multiply: what one user reaches with many sockets, each within its own limits.
+// `chaos/products.test.mjs` has the long forms, with their measurements.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -17,7 +17,7 @@ const TOO_MANY_QUESTIONS = { success: false, error: 'Too many open questions' };
 /** `many` raw sockets of one user. */
 const socketsOf = (t, gateway, sub, many, options = {}) => bounded(many, 20, () => joined(t, gateway, { ...options, claims: { sub, ...options.claims } }));
 
-/** Sends the same event many times at once and answers all acks. */
+/** Sends the same event many times at once and returns all acks. */
 async function volley(ws, many, event, data, { timeout = 15_000 } = {}) {
   const first = 1_000_000;
   for (let n = 0; n < many; n += 1) ws.send(`42${ws.prefix}${first + n}${JSON.stringify([event, data])}`);
@@ -33,8 +33,8 @@ async function volley(ws, many, event, data, { timeout = 15_000 } = {}) {
 /** Volleys of all sockets at the same time. */
 const volleys = async (sockets, ...volleyed) => (await Promise.all(sockets.map((ws) => volley(ws, ...volleyed)))).flat();
 
-/** Reads on until `user` is told to have `status`. */
-async function hears(ws, user, status) {
+/** Reads until an event reports that `user` has `status`. */
+async function receivesStatus(ws, user, status) {
   for (;;) {
     const text = await ws.nextText({ timeout: 10_000 });
     if (!text.startsWith('42["presence:changed"')) continue;
@@ -65,7 +65,7 @@ describe('what all sockets of a user may do together', () => {
     assert.equal(await ask(other, 'echo', 'mine'), 'mine');
   });
 
-  row(site, 'what is large costs more', async (gateway, t) => {
+  row(site, 'a large event costs more', async (gateway, t) => {
     const sockets = await socketsOf(t, gateway, unique('large'), 10);
     // 500 KB are 123 units of 400.
     const large = 'x'.repeat(500_000);
@@ -75,13 +75,13 @@ describe('what all sockets of a user may do together', () => {
     assert.equal(like(answers, RATE_EXCEEDED), 10 - echoed);
   });
 
-  row(site, 'what is delivered to many is paid by the next', async (gateway, t) => {
+  row(site, 'a delivery to many delays the next event', async (gateway, t) => {
     const room = unique('crowd');
     const crowd = await bounded(200, 20, () => joined(t, gateway));
     await Promise.all(crowd.map((ws) => ask(ws, 'join', { room })));
     const sockets = await socketsOf(t, gateway, unique('loud'), 20);
     const answers = await volleys(sockets, 40, 'publish', { room, event: 'e', self: false });
-    // Three units each: one for the event and two for 200 receivers.
+    // Three units each: one for the event and two for 200 recipients.
     const sent = like(answers, { success: true });
     assert.ok(sent >= 120 && sent < 300, `${sent} of 800 were published`);
   });
@@ -98,8 +98,8 @@ describe('outboxes of one user', () => {
     const sessions = await bounded(40, 10, () => pollingJoined(gateway, { claims: { sub } }));
     await bounded(40, 10, (at) => sessions[at].post(`42/relay,1["echo",${JSON.stringify(large)}]`));
     // 8 MiB beyond 64 KiB each: 19 of 435 KB.
-    await eventually(async () => (await slow()) - before >= 20, { what: 'those beyond the bound to be closed as slow' });
-    assert.ok((await slow()) - before <= 23, 'no more than those');
+    await eventually(async () => (await slow()) - before >= 20, { what: 'the sockets beyond the bound to be closed as slow' });
+    assert.ok((await slow()) - before <= 23, 'no more than these');
     for (const session of sessions) await session.post('1').catch(() => {});
   });
 });
@@ -116,15 +116,15 @@ describe('rooms of one user', () => {
       for (let n = 0; n < 3; n += 1) assert.equal((await enter(sockets[at], name(at, n))).success, true);
     }
     assert.deepEqual(await enter(sockets[10], name(10, 0)), TOO_MANY_ROOMS);
-    // In a room that the user is in already there is room for one more socket.
+    // In a room that the user is already in, one more socket may join.
     assert.equal((await enter(sockets[10], name(0, 0))).success, true);
     assert.equal((await ask(sockets[0], 'leave', { room: name(0, 0) })).success, true);
-    assert.deepEqual(await enter(sockets[11], name(11, 0)), TOO_MANY_ROOMS, 'another socket is there still');
+    assert.deepEqual(await enter(sockets[11], name(11, 0)), TOO_MANY_ROOMS, 'another socket is still there');
     assert.equal((await ask(sockets[10], 'leave', { room: name(0, 0) })).success, true);
     assert.equal((await enter(sockets[11], name(11, 0))).success, true);
   });
 
-  row(site, 'who raises an SOS hears it, however many rooms their sockets are in', async (gateway, t) => {
+  row(site, 'a user who raises an SOS receives its event, however many rooms their sockets are in', async (gateway, t) => {
     const sub = unique('citizen');
     const [ws] = await socketsOf(t, gateway, sub, 1, { namespace: '/' });
     for (let n = 0; n < 3; n += 1) assert.equal((await ask(ws, 'room:join', { roomId: `topic:${sub}-${n}` })).success, true);
@@ -143,7 +143,7 @@ describe('rooms of one user', () => {
 describe('watching presence', () => {
   const site = underAttack();
 
-  row(site, 'a user watches 2,000 others with all sockets, and hears of them until the last socket is gone', async (gateway, t) => {
+  row(site, 'a user watches 2,000 others with all sockets, and receives their presence until the last socket disconnects', async (gateway, t) => {
     const sub = unique('watcher');
     const celebrity = unique('celebrity');
     const users = (at) => Array.from({ length: 400 }, (_, n) => `${sub}-${at}-${n}`);
@@ -151,21 +151,21 @@ describe('watching presence', () => {
     const watch = (ws, userIds) => ask(ws, 'presence:subscribe', { userIds });
     for (let at = 0; at < 4; at += 1) assert.equal((await watch(sockets[at], users(at))).subscribed, 400);
     assert.equal((await watch(sockets[4], [...users(4).slice(0, 399), celebrity])).subscribed, 400);
-    // The list costs by its length; with time there is room for the next.
+    // A list costs as much as its length; the budget refills with time.
     const refused = await eventually(async () => {
       const answer = await watch(sockets[5], users(5));
       return answer.error !== 'Too many requests' && answer;
     }, { interval: 200, what: 'an answer about the number of users' });
     assert.deepEqual(refused, { success: false, error: 'Too many subscriptions (max 2000 of all your devices)' });
     assert.ok((await counter(gateway, 'muster_rate_limited_total', 'limit="watched_per_user"')) >= 1);
-    // None of the refused ones is watched, and whom the user watches already costs no place.
+    // None of the refused ones is watched, and users that are watched already cost no slot.
     for (const ws of sockets.slice(5)) assert.equal((await watch(ws, [celebrity])).subscribed, 1);
     const [star] = await socketsOf(t, gateway, celebrity, 1, { namespace: '/' });
-    await Promise.all(sockets.slice(4).map((ws) => hears(ws, celebrity, 'online')));
+    await Promise.all(sockets.slice(4).map((ws) => receivesStatus(ws, celebrity, 'online')));
     for (const ws of sockets.slice(4, 7)) ws.destroy();
     assert.equal((await ask(star, 'presence:setStatus', { status: 'busy' })).status, 'busy');
-    await hears(sockets[7], celebrity, 'busy');
-    // What the destroyed sockets watched alone has its places again.
+    await receivesStatus(sockets[7], celebrity, 'busy');
+    // The slots of users that only the destroyed sockets watched are free again.
     await eventually(async () => (await watch(sockets[7], users(7).slice(0, 300))).subscribed === 301, { interval: 200, timeout: 15_000, what: 'the places of closed sockets to be free' });
   });
 });
@@ -201,7 +201,7 @@ describe('calls and messages of care', () => {
     }
     assert.equal(like(outcomes, 'rang'), 3);
     assert.equal(like(outcomes, 'Too many calls, try again later'), 9);
-    // Whom they have not called yet they may call.
+    // Users whom they have not called yet can still be called.
     assert.equal((await ask(caller, 'call:initiate', { recipientId: unique('friend') })).success, true);
   });
 
@@ -217,24 +217,24 @@ describe('calls and messages of care', () => {
 });
 
 for (const [name, size] of [['one node', 1], ['two nodes', 2]]) {
-  describe(`who is in a room of care, on ${name}`, () => {
+  describe(`the members of a room of care, on ${name}`, () => {
     let cluster;
     before(async () => { cluster = await startCluster(size); });
     after(() => cluster?.stop());
 
-    test('a first page and the number of all on joining, and all of them page by page', { timeout: 60_000 }, async (t) => {
+    test('a join returns the first page and the number of all members, and further pages list all of them', { timeout: 60_000 }, async (t) => {
       const roomId = `topic:${unique('hall')}`;
       const prefix = unique('guest');
       const name = (at) => `${prefix}-${String(at).padStart(3, '0')}`;
       const at = (n) => cluster.nodes[n % size];
-      // Somebody with many devices does not fill the page.
+      // A user with many devices does not fill the page.
       const guests = await bounded(130, 20, async (n) => {
         const sub = name(n < 120 ? n : 0);
         const ws = await joined(t, at(n), { namespace: '/', claims: { sub, name: sub } });
         const answer = await ask(ws, 'room:join', { roomId }, { timeout: 10_000 });
         assert.equal(answer.success, true);
         assert.ok(answer.participants.length <= 100);
-        assert.ok(answer.participants.some(({ userId }) => userId === sub), 'who asks is among them');
+        assert.ok(answer.participants.some(({ userId }) => userId === sub), 'the caller is among them');
         return ws;
       });
       const late = await joined(t, at(0), { namespace: '/', claims: { sub: name(120) } });
@@ -259,7 +259,7 @@ for (const [name, size] of [['one node', 1], ['two nodes', 2]]) {
       assert.deepEqual([again.count, again.hasMore, again.participants.length], [61, false, 61]);
     });
 
-    test('members of the relay come in pages', { timeout: 60_000 }, async (t) => {
+    test('members of the relay are listed in pages', { timeout: 60_000 }, async (t) => {
       const room = unique('lobby');
       const sockets = await bounded(7, 7, (n) => joined(t, cluster.nodes[n % size], { claims: { sub: `lobby-${n % 3}` } }));
       for (const ws of sockets) assert.equal((await ask(ws, 'join', { room })).success, true);

@@ -1,52 +1,19 @@
-// The push webhook: what a service that notifies offline helpers gets, how it can trust it, and that nobody waits for it.
+// The push webhook: what a service that notifies offline helpers receives, how it can verify requests, and that no
+// request of a client waits for it.
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { once as onceEvent } from 'node:events';
-import { createServer } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 
 import { ask } from './support/clients.mjs';
 import { startCluster } from './support/cluster.mjs';
 import { ISO, about, citizen, emergencies, helper, place } from './support/emergencies.mjs';
+import { startPushReceiver } from './support/push.mjs';
 import { until } from './support/wait.mjs';
 
 const SECRET = 'a secret that only the two of us know';
 
-/**
- * An HTTP server that keeps what it gets in `deliveries`, as `{method, url, headers, raw, body, isOpen}`, and answers with the
- * status that `answer(delivery)` gives; `undefined` leaves the request open, without an answer.
- */
-async function startReceiver() {
-  const receiver = { deliveries: [], answer: () => 200 };
-  const server = createServer(async (request, response) => {
-    const parts = [];
-    for await (const part of request) parts.push(part);
-    const raw = Buffer.concat(parts).toString();
-    const delivery = { method: request.method, url: request.url, headers: request.headers, raw, body: JSON.parse(raw), isOpen: true };
-    response.on('close', () => { delivery.isOpen = false; });
-    const status = receiver.answer(delivery);
-    receiver.deliveries.push(delivery);
-    server.emit('delivery');
-    if (status !== undefined) response.writeHead(status).end();
-  });
-  server.listen(0, '127.0.0.1');
-  await onceEvent(server, 'listening');
-  receiver.url = `http://127.0.0.1:${server.address().port}/push?to=helpers`;
-  /** All deliveries about an emergency, as soon as there are `times` of them. */
-  receiver.about = (id, times, event, { timeout = 20_000 } = {}) => until(server, 'delivery', () => {
-    const found = receiver.deliveries.filter(({ body }) => body.emergency.id === id && (!event || body.event === event));
-    return found.length >= times && found;
-  }, { timeout, what: `${times} deliveries about ${id}` });
-  receiver.stop = async () => {
-    server.close();
-    server.closeAllConnections();
-    await onceEvent(server, 'close');
-  };
-  return receiver;
-}
-
-/** A delivery whose signature is that of its text and time. */
+/** A delivery, after checking that its signature covers its text and time. */
 function signed({ headers, raw }) {
   const timestamp = headers['x-muster-timestamp'];
   assert.match(timestamp, /^\S+$/);
@@ -58,7 +25,7 @@ describe('the push webhook of two nodes', () => {
   let cluster;
   let app;
   before(async () => {
-    receiver = await startReceiver();
+    receiver = await startPushReceiver();
     cluster = await startCluster(2, { env: { PUSH_WEBHOOK_URL: receiver.url, PUSH_WEBHOOK_SECRET: SECRET } });
     app = emergencies(cluster.nodes);
   });
@@ -67,7 +34,7 @@ describe('the push webhook of two nodes', () => {
     await receiver?.stop();
   });
 
-  test('a call and its end are delivered, once each and signed', async () => {
+  test('an emergency and its end are delivered, once each and signed', async () => {
     receiver.answer = () => 200;
     const location = place();
     const [near, far] = await Promise.all([app.online(1, helper()), app.online(0, helper())]);
@@ -93,12 +60,12 @@ describe('the push webhook of two nodes', () => {
     assert.deepEqual([ended.body.emergency.status, ended.body.emergency.resolutionNotes, Array.isArray(ended.body.nearbyHelperIds)], ['resolved', 'done', true]);
     assert.match(ended.body.timestamp, ISO);
 
-    // One more from each node: had anything been delivered twice, it would be here by then.
+    // One more from each node: by then, duplicates would have arrived.
     for (const at of [0, 1]) await receiver.about((await app.raise(at, citizen())).id, 1);
     assert.deepEqual((await receiver.about(emergency.id, 2)).map(({ body: each }) => each.event), ['emergency:created', 'emergency:ended']);
   });
 
-  test('a cancelled call is delivered as ended', async () => {
+  test('a cancelled emergency is delivered as ended', async () => {
     const owner = citizen();
     const { id } = await app.raise(1, owner);
     await app.cancel(0, id, owner);
@@ -106,7 +73,7 @@ describe('the push webhook of two nodes', () => {
     assert.equal(body.emergency.status, 'cancelled');
   });
 
-  test('what is refused is delivered again, as the same, until it is taken', { timeout: 60_000 }, async () => {
+  test('a refused request is repeated with the same id until it is accepted', { timeout: 60_000 }, async () => {
     const answers = [500, 503, 200];
     receiver.answer = ({ body }) => (body.event === 'emergency:created' ? answers.shift() ?? 200 : 200);
     const { id } = await app.raise(0, citizen());
@@ -117,10 +84,10 @@ describe('the push webhook of two nodes', () => {
       assert.equal(each.headers['idempotency-key'], tries[0].headers['idempotency-key']);
     }
     await receiver.about((await app.raise(0, citizen())).id, 1);
-    assert.equal((await receiver.about(id, 3)).length, 3, 'taken is taken');
+    assert.equal((await receiver.about(id, 3)).length, 3, 'an accepted request is not repeated');
   });
 
-  test('an anonymous call does not tell who called', async () => {
+  test('an anonymous emergency does not reveal its owner', async () => {
     receiver.answer = () => 200;
     const owner = citizen({ name: 'Ottilie Verborgen', email: 'ottilie@example.org' });
     const { id } = await app.raise(1, owner, { anonymousMode: true });
@@ -131,7 +98,7 @@ describe('the push webhook of two nodes', () => {
     }
   });
 
-  test('no call waits for a webhook that never answers', { timeout: 60_000 }, async () => {
+  test('no emergency waits for a webhook that never answers', { timeout: 60_000 }, async () => {
     receiver.answer = () => undefined;
     const watcher = await app.online(1, helper());
     const caller = citizen();
@@ -140,8 +107,8 @@ describe('the push webhook of two nodes', () => {
     await app.resolve(1, held.id, caller);
     await watcher.events.take('emergency:ended', about(held.id));
     const [delivery] = await receiver.about(held.id, 1);
-    assert.ok(delivery.isOpen, 'all were told and answered before the webhook was given up');
-    // More of them than may be on their way at once.
+    assert.ok(delivery.isOpen, 'all were notified and answered before the timeout of the webhook');
+    // More of them than may be in flight at once.
     for (let calls = 0; calls < 20; calls += 1) {
       const owner = citizen();
       const { id } = await app.raise(0, owner);

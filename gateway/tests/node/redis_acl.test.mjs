@@ -1,4 +1,4 @@
-// The smallest rights in Redis, as the README has them: everything works by them, and nothing else is asked for.
+// The minimal rights in Redis, as documented: everything works with them, and the gateway uses no others.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -12,10 +12,10 @@ import { request } from './support/raw.mjs';
 import { startRedis } from './support/redis.mjs';
 import { eventually, once } from './support/wait.mjs';
 
-const readme = readFileSync(fileURLToPath(new URL('../../../README.md', import.meta.url)), 'utf8');
-const [, rules] = /^ *user muster (on >PASSWORD .*)$/m.exec(readme);
+const page = readFileSync(fileURLToPath(new URL('../../docs/operate/redis.md', import.meta.url)), 'utf8');
+const [, rules] = /^ *user muster (on >PASSWORD .*)$/m.exec(page);
 
-/** A server with that user, and one for the test. */
+/** A server with that user, and an unrestricted one for the test. */
 async function startGuarded({ args = [], without = [] } = {}) {
   const rights = rules.replace('PASSWORD', 'pass-word').split(' ').filter((rule) => !without.includes(rule));
   const redis = await startRedis({ args: [...args, '--user', 'default', 'on', '>for-the-test', '~*', '&*', '+@all', '--user', 'muster', ...rights] });
@@ -24,7 +24,7 @@ async function startGuarded({ args = [], without = [] } = {}) {
   return redis;
 }
 
-/** What was refused to the nodes, but for what they can do without. */
+/** Commands that Redis refused to the nodes, except those that they can do without. */
 async function refusals(redis) {
   const entries = await (await redis.connect()).sendCommand(['ACL', 'LOG', '100']);
   return entries.map((entry) => Object.fromEntries(Array.from({ length: entry.length / 2 }, (_, at) => [entry[2 * at], entry[2 * at + 1]])))
@@ -32,7 +32,7 @@ async function refusals(redis) {
     .map(({ reason, context, object }) => `${reason} ${context} ${object}`);
 }
 
-describe('a user of Redis with the smallest rights', () => {
+describe('a user of Redis with the minimal rights', () => {
   let redis;
   let cluster;
   before(async () => {
@@ -44,7 +44,7 @@ describe('a user of Redis with the smallest rights', () => {
     await redis?.stop();
   });
 
-  test('is enough for every app, for lists and counts, and for the death of a node', { timeout: 120_000 }, async () => {
+  test('is sufficient for every app, for lists and counts, and for the death of a node', { timeout: 120_000 }, async () => {
     const [one, two] = cluster.nodes;
     const at = (node, options) => node.clients.connect({ ...options, claims: { ...EVERYTHING, ...options.claims } });
     const relays = await Promise.all([one, two].map((node, n) => at(node, { namespace: '/relay', claims: { sub: `r${n}` } })));
@@ -56,7 +56,7 @@ describe('a user of Redis with the smallest rights', () => {
     assert.equal((await ask(relays[0], 'members', { room })).count, 2);
     assert.deepEqual([(await count(one, room, '/relay')).count, (await internal(two, 'GET', `/internal/rooms/${room}/active?namespace=/relay`)).body.data.members.length], [2, 2]);
 
-    const emit = (node, headers) => internal(node, 'POST', '/internal/emit', { namespace: '/relay', to: { room }, event: 'told', data: 1 }, headers);
+    const emit = (node, headers) => internal(node, 'POST', '/internal/emit', { namespace: '/relay', to: { room }, event: 'told', data: 1, receipt: true }, headers);
     const first = await emit(one, { 'Idempotency-Key': 'k' });
     const again = await emit(two, { 'Idempotency-Key': 'k' });
     assert.deepEqual([first.body.repeated, again.body.repeated, first.body.sockets], [false, true, 2]);
@@ -93,8 +93,8 @@ describe('a user of Redis with the smallest rights', () => {
   });
 });
 
-describe('the epoch of a room, where the run id of the server may not be asked for', () => {
-  test('is one on all nodes and connections, and another after a restart with all the data', { timeout: 120_000 }, async () => {
+describe('the epoch of a room if the run id of the server may not be read', () => {
+  test('is the same on all nodes and connections, and another after a restart with all data', { timeout: 120_000 }, async () => {
     const redis = await startGuarded({ args: ['--appendonly', 'yes', '--appendfsync', 'always'] });
     const cluster = await startCluster(2, { redis, redisUrl: redis.nodeUrl });
     try {
@@ -129,8 +129,8 @@ describe('the epoch of a room, where the run id of the server may not be asked f
   });
 });
 
-describe('a user of Redis without a right that is needed', () => {
-  test('the log says which, and not who; the node is up and not ready', { timeout: 60_000 }, async () => {
+describe('a user of Redis without a required right', () => {
+  test('the log names the right but not the user; the node runs but is not ready', { timeout: 60_000 }, async () => {
     const redis = await startGuarded({ without: ['+psubscribe', '+zadd'] });
     const node = await startGateway({ env: { REDIS_URL: redis.nodeUrl, LOG: 'info' } });
     try {

@@ -1,4 +1,4 @@
-// Redis over TLS, with a user and a password: a certificate that the system knows is taken, any other refused.
+// Redis over TLS, with a user and a password: a certificate that the system trusts is accepted, any other refused.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -40,7 +40,7 @@ describe('Redis over TLS', () => {
 
   const settings = (authority, credentials = 'muster:s3cret%21') => ({ REDIS_URL: `rediss://${credentials}@127.0.0.1:${port}`, SSL_CERT_FILE: file(authority) });
 
-  test('rooms work through it', async () => {
+  test('rooms work over TLS', async () => {
     const node = await startGateway({ env: settings('ours.crt') });
     const clients = keeper(node);
     try {
@@ -59,7 +59,7 @@ describe('Redis over TLS', () => {
   });
 
   for (const [what, authority, credentials] of [['an unknown authority', 'theirs.crt', undefined], ['a wrong password', 'ours.crt', 'muster:wrong']]) {
-    test(`with ${what} the node is up and says that Redis is missing`, async () => {
+    test(`with ${what} the node runs and reports that Redis is unavailable`, async () => {
       const node = await startGateway({ env: settings(authority, credentials) });
       try {
         await node.waitLog((entry) => /cannot connect to Redis/.test(entry.message ?? ''), { timeout: 15_000 });
@@ -72,7 +72,7 @@ describe('Redis over TLS', () => {
     });
   }
 
-  test('REDIS_CA_CERT is trusted for Redis alone', async () => {
+  test('REDIS_CA_CERT is trusted only for Redis', async () => {
     const { REDIS_URL } = settings('ours.crt');
     const node = await startGateway({ env: { REDIS_URL, REDIS_CA_CERT: file('ours.crt') } });
     const clients = keeper(node);
@@ -88,7 +88,7 @@ describe('Redis over TLS', () => {
     }
   });
 
-  test('a certificate of `openssl req -x509` with CA:FALSE is trusted by itself, and without it the log says how to make it', async () => {
+  test('a certificate of `openssl req -x509` with CA:FALSE is trusted as configured, and without REDIS_CA_CERT the log says how to create it', async () => {
     const openssl = (...args) => execFileSync('openssl', args, { cwd: directory, stdio: 'ignore' });
     const selfSigned = (name, ...more) => openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost', ...more, '-keyout', `${name}.key`, '-out', `${name}.crt`);
     selfSigned('common');
@@ -108,10 +108,10 @@ describe('Redis over TLS', () => {
     }
   });
 
-  /** Arguments of a server that speaks TLS on this port, with our authority's certificate. */
+  /** Arguments of a TLS server on this port, with a certificate of the test's authority. */
   const tls = (at) => ['--tls-port', String(at), '--tls-cert-file', file('redis.crt'), '--tls-key-file', file('redis.key'), '--tls-auth-clients', 'no', '--tls-ca-cert-file', file('ours.crt')];
 
-  /** Starts what a node finds its Redis with, all of it over TLS: the address for the node, and what to stop. */
+  /** Starts a Redis topology with TLS everywhere: the address for the node, and what to stop. */
   const TOPOLOGIES = {
     async cluster() {
       const [at, bus] = [await freePort(), await freePort()];
@@ -160,7 +160,7 @@ describe('Redis over TLS', () => {
     });
   }
 
-  /** The node says that it cannot connect to Redis at this port, and why. */
+  /** The node logs that it cannot connect to Redis at this port, and why. */
   const troubled = async (node, at, why) => {
     const line = await node.waitLog((entry) => /cannot connect to Redis/.test(entry.message ?? ''), { timeout: 20_000 });
     assert.match(line.server, new RegExp(`:${at}$`));
@@ -173,10 +173,10 @@ describe('Redis over TLS', () => {
     ['redis:// to the TLS port', () => [`redis://muster:s3cret%21@127.0.0.1:${port}`, port], /rediss:\/\//, {}],
     ['rediss:// to the plain port', () => [`rediss://127.0.0.1:${redis.port}`, redis.port], /a port without TLS wants redis:\/\//, {}],
     ['a wrong password', () => [`redis://muster:wrong@127.0.0.1:${redis.port}`, redis.port], /check user and password/, {}],
-    ['nobody there', async () => { const free = await freePort(); return [`redis://127.0.0.1:${free}`, free]; }, /nothing listens there; is Redis running/, {}],
+    ['a closed port', async () => { const free = await freePort(); return [`redis://127.0.0.1:${free}`, free]; }, /nothing listens there; is Redis running/, {}],
     ['another name', async () => [`rediss://muster:s3cret%21@127.0.0.2:${port}`, port], /nothing listens there|certificate's subjectAltName/, { REDIS_CA_CERT: () => file('ours.crt') }],
   ]) {
-    test(`with ${what} the log says where and what to do`, async () => {
+    test(`with ${what} the log names the address and what to do`, async () => {
       const [address, at] = await url();
       const node = await startGateway({ env: { REDIS_URL: address, ...Object.fromEntries(Object.entries(env).map(([key, value]) => [key, value()])) } });
       try {

@@ -1,5 +1,5 @@
-// The same bytes to the gateway and to the Node.js server, for what foreign clients spell, leave out, repeat and reorder: queries,
-// headers, base64, upgrades, and polling after a ping timeout. Both must do the same.
+// The same bytes to the gateway and to the Node.js server, for what foreign clients spell differently, omit, repeat and
+// reorder: queries, headers, base64, upgrades, and polling after a ping timeout. Both must behave the same.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -24,7 +24,7 @@ after(async () => {
   both.reference?.close();
 });
 
-/** Has `ask(port)` answer for both servers, and compares. */
+/** Runs `ask(port)` against both servers, and compares the results. */
 async function same(ask) {
   const expected = await ask(both.reference.port);
   assert.deepEqual(await ask(both.gateway.port), expected);
@@ -39,7 +39,7 @@ async function joined(port) {
   return session;
 }
 
-/** What a handshake comes to: `open`, or the refusal. */
+/** The result of a handshake: `open`, or the refusal. */
 async function polled(port, query, headers) {
   const answer = await request(port, 'GET', `/socket.io/?${query}`, { headers });
   return answer.status === 200 && answer.body.startsWith('0{"sid":') ? 'open' : [answer.status, answer.body];
@@ -96,7 +96,7 @@ describe('a handshake', () => {
 });
 
 describe('base64 in a polling body', () => {
-  // Attachments between two texts: what the client means is what comes back.
+  // Attachments between two texts: the echo must contain what the client meant.
   const echoed = async (port, base64) => {
     const session = await joined(port);
     const answer = await session.post(`451-/relay,1["echo",{"_placeholder":true,"num":0}]\x1eb${base64}`);
@@ -126,9 +126,9 @@ describe('base64 in a polling body', () => {
     ['characters whose lower byte is one of base64', 'AQ\u0141ID'],
     ['characters outside the plane', 'AQ\u{1f600}ID'],
     ['a BOM', '\ufeffAQID'],
-  ]) test(`${name} comes back the same`, () => same((port) => echoed(port, base64)));
+  ]) test(`${name} is echoed unchanged`, () => same((port) => echoed(port, base64)));
 
-  test('three hundred texts at random are the bytes that a Buffer reads', async () => {
+  test('three hundred random texts are decoded as by a Buffer', async () => {
     const session = await joined(both.gateway.port);
     const alphabet = [...'ABCDwxyz0189+/-_=\n\r \t!é\u0141'];
     let seed = 1;
@@ -153,7 +153,7 @@ describe('base64 in a polling body', () => {
   }));
 });
 
-describe('a WebSocket of a client that takes no binary frames', () => {
+describe('a WebSocket of a client that accepts no binary frames', () => {
   const attachment = (port, ws) => {
     ws.send(`40/relay,${JSON.stringify({ token: both.token })}`);
     return ws.nextText().then(async () => {
@@ -180,7 +180,7 @@ describe('a WebSocket of a client that takes no binary frames', () => {
 
 describe('an upgrade', () => {
   const frame = (payload, options = {}) => encodeFrame({ payload, ...options });
-  /** What comes of frames on the WebSocket of a polling session: what it answers, and which transport goes on. */
+  /** The result of frames on the WebSocket of a polling session: the answers, and the transport that the session continues on. */
   const outcome = async (port, frames) => {
     const session = await joined(port);
     const ws = await rawWebSocket(port, `/socket.io/?${WEBSOCKET}&sid=${session.sid}`);
@@ -194,7 +194,7 @@ describe('an upgrade', () => {
         if (next.text !== '6') seen.push([next.opcode, next.payload.toString('latin1')]);
         if (next.text === '43/relay,9["on websocket"]') return { seen, get: (await session.get()).body };
       }
-      // The session is on polling still.
+      // The session is still on polling.
       assert.equal((await session.post('42/relay,8["echo","on polling"]')).status, 200);
       return { seen, polled: await session.pollUntil((packets) => packets.some((packet) => packet.includes('on polling'))) };
     } finally {
@@ -228,7 +228,7 @@ describe('an upgrade', () => {
     ['b and base64', [frame('bAQID')]],
   ]) test(`by ${name}`, () => same((port) => outcome(port, frames)));
 
-  test('takes what waits, in order, before anything else', () => same(async (port) => {
+  test('delivers queued packets first, in order', () => same(async (port) => {
     const session = await joined(port);
     for (const number of [1, 2, 3]) await session.post(`42/relay,${number}["echo",${number}]`);
     const ws = await rawWebSocket(port, `/socket.io/?${WEBSOCKET}&sid=${session.sid}`);
@@ -240,7 +240,7 @@ describe('an upgrade', () => {
     return seen;
   }));
 
-  test('without a probe answers the GET that waits', () => same(async (port) => {
+  test('without a probe answers the waiting GET', () => same(async (port) => {
     const session = await joined(port);
     const waits = await rawConnection(port);
     waits.write(requestText(port, 'GET', session.path));
@@ -270,7 +270,7 @@ describe('an upgrade', () => {
     return [bodies, echo];
   }));
 
-  test('that overtakes the answer of a POST comes after its packets', () => same(async (port) => {
+  test('that overtakes the answer of a POST takes effect after its packets', () => same(async (port) => {
     const session = await joined(port);
     const posts = await rawConnection(port);
     const ws = await rawWebSocket(port, `/socket.io/?${WEBSOCKET}&sid=${session.sid}`);
@@ -287,7 +287,7 @@ describe('an upgrade', () => {
     return [status, seen];
   }));
 
-  test('goes on while a POST is still coming in, which is given up', () => same(async (port) => {
+  test('proceeds during an incomplete POST, which is abandoned', () => same(async (port) => {
     const session = await joined(port);
     const posts = await rawConnection(port);
     posts.write(requestText(port, 'POST', session.path, { headers: { 'Content-Length': '100', Expect: '100-continue' }, body: '' }));
@@ -310,7 +310,7 @@ describe('an upgrade', () => {
     const ws = await rawWebSocket(both.gateway.port, `/socket.io/?${WEBSOCKET}&sid=${session.sid}`);
     ws.send('2probe');
     assert.equal(await ws.nextText(), '3probe');
-    // Both are on their way at once: whichever is read first, nothing is lost and the order is the client's.
+    // Both are in transit at once: whichever is read first, nothing is lost and the order is the client's.
     const body = Array.from({ length: 800 }, (_, at) => `42/relay,${at}["echo",${at}]`).join('\x1e');
     posts.write(requestText(both.gateway.port, 'POST', session.path, { body }));
     await eventually(async () => posts.socket.bytesWritten > body.length && posts.socket.writableLength === 0, { interval: 1, what: 'the body to be sent' });
@@ -320,13 +320,13 @@ describe('an upgrade', () => {
     while (seen.at(-1) !== '43/relay,5000["after"]') seen.push(await ws.nextText({ timeout: 10_000 }));
     const numbers = seen.slice(0, -1).map((text) => Number(/\[(\d+)\]/.exec(text)[1]));
     assert.deepEqual(numbers, numbers.map((_, at) => at));
-    assert.ok(numbers.length === 800 || numbers.length === 0, `${numbers.length} of 800: a body counts whole or not at all`);
+    assert.ok(numbers.length === 800 || numbers.length === 0, `${numbers.length} of 800: a body counts completely or not at all`);
     ws.destroy();
     posts.destroy();
   });
 });
 
-/** The request that was just written has been read: a later one on a new connection has had its answer. */
+/** Waits until the request that was just written has been read: a later one on a new connection is answered. */
 async function parked(port) {
   for (let at = 0; at < 3; at += 1) await request(port, 'GET', `/socket.io/?${POLLING}&sid=unknown`);
 }
@@ -349,14 +349,14 @@ describe('a polling session after a ping timeout', () => {
   const unknown = [400, '{"code":1,"message":"Session ID unknown"}'];
 
   for (const [method, body] of [['GET'], ['POST', '3']]) {
-    test(`is unknown to a ${method} as soon as its time is over`, () => each(async (port) => {
+    test(`is unknown to a ${method} as soon as its timeout has passed`, () => each(async (port) => {
       const ask = async () => {
         const session = await pollingSession(port);
         await delay(times.pingInterval + times.pingTimeout);
         const answer = await request(port, method, session.path, { body });
         return [answer.status, answer.body];
       };
-      // A server whose turn comes late on a busy machine has other tries.
+      // A server that is scheduled late on a busy machine gets further attempts.
       let outcomes;
       for (let tries = 0; tries < 5; tries += 1) {
         outcomes = await Promise.all(Array.from({ length: 3 }, ask));
@@ -367,14 +367,14 @@ describe('a polling session after a ping timeout', () => {
     }));
   }
 
-  test('has no ping left for a client that comes back later', () => each(async (port) => {
+  test('has no ping left for a client that returns later', () => each(async (port) => {
     const session = await pollingSession(port);
     await delay(2 * (times.pingInterval + times.pingTimeout));
     const { status, body } = await session.get();
     return [status, body];
   }));
 
-  test('ends the GET that waits', () => each(async (port) => {
+  test('ends the waiting GET', () => each(async (port) => {
     const session = await pollingSession(port);
     const [ping, end, next] = [await session.get(), await session.get(), await session.get()];
     return [ping.body, end.status, end.body, next.status, next.body];

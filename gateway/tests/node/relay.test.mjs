@@ -17,7 +17,7 @@ for (const transport of TRANSPORTS) {
       await gateway?.kill();
     });
 
-    /** A connected socket with these claims, and its recorded events. */
+    /** Connects a socket with these claims, and records its events. */
     const member = async (claims = EVERYTHING) => {
       const clients = keeper(gateway);
       opened.add(clients);
@@ -34,14 +34,14 @@ for (const transport of TRANSPORTS) {
       return { room, members };
     };
     const publish = async ({ socket }, payload) => assert.deepEqual(await ask(socket, 'publish', payload), { success: true });
-    /** Nothing published before this can still be on its way to `to`. */
+    /** Waits until everything published before this has reached `to`. */
     const barrier = async (from, room, to) => {
       const mark = unique('mark');
       await publish(from, { room, event: 'barrier', data: mark });
       await to.events.take('barrier', (data) => data === mark);
     };
 
-    test('what is published reaches the room, the sender included', async () => {
+    test('an event reaches the room, including the sender', async () => {
       const { room, members: [ann, bob, cid] } = await roomOf(3);
       const data = { z: 1, a: [null, true, 'é'] };
       await publish(ann, { room, event: 'news', data });
@@ -57,7 +57,7 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual(ann.events.seen('quiet'), []);
     });
 
-    test('a room hears only what is for it, and nothing after leaving', async () => {
+    test('a member receives only events of its room, and none after leaving', async () => {
       const { room, members: [ann, bob] } = await roomOf(2);
       const { room: other, members: [out] } = await roomOf(1);
       await publish(ann, { room, event: 'a', data: 1 });
@@ -81,10 +81,10 @@ for (const transport of TRANSPORTS) {
       assert.equal((await ask(ann.socket, 'members', { room })).count, 1);
     });
 
-    test('claims of the wrong shape give nothing', async () => {
+    test('malformed claims grant nothing', async () => {
       for (const claims of [{ rooms: '*', publish: '*' }, { rooms: [7, null], publish: {} }, { rooms: true, publish: 1 }]) {
         const client = await member(claims).catch((error) => {
-          assert.equal(error.message, 'Invalid token', 'or the token is refused altogether');
+          assert.equal(error.message, 'Invalid token', 'or the whole token is refused');
         });
         if (!client) continue;
         for (const room of ['a', '7', '*']) {
@@ -103,7 +103,7 @@ for (const transport of TRANSPORTS) {
       assert.ok(['Invalid room', 'Not allowed'].includes(message), message);
     });
 
-    test('every receiver is asked for an ack, the publisher too, and their answers come back together', async () => {
+    test('every receiver, including the publisher, is asked for an ack, and the answers come back together', async () => {
       const { room, members: [ann, bob, cid] } = await roomOf(3);
       ann.socket.on('who', (data, answer) => answer({ ann: data }));
       bob.socket.on('who', (data, answer) => answer('bob', 'more'));
@@ -113,7 +113,7 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual(new Set(answers.map((answer) => JSON.stringify(answer))), new Set(['{"ann":7}', '"bob"', 'null']));
     });
 
-    test('who does not answer is missing when the time is over, and the publisher goes on meanwhile', async () => {
+    test('a receiver without an answer is missing at the timeout, and the publisher continues meanwhile', async () => {
       const { room, members: [ann, bob, cid] } = await roomOf(3);
       bob.socket.on('who', (answer) => answer('bob'));
       const asked = ask(ann.socket, 'publish', { room, event: 'who', self: false, ack: 3_000 });
@@ -166,7 +166,7 @@ for (const transport of TRANSPORTS) {
       assert.deepEqual(ann.events.seen('new_message'), []);
     });
 
-    test('binary data passes through unchanged, any place and any number up to ten', async () => {
+    test('binary data passes through unchanged, anywhere in the data and up to ten values', async () => {
       const { room, members: [ann, bob] } = await roomOf(2);
       const samples = [
         Buffer.from([0, 255, 128]),
@@ -182,7 +182,7 @@ for (const transport of TRANSPORTS) {
       }
     });
 
-    test('one publisher is heard in order, by everyone', async () => {
+    test('all members receive a publisher\'s events in order', async () => {
       const { room, members } = await roomOf(5);
       const total = 200;
       for (let at = 0; at < total; at += 1) members[0].socket.emit('publish', { room, event: 'n', data: at });
@@ -212,7 +212,7 @@ describe('the relay beside chat on one namespace', () => {
   });
 });
 
-/** Whatever kind of binary came back, as Buffers, for deepEqual. */
+/** Any received binary data as Buffers, for deepEqual. */
 function buffers(value) {
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return Buffer.from(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength);
   if (Array.isArray(value)) return value.map(buffers);

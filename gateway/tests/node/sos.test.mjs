@@ -1,4 +1,4 @@
-// SOS participants: the documents 000 and 001, on one node and on two.
+// SOS participants: documents 000 and 001, on one node and on two.
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -12,7 +12,7 @@ import { eventually, once, record } from './support/wait.mjs';
 
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/;
 
-/** `nodes` with clients, and how they end. */
+/** Starts `nodes` with clients, and stops them. */
 const SITES = [
   {
     name: 'one node, embedded',
@@ -40,7 +40,7 @@ for (const site of SITES) {
     after(() => stop?.());
 
     const token = (claims) => nodes[0].token({ actor: { type: 'USER' }, ...claims });
-    /** A request to the citizens' API of a node: `{status, body}`. */
+    /** Sends a request to the citizens' API of a node: `{status, body}`. */
     const api = async (at, method, path, claims, body) => {
       const response = await fetch(`${nodes[at].url}/api/sos${path}`, {
         method,
@@ -51,7 +51,7 @@ for (const site of SITES) {
     };
     const client = (at, claims) => nodes[at].clients.connect({ claims });
 
-    test('joining: the record, the sockets on every node, the event; again: the same record and silence', async () => {
+    test('joining: the record, the sockets on every node, the event; again: the same record and no event', async () => {
       const sosId = randomBytes(12).toString('hex');
       const sub = unique('john');
       const [here, there, watcher] = await Promise.all([client(0, { sub }), client(1, { sub }), client(1, { sub: unique('watcher') })]);
@@ -67,12 +67,12 @@ for (const site of SITES) {
       assert.deepEqual(rest, { sosId, userId: sub, userType: 'rescuer', status: 'ACTIVE', leftAt: null, actorType: 'USER' });
       const eventIds = new Set();
       for (const event of joined) {
-        const [{ timestamp, eventId, ...told }] = await event;
+        const [{ timestamp, eventId, ...received }] = await event;
         eventIds.add(eventId);
-        assert.deepEqual(told, { sosId, userId: sub, userType: 'rescuer', displayName: 'John Rescue', joinedAt });
+        assert.deepEqual(received, { sosId, userId: sub, userType: 'rescuer', displayName: 'John Rescue', joinedAt });
         assert.equal(typeof timestamp, 'number');
       }
-      assert.equal(eventIds.size, 1, 'one id, whichever node it comes by');
+      assert.equal(eventIds.size, 1, 'one id on every node');
       assert.match([...eventIds][0], /^[0-9a-f-]{36}$/);
       const recorded = record(here);
       const again = await api(1, 'POST', `/${sosId}/participants/join`, { sub, role: 'rescuer' }, { userType: 'citizen' });
@@ -96,7 +96,7 @@ for (const site of SITES) {
       assert.equal((await ask(here, 'sos:location', { sosId, latitude: 91, longitude: 1 })).success, false);
     });
 
-    test('leaving: told to the room, then the sockets in it are disconnected; a new record after that', async () => {
+    test('leaving: announced to the room, then the user\'s sockets in it are disconnected; rejoining makes a new record', async () => {
       const sosId = unique('sos');
       const [sub, other] = [unique('leaver'), unique('other')];
       const sockets = await Promise.all([client(0, { sub }), client(1, { sub })]);
@@ -111,8 +111,8 @@ for (const site of SITES) {
       assert.equal((await api(1, 'PATCH', `/${sosId}/participants/${sub}/leave`, { sub: other })).status, 403);
       const { status, body } = await api(1, 'PATCH', `/${sosId}/participants/${sub}/leave`, { sub });
       assert.deepEqual([status, body.success, body.message], [200, true, 'Participant left SOS']);
-      const [{ timestamp, leftAt, eventId, ...told }] = await left;
-      assert.deepEqual(told, { sosId, userId: sub });
+      const [{ timestamp, leftAt, eventId, ...received }] = await left;
+      assert.deepEqual(received, { sosId, userId: sub });
       assert.match(eventId, /^[0-9a-f-]{36}$/);
       assert.match(leftAt, ISO);
       for (const socket of gone) assert.deepEqual(await socket, ['left', 'io server disconnect']);
@@ -140,7 +140,7 @@ for (const site of SITES) {
       }
     });
 
-    test('an incident is raised with its creator in it, and found nearby', async () => {
+    test('the raiser joins a raised incident, and it is found nearby', async () => {
       const sub = unique('citizen');
       const socket = await client(1, { sub });
       const joined = once(socket, 'participant:joined');
@@ -156,7 +156,7 @@ for (const site of SITES) {
       assert.equal(close.count, 1);
     });
 
-    test('the internal API runs the same stories', async () => {
+    test('the internal API runs the same operations', async () => {
       const sosId = randomBytes(12).toString('hex');
       const userId = randomBytes(12).toString('hex');
       const socket = await client(0, { sub: userId });
@@ -176,12 +176,12 @@ for (const site of SITES) {
       assert.deepEqual(left.body, { success: true, message: 'Participant left event broadcasted', data: { sosId, userId, roomName: `sos:${sosId}` } });
       assert.deepEqual(await gone.then(([reason]) => reason), 'io server disconnect');
       const empty = (await internal(nodes[1], 'GET', `/internal/participants/${sosId}/active`)).body.data;
-      await eventually(async () => (await internal(nodes[1], 'GET', `/internal/participants/${sosId}/count`)).body.data.count === 0, { what: 'nobody to be there' });
+      await eventually(async () => (await internal(nodes[1], 'GET', `/internal/participants/${sosId}/count`)).body.data.count === 0, { what: 'the room to be empty' });
       assert.ok(Array.isArray(empty.participants));
       assert.equal((await internal(nodes[0], 'POST', '/internal/participants/left', { sosId, userId })).status, 404);
     });
 
-    test('bad input gets its answer', async () => {
+    test('bad input is refused', async () => {
       const sosId = unique('sos');
       const sub = 'u1';
       const join = (body, id = sosId) => api(0, 'POST', `/${id}/participants/join`, { sub }, body);
@@ -208,7 +208,7 @@ describe('sos while Redis is away', () => {
   before(async () => { cluster = await startCluster(2); });
   after(() => cluster?.stop());
 
-  test('who joins or leaves meanwhile is brought to where they belong when it is back', { timeout: 120_000 }, async () => {
+  test('sockets of users who join or leave meanwhile are moved when it is back', { timeout: 120_000 }, async () => {
     const sosId = unique('sos');
     const [stays, leaves, joins] = ['stays', 'leaves', 'joins'].map(unique);
     const call = (what, userId) => internal(cluster.nodes[0], 'POST', `/internal/participants/${what}`, { sosId, userId, userType: 'citizen' });
@@ -223,13 +223,13 @@ describe('sos while Redis is away', () => {
     await cluster.redis.restart();
     assert.equal((await gone)[0], 'io server disconnect');
     await eventually(async () => JSON.stringify(await here()) === JSON.stringify([stays, joins].sort()), { timeout: 30_000, what: 'the new participant in the room' });
-    const told = once(sockets[2], 'participant:joined', { timeout: 10_000 });
+    const received = once(sockets[2], 'participant:joined', { timeout: 10_000 });
     assert.equal((await call('joined', unique('another'))).status, 200);
-    assert.equal((await told)[0].sosId, sosId);
+    assert.equal((await received)[0].sosId, sosId);
     assert.ok(sockets[0].connected && sockets[2].connected);
   });
 
-  test('a join and a leave of one user at once, on two nodes, many times: the sockets are where the record says', { timeout: 120_000 }, async () => {
+  test('a join and a leave of one user at once, on two nodes, many times: the sockets match the record', { timeout: 120_000 }, async () => {
     for (let round = 0; round < 25; round += 1) {
       const [sosId, sub] = [unique('sos'), unique('restless')];
       const socket = await cluster.nodes[round % 2].clients.connect({ claims: { sub } });
@@ -243,12 +243,12 @@ describe('sos while Redis is away', () => {
       const admin = { Authorization: `Bearer ${cluster.nodes[0].token({ sub: 'boss', role: 'admin' })}` };
       const check = async () => (await (await fetch(`${cluster.nodes[0].url}/api/sos/${sosId}/participants/${sub}/check`, { headers: admin })).json()).data.isActive;
       const count = async () => (await internal(cluster.nodes[1], 'GET', `/internal/participants/${sosId}/count`)).body.data.count;
-      // Who takes part is in the room, unless the leave has disconnected the socket in between; nobody else is.
+      // A participant's socket is in the room, unless the leave has disconnected it in between. No other socket is.
       await eventually(async () => (await count()) === ((await check()) && socket.connected ? 1 : 0), { what: 'room and record to agree' });
     }
   });
 
-  test('times that have not come yet are refused', async () => {
+  test('times in the future are refused', async () => {
     const body = { sosId: unique('sos'), userId: 'u', userType: 'citizen', joinedAt: '9999-12-31T23:59:59Z', leftAt: '9999-12-31T23:59:59Z' };
     assert.deepEqual((await internal(cluster.nodes[0], 'POST', '/internal/participants/joined', body)).body, { success: false, error: 'Invalid joinedAt' });
     assert.deepEqual((await internal(cluster.nodes[0], 'POST', '/internal/participants/left', body)).body, { success: false, error: 'Invalid leftAt' });

@@ -1,5 +1,5 @@
-// A real SOS cannot be hidden: one user's many incidents do not push others' off the first page, every list has pages,
-// raising and looking have a rate, and incidents end.
+// A real SOS cannot be hidden: one user's many incidents do not push other users' incidents off the first page,
+// every list has pages, raising and searching are limited, and incidents end.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -12,7 +12,7 @@ import { startPostgres } from './support/postgres.mjs';
 import { eventually, once, record } from './support/wait.mjs';
 
 const PLACE = { latitude: 48.85, longitude: 2.35 };
-/** Degrees of latitude of so many metres. */
+/** Degrees of latitude for this many metres. */
 const north = (metres) => metres / 111_195;
 
 const SITES = [
@@ -34,7 +34,7 @@ const SITES = [
   },
 ];
 
-/** A request to the citizens' API of a node: `{status, body, headers}`. */
+/** Sends a request to the citizens' API of a node: `{status, body, headers}`. */
 async function api(node, method, path, claims, body) {
   const response = await fetch(`${node.url}/api/sos${path}`, {
     method,
@@ -76,7 +76,7 @@ for (const site of SITES) {
     };
     const listed = async (at, spot, id) => (await pages(nodes[at], spot, { radius: 100 })).flat().some((incident) => incident.id === id);
 
-    test('150 fakes of one user beside a rescuer hide nobody, and are all listed', async () => {
+    test('150 fakes of one user beside a rescuer hide no incident, and are all listed', async () => {
       const faker = unique('faker');
       const now = Date.now();
       const fakes = Array.from({ length: 150 }, (_, at) => ({ id: uuidOf(now), userId: faker, latitude: PLACE.latitude + north(at), longitude: PLACE.longitude, createdAt: now }));
@@ -84,20 +84,20 @@ for (const site of SITES) {
       const real = await raise(0, unique('real'), { latitude: PLACE.latitude - north(330), longitude: PLACE.longitude });
       const shown = (await api(nodes[1], 'GET', query(PLACE), { sub: unique('looks'), role: 'rescuer' })).body.data;
       assert.ok(shown.some(({ id }) => id === real), `the real one is not among the ${shown.length} on the first page`);
-      // A node that was not told of what is written into the records looks for it within a second or two.
+      // A node that was not notified of new records checks for them within a second or two.
       await eventually(async () => (await pages(nodes[1], PLACE)).flat().length === 151, { timeout: 15_000, interval: 500, what: 'all fakes to be found' });
       const [first, ...rest] = await pages(nodes[1], PLACE);
       const at = first.findIndex(({ id }) => id === real);
-      assert.equal(at, 1, `the real one is listed second, behind the nearest fake; at ${at}`);
+      assert.equal(at, 1, `the real one is not second, behind the nearest fake, but at ${at}`);
       assert.equal(first.length, 100);
       const all = [first, ...rest].flat();
       assert.equal(new Set(all.map(({ id }) => id)).size, 151, 'every one is listed once');
     });
 
-    test('pages are exact: of each user the nearest first, and nothing twice or left out while others are raised', async () => {
+    test('pages are exact: each user\'s nearest first, without repeats or gaps while incidents are raised', async () => {
       const spot = { latitude: -20.5, longitude: 179.9999 };
       const users = Array.from({ length: 30 }, (_, at) => unique(`user${at}`));
-      // On both sides of the date line; every third user raises a second one.
+      // On both sides of the date line. Every third user raises a second one.
       const made = [];
       for (const [at, user] of users.entries()) {
         const longitude = at % 2 ? 179.9999 - at * 1e-4 : -179.9999 + at * 1e-4;
@@ -110,7 +110,7 @@ for (const site of SITES) {
         assert.deepEqual(new Set(shown.map(({ id }) => id)), known);
         assert.equal(shown.length, known.size);
         const firsts = shown.slice(0, users.length);
-        assert.equal(new Set(firsts.map(({ userId }) => userId)).size, users.length, 'one of each user before a second one');
+        assert.equal(new Set(firsts.map(({ userId }) => userId)).size, users.length, 'one of each user before any second one');
         for (const part of [firsts, shown.slice(users.length)]) {
           const metres = part.map(({ distance }) => distance);
           assert.deepEqual(metres, [...metres].sort((a, b) => a - b));
@@ -122,7 +122,7 @@ for (const site of SITES) {
       const two = (await api(nodes[1], 'GET', query(spot, { limit: 10, cursor: one.nextCursor }), { sub: unique('r') })).body;
       const both = [...one.data, ...two.data].map(({ id }) => id);
       assert.equal(new Set(both).size, 20);
-      assert.ok(!both.includes(newcomer), 'who is nearer than the page begins is on the first page');
+      assert.ok(!both.includes(newcomer), 'an incident nearer than the start of the page belongs to the first page');
       for (const [parameter, error] of [['cursor=x', 'Invalid cursor'], [`cursor=${one.nextCursor.slice(0, 20)}`, 'Invalid cursor'], ['limit=many', 'Invalid limit']]) {
         const refused = await api(nodes[0], 'GET', `${query(spot)}&${parameter}`, { sub: unique('r') });
         assert.deepEqual([refused.status, refused.body.error], [400, error]);
@@ -138,7 +138,7 @@ for (const site of SITES) {
         const socket = await nodes[1].clients.connect({ claims: { sub: helper } });
         assert.equal((await api(nodes[1], 'POST', `/${sosId}/participants/join`, { sub: helper })).status, 201);
         assert.equal((await api(nodes[0], 'PATCH', `/${sosId}/participants/${owner}/leave`, { sub: owner })).status, 200);
-        assert.ok(await listed(1, spot, sosId), 'somebody still takes part');
+        assert.ok(await listed(1, spot, sosId), 'a participant remains');
         const seen = record(socket);
         const gone = once(socket, 'disconnect');
         const left = last === 'user'
@@ -148,8 +148,8 @@ for (const site of SITES) {
         assert.equal((await gone)[0], 'io server disconnect');
         assert.equal(seen.seen('participant:left').length, 1);
         const [[ended]] = seen.seen('sos:ended');
-        const { timestamp, endedAt, ...told } = ended;
-        assert.deepEqual([told, typeof timestamp, typeof endedAt], [{ sosId, reason: 'left' }, 'number', 'string']);
+        const { timestamp, endedAt, ...received } = ended;
+        assert.deepEqual([received, typeof timestamp, typeof endedAt], [{ sosId, reason: 'left' }, 'number', 'string']);
         assert.ok(!(await listed(1, spot, sosId)));
         const join = { sosId, userId: owner, userType: 'citizen' };
         for (const refused of [await api(nodes[1], 'POST', `/${sosId}/participants/join`, { sub: owner }), await internal(nodes[0], 'POST', '/internal/participants/joined', join)]) {
@@ -159,7 +159,7 @@ for (const site of SITES) {
       }
     });
 
-    test('an incident that was not raised here ends for nobody', async () => {
+    test('an incident that was not raised here cannot be ended', async () => {
       const [sosId, sub] = [unique('outside'), unique('user')];
       for (let round = 0; round < 2; round += 1) {
         assert.equal((await api(nodes[0], 'POST', `/${sosId}/participants/join`, { sub })).status, 201);
@@ -168,7 +168,7 @@ for (const site of SITES) {
       assert.equal((await api(nodes[0], 'POST', `/${sosId}/end`, { sub: 'boss', role: 'admin' })).status, 404);
     });
 
-    test('its raiser or an admin ends it, nobody else; the room is told and left, the sockets stay connected', async () => {
+    test('only its raiser or an admin ends it; the room is notified and emptied, the sockets stay connected', async () => {
       const spot = { latitude: 11, longitude: 11 };
       for (const [role, reason] of [[undefined, 'raiser'], ['admin', 'admin']]) {
         const [owner, helper] = [unique('owner'), unique('helper')];
@@ -178,10 +178,10 @@ for (const site of SITES) {
         assert.equal((await api(nodes[1], 'POST', `/${sosId}/participants/join`, { sub: helper })).status, 201);
         const stranger = await api(nodes[1], 'POST', `/${sosId}/end`, { sub: helper, role: 'rescuer' });
         assert.deepEqual([stranger.status, stranger.body.error], [403, 'Only who raised the SOS or an admin may do this']);
-        const told = sockets.map((socket) => once(socket, 'sos:ended'));
+        const received = sockets.map((socket) => once(socket, 'sos:ended'));
         const { status, body } = await api(nodes[1], 'POST', `/${sosId}/end`, { sub: by, ...(role ? { role } : {}) });
         assert.deepEqual([status, body.data.status, body.data.endReason, body.data.endedBy], [200, 'ENDED', reason, by]);
-        for (const event of told) {
+        for (const event of received) {
           const [{ timestamp, eventId, ...ended }] = await event;
           assert.ok(timestamp > 0 && typeof eventId === 'string');
           assert.deepEqual(ended, { sosId, reason, endedBy: by, endedAt: body.data.endedAt });
@@ -198,7 +198,7 @@ for (const site of SITES) {
       }
     });
 
-    test('a rescuer marks one as false: it ends, and its raiser is told though they do not take part', async () => {
+    test('a rescuer marks one as false: it ends, and its raiser is notified without participating', async () => {
       const spot = { latitude: 12, longitude: 12 };
       const [owner, helper, rescuer] = [unique('owner'), unique('helper'), unique('rescuer')];
       const sosId = await raise(1, owner, spot);
@@ -207,17 +207,17 @@ for (const site of SITES) {
       const socket = await nodes[0].clients.connect({ claims: { sub: owner } });
       assert.equal((await api(nodes[0], 'POST', `/${sosId}/false-alarm`, { sub: helper })).status, 403);
       assert.equal((await api(nodes[0], 'POST', `/${unique('none')}/false-alarm`, { sub: rescuer, role: 'rescuer' })).status, 404);
-      const told = once(socket, 'sos:ended');
+      const received = once(socket, 'sos:ended');
       const { status, body } = await api(nodes[1], 'POST', `/${sosId}/false-alarm`, { sub: rescuer, role: 'rescuer' });
       assert.deepEqual([status, body.data.endReason, body.data.endedBy], [200, 'false_alarm', rescuer]);
-      const [{ reason, endedBy }] = await told;
+      const [{ reason, endedBy }] = await received;
       assert.deepEqual([reason, endedBy], ['false_alarm', rescuer]);
       assert.ok(!(await listed(0, spot, sosId)));
       assert.equal((await api(nodes[0], 'POST', `/${sosId}/false-alarm`, { sub: rescuer, role: 'rescuer' })).status, 409);
       assert.equal(await sql(databaseUrl, `SELECT ended_by FROM sos_incidents WHERE id = '${sosId}';`), rescuer);
     });
 
-    test('ends and joins and leaves at once: it ends once, and nobody is left in it', async () => {
+    test('ends, joins and leaves at once: it ends once, and no participant remains', async () => {
       for (let round = 0; round < 10; round += 1) {
         const [owner, other] = [unique('owner'), unique('other')];
         const sosId = await raise(round % 2, owner, {});
@@ -235,7 +235,7 @@ for (const site of SITES) {
       }
     });
 
-    test('raising has a rate for each user, on all nodes together; others raise on', async () => {
+    test('raising is limited per user, on all nodes together; other users are not affected', async () => {
       const sub = unique('flood');
       const answers = await Promise.all(Array.from({ length: 60 }, (_, at) => api(nodes[at % 2], 'POST', '', { sub }, {})));
       const raised = answers.filter(({ status }) => status === 201);
@@ -252,7 +252,7 @@ for (const site of SITES) {
       assert.match(metrics, /^muster_rate_limited_total\{limit="user_rate"\} [1-9]/m);
     });
 
-    test('looking has a rate for each user; others look on', async () => {
+    test('searching is limited per user; other users are not affected', async () => {
       const sub = unique('looker');
       const answers = await Promise.all(Array.from({ length: 200 }, () => api(nodes[0], 'GET', query(PLACE), { sub })));
       const limited = answers.filter(({ status }) => status === 429);
@@ -262,7 +262,7 @@ for (const site of SITES) {
       assert.equal((await api(nodes[0], 'GET', query(PLACE), { sub: unique('other') })).status, 200);
     });
 
-    test('150 emergencies of one user hide nobody either', async () => {
+    test('150 emergencies of one user hide no emergency either', async () => {
       const centre = { latitude: -30, longitude: 30 };
       const ask = async (node, method, path, claims, body) => {
         const response = await fetch(`${node.url}/api/v1/emergencies${path}`, {
@@ -298,17 +298,17 @@ for (const site of SITES) {
     });
 
     if (site.name !== SITES[0].name) {
-      test('an incident that ended while Redis was away is told when it is back, and its room emptied', { timeout: 60_000 }, async () => {
+      test('an incident\'s end while Redis was away is announced when it is back, and its room emptied', { timeout: 60_000 }, async () => {
         const owner = unique('owner');
         const sosId = await raise(0, owner, {});
         const socket = await nodes[1].clients.connect({ claims: { sub: owner } });
         await eventually(async () => (await internal(nodes[0], 'GET', `/internal/participants/${sosId}/count`)).body.data.count === 1, { what: 'the raiser in the room' });
         await cluster.redis.kill();
-        // Where it is told before this node listens again, its clients hear that they may have missed something.
-        const told = Promise.any(['sos:ended', 'muster:resync'].map((event) => once(socket, event, { timeout: 30_000 })));
+        // If it is announced before this node has resubscribed, its clients get `muster:resync`.
+        const received = Promise.any(['sos:ended', 'muster:resync'].map((event) => once(socket, event, { timeout: 30_000 })));
         assert.equal((await api(nodes[0], 'POST', `/${sosId}/end`, { sub: owner })).status, 200);
         await cluster.redis.restart();
-        await told;
+        await received;
         await eventually(async () => (await internal(nodes[0], 'GET', `/internal/participants/${sosId}/count`)).body.data?.count === 0, { timeout: 20_000, what: 'the room to be empty' });
         assert.ok(socket.connected);
       });
@@ -316,14 +316,14 @@ for (const site of SITES) {
   });
 
   describe(`the age of an SOS on ${site.name}`, () => {
-    test('what is as old as SOS_AGE ends once, though the node that raised it is dead', { timeout: 90_000 }, async () => {
+    test('an incident of the age SOS_AGE ends once, even if the node that raised it is dead', { timeout: 90_000 }, async () => {
       const { nodes, cluster, databaseUrl, stop } = await site.start({ SOS_AGE: '2s' });
       let alive;
       try {
         const owner = unique('owner');
         const raise = async (node) => (await api(node, 'POST', '', { sub: owner }, PLACE)).body.data.id;
         const first = await raise(nodes[0]);
-        // A node of its own ends it after a restart, one of two while the other is dead.
+        // A node alone ends it after a restart; in a cluster, the other node does.
         await nodes[0].kill();
         alive = cluster ? nodes[1] : await nodes[0].restart();
         alive.clients ??= keeper(alive);
@@ -337,7 +337,7 @@ for (const site of SITES) {
         const second = await raise(alive);
         const { reason, endedBy } = await seen.take('sos:ended', ({ sosId }) => sosId === second, { timeout: 20_000 });
         assert.deepEqual([reason, endedBy], ['age', undefined]);
-        // What comes later has its turn after anything that was told a second time.
+        // Later events come after any repeated ones.
         const third = await raise(alive);
         await seen.take('sos:ended', ({ sosId }) => sosId === third, { timeout: 20_000 });
         assert.deepEqual(seen.seen('sos:ended'), []);

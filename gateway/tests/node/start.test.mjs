@@ -1,4 +1,4 @@
-// The start of a node and its signals: what it says, when it says that it is ready, how many files it may open.
+// The start of a node and its signals: what it logs, when it logs that it is ready, how many files it may open.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -15,7 +15,7 @@ import { startRedis } from './support/redis.mjs';
 import { once, until } from './support/wait.mjs';
 
 describe('the start', { concurrency: 4 }, () => {
-  test('says in one line what the node is', async () => {
+  test('describes the node in one log line', async () => {
     const node = await startGateway({ env: { MOUNTS: 'relay=/relay,chat=/', CORS_ORIGINS: 'https://app.example.org', MAX_CONNECTIONS: '5000' } });
     try {
       const started = node.logs.find((entry) => entry.message === 'started');
@@ -34,7 +34,7 @@ describe('the start', { concurrency: 4 }, () => {
     }
   });
 
-  test('"ready" is said when /ready is 200, and Redis that is away is named', { timeout: 60_000 }, async () => {
+  test('"ready" is logged when /ready is 200, and an unavailable Redis is named', { timeout: 60_000 }, async () => {
     const port = await freePort();
     const node = await startGateway({ env: { REDIS_HOST: '127.0.0.1', REDIS_PORT: port, LEASE: `${LEASE_MS}ms` } });
     let redis;
@@ -70,7 +70,7 @@ describe('the start', { concurrency: 4 }, () => {
     }
   });
 
-  test('the soft limit of open files is raised to the hard one, and a small hard one is warned of', async () => {
+  test('the soft limit of open files is raised to the hard one, and a small hard one causes a warning', async () => {
     for (const [hard, isSmall] of [[20_000, false], [2_048, true]]) {
       const env = { PATH: process.env.PATH, LISTEN: '127.0.0.1:0', INTERNAL_LISTEN: '127.0.0.1:0', DATABASE_URL: 'sqlite::memory:', LOG_FORMAT: 'json', FIRST_TOKEN: 'stdout' };
       const limits = `ulimit -Sn 1024 && ulimit -Hn ${hard} && exec "$0"`;
@@ -96,7 +96,7 @@ describe('the start', { concurrency: 4 }, () => {
 });
 
 describe('signals', { concurrency: 3 }, () => {
-  test('SIGHUP, SIGUSR1 and SIGUSR2 cut nobody off, and are logged', async () => {
+  test('SIGHUP, SIGUSR1 and SIGUSR2 disconnect no client, and are logged', async () => {
     const node = await startGateway();
     const clients = keeper(node);
     try {
@@ -113,7 +113,7 @@ describe('signals', { concurrency: 3 }, () => {
     }
   });
 
-  test('SIGQUIT drains as SIGTERM does', async () => {
+  test('SIGQUIT drains like SIGTERM', async () => {
     const node = await startGateway();
     const clients = keeper(node);
     try {

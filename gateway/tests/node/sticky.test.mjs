@@ -1,4 +1,4 @@
-// A load balancer without stickiness: every request of a session goes to another node.
+// A load balancer without sticky sessions: every request of a session goes to another node.
 
 import assert from 'node:assert/strict';
 import { createServer, connect } from 'node:net';
@@ -9,7 +9,7 @@ import { count, startCluster } from './support/cluster.mjs';
 import { request } from './support/raw.mjs';
 import { eventually, once } from './support/wait.mjs';
 
-/** A round-robin balancer for TCP connections; each HTTP request comes on one of its own. */
+/** A round-robin balancer for TCP connections; each HTTP request has its own. */
 async function balancer(nodes) {
   let turn = 0;
   const open = new Set();
@@ -35,7 +35,7 @@ async function balancer(nodes) {
   };
 }
 
-describe('behind a balancer without stickiness', () => {
+describe('behind a balancer without sticky sessions', () => {
   let cluster;
   let front;
   let clients;
@@ -51,14 +51,14 @@ describe('behind a balancer without stickiness', () => {
   });
 
   for (const transport of TRANSPORTS) {
-    test(`${transport.name}: thirty clients talk to each other`, { timeout: 60_000 }, async () => {
+    test(`${transport.name}: thirty clients exchange events`, { timeout: 60_000 }, async () => {
       const room = unique('room');
       const sockets = await bounded(30, 6, (n) => clients.connect({ namespace: '/relay', transport, claims: { ...EVERYTHING, sub: `u${n}` } }));
       for (const socket of sockets) assert.equal((await ask(socket, 'join', { room })).success, true);
       const seen = sockets.map(() => []);
       sockets.forEach((socket, at) => socket.on('m', (n) => seen[at].push(n)));
       for (let n = 0; n < 20; n += 1) await ask(sockets[n], 'publish', { room, event: 'm', data: n });
-      await eventually(() => seen.every((list) => list.length === 20), { timeout: 15_000, what: 'every message at everybody' });
+      await eventually(() => seen.every((list) => list.length === 20), { timeout: 15_000, what: 'every message to reach every client' });
       for (const list of seen) assert.deepEqual(list, [...Array(20).keys()]);
       assert.equal((await count(cluster.nodes[1], room, '/relay')).count, 30);
       for (const socket of sockets) socket.disconnect();
@@ -66,7 +66,7 @@ describe('behind a balancer without stickiness', () => {
     });
   }
 
-  test('a session of a node that is gone, or of none, is unknown at once', { timeout: 60_000 }, async () => {
+  test('a session of a dead node, or of none, is unknown at once', { timeout: 60_000 }, async () => {
     const transport = TRANSPORTS[1];
     const doomed = await cluster.start();
     const sockets = [await doomed.clients.connect({ namespace: '/relay', transport, claims: EVERYTHING })];
@@ -83,7 +83,7 @@ describe('behind a balancer without stickiness', () => {
     await again;
   });
 
-  test('the internal door for nodes is for nodes', async () => {
+  test('the internal endpoint for nodes accepts only nodes', async () => {
     const [node] = cluster.nodes;
     const answer = await fetch(`${node.internalUrl}/internal/engine?EIO=4&transport=polling&sid=x`);
     assert.equal(answer.status, 403);
@@ -93,8 +93,8 @@ describe('behind a balancer without stickiness', () => {
   });
 });
 
-describe('a node that carries WebSockets of another node', () => {
-  test('lets them go over the window of its drain, as its own', { timeout: 60_000 }, async () => {
+describe('a node that tunnels WebSockets of another node', () => {
+  test('ends them over the window of its drain, like its own', { timeout: 60_000 }, async () => {
     const window = 4_000;
     const cluster = await startCluster(2, { env: { DRAIN: `${window}ms` } });
     const front = await balancer(cluster.nodes);

@@ -1,5 +1,5 @@
-// Clients who have not proved who they are: their share of places and of memory, who of them goes when it is used up,
-// and that nobody else notices. The long form, at full speed and with the default settings, is in chaos/.
+// Unauthenticated clients: their share of slots and of memory, which of them is evicted when it is used up, and that no
+// other client notices. The long form, at full speed and with the default settings, is in chaos/.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -56,7 +56,7 @@ const known = async (port, sid) => (await request(port, 'POST', `${HANDSHAKE}&si
 describe('sessions in no namespace', () => {
   const site = underAttack({ env: { MAX_PENDING: String(PENDING), MAX_CONNECTIONS: '24' } });
 
-  row(site, 'one connection that pipelines handshakes takes its own places, also from the address of others', async (gateway, t) => {
+  row(site, 'one connection that pipelines handshakes takes slots from itself only, even if others share its address', async (gateway, t) => {
     const evicted = await meter(gateway, 'muster_evicted_total', 'what="session"');
     const earlier = await pollingSession(gateway.port);
     const ids = await pipelined(t, gateway.port, 300);
@@ -64,7 +64,7 @@ describe('sessions in no namespace', () => {
     assert.equal(await share(gateway, 'sessions_pending'), PENDING);
     assert.equal(await known(gateway.port, ids[0]), false, 'the first of the flood');
     assert.equal(await known(gateway.port, ids.at(-1)), true, 'the last of the flood');
-    assert.equal((await earlier.post('6')).status, 200, 'the neighbour was pushed out');
+    assert.equal((await earlier.post('6')).status, 200, 'the neighbour was evicted');
     const clients = keeper(gateway);
     t.after(() => clients.closeAll());
     for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
@@ -87,7 +87,7 @@ describe('sessions in no namespace', () => {
     await closed.grows(3);
   });
 
-  row(site, 'the address with the most makes room, and a client of another one stays', async (gateway) => {
+  row(site, 'the address with the most sessions makes room, and a client of another one stays', async (gateway) => {
     const other = await handshakeFrom('127.0.0.9', gateway.port);
     const sid = JSON.parse(other.body.slice(1)).sid;
     for (let at = 0; at < 3 * PENDING; at += 1) assert.equal((await handshakeFrom('127.0.0.8', gateway.port)).status, 200);
@@ -95,7 +95,7 @@ describe('sessions in no namespace', () => {
     assert.equal(answer.status, 200);
   });
 
-  row(site, 'who leaves the last namespace is one of them again', async (gateway, t) => {
+  row(site, 'a client that leaves its last namespace is one of them again', async (gateway, t) => {
     const ws = await joined(t, gateway);
     const [pending, proven] = [await share(gateway, 'sessions_pending'), await share(gateway, 'sessions_in_namespaces')];
     ws.send(`41${ws.prefix}`);
@@ -110,7 +110,7 @@ describe('a node full of clients in namespaces', () => {
   // One of the four is the bystander.
   const site = underAttack({ env: { MAX_CONNECTIONS: '4', MAX_PENDING: '2' } });
 
-  row(site, 'says so on /ready and /health, refuses the next, and pushes nobody out', async (gateway, t) => {
+  row(site, 'reports it on /ready and /health, refuses the next client, and evicts none', async (gateway, t) => {
     const ready = async () => {
       const { status, body } = await request(gateway.internalPort, 'GET', '/ready');
       return [status, parse(body)];
@@ -131,10 +131,10 @@ describe('a node full of clients in namespaces', () => {
   });
 });
 
-describe('connections that carry no session', () => {
+describe('connections without a session', () => {
   const site = underAttack({ env: { MAX_PENDING: '10', MAX_CONNECTIONS: '30' } });
 
-  row(site, 'silent ones and half heads: the oldest go, and whoever comes is served', async (gateway, t) => {
+  row(site, 'silent ones and incomplete heads: the oldest are closed, and new clients are served', async (gateway, t) => {
     const evicted = await meter(gateway, 'muster_evicted_total', 'what="connection"');
     const half = requestText(gateway.port, 'GET', '/live').subarray(0, 30);
     const open = [];
@@ -152,7 +152,7 @@ describe('connections that carry no session', () => {
     assert.equal((await request(gateway.port, 'GET', '/live')).status, 200);
   });
 
-  row(site, 'clients in a namespace keep theirs, between their polls too', async (gateway, t) => {
+  row(site, 'clients in a namespace keep theirs, even between their polls', async (gateway, t) => {
     const session = await pollingJoined(gateway);
     const kept = await rawConnection(gateway.port);
     t.after(() => kept.destroy());
@@ -162,7 +162,7 @@ describe('connections that carry no session', () => {
     const poll = await rawConnection(gateway.port);
     t.after(() => poll.destroy());
     poll.write(requestText(gateway.port, 'GET', session.path));
-    // Nothing tells that a GET is parked; what is asked after it is answered, and then some.
+    // A parked GET cannot be observed; later requests have been answered by then.
     await request(gateway.port, 'GET', '/live');
     await delay(50);
     for (let at = 0; at < 40; at += 1) {
@@ -177,7 +177,7 @@ describe('connections that carry no session', () => {
     assert.equal((await poll.response()).body, '43/relay,7[1]');
   });
 
-  row(site, 'a request with a valid token is not pushed out while its body comes', async (gateway, t) => {
+  row(site, 'a request with a valid token is not evicted while its body arrives', async (gateway, t) => {
     const body = JSON.stringify({ latitude: 1, longitude: 1, description: 'x' });
     const bytes = requestText(gateway.port, 'POST', '/api/sos', {
       headers: { Authorization: `Bearer ${gateway.token({ sub: fresh('user') })}`, 'Content-Type': 'application/json' },
@@ -186,7 +186,7 @@ describe('connections that carry no session', () => {
     const honest = await rawConnection(gateway.port);
     t.after(() => honest.destroy());
     honest.write(bytes.subarray(0, bytes.length - 1));
-    // What is asked after it is answered: the token has been read by then.
+    // When a later request is answered, the token has been read.
     await request(gateway.port, 'GET', '/live');
     await delay(50);
     for (let at = 0; at < 40; at += 1) {
@@ -198,11 +198,11 @@ describe('connections that carry no session', () => {
   });
 });
 
-describe('what strangers send', () => {
+describe('input of strangers', () => {
   const site = underAttack();
   const large = 'x'.repeat(17_000);
 
-  row(site, 'no message over 16 KiB before the first CONNECT, and as much as ever after it', async (gateway, t) => {
+  row(site, 'no message over 16 KiB before the first CONNECT, and the usual maximum after it', async (gateway, t) => {
     for (const frames of [
       [{ payload: `4${large}` }],
       [{ announce: 17_000 }],
@@ -216,7 +216,7 @@ describe('what strangers send', () => {
     const session = await pollingSession(gateway.port);
     assert.equal((await session.post(`4${large}`)).status, 413);
     const token = gateway.token({ sub: fresh('user'), ...EVERYTHING });
-    // In one write: what follows the CONNECT is measured by what the CONNECT has brought.
+    // In one write: the packets after the CONNECT are subject to the limits after it.
     const ws = await engine(t, gateway);
     const [connect, echo] = [`40/relay,${JSON.stringify({ token })}`, `42/relay,1["echo","${large.repeat(5)}"]`];
     ws.socket.write(Buffer.concat([encodeFrame({ payload: connect }), encodeFrame({ payload: echo })]));
@@ -236,7 +236,7 @@ describe('what strangers send', () => {
     assert.equal(taken.status, 201, taken.body);
   });
 
-  row(site, 'a client who makes the node answer and reads nothing is closed', async (gateway) => {
+  row(site, 'a client who requests answers and reads nothing is closed', async (gateway) => {
     const closed = await meter(gateway, 'muster_sessions_closed_total', 'reason="slow_consumer"');
     const session = await pollingSession(gateway.port);
     for (let at = 0; at < 10; at += 1) await session.post(Array.from({ length: 10 }, () => '40/nope,').join('\x1e'));
@@ -244,7 +244,7 @@ describe('what strangers send', () => {
     await forgotten(session);
   });
 
-  row(site, 'a long token of the handshake is judged then, and CONNECT answers the same', async (gateway, t) => {
+  row(site, 'a long token is verified at the handshake, and CONNECT answers the same', async (gateway, t) => {
     const name = 'n'.repeat(1_000);
     const claims = { sub: fresh('user'), name, email: name, avatar: name, ...EVERYTHING };
     const soon = Math.floor(Date.now() / 1_000);
@@ -267,7 +267,7 @@ describe('what strangers send', () => {
     assert.deepEqual(await answers(rawToken({ ...claims, exp }, 'another secret')), [`44/relay,${invalid}`, `44${invalid}`]);
     assert.deepEqual(await answers(gateway.token({ ...claims, exp: soon - 60 })), [`44/relay,${expired}`, `44${expired}`]);
     assert.deepEqual(await answers(gateway.token({ ...claims, nbf: soon + 600 })), [`44/relay,${invalid}`, `44${invalid}`]);
-    // One that begins later is kept, and is good when it does.
+    // One that is valid only later is kept, and accepted once it is valid.
     const ws = await rawEngine(gateway.port, { query: `&token=${gateway.token({ ...claims, nbf: soon + 7 })}` });
     t.after(() => ws.destroy());
     await eventually(
@@ -284,7 +284,7 @@ describe('UNFINISHED_BYTES', () => {
   const site = underAttack({ env: { UNFINISHED_BYTES: '2000000', MAX_PAYLOAD: '1000000' } });
   const begun = (size, of = 990_000) => encodeFrame({ payload: `42/relay,1["echo","${'x'.repeat(of - 30)}"]` }).subarray(0, size);
 
-  row(site, 'over it the largest message is refused, and the others go on', async (gateway, t) => {
+  row(site, 'above it the largest message is refused, and the others continue', async (gateway, t) => {
     const evicted = await meter(gateway, 'muster_evicted_total', 'what="input"');
     const [small, middle, big] = [await joined(t, gateway), await joined(t, gateway), await joined(t, gateway)];
     const whole = begun(undefined);
@@ -307,7 +307,7 @@ describe('UNFINISHED_BYTES', () => {
     assert.match(await middle.nextText(), /^43\/relay,1\["x/);
   });
 
-  row(site, 'attachments that are awaited count, and a body is refused with 503', async (gateway, t) => {
+  row(site, 'awaited attachments count, and a body is refused with 503', async (gateway, t) => {
     const ws = await joined(t, gateway);
     ws.send('452-/relay,1["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]');
     ws.sendBinary(Buffer.alloc(400_000));
@@ -331,7 +331,7 @@ describe('UNFINISHED_BYTES', () => {
   });
 });
 
-test('settings that cannot be are refused', async () => {
+test('contradictory settings are refused', async () => {
   const { runGateway } = await import('./support/gateway.mjs');
   const { code, stderr } = await runGateway(['check-config'], { env: { UNFINISHED_BYTES: '1000', JWT_SECRET: 'x'.repeat(32), MOUNTS: 'chat=/' } });
   assert.equal(code, 2);

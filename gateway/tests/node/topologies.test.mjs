@@ -1,4 +1,4 @@
-// Redis behind Sentinels, and Redis as a cluster: the same gateway, and servers that fail over.
+// Redis behind Sentinels, and Redis Cluster: the same gateway, with servers that fail over.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -11,10 +11,10 @@ import { load } from './support/packages.mjs';
 import { startRedisCluster, startSentinels } from './support/redis.mjs';
 import { eventually, once } from './support/wait.mjs';
 
-/** From the death of a primary until everything is right again: what the servers need, and a loaded machine. */
+/** From the death of a primary until full recovery: what the servers need, plus a loaded machine. */
 const HEALED = 40_000;
 
-/** Members of relay rooms on both nodes, and who was disconnected. */
+/** Members of relay rooms on both nodes, and the sockets that were disconnected. */
 async function members(cluster, rooms) {
   const sockets = await bounded(12, 4, (n) => cluster.nodes[n % 2].clients.connect({ namespace: '/relay', claims: { ...EVERYTHING, sub: `u${n}` } }));
   const lost = [];
@@ -25,7 +25,7 @@ async function members(cluster, rooms) {
   return { sockets, lost };
 }
 
-/** Everybody in `room` hears what is published from both nodes. */
+/** All members of `room` receive events published on both nodes. */
 async function crosses(sockets, room) {
   for (const from of [0, 1]) {
     const event = unique('crossing');
@@ -36,7 +36,7 @@ async function crosses(sockets, room) {
   }
 }
 
-/** Both nodes may publish to `room` again: a node refuses what it cannot publish while a failover is under way. */
+/** Waits until both nodes can publish to `room` again: a node refuses what it cannot publish during a failover. */
 async function publishes(sockets, room) {
   for (const socket of sockets.slice(0, 2)) {
     await eventually(async () => (await ask(socket, 'publish', { room, event: 'healing', data: 0 })).success, { timeout: HEALED, what: `publishing to ${room}` });
@@ -64,7 +64,7 @@ describe('Redis behind Sentinels', () => {
     await sentinels?.stop();
   });
 
-  test('the primary dies: the new one is found, nobody is disconnected, and members hear what they may have missed', { timeout: 120_000 }, async () => {
+  test('the primary dies: the nodes find the new one, no client is disconnected, and members learn that they may have missed events', { timeout: 120_000 }, async () => {
     const room = unique('room');
     const { sockets, lost } = await members(cluster, [room]);
     await crosses(sockets, room);
@@ -80,7 +80,7 @@ describe('Redis behind Sentinels', () => {
     await countsAre(cluster, room, 12);
     await publishes(sockets, room);
     await crosses(sockets, room);
-    // Another primary gives other places: what was kept by the old one may be lost.
+    // Another primary has another epoch, because writes to the old one may be lost.
     const later = await epoch();
     assert.ok(later && later !== before, `${before} and then ${later}`);
     for (const each of resynced) await each;
@@ -100,7 +100,7 @@ describe('Redis Cluster', () => {
     await servers?.stop();
   });
 
-  test('rooms of all slots are counted and heard, and acks come from all servers', { timeout: 60_000 }, async () => {
+  test('rooms of all slots are counted and receive events, and acks arrive from all servers', { timeout: 60_000 }, async () => {
     const rooms = Array.from({ length: 12 }, (_, n) => unique(`slot${n}`));
     const { sockets } = await members(cluster, rooms);
     for (const room of rooms) {
@@ -119,7 +119,7 @@ describe('Redis Cluster', () => {
     for (const room of rooms) await countsAre(cluster, room, 0);
   });
 
-  test('what apps share is where every node finds it: places, presence, timers, calls', { timeout: 60_000 }, async () => {
+  test('every node finds the shared state of apps: locations, presence, timers, calls', { timeout: 60_000 }, async () => {
     const app = emergencies(cluster.nodes);
     const [near, far] = [await app.online(1, helper()), await app.online(0, helper())];
     const location = { latitude: 60, longitude: 24 };
@@ -141,7 +141,7 @@ describe('Redis Cluster', () => {
     await ann.events.take('presence:changed', ({ status }) => status === 'offline', { timeout: 30_000 });
   });
 
-  test('a primary dies: its replica takes over, and nobody is disconnected', { timeout: 120_000 }, async () => {
+  test('a primary dies: its replica takes over, and no client is disconnected', { timeout: 120_000 }, async () => {
     const rooms = Array.from({ length: 6 }, (_, n) => unique(`failing${n}`));
     const { sockets, lost } = await members(cluster, rooms);
     await servers.servers[0].kill();

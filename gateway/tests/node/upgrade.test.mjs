@@ -1,5 +1,5 @@
-// The upgrade from polling to WebSocket under fire: nothing lost, nothing twice, nothing out of order,
-// whether it succeeds or is cut off at any step.
+// The upgrade from polling to WebSocket under load: nothing is lost, duplicated or reordered, whether it succeeds or is
+// aborted at any step.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -15,7 +15,7 @@ const { NodeXHR, NodeWebSocket } = load('engine.io-client');
 const RACES = 1_000;
 const WIDTH = 24;
 
-/** The official WebSocket transport, which does not start before `gate` is open. */
+/** The official WebSocket transport, which does not start until `gate` is open. */
 function gatedWebSocket(gate) {
   return class Gated extends NodeWebSocket {
     doOpen() {
@@ -28,7 +28,7 @@ describe('the upgrade to WebSocket', () => {
   let gateway;
   let clients;
   let publisher;
-  // For the one step that waits until a probe is given up; everywhere else that is a fault.
+  // For the one step that waits for the probe's timeout; everywhere else that is an error.
   const brief = {};
   before(async () => {
     const unlimited = { EVENTS_PER_SECOND: '0', SOCKETS_PER_USER: '0' };
@@ -46,14 +46,14 @@ describe('the upgrade to WebSocket', () => {
     await brief.gateway?.kill();
   });
 
-  test(`${RACES} upgrades while events flow lose, double and disorder nothing`, { timeout: 180_000 }, async () => {
+  test(`${RACES} upgrades while events flow lose, duplicate and reorder nothing`, { timeout: 180_000 }, async () => {
     await bounded(RACES, WIDTH, async (index) => {
       const room = unique('race');
       let openGate;
       const gate = new Promise((resolve) => { openGate = resolve; });
       const socket = clients.socket({ namespace: '/relay', claims: EVERYTHING, transports: [NodeXHR, gatedWebSocket(gate)] });
       const received = [];
-      // The upgrade starts at another point of the stream each time: before the first event, or after some.
+      // The upgrade starts at a different point of the stream each time: before the first event, or after some.
       const opensAt = index % 12;
       socket.on('n', (value) => {
         received.push(value);
@@ -72,7 +72,7 @@ describe('the upgrade to WebSocket', () => {
         publisher.emit('publish', { room, event: 'n', data: sent });
         sent += 1;
       };
-      // One to three events a turn of the loop until the upgrade has happened, then some more.
+      // One to three events per turn of the event loop until the upgrade has happened, then some more.
       while (!upgraded) {
         for (let burst = index % 3; burst >= 0; burst -= 1) send();
         await new Promise((resolve) => setImmediate(resolve));
@@ -90,7 +90,7 @@ describe('the upgrade to WebSocket', () => {
     });
   });
 
-  test('200 upgrades by hand, half of them cut off at each step: polling goes on, or WebSocket does, without a loss', { timeout: 120_000 }, async () => {
+  test('200 upgrades by hand, half of them aborted at each step: polling or WebSocket continues, without a loss', { timeout: 120_000 }, async () => {
     const steps = ['after the 101', 'after 2probe', 'after 3probe', 'after 3probe, by a reset', 'after 3probe, by a close frame', 'by a wrong probe', 'by silence until the timeout'];
     const outcome = { websocket: 0, polling: 0 };
 
@@ -158,9 +158,9 @@ describe('the upgrade to WebSocket', () => {
         outcome.polling += 1;
         await session.post('1');
       } else {
-        // A poll during the probe is answered at once, again and again: at least with a noop.
+        // A poll during the probe is answered at once, repeatedly: at least with a noop.
         for (let polls = 0; polls < 3; polls += 1) await within(poll(), 8_000, `${about}: a poll during the probe`);
-        // The client has had its answer: it says 5 and goes on over the WebSocket.
+        // The client has received its answer: it sends 5 and continues on the WebSocket.
         publish(2);
         ws.send('5');
         publish(2);
@@ -180,7 +180,7 @@ describe('the upgrade to WebSocket', () => {
     assert.deepEqual(outcome, { websocket: 100, polling: 100 });
   });
 
-  test('what the client sends around the upgrade arrives once and in order', { timeout: 60_000 }, async () => {
+  test('packets that the client sends around the upgrade arrive once and in order', { timeout: 60_000 }, async () => {
     await bounded(100, 10, async (index) => {
       const room = unique('up');
       const listener = await rawSocketIo(gateway.port, { token: gateway.token(EVERYTHING), namespace: '/relay' });
@@ -193,7 +193,7 @@ describe('the upgrade to WebSocket', () => {
       while (sent < total || engine.transport.name !== 'websocket') {
         socket.emit('publish', { room, event: 'n', data: sent, self: false });
         sent += 1;
-        // Now and then an answer is awaited, or a busy machine would have us send without end.
+        // Awaits an answer now and then, because on a busy machine the test would otherwise send endlessly.
         if (sent % 10 === 0) await ask(socket, 'echo', sent);
         else await new Promise((resolve) => setImmediate(resolve));
         assert.ok(sent < 5_000, 'the upgrade never happened');
@@ -205,7 +205,7 @@ describe('the upgrade to WebSocket', () => {
     });
   });
 
-  test('an upgrade of a session that is on WebSocket already is refused and harms nothing', async () => {
+  test('an upgrade of a session that is on WebSocket already is refused without effect', async () => {
     const ws = await rawSocketIo(gateway.port, { token: gateway.token(EVERYTHING), namespace: '/relay' });
     const second = await rawWebSocket(gateway.port, `/socket.io/?EIO=4&transport=websocket&sid=${ws.sid}`).then(
       (opened) => opened.untilClosed(),
@@ -217,7 +217,7 @@ describe('the upgrade to WebSocket', () => {
     ws.destroy();
   });
 
-  test('a second probe beside the first is closed and harms nothing', async () => {
+  test('a second probe beside the first is closed without effect', async () => {
     const session = await pollingSession(gateway.port);
     await session.post(`40/relay,${JSON.stringify({ token: gateway.token(EVERYTHING) })}`);
     await session.pollUntil((packets) => packets.some((packet) => packet.startsWith('40/relay,')));
@@ -252,7 +252,7 @@ describe('the upgrade to WebSocket', () => {
     first.send('2probe');
     assert.equal(await first.nextText(), '3probe');
     first.send('5');
-    // The answer says that the upgrade is done; the GET comes on another connection.
+    // The answer shows that the upgrade is done; the GET is on another connection.
     first.send('40/nowhere,');
     assert.equal(await first.nextText(), '44/nowhere,{"message":"Invalid namespace"}');
     assert.equal((await session.get()).status, 400);
@@ -264,13 +264,13 @@ describe('the upgrade to WebSocket', () => {
     connection.write(requestText(gateway.port, 'GET', '/socket.io/?EIO=4&transport=websocket', {
       headers: { Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==' },
     }));
-    // What is there when the answer is complete came with it.
+    // Bytes that are available when the answer is complete arrived with it.
     assert.equal((await connection.response()).status, 101);
     assert.match(connection.raw().toString('latin1'), /\r\n\r\n.*0\{"sid":".*\}$/s);
     connection.destroy();
   });
 
-  test('a session that ends during the probe takes the probing WebSocket with it', async () => {
+  test('a session that ends during the probe closes the probing WebSocket, too', async () => {
     const session = await pollingSession(gateway.port);
     const ws = await rawWebSocket(gateway.port, `/socket.io/?EIO=4&transport=websocket&sid=${session.sid}`);
     ws.send('2probe');

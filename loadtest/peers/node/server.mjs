@@ -1,4 +1,5 @@
-// A Socket.IO server on Node.js as its users would write it: rooms that anybody may join and publish to.
+// A Socket.IO server on Node.js as its users would write it: every client may join and publish to any
+// room.
 //
 //   node server.mjs --port N [--engine ws|uws] [--redis PORT]
 

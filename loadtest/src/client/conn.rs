@@ -1,4 +1,4 @@
-//! One connection: how far it has come, and what could not be read or written whole.
+//! One connection: its phase, and its incomplete reads and writes.
 
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ pub(crate) enum Phase {
     Joining,
     /// A member.
     Ready,
-    /// Goodbye said; the server closes.
+    /// The client has said goodbye; the server closes.
     Leaving,
     /// Gone; the stream is closed.
     Closed,
@@ -33,9 +33,9 @@ pub(crate) struct Conn {
     pub(crate) phase: Phase,
     /// Whether it has reached [`Phase::Ready`].
     pub(crate) was_ready: bool,
-    /// The beginning of a frame whose end was not read yet. Empty nearly always.
+    /// The beginning of an incomplete frame. Nearly always empty.
     pub(crate) torn: Vec<u8>,
-    /// What the kernel would not take yet. Empty nearly always.
+    /// Bytes that the kernel has not accepted yet. Nearly always empty.
     unsent: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ impl Conn {
         }
     }
 
-    /// Writes `bytes` after all that was written before; what does not fit goes out when it does.
+    /// Writes `bytes` after earlier writes; bytes that do not fit are sent later.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);
@@ -62,7 +62,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Writes what is left over, as far as the kernel takes it.
+    /// Writes the remaining bytes, as far as the kernel accepts them.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
@@ -74,8 +74,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Writes until the kernel refuses and returns how much it took: edge-triggered readiness is
-    /// announced again only after a refusal.
+    /// Writes until the kernel refuses. Returns how many bytes it accepted: edge-triggered
+    /// readiness is reported again only after a refusal.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(stream) = &mut self.stream else {
             return Ok(bytes.len());

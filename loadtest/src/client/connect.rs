@@ -1,4 +1,4 @@
-//! Bringing a whole swarm to readiness.
+//! Connects a whole swarm.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::client::dial::dial;
 use crate::client::{Driver, Outgoing, Party, Swarm};
 use crate::sys;
 
-/// Connections under way at once: below the usual listen backlogs, beyond which a SYN is dropped and
-/// comes again a second later.
+/// Concurrent connection attempts: below the usual listen backlogs, beyond which a SYN is dropped and repeated a
+/// second later.
 const UNDER_WAY: usize = 256;
-/// How long nothing at all may happen before the run is given up.
+/// How long nothing may happen before the run is aborted.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How often the ramp is looked at.
+/// The interval of checks of the ramp.
 const STEP_NS: u64 = 5_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -35,7 +35,7 @@ impl Swarm {
         while self.party.tally.ready < count {
             let now = sys::now_ns();
             self.dial_due(count, allowed(ramp, now - start))?;
-            self.turn(&mut Deaf, now + STEP_NS)?;
+            self.turn(&mut IgnoreEvents, now + STEP_NS)?;
             let (progress, ready) = (self.party.progress(), self.party.tally.ready);
             if progress != seen {
                 (seen, seen_at) = (progress, now);
@@ -53,7 +53,7 @@ impl Swarm {
         Ok(Duration::from_nanos(sys::now_ns() - start))
     }
 
-    /// How far the first connection is that is not closed; empty if all are.
+    /// The phase of the first connection that is not closed; empty if all are.
     pub(crate) fn first_open(&self) -> String {
         let conns = &self.party.conns;
         let at = conns.iter().position(|conn| conn.phase != Phase::Closed);
@@ -71,8 +71,8 @@ impl Swarm {
         }
     }
 
-    /// As [`Self::dial`] where clients come back: what cannot even be begun is counted as refused. Answers whether it
-    /// was begun.
+    /// As [`Self::dial`], where clients return: an attempt that cannot even begin counts as refused. Returns whether
+    /// it began.
     pub(crate) fn dial_again(&mut self, i: usize) -> bool {
         let Err(error) = self.dial(i) else {
             return true;
@@ -83,7 +83,7 @@ impl Swarm {
         false
     }
 
-    /// Opens connection `i`: the next one, or one that there was before and that is closed.
+    /// Opens connection `i`: the next one, or a closed one again.
     pub(crate) fn dial(&mut self, i: usize) -> Result<()> {
         let mut stream =
             dial(self.to[i % self.to.len()], i).with_context(|| format!("dialling connection {i}"))?;
@@ -119,7 +119,7 @@ impl Party {
         Ok(true)
     }
 
-    /// Grows with every step of every connection's dialogue.
+    /// Increases with every step of every connection's dialogue.
     fn progress(&self) -> (usize, usize, u64) {
         (self.conns.len(), self.tally.ready, self.tally.frames)
     }
@@ -147,10 +147,10 @@ fn progress_bar(count: usize) -> ProgressBar {
     ProgressBar::new(count as u64).with_style(style)
 }
 
-/// Hears nothing: what comes before all are ready is not counted.
-struct Deaf;
+/// Ignores events: those before all connections are ready do not count.
+struct IgnoreEvents;
 
-impl Driver for Deaf {
+impl Driver for IgnoreEvents {
     fn event(&mut self, _conn: usize, _array: &[u8], _at_ns: u64, _out: &mut Outgoing) {}
 }
 

@@ -1,17 +1,18 @@
 //! Thousands of Socket.IO connections on one thread, at little cost per received frame.
 //!
-//! One epoll, one large read buffer for all connections, frames parsed where the kernel put them, and
-//! a driver that is compiled in and not called through a table. A connection is read once per
-//! readiness: a read that leaves room in the buffer has emptied the socket, and only when its other side
-//! has closed there is an end to be read as well.
+//! One epoll, one large read buffer for all connections, frames parsed in place, and a driver that is
+//! compiled in instead of called through a table. A connection is read once per readiness: a read that does
+//! not fill the buffer has emptied the socket, and only if the peer has closed is there an end to read as
+//! well.
 //!
 //! ```text
 //! dial → upgrade → 0{open} → 40/ns,{auth} → 40/ns,{sid} → 42/ns,1["join",…] → 43/ns,1[…] → events
 //! ```
 //!
-//! A failure before the last step ends the run with its reason, or, where clients come back, is counted
-//! and told to the driver; a connection lost later is counted. A client that has said goodbye waits for
-//! the server to close: who closes first keeps the port for a minute, and a tester has none to spare.
+//! A failure before the last step ends the run with its reason; where clients return, it is counted and
+//! reported to the driver. A later loss of a connection is counted. A client that has said goodbye waits
+//! for the server to close: the side that closes first keeps the port for a minute, and the tester has none
+//! to spare.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -35,8 +36,8 @@ mod connect;
 mod dial;
 pub(crate) mod script;
 
-/// As much as one read may bring, and as large as a message can be. Only what a read fills is touched,
-/// so its size costs nothing.
+/// The upper bound of one read and of one message. Only the bytes that a read fills are touched, so the
+/// size costs nothing.
 const READ_BYTES: usize = 2 << 20;
 /// Few enough that a due publish does not wait long behind a full round.
 const EVENTS: usize = 256;
@@ -44,19 +45,19 @@ const ALARM: Token = Token(usize::MAX);
 /// RFC 6455 section 7.4.1: the purpose is fulfilled.
 const NORMAL_CLOSE: u16 = 1000;
 
-/// What the connections are for.
+/// Handles the events of connections.
 pub(crate) trait Driver {
-    /// One event of the namespace came on a connection: its array from `[` on, and when the read that
-    /// brought it returned. What is put into `out` is written when all frames of the read are seen.
+    /// An event of the namespace has arrived: its array from `[` on, and when the read returned that
+    /// brought it. Frames in `out` are written once all frames of the read are handled.
     fn event(&mut self, conn: usize, array: &[u8], at_ns: u64, out: &mut Outgoing);
 
-    /// An ack came that is not the join's: its id and its array, as in [`Self::event`].
+    /// An ack other than the join's has arrived: its id and its array, as in [`Self::event`].
     fn ack(&mut self, _conn: usize, _id: u32, _array: &[u8], _at_ns: u64, _out: &mut Outgoing) {}
 
     /// A connection is a member of its room.
     fn ready(&mut self, _conn: usize, _at_ns: u64, _out: &mut Outgoing) {}
 
-    /// A connection is closed: `orderly` after its goodbye, else by the server in whatever phase.
+    /// A connection is closed: `orderly` after its goodbye, otherwise by the server in any phase.
     fn gone(&mut self, _conn: usize, _at_ns: u64, _orderly: bool) {}
 }
 
@@ -79,7 +80,7 @@ impl Outgoing {
         self.frame(frame::TEXT, packet);
     }
 
-    /// Leaves the namespace and asks the server to close, as the stock client does.
+    /// Leaves the namespace and asks the server to close, like the stock client.
     pub(crate) fn goodbye(&mut self, namespace: &Namespace) {
         self.text(namespace.disconnect().as_bytes());
         self.frame(frame::CLOSE, &NORMAL_CLOSE.to_be_bytes());
@@ -87,12 +88,12 @@ impl Outgoing {
     }
 
     fn frame(&mut self, opcode: u8, payload: &[u8]) {
-        // Masks guard proxies against chosen bytes; here they need only differ.
+        // Masks protect proxies from chosen bytes; here they only have to differ.
         let [a, b, c, d, ..] = self.masks.next().to_ne_bytes();
         frame::write_masked(&mut self.bytes, opcode, payload, [a, b, c, d]);
     }
 
-    /// What was added since it was last taken.
+    /// The bytes added since the last call.
     #[cfg(test)]
     pub(crate) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
@@ -102,14 +103,13 @@ impl Outgoing {
 /// Counts over all connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Connections that have reached [`Phase::Ready`] since they were last dialled, whether or not they
-    /// are still there.
+    /// Connections that have reached [`Phase::Ready`] since they were last dialled, including closed ones.
     pub(crate) ready: usize,
     /// WebSocket frames received after the upgrade.
     pub(crate) frames: u64,
     /// Engine.IO pings answered.
     pub(crate) pings: u64,
-    /// Connections that failed before they were ready, where that does not end the run.
+    /// Connections that failed before they were ready, where this does not end the run.
     pub(crate) refused: u64,
     /// Why the first of them failed.
     pub(crate) first_refusal: Option<String>,
@@ -125,7 +125,7 @@ pub(crate) struct Swarm {
     poll: Poll,
     events: Events,
     alarm: Alarm,
-    /// What the alarm is set to: most rounds wait for the same instant as the one before.
+    /// When the alarm fires: most rounds wait for the same instant as the one before.
     alarm_ns: u64,
     /// The servers; connection `i` is with number `i` modulo their count.
     to: Vec<SocketAddr>,
@@ -137,7 +137,7 @@ pub(crate) struct Swarm {
 struct Party {
     script: Script,
     conns: Vec<Conn>,
-    /// Whether a connection that fails before it is ready is counted and does not end the run.
+    /// Whether a connection that fails before it is ready is counted instead of ending the run.
     forgiving: bool,
     tally: Tally,
     buf: Box<[u8]>,
@@ -172,7 +172,7 @@ impl Swarm {
         &self.party.tally
     }
 
-    /// From now on a connection that fails before it is ready is counted and does not end the run.
+    /// From now on a connection that fails before it is ready is counted instead of ending the run.
     pub(crate) fn forgive(&mut self) {
         self.party.forgiving = true;
     }
@@ -182,7 +182,7 @@ impl Swarm {
         &self.party.script
     }
 
-    /// Closes a connection without a word of Engine.IO, as an app that is killed.
+    /// Closes a connection without any packet, like an app that is killed.
     pub(crate) fn cut(&mut self, conn: usize) {
         self.party.conns[conn].close();
     }
@@ -197,7 +197,7 @@ impl Swarm {
         self.party.conns[conn].phase == Phase::Closed
     }
 
-    /// Waits for something to happen, until `until_ns` at the latest, and deals with all that has.
+    /// Waits for events until `until_ns` at the latest, and handles them.
     pub(crate) fn turn(&mut self, driver: &mut impl Driver, until_ns: u64) -> Result<()> {
         let left = until_ns.saturating_sub(sys::now_ns());
         let timeout = if left == 0 {
@@ -222,7 +222,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Sends what `fill` puts out, on one connection.
+    /// Sends the frames that `fill` adds, on one connection.
     pub(crate) fn send(&mut self, conn: usize, fill: impl FnOnce(&mut Outgoing)) {
         fill(&mut self.party.out);
         self.party.write_out(conn);
@@ -247,8 +247,8 @@ impl Party {
             return self.lost(i, &anyhow!(error), driver);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            // Taken out for the time of the call, so that frames in it can be passed on while the rest
-            // of `self` changes.
+            // Taken out during the call, so that its frames can be passed on while the rest of `self`
+            // changes.
             let mut buf = std::mem::take(&mut self.buf);
             let outcome = self.read(i, &mut buf, event.is_read_closed(), driver);
             self.buf = buf;
@@ -259,8 +259,8 @@ impl Party {
         Ok(())
     }
 
-    /// Reads all there is, `to_end` where that is known to be there. An `Err` is the reason why this
-    /// connection is of no more use.
+    /// Reads all available bytes, `to_end` where the end is known to be there. An `Err` is the reason why
+    /// this connection is unusable.
     fn read(&mut self, i: usize, buf: &mut [u8], to_end: bool, driver: &mut impl Driver) -> Result<()> {
         loop {
             let conn = &mut self.conns[i];
@@ -292,7 +292,7 @@ impl Party {
         }
     }
 
-    /// Passes on every whole frame in `received` and returns where the first torn one begins.
+    /// Passes on every complete frame in `received`. Returns where the first incomplete one begins.
     fn frames(&mut self, i: usize, received: &[u8], at_ns: u64, driver: &mut impl Driver) -> Result<usize> {
         let mut used = 0;
         if self.conns[i].phase == Phase::Upgrading {
@@ -341,16 +341,16 @@ impl Party {
                 ),
                 _ => bail!("WebSocket close without a code"),
             },
-            // Pongs, and attachments of events that are not ours.
+            // Pongs, and attachments of other events.
             _ => {}
         }
         Ok(())
     }
 
-    /// Writes what has been put out, on connection `i`.
+    /// Writes the pending frames of connection `i`.
     fn write_out(&mut self, i: usize) {
         if !self.out.bytes.is_empty() {
-            // A connection that cannot be written to will say so when it is read.
+            // Reading reports a connection that cannot be written to.
             let _ = self.conns[i].write(&self.out.bytes);
             self.out.bytes.clear();
             if std::mem::take(&mut self.out.goodbye) {
@@ -359,7 +359,7 @@ impl Party {
         }
     }
 
-    /// Counts a lost connection and tells the driver, or ends the run if it never became ready.
+    /// Counts a lost connection and reports it to the driver, or ends the run if it never became ready.
     #[cold]
     fn lost(&mut self, i: usize, reason: &anyhow::Error, driver: &mut impl Driver) -> Result<()> {
         let phase = self.conns[i].phase;
@@ -391,7 +391,7 @@ impl Party {
         Ok(())
     }
 
-    /// Takes the next step of the dialogue, or answers what comes outside of it.
+    /// Takes the next step of the dialogue, or answers a packet outside of it.
     fn advance(
         &mut self,
         i: usize,

@@ -1,4 +1,4 @@
-//! What every connection says between the TCP handshake and its first message.
+//! The packets of every connection between the TCP handshake and its first message.
 
 use anyhow::Result;
 
@@ -9,10 +9,10 @@ use crate::upgrade::Upgrade;
 
 /// The ack id of a connection's join.
 const JOIN_ACK: u32 = 1;
-/// The ack id of its leaving. What else it asks has larger ones.
+/// The ack id of its leave. Other requests have larger ones.
 pub(crate) const LEAVE_ACK: u32 = 2;
 
-/// Which connection is in which room: they are dealt out in order, the first of each room publishes.
+/// Assigns connections to rooms in order; the first connection of each room publishes.
 #[derive(Clone, Debug)]
 pub(crate) struct Rooms {
     prefix: String,
@@ -46,7 +46,7 @@ impl Rooms {
     }
 }
 
-/// The lines of the dialogue, and how to tell that it went well.
+/// The packets of the dialogue, and how to recognise success.
 #[derive(Debug)]
 pub(crate) struct Script {
     /// One for each server.
@@ -63,7 +63,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// The dialogue that the command line asks for.
+    /// The dialogue that the command line describes.
     pub(crate) fn new(target: &TargetArgs, rooms: Rooms, key: [u8; 16]) -> Result<Self> {
         Ok(Self {
             upgrades: target.url.iter().map(|url| Upgrade::new(url, key)).collect(),
@@ -95,13 +95,13 @@ impl Script {
         }
         let room = self.rooms.name(self.rooms.of(conn));
         let payload = text::fill(&self.join_payload, &room, conn);
-        // With an ack id the server's handler gets a callback, which one that does not ack may mistake
-        // for an argument.
+        // With an ack id the server's handler gets a callback, which a handler that does not ack may
+        // mistake for an argument.
         let ack = self.joined_on.is_none().then_some(JOIN_ACK);
         Some(self.namespace.event(ack, &self.join_event, &payload))
     }
 
-    /// The leaving of a connection, acknowledged as [`LEAVE_ACK`].
+    /// The leave of a connection, acknowledged as [`LEAVE_ACK`].
     pub(crate) fn leave(&self, conn: usize) -> String {
         let room = self.rooms.name(self.rooms.of(conn));
         let payload = text::fill(&self.leave_payload, &room, conn);

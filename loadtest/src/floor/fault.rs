@@ -1,4 +1,4 @@
-//! Wrongs done on purpose: the tester is only worth its green when it has been seen red.
+//! Deliberate faults, which prove that the tester detects them.
 
 use std::str::FromStr;
 
@@ -14,18 +14,19 @@ enum Kind {
     Reorder,
     /// The message also goes to the first member of the next room.
     Misroute,
-    /// The last letter of the content is another one.
+    /// The last letter of the content is changed.
     Corrupt,
 }
 
-/// One kind of wrong, done to every n-th delivery of a room that is not the publisher's own.
+/// One kind of fault, applied to every n-th delivery of a room except the publisher's own.
 #[derive(Clone, Debug)]
 pub(crate) struct Injection {
     kind: Kind,
     every: u64,
-    /// For each room by itself: who is wronged next does not depend on which room is published to next.
+    /// For each room separately: the next affected member does not depend on which room is published to
+    /// next.
     deliveries: Vec<u64>,
-    /// Deliveries held back for a reordering until their room's next message.
+    /// Deliveries held back until their room's next message, for a reordering.
     held: Vec<Held>,
 }
 
@@ -56,7 +57,7 @@ impl FromStr for Injection {
 }
 
 impl Injection {
-    /// Delivers to a room, its first member (the publisher) always as it should be.
+    /// Delivers to a room; its first member (the publisher) always gets a correct delivery.
     pub(super) fn broadcast(&mut self, rooms: &Rooms, room: usize, text: &[u8], lines: &mut Lines) {
         let mut right = Vec::new();
         frame::write_plain(&mut right, frame::TEXT, text);

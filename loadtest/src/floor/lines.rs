@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use crate::floor::rooms::{Member, Seat};
 use crate::sys;
 
-/// One connection. 24 bytes: the rare states are kept elsewhere.
+/// One connection. 24 bytes: rare state is kept elsewhere.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) stream: TcpStream,
@@ -18,17 +18,17 @@ pub(super) struct Line {
     rest: Option<Box<Rest>>,
 }
 
-/// What most connections never have.
+/// State that most connections never have.
 #[derive(Debug, Default)]
 struct Rest {
     /// The beginning of a frame or of the request.
     torn: Vec<u8>,
-    /// What the kernel would not take yet.
+    /// Bytes that the kernel has not accepted yet.
     unsent: Vec<u8>,
 }
 
 impl Line {
-    /// Moves what is left of the last read to the beginning of `buf`; returns its length.
+    /// Moves the rest of the last read to the beginning of `buf`. Returns its length.
     pub(super) fn take_torn(&mut self, buf: &mut [u8]) -> usize {
         let Some(rest) = &mut self.rest else {
             return 0;
@@ -38,7 +38,7 @@ impl Line {
         torn.len()
     }
 
-    /// Keeps what is left of this read for the next.
+    /// Keeps the rest of this read for the next.
     pub(super) fn keep_torn(&mut self, torn: &[u8]) {
         if !torn.is_empty() {
             self.rest.get_or_insert_default().torn = torn.to_vec();
@@ -46,15 +46,15 @@ impl Line {
     }
 }
 
-/// All connections by number; numbers are used again.
+/// All connections by number; numbers are reused.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     lines: Vec<Option<Line>>,
     free: Vec<usize>,
-    /// Whether bytes of a connection wait for room in the kernel. Apart from the connections, because a
-    /// broadcast asks it for each member and should touch a byte for that and no more.
+    /// Whether bytes of a connection wait for the kernel. Separate from the connections, because a
+    /// broadcast checks it for each member and should touch only one byte for that.
     blocked: Vec<bool>,
-    /// What waits for the end of the round, by connection, and for whom something does.
+    /// Bytes that wait for the end of the round, by connection, and the connections that have some.
     pending: Vec<Vec<u8>>,
     dirty: Vec<Member>,
 }
@@ -69,7 +69,7 @@ impl Lines {
         })
     }
 
-    /// Takes a connection in under a number from [`Self::next_id`].
+    /// Adds a connection under a number from [`Self::next_id`].
     pub(super) fn open(&mut self, id: usize, stream: TcpStream) {
         self.lines[id] = Some(Line { stream, upgraded: false, seat: Seat::NONE, rest: None });
         self.blocked[id] = false;
@@ -86,14 +86,14 @@ impl Lines {
         self.lines.get_mut(id)?.as_mut()
     }
 
-    /// Sends to one connection after all that was sent to it before.
+    /// Sends to one connection, after all earlier sends.
     pub(super) fn send(&mut self, id: usize, bytes: &[u8]) {
         if let Some(fd) = self.get(id).map(|line| line.stream.as_raw_fd()) {
             self.send_fd(id, fd, bytes);
         }
     }
 
-    /// As [`Self::send`], without a visit to the connection: the path of every delivery.
+    /// As [`Self::send`], without touching the connection: the path of every delivery.
     #[inline]
     pub(super) fn send_to(&mut self, to: Member, bytes: &[u8]) {
         self.send_fd(to.line as usize, to.fd, bytes);
@@ -106,14 +106,14 @@ impl Lines {
                 Ok(sent) if sent == bytes.len() => return,
                 Ok(sent) => return self.keep_unsent(id, &bytes[sent..]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The connection is broken; reading it will say so.
+                // The connection is broken; reading reports it.
                 Err(_) => return,
             }
         }
         self.keep_unsent(id, bytes);
     }
 
-    /// Leaves bytes for [`Self::flush_pending`].
+    /// Adds bytes for [`Self::flush_pending`].
     #[inline]
     pub(super) fn push(&mut self, to: Member, bytes: &[u8]) {
         let id = to.line as usize;
@@ -127,7 +127,7 @@ impl Lines {
         pending.extend_from_slice(bytes);
     }
 
-    /// Sends what was pushed, one `send` per connection.
+    /// Sends the pushed bytes, one `send` per connection.
     pub(super) fn flush_pending(&mut self) {
         let (mut dirty, mut pending) = (take(&mut self.dirty), take(&mut self.pending));
         for to in dirty.drain(..) {
@@ -145,11 +145,11 @@ impl Lines {
             let rest = line.rest.get_or_insert_default();
             rest.unsent.extend_from_slice(bytes);
         }
-        // A short write is not yet a refusal, and only a refusal is followed by readiness.
+        // A short write is not yet a refusal, and readiness follows only a refusal.
         self.flush(id);
     }
 
-    /// Sends what waits, as far as the kernel takes it.
+    /// Sends waiting bytes, as far as the kernel accepts them.
     pub(super) fn flush(&mut self, id: usize) {
         if !self.blocked.get(id).is_some_and(|blocked| *blocked) {
             return;

@@ -1,12 +1,12 @@
-//! The floor: the least a server can do to fan out, so that the rest is known to be its own.
+//! The floor: the least that a server can do to fan out, as a baseline for other servers.
 //!
-//! One thread, one epoll, no runtime. Speaks just enough Engine.IO and Socket.IO over WebSocket for the
-//! scenarios of this crate: upgrade, open, CONNECT to any namespace without a look at the token, `join`,
-//! `leave` and `echo` with an ack, `publish`, pings. A broadcast is encoded once and given to the kernel once per member,
-//! by a `send` at once, or (`--coalesce`) together with everything else of the round at its end.
+//! One thread, one epoll, no runtime. It supports just enough Engine.IO and Socket.IO over WebSocket for the scenarios of
+//! this crate: upgrade, open, CONNECT to any namespace without checking the token, `join`, `leave` and `echo` with an ack,
+//! `publish`, pings. A broadcast is encoded once and passed to the kernel once per member, by a `send` at once, or
+//! (`--coalesce`) together with everything else at the end of the round.
 //!
-//! What it leaves out is what the servers under test are measured for: limits, timeouts, polling,
-//! checks of any kind, members in more than one room (a second join moves the connection).
+//! It leaves out what the servers under test are measured for: limits, timeouts, polling, any checks, and members in more
+//! than one room (a second join moves the connection).
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ mod rooms;
 const LISTENER: Token = Token(usize::MAX);
 const BACKLOG: i32 = 4096;
 const EVENTS: usize = 1024;
-/// As much as one read may bring, and as large as a message can be.
+/// The upper bound of one read and of one message.
 const READ_BYTES: usize = 2 << 20;
 const PING_INTERVAL_NS: u64 = 25_000_000_000;
 
@@ -57,18 +57,18 @@ pub(crate) struct FloorArgs {
     )]
     coalesce: Option<Coalesce>,
 
-    /// Do wrong on purpose, to test the tester: drop, duplicate, reorder, misroute or corrupt every
-    /// n-th delivery, such as drop:1000.
+    /// Inject faults to test the tester: drop, duplicate, reorder, misroute or corrupt every n-th delivery, such as
+    /// drop:1000.
     #[arg(long, value_name = "KIND:N")]
     inject: Option<Injection>,
 }
 
-/// Where what is published in a round waits for its end.
+/// Where publishes of a round wait for its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Coalesce {
-    /// In one buffer for the whole room: the least there is.
+    /// In one buffer for the whole room: the cheapest way.
     Room,
-    /// In a buffer of each connection, for which every delivery is copied.
+    /// In one buffer per connection, into which every delivery is copied.
     Connection,
 }
 
@@ -92,7 +92,7 @@ struct Floor {
     inject: Option<Injection>,
     ping_at_ns: u64,
     buf: Box<[u8]>,
-    /// Scratch for the frames of one read's answers, and of one broadcast.
+    /// Scratch space for the answers of one read, and for one broadcast.
     reply: Vec<u8>,
     text: Vec<u8>,
 }
@@ -125,7 +125,7 @@ impl Floor {
         })
     }
 
-    /// Waits for something to happen and deals with all that has.
+    /// Waits for events and handles them.
     fn round(&mut self) -> Result<()> {
         let left = self.ping_at_ns.saturating_sub(sys::now_ns());
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
@@ -168,7 +168,7 @@ impl Floor {
                     self.lines.open(id, stream);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // A peer that is gone again; and with no descriptors left the others are served on.
+                // The peer has gone already; and without free descriptors the other connections are still served.
                 Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return Ok(()),
                 Err(_) => {}
             }
@@ -181,7 +181,7 @@ impl Floor {
         }
     }
 
-    /// Reads all there is and answers it, or closes the connection.
+    /// Reads and answers all available bytes, or closes the connection.
     fn read(&mut self, id: usize) {
         let mut buf = std::mem::take(&mut self.buf);
         if self.read_into(id, &mut buf).is_err() {
@@ -225,7 +225,7 @@ impl Floor {
         }
     }
 
-    /// Deals with every whole frame and returns where the first torn one begins.
+    /// Handles every complete frame. Returns where the first incomplete one begins.
     fn frames(&mut self, id: usize, received: &mut [u8]) -> Result<usize> {
         let mut used = 0;
         if self.lines.get(id).is_some_and(|line| !line.upgraded) {
@@ -284,7 +284,7 @@ impl Floor {
                     self.acknowledge(tag, ack, &format!(r#"{{"success":true,"room":{room}}}"#));
                 }
             }
-            // A connection sits in one room at most, so there is only one to leave.
+            // A connection is in at most one room, so there is only one to leave.
             Packet::Leave { tag, ack } => {
                 if let Some(line) = self.lines.get(id) {
                     let seat = std::mem::replace(&mut line.seat, rooms::Seat::NONE);
@@ -323,7 +323,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Answers an event that asked for it.
+    /// Acknowledges an event that requested it.
     fn acknowledge(&mut self, tag: &str, ack: &str, data: &str) {
         self.text.clear();
         for part in ["43", tag, ack, "[", data, "]"] {
@@ -332,7 +332,7 @@ impl Floor {
         frame::write_plain(&mut self.reply, frame::TEXT, &self.text);
     }
 
-    /// Pings everybody at once. Who does not answer is not put out: nobody here goes missing unnoticed.
+    /// Pings all clients at once. A client that does not answer keeps its connection: the load tester counts the loss itself.
     fn ping(&mut self) {
         let mut ping = Vec::new();
         frame::write_plain(&mut ping, frame::TEXT, b"2");
@@ -342,7 +342,7 @@ impl Floor {
 }
 
 impl Line {
-    /// What a room keeps of a connection, and where it sits now.
+    /// What a room keeps of a connection, and its current seat.
     fn place(&mut self) -> (std::os::fd::RawFd, rooms::Seat) {
         (self.stream.as_raw_fd(), self.seat)
     }

@@ -1,4 +1,4 @@
-//! The packets that the floor understands.
+//! The packets that the floor supports.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub(super) enum Packet<'a> {
         tag: &'a str,
         ack: Option<&'a str>,
     },
-    /// To be sent back as the ack's arguments: `data` as it came.
+    /// Returned unchanged as the ack's arguments.
     Echo {
         tag: &'a str,
         ack: &'a str,
@@ -32,7 +32,7 @@ pub(super) enum Packet<'a> {
     Other,
 }
 
-/// A publish and what is to be delivered for it.
+/// A publish and its deliveries.
 #[derive(Debug)]
 pub(super) struct Publish<'a> {
     pub(super) tag: &'a str,
@@ -46,7 +46,7 @@ pub(super) struct PublishBody<'a> {
     pub(super) room: Cow<'a, str>,
     #[serde(borrow)]
     event: Cow<'a, str>,
-    /// Passed on as it came.
+    /// Passed on unchanged.
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -57,7 +57,7 @@ struct JoinBody {
 }
 
 impl Publish<'_> {
-    /// Appends the event as its members get it.
+    /// Appends the event as members receive it.
     pub(super) fn write_event(&self, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(b"42");
         out.extend_from_slice(self.tag.as_bytes());
@@ -70,7 +70,7 @@ impl Publish<'_> {
     }
 }
 
-/// Reads one packet. An `Err` is worth closing the connection for.
+/// Reads one packet. An `Err` closes the connection.
 pub(super) fn read(text: &[u8]) -> Result<Packet<'_>> {
     let text = std::str::from_utf8(text)?;
     if let Some(rest) = text.strip_prefix("40") {

@@ -6,7 +6,8 @@ use std::os::fd::RawFd;
 use crate::floor::lines::Lines;
 use crate::frame;
 
-/// Where a connection sits. Numbers and not references: connections and rooms point at each other.
+/// A connection's place in a room. Numbers instead of references, because connections and rooms
+/// refer to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
     room: u32,
@@ -18,7 +19,7 @@ impl Seat {
     pub(super) const NONE: Self = Self { room: u32::MAX, place: 0 };
 }
 
-/// What a broadcast needs of a member: eight bytes, side by side.
+/// The part of a member that a broadcast needs: eight bytes, side by side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
     pub(super) fd: RawFd,
@@ -44,19 +45,19 @@ pub(super) struct Rooms {
 }
 
 impl Rooms {
-    /// A room by its name, if anybody was ever in it.
+    /// A room by its name, if any connection was ever in it.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
-    /// Seats a connection that sits nowhere.
+    /// Seats a connection that is in no room.
     pub(super) fn enter(&mut self, name: &str, line: usize, fd: RawFd) -> Seat {
         let index = self.find(name).unwrap_or_else(|| {
             self.rooms.push(Room::default());
             self.names.insert(name.to_owned(), self.rooms.len() - 1);
             self.rooms.len() - 1
         });
-        // Connections are far fewer than descriptors can be counted with.
+        // There are far fewer connections than descriptor numbers.
         let (Ok(line), Ok(room)) = (u32::try_from(line), u32::try_from(index)) else {
             return Seat::NONE;
         };
@@ -92,7 +93,7 @@ impl Rooms {
         self.rooms.len()
     }
 
-    /// Encodes a text once and gives it to `send` for every member.
+    /// Encodes a text once and passes it to `send` for every member.
     pub(super) fn broadcast(&mut self, room: usize, text: &[u8], mut send: impl FnMut(Member, &[u8])) {
         self.frame.clear();
         frame::write_plain(&mut self.frame, frame::TEXT, text);
@@ -101,7 +102,7 @@ impl Rooms {
         }
     }
 
-    /// Leaves a text for [`Self::flush`].
+    /// Adds a text for [`Self::flush`].
     pub(super) fn push(&mut self, room: usize, text: &[u8]) {
         let pending = &mut self.rooms[room].pending;
         if pending.is_empty() {
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_are_told_apart_by_name() {
+    fn rooms_are_distinguished_by_name() {
         let mut rooms = Rooms::default();
         rooms.enter("/a,r", 1, 9);
         rooms.enter("/b,r", 2, 9);

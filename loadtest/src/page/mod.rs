@@ -1,4 +1,4 @@
-//! The report as a page: one file that needs nothing else, with its plots drawn into it.
+//! The report as a page: one self-contained file with its plots.
 
 use std::fmt::Write as _;
 
@@ -46,7 +46,7 @@ pub(crate) fn render(report: &impl Report) -> Result<String> {
     Ok(page)
 }
 
-/// Those that have something to show.
+/// The plots that have points.
 fn plots(found: &Found) -> Vec<Plot> {
     let Found { counted, curves, samples, .. } = found;
     let curves = curves.iter().map(|(name, curve)| Line::new(name, curve.clone())).collect();

@@ -5,15 +5,15 @@ use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 300);
 const TEXT: (&str, i32) = ("sans-serif", 14);
-/// Told apart by colour-blind people, too.
+/// Distinguishable for colour-blind people, too.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(120, 94, 160)];
 
-/// What lies along the bottom.
+/// The horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Axis {
     Seconds,
-    /// Stretched towards its end: each nine takes the same room.
+    /// Stretched towards its end: each nine takes the same space.
     Percentile,
 }
 
@@ -100,11 +100,12 @@ impl Plot {
         Ok(())
     }
 
-    /// The points where they are drawn.
+    /// The points at their positions in the plot.
     fn placed(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         match self.axis {
             Axis::Seconds => points.to_vec(),
-            // The highest value is put where the next quantile would be: at infinity nobody sees it.
+            // The highest value is drawn where the next quantile would be: at infinity it would not be
+            // visible.
             Axis::Percentile => {
                 let last =
                     points.iter().rev().find(|point| point.0 < 1.0).map_or(0.0, |point| nines(point.0));

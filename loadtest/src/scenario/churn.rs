@@ -1,6 +1,6 @@
-//! `churn`: connect, join, leave, disconnect, over and over.
+//! `churn`: connects, joins, leaves and disconnects repeatedly.
 //!
-//! So many slots, each with a client that begins its next cycle when the server has closed the last one.
+//! Each slot has a client that begins its next cycle when the server has closed the last one.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Report for ChurnReport {
     }
 }
 
-/// Runs the scenario; whether every cycle came to its end.
+/// Runs the scenario. Returns whether every cycle completed.
 pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
     let ChurnArgs { slots, room_size, target, .. } = args;
     if *slots == 0 || *room_size == 0 {
@@ -146,7 +146,7 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<bool> {
 /// The slots and their cycles.
 struct Churn {
     namespace: Namespace,
-    /// The leaving of each slot; empty where nobody leaves.
+    /// The leave packet of each slot; empty where no member leaves.
     leave: Vec<String>,
     started_ns: Vec<u64>,
     /// Slots without a connection.
@@ -155,7 +155,7 @@ struct Churn {
     cycles: Latencies,
     joins: Latencies,
     done: u64,
-    /// The first leaving that was refused.
+    /// The first refused leave.
     refusal: Option<String>,
 }
 
@@ -175,7 +175,7 @@ impl Churn {
         })
     }
 
-    /// Begins a cycle in every idle slot, and deals with what happens until `until_ns`.
+    /// Begins a cycle in every idle slot, and handles events until `until_ns`.
     fn turn(&mut self, swarm: &mut Swarm, until_ns: u64) -> Result<()> {
         for slot in std::mem::take(&mut self.idle) {
             self.started_ns[slot] = sys::now_ns();
@@ -188,7 +188,7 @@ impl Churn {
         }
     }
 
-    /// Waits for the cycles under way; returns how many have not ended by `until_ns`.
+    /// Waits for the cycles under way. Returns how many have not ended by `until_ns`.
     fn finish(&mut self, swarm: &mut Swarm, until_ns: u64) -> Result<u64> {
         while self.idle.len() < self.started_ns.len() && sys::now_ns() < until_ns {
             swarm.turn(self, until_ns)?;

@@ -1,7 +1,7 @@
 //! `echo`: requests that the server answers with an ack, on many connections.
 //!
-//! The stock client may get its acks in any order, so order is no fault here; what must be is that each
-//! request is answered once, on its own connection, with what was sent.
+//! The stock client may get its acks in any order, so order is no fault here. Each request must be
+//! answered once, on its own connection, with the content that was sent.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ pub(crate) struct EchoArgs {
     #[arg(long, default_value_t = 200)]
     connections: usize,
 
-    /// Event that the server answers with an ack that has {content} in it.
+    /// Event that the server acknowledges with {content} in the ack.
     #[arg(long, default_value = "echo", value_name = "EVENT")]
     echo_event: String,
 
@@ -89,14 +89,14 @@ impl Report for EchoReport {
     }
 }
 
-/// Runs the scenario; whether every request was answered as it must.
+/// Runs the scenario. Returns whether every request was answered correctly.
 pub(crate) fn run(args: &EchoArgs) -> Result<bool> {
     let EchoArgs { connections, load, target, .. } = args;
     load.check()?;
     if *connections == 0 {
         bail!("--connections must be at least 1");
     }
-    // One room each: nobody hears what is not for them.
+    // One room each, so that no client receives another client's messages.
     let mut swarm = swarm(target, 1)?;
     let mut echoes = Echoes::new(args, run_id()?)?;
     let server = Server::new(&target.server_pid);
@@ -180,7 +180,7 @@ impl Echoes {
         Faults { lost: self.missing(), disconnected, ..self.faults }
     }
 
-    /// The stamp of an answer that has the content that was sent on this connection as request `seq`.
+    /// The stamp of an answer with the content that this connection sent as request `seq`.
     fn stamp(&self, conn: usize, seq: u32, array: &[u8]) -> Option<Stamp> {
         let at = Stamp::find(array)?;
         let stamp = Stamp::read(array, at)?;

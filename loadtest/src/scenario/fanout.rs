@@ -107,7 +107,7 @@ impl Report for FanoutReport {
     }
 }
 
-/// Runs `fanout`; whether the server delivered everything as it must.
+/// Runs `fanout`. Returns whether the server delivered everything correctly.
 pub(crate) fn run(args: &FanoutArgs) -> Result<bool> {
     measure("fanout", &args.target, &args.load, (args.rooms, args.members))
 }
@@ -117,7 +117,7 @@ pub(crate) fn run_rooms(args: &RoomsArgs) -> Result<bool> {
     measure("rooms", &args.target, &args.load, (args.rooms, args.members))
 }
 
-/// Runs it over several nodes, each of which must have members of every room.
+/// Runs `cross` over several nodes, each of which must have members of every room.
 pub(crate) fn run_across(args: &FanoutArgs) -> Result<bool> {
     let nodes = args.target.url.len();
     if nodes < 2 || args.members < nodes {
@@ -139,7 +139,7 @@ fn measure(
     let connections = rooms * members;
     let (mut swarm, mut traffic) = swarm_with_traffic(target, connections, members)?;
     let server = Server::new(&target.server_pid);
-    // Asked for once before all the work, so that a wrong pid is told at once.
+    // Read once before the work, so that a wrong pid is reported at once.
     server.cpu_ns()?;
     let connecting = swarm.connect(connections, target.ramp)?;
     let outcome = load::drive(&mut swarm, &mut traffic, &server, load)?;

@@ -1,4 +1,4 @@
-//! `idle`: what a connection costs that does nothing.
+//! `idle`: the cost of a connection that does nothing.
 //!
 //! Memory is read before the first connection, when all are members of their rooms (*fresh*), and
 //! after each has received one message (*warmed*: by then a server has grown its write buffers).
@@ -32,7 +32,7 @@ pub(crate) struct IdleArgs {
     #[arg(long, default_value_t = 50)]
     room_size: usize,
 
-    /// Time before each reading of the memory, for the server to come to rest.
+    /// Time before each reading of the memory, for the server to settle.
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     settle: Duration,
 
@@ -40,7 +40,7 @@ pub(crate) struct IdleArgs {
     #[arg(long, default_value = "0s", value_parser = parse_duration)]
     hold: Duration,
 
-    /// How long nothing may arrive before what is missing counts as lost.
+    /// How long nothing may arrive before missing messages count as lost.
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     patience: Duration,
 
@@ -124,7 +124,7 @@ impl Report for IdleReport {
     }
 }
 
-/// Runs the scenario; whether every connection stayed and got its one message.
+/// Runs the scenario. Returns whether every connection stayed and received its one message.
 pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     if args.connections == 0 || args.room_size == 0 {
         bail!("--connections and --room-size must be at least 1");
@@ -180,7 +180,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<bool> {
     output::show(&report, &args.target.output)
 }
 
-/// Keeps the connections for as long as was asked for.
+/// Keeps the connections for the requested time.
 fn hold(
     args: &IdleArgs,
     server: &Server,

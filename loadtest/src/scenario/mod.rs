@@ -17,6 +17,7 @@ pub(crate) mod churn;
 pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod idle;
+pub(crate) mod publish_http;
 mod restless;
 pub(crate) mod soak;
 pub(crate) mod storm;
@@ -38,7 +39,7 @@ fn swarm_with_traffic(target: &TargetArgs, connections: usize, room_size: usize)
     Ok((swarm(target, room_size)?, traffic))
 }
 
-/// Tells this run's messages from those of another tester on the same server.
+/// Distinguishes this run's messages from those of another tester on the same server.
 fn run_id() -> Result<u32> {
     Ok(u32::try_from(random() >> 32)?)
 }
@@ -48,7 +49,7 @@ fn random() -> u64 {
     RandomState::new().hash_one(())
 }
 
-/// What all scenarios find, without what can be drawn.
+/// The results of all scenarios, without data for plots.
 fn found(server: &Server, swarm: &Swarm, faults: Faults, span: Span) -> Found {
     let tally = swarm.tally();
     let mut warnings = span.warnings(server);

@@ -1,4 +1,4 @@
-//! Traffic whose members lose their connection and come back, as phones do.
+//! Traffic whose members lose their connection and return, as phones do.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,39 +15,40 @@ use crate::sys;
 use crate::traffic::Traffic;
 use crate::xorshift::Xorshift;
 
-/// How long who was refused waits before the next try; the stock client's first pause.
+/// How long a refused client waits before the next attempt; the stock client's first pause.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was sent so long ago has come, or is lost.
+/// A message sent this long ago has arrived or is lost.
 const SETTLES_IN: Duration = Duration::from_secs(1);
 
-/// Traffic, and who of its members is away.
+/// Traffic, and its absent members.
 pub(super) struct Restless {
     pub(super) traffic: Traffic,
     /// How many rooms are published to, from the first on.
     pub(super) published: usize,
-    /// Members cut off by the clock in a second; 0: none but those that are cut by hand.
+    /// Members cut off per second; 0: only those that are cut explicitly.
     per_s: u64,
-    /// Since when, and how many it has cut off.
+    /// Since when, and how many were cut off.
     started_ns: u64,
     cut: u64,
-    /// When each connection was cut off; 0 while it is there.
+    /// When each connection was cut off; 0 while it is connected.
     left_ns: Vec<u64>,
-    /// Who tries again when, the earliest first.
+    /// Connections and the times of their next attempts, the earliest first.
     waiting: VecDeque<(u64, usize)>,
-    /// How many are not back yet.
+    /// How many have not returned yet.
     pub(super) away: usize,
-    /// When the last one came back.
+    /// When the last one returned.
     pub(super) last_back_ns: u64,
     /// From being cut off to being a member again.
     pub(super) back: Latencies,
-    /// When the traffic is looked at next.
+    /// When the traffic is checked next.
     look_ns: u64,
     random: Xorshift,
 }
 
 impl Restless {
-    /// Publishes to the first `published` rooms; from now on `per_s` members are cut off in a second.
+    /// Publishes to the first `published` rooms, and cuts `per_s` members off each second from now
+    /// on.
     pub(super) fn new(
         traffic: Traffic,
         connections: usize,
@@ -77,14 +78,14 @@ impl Restless {
         swarm.cut(conn);
     }
 
-    /// Lets a member come back who was cut off.
+    /// Lets a member return that was cut off.
     pub(super) fn dial(&mut self, swarm: &mut Swarm, conn: usize) {
         if !swarm.dial_again(conn) {
             self.waiting.push_back((sys::now_ns() + nanos(PAUSE), conn));
         }
     }
 
-    /// All that went wrong, provided that nothing more will come.
+    /// All faults, assuming that nothing more arrives.
     pub(super) fn faults(&self, swarm: &Swarm) -> Faults {
         let faults = self.traffic.faults(swarm.tally().disconnected);
         Faults { refused: self.away as u64, ..faults }
@@ -98,8 +99,8 @@ impl Restless {
         }
     }
 
-    /// Some member who is there and does not publish; `None` if none was found in a few tries.
-    fn somebody(&mut self) -> Option<usize> {
+    /// A random present member that does not publish; `None` if a few attempts find none.
+    fn present_member(&mut self) -> Option<usize> {
         const TRIES: usize = 16;
         (0..TRIES).find_map(|_| {
             let conn = usize::try_from(self.random.next() >> 16).unwrap_or_default() % self.left_ns.len();
@@ -123,7 +124,7 @@ impl Driver for Restless {
         }
     }
 
-    /// A fault if the member was there; then it comes back as the stock client would.
+    /// A fault if the member was present; then it returns as the stock client would.
     fn gone(&mut self, conn: usize, at_ns: u64, _orderly: bool) {
         self.leave(conn, at_ns);
         self.waiting.push_back((at_ns + nanos(PAUSE), conn));
@@ -146,7 +147,7 @@ impl Work for Restless {
     fn refill(&mut self, refill: bool) {
         self.traffic.refill(refill);
         if !refill {
-            // The load is at its end: nobody else goes away, and who is away comes back.
+            // The load ends: no more members leave, and absent ones return.
             self.per_s = 0;
         }
     }
@@ -180,7 +181,7 @@ impl Work for Restless {
             && due <= now_ns
         {
             self.waiting.pop_front();
-            // It may have been cut off and dialled meanwhile.
+            // It may have been cut off and dialled again since.
             if swarm.is_closed(conn) {
                 self.dial(swarm, conn);
             }
@@ -195,7 +196,7 @@ impl Work for Restless {
                 return Ok(again.min(due));
             }
             self.cut += 1;
-            if let Some(conn) = self.somebody() {
+            if let Some(conn) = self.present_member() {
                 self.cut(swarm, conn);
                 self.dial(swarm, conn);
             }

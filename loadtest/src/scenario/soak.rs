@@ -1,4 +1,4 @@
-//! `soak`: rooms at a rate for hours, while members lose their connection and come back.
+//! `soak`: rooms at a steady rate for hours, while members lose their connection and return.
 
 use std::time::Duration;
 
@@ -32,11 +32,11 @@ pub(crate) struct SoakArgs {
     #[arg(long, default_value = "100/s", value_parser = parse_rate)]
     rate: u64,
 
-    /// Members a second that lose their connection and come back; never a publisher.
+    /// Members a second that lose their connection and return; never a publisher.
     #[arg(long, default_value = "5/s", value_parser = parse_rate)]
     reconnects: u64,
 
-    /// How long.
+    /// How long to run.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     duration: Duration,
 
@@ -44,7 +44,7 @@ pub(crate) struct SoakArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     sample: Option<Duration>,
 
-    /// How long nothing may arrive at the end before what is missing counts as lost.
+    /// How long nothing may arrive at the end before missing messages count as lost.
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     patience: Duration,
 
@@ -108,7 +108,7 @@ impl Report for SoakReport {
     }
 }
 
-/// Runs the scenario; whether the server delivered everything as it must.
+/// Runs the scenario. Returns whether the server delivered everything correctly.
 pub(crate) fn run(args: &SoakArgs) -> Result<bool> {
     let SoakArgs { rooms, members, target, .. } = args;
     if *rooms == 0 || *members < 2 || args.rate == 0 {

@@ -1,7 +1,8 @@
-//! `storm`: all clients lose their connection and come back at once.
+//! `storm`: all clients lose their connection and return at once.
 //!
-//! Some others stay, in rooms of their own at a steady rate: what they notice of the storm is told beside
-//! what they noticed before it. When all are back each room gets a message that all must hear.
+//! Other clients stay, in their own rooms at a steady rate: the report shows their latencies during the storm
+//! beside those before it. When all clients have returned, each room gets a message that all members must
+//! receive.
 
 use std::time::Duration;
 
@@ -22,17 +23,17 @@ use crate::scenario::restless::Restless;
 use crate::scenario::{found, random, swarm_with_traffic};
 use crate::sys;
 
-/// How long those who stay are watched after the last one is back.
+/// How long the staying clients are observed after the last client has returned.
 const AFTER: Duration = Duration::from_millis(500);
 
 /// The flags of `loadtest storm`.
 #[derive(Args, Debug)]
 pub(crate) struct StormArgs {
-    /// Clients that lose their connection and come back.
+    /// Clients that lose their connection and return.
     #[arg(long, default_value_t = 2000)]
     connections: usize,
 
-    /// Clients that stay and are published to meanwhile.
+    /// Clients that stay connected and receive messages meanwhile.
     #[arg(long, default_value_t = 100)]
     stay: usize,
 
@@ -40,19 +41,19 @@ pub(crate) struct StormArgs {
     #[arg(long, default_value_t = 50)]
     room_size: usize,
 
-    /// Broadcasts a second to those who stay, their rooms in turn.
+    /// Broadcasts a second to the staying clients, their rooms in turn.
     #[arg(long, default_value = "50/s", value_parser = parse_rate)]
     rate: u64,
 
-    /// How long those who stay are watched before the storm.
+    /// How long the staying clients are observed before the storm.
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     before: Duration,
 
-    /// How long it may take until all are back.
+    /// How long it may take until all clients have returned.
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     within: Duration,
 
-    /// How long nothing may arrive at the end before what is missing counts as lost.
+    /// How long nothing may arrive at the end before missing messages count as lost.
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     patience: Duration,
 
@@ -66,21 +67,21 @@ struct StormReport {
     connections: usize,
     stay: usize,
     rate: u64,
-    /// From the first cut to the last confirmed join; `None` if some never came back.
+    /// From the first cut to the last confirmed join; `None` if some never returned.
     seconds_to_all_back: Option<f64>,
-    /// All the server did meanwhile, for each of them.
+    /// The server's CPU time during the storm, divided by the returning clients.
     server_cpu_us_per_connect: Option<f64>,
-    /// Failed tries; each client tries again after a second.
+    /// Failed attempts; each client tries again after a second.
     refused: u64,
     never_back: usize,
     /// From a client's cut to its confirmed join.
     latency_ms: Option<Percentiles>,
-    /// Deliveries to those who stay, before the storm and in it.
+    /// Deliveries to the staying clients, before and during the storm.
     stay_before_ms: Option<Percentiles>,
     stay_meanwhile_ms: Option<Percentiles>,
     /// How far behind its schedule a broadcast to them was written; part of the latencies.
     lateness_ms: Option<Percentiles>,
-    /// The server's resident bytes before, and the most seen in the storm.
+    /// The server's resident bytes before, and the maximum during the storm.
     rss_before: Option<u64>,
     rss_peak: Option<u64>,
     #[serde(flatten)]
@@ -118,13 +119,13 @@ impl Report for StormReport {
     }
 }
 
-/// Runs the scenario; whether all came back and heard what they must.
+/// Runs the scenario. Returns whether all clients returned and received everything correctly.
 pub(crate) fn run(args: &StormArgs) -> Result<bool> {
     let StormArgs { connections, stay, room_size, target, .. } = args;
     if *connections == 0 || *stay == 0 || *room_size == 0 || args.rate == 0 {
         bail!("--connections, --stay, --room-size and --rate must be at least 1");
     }
-    // Who stays has rooms of their own: the first ones, filled up.
+    // The staying clients have their own rooms: the first ones, filled up.
     let staying = stay.div_ceil(*room_size) * room_size;
     let all = staying + connections;
     let (mut swarm, traffic) = swarm_with_traffic(target, all, *room_size)?;
@@ -141,7 +142,7 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
     restless.set_window(open..u64::MAX);
     let mut load = Load::new(&load, start, open)?;
     load.run(&mut swarm, &mut restless, cut, None)?;
-    // What is still on its way was sent before the storm.
+    // Messages still on their way were sent before the storm.
     load.run(&mut swarm, &mut restless, sys::now_ns() + nanos(AFTER), None)?;
     let stay_before_ms = restless.latencies().take_percentiles();
 
@@ -184,14 +185,14 @@ pub(crate) fn run(args: &StormArgs) -> Result<bool> {
     output::show(&report, &target.output)
 }
 
-/// What was seen of the storm itself.
+/// Results of the storm itself.
 struct Storm {
     seconds: Option<f64>,
     span: Span,
     samples: Vec<Sample>,
 }
 
-/// Cuts everybody off who does not stay, and keeps the load on until all are back.
+/// Cuts off every client that does not stay, and keeps the load on until all have returned.
 fn storm(
     args: &StormArgs,
     server: &Server,
@@ -211,7 +212,7 @@ fn storm(
     for conn in staying..staying + args.connections {
         restless.dial(swarm, conn);
         if conn % DIALS_IN_A_ROW == 0 {
-            // Who stays is heard meanwhile.
+            // Meanwhile reads the staying clients.
             swarm.turn(restless, 0)?;
             load.run(swarm, restless, sys::now_ns(), None)?;
         }

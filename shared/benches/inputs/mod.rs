@@ -1,4 +1,4 @@
-//! What is measured: the messages of the load tester, as it publishes them and as members get them.
+//! The inputs: the messages of the load tester, as it publishes them and as members receive them.
 
 use shared::adapter::Outgoing;
 use shared::sio::Event;
@@ -10,7 +10,7 @@ pub(crate) const NAMESPACE: &str = "/relay";
 /// The room.
 pub(crate) const ROOM: &str = "r0";
 
-/// Contents that are measured: that of the figures in the README, a long text, and a small picture.
+/// Contents that are measured: that of the figures in the book, a long text, and a small picture.
 pub(crate) const CONTENTS: [(&str, usize); 3] = [("128 B", 128), ("1 KiB", 1024), ("16 KiB", 16 * 1024)];
 
 /// The argument of a message with so many bytes of content.
@@ -29,7 +29,7 @@ pub(crate) fn outgoing<'a>(event: &'a Event<'a>, rooms: &'a [&'a str]) -> Outgoi
     Outgoing { uid: "AbC1", event, rooms, except: &[], volatile: false, sequence: None }
 }
 
-/// What a publisher sends for it, as it leaves a browser.
+/// The packet that a publisher's browser sends.
 pub(crate) fn published(data: &str) -> Vec<u8> {
     let text =
         format!(r#"42{NAMESPACE},17["publish",{{"room":"{ROOM}","event":"new_message","data":{data}}}]"#);

@@ -1,4 +1,4 @@
-//! One Engine.IO packet: read or refused, and what is read holds no more than was sent.
+//! One Engine.IO packet: accepted or refused, and an accepted one holds no more than was sent.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! What may come on a Redis channel: broadcasts, requests, responses; and JSON's way to msgpack and back.
+//! Messages on Redis channels: broadcasts, requests, responses; and conversion of JSON to msgpack and
+//! back.
 #![no_main]
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ const MAX: usize = 100_000;
 fuzz_target!(|message: &[u8]| {
     if let Ok(broadcast) = decode_broadcast(message, MAX) {
         assert!(broadcast.body.json.len() <= MAX);
-        // Whatever was taken can be sent: a header that tells its length, and a frame for each attachment.
+        // An accepted broadcast can be sent: a header with its length, and a frame for each attachment.
         let encoded = broadcast.body.encode("/", None);
         assert_eq!(ws::frames(encoded.wire()).count(), 1 + broadcast.body.attachments.len());
     }
@@ -25,7 +26,7 @@ fuzz_target!(|message: &[u8]| {
     }
 });
 
-/// What is said to be exact comes back byte for byte.
+/// An exact conversion returns the same bytes.
 fn there_and_back(json: &str) {
     let attachments = [Bytes::from_static(b"0")];
     let mut packed = Vec::new();

@@ -1,11 +1,11 @@
-//! A settings file: every problem is told, none is a panic, and no secret is shown.
+//! A settings file: every problem is reported, none is a panic, and no secret is shown.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use shared::config::{AppDeclaration, Layers};
 
 static APP: AppDeclaration =
-    AppDeclaration { name: "app", namespace: "/", keeps_records: true, pushes: false, settings: &[] };
+    AppDeclaration { name: "app", namespace: "/", keeps_records: true, settings: &[] };
 
 fuzz_target!(|text: &str| {
     let mut layers = Layers::new(vec![&APP]);

@@ -1,4 +1,5 @@
-//! One Socket.IO packet: read or refused; what is read and encoded again is read the same.
+//! One Socket.IO packet: accepted or refused; an accepted one is decoded the same after encoding it
+//! again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -11,26 +11,27 @@ use smallvec::SmallVec;
 use super::extension::is_undefined;
 use super::javascript::{self, BadRooms, name};
 use super::msgpack::{self, Fidelity, MsgpackError, json_to_msgpack, msgpack_to_json};
+use crate::ids::NODE_CHARS;
 use crate::limits::JSON_DEPTH_MAX;
 use crate::sio::{self, Encoded, RESERVED_EVENTS};
 
-/// The key of `opts` under which a tracked broadcast carries its [`Stamp`]; the last one, so that the publish
-/// script can append the value.
+/// The key of `opts` for a tracked broadcast's [`Stamp`]; the last one, so that the publish script can append the
+/// value.
 const STAMP: &str = "muster";
 
 /// A broadcast that cannot be read or delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.as_str())]
 pub enum BroadcastError {
-    /// Not what the adapter writes.
+    /// Not in the adapter's format.
     Malformed,
-    /// More than one message may have.
+    /// Exceeds the size limit of a message.
     TooBig,
-    /// An event with a name that the client keeps for itself, or no event at all.
+    /// An event with a name that the client reserves, or no event at all.
     BadEvent,
     /// More than [`BROADCAST_ROOMS_MAX`](crate::limits::BROADCAST_ROOMS_MAX) rooms.
     TooManyRooms,
-    /// `rooms` or `except` is nothing that the adapter makes a set of.
+    /// `rooms` or `except` is not something that the adapter can make a set of.
     Rooms,
     /// More than [`ATTACHMENTS_MAX`](crate::limits::ATTACHMENTS_MAX) binary values: clients refuse them.
     Attachments,
@@ -39,7 +40,7 @@ pub enum BroadcastError {
 }
 
 impl BroadcastError {
-    /// What is wrong with it, for logs.
+    /// The reason, for logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,23 +77,23 @@ impl From<BadRooms> for BroadcastError {
 /// The place of a tracked broadcast in its room: offsets are contiguous within an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
-    /// Changes whenever Redis may have lost something.
+    /// Changes whenever Redis may have lost data.
     pub epoch: Box<str>,
     /// From 1.
     pub offset: u64,
 }
 
-/// What a broadcast says.
+/// The event of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Body {
     /// The event's name and arguments, as the inside of a JSON array.
     pub json: String,
-    /// What placeholders stand for.
+    /// The values of placeholders.
     pub attachments: Vec<Bytes>,
 }
 
 impl Body {
-    /// The packet for clients; `ack` asks for an answer.
+    /// The packet for clients; `ack` requests an ack.
     #[must_use]
     pub fn encode(&self, namespace: &str, ack: Option<u64>) -> Encoded {
         sio::encode_event_json(namespace, ack, &self.json, &self.attachments)
@@ -102,28 +103,36 @@ impl Body {
 /// Names of rooms.
 pub type Rooms<'a> = SmallVec<[Cow<'a, str>; 2]>;
 
-/// A broadcast that came.
+/// A received broadcast.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Broadcast<'a> {
-    /// Who sent it.
+    /// The id of its sender.
     pub uid: Cow<'a, str>,
-    /// Its namespace; `/` where none was written.
+    /// Its namespace; `/` by default.
     pub namespace: Cow<'a, str>,
-    /// What is to be emitted.
+    /// The event to emit.
     pub body: Body,
-    /// Rooms it goes to; none means the whole namespace.
+    /// Its rooms; none means the whole namespace.
     pub rooms: Rooms<'a>,
-    /// Rooms whose members do not get it.
+    /// Rooms whose members do not receive it.
     pub except: Rooms<'a>,
-    /// May be dropped for who cannot take it now.
+    /// Dropped for clients that cannot take it now.
     pub volatile: bool,
-    /// Its place, when it was tracked.
+    /// Its place, if it is tracked.
     pub stamp: Option<Stamp>,
     /// Its place in an order that an app keeps.
     pub sequence: Option<i64>,
 }
 
-/// A broadcast to be sent.
+impl Broadcast<'_> {
+    /// Whether a Muster node sent it. Ids of backends and other servers have another length.
+    #[must_use]
+    pub fn is_of_node(&self) -> bool {
+        self.uid.len() == NODE_CHARS
+    }
+}
+
+/// A broadcast to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
     /// The sender.
@@ -132,7 +141,7 @@ pub struct Outgoing<'a> {
     pub event: &'a sio::Event<'a>,
     /// Rooms; none means the whole namespace.
     pub rooms: &'a [&'a str],
-    /// Rooms whose members do not get it.
+    /// Rooms whose members do not receive it.
     pub except: &'a [&'a str],
     /// May be dropped.
     pub volatile: bool,
@@ -141,11 +150,11 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Writes the message. A `tracked` one ends where the publish script appends the [`Stamp`], as a msgpack
-    /// string `epoch:offset`.
+    /// Encodes the message. A `tracked` one ends where the publish script appends the [`Stamp`], as a msgpack string
+    /// `epoch:offset`.
     ///
     /// # Errors
-    /// [`MsgpackError`] when an argument is no JSON.
+    /// [`MsgpackError`] when an argument is not JSON.
     pub fn encode(&self, tracked: bool) -> Result<Vec<u8>, MsgpackError> {
         let args_len: usize = self.event.args.iter().map(|arg| arg.len()).sum();
         let binary_len: usize = self.event.attachments.iter().map(Bytes::len).sum();
@@ -153,7 +162,7 @@ impl Outgoing<'_> {
         out.push(0x93);
         push_str(&mut out, self.uid);
         let fidelity = push_packet(&mut out, self.event)?;
-        // With attachments the original's numbering would be needed as well; those go as they are.
+        // With attachments the original's numbering would be needed as well, so they are sent as they are.
         let raw = (fidelity == Fidelity::Changed && self.event.attachments.is_empty()).then(|| {
             let name = serde_json::Value::from(self.event.name).to_string();
             std::iter::once(&*name).chain(self.event.args.iter().copied()).collect::<Vec<_>>().join(",")
@@ -256,8 +265,8 @@ pub fn decode_broadcast(message: &[u8], max: usize) -> Result<Broadcast<'_>, Bro
     Ok(broadcast)
 }
 
-/// Who sent a message, where that is a text or number; Node.js compares it with its own id, and takes anything else for
-/// somebody else's.
+/// The sender's id, if it is a text or number. Node.js compares it with its own id, and treats any other value as
+/// another sender's.
 pub(super) fn read_uid<'a>(input: &mut &'a [u8]) -> Result<Cow<'a, str>, BroadcastError> {
     let mut probe = *input;
     if let Ok(uid) = name(&mut probe) {
@@ -281,7 +290,7 @@ pub(super) fn read_text<'a>(input: &mut &'a [u8]) -> Result<Cow<'a, str>, Broadc
     Ok(name(input)?)
 }
 
-/// Takes a value of no interest off the input.
+/// Skips a value.
 pub(super) fn skip(input: &mut &[u8]) -> Result<(), BroadcastError> {
     let (mut ignored, mut none) = (String::new(), Vec::new());
     msgpack_to_json(input, &mut ignored, &mut none, 0).map_err(BroadcastError::from)
@@ -329,7 +338,7 @@ fn read_data(input: &mut &[u8], body: &mut Body) -> Result<(), BroadcastError> {
     Ok(())
 }
 
-/// The event's name, with which `input` begins: clients take texts and numbers.
+/// The event's name at the start of `input`: clients accept texts and numbers.
 fn event_name(input: &[u8]) -> Option<Cow<'_, str>> {
     match read_marker(&mut &*input).ok()? {
         Marker::Null | Marker::True | Marker::False | Marker::FixExt1 => None,
@@ -339,7 +348,7 @@ fn event_name(input: &[u8]) -> Option<Cow<'_, str>> {
 
 pub(super) fn read_options<'a>(input: &mut &'a [u8], into: &mut Broadcast<'a>) -> Result<(), BroadcastError> {
     if is_list(input) {
-        // PHP writes an empty map so, and a list has none of the keys either.
+        // PHP writes an empty map as a list, and a list has none of the keys either.
         return skip(input);
     }
     for _ in 0..entries(input)? {
@@ -349,7 +358,7 @@ pub(super) fn read_options<'a>(input: &mut &'a [u8], into: &mut Broadcast<'a>) -
             "flags" => read_flags(input, into)?,
             "raw" => {
                 let raw = read_text(input)?;
-                // Whoever writes here is trusted as far as Redis is, and no further.
+                // Messages are trusted only as far as Redis is.
                 if crate::json::nests_at_most(&raw, JSON_DEPTH_MAX) && is_json_list(&raw) {
                     into.body = Body { json: raw.into_owned(), attachments: Vec::new() };
                 }
@@ -420,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_come_back_with_their_stamp() {
+    fn our_broadcasts_return_with_their_stamp() {
         let attachments = [Bytes::from_static(b"\x01\x02")];
         let event = event(&["{\"_placeholder\":true,\"num\":0}", "2"], &attachments);
         let mut wire = outgoing(&event).encode(true).unwrap();
@@ -437,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_that_the_adapter_takes_is_read() {
+    fn every_form_that_the_adapter_accepts_is_read() {
         use serde_json::json;
         let packet = json!({"type": 2, "data": ["hi"], "nsp": "/a"});
         let read = |message: &serde_json::Value| {
@@ -448,7 +457,7 @@ mod tests {
                 (names(broadcast.rooms), names(broadcast.except), broadcast.volatile)
             })
         };
-        let everybody = (vec![], vec![], false);
+        let to_all = (vec![], vec![], false);
         for options in [
             json!({"rooms": "", "except": ""}),
             json!({"rooms": null, "except": null, "flags": null}),
@@ -459,10 +468,10 @@ mod tests {
             json!([]),
             json!([1]),
         ] {
-            assert_eq!(read(&json!(["e", packet, options])), Ok(everybody.clone()), "{options}");
+            assert_eq!(read(&json!(["e", packet, options])), Ok(to_all.clone()), "{options}");
         }
         for uid in [json!(null), json!(7), json!(1.5), json!({}), json!([])] {
-            assert_eq!(read(&json!([uid, packet, {}, "more"])), Ok(everybody.clone()), "{uid}");
+            assert_eq!(read(&json!([uid, packet, {}, "more"])), Ok(to_all.clone()), "{uid}");
         }
         let some = read(&json!(["e", packet, {"rooms": "ab", "except": [1.5], "flags": {"volatile": 1}}]));
         assert_eq!(some, Ok((vec!["a".into(), "b".into()], vec!["1.5".into()], true)));
@@ -485,14 +494,14 @@ mod tests {
     }
 
     #[test]
-    fn what_msgpack_cannot_say_rides_beside_it() {
+    fn values_without_a_msgpack_form_are_sent_beside_it() {
         let event = event(&[r#""\ud83d""#, "1e400"], &[]);
         let wire = outgoing(&event).encode(false).unwrap();
         assert_eq!(decode_broadcast(&wire, MAX).unwrap().body.encode("/a", None), event.encode());
     }
 
     #[test]
-    fn what_may_not_be_emitted_is_refused() {
+    fn events_that_may_not_be_emitted_are_refused() {
         let reserved = sio::Event { name: "disconnect", ..event(&[], &[]) };
         let wire = outgoing(&reserved).encode(false).unwrap();
         assert_eq!(decode_broadcast(&wire, MAX), Err(BroadcastError::BadEvent));

@@ -1,37 +1,37 @@
-//! Names of Redis channels: made here, read here, spelled nowhere else.
+//! Names of Redis channels: only this module writes and parses them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// What the channel of a room ends with where a node of ours sends to it.
+/// Suffix of a room's channel for broadcasts of Muster nodes.
 const OWN: char = '!';
 
-/// Makes and reads the channel names of one prefix (`socket.io` unless configured).
+/// Writes and parses the channel names of one prefix (`socket.io` by default).
 #[derive(Debug, Clone)]
 pub struct Channels {
     prefix: Arc<str>,
 }
 
-/// What a channel is for.
+/// The purpose of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel<'a> {
-    /// Broadcasts: to the one room named, or to what the message says.
+    /// Broadcasts: to the one room in the name, or to the rooms in the message.
     Broadcast {
-        /// Where.
+        /// The namespace.
         namespace: &'a str,
         /// The only room addressed.
         room: Option<&'a str>,
-        /// A node of ours sent it, to nodes that have members of the room ([`Channels::own_room`]).
+        /// Sent by a Muster node, to nodes that have members of the room ([`Channels::own_room`]).
         own: bool,
     },
     /// Requests to every node.
     Request {
-        /// Where.
+        /// The namespace.
         namespace: &'a str,
     },
-    /// Responses, shared or to one node alone.
+    /// Responses, shared or to one node only.
     Response {
-        /// Where.
+        /// The namespace.
         namespace: &'a str,
     },
 }
@@ -43,7 +43,7 @@ impl Channels {
         Self { prefix: prefix.into() }
     }
 
-    /// How all of them begin.
+    /// The prefix of all of them.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -61,22 +61,22 @@ impl Channels {
         format!("{}#{namespace}#{room}#", self.prefix)
     }
 
-    /// A pattern that [`Self::namespace`] alone matches. Servers on `@socket.io/redis-streams-adapter` count each other by
-    /// who has subscribed that channel by its name (`PUBSUB NUMSUB`, which passes over patterns), and wait for the answer of
-    /// each; so nodes, which do not speak with them, hear it by this pattern.
+    /// A pattern that only [`Self::namespace`] matches. Servers on `@socket.io/redis-streams-adapter` count each other by
+    /// the subscribers of that channel's name (`PUBSUB NUMSUB`, which ignores patterns), and wait for the answer of each.
+    /// Nodes do not answer them, so they subscribe by this pattern.
     #[must_use]
     pub fn namespace_pattern(&self, namespace: &str) -> String {
         format!("{}#{}#", literal(&self.prefix), literal(namespace))
     }
 
-    /// A pattern for [`Self::room`] of every room, which matches nothing that a node of ours sends to [`Self::own_room`].
+    /// A pattern for [`Self::room`] of every room, which matches none of the channels of [`Self::own_room`].
     #[must_use]
     pub fn rooms_of_backends(&self, namespace: &str) -> String {
         format!("{}#{}#*#", literal(&self.prefix), literal(namespace))
     }
 
-    /// Broadcasts of our nodes to exactly one room. A Node.js server hears them by its pattern, since it takes the last
-    /// character off whatever that is; of our nodes only those hear them that have members of the room.
+    /// Broadcasts of Muster nodes to exactly one room. A Node.js server receives them by its pattern, since it removes the
+    /// last character, whatever it is; only nodes with members of the room receive them.
     #[must_use]
     pub fn own_room(&self, namespace: &str, room: &str) -> String {
         format!("{}#{namespace}#{room}{OWN}", self.prefix)
@@ -106,7 +106,7 @@ impl Channels {
         format!("{}-response#{namespace}#{uid}#", self.prefix)
     }
 
-    /// Reads a channel's name; `None` when it is none of ours.
+    /// Parses a channel's name; `None` if it is not one of Muster's.
     #[must_use]
     pub fn parse<'a>(&self, channel: &'a str) -> Option<Channel<'a>> {
         let rest = channel.strip_prefix(&*self.prefix)?;
@@ -129,7 +129,7 @@ impl Channels {
     }
 }
 
-/// A text as a part of one of Redis' patterns, where it stands for itself alone.
+/// A text as a literal part of a Redis pattern.
 fn literal(text: &str) -> Cow<'_, str> {
     const GLOB: [char; 5] = ['*', '?', '[', ']', '\\'];
     if !text.contains(GLOB) {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_has_what_is_configured_letter_by_letter() {
+    fn a_pattern_matches_configured_names_literally() {
         let channels = Channels::new("socket.io");
         assert_eq!(channels.namespace_pattern("/a"), "socket.io#/a#");
         let odd = Channels::new(r"a*b?[c-d]\^");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_read() {
+    fn channel_names_are_parsed_as_written() {
         let channels = Channels::new("socket.io");
         let broadcast = |namespace, room, own| Some(Channel::Broadcast { namespace, room, own });
         assert_eq!(channels.parse(&channels.namespace("/")), broadcast("/", None, false));

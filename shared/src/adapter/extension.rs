@@ -1,15 +1,15 @@
-//! Extensions of msgpack as `notepack.io` reads them, which Node.js' adapters and emitters use.
+//! Extensions of msgpack as read by `notepack.io`, which Node.js' adapters and emitters use.
 //!
-//! Its versions before 3 (adapter 7, `socket.io-redis` 6, emitters 4 and 3) wrote what JavaScript has beyond msgpack as
-//! extensions of type 0: dates in a fixed 8 bytes, `undefined` in a fixed byte, binary data of any other kind than
-//! buffers behind a length. Newer versions write dates as msgpack's own timestamps (type -1).
+//! Its versions before 3 (adapter 7, `socket.io-redis` 6, emitters 4 and 3) wrote JavaScript values without a msgpack
+//! form as extensions of type 0: dates in a fixed 8 bytes, `undefined` in a fixed byte, binary data other than buffers
+//! with a length. Newer versions write dates as msgpack's timestamps (type -1).
 
 use rmp::Marker;
 use rmp::decode::RmpRead as _;
 
 use super::msgpack::{MsgpackError, length, take};
 
-/// What an extension stands for.
+/// The value of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extension<'a> {
     /// JavaScript's `undefined`.
@@ -18,11 +18,11 @@ pub(super) enum Extension<'a> {
     Date(Option<i64>),
     /// Binary data.
     Bytes(&'a [u8]),
-    /// Of a type without a meaning: Node.js makes a list of the type and the data of it.
+    /// Of an unknown type: Node.js reads it as a list of the type and the data.
     Unknown(i8, &'a [u8]),
 }
 
-/// Reads the extension behind `marker`.
+/// Reads the extension after `marker`.
 pub(super) fn read<'a>(marker: Marker, input: &mut &'a [u8]) -> Result<Extension<'a>, MsgpackError> {
     let length = length(marker, input)?;
     let kind = i8::from_be_bytes([input.read_u8().map_err(|_| MsgpackError::Malformed)?]);
@@ -61,7 +61,7 @@ fn timestamp(data: &[u8]) -> Option<Option<i64>> {
     Some(seconds.checked_mul(1_000).and_then(|millis| millis.checked_add(i64::from(nanos / 1_000_000))))
 }
 
-/// A date as `JSON.stringify` writes it; `None` for one that JavaScript cannot have.
+/// A date as `JSON.stringify` writes it; `None` for a date that JavaScript does not support.
 pub(super) fn iso(millis: i64) -> Option<String> {
     const DAY: i64 = 86_400_000;
     /// A hundred million days on either side of the epoch.
@@ -79,7 +79,7 @@ pub(super) fn iso(millis: i64) -> Option<String> {
     Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", time % 1_000))
 }
 
-/// Year, month and day of a day since the epoch. Years are taken to begin in March, so that a leap day is a year's last.
+/// Year, month and day of a day since the epoch. Years begin in March here, so that a leap day is a year's last.
 fn civil(days: i64) -> (i64, i64, i64) {
     /// From 1 March of the year 0 to the epoch.
     const SHIFT: i64 = 719_468;

@@ -1,9 +1,9 @@
-//! Values as Node.js' adapter reads them where it expects another kind: rooms that are numbers, lists that are texts, flags
+//! Reads values as Node.js' adapter does where it expects another type: rooms that are numbers, lists that are texts, flags
 //! that are numbers. Emitters in other languages write many of these.
 //!
-//! Node.js makes a set of whatever it finds for `rooms` and `except`. Of nothing that is an empty set, which means
-//! everybody; of a list it is the items; of a text it is each of its characters, so that the empty text means everybody, too.
-//! Of anything else it fails, and so does this.
+//! Node.js makes a set of any value of `rooms` and `except`. A missing value is an empty set, which means all sockets; a list
+//! is its items; a text is each of its characters, so that the empty text means all sockets, too. Any other value fails, here
+//! as well.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ use super::extension::{self, Extension, is_undefined};
 use super::msgpack::{self, MsgpackError, number_text};
 use crate::limits::BROADCAST_ROOMS_MAX;
 
-/// Why something is no list of rooms.
+/// Why a value is not a list of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadRooms {
-    /// Not what Node.js can make a set of.
+    /// Node.js cannot make a set of it.
     Malformed,
     /// More than [`BROADCAST_ROOMS_MAX`].
     TooMany,
@@ -84,7 +84,7 @@ fn characters(text: &str) -> Result<Vec<String>, BadRooms> {
     Ok(text.chars().map(String::from).collect())
 }
 
-/// Whether JavaScript takes the value for true. It is taken off the input.
+/// Whether the value is truthy in JavaScript. Removes it from the input.
 pub(super) fn is_truthy(input: &mut &[u8]) -> Result<bool, MsgpackError> {
     let (mut json, mut binary) = (String::new(), Vec::new());
     if is_undefined(input) {
@@ -95,7 +95,7 @@ pub(super) fn is_truthy(input: &mut &[u8]) -> Result<bool, MsgpackError> {
     Ok(is_truthy_json(&json))
 }
 
-/// Whether JavaScript takes a value for true that is written as JSON.
+/// Whether a JSON value is truthy in JavaScript.
 pub(super) fn is_truthy_json(json: &str) -> bool {
     match json.trim_ascii() {
         "" | "null" | "false" | "\"\"" => false,
@@ -106,7 +106,7 @@ pub(super) fn is_truthy_json(json: &str) -> bool {
     }
 }
 
-/// Rooms in JSON, of which Node.js makes a set.
+/// Rooms in JSON that Node.js makes a set of.
 pub(super) fn json_rooms(json: Option<&RawValue>) -> Result<Vec<String>, BadRooms> {
     let Some(json) = json.map(RawValue::get) else { return Ok(Vec::new()) };
     match json.as_bytes().first() {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_true_is_what_javascript_takes_for_it() {
+    fn truthiness_is_that_of_javascript() {
         for (json, expected) in [
             ("true", true),
             ("1", true),

@@ -1,8 +1,7 @@
-//! What a token says about its bearer (contract, "Identity").
+//! The claims of a token (contract, "Identity").
 //!
-//! Two claims decide whether a token can be used at all: the user's id and the expiry. Every other claim is optional,
-//! and issuers write what they like into it: one that cannot be used here is as if it were absent ([`Claims::read`]
-//! says which).
+//! Two claims decide whether a token is usable: the user's id and the expiry. Every other claim is optional, and
+//! issuers write what they like into it: an unusable one counts as absent ([`Claims::read`] reports it).
 
 use serde_json::{Map, Number, Value};
 
@@ -10,41 +9,41 @@ use crate::blank::is_blank;
 use crate::limits::{CLAIM_ROOMS_MAX, CLAIM_TEXT_MAX_BYTES};
 use crate::names::UserId;
 
-/// Claims that may hold the user's id: the first that is there does.
+/// Claims that may hold the user's id; the first present one does.
 const USER_CLAIMS: [&str; 4] = ["userId", "id", "sub", "user_id"];
 
-/// Roles that an app knows: those that give rights, and the kinds of users (documents 001 and 002).
+/// Roles that apps distinguish: those that give rights, and the types of users (documents 001 and 002).
 const ROLES: [&str; 4] = ["admin", "rescuer", "helper", "citizen"];
 
-/// A claim without which a token cannot be used.
+/// A required claim that makes a token unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadClaim {
-    /// The claim of this name holds no user's id, or is not there.
+    /// The claim of this name holds no user's id, or is absent.
     User(Box<str>),
-    /// `exp` is no time, or is not there.
+    /// `exp` is not a time, or is absent.
     Expiry,
 }
 
-/// A verified token's content. Kept once per socket, so its parts are no larger than their text.
+/// The content of a verified token. Kept once per socket, so its parts are no larger than their text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// The claim that `JWT_USER_CLAIM` names, or `userId`, else `id`, else `sub`, else `user_id`.
     pub user: UserId,
     /// `displayName`, else `name`, else `email`, else the user id.
     pub display_name: Box<str>,
-    /// E-mail, as the token says.
+    /// E-mail, as in the token.
     pub email: Option<Box<str>>,
-    /// Picture, as the token says.
+    /// Picture, as in the token.
     pub avatar: Option<Box<str>>,
-    /// Role; what it allows is each app's matter.
+    /// Role; each app decides what it allows.
     pub role: Option<Box<str>>,
     /// `actor.type` is `ANON`.
     pub anonymous: bool,
     /// `verified` is true.
     pub verified: bool,
-    /// What others think of a helper; `None` where the token does not say.
+    /// A helper's ratings; `None` if the token has none.
     pub reputation: Option<Box<Reputation>>,
-    /// Seconds since the epoch; from then on the token is worth nothing.
+    /// Seconds since the epoch, from which the token is invalid.
     pub expires_at: u64,
     /// Rooms that the bearer may enter, names or prefixes ending in `*`.
     pub rooms: Box<[Box<str>]>,
@@ -52,7 +51,7 @@ pub struct Claims {
     pub publish: Box<[Box<str>]>,
 }
 
-/// What others think of a helper: the claims `trustScore` and `helperRating` (document 002).
+/// A helper's ratings: the claims `trustScore` and `helperRating` (document 002).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reputation {
     /// `trustScore`.
@@ -81,8 +80,8 @@ impl Reputation {
 }
 
 impl Claims {
-    /// Reads the claims of a token whose signature holds. `user_claim` is the claim with the user's id, where one is
-    /// configured. `unused` is told the name of each optional claim that is there and cannot be used.
+    /// Reads the claims of a token with a valid signature. `user_claim` is the configured claim with the user's id.
+    /// `unused` is called with the name of each present but unusable optional claim.
     ///
     /// # Errors
     /// [`BadClaim`].
@@ -113,7 +112,7 @@ impl Claims {
         })
     }
 
-    /// [`Self::read`] with the claims that hold the user's id unless configured; `None` where it fails.
+    /// [`Self::read`] with the default claims for the user's id; `None` if it fails.
     #[must_use]
     pub fn from_json(claims: &Map<String, Value>) -> Option<Self> {
         Self::read(claims, None, &mut |_| {}).ok()
@@ -150,11 +149,11 @@ fn present<'a>(claims: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     claims.get(key).filter(|value| !value.is_null())
 }
 
-/// The user's id: a text, or a whole number, which is its decimal text.
+/// The user's id: a text, or the decimal text of a whole number.
 fn user(claims: &Map<String, Value>, configured: Option<&str>) -> Result<UserId, BadClaim> {
     let names: &[&str] = if configured.is_some() { configured.as_slice() } else { &USER_CLAIMS };
     let found = names.iter().find_map(|name| present(claims, name).map(|value| (*name, value)));
-    // What a token without any is missing is what most issuers write.
+    // Most issuers write `sub`, so its absence is reported.
     let (name, value) = found.ok_or_else(|| BadClaim::User(configured.unwrap_or("sub").into()))?;
     let id = match value {
         Value::String(text) => UserId::parse(text).ok(),
@@ -164,9 +163,9 @@ fn user(claims: &Map<String, Value>, configured: Option<&str>) -> Result<UserId,
     id.ok_or_else(|| BadClaim::User(name.into()))
 }
 
-/// The decimal text of a whole number; `None` for a fraction, and for one so large that others are read as the same.
+/// The decimal text of a whole number; `None` for a fraction, and for one so large that JavaScript rounds it.
 fn whole(number: &Number) -> Option<String> {
-    /// JavaScript's largest safe integer: up to it, each number is one of its own.
+    /// JavaScript's largest safe integer: up to it, every number is distinct.
     const LARGEST: f64 = 9_007_199_254_740_991.0;
     if number.is_i64() || number.is_u64() {
         return Some(number.to_string());
@@ -177,7 +176,7 @@ fn whole(number: &Number) -> Option<String> {
     Some(whole.to_string())
 }
 
-/// Claims that a token may do without.
+/// Optional claims of a token.
 struct Optional<'a> {
     claims: &'a Map<String, Value>,
     unused: &'a mut dyn FnMut(&'static str),
@@ -188,8 +187,8 @@ impl<'a> Optional<'a> {
         present(self.claims, key)
     }
 
-    /// A text. It cannot be used where it is no text, too long to be carried in every event, or with a NUL, which
-    /// PostgreSQL does not store. One that shows nothing is none.
+    /// A text. It is unusable if it is not a text, too long to be carried in every event, or contains a NUL, which
+    /// PostgreSQL does not store. A text without visible characters counts as absent.
     fn text(&mut self, key: &'static str) -> Option<Box<str>> {
         let text = usable(self.get(key)?);
         if text.is_none() {
@@ -198,7 +197,7 @@ impl<'a> Optional<'a> {
         text.filter(|text| !is_blank(text)).map(Into::into)
     }
 
-    /// A role, or of several the first that an app knows.
+    /// A role, or the first of several that an app distinguishes.
     fn role(&mut self) -> Option<Box<str>> {
         let Some(Value::Array(roles)) = self.get("role") else { return self.text("role") };
         let known = roles.iter().filter_map(Value::as_str).find(|role| ROLES.contains(role));
@@ -208,7 +207,7 @@ impl<'a> Optional<'a> {
         known.map(Into::into)
     }
 
-    /// A list of names. It cannot be used where it is none, too long, or one of its items is no text.
+    /// A list of names. It is unusable if it is not a list, too long, or has an item that is not a text.
     fn list(&mut self, key: &'static str) -> Box<[Box<str>]> {
         let names: Option<Vec<Box<str>>> = match self.get(key) {
             None => return Box::default(),
@@ -228,7 +227,7 @@ fn usable(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| text.len() <= CLAIM_TEXT_MAX_BYTES && !text.contains('\0'))
 }
 
-/// A `NumericDate`: seconds, perhaps with a fraction, within the years that make sense.
+/// A `NumericDate`: seconds, optionally with a fraction, within plausible years.
 pub(super) fn seconds(value: &Value) -> Option<u64> {
     /// The year 9999.
     const LATEST: f64 = 253_402_300_799.0;
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_id_is_what_issuers_write() {
+    fn a_users_id_is_any_text_of_an_issuer() {
         for id in [
             "auth0|5f7c8ec7c33c6c004bbafe82",
             "google-oauth2|103547991597142817347",
@@ -338,7 +337,7 @@ mod tests {
         assert_eq!(claims(json!({"sub": "u", "exp": 12.9})).unwrap().expires_at, 12);
     }
 
-    /// The claims without this one, and those with it where it cannot be used.
+    /// The claims without this one, and the claims with an unusable value of it.
     fn with_and_without(key: &str, value: &Value) -> (Claims, Claims, Vec<&'static str>) {
         let base = json!({"sub": "u", "exp": 1});
         let mut with = base.clone();
@@ -391,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_token_is_bounded() {
+    fn the_claims_kept_of_a_token_are_bounded() {
         let rooms = |count: usize| {
             claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]})).unwrap().rooms.len()
         };

@@ -1,4 +1,4 @@
-//! The keys that tokens are verified with: one that is configured, or a set.
+//! The keys that verify tokens: a configured one, or a set.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// A configured key that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
-    /// Not a public key in PEM that we can verify with.
+    /// Not a supported public key in PEM.
     #[error("expected a PEM public key: RSA, EC P-256 or Ed25519")]
     Pem,
     /// Not a JSON Web Key Set.
@@ -24,7 +24,7 @@ pub(super) struct Key {
     pub(super) key: DecodingKey,
 }
 
-/// The keys a verifier believes.
+/// The keys that a verifier accepts.
 pub struct KeySet {
     by_id: HashMap<String, Key>,
     /// For tokens without a key id: the configured key, or a set's only one.
@@ -38,7 +38,7 @@ impl fmt::Debug for KeySet {
 }
 
 impl KeySet {
-    /// No keys: nothing is believed.
+    /// No keys: every token is refused.
     #[must_use]
     pub fn none() -> Self {
         Self { by_id: HashMap::new(), default: None }
@@ -54,7 +54,7 @@ impl KeySet {
         Self::one(Algorithm::HS256, DecodingKey::from_secret(secret))
     }
 
-    /// RS256, ES256 or EdDSA, whichever the key in `pem` is for.
+    /// RS256, ES256 or EdDSA, depending on the key in `pem`.
     ///
     /// # Errors
     /// [`BadKey::Pem`].
@@ -66,8 +66,8 @@ impl KeySet {
         Ok(Self::one(algorithm, key))
     }
 
-    /// The usable keys of a JSON Web Key Set. Left out are symmetric ones, and those of kinds, curves or algorithms that
-    /// are not known here: issuers keep keys for other purposes in the same set.
+    /// The usable keys of a JSON Web Key Set. Symmetric keys, and keys of unknown kinds, curves or algorithms, are left
+    /// out: issuers keep keys for other purposes in the same set.
     ///
     /// # Errors
     /// [`BadKey::Jwks`] when it is no key set.
@@ -90,16 +90,16 @@ impl KeySet {
         Ok(Self { by_id, default })
     }
 
-    /// Whether there is no key in it.
+    /// Whether it has no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty() && self.default.is_none()
     }
 
-    /// The key for a token that names this one, or none.
+    /// The key for a token with this key id, or without one.
     pub(super) fn find(&self, id: Option<&str>) -> Option<&Key> {
         match id {
-            // A single configured key is the key, whatever the token calls it.
+            // A single configured key is used for any key id.
             Some(id) => self.by_id.get(id).or(self.default.as_ref()),
             None if self.by_id.len() == 1 => self.by_id.values().next(),
             None => self.default.as_ref(),

@@ -1,5 +1,5 @@
-//! Tokens: what they say ([`Claims`]) and whether to believe them ([`Verifier`]). No clock, no network:
-//! `now` and key sets are arguments.
+//! Tokens: their claims ([`Claims`]) and their verification ([`Verifier`]). No clock, no network: `now`
+//! and key sets are arguments.
 
 mod claims;
 mod keys;

@@ -1,4 +1,4 @@
-//! Why a token is refused: what its client is told, and what the operator is.
+//! Why a token is refused: the texts for its client and for the operator.
 
 use jsonwebtoken::errors::ErrorKind;
 
@@ -7,46 +7,47 @@ use super::claims::BadClaim;
 /// Why a token is refused. The texts are the contract's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// There was none.
+    /// There is no token.
     #[error("Authentication required")]
     Missing,
-    /// Not a token, not by our key, or its claims are not what they must be.
+    /// Not a token, not signed by our key, or with invalid claims.
     #[error("Invalid token")]
     Invalid(Fault),
-    /// Its time is over.
+    /// It has expired.
     #[error("Token expired")]
     Expired,
-    /// By our key, and its time has not begun.
+    /// Signed by our key, but not valid yet.
     #[error("Invalid token")]
     Early,
-    /// Signed by a key that the set does not hold: worth one look for a newer set.
+    /// Signed by a key that the set does not contain: worth one fetch of a newer set.
     #[error("Invalid token")]
     UnknownKey,
-    /// The keys could not be fetched, so nobody knows whether it is good.
+    /// The keys could not be fetched, so its validity is unknown.
     #[error("Service temporarily unavailable")]
     Unavailable,
 }
 
-/// What is wrong with an invalid token: for the operator. To the client all are one.
+/// What is wrong with an invalid token, for the operator. The client gets the same text for all of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Longer than any may be.
+    /// Longer than the limit.
     Length,
     /// Not three parts of base64url, the first two of them JSON objects.
     Form,
     /// Another algorithm than that of the key.
     Algorithm,
-    /// An extension that must be understood, and is not known here.
+    /// It has an unknown critical extension.
     Extension,
-    /// By another key, or changed.
+    /// Signed by another key, or altered.
     Signature,
-    /// By another issuer than `JWT_ISSUER`.
+    /// From another issuer than `JWT_ISSUER`.
     Issuer,
-    /// For others than `JWT_AUDIENCE`.
+    /// For another audience than `JWT_AUDIENCE`.
     Audience,
-    /// The claim of this name holds no user's id, or is not there.
+    /// The claim of this name holds no user's id, or is absent.
     User(Box<str>),
-    /// `exp` or `nbf` is no time, or there is no `exp`.
+    /// `exp` or `nbf` is not a time, or `exp` is absent.
     Time(&'static str),
 }
 
@@ -85,7 +86,7 @@ impl AuthError {
         }
     }
 
-    /// What an operator is told, in the log and in `muster_tokens_refused_total`.
+    /// The text for the operator, in the log and in `muster_tokens_refused_total`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -126,7 +127,7 @@ impl AuthError {
         "time",
     ];
 
-    /// The name of the claim that is at fault.
+    /// The name of the claim at fault.
     #[must_use]
     pub fn claim(&self) -> Option<&str> {
         match self {

@@ -1,7 +1,7 @@
-//! Whether a token is to be believed.
+//! Verifies tokens.
 //!
-//! The algorithm is fixed by the configured key, never by the token (contract, "Identity"). Header fields
-//! that name keys elsewhere (`jku`, `jwk`, `x5u`, `x5c`) are not read at all.
+//! The configured key determines the algorithm, never the token (contract, "Identity"). Header fields that refer to
+//! other keys (`jku`, `jwk`, `x5u`, `x5c`) are not read at all.
 
 use base64::Engine as _;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
@@ -14,7 +14,7 @@ use super::refusal::{AuthError, Fault};
 use crate::json::{read, without_lone_surrogates};
 use crate::limits::{CLOCK_SKEW_S, TOKEN_MAX_BYTES};
 
-/// Verifies tokens by a fixed set of keys and, where set, an issuer and an audience.
+/// Verifies tokens with a fixed set of keys and, if set, an issuer and an audience.
 #[derive(Debug)]
 pub struct Verifier {
     keys: KeySet,
@@ -24,33 +24,33 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier; a token must carry one of `issuers` and one of `audiences` where there are any.
+    /// A verifier; a token must carry one of `issuers` and one of `audiences`, if there are any.
     #[must_use]
     pub fn new(keys: KeySet, issuers: Vec<String>, audiences: Vec<String>) -> Self {
         Self { keys, issuers, audiences, user_claim: None }
     }
 
-    /// The user's id is in the claim of this name alone.
+    /// Reads the user's id from this claim only.
     #[must_use]
     pub fn with_user_claim(self, user_claim: Option<String>) -> Self {
         Self { user_claim, ..self }
     }
 
-    /// Whether there is no key to believe.
+    /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The claims of `token` if it is to be believed at `now` (seconds since the epoch).
+    /// The claims of `token` if it is valid at `now` (seconds since the epoch).
     ///
     /// # Errors
-    /// [`AuthError`]; [`AuthError::UnknownKey`] asks for newer keys where there may be any.
+    /// [`AuthError`]; [`AuthError::UnknownKey`] calls for newer keys, if there may be any.
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, AuthError> {
         self.verify_noting(token, now, &mut |_| {})
     }
 
-    /// The same; `unused` is told the name of each optional claim that is there and cannot be used.
+    /// As [`Self::verify`]; `unused` is called with the name of each present but unusable optional claim.
     ///
     /// # Errors
     /// Those of [`Self::verify`].
@@ -67,7 +67,7 @@ impl Verifier {
         let claims = decoded.map_err(|error| AuthError::Invalid(error.into()))?.claims;
         let json: Map<String, Value> = read(claims.get()).map_err(|_| AuthError::Invalid(Fault::Form))?;
         let read = self.read(&json, now, unused)?;
-        // Halves of surrogate pairs must not make one user of two.
+        // Replaced surrogates must not turn two users into one.
         let has_half = || without_lone_surrogates(claims.get()).is_some();
         if read.user.as_str().contains(char::REPLACEMENT_CHARACTER) && has_half() {
             return Err(AuthError::Invalid(Fault::Form));
@@ -95,9 +95,9 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// Whether a token by an unknown key of a set could be good: by what it says, unproven, it is of an algorithm of key
-    /// sets, from our issuer, for us, and its time is now. Another one is refused whoever signed it, so no newer keys are
-    /// worth fetching for it.
+    /// Whether a token with an unknown key id could be valid: its unverified content has an algorithm of key sets, our
+    /// issuer and audience, and is valid now. Any key would refuse another token, so it is not worth fetching newer
+    /// keys.
     #[must_use]
     pub fn may_be_ours(&self, token: &str, now: u64) -> bool {
         let token = without_scheme(token);
@@ -121,7 +121,7 @@ impl Verifier {
             && self.read(&json, now, &mut |_| {}).is_ok()
     }
 
-    /// Signature, issuer and audience are the library's; times are ours, because the clock is the caller's.
+    /// The library checks signature, issuer and audience; the caller owns the clock, so this module checks the times.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.validate_exp = false;
@@ -139,7 +139,7 @@ impl Verifier {
     }
 }
 
-/// A token that was given with the scheme of a header, as `Authorization` has it, without that.
+/// A token without the scheme of an `Authorization` header.
 fn without_scheme(token: &str) -> &str {
     match token.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start_matches(' '),
@@ -147,11 +147,11 @@ fn without_scheme(token: &str) -> &str {
     }
 }
 
-/// The header field that says that some of a token must be understood (RFC 7515, 4.1.11). No such extension is known
-/// here, so a token with it is not valid, whatever it holds.
+/// The header field with extensions that must be understood (RFC 7515, 4.1.11). None is known here, so a token with the
+/// field is invalid, whatever its value.
 const CRITICAL: &str = "crit";
 
-/// The key id in a token's header, if it can be a token.
+/// The key id in a token's header, if it has the form of a token.
 fn key_id_of(token: &str) -> Result<Option<String>, AuthError> {
     if token.is_empty() {
         return Err(AuthError::Missing);
@@ -164,7 +164,7 @@ fn key_id_of(token: &str) -> Result<Option<String>, AuthError> {
         return Err(AuthError::Invalid(Fault::Extension));
     }
     let algorithm = head.get("alg").and_then(Value::as_str).filter(|_| token.split('.').count() == 3);
-    // One that is not known, such as `none`. The rest of the header is read when the signature is verified.
+    // An unknown algorithm, such as `none`. The rest of the header is read when the signature is verified.
     if algorithm.ok_or(AuthError::Invalid(Fault::Form))?.parse::<Algorithm>().is_err() {
         return Err(AuthError::Invalid(Fault::Algorithm));
     }
@@ -175,28 +175,28 @@ fn key_id_of(token: &str) -> Result<Option<String>, AuthError> {
     }
 }
 
-/// A JSON object that is one of a token's parts.
+/// A JSON object that is a part of a token.
 fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
     let part = token.split('.').nth(at)?;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).ok()?;
     read(str::from_utf8(&json).ok()?).ok()
 }
 
-/// What a token says, whoever signed it.
+/// The claims of a token, without verifying its signature.
 fn unproven(token: &str) -> Option<Map<String, Value>> {
     part(token, 1)
 }
 
-/// When a token says that it was issued, in seconds since the epoch, whoever signed it.
+/// When a token was issued according to its unverified claims, in seconds since the epoch.
 #[must_use]
 pub fn unproven_issued_at(token: &str) -> Option<u64> {
     unproven(without_scheme(token))?.get("iat").and_then(seconds)
 }
 
-/// A token of `claims` signed by a shared secret.
+/// Signs `claims` with a shared secret.
 ///
 /// # Errors
-/// What the library says, should signing fail.
+/// The library's error, if signing fails.
 pub fn sign_hs256(secret: &str, claims: &Value) -> Result<String, jsonwebtoken::errors::Error> {
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
 }
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn halves_of_surrogate_pairs_make_no_user() {
-        // As Node.js writes it; the text of Rust could not hold it.
+        // As Node.js writes it; a Rust string cannot contain it.
         let signed = |claims: &str| {
             let claims: Box<RawValue> = serde_json::from_str(claims).unwrap();
             jsonwebtoken::encode(
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_is_told_what_is_wrong_with_a_token() {
+    fn the_operator_reads_why_a_token_is_invalid() {
         let strict = Verifier::new(KeySet::secret(b"s3cret"), vec!["me".into()], vec!["us".into()]);
         let good = json!({"sub": "u", "exp": NOW + 60, "iss": "me", "aud": "us"});
         let with = |claim: &str, value: Value| {
@@ -296,20 +296,20 @@ mod tests {
             assert_eq!((error.reason(), error.claim()), (reason, claim), "{token}");
             assert!(AuthError::REASONS.contains(&error.reason()));
         }
-        let nobody =
+        let unnamed =
             Verifier::new(KeySet::none(), Vec::new(), Vec::new()).verify(&token(&good), NOW).unwrap_err();
-        for error in [nobody, AuthError::Unavailable] {
+        for error in [unnamed, AuthError::Unavailable] {
             assert!(AuthError::REASONS.contains(&error.reason()));
         }
     }
 
     #[test]
-    fn newer_keys_are_worth_it_for_what_may_be_a_good_token() {
+    fn newer_keys_are_fetched_only_for_tokens_that_may_be_valid() {
         let ours = Verifier::new(KeySet::none(), vec!["me".into()], vec!["us".into()]);
         let of = |alg: &str, claims: &Value| {
             let head =
                 base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json!({"alg": alg}).to_string());
-            let signed = sign_hs256("whoever", claims).unwrap();
+            let signed = sign_hs256("another secret", claims).unwrap();
             format!("{head}.{}", signed.split_once('.').unwrap().1)
         };
         let with = |claims: Value| of("RS256", &claims);
@@ -331,14 +331,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_our_secret_is_believed_until_it_expires() {
+    fn a_token_of_our_secret_is_accepted_until_it_expires() {
         let claims = token(&json!({"sub": "u", "exp": NOW}));
         assert!(verifier().verify(&claims, NOW + CLOCK_SKEW_S - 1).is_ok());
         assert_eq!(verifier().verify(&claims, NOW + CLOCK_SKEW_S), Err(AuthError::Expired));
     }
 
     #[test]
-    fn a_token_that_begins_later_is_not_believed_yet() {
+    fn a_token_that_begins_later_is_not_accepted_yet() {
         let claims = token(&json!({"sub": "u", "exp": NOW + 60, "nbf": NOW + CLOCK_SKEW_S + 1}));
         assert_eq!(verifier().verify(&claims, NOW), Err(AuthError::Early));
         let invalid = AuthError::Invalid(Fault::Signature);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_rubbish_are_told_apart() {
+    fn missing_and_malformed_tokens_are_distinguished() {
         assert_eq!(verifier().verify("", NOW), Err(AuthError::Missing));
         for bad in ["a.b", "a.b.c", "....", " "] {
             assert_eq!(refused(bad), AuthError::Invalid(Fault::Form), "{bad}");

@@ -1,11 +1,11 @@
-//! Settings: what they are called, where they come from, and the typed [`Config`] they become.
+//! Settings: their names, their sources, and the typed [`Config`] that they become.
 //!
-//! Three stages. [`Layers`] holds texts from flags, the environment and one file, in that order of
-//! precedence. [`Layers::resolve`] checks everything and reports every problem at once. Each part of the
-//! gateway then gets its own struct by value and never reads a setting again.
+//! Three stages. [`Layers`] holds texts from flags, the environment and one file, in that order of precedence.
+//! [`Layers::resolve`] checks everything and reports every problem together. Each part of the gateway then gets its own
+//! struct by value and never reads a setting again.
 //!
-//! Ours, because an operator who has made four mistakes is to see four: clap and figment end at the first. Measured with
-//! figment 0.10, a list separated by commas could not be read from a variable at all.
+//! Not clap or figment, because an operator who has made four mistakes must see all four, and these libraries stop at
+//! the first. With figment 0.10, a comma-separated list could not be read from a variable at all.
 
 mod apps;
 mod pairs;
@@ -26,21 +26,21 @@ use ipnet::IpNet;
 
 use crate::names::Namespace;
 use crate::origin::OriginRule;
-pub use apps::{AnyAppSetting, AppDeclaration, AppSetting, AppSettings};
+pub use apps::{AnyAppSetting, AppDeclaration, AppSetting, AppSettings, Sensitivity};
 pub use redact::{HIDDEN, Scrubber, SecretUrl, redact};
 pub use redis::{RedisAddress, Server, Topology};
-pub use settings::{Setting, markdown_table};
+pub use settings::Setting;
 pub use source::{Effective, Layer, Layers, Problem};
 
 /// Reads a duration: `250ms`, `25s`, `2m`, `1h`; a number other than 0 needs its unit.
 ///
 /// # Errors
-/// What should have stood there.
+/// The expected form.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     parse::duration(text).map_err(|expected| expected.0)
 }
 
-/// How refusals of a token are worded (contract, "Identity").
+/// The wording of token refusals (contract, "Identity").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AuthErrors {
     /// `Invalid token`.
@@ -50,7 +50,7 @@ pub enum AuthErrors {
     Prefixed,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, else JSON.
@@ -61,7 +61,7 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Where a node without a key for tokens puts the token that it makes for its run.
+/// Where a node without a key for tokens writes the token that it generates for its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstTokenTo {
     /// On a terminal to standard output, else to a file.
@@ -70,7 +70,7 @@ pub enum FirstTokenTo {
     Stdout,
 }
 
-/// Where keys for tokens come from.
+/// The source of keys for tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub enum TokenKeys {
     /// HS256 by this secret.
@@ -104,28 +104,28 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Who may ask, and how.
+/// Authentication.
 #[derive(Clone)]
 pub struct AuthConfig {
     /// Keys for tokens.
     pub keys: TokenKeys,
-    /// Tokens must carry one of these as `iss`, where there are any; tokens that the node signs carry the first.
+    /// Tokens must carry one of these as `iss`, if there are any; tokens signed by the node carry the first.
     pub issuers: Vec<String>,
-    /// Tokens must carry one of these as `aud`, where there are any; tokens that the node signs carry the first.
+    /// Tokens must carry one of these as `aud`, if there are any; tokens signed by the node carry the first.
     pub audiences: Vec<String>,
-    /// The claim with the user's id; the usual ones unless it is set.
+    /// The claim with the user's id; `None` for the usual claims.
     pub user_claim: Option<String>,
     /// Wording of refusals.
     pub errors: AuthErrors,
     /// Wording for single namespaces.
     pub errors_by_namespace: Vec<(Namespace, AuthErrors)>,
-    /// Bearer for `/internal/*`.
+    /// Bearer token for `/internal/*`.
     pub internal_token: Option<Secret>,
 }
 
 impl std::fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Free texts are left out: anything may have been written there.
+        // Free texts are left out: they may contain anything.
         f.debug_struct("AuthConfig").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
@@ -143,7 +143,7 @@ pub struct SessionTimes {
     pub upgrade_timeout: Duration,
 }
 
-/// Limits that an operator may move; 0 means none.
+/// Limits that an operator can change; 0 means no limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of one message, and of a polling body.
@@ -158,7 +158,7 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Handshakes a second of one address, on this node.
     pub handshakes_per_address: u32,
-    /// Sessions of this node; `None` means by the file limit.
+    /// Sessions of this node; `None` derives it from the file limit.
     pub max_connections: Option<usize>,
     /// Sessions of this node that have joined no namespace; `None` means a part of `max_connections`.
     pub max_pending: Option<usize>,
@@ -170,33 +170,24 @@ pub struct Limits {
     pub outbox_packets: usize,
 }
 
-/// A webhook for push notifications.
-#[derive(Debug, Clone)]
-pub struct PushConfig {
-    /// Where to.
-    pub url: SecretUrl,
-    /// The key of signatures; without one nothing is signed.
-    pub secret: Option<Secret>,
-}
-
-/// How a node is one of many.
+/// How a node takes part in a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// Where Redis is.
+    /// The address of Redis.
     pub redis: RedisAddress,
-    /// File with the authorities that are trusted to sign Redis' certificate; `None` for those of the system.
+    /// File with the authorities that are trusted to sign Redis' certificate; `None` for the system's.
     pub redis_ca_cert: Option<PathBuf>,
-    /// How our keys begin.
+    /// Prefix of Muster's keys.
     pub key_prefix: String,
-    /// How channels begin.
+    /// Prefix of channels.
     pub channel_prefix: String,
-    /// How long a silent node still counts.
+    /// How long a silent node counts as alive.
     pub lease: Duration,
-    /// How others reach the internal listener; `None` means by its address.
+    /// The URL at which other nodes reach the internal listener; `None` derives it from its address.
     pub advertise_url: Option<String>,
 }
 
-/// Everything that can be set, checked.
+/// All settings, checked.
 #[derive(Clone)]
 pub struct Config {
     /// Public listener.
@@ -207,21 +198,21 @@ pub struct Config {
     pub mounts: Vec<(&'static AppDeclaration, Namespace)>,
     /// Every app that may be mounted, in the order in which they are named.
     pub known_apps: Vec<&'static AppDeclaration>,
-    /// Somebody has said which apps to mount.
+    /// Whether `mounts` is set.
     pub mounts_are_set: bool,
     /// Identity.
     pub auth: AuthConfig,
-    /// Origins of other sites that may connect; any of them only without credentials.
+    /// Origins of other sites that may connect; `*` only without credentials.
     pub cors_origins: Vec<OriginRule>,
-    /// Where the token of a run without a configured key goes.
+    /// Where the token of a run without a configured key is written.
     pub first_token: FirstTokenTo,
-    /// Whose `X-Forwarded-For` or `Forwarded` counts.
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Records.
     pub database_url: Secret,
     /// Redis may be used with records in SQLite.
     pub sqlite_with_redis: bool,
-    /// The cluster; `None` for a node alone.
+    /// The cluster; `None` for a single node.
     pub cluster: Option<ClusterConfig>,
     /// Session times.
     pub times: SessionTimes,
@@ -233,21 +224,19 @@ pub struct Config {
     pub leave_holdback: Duration,
     /// Settings of apps.
     pub apps: AppSettings,
-    /// Where push notifications are asked for; `None` for nowhere.
-    pub push: Option<PushConfig>,
     /// Log filter.
     pub log: String,
     /// Log format.
     pub log_format: LogFormat,
     /// Worker threads; `None` means one for each core.
     pub workers: Option<usize>,
-    /// What an operator should know of how the settings were read.
+    /// Remarks for the operator on how the settings were read.
     pub notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Free texts are left out: anything may have been written there.
+        // Free texts are left out: they may contain anything.
         f.debug_struct("Config")
             .field("listen", &self.listen)
             .field("internal_listen", &self.internal_listen)
@@ -255,7 +244,6 @@ impl std::fmt::Debug for Config {
             .field("auth", &self.auth)
             .field("cluster", &self.cluster)
             .field("apps", &self.apps)
-            .field("push", &self.push)
             .finish_non_exhaustive()
     }
 }

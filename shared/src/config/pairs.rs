@@ -1,10 +1,10 @@
-//! Settings that are good by themselves and cannot work together. A node that is to serve is refused; commands that
-//! only read some of the settings, such as `token`, are not.
+//! Settings that are valid alone but cannot work together. They keep a node from serving, but not commands that
+//! only read some settings, such as `token`.
 
-use super::{AppDeclaration, Config, Problem, TokenKeys};
+use super::{AnyAppSetting, AppDeclaration, Config, Problem, Sensitivity, TokenKeys};
 
 impl Config {
-    /// Whether an app keeps records, which all nodes must share then.
+    /// Whether an app keeps records, which all nodes must share.
     #[must_use]
     pub fn keeps_records(&self) -> bool {
         self.mounts.iter().any(|(app, _)| app.keeps_records)
@@ -26,7 +26,7 @@ impl Config {
         self.database_url.0.starts_with("sqlite:")
     }
 
-    /// Settings that cannot work together, each with what would.
+    /// Settings that cannot work together, each with a working alternative.
     #[must_use]
     pub fn conflicts(&self) -> Vec<Problem> {
         let mut found = Vec::new();
@@ -39,8 +39,8 @@ impl Config {
             problem(
                 "DATABASE_URL",
                 format!(
-                    "expected postgres://…, since Redis makes this node one of many, and each node with an SQLite file of its own \
-                     would keep what {} store from the others. One node beside Node.js servers, or nodes of one machine that \
+                    "expected postgres://…, since Redis joins nodes into a cluster, and each node with its own SQLite file \
+                     would hide the records of {} from the others. One node beside Node.js servers, or nodes of one machine that \
                      share the file, may use SQLite: set SQLITE_WITH_REDIS=true",
                     apps.join(", ")
                 ),
@@ -52,19 +52,38 @@ impl Config {
         found
     }
 
-    /// Settings that do nothing because of others, and others that should be set beside them.
+    /// The settings of apps that are not empty, each with its text.
+    pub(super) fn app_settings(&self) -> Vec<(&'static dyn AnyAppSetting, &str)> {
+        let mut found: Vec<(&'static dyn AnyAppSetting, &str)> = Vec::new();
+        for setting in self.known_apps.iter().flat_map(|app| app.settings) {
+            let key = setting.setting().key;
+            if let Some(text) = self.apps.text(key)
+                && found.iter().all(|(known, _)| known.setting().key != key)
+            {
+                found.push((*setting, text));
+            }
+        }
+        found
+    }
+
+    /// Settings that have no effect because of others, and settings that should be added.
     pub(super) fn idle_settings(&self) -> Vec<String> {
         let mut found = Vec::new();
         if self.auth.keys != TokenKeys::Random && !self.mounts_are_set {
             found.push(
-                "MOUNTS is not set: all apps are mounted; name those that clients are to find, such as chat=/"
+                "MOUNTS is not set: all apps are mounted; name the apps for clients, such as chat=/"
                     .to_owned(),
             );
         }
-        if self.push.is_some() && !self.mounts.iter().any(|(app, _)| app.pushes) {
-            let pushing = self.known_apps.iter().filter(|app| app.pushes).map(|app| app.name);
-            let pushing = pushing.collect::<Vec<_>>().join(" or ");
-            found.push(format!("PUSH_WEBHOOK_URL does nothing: the app {pushing} is not mounted"));
+        for (setting, _) in self.app_settings() {
+            let key = setting.setting().key;
+            let uses = |app: &&&AppDeclaration| app.settings.iter().any(|used| used.setting().key == key);
+            let is_address = matches!(setting.sensitivity(), Sensitivity::WebAddress { .. });
+            if is_address && !self.mounts.iter().any(|(app, _)| uses(&app)) {
+                let apps = self.known_apps.iter().filter(uses).map(|app| app.name);
+                let apps = apps.collect::<Vec<_>>().join(" or ");
+                found.push(format!("{} does nothing: the app {apps} is not mounted", key.to_uppercase()));
+            }
         }
         for (namespace, _) in &self.auth.errors_by_namespace {
             if !self.mounts.iter().any(|(_, mounted)| mounted == namespace) {
@@ -76,7 +95,7 @@ impl Config {
             && cluster.advertise_url.is_none()
         {
             found.push(format!(
-                "ADVERTISE_URL is not set: other nodes are told http://{}, which leads each of them to itself, so requests of \
+                "ADVERTISE_URL is not set: other nodes get http://{}, which leads each of them to itself, so requests of \
                  long-polling clients that a balancer brings to another node fail",
                 self.internal_listen
             ));
@@ -106,7 +125,7 @@ mod tests {
         [("redis_url", "redis://r.example"), ("jwt_secret", "s"), ("mounts", "chat=/,relay=/relay")];
 
     #[test]
-    fn redis_with_records_in_sqlite_is_refused_unless_that_is_meant() {
+    fn redis_with_records_in_sqlite_is_refused_unless_permitted() {
         let said = conflicts(&CLUSTER);
         assert!(said.len() == 1 && said[0].starts_with("DATABASE_URL: expected postgres://"), "{said:?}");
         assert!(said[0].contains("chat") && said[0].contains("SQLITE_WITH_REDIS=true"), "{said:?}");
@@ -121,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_real_key_it_is_said_that_all_apps_are_mounted() {
+    fn with_a_token_key_a_warning_reports_that_all_apps_are_mounted() {
         let said = |values: &[(&str, &str)]| {
             config(values).idle_settings().iter().filter(|said| said.starts_with("MOUNTS is not set")).count()
         };
@@ -133,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn the_listeners_have_ports_of_their_own() {
+    fn the_listeners_need_different_ports() {
         assert_eq!(conflicts(&[("listen", "127.0.0.1:1"), ("internal_listen", "127.0.0.1:1")]).len(), 1);
         assert!(conflicts(&[("listen", "127.0.0.1:0"), ("internal_listen", "127.0.0.1:0")]).is_empty());
     }
 
     #[test]
-    fn settings_that_do_nothing_are_told() {
-        for (values, told) in [
+    fn settings_that_do_nothing_are_reported() {
+        for (values, expected) in [
             (
                 &[("push_webhook_url", "https://p.example"), ("mounts", "chat=/")],
                 "PUSH_WEBHOOK_URL does nothing",
@@ -148,7 +167,7 @@ mod tests {
             (&[("auth_errors", "/x=prefixed"), ("mounts", "chat=/")], "AUTH_ERRORS names /x"),
         ] {
             let said = config(values).warnings();
-            assert!(said.len() == 1 && said[0].starts_with(told), "{said:?}");
+            assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
         }
         let open = [("internal_listen", "0.0.0.0:9090"), ("internal_token", "0f6c2a9be1d84c7aa35b")];
         let said = config(&[CLUSTER.as_slice(), &open].concat()).warnings();

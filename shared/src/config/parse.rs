@@ -1,4 +1,4 @@
-//! Texts to values; an error says what should have stood there.
+//! Parses texts to values; an error names the expected form.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::{AppDeclaration, AuthErrors, FirstTokenTo, LogFormat, redact};
 use crate::names::Namespace;
 use crate::origin::OriginRule;
 
-/// What a setting should have been.
+/// The expected form of a setting.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expected(pub(super) &'static str);
 
@@ -36,7 +36,7 @@ pub(super) fn port(text: &str) -> Parsed<u16> {
     text.parse().map_err(|_| Expected("a port from 0 to 65535"))
 }
 
-/// The port of a server that is to be reached.
+/// The port of a server to connect to.
 pub(super) fn some_port(text: &str) -> Parsed<u16> {
     port(text).ok().filter(|port| *port != 0).ok_or(Expected("a port from 1 to 65535"))
 }
@@ -80,7 +80,7 @@ pub(super) fn bearer(text: &str) -> Parsed<String> {
     }
 }
 
-/// A log filter. A word that is no level would mute all but the target of that name.
+/// A log filter. A word that is not a level would mute every target except one of that name.
 pub(super) fn log_filter(text: &str) -> Parsed<String> {
     let is_level = |word: &str| {
         ["off", "error", "warn", "info", "debug", "trace"]
@@ -111,19 +111,19 @@ pub(super) fn key_file(text: &str) -> Parsed<PathBuf> {
     }
 }
 
-/// Whether a text is a key, not where one is.
+/// Whether a text is a key instead of the path of one.
 pub(super) fn is_pem(text: &str) -> bool {
     text.contains("-----BEGIN")
 }
 
-/// `250ms`, `25s`, `2m`, `1h`. A number without a unit is refused, since some would take it for seconds and others
-/// for milliseconds; only `0` needs none.
+/// `250ms`, `25s`, `2m`, `1h`. A number without a unit is refused, because it could mean seconds or milliseconds;
+/// only `0` needs none.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let expected = Expected("a duration up to 24h with its unit (ms, s, m or h), such as 250ms, 25s or 2m");
     time(text).filter(|d| *d <= DURATION_MAX).ok_or(expected)
 }
 
-/// A duration of days: `30d`, or as [`duration`].
+/// A duration that may have days: `30d`, or as [`duration`].
 pub(super) fn age(text: &str) -> Parsed<Duration> {
     let expected = Expected("a duration up to 30d with its unit (ms, s, m, h or d), such as 90m, 24h or 7d");
     time(text).filter(|d| *d <= AGE_MAX).ok_or(expected)
@@ -188,10 +188,10 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// What `mounts` says: apps and their namespaces.
+/// The value of `mounts`: apps and their namespaces.
 pub(super) type Mounts = Vec<(&'static AppDeclaration, Namespace)>;
 
-/// Which of these apps are mounted, and where; an error names the part that is wrong.
+/// The mounted apps and their namespaces; an error names the wrong part.
 pub(super) fn mounts(text: &str, apps: &[&'static AppDeclaration]) -> Result<Mounts, String> {
     let mut names: Vec<&str> = apps.iter().map(|app| app.name).collect();
     let last = names.pop().unwrap_or_default();
@@ -199,9 +199,9 @@ pub(super) fn mounts(text: &str, apps: &[&'static AppDeclaration]) -> Result<Mou
         format!("app=/namespace separated by commas, with the apps {} and {last}", names.join(", "));
     let mut found = Mounts::new();
     for item in list(text) {
-        let told = redact(item);
+        let shown = redact(item);
         let (app, namespace) =
-            item.split_once('=').ok_or_else(|| format!("{expected}; {told:?} is not of that form"))?;
+            item.split_once('=').ok_or_else(|| format!("{expected}; {shown:?} is not of that form"))?;
         let known = apps.iter().copied().find(|known| known.name == app);
         let known = known.ok_or_else(|| format!("{expected}; there is no app {:?}", redact(app)))?;
         let namespace = Namespace::parse(namespace)
@@ -237,7 +237,7 @@ pub(super) fn database_url(text: &str) -> Parsed<String> {
     }
 }
 
-/// A prefix of keys or channels: plain characters, so that no pattern and no cluster slot is changed by it.
+/// A prefix of keys or channels: plain characters, so that it changes no pattern and no cluster slot.
 pub(super) fn prefix(text: &str) -> Parsed<String> {
     if crate::names::is_word(text) {
         Ok(text.to_owned())
@@ -246,7 +246,7 @@ pub(super) fn prefix(text: &str) -> Parsed<String> {
     }
 }
 
-/// How long a lease lasts: long enough to be renewed through a slow second, short enough to be noticed.
+/// The duration of a lease: long enough to be renewed through a slow second, short enough to be noticed.
 pub(super) fn lease(text: &str) -> Parsed<Duration> {
     let known = duration(text)?;
     let fits = (Duration::from_millis(500)..=Duration::from_mins(1)).contains(&known);
@@ -344,7 +344,7 @@ mod tests {
     fn an_app_is_mounted_once() {
         let mounts = |text: &str| mounts(text, &super::super::apps::testing::APPS);
         assert_eq!(mounts("chat=/,relay=/relay").map(|m| m.len()), Ok(2));
-        for (bad, told) in [
+        for (bad, expected) in [
             ("", "app=/namespace"),
             ("chat", r#""chat" is not of that form"#),
             ("chat=x", r#""x" is no namespace"#),
@@ -353,7 +353,7 @@ mod tests {
             ("chat=/,chat=/b", "chat is named twice"),
         ] {
             let said = mounts(bad).unwrap_err();
-            assert!(said.contains(told), "{bad}: {said}");
+            assert!(said.contains(expected), "{bad}: {said}");
         }
     }
 

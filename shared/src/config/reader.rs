@@ -1,4 +1,4 @@
-//! Texts to the typed configuration; every problem is remembered, none stops the reading.
+//! Parses texts to the typed configuration; collects every problem instead of stopping at the first.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use super::parse;
 use super::source::{Layer, Layers, Problem};
 use super::{
-    AppSettings, AuthConfig, ClusterConfig, Config, Limits, PushConfig, RedisAddress, Secret, SecretUrl,
-    SessionTimes, TokenKeys,
+    AppSettings, AuthConfig, ClusterConfig, Config, Limits, RedisAddress, Secret, SecretUrl, SessionTimes,
+    TokenKeys,
 };
 
-/// Reads settings one by one and remembers what was wrong with them.
+/// Reads settings one by one and collects their problems.
 pub(super) struct Reader<'a> {
     pub(super) layers: &'a Layers,
     pub(super) problems: Vec<Problem>,
-    /// What is no problem but should be known.
+    /// Remarks that are not problems.
     pub(super) notes: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ impl Reader<'_> {
         self.problems.push(Problem { place, value, expected: expected.to_owned() });
     }
 
-    /// The value in force, by `parse`; a default that does not parse would be caught by a test.
+    /// The effective value, parsed by `parse`; a test checks that every default parses.
     fn read<T, E: Into<String>>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         let mut settings = self.layers.settings().iter();
         let default = settings.find(|setting| setting.key == key).map_or("", |setting| &*setting.default);
@@ -61,7 +61,6 @@ impl Reader<'_> {
         let drain = self.read("drain", parse::duration);
         let leave_holdback = self.read("leave_holdback", parse::duration);
         let apps = self.apps();
-        let push = self.push();
         let log_format = self.read("log_format", parse::log_format);
         let workers = self.read("workers", parse::workers);
         let log = self.read("log", parse::log_filter);
@@ -90,7 +89,6 @@ impl Reader<'_> {
             leave_holdback: leave_holdback?,
             known_apps: self.layers.apps().to_vec(),
             apps: apps?,
-            push: push?,
             log: log?,
             log_format: log_format?,
             workers: workers?,
@@ -98,8 +96,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The public address. The port that a platform sets replaces the one of `listen`, unless that stands in a stronger
-    /// layer: a flag is meant as it is written.
+    /// The public address. A platform's port replaces the one of `listen`, unless `listen` has higher precedence: a
+    /// flag is taken literally.
     fn listen(&mut self) -> Option<SocketAddr> {
         let mut listen = self.read("listen", parse::address);
         let layer = |key| self.layers.get(key).filter(|(_, text)| !text.is_empty()).map(|(layer, _)| layer);
@@ -126,20 +124,11 @@ impl Reader<'_> {
         all.then_some(settings)
     }
 
-    /// `None` for a problem, `Some(None)` for nowhere.
-    fn push(&mut self) -> Option<Option<PushConfig>> {
-        let url = self.read("push_webhook_url", parse::web_address);
-        let secret = self.text("push_webhook_secret").map(Secret);
-        url.map(|url| {
-            Some(url).filter(|url| !url.is_empty()).map(|url| PushConfig { url: SecretUrl::new(url), secret })
-        })
-    }
-
-    /// Where Redis is. `None` for a problem, `Some(None)` for nowhere.
+    /// The address of Redis. `None` for a problem, `Some(None)` without Redis.
     fn redis(&mut self) -> Option<Option<RedisAddress>> {
         let (url, host) = (self.text("redis_url"), self.text("redis_host"));
-        // What Docker and Kubernetes set by themselves where a service is named `redis`: the address of a service, which
-        // nobody has asked this node to use.
+        // Docker and Kubernetes set this automatically where a service is named `redis`. It is the address of a service
+        // that this node was not configured to use.
         let port = self.text("redis_port");
         let linked = port.as_deref().and_then(|port| port.strip_prefix("tcp://")).map(str::to_owned);
         let (user, password) = (self.text("redis_username"), self.text("redis_password"));
@@ -148,10 +137,7 @@ impl Reader<'_> {
                 self.problem("redis_host", "only one of redis_url and redis_host");
             }
             if port.is_some() && linked.is_none() {
-                self.problem(
-                    "redis_port",
-                    "only one of redis_url, which has a port of its own, and redis_port",
-                );
+                self.problem("redis_port", "only one of redis_url, which has its own port, and redis_port");
             }
         }
         let address = match (url, host) {
@@ -188,7 +174,7 @@ impl Reader<'_> {
         Some(address)
     }
 
-    /// `None` for a problem, `Some(None)` for a node alone.
+    /// `None` for a problem, `Some(None)` for a single node.
     fn cluster(&mut self, auth: Option<&AuthConfig>) -> Option<Option<ClusterConfig>> {
         let redis = self.redis();
         let key_prefix = self.read("redis_prefix", parse::prefix);
@@ -200,7 +186,7 @@ impl Reader<'_> {
         if auth.is_some_and(|auth| auth.keys == TokenKeys::Random) {
             self.problem(
                 "jwt_secret",
-                "expected a secret (or jwt_public_key, or jwks_url), since the nodes of a cluster must believe the same tokens",
+                "expected a secret (or jwt_public_key, or jwks_url), since the nodes of a cluster must accept the same tokens",
             );
             return None;
         }

@@ -1,18 +1,18 @@
-//! What may be shown of a value that an operator has set: nothing of a secret, and of a URL neither its user
-//! info nor its query, whichever setting it stands in.
+//! Redacts values that an operator has set: a secret completely, and in a URL the user info and the query, whichever
+//! setting holds it.
 
 use std::fmt;
 
-/// What stands for a part that is left out.
+/// Replaces a redacted part.
 pub const HIDDEN: &str = "…";
 
-/// Passwords and tokens shorter than this are not looked for in log lines: so short a text is part of many words.
+/// Shorter passwords and tokens are not searched for in log lines: so short a text is part of many words.
 const SCRUBBED_MIN_BYTES: usize = 6;
 
 /// `text` without the user info, the query and the fragment of a URL in it.
 ///
-/// It decides by content, not by the setting, so that a URL in the wrong place is safe, too. Where it cannot
-/// tell what is user info and what is query, it leaves out both, and the host with them.
+/// It decides by content instead of the setting, so that a URL in the wrong place is safe, too. Where it cannot
+/// distinguish user info from the query, it leaves out both, and the host with them.
 #[must_use]
 pub fn redact(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
@@ -63,7 +63,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// Texts that no log line may hold, to be taken out of what libraries say of their errors.
+/// Removes secrets from log lines, where libraries repeat them in their errors.
 #[derive(Default, Clone)]
 pub struct Scrubber {
     /// The longest first, so that a text that holds another is replaced whole.
@@ -77,7 +77,7 @@ impl fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
-    /// Adds a secret, as it is and as JSON writes it. One of fewer than six bytes is not looked for.
+    /// Adds a secret, as is and JSON-escaped. One of fewer than six bytes is not searched for.
     pub fn secret(&mut self, secret: &str) {
         let json = serde_json::Value::from(secret).to_string();
         for text in [secret, json.trim_matches('"')] {
@@ -88,8 +88,8 @@ impl Scrubber {
         self.texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
     }
 
-    /// Adds the password and the query of a URL, as they are written and decoded. Not its user name: that is often a
-    /// common word, and those who log it take it out themselves.
+    /// Adds the password and the query of a URL, as written and decoded. Not its user name: that is often a common
+    /// word, and callers that log it remove it themselves.
     pub fn url(&mut self, url: &str) {
         let start = url.find("://").map_or(0, |at| at + 3);
         let rest = &url[start..];
@@ -119,7 +119,7 @@ impl Scrubber {
         }
     }
 
-    /// `line` without the texts; `None` where it holds none.
+    /// `line` without the secrets; `None` where it contains none.
     #[must_use]
     pub fn scrub(&self, line: &str) -> Option<String> {
         let mut scrubbed: Option<String> = None;
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libraries_repeat_of_a_secret_is_taken_out() {
+    fn secrets_that_libraries_repeat_are_removed() {
         let mut scrubber = Scrubber::default();
         scrubber.secret("a \"quoted\" secret");
         scrubber.secret("short");

@@ -1,4 +1,4 @@
-//! Where Redis is: one server, Sentinels, or a cluster.
+//! The address of Redis: one server, Sentinels, or a cluster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Server {
     pub port: u16,
 }
 
-/// What stands behind a URL.
+/// The kind of deployment that a URL names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topology {
     /// `redis://host:port/database`
@@ -24,7 +24,7 @@ pub enum Topology {
     Sentinel {
         /// The Sentinels.
         sentinels: Vec<Server>,
-        /// What they call the primary.
+        /// Their name of the primary.
         primary: String,
     },
     /// `redis+cluster://host:port,host:port`: some of a cluster's nodes.
@@ -34,9 +34,9 @@ pub enum Topology {
 /// How to reach Redis. [`fmt::Display`] and [`fmt::Debug`] show it without user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisAddress {
-    /// What is there.
+    /// The deployment.
     pub topology: Topology,
-    /// Speak TLS: `rediss://`.
+    /// Use TLS: `rediss://`.
     pub tls: bool,
     /// PEM texts of the authorities that are trusted to sign its certificate; `None` for those of the system.
     pub authorities: Option<Arc<[u8]>>,
@@ -108,7 +108,7 @@ impl RedisAddress {
         Some(Self { topology, tls, user, password: password.map(Secret), database, authorities: None })
     }
 
-    /// Adds a user or a password that stands in a setting of its own; false where the URL has another one.
+    /// Adds a user or a password from a separate setting; false where the URL has another one.
     pub(super) fn add_credential(&mut self, is_password: bool, value: String) -> bool {
         if is_password {
             let value = Secret(value);
@@ -118,7 +118,7 @@ impl RedisAddress {
         }
     }
 
-    /// The servers that are named.
+    /// The servers in the URL.
     #[must_use]
     pub fn servers(&self) -> &[Server] {
         match &self.topology {
@@ -163,7 +163,7 @@ fn server(text: &str, default_port: u16) -> Option<Server> {
     (!host.is_empty() && !host.contains([' ', '@', '?'])).then(|| Server { host: host.to_owned(), port })
 }
 
-/// Takes percent escapes off.
+/// Decodes percent escapes.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

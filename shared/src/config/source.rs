@@ -1,5 +1,5 @@
-//! Where settings come from: flags, then the environment, then one file. Unknown keys and wrong values
-//! are all found before anything is started.
+//! Sources of settings: flags, then the environment, then one file. All unknown keys and wrong values are found before
+//! anything starts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use super::settings::{self, Setting};
 use super::spelling;
 use super::{AppDeclaration, Config};
 
-/// One setting that cannot be used, as the user is told.
+/// One setting that cannot be used, as the user sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands: `--ping-interval`, `PING_INTERVAL`, or `ping_interval in FILE`.
+    /// Its place: `--ping-interval`, `PING_INTERVAL`, or `ping_interval in FILE`.
     pub place: String,
-    /// The value; `…` for secrets and for the credentials of URLs, `None` where there is none to show.
+    /// The value; `…` for secrets and for the credentials of URLs, `None` if there is none to show.
     pub value: Option<String>,
-    /// What should stand there.
+    /// The expected form.
     pub expected: String,
 }
 
@@ -54,13 +54,13 @@ pub struct Layers {
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The texts are as they were set, secrets too.
+        // The texts are unredacted, including secrets.
         f.debug_struct("Layers").field("keys", &self.values.keys()).finish_non_exhaustive()
     }
 }
 
 impl Layers {
-    /// Nothing is set yet, of a node with these apps.
+    /// No settings, for a node with these apps.
     #[must_use]
     pub fn new(apps: Vec<&'static AppDeclaration>) -> Self {
         let settings = settings::all(&apps);
@@ -68,7 +68,7 @@ impl Layers {
         Self { apps, settings, values, file_name, problems, notes }
     }
 
-    /// Every setting that there is: the node's, and each app's.
+    /// All settings: the node's, and each app's.
     #[must_use]
     pub fn settings(&self) -> &[Setting] {
         &self.settings
@@ -78,13 +78,13 @@ impl Layers {
         &self.apps
     }
 
-    /// Adds a flag or environment value. Empty environment values count as not set. A line break at the end is left out:
-    /// a file or a secret of Kubernetes often ends with one.
+    /// Adds a flag or environment value. Empty environment values count as not set. A line break at the end is removed:
+    /// a file or a Kubernetes secret often ends with one.
     pub fn set(&mut self, layer: Layer, key: &str, value: &str) {
         let trimmed = value.trim_end_matches(['\n', '\r']);
         if trimmed.len() < value.len() && key == "jwt_secret" {
             self.notes.push(format!(
-                "{} ended with a line break, which is not taken for a part of it: whoever signs tokens must leave it out, too",
+                "{} ended with a line break, which is not part of it: the signer of tokens must leave it out, too",
                 self.place(key, layer)
             ));
         }
@@ -93,12 +93,12 @@ impl Layers {
         }
     }
 
-    /// Refuses variables of the environment whose names are no settings but nearly are: a setting that is misspelt
-    /// would be ignored without a word.
+    /// Refuses environment variables with names that are nearly settings: otherwise a misspelt setting would be ignored
+    /// silently.
     pub fn check_names<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
             if let Some(meant) = spelling::meant(name, &self.settings) {
-                let expected = format!("no such setting; {} is meant?", meant.to_uppercase());
+                let expected = format!("no such setting; did you mean {}?", meant.to_uppercase());
                 self.problems.push(Problem { place: name.to_owned(), value: None, expected });
             }
         }
@@ -124,7 +124,7 @@ impl Layers {
             let place = format!("{key} in {name}");
             if !self.settings.iter().any(|setting| setting.key == key) {
                 let expected = match spelling::nearest(&key, &self.settings) {
-                    Some(meant) => format!("no such setting; {meant} is meant?"),
+                    Some(meant) => format!("no such setting; did you mean {meant}?"),
                     None => "no such setting".to_owned(),
                 };
                 self.problems.push(Problem { place, value: None, expected });
@@ -141,7 +141,7 @@ impl Layers {
         }
     }
 
-    /// The text in force for `key` and where it stands.
+    /// The effective text for `key` and its layer.
     pub(super) fn get(&self, key: &str) -> Option<(Layer, &str)> {
         [Layer::Flag, Layer::Environment, Layer::File]
             .into_iter()
@@ -157,7 +157,7 @@ impl Layers {
         }
     }
 
-    /// Every setting with what may be shown of the text in force: `print-config`.
+    /// Every setting with its redacted effective text: `print-config`.
     pub fn effective(&self) -> impl Iterator<Item = Effective> {
         self.settings.iter().map(|setting| {
             let value = self.get(setting.key).map_or(&*setting.default, |(_, text)| text);
@@ -167,10 +167,10 @@ impl Layers {
         })
     }
 
-    /// What may be shown of a setting's text.
+    /// The redacted text of a setting.
     pub(super) fn shown(&self, key: &str, text: &str) -> String {
         let is_secret = self.settings.iter().any(|setting| setting.key == key && setting.secret);
-        // A key that was pasted where its file is expected may be the private one.
+        // A key pasted instead of its file's path may be a private one.
         if is_secret || is_pem(text) { HIDDEN.to_owned() } else { redact(text) }
     }
 
@@ -195,9 +195,9 @@ impl Layers {
 pub struct Effective {
     /// Its key.
     pub key: &'static str,
-    /// The text in force, less what must not be shown.
+    /// The effective text, redacted.
     pub text: String,
-    /// Nothing is left out.
+    /// Nothing is redacted.
     pub is_whole: bool,
 }
 
@@ -213,7 +213,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// The line and the column of a place in a text, both from 1.
+/// The line and column of a position in a text, both from 1.
 fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_with_its_place_value_and_what_was_expected() {
+    fn every_problem_is_reported_with_its_place_value_and_what_was_expected() {
         let mut layers = Layers::default();
         layers.set_file("m.toml", "colour = \"red\"\nping_timeout = \"soon\"\n");
         layers.set(Layer::Environment, "listen", "nowhere");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_shown_whatever_setting_they_stand_in() {
+    fn credentials_are_not_shown_in_any_setting() {
         for setting in Layers::default().settings() {
             for text in ["https://user:hush@h.example/x?token=hush", "user:hush@h.example"] {
                 let mut layers = Layers::default();
@@ -284,7 +284,7 @@ mod tests {
                     assert!(!shown.text.contains("hush"), "{shown:?}");
                     assert!(shown.key != setting.key || !shown.is_whole, "{shown:?}");
                 }
-                // Whether it is accepted or not.
+                // Accepted or not.
                 let said = match layers.resolve() {
                     Ok(config) => format!("{config:?}"),
                     Err(problems) => format!("{problems:?}"),
@@ -417,7 +417,10 @@ mod tests {
         assert_eq!(config.auth.internal_token, Some(Secret("hush-hush-hush-hush".into())));
         assert_eq!(config.auth.keys, TokenKeys::Secret("s".into()));
         let said = config.warnings();
-        assert!(said.iter().any(|told| told.starts_with("JWT_SECRET ended with a line break")), "{said:?}");
+        assert!(
+            said.iter().any(|warning| warning.starts_with("JWT_SECRET ended with a line break")),
+            "{said:?}"
+        );
         let mut layers = Layers::default();
         layers.set_file("m.toml", "internal_token = \"\"\"\nhush-hush-hush-hush\n\"\"\"\n");
         assert!(layers.resolve().unwrap().auth.internal_token.is_some_and(|token| !token.0.contains('\n')));
@@ -448,7 +451,7 @@ mod tests {
         assert_eq!(
             layers.resolve().unwrap().listen.to_string(),
             "127.0.0.1:4000",
-            "a flag is meant as it stands"
+            "a flag is taken literally"
         );
     }
 
@@ -475,7 +478,7 @@ mod tests {
             let said = redis(values).unwrap_err();
             assert!(said.lines().count() == 1 && said.starts_with(place) && !said.contains("hush"), "{said}");
         }
-        // What Docker and Kubernetes set by themselves for a service that is named `redis`.
+        // Docker and Kubernetes set this automatically for a service named `redis`.
         let linked = ("redis_port", "tcp://10.0.0.1:6380");
         assert_eq!(redis(&[linked]).unwrap(), None);
         assert_eq!(redis(&[linked, ("redis_host", "r")]).unwrap(), Some(RedisAddress::plain("r", 6_380)));
@@ -486,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_key_is_no_path_and_no_secret() {
+    fn the_text_of_a_key_is_neither_a_path_nor_a_secret() {
         let pem = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----";
         for key in ["jwt_public_key", "jwt_secret"] {
             let said = set(&[(key, pem)]).unwrap_err();
@@ -496,20 +499,23 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_level_does_not_mute_the_log() {
+    fn a_word_that_is_not_a_level_does_not_mute_the_log() {
         let said = set(&[("log", "verbose")]).unwrap_err();
         assert!(said.starts_with("LOG = \"verbose\": expected a level (error, warn, info"), "{said}");
     }
 
     #[test]
-    fn a_misspelt_name_is_refused_with_what_is_meant() {
+    fn a_misspelt_name_is_refused_with_a_suggestion() {
         let mut layers = Layers::default();
         layers.check_names(["PATH", "PING_TIMEUOT", "PING_TIMEOUT"].into_iter());
         layers.set_file("m.toml", "drian = \"1s\"\n");
         let said: Vec<_> = layers.resolve().unwrap_err().iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].starts_with("PING_TIMEUOT") && said[0].contains("PING_TIMEOUT is meant"), "{said:?}");
-        assert!(said[1].contains("drian in m.toml") && said[1].contains("drain is meant"), "{said:?}");
+        assert!(
+            said[0].starts_with("PING_TIMEUOT") && said[0].contains("did you mean PING_TIMEOUT?"),
+            "{said:?}"
+        );
+        assert!(said[1].contains("drian in m.toml") && said[1].contains("did you mean drain?"), "{said:?}");
     }
 
     #[test]

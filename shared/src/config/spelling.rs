@@ -1,30 +1,29 @@
-//! Names that are nearly those of settings.
+//! Detects names that are nearly those of settings.
 
 use super::settings::Setting;
 
-/// Letters below which an unknown variable is not compared: short names are near to too many words, as `PORT` is to
-/// `HOST`.
+/// Shorter unknown variables are not compared: short names are close to too many words, as `PORT` is to `HOST`.
 const SHORTEST: usize = 8;
 
-/// Letters from which two mistakes are taken for one person's.
+/// From this length on, two mistakes count as a misspelling.
 const LONG: usize = 12;
 
-/// Names that people and platforms write for settings, too far from them to be found by their letters.
+/// Names that people and platforms use for settings, too different to be found by their letters.
 const ALIASES: &[(&str, &str)] = &[("MOUNT", "mounts"), ("JWT_PUBLIC_KEY_FILE", "jwt_public_key")];
 
-/// The setting that is meant by the name of a variable which is none.
+/// The setting that a variable's name probably misspells.
 pub(super) fn meant(variable: &str, settings: &[Setting]) -> Option<&'static str> {
     if let Some((_, meant)) = ALIASES.iter().find(|(alias, _)| *alias == variable) {
         return Some(meant);
     }
-    // The environment's names of settings are upper case; what is not is another program's.
+    // The environment's names of settings are upper case; other names belong to other programs.
     let is_upper = !variable.bytes().any(|byte| byte.is_ascii_lowercase());
     (is_upper && variable.len() >= SHORTEST)
         .then(|| nearest(&variable.to_ascii_lowercase(), settings))
         .flatten()
 }
 
-/// The setting whose key is nearly `key`, and not exactly.
+/// The setting whose key is nearly `key`, but not equal.
 pub(super) fn nearest(key: &str, settings: &[Setting]) -> Option<&'static str> {
     let mistakes = if key.len() >= LONG { 2 } else { 1 };
     let distance = |setting: &'static str| (strsim::osa_distance(setting, key), setting);

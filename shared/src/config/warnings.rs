@@ -1,6 +1,6 @@
-//! What works and is not safe: secrets that can be guessed, and keys that come over an open line.
+//! Warns of valid but unsafe settings: guessable secrets, and keys fetched without encryption.
 
-use super::{Config, Scrubber, TokenKeys};
+use super::{Config, Scrubber, Sensitivity, TokenKeys};
 
 /// Bytes of a secret of HS256: as many as its hash has (RFC 7518, 3.2).
 const SECRET_MIN_BYTES: usize = 32;
@@ -11,7 +11,7 @@ const TOKEN_MIN_BYTES: usize = 16;
 /// Different bytes below which a secret is a pattern.
 const DIFFERENT_MIN: usize = 8;
 
-/// What examples and people in a hurry write.
+/// Values from examples, and other common choices.
 const COMMON: &[&str] = &[
     "changeme",
     "password",
@@ -25,7 +25,7 @@ const COMMON: &[&str] = &[
 ];
 
 impl Config {
-    /// What an operator should know of these settings, though nothing is wrong with them. No sentence holds a value.
+    /// Warnings about valid settings. No sentence contains a value.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut found = self.notes.clone();
@@ -43,24 +43,28 @@ impl Config {
         if let Some(token) = &self.auth.internal_token {
             look("INTERNAL_TOKEN", &token.0, TOKEN_MIN_BYTES);
         }
-        let push = self.push.as_ref();
-        if let Some(secret) = push.and_then(|push| push.secret.as_ref()) {
-            look("PUSH_WEBHOOK_SECRET", &secret.0, TOKEN_MIN_BYTES);
+        let of_apps = self.app_settings();
+        for (setting, text) in &of_apps {
+            if setting.sensitivity() == Sensitivity::Secret {
+                look(&setting.setting().key.to_uppercase(), text, TOKEN_MIN_BYTES);
+            }
         }
         if let TokenKeys::Jwks(url) = &self.auth.keys
             && is_open(url.expose())
         {
-            found.push("JWKS_URL is not https: whoever is on the way can replace the keys".to_owned());
+            found.push("JWKS_URL is not https: an attacker on the network can replace the keys".to_owned());
         }
-        if push.is_some_and(|push| is_open(push.url.expose())) {
-            found.push(
-                "PUSH_WEBHOOK_URL is not https: whoever is on the way can read who is in need".to_owned(),
-            );
+        for (setting, text) in of_apps {
+            if let Sensitivity::WebAddress { open_line } = setting.sensitivity()
+                && is_open(text)
+            {
+                found.push(format!("{} is not https: {open_line}", setting.setting().key.to_uppercase()));
+            }
         }
         found
     }
 
-    /// Every secret that is set, to be taken out of log lines.
+    /// Every secret that is set, to be removed from log lines.
     #[must_use]
     pub fn scrubber(&self) -> Scrubber {
         let mut scrubber = Scrubber::default();
@@ -72,10 +76,11 @@ impl Config {
         if let Some(token) = &self.auth.internal_token {
             scrubber.secret(&token.0);
         }
-        if let Some(push) = &self.push {
-            scrubber.url(push.url.expose());
-            if let Some(secret) = &push.secret {
-                scrubber.secret(&secret.0);
+        for (setting, text) in self.app_settings() {
+            match setting.sensitivity() {
+                Sensitivity::Plain => {}
+                Sensitivity::Secret => scrubber.secret(text),
+                Sensitivity::WebAddress { .. } => scrubber.url(text),
             }
         }
         scrubber.url(&self.database_url.0);
@@ -86,7 +91,7 @@ impl Config {
     }
 }
 
-/// Whether a secret of good length is one that people try first.
+/// Whether a secret of sufficient length is a common or repetitive one.
 fn is_weak(secret: &str) -> bool {
     let plain: String =
         secret.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();

@@ -1,8 +1,8 @@
-//! Base64 as Node.js' `Buffer` reads it, which is how clients in the field have been free to write it.
+//! Decodes base64 as Node.js' `Buffer` does, because existing clients rely on it.
 //!
-//! Android's and Java's encoders break it into lines of 76 characters and end it with a line break, others leave the
-//! padding out or use the alphabet of URLs. `Buffer` reads all of it and has no errors: it passes over what belongs to neither
-//! alphabet, and the first `=` ends the text.
+//! Android's and Java's encoders break it into lines of 76 characters and end it with a line break; others omit the padding or
+//! use the URL alphabet. `Buffer` accepts all of these and has no errors: it skips characters outside both alphabets, and the
+//! first `=` ends the text.
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -15,12 +15,12 @@ const USUAL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The bytes that `text` stands for.
+/// The bytes that `text` encodes.
 pub(super) fn decode(text: &str) -> Vec<u8> {
     USUAL.decode(text).unwrap_or_else(|_| decode_any(text))
 }
 
-/// Node.js looks at UTF-16 units, and at the lower byte of each alone.
+/// Node.js reads UTF-16 units, and only the lower byte of each.
 fn decode_any(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3 + 3);
     let (mut bits, mut count) = (0_u32, 0_u32);
@@ -41,7 +41,7 @@ fn decode_any(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// What a character of either alphabet stands for.
+/// The value of a character of either alphabet.
 fn value(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -57,7 +57,7 @@ fn value(byte: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// Each was given to `Buffer.from(text, 'base64')`.
+    /// Each text was given to `Buffer.from(text, 'base64')`.
     #[test]
     fn it_is_read_as_a_node_js_buffer_reads_it() {
         let table: &[(&str, &[u8])] = &[

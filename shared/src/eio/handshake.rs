@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::ids::SessionId;
 
-/// How the bytes of a session travel.
+/// The transport of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransportName {
     /// HTTP long-polling.
@@ -26,7 +26,7 @@ impl TransportName {
     }
 }
 
-/// Why a request is refused: the body `{code,message}` and its status, as Engine.IO servers answer.
+/// Why a request is refused: the body `{code,message}` and the status of Engine.IO servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeError {
     /// 0: missing, unknown or disabled transport.
@@ -35,15 +35,15 @@ pub enum HandshakeError {
     UnknownSession,
     /// 2: a handshake that is not a GET.
     BadMethod,
-    /// 3: anything else that does not fit.
+    /// 3: any other invalid request.
     BadRequest,
     /// 4: the origin may not connect.
     Forbidden,
     /// 5: `EIO` is not 4.
     UnsupportedVersion,
-    /// 4 with its own text: the node holds as many connections as it may.
+    /// 4 with its own text: the node is at its limit of connections.
     AtCapacity,
-    /// 4 with its own text: this address holds or opens as many connections as it may.
+    /// 4 with its own text: this address is at its limit of connections or handshakes.
     TooManyRequests,
 }
 
@@ -107,26 +107,26 @@ impl HandshakeError {
     }
 }
 
-/// What a request's query says.
+/// The query of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// The transport that the request speaks.
+    /// The transport of the request.
     pub transport: TransportName,
     /// The session that it belongs to, as sent; `None` for a handshake.
     pub sid: Option<Cow<'a, str>>,
     /// Whether `EIO` is 4.
     pub version_4: bool,
-    /// The client takes no binary frames on this WebSocket (`b64`): binary comes as text.
+    /// The client accepts no binary frames on this WebSocket (`b64`): binary is sent as text.
     pub no_binary: bool,
-    /// Answers are asked for as scripts (`j`, JSONP).
+    /// The client wants answers as scripts (`j`, JSONP).
     pub jsonp: bool,
     /// A token in the query (contract, Identity).
     pub token: Option<Cow<'a, str>>,
 }
 
 impl<'a> Query<'a> {
-    /// Reads a query string as the reference does: of a key that comes more than once the last one counts, an empty `sid`,
-    /// `b64` or `token` is none, and unknown keys are ignored.
+    /// Parses a query string like the reference: the last of repeated keys counts, an empty `sid`, `b64` or `token` counts
+    /// as absent, and unknown keys are ignored.
     ///
     /// # Errors
     /// [`HandshakeError::UnknownTransport`], which the reference checks first.
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_query_leaves_empty_it_does_not_say() {
+    fn empty_parameters_count_as_absent() {
         for empty in ["sid=&token=&b64=", "sid&token&b64", "sid=a&sid=&token=a&token=&b64=1&b64="] {
             let text = format!("EIO=4&transport=polling&{empty}");
             let query = Query::parse(&text).unwrap();

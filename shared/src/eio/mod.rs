@@ -1,4 +1,4 @@
-//! Engine.IO v4: packets, long-polling payloads, and the handshake's words.
+//! Engine.IO v4: packets, long-polling payloads and the handshake.
 
 mod base64;
 mod handshake;

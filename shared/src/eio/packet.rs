@@ -1,7 +1,7 @@
 //! One Engine.IO packet, and the payload of a long-polling body (protocol, 1.4).
 //!
-//! On a WebSocket each packet is one message. In a polling body packets are joined by the byte `0x1e`,
-//! and binary is `b` with base64, as it is on the WebSocket of a client that asked for no binary frames (`b64`).
+//! On a WebSocket each packet is one message. In a polling body packets are joined by the byte `0x1e`, and binary
+//! is `b` with base64, as on the WebSocket of a client that requested no binary frames (`b64`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +10,10 @@ use super::base64::decode;
 use crate::limits::PACKETS_PER_PAYLOAD_MAX;
 use crate::ws;
 
-/// Between two packets of a polling payload.
+/// Separates packets of a polling payload.
 const SEPARATOR: u8 = 0x1e;
 
-/// A packet that cannot be read; its session is closed (`parse error`).
+/// A malformed packet; its session is closed (`parse error`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed Engine.IO packet")]
 pub struct BadPacket;
@@ -27,13 +27,13 @@ pub enum Packet<'a> {
     Close,
     /// `2`: a heartbeat in the wrong direction.
     Ping,
-    /// `2probe`: the first packet of a WebSocket that wants to take over a polling session.
+    /// `2probe`: the first packet of a WebSocket that will replace a polling session's transport.
     PingProbe,
     /// `3`: the answer to our ping.
     Pong,
     /// `4`: a Socket.IO packet's text.
     Message(&'a str),
-    /// `5`: the WebSocket takes over.
+    /// `5`: the WebSocket replaces polling.
     Upgrade,
     /// `6`: ignored.
     Noop,
@@ -65,7 +65,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The packets of a polling body, in order. Stops at the first bad one; those before it count.
+/// The packets of a polling body, in order. Stops at the first bad one; earlier ones count.
 #[derive(Debug, Clone)]
 pub struct Payload<'a> {
     rest: Option<&'a str>,
@@ -107,15 +107,15 @@ impl<'a> Iterator for Payload<'a> {
 
 /// Appends WebSocket frames (as a send queue holds them) to a polling body.
 ///
-/// One form of a packet is kept for both transports, so that a packet queued before an upgrade can leave
-/// after it, and a broadcast to both kinds of client is encoded once.
+/// Both transports share one form of a packet, so that a packet queued before an upgrade can be sent after it,
+/// and a broadcast is encoded once for both.
 pub fn push_polling(body: &mut String, wire: &[u8]) {
     for (opcode, payload) in ws::frames(wire) {
         if !body.is_empty() {
             body.push('\u{1e}');
         }
         if opcode == ws::OP_TEXT {
-            // Frames are encoded from `str`s by this crate.
+            // This crate encodes frames from `str`s.
             body.push_str(str::from_utf8(payload).unwrap_or_default());
         } else {
             push_binary(body, payload);
@@ -123,8 +123,8 @@ pub fn push_polling(body: &mut String, wire: &[u8]) {
     }
 }
 
-/// The same frames with each binary one written as a text, for a client that takes no binary frames; `None` where
-/// there is none among them.
+/// The same frames with binary ones as texts, for a client that accepts no binary frames; `None` if there are
+/// none.
 #[must_use]
 pub fn without_binary(wire: &[u8]) -> Option<Vec<u8>> {
     if ws::frames(wire).all(|(opcode, _)| opcode != ws::OP_BINARY) {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_polling_body_carries_what_the_frames_carry() {
+    fn a_polling_body_carries_the_same_packets_as_frames() {
         let mut wire = Vec::new();
         ws::push_frame(&mut wire, ws::OP_TEXT, b"4hello");
         ws::push_frame(&mut wire, ws::OP_BINARY, &[1, 2, 3, 4]);

@@ -1,4 +1,4 @@
-//! What a client answers to an event: JSON, and the binary values that it names.
+//! A client's answer to an event: JSON, and its binary values.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::placeholders::{self, Found};
 use crate::limits::ATTACHMENTS_MAX;
 
-/// One answer: the first argument of an ack.
+/// An answer: the first argument of an ack.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
     /// Raw JSON, with placeholders of the attachments.
@@ -18,7 +18,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Of an ack's first argument and the attachments of its packet: those that the argument names, in their order. `None`
+    /// Of an ack's first argument and its packet's attachments: keeps those that the argument names, in their order. `None`
     /// where it names more than a packet may have, or one twice.
     #[must_use]
     pub fn of(json: &str, attachments: &[Bytes]) -> Option<Self> {
@@ -29,26 +29,26 @@ impl Answer {
         answer.append(json, attachments, false).then_some(answer)
     }
 
-    /// An answer that says nothing.
+    /// The answer `null`.
     #[must_use]
     pub fn null() -> Self {
         Self { json: "null".to_owned(), attachments: Vec::new() }
     }
 
-    /// What it takes, in bytes.
+    /// Its size in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.json.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
 
-    /// Whether it takes nothing; no JSON is so short.
+    /// Whether its size is 0; no JSON is so short.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Several answers as one list for one packet. A client's parser takes [`ATTACHMENTS_MAX`] attachments of a packet: binary
-    /// values beyond those become what `JSON.stringify` makes of a Node.js `Buffer`.
+    /// Several answers as one list for one packet. A client's parser accepts [`ATTACHMENTS_MAX`] attachments per packet:
+    /// further binary values become what `JSON.stringify` makes of a Node.js `Buffer`.
     #[must_use]
     pub fn list(answers: &[Self]) -> (Vec<String>, Vec<Bytes>) {
         if answers.iter().all(|answer| answer.attachments.is_empty()) {
@@ -57,24 +57,24 @@ impl Answer {
         let mut all = Self::default();
         let texts = answers.iter().map(|answer| {
             all.json.clear();
-            // One that looks as if it had attachments must not get another's.
+            // An answer with a malformed placeholder must not get another's attachment.
             let is_good = all.append(&answer.json, &answer.attachments, true);
             if is_good { all.json.clone() } else { "null".to_owned() }
         });
         (texts.collect(), all.attachments)
     }
 
-    /// Appends `json`, with the numbers that its attachments have here; false where that cannot be.
+    /// Appends `json`, renumbering its attachments; false if that is not possible.
     fn append(&mut self, json: &str, attachments: &[Bytes], spell_out: bool) -> bool {
         let Ok(mut found) = placeholders::find(json, attachments.len()) else { return false };
         found.sort_by_key(|found| found.at.start);
         let (mut copied, mut named) = (0, HashSet::new());
         for Found { at, num } in found {
-            // Of one within another only the outer counts.
+            // Of nested placeholders only the outer one counts.
             if at.start < copied {
                 continue;
             }
-            // No client names one twice, and each name would be a copy of it.
+            // No client names one twice, and each further name would copy it.
             if !named.insert(num) {
                 return false;
             }

@@ -1,7 +1,7 @@
-//! The text of a Socket.IO packet to a [`Packet`] (protocol, 2.1).
+//! Decodes the text of a Socket.IO packet to a [`Packet`] (protocol, 2.1).
 //!
-//! Stricter than the reference where that costs no client anything: a bare `42` closes, ack ids end at
-//! 2^53−1, JSON nests [`JSON_DEPTH_MAX`] deep.
+//! Stricter than the reference where no client is affected: a bare `42` closes, ack ids end at 2^53−1, and JSON
+//! may nest [`JSON_DEPTH_MAX`] deep.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,16 +14,16 @@ use super::RESERVED_EVENTS;
 use crate::json::nests_at_most;
 use crate::limits::{ACK_ID_MAX, ARGUMENTS_MAX, ATTACHMENTS_MAX, JSON_DEPTH_MAX};
 
-/// A packet that cannot be read; the whole session is closed, as the reference does.
+/// A malformed packet; the whole session is closed, as in the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The header or the JSON does not follow the grammar, or the payload is not what its type allows.
+    /// The header or the JSON is malformed, or the payload does not fit the packet's type.
     #[error("malformed Socket.IO packet")]
     Malformed,
     /// None, or more than [`ATTACHMENTS_MAX`], attachments announced.
     #[error("bad number of attachments")]
     Attachments,
-    /// A text while attachments are awaited, or an attachment while none is.
+    /// A text while attachments are awaited, or an unexpected attachment.
     #[error("attachments out of order")]
     OutOfOrder,
     /// A placeholder that names no attachment.
@@ -42,14 +42,14 @@ pub enum DecodeError {
 pub struct Args<'a> {
     /// At most [`ARGUMENTS_MAX`].
     pub raw: SmallVec<[&'a str; 2]>,
-    /// There were more than that; the event must be refused.
+    /// There were more; the event must be refused.
     pub too_many: bool,
 }
 
-/// What a packet says.
+/// The type and content of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind<'a> {
-    /// Wants to join a namespace.
+    /// Joins a namespace.
     Connect {
         /// The auth payload, a JSON object; `None` means `{}`.
         auth: Option<&'a str>,
@@ -58,16 +58,16 @@ pub enum Kind<'a> {
     Disconnect,
     /// An event with its arguments.
     Event {
-        /// Any text but the reserved ones; a number is given as its text.
+        /// Any text except reserved ones; a number becomes its text.
         name: Cow<'a, str>,
         /// The arguments after the name.
         args: Args<'a>,
-        /// The sender wants an ack under this id.
+        /// The sender requests an ack under this id.
         ack: Option<u64>,
     },
-    /// The answer to an event of ours.
+    /// The ack to an event of the server.
     Ack {
-        /// `None` is ignored, as the reference does.
+        /// `None` is ignored, as in the reference.
         id: Option<u64>,
         /// The arguments.
         args: Args<'a>,
@@ -77,21 +77,21 @@ pub enum Kind<'a> {
 /// One packet from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// The namespace as written; `/` when there was none.
+    /// The namespace as written; `/` by default.
     pub namespace: &'a str,
     /// How many binary messages follow.
     pub attachments: usize,
-    /// What it says.
+    /// Its type and content.
     pub kind: Kind<'a>,
 }
 
-/// Reads the text of a packet (without Engine.IO's `4`).
+/// Decodes the text of a packet (without Engine.IO's `4`).
 ///
 /// # Errors
 /// [`DecodeError`]: close the session.
 pub fn decode(text: &str) -> Result<Packet<'_>, DecodeError> {
     let &kind = text.as_bytes().first().ok_or(DecodeError::Malformed)?;
-    // A type is one byte; what begins with a longer character has none.
+    // A type is one byte; a longer character is not a type.
     let mut rest = text.get(1..).ok_or(DecodeError::Malformed)?;
     let mut attachments = 0;
     if matches!(kind, b'5' | b'6') {
@@ -104,7 +104,7 @@ pub fn decode(text: &str) -> Result<Packet<'_>, DecodeError> {
     }
     let mut namespace = "/";
     if rest.starts_with('/') {
-        // However long: a CONNECT to a namespace that cannot be is answered like one to a namespace that is not.
+        // However long: a CONNECT to an invalid namespace gets the same answer as one to an unknown namespace.
         (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
     }
     let end = rest.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
@@ -130,7 +130,7 @@ pub fn decode(text: &str) -> Result<Packet<'_>, DecodeError> {
     Ok(Packet { namespace, attachments, kind })
 }
 
-/// Plain decimal digits; no sign, no more than a `u64` holds.
+/// Decimal digits that fit into a `u64`, without a sign.
 fn digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -190,10 +190,10 @@ impl<'de, const NAMED: bool> Visitor<'de> for ArgsVisitor<NAMED> {
 fn event_name(raw: &str) -> Option<Cow<'_, str>> {
     match raw.as_bytes().first()? {
         b'"' => {
-            // Without a backslash the text stands in the packet as it is.
+            // Without a backslash the text is in the packet as is.
             let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
             let name = if inner.contains('\\') {
-                // A lone surrogate is JSON and no Unicode: as it stands, it is nobody's event.
+                // A lone surrogate is valid JSON but not Unicode: no app has an event of that name.
                 serde_json::from_str(raw).map_or(Cow::Borrowed(inner), Cow::Owned)
             } else {
                 Cow::Borrowed(inner)
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_behaviour_table_closes_is_not_decoded() {
+    fn packets_that_close_the_session_are_not_decoded() {
         let too_many = format!("4{}-[\"e\"]", ATTACHMENTS_MAX + 1);
         for bad in [
             "",
@@ -264,12 +264,12 @@ mod tests {
         let nest = |n: usize| format!("2[\"e\",{}{}]", "[".repeat(n), "]".repeat(n));
         assert!(decode(&nest(JSON_DEPTH_MAX - 1)).is_ok());
         assert_eq!(decode(&nest(JSON_DEPTH_MAX)), Err(DecodeError::Depth));
-        // Brackets in a text nest nothing.
+        // Brackets in a text do not nest.
         assert!(decode(&format!("2[\"e\",\"{}\"]", "[".repeat(5000))).is_ok());
     }
 
     #[test]
-    fn more_arguments_than_the_limit_are_told_and_not_kept() {
+    fn arguments_over_the_limit_are_reported_and_not_kept() {
         let with = |n: usize| format!("2[\"e\"{}]", ",1".repeat(n));
         let packet = |text: &str| match decode(text).unwrap().kind {
             Kind::Event { args, .. } => (args.raw.len(), args.too_many),

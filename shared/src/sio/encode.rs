@@ -1,12 +1,12 @@
-//! Values to [`Encoded`] packets: the only writer of Socket.IO's wire text.
+//! Encodes values to [`Encoded`] packets: the only writer of Socket.IO's wire text.
 
 use bytes::Bytes;
 
 use crate::ws;
 
-/// One packet, ready: its text frame and the frames of its attachments, as a server writes them to a
-/// WebSocket. Server frames are not masked, so all receivers share these bytes; a polling body is made
-/// from them by [`crate::eio::push_polling`]. Cheap to clone.
+/// One encoded packet: its text frame and the frames of its attachments, as a server writes them to a
+/// WebSocket. Server frames are not masked, so all recipients share these bytes;
+/// [`crate::eio::push_polling`] makes a polling body from them. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded(Bytes);
 
@@ -27,20 +27,20 @@ impl Encoded {
 /// An event to encode.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'a> {
-    /// Where it happens.
+    /// Its namespace.
     pub namespace: &'a str,
     /// Its name; never a reserved one.
     pub name: &'a str,
     /// Raw JSON of each argument.
     pub args: &'a [&'a str],
-    /// Set when we want an ack.
+    /// The id of the requested ack.
     pub ack: Option<u64>,
-    /// Binary data that placeholders in `args` stand for, at most ten.
+    /// Binary data of the placeholders in `args`, at most ten.
     pub attachments: &'a [Bytes],
 }
 
 impl Event<'_> {
-    /// Encodes the event once for everybody.
+    /// Encodes the event once for all recipients.
     #[must_use]
     pub fn encode(&self) -> Encoded {
         let kind = if self.attachments.is_empty() { b'2' } else { b'5' };
@@ -55,7 +55,7 @@ pub fn encode_event_json(namespace: &str, ack: Option<u64>, json: &str, attachme
     packet(kind, namespace, ack, None, &[json], attachments)
 }
 
-/// The answer to event `id`; `args` are raw JSON.
+/// The ack to event `id`; `args` are raw JSON.
 #[must_use]
 pub fn encode_ack(namespace: &str, id: u64, args: &[&str], attachments: &[Bytes]) -> Encoded {
     let kind = if attachments.is_empty() { b'3' } else { b'6' };
@@ -68,7 +68,7 @@ pub fn encode_connect(namespace: &str, sid: &str) -> Encoded {
     text(b'0', namespace, &format!("{{\"sid\":\"{sid}\"}}"))
 }
 
-/// The refusal of a CONNECT: `{message, data?}`; the stock client does not come back by itself.
+/// The refusal of a CONNECT: `{message, data?}`; the stock client does not reconnect automatically.
 #[must_use]
 pub fn encode_connect_error(namespace: &str, message: &str, data: Option<&serde_json::Value>) -> Encoded {
     let message = serde_json::Value::from(message);
@@ -76,7 +76,7 @@ pub fn encode_connect_error(namespace: &str, message: &str, data: Option<&serde_
     text(b'4', namespace, &format!("{{\"message\":{message}{data}}}"))
 }
 
-/// Ends a socket; the stock client does not come back by itself.
+/// Ends a socket; the stock client does not reconnect automatically.
 #[must_use]
 pub fn encode_disconnect(namespace: &str) -> Encoded {
     text(b'1', namespace, "")
@@ -101,7 +101,7 @@ fn decimal_len(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// Writes a packet with an array for payload into one exact allocation.
+/// Writes a packet with an array as its payload into one exact allocation.
 fn packet(
     kind: u8,
     namespace: &str,
@@ -152,7 +152,7 @@ fn packet(
         out.extend_from_slice(value.as_bytes());
     }
     out.push(b']');
-    debug_assert_eq!(out.len() - start, text_len, "the header must tell the text's length");
+    debug_assert_eq!(out.len() - start, text_len, "the header must have the text's length");
     for attachment in attachments {
         ws::push_frame(&mut out, ws::OP_BINARY, attachment);
     }

@@ -1,7 +1,6 @@
-//! Socket.IO v5: packets to values, and values to the frames that every member of a room shares.
+//! Socket.IO v5: decodes packets to values, and encodes values to frames that all members of a room share.
 //!
-//! What is only passed on stays raw JSON text: key order, number formatting and lone surrogates reach the
-//! other end as they were sent.
+//! Passed-on content stays raw JSON text: key order, number formatting and lone surrogates arrive as they were sent.
 
 mod answer;
 mod decode;
@@ -16,13 +15,12 @@ pub use encode::{
 };
 pub use reassembly::{Reassembly, Whole};
 
-/// Names that the stock client and server keep for themselves; they close the session when they arrive
-/// and are refused where an app would emit them.
+/// Names reserved by the stock client and server: a received event with one closes the session, and an app may not emit one.
 pub const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// Whether only servers may emit an event of this name: Socket.IO's own, and those by which a server speaks to a client about
-/// its connection and its requests. A client that could send one to others could pretend to be the server.
+/// Whether only servers may emit an event of this name: Socket.IO's own events, and those with which a server informs a
+/// client about its connection and its requests. A client that could send one to others could pretend to be the server.
 #[must_use]
 pub fn is_servers_event(name: &str) -> bool {
     RESERVED_EVENTS.contains(&name)

@@ -1,5 +1,5 @@
-//! Placeholders of attachments in the JSON of a packet, found without reading its texts and numbers into
-//! anything: what a client sent is handed on as it is, also what Rust has no value for (`"\ud83d"`, `1e400`).
+//! Finds placeholders of attachments in the JSON of a packet without parsing its strings and numbers: a client's
+//! content is passed on unchanged, even if Rust has no value for it (`"\ud83d"`, `1e400`).
 
 use std::ops::Range;
 
@@ -12,17 +12,17 @@ use super::DecodeError;
 pub(crate) struct Found {
     /// The object, from brace to brace.
     pub(crate) at: Range<usize>,
-    /// The attachment it names.
+    /// The number of its attachment.
     pub(crate) num: usize,
 }
 
-/// Whether every placeholder, however deep, names one of `count` attachments.
+/// Whether every placeholder, at any depth, names one of `count` attachments.
 pub(super) fn check(json: &str, count: usize) -> Result<(), DecodeError> {
     find(json, count).map(drop)
 }
 
-/// The placeholders in `json`, each naming one of `count` attachments, in the order of their ends. `json` is good JSON
-/// whose depth is bounded (the decoder's checks); for anything else any answer will do.
+/// The placeholders in `json`, each naming one of `count` attachments, in the order of their ends. `json` is valid
+/// JSON of bounded depth (the decoder has checked it); for other text the result does not matter.
 pub(crate) fn find(json: &str, count: usize) -> Result<Vec<Found>, DecodeError> {
     let mut found = Vec::new();
     let mut open: SmallVec<[Container; 8]> = SmallVec::new();
@@ -69,19 +69,19 @@ pub(crate) fn find(json: &str, count: usize) -> Result<Vec<Found>, DecodeError> 
 /// An array or object that is not closed yet.
 #[derive(Debug, Default)]
 struct Container {
-    /// Where its brace stands.
+    /// The position of its brace.
     start: usize,
     is_object: bool,
     is_key_next: bool,
-    /// The key of the value that comes next.
+    /// The key of the next value.
     key: Key,
     is_placeholder: bool,
-    /// The attachment it names.
+    /// The number of its attachment.
     num: Option<usize>,
 }
 
 impl Container {
-    /// Of a doubled key the last value counts, as in JavaScript.
+    /// Of a duplicate key the last value counts, as in JavaScript.
     fn take_value(&mut self, raw: &str) {
         match self.key {
             Key::Placeholder => self.is_placeholder = raw == "true",
@@ -117,7 +117,7 @@ impl Key {
     }
 }
 
-/// Bytes of the token that `json` begins with: a text with its quotes, a number or word, or one character.
+/// Length of the token at the start of `json`: a string with its quotes, a number or word, or one character.
 fn token_length(json: &str) -> usize {
     let bytes = json.as_bytes();
     match bytes.first() {
@@ -148,7 +148,7 @@ mod tests {
             "[]",
             r#"["e",{"_placeholder":true,"num":0},{"num":1,"_placeholder":true}]"#,
             r#"["e",[{"a":{"_placeholder" : true , "num" : 1 }}]]"#,
-            // Marked by anything but `true`, or only in a text: none.
+            // Without `true`, or only in a string, there is no placeholder.
             r#"["e",{"_placeholder":false,"num":7},{"_placeholder":"true"},{"_placeholder":{},"num":9}]"#,
             r#"["e","{\"_placeholder\":true,\"num\":7}","\\",["_placeholder",true]]"#,
             r#"["e",{"_placeholder":true,"num":9,"num":0}]"#,
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rust_has_no_value_for_is_passed_over() {
+    fn values_without_a_rust_type_are_skipped() {
         assert_eq!(check(r#"["e","\ud83d",1e400,{"\ud83d":-0.0,"_placeholder":true,"num":0}]"#, 1), Ok(()));
     }
 }

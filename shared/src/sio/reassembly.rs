@@ -1,12 +1,12 @@
-//! A packet with attachments, until the last of them has come (protocol, 2.4).
+//! Collects the attachments of a packet (protocol, 2.4).
 
 use bytes::Bytes;
 
 use super::decode::{DecodeError, Packet, decode};
 use super::placeholders;
 
-/// Collects the attachments of one packet. Bounded by the count of the header and by one message's size
-/// for all of them together; the caller bounds the time.
+/// Collects the attachments of one packet. Bounded by the header's count and by one message's size for
+/// all of them together; the caller bounds the time.
 #[derive(Debug, Default)]
 pub struct Reassembly {
     pending: Option<Box<Pending>>,
@@ -36,16 +36,16 @@ impl Reassembly {
         self.pending.is_some()
     }
 
-    /// Bytes that are kept until the last attachment has come.
+    /// Bytes held until the last attachment arrives.
     #[must_use]
     pub fn held(&self) -> usize {
         self.pending.as_ref().map_or(0, |pending| pending.text.len() + pending.bytes)
     }
 
-    /// Takes a packet's text. Gives the packet back if it is whole; keeps it when attachments follow.
+    /// Takes a packet's text. Returns the packet if it is complete; keeps it if attachments follow.
     ///
     /// # Errors
-    /// [`DecodeError`], also when attachments of an earlier packet are awaited: close the session.
+    /// [`DecodeError`], also if attachments of an earlier packet are awaited: close the session.
     pub fn text<'a>(&mut self, text: &'a str) -> Result<Option<Packet<'a>>, DecodeError> {
         if self.is_waiting() {
             return Err(DecodeError::OutOfOrder);
@@ -63,7 +63,7 @@ impl Reassembly {
         Ok(None)
     }
 
-    /// Takes one attachment; gives the packet when it was the last. All attachments of a packet together
+    /// Takes an attachment; returns the packet after the last one. All attachments of a packet together
     /// may have `max_bytes`.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rust_has_no_value_for_is_whole_as_it_was_sent() {
+    fn values_without_a_rust_type_arrive_as_they_were_sent() {
         let text = r#"51-["f","\ud83d",1e400,{"_placeholder":true,"num":0}]"#;
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.text(text), Ok(None));

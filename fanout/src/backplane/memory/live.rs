@@ -1,4 +1,4 @@
-//! Live state of a node alone.
+//! Live state of a single node.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::FanoutError;
 use crate::geo::{Near, Place};
 
-/// Everything, each under a lock that is held for no longer than a look.
+/// All state; each lock is held only briefly.
 #[derive(Debug)]
 pub(crate) struct LiveMemory {
     values: Mutex<ExpiringMap<String, String>>,
@@ -96,7 +96,7 @@ impl LiveMemory {
         }
     }
 
-    /// Everybody whose place is known, at no distance yet.
+    /// Every known place, without distances.
     pub(crate) fn all(&self, map: &str) -> Vec<Near> {
         let maps = self.places.lock();
         let Some(places) = maps.get(map) else { return Vec::new() };
@@ -112,7 +112,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_value_is_swapped_for_what_was_read_and_lives_its_time() {
+    async fn a_value_is_swapped_for_the_one_read_and_expires() {
         let memory = LiveMemory::default();
         assert_eq!(memory.swap("k", Some("a"), Some("b"), SECOND), Ok(false));
         assert_eq!(memory.swap("k", None, Some("b"), SECOND), Ok(true));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_goes_off_until_it_is_cancelled() {
+    async fn a_timer_fires_until_it_is_cancelled() {
         let memory = LiveMemory::default();
         memory.schedule("t", "a", SECOND).unwrap();
         memory.schedule("other", "b", SECOND).unwrap();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_good_for_a_while() {
+    async fn a_place_expires() {
         let memory = LiveMemory::default();
         memory.put("m", "a", Place { latitude: 1.0, longitude: 2.0 }, SECOND).unwrap();
         assert_eq!(memory.all("m").len(), 1);

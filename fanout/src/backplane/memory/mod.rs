@@ -1,6 +1,6 @@
-//! The backplane of a node alone: its own registry is all there is, so most questions have their answer at once.
+//! The backplane of a single node: its own registry is complete, so most calls return at once.
 //!
-//! What other nodes would keep is kept here: departures that are held back, questions to clients, idempotency keys, and the
+//! It keeps what the cluster keeps in Redis: departures that are held back, questions to clients, idempotency keys, and the
 //! live state of apps ([`live`]).
 
 pub(crate) mod live;
@@ -19,22 +19,24 @@ use shared::sio::{Encoded, Event};
 use self::live::LiveMemory;
 use self::once::Keys;
 use super::departures::{Departure, Departures};
-use super::questions::{Answers, Asker, Question, Questions};
+use super::questions::{Question, Questions};
+use crate::collector::{Answers, Asker, Expected};
 use crate::error::FanoutError;
-use crate::events::{Control, Reply, Sequenced, Turn};
+use crate::events::{Control, Reply, Turn};
 use crate::local::delivery::{Delivery, Receivers};
 use crate::local::hub::Hub;
 use crate::local::node::{LocalNode, MembershipChange, member_info, room_key};
 use crate::local::room::{Kind, Room as LocalRoom};
 use crate::local::socket::LocalSocket;
 use crate::presence::{Entered, FirstMembers, Left, Member, RoomCount, SCANNED_PER_USER};
+use crate::sequenced::{Except, Sequenced};
 use crate::target::{Form, Packet, Posted, Receipt, Target, To};
 
-/// A node alone.
+/// A single node.
 pub(crate) struct MemoryBackplane {
     node: Arc<LocalNode>,
     departures: Departures,
-    questions: Arc<Questions>,
+    questions: Questions,
     keys: Keys,
     pub(crate) live: LiveMemory,
 }
@@ -42,23 +44,23 @@ pub(crate) struct MemoryBackplane {
 impl MemoryBackplane {
     pub(crate) fn new(node: Arc<LocalNode>) -> Self {
         Self {
+            questions: Questions::new(node.id.as_str()),
             node,
             departures: Departures::new(LINGERING_MAX),
-            questions: Arc::default(),
             keys: Keys::default(),
             live: LiveMemory::default(),
         }
     }
 
-    /// Reports the users who did not come back in time.
+    /// Reports the users who did not return in time.
     pub(crate) async fn run(&self) {
         loop {
             let Departure { room, user, info, .. } = self.departures.due().await;
-            self.node.report(MembershipChange { room, user, info, returned: false }).await;
+            self.node.report(MembershipChange { room, user, info, returned: false, held_back: true }).await;
         }
     }
 
-    /// Gives a broadcast to this node's sockets.
+    /// Delivers a broadcast to this node's sockets.
     pub(crate) fn post(&self, target: &Target<'_>, packet: Packet) -> Posted {
         match packet.0 {
             Form::Ready(packet) => match self.receive(target, packet) {
@@ -80,22 +82,19 @@ impl MemoryBackplane {
                 return Ok(Posted::Done(Ok(Receipt { nodes: 0, repeated: true, ..receipt })));
             }
         }
-        if let (Some(sequence), To::Room(room)) = (target.sequence, target.to) {
-            let namespace = target.namespace.clone();
-            let broadcast = Sequenced { namespace, room: room.to_owned(), sequence, packet };
-            let sequenced = self.node.sequenced.clone();
-            return Ok(Posted::Waits(Box::pin(async move {
-                sequenced.send(broadcast).await.map_err(|_| FanoutError::Unavailable)?;
-                Ok(receipt)
-            })));
+        let found = match target.to {
+            To::Room(room) => hub.find(room),
+            To::User(_) | To::All => None,
+        };
+        if let To::Room(room) = target.to
+            && (target.sequence.is_some() || found.as_ref().is_some_and(|room| room.is_sequenced()))
+        {
+            found.inspect(|room| room.set_sequenced());
+            return Ok(self.give(target, (room, packet), receipt));
         }
-        let found;
         let delivery = Delivery {
             to: match target.to {
-                To::Room(room) => {
-                    found = hub.find(room);
-                    Receivers::Room(room, found.as_ref())
-                }
+                To::Room(room) => Receivers::Room(room, found.as_ref()),
                 To::User(user) => Receivers::User(user.as_str()),
                 To::All => Receivers::Rooms(&[]),
             },
@@ -108,39 +107,81 @@ impl MemoryBackplane {
         Ok(Posted::Done(Ok(receipt)))
     }
 
+    /// Passes a broadcast to the app that keeps its room's order.
+    fn give(&self, target: &Target<'_>, (room, packet): (&str, Encoded), receipt: Receipt) -> Posted {
+        let except = Except { socket: target.except, user: target.except_user.cloned(), ..Except::default() };
+        let broadcast = Box::new(Sequenced {
+            namespace: target.namespace.clone(),
+            room: room.to_owned(),
+            sequence: target.sequence,
+            packet,
+            except,
+            volatile: target.volatile,
+        });
+        let Err(broadcast) = self.node.sequenced.try_send(broadcast) else {
+            return Posted::Done(Ok(receipt));
+        };
+        // The queue holds more than its app takes in seconds: a caller that waits for the outcome slows down.
+        let node = Arc::clone(&self.node);
+        Posted::Waits(Box::pin(async move {
+            node.sequenced.send(broadcast).await.map_err(|()| FanoutError::Unavailable)?;
+            Ok(receipt)
+        }))
+    }
+
     /// Whether `key` stands for `request`.
     pub(crate) fn claim_key(&self, key: &str, request: &str) -> Result<bool, FanoutError> {
         self.keys.claim(key, request)
     }
 
-    /// Has sockets ask their clients, and waits for the answers.
+    /// Asks the clients of sockets, and waits for the answers.
     pub(crate) async fn ask(
         &self,
         target: &Target<'_>,
         event: &Event<'_>,
-        at_most: Duration,
+        (at_most, turn): (Duration, Turn),
     ) -> Result<Answers, FanoutError> {
-        let (question, reply) = self.open(Asker::Client).ok_or(FanoutError::TooManyQuestions)?;
+        let (question, reply) = self.open(Asker::Client, Expected::Sockets { nodes: 1 })?;
         let room = target.to.room();
         let except = target.excepted();
-        let sockets = self.node.hub(target.namespace.as_str())?.select(room.as_slice(), &except);
+        let audience = self.node.hub(target.namespace.as_str())?.audience(room.as_slice(), &except);
         let name = serde_json::Value::from(event.name).to_string();
         let json = std::iter::once(&*name).chain(event.args.iter().copied()).collect::<Vec<_>>().join(",");
         let body = Body { json, attachments: event.attachments.to_vec() };
-        let ask = Control::Ask { sockets, body, timeout: at_most, reply, turn: Turn::free() };
+        let ask = Control::Ask { audience, body, timeout: at_most, reply, turn };
         self.node.control.send(ask).await.map_err(|_| FanoutError::Unavailable)?;
         Ok(question.answers(at_most).await)
     }
 
     /// A question of this node to itself.
-    fn open(&self, asker: Asker) -> Option<(Question<'_>, Reply)> {
-        let question = self.questions.open(asker, self.node.id.as_str(), 1)?;
-        let reply = Reply { to: Arc::clone(&self.questions) as _, id: question.id.clone() };
-        Some((question, reply))
+    fn open(&self, asker: Asker, expected: Expected) -> Result<(Question, Reply), FanoutError> {
+        let question = self.questions.open(asker, expected)?;
+        let reply = Reply { to: Arc::new(self.questions.clone()), id: question.id.clone() };
+        Ok((question, reply))
     }
 
-    /// A user's last socket in a room has left it: the user may come back. `info` is what is kept of the socket, once it is
-    /// known.
+    /// Asks the owner to do something, and waits until it is done, at most as long as for other nodes. Where no question can
+    /// be opened, the owner still does it, but completion is unknown.
+    ///
+    /// # Errors
+    /// [`FanoutError::Unavailable`], [`FanoutError::TooManyQuestions`].
+    async fn have_done<F: Future<Output = ()>>(
+        &self,
+        order: impl FnOnce(Option<Reply>) -> F,
+    ) -> Result<(), FanoutError> {
+        match self.open(Asker::Node, Expected::Reports { nodes: 1 }) {
+            Ok((question, reply)) => {
+                order(Some(reply)).await;
+                question.done_by_all(Duration::from_millis(JOIN_WAIT_MS)).await
+            }
+            Err(error) => {
+                order(None).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A user's last socket has left a room; the user may return. `info` is the socket's stored info, once it is encoded.
     pub(crate) fn hold_back(
         &self,
         socket: &LocalSocket,
@@ -174,13 +215,13 @@ impl MemoryBackplane {
         let key = room_key(socket.namespace().as_str(), room.as_str());
         let was_held_back = self.departures.cancel(&key, socket.user().as_str());
         if was_held_back && !socket.is_in(room.as_str()) {
-            // The connection was lost while it entered, and its departure has just been taken back.
+            // The connection was lost while the socket entered, and entering has just cancelled its departure.
             self.add_departure(socket, key, member_info(&socket.info));
         }
         Ok(Entered { first_of_user: !was_held_back, ..entered })
     }
 
-    /// Takes a socket out of a room.
+    /// Removes a socket from a room.
     pub(crate) fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
         let left = self.node.hub_of(socket).leave(socket, room);
         if left.was_member && left.last_of_user && !self.departures.is_empty() {
@@ -209,53 +250,48 @@ impl MemoryBackplane {
         FirstMembers { members: members.drain(..).flatten().collect(), count: room.count() }
     }
 
-    /// Sockets of a user enter a room; with `if_allowed`, those that the rules of its app let in.
+    /// Sockets of a user enter a room; with `if_allowed`, only those that the rules of its app allow.
     pub(crate) async fn join_user(
         &self,
         hub: &Hub,
         (user, room): (&UserId, &Room),
         if_allowed: bool,
     ) -> Result<(), FanoutError> {
+        self.node.all_given().await;
         let sockets = hub.sockets_in(Room::of_user(user).as_str());
         if !if_allowed {
             for socket in &sockets {
-                // `ROOMS_PER_SOCKET` is for clients. A socket that has left meanwhile stays out.
+                // `ROOMS_PER_SOCKET` bounds clients only. A socket that has left meanwhile stays out.
                 let _ = self.enter(socket, (room, Kind::Own), 0);
             }
             return Ok(());
         }
-        // Where no question can be put it is done all the same, and nobody knows when.
-        let (question, reply) = self.open(Asker::Node).unzip();
-        self.node.control(Control::Bring { sockets, room: room.clone(), reply }).await;
-        let question = question.ok_or(FanoutError::TooManyQuestions)?;
-        if is_done(question).await { Ok(()) } else { Err(FanoutError::Unavailable) }
+        let bring = |reply| self.node.control(Control::Bring { sockets, room: room.clone(), reply });
+        self.have_done(bring).await
     }
 
-    /// Sockets in a room that may not be there any more leave it. Returns whether that is done.
+    /// Removes sockets from a room that may no longer be in it. Returns whether that is done.
     pub(crate) async fn review(&self, hub: &Hub, room: &Room) -> bool {
-        let (question, reply) = self.open(Asker::Node).unzip();
-        self.node.review(hub, room, reply).await;
-        match question {
-            Some(question) => is_done(question).await,
-            None => false,
-        }
+        self.have_done(|reply| self.node.review(hub, room, reply)).await.is_ok()
     }
 
-    /// The sockets in a room leave another one.
-    pub(crate) fn take_out(&self, hub: &Hub, of: &str, room: &Room) {
+    /// The sockets in the room `of` leave another room. Returns whether that is done.
+    pub(crate) async fn take_out(&self, hub: &Hub, of: &str, room: &Room) -> bool {
+        self.node.all_given().await;
+        let (turn, is_over) = Turn::new();
+        hub.placements.order_leave(of, room.as_str(), turn);
         for socket in hub.sockets_in(of) {
             self.leave(&socket, room.as_str());
         }
+        tokio::time::timeout(Duration::from_millis(JOIN_WAIT_MS), is_over).await.is_ok()
     }
 
-    /// Sockets are disconnected from the namespace.
-    pub(crate) async fn disconnect(&self, hub: &Hub, ids: &[SocketId]) {
-        let sockets = ids.iter().filter_map(|id| hub.socket(*id)).collect();
-        self.node.control(Control::Disconnect { sockets, close: false, turn: Turn::free() }).await;
+    /// Disconnects sockets from the namespace. Returns whether that is done.
+    pub(crate) async fn disconnect(&self, hub: &Hub, ids: &[SocketId]) -> bool {
+        self.node.all_given().await;
+        let sockets = ids.iter().filter_map(|id| hub.socket(*id).or_else(|| hub.leaving(*id))).collect();
+        let (left, have_left) = Turn::new();
+        self.node.control(Control::Disconnect { sockets, close: false, turn: Turn::free(), left }).await;
+        tokio::time::timeout(Duration::from_millis(JOIN_WAIT_MS), have_left).await.is_ok()
     }
-}
-
-/// Waits until the owner has done what it was asked, but not for longer than other nodes are waited for.
-async fn is_done(question: Question<'_>) -> bool {
-    question.all_done(Duration::from_millis(JOIN_WAIT_MS)).await
 }

@@ -1,4 +1,4 @@
-//! Idempotency keys of a node alone.
+//! Idempotency keys of a single node.
 
 use ahash::RandomState;
 use parking_lot::Mutex;
@@ -10,17 +10,17 @@ use crate::error::FanoutError;
 
 const KEPT: Duration = Duration::from_secs(IDEMPOTENCY_S);
 
-/// Keys that were used lately. Kept as hashes, since every event that an app sends once has a key.
+/// Recently used keys. Stored as hashes, since every event that an app sends once has a key.
 #[derive(Debug)]
 pub(super) struct Keys {
     hashers: [RandomState; 2],
-    /// Broadcasts that were made.
+    /// Broadcasts that were sent.
     broadcasts: Mutex<ExpiringMap<Print, ()>>,
-    /// What each key of a backend was first used for.
+    /// The first request of each key of a backend.
     claims: Mutex<ExpiringMap<Print, Print>>,
 }
 
-/// 128 bits of a text, so that no two texts have the same.
+/// 128 bits of a text, so that no two texts collide.
 type Print = [u64; 2];
 
 impl Default for Keys {
@@ -43,8 +43,8 @@ impl Keys {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(&text))
     }
 
-    /// Notes a broadcast to `room` under `key`. Returns whether it is the first one. When too many keys are remembered the new
-    /// one is not: a broadcast that comes twice does less harm than an alert that does not come.
+    /// Notes a broadcast to `room` under `key`. Returns whether it is the first one. When too many keys are remembered, a new
+    /// key is not: a repeated broadcast does less harm than a missing alert.
     pub(super) fn is_first(&self, room: (&str, &str), key: &str) -> bool {
         let (print, now) = (self.print((room, key)), Instant::now().into_std());
         let mut broadcasts = self.broadcasts.lock();
@@ -52,12 +52,12 @@ impl Keys {
             return false;
         }
         if broadcasts.insert(print, (), now + KEPT, now).is_err() {
-            tracing::debug!(key, "too many idempotency keys are remembered to note another one");
+            tracing::debug!(key, "cannot remember another idempotency key");
         }
         true
     }
 
-    /// Whether `key` stands for `request`: it does from its first use on.
+    /// Whether `key` stands for `request`. A key stands for the first request that uses it.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`] when too many keys are remembered.

@@ -1,5 +1,6 @@
-//! What this node has all nodes do, itself among them: a request that every node receives, and their answers.
+//! Requests to all nodes, this one included, and their answers.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use shared::adapter::{self, Selection};
@@ -10,25 +11,44 @@ use shared::sio::Event;
 use tokio::time::Instant;
 
 use super::backplane::RedisBackplane;
-use crate::backplane::questions::{Answers, Asker, Question};
+use super::connection::Post;
+use crate::backplane::questions::Question;
+use crate::collector::{Answers, Asker, Expected};
 use crate::error::FanoutError;
+use crate::events::Turn;
 use crate::target::Target;
+
+/// How long a node may take to carry out a request.
+const WAIT: Duration = Duration::from_millis(JOIN_WAIT_MS);
 
 impl RedisBackplane {
     async fn request(&self, namespace: &Namespace, message: &[u8]) -> Result<(), FanoutError> {
-        self.publish_plain(&self.channels.request(namespace.as_str()), message).await?;
-        Ok(())
+        self.post_request(namespace, message)?.await
     }
 
-    /// A question to every node of ours that listens.
-    async fn ask_nodes(&self, namespace: &Namespace) -> Result<Question<'_>, FanoutError> {
-        // Node.js servers do not answer; a node that has just died holds its lease but does not listen.
+    /// Queues a request in the order of everything that this node publishes: earlier posts take effect before it.
+    fn post_request(
+        &self,
+        namespace: &Namespace,
+        message: &[u8],
+    ) -> Result<impl Future<Output = Result<(), FanoutError>>, FanoutError> {
+        let publish = Post::publish(&self.channels.request(namespace.as_str()), message);
+        let published = self.posts.post(&self.commands, publish)?;
+        Ok(async move {
+            published.await?.map_err(|error| self.commands.refused(&error))?;
+            Ok(())
+        })
+    }
+
+    /// A question to every Muster node that listens.
+    async fn ask_nodes(&self, namespace: &Namespace) -> Result<Question, FanoutError> {
+        // Node.js servers do not answer. A node that has just died still holds its lease but does not listen.
         let listening = self.servers(namespace.as_str()).await?;
-        let nodes = self.presence.living_nodes().await?.min(listening);
-        self.questions.open(Asker::Node, self.node.id.as_str(), nodes).ok_or(FanoutError::TooManyQuestions)
+        let nodes = self.presence.living_among(listening).await?;
+        self.questions.open(Asker::Node, Expected::Reports { nodes })
     }
 
-    /// Every socket of a user enters a room; with `if_allowed`, those that the rules of its app let in.
+    /// Every socket of a user enters a room; with `if_allowed`, only the sockets that the rules of its app allow.
     pub(crate) async fn join_user(
         &self,
         namespace: &Namespace,
@@ -40,21 +60,22 @@ impl RedisBackplane {
         let of = of_rooms([Room::of_user(user).as_str()]);
         let message = adapter::encode_join_sockets(from, &of, &[room.as_str()], if_allowed);
         self.request(namespace, &message).await?;
-        if is_done(question).await { Ok(()) } else { Err(FanoutError::Unavailable) }
+        question.done_by_all(WAIT).await
     }
 
-    /// Sockets in a room that may not be there any more leave it. Returns whether all nodes have done that.
+    /// Removes sockets from a room that may no longer be in it. Returns whether all nodes have done so.
     ///
     /// # Errors
-    /// Nobody could be asked.
+    /// The request could not be published.
     pub(crate) async fn review(&self, namespace: &Namespace, room: &Room) -> Result<bool, FanoutError> {
         let question = self.ask_nodes(namespace).await?;
         let message = adapter::encode_review(self.node.id.as_str(), &question.id, room.as_str());
         self.request(namespace, &message).await?;
-        Ok(is_done(question).await)
+        Ok(question.done_by_all(WAIT).await.is_ok())
     }
 
-    /// How many sockets get what is sent to `target`; `None` when one of the nodes does not report in time, or lately did not.
+    /// Counts the sockets that receive what is sent to `target`. `None` when a node does not report in time, or lately did
+    /// not.
     pub(crate) async fn reach(
         &self,
         target: &Target<'_>,
@@ -65,10 +86,8 @@ impl RedisBackplane {
             return Ok(None);
         }
         let nodes = self.presence.living_nodes().await?;
-        let node = self.node.id.as_str();
-        let question =
-            self.questions.open_count(Asker::Backend, node, nodes).ok_or(FanoutError::TooManyQuestions)?;
-        let message = adapter::encode_count(node, &question.id, of);
+        let question = self.questions.open(Asker::Backend, Expected::Reports { nodes })?;
+        let message = adapter::encode_count(self.node.id.as_str(), &question.id, of);
         self.request(target.namespace, &message).await?;
         let reached = question.counted(Duration::from_millis(REACH_WAIT_MS)).await;
         if reached.is_none() {
@@ -77,29 +96,34 @@ impl RedisBackplane {
         Ok(reached)
     }
 
-    /// The sockets in a room leave another one.
+    /// The sockets in the room `of` leave another room.
     pub(crate) async fn take_out(
         &self,
         namespace: &Namespace,
         of: &str,
         room: &Room,
     ) -> Result<(), FanoutError> {
-        let message = adapter::encode_leave_sockets(self.node.id.as_str(), &of_rooms([of]), &[room.as_str()]);
-        self.request(namespace, &message).await
+        let question = self.ask_nodes(namespace).await?;
+        let from = (self.node.id.as_str(), &*question.id);
+        let message = adapter::encode_leave_sockets(from, &of_rooms([of]), &[room.as_str()]);
+        self.request(namespace, &message).await?;
+        question.done_by_all(WAIT).await
     }
 
-    /// Sockets are disconnected from the namespace.
+    /// Disconnects sockets from the namespace. Each Muster node answers when its own have left.
     pub(crate) async fn disconnect(
         &self,
         namespace: &Namespace,
         ids: &[SocketId],
     ) -> Result<(), FanoutError> {
-        let of = of_rooms(ids.iter().map(SocketId::as_str));
-        let message = adapter::encode_disconnect_sockets(self.node.id.as_str(), &of, false);
-        self.request(namespace, &message).await
+        let nodes = ids.iter().map(SocketId::node).collect::<HashSet<_>>().len();
+        let question = self.questions.open(Asker::Node, Expected::Reports { nodes })?;
+        let (from, of) = ((self.node.id.as_str(), &*question.id), of_rooms(ids.iter().map(SocketId::as_str)));
+        self.request(namespace, &adapter::encode_disconnect_sockets(from, &of, false)).await?;
+        question.done_by_all(WAIT).await
     }
 
-    /// Tells other servers of the namespace an event.
+    /// Sends an event to the other servers of the namespace.
     pub(crate) async fn server_side_emit(
         &self,
         namespace: &Namespace,
@@ -110,31 +134,29 @@ impl RedisBackplane {
         self.request(namespace, &message).await
     }
 
-    /// Has the sockets of all servers ask their clients, and waits for the answers.
+    /// Sends the event to the sockets of all servers, and waits for the acks of their clients.
     pub(crate) async fn ask(
         &self,
         target: &Target<'_>,
         event: &Event<'_>,
-        at_most: Duration,
+        (at_most, turn): (Duration, Turn),
     ) -> Result<Answers, FanoutError> {
-        let (node, nodes) = (self.node.id.as_str(), self.servers(target.namespace.as_str()).await?);
-        let question =
-            self.questions.open(Asker::Client, node, nodes).ok_or(FanoutError::TooManyQuestions)?;
+        let nodes = self.servers(target.namespace.as_str()).await?;
+        let question = self.questions.open(Asker::Client, Expected::Sockets { nodes })?;
         let (room, excepted) = (target.to.room(), target.excepted());
         let except: Vec<&str> = excepted.iter().map(String::as_str).collect();
         let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
-        let from = (node, &*question.id);
+        let from = (self.node.id.as_str(), &*question.id);
         let message = adapter::encode_ack_broadcast(from, event, room.as_deref().as_slice(), &except, ms)
             .map_err(|_| FanoutError::BadPacket)?;
-        self.request(target.namespace, &message).await?;
+        let published = self.post_request(target.namespace, &message)?;
+        self.note_post(target);
+        drop(turn);
+        published.await?;
         Ok(question.answers(at_most).await)
     }
 }
 
 fn of_rooms<'a>(rooms: impl IntoIterator<Item = &'a str>) -> Selection {
     Selection { rooms: rooms.into_iter().map(str::to_owned).collect(), except: Vec::new() }
-}
-
-async fn is_done(question: Question<'_>) -> bool {
-    question.all_done(Duration::from_millis(JOIN_WAIT_MS)).await
 }

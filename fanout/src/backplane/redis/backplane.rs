@@ -1,11 +1,11 @@
-//! [`RedisBackplane`]: a node among others.
+//! [`RedisBackplane`]: a node in a cluster.
 //!
-//! What crosses Redis is the wire of `@socket.io/redis-adapter`, so Node.js servers and emitters are members of the cluster
-//! like any other. A broadcast of this node comes back to it as it reaches everybody else, so that all members on all nodes
-//! have one order.
+//! Messages on Redis have the wire format of `@socket.io/redis-adapter`, so Node.js servers and emitters are members of the
+//! cluster like any other. A node receives its own broadcasts through Redis like every other node, so that all members on
+//! all nodes receive them in one order.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,14 +15,17 @@ use shared::limits::{AFTERMATHS_MAX, CONTROL_QUEUE_MAX};
 use shared::names::Namespace;
 use tokio::sync::mpsc;
 
-use super::connection::{Commands, Link, Posts, Script, Subscriber};
+use super::connection::{Commands, Link, Posts, Subscriber};
 use super::lane::Lane;
 use super::live::LiveStore;
 use super::other_adapters::OtherAdapters;
 use super::presence::agreement::NodeTraits;
-use super::presence::store::{Store, StoredMember};
+use super::presence::store::Store;
+use super::presence::stored::StoredMember;
 use super::presence::{LocalMembers, Presence, PresenceOptions};
 use super::rejected::Rejected;
+use super::renewals::Renewals;
+use super::returns::Returns;
 use crate::backplane::questions::Questions;
 use crate::error::FanoutError;
 use crate::local::hub::Hub;
@@ -31,29 +34,29 @@ use crate::local::room::Room;
 use crate::presence::SocketInfo;
 use crate::stats::{Stats, StatsSnapshot};
 
-/// How a node is one of many.
+/// How a node takes part in a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// Where Redis is.
+    /// The address of Redis.
     pub redis: RedisAddress,
-    /// Prefix of our keys.
+    /// Prefix of Muster's keys.
     pub key_prefix: String,
     /// Prefix of channels.
     pub channel_prefix: String,
-    /// How long a silent node counts.
+    /// How long a silent node counts as alive.
     pub lease: Duration,
-    /// How others reach this node.
+    /// The address at which other nodes reach this one.
     pub advertise: String,
-    /// Bytes of one message for clients.
+    /// Upper bound in bytes of one message for clients.
     pub max_payload: usize,
-    /// The apps and their namespaces, in words: all nodes must have the same.
+    /// The apps and their namespaces as text; all nodes must have the same.
     pub mounts: String,
 }
 
-/// Something that follows from a request ([`RedisBackplane::follow_up`]).
+/// Work that follows from a request ([`RedisBackplane::follow_up`]).
 pub(super) type FollowUp = BoxFuture<'static, ()>;
 
-/// What the tasks of a backplane take from, once.
+/// Receivers of a backplane's tasks; each is taken once.
 pub(super) struct Inputs {
     pub(super) follow_ups: mpsc::Receiver<FollowUp>,
     pub(super) changes: mpsc::Receiver<MembershipChange>,
@@ -71,19 +74,24 @@ pub(crate) struct RedisBackplane {
     /// One for each hub of the node, in their order.
     pub(super) lanes: Box<[Lane]>,
     pub(super) posts: Posts,
+    pub(super) renewals: Renewals,
+    /// Which posts have come back: one for each hub of the node, in their order.
+    pub(super) returns: Box<[Returns]>,
     pub(crate) live: LiveStore,
-    /// When a node last did not report in time how many sockets it has: it may be dying, and nobody waits for it again.
+    /// A request was dropped and cannot be asked for again.
+    pub(super) has_dropped_request: AtomicBool,
+    /// When a node last failed to report its sockets in time. It may be dying, so no caller waits for it again.
     pub(super) unreached: parking_lot::Mutex<Option<tokio::time::Instant>>,
     pub(super) prefix: String,
     pub(super) max_payload: usize,
     pub(super) follow_ups: mpsc::Sender<FollowUp>,
     pub(super) inputs: parking_lot::Mutex<Option<Inputs>>,
-    /// The room that a backend sent something to last.
+    /// The room of a backend's last broadcast.
     pub(super) last_of_backends: parking_lot::Mutex<Option<Arc<Room>>>,
     pub(super) stats: Arc<Stats>,
     pub(super) rejected: Rejected,
     pub(super) other_adapters: OtherAdapters,
-    /// When the microseconds begin that canaries carry.
+    /// The start of the clock whose microseconds canaries carry.
     started: tokio::time::Instant,
 }
 
@@ -137,8 +145,10 @@ impl RedisBackplane {
         let local: Arc<dyn LocalMembers> = Arc::clone(&node) as _;
         let presence = Presence::new(presence_options, store, local, changed, Arc::clone(&stats));
         let (sender, follow_ups) = mpsc::channel(AFTERMATHS_MAX);
+        let questions = Questions::new(node.id.as_str());
         Self {
             lanes: node.hubs.iter().map(|_| Lane::default()).collect(),
+            returns: node.hubs.iter().map(|_| Returns::default()).collect(),
             live: LiveStore::new(Arc::clone(&commands), &options.key_prefix, node.id),
             node,
             link,
@@ -146,8 +156,10 @@ impl RedisBackplane {
             subscriber,
             presence,
             channels,
-            questions: Questions::default(),
-            posts: Posts::new(Script::new(include_str!("lua/publish.lua"))),
+            questions,
+            posts: Posts::default(),
+            renewals: Renewals::default(),
+            has_dropped_request: AtomicBool::new(false),
             unreached: parking_lot::Mutex::default(),
             prefix: options.key_prefix,
             max_payload: options.max_payload,
@@ -177,7 +189,7 @@ impl RedisBackplane {
         }
     }
 
-    /// Microseconds that the last canary took, or that one has been under way for, if those are more.
+    /// Microseconds that the last canary took, or that one has been under way, whichever is more.
     fn canary_lag_us(&self) -> u64 {
         let (lag, since) = (&self.stats.canary_lag_us, &self.stats.canary_waits_us);
         let waits = match since.load(Ordering::Relaxed) {
@@ -187,22 +199,22 @@ impl RedisBackplane {
         lag.load(Ordering::Relaxed).max(waits)
     }
 
-    /// Microseconds on a clock that nobody sets.
+    /// Microseconds on a monotonic clock.
     pub(super) fn now_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The order of what is received about a namespace.
+    /// The lane of a namespace.
     pub(super) fn lane(&self, hub: &Hub) -> &Lane {
         &self.lanes[hub.rooms.number]
     }
 
-    /// A part of a request cannot be done, and nobody waits for an answer.
+    /// Counts a part of a request that cannot be done and whose sender gets no answer.
     pub(super) fn refuse_part(&self, namespace: &Namespace, reason: &'static str) {
         self.rejected.note(reason, &self.channels.request(namespace.as_str()));
     }
 
-    /// How many nodes and Node.js servers serve a namespace.
+    /// How many Muster nodes and Node.js servers serve a namespace.
     pub(super) async fn servers(&self, namespace: &str) -> Result<usize, FanoutError> {
         let channel = self.channels.request(namespace);
         let mut ask = redis::cmd("PUBSUB");
@@ -212,7 +224,7 @@ impl RedisBackplane {
     }
 }
 
-/// The subscriptions of a node: those that it always has.
+/// The standing subscriptions of a node.
 fn subscriber(
     node: &LocalNode,
     channels: &Channels,
@@ -223,13 +235,13 @@ fn subscriber(
     let id = node.id.as_str();
     for namespace in node.hubs.iter().map(|hub| hub.name.as_str()) {
         patterns.push(channels.namespace_pattern(namespace));
-        // By their names: servers on the classic adapter count these subscribers, and wait for as many answers.
+        // By their names: servers on the classic adapter count these subscribers and wait for as many answers.
         standing.push(channels.request(namespace));
         standing.push(channels.response(namespace));
         standing.push(channels.own_response(namespace, id));
         patterns.push(channels.sockets_of_node(namespace, id));
-        // Whatever backends send to rooms: a socket that is put into a room by one must receive what it sends right after
-        // that, when it would be too late to subscribe the room.
+        // By a pattern: a socket that a backend puts into a room must receive what the backend sends right after that, when
+        // it would be too late to subscribe to the room.
         patterns.push(channels.rooms_of_backends(namespace));
     }
     let canary = format!("{key_prefix}canary:{id}:{:016x}", rand::random::<u64>());

@@ -1,29 +1,30 @@
-//! What this node receives from the others: one stream of broadcasts, requests and answers.
+//! Receives what other nodes publish: one stream of broadcasts, requests and answers.
 //!
-//! Everything comes in by [`RedisBackplane::receive`], called by the task that reads the connection, so nothing here waits.
-//! Broadcasts and requests of a namespace have one order, which its [lane](super::lane) keeps; answers need none.
+//! The task that reads the connection calls [`RedisBackplane::receive`], so nothing here waits. The namespace's
+//! [lane](super::lane) keeps the order of broadcasts and requests; answers need none.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shared::adapter::{self, Broadcast, BroadcastError, Channel, Response};
-use shared::ids::{NODE_CHARS, SocketId};
+use shared::ids::SocketId;
 use shared::limits::SERVER_MESSAGE_MAX_BYTES;
 use shared::names::USER_ROOM_PREFIX;
+use shared::sio::Encoded;
 
 use super::backplane::RedisBackplane;
 use super::connection::{Listener, Message};
 use super::lane::{Item, Queued, ReceivedBroadcast};
 use super::other_adapters::Wire;
-use crate::events::Sequenced;
 use crate::local::delivery::{Delivery, Receivers};
 use crate::local::hub::Hub;
 use crate::local::room::Room;
 use crate::local::rooms::is_own_room;
+use crate::sequenced::{Except, Sequenced};
 use crate::stats::Stats;
 
-/// Something that another server, or this node, has published.
+/// A message that another server, or this node, has published.
 pub(super) enum Incoming<'a> {
     /// An event for clients.
     Broadcast {
@@ -31,13 +32,13 @@ pub(super) enum Incoming<'a> {
         room: Option<&'a str>,
         payload: &'a [u8],
     },
-    /// Something to be done to rooms and sockets, or a question about them.
+    /// A change to rooms and sockets, or a question about them.
     Request { payload: &'a [u8] },
-    /// An answer to a question, of this node or another one.
+    /// An answer to a question of this node or another one.
     Answer { payload: &'a [u8] },
 }
 
-/// What the subscriptions' connection is read for.
+/// Handles the messages of the subscriptions' connection.
 pub(super) struct SubscriptionHandler {
     pub(super) backplane: Arc<RedisBackplane>,
 }
@@ -58,12 +59,14 @@ impl RedisBackplane {
     fn on_message(self: &Arc<Self>, message: Message<'_>) {
         Stats::add(&self.stats.heard, 1);
         if message.channel == self.subscriber.canary() {
-            self.note_canary(message.payload);
+            if !self.receive_marker(message.payload) {
+                self.note_canary(message.payload);
+            }
             return;
         }
         let payload = message.payload;
         let (namespace, incoming) = match self.channels.parse(message.channel) {
-            // One socket's own room is received by the node's pattern alone, every other by its name alone.
+            // The node's pattern alone delivers a socket's own room, the channel's name every other room.
             Some(Channel::Broadcast { room: Some(room), own: true, .. })
                 if is_own_room(room, self.node.id) != message.by_pattern =>
             {
@@ -89,7 +92,7 @@ impl RedisBackplane {
         self.stats.canary_waits_us.store(0, Ordering::Relaxed);
     }
 
-    /// Takes what came in about a namespace: at once where nothing is before it, else behind that.
+    /// Takes a message about a namespace: at once, or behind the work that is ahead of it.
     ///
     /// # Errors
     /// Why it cannot be used.
@@ -99,7 +102,7 @@ impl RedisBackplane {
         incoming: Incoming<'_>,
     ) -> Result<(), &'static str> {
         match incoming {
-            // Servers on streams ask each other here, by a map where a broadcast is a list.
+            // Servers on streams ask each other on this channel, with a map instead of a broadcast's list.
             Incoming::Broadcast { room: None, payload: [0x81..=0x8f | 0xde | 0xdf, ..] } => {
                 self.other_adapters.note([Wire::Streams]);
                 Ok(())
@@ -109,7 +112,7 @@ impl RedisBackplane {
                 if self.receive_request(hub, payload) {
                     Ok(())
                 } else {
-                    Err("too much waits for a request")
+                    Err("the queue behind a request is full")
                 }
             }
             Incoming::Answer { payload } => self.receive_answer(payload),
@@ -130,11 +133,11 @@ impl RedisBackplane {
         match lane.queue(Item::Broadcast(broadcast), payload.len()) {
             Queued::Waits => Ok(()),
             Queued::Clear(_) => self.deliver_message(hub, room, payload),
-            Queued::Full => Err("too much waits for a request"),
+            Queued::Full => Err("the queue behind a request is full"),
         }
     }
 
-    /// Delivers a broadcast that came on the channel of `room`, or of the namespace: it is its turn.
+    /// Delivers a broadcast that arrived on the channel of `room` or of the namespace. Its turn has come.
     ///
     /// # Errors
     /// Why it cannot be used.
@@ -148,8 +151,9 @@ impl RedisBackplane {
             && hub.find(room).is_none()
             && !room.starts_with(USER_ROOM_PREFIX)
             && !is_own_room(room, self.node.id)
+            && !hub.is_followed(room)
         {
-            // Nobody here is in it, or not any more.
+            // No socket here is in the room, or about to enter it.
             return Ok(());
         }
         let broadcast =
@@ -158,7 +162,7 @@ impl RedisBackplane {
             return Err("broadcast of another namespace than its channel's");
         }
         if broadcast.stamp.is_some() {
-            self.presence.heard_from(&broadcast.uid);
+            self.presence.note_sender(&broadcast.uid);
         }
         self.deliver(hub, &broadcast)
     }
@@ -170,21 +174,20 @@ impl RedisBackplane {
             _ => None,
         };
         let entered = only.and_then(|room| hub.find(room));
-        if let (Some(sequence), Some(room)) = (broadcast.sequence, only) {
+        if let (Some(_), Some(room)) = (broadcast.sequence, only) {
             if let Some(found) = entered {
                 found.set_sequenced();
                 if let Some(stamp) = &broadcast.stamp {
                     found.arrived(stamp);
                 }
             }
-            let sequenced =
-                Sequenced { namespace: hub.name.clone(), room: room.to_owned(), sequence, packet };
-            // What does not fit is found missing by the next, or when the connection is renewed.
-            let queued = self.node.sequenced.try_send(sequenced);
-            return queued.map_err(|_| "too many broadcasts with a place wait");
+            // A dropped one is noticed by the next broadcast, or when the connection is renewed.
+            let waits = sequenced(hub, room, (broadcast, None), packet);
+            return self.node.sequenced.try_send(waits).map_err(|_| "too many sequenced broadcasts wait");
         }
         let found = entered.as_ref().filter(|room| !hub.is_mixed(room.name.as_str()));
-        if broadcast.uid.len() != NODE_CHARS {
+        let is_of_node = broadcast.is_of_node();
+        if !is_of_node {
             self.flush_before(found);
         }
         if let (Some(found), Some(stamp)) = (found, &broadcast.stamp)
@@ -196,6 +199,14 @@ impl RedisBackplane {
             [one] if !hub.holds_others(one) => SocketId::parse(one),
             _ => None,
         };
+        if let Some(room) = found.filter(|room| is_of_node && room.is_sequenced()) {
+            // It waits for its turn in the app's order. Backends do not know that order; their own broadcasts keep theirs.
+            let waits = sequenced(hub, room.name.as_str(), (broadcast, excepted), packet.clone());
+            if self.node.sequenced.try_send(waits).is_ok() {
+                return Ok(());
+            }
+            // Delivering it early is better than never.
+        }
         let rooms: &[Cow<'_, str>] = if excepted.is_some() { &[] } else { &broadcast.except };
         let delivery = Delivery {
             to: only
@@ -209,9 +220,9 @@ impl RedisBackplane {
         Ok(())
     }
 
-    /// A backend sends something to `next`, or to sockets: what backends sent to another room before is delivered first, so
-    /// that a socket in both rooms receives both in their order. Rooms of our nodes' broadcasts are delivered each in its turn.
-    fn flush_before(&self, next: Option<&Arc<Room>>) {
+    /// A backend sends to `next`, or to sockets: first delivers what backends sent to another room, so that a socket in both
+    /// rooms receives both in that order. Broadcasts of nodes to rooms are delivered in their own turn.
+    pub(super) fn flush_before(&self, next: Option<&Arc<Room>>) {
         let mut last = self.last_of_backends.lock();
         if let (Some(last), Some(next)) = (last.as_ref(), next)
             && Arc::ptr_eq(last, next)
@@ -225,7 +236,7 @@ impl RedisBackplane {
         }
     }
 
-    /// Bytes of a message that is read: what clients may send, or more by servers.
+    /// Upper bound in bytes of a message: the clients' limit, or more from servers.
     pub(super) fn message_max(&self) -> usize {
         self.max_payload.max(SERVER_MESSAGE_MAX_BYTES)
     }
@@ -240,4 +251,24 @@ impl RedisBackplane {
         }
         Ok(())
     }
+}
+
+/// A broadcast for the app that keeps its room's order. `excepted` is the socket that does not receive it, unless the broadcast
+/// goes to one socket alone.
+fn sequenced(
+    hub: &Hub,
+    room: &str,
+    (broadcast, excepted): (&Broadcast<'_>, Option<SocketId>),
+    packet: Encoded,
+) -> Box<Sequenced> {
+    let rooms = if excepted.is_some() { &[][..] } else { &broadcast.except };
+    let rooms = rooms.iter().map(|room| room.clone().into_owned()).collect();
+    Box::new(Sequenced {
+        namespace: hub.name.clone(),
+        room: room.to_owned(),
+        sequence: broadcast.sequence,
+        packet,
+        except: Except { socket: excepted, user: None, rooms },
+        volatile: broadcast.volatile,
+    })
 }

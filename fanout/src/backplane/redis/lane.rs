@@ -1,4 +1,4 @@
-//! One order for all that a connection to Redis brings about one namespace.
+//! The order of everything that a connection to Redis delivers about one namespace.
 //!
 //! ```text
 //!  received ──► nothing before it? ── yes ──► done at once, by the task that reads
@@ -6,43 +6,45 @@
 //!                     ▼
 //!                  the lane: what is left of a request, and all that came after it ──► its task, one by one
 //! ```
-//! A broadcast that finds its lane clear is delivered where it is read, as if there were no lane. A request is begun there,
-//! too, and most are done there: sockets enter and leave rooms without waiting for anybody, and what follows from that
-//! (the store, an answer) comes after the order, in [`RedisBackplane::follow_up`](super::backplane::RedisBackplane::follow_up). Only what has to wait, or takes long, is given to
-//! the lane, and then everything that comes meanwhile waits behind it.
+//! A broadcast that finds its lane clear is delivered by the task that reads, as if there were no lane. That task also begins
+//! every request, and completes most: sockets enter and leave rooms without waiting. What follows (the store, an answer) is
+//! outside the order, in [`RedisBackplane::follow_up`](super::backplane::RedisBackplane::follow_up). Only work that has to wait,
+//! or takes long, goes to the lane; everything received meanwhile then waits behind it.
 //!
-//! Only the task that reads makes a lane busy, and only the lane's own task makes it clear again, when nothing is left.
+//! Only the task that reads makes a lane busy. Only the lane's own task makes it clear again, once the lane is empty.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use shared::limits::{LANE_BYTES_MAX, LANE_ITEM_BYTES};
+use shared::limits::{LANE_BYTES_MAX, LANE_ITEM_BYTES, LANE_REQUESTS_BYTES_MAX};
 use tokio::sync::{Notify, oneshot, watch};
 
-/// What waits for its turn.
+/// An item that waits for its turn.
 pub(crate) enum Item {
-    /// A broadcast, as it came.
+    /// A broadcast as received.
     Broadcast(ReceivedBroadcast),
-    /// A request, or what is left of it.
+    /// A request, or the rest of one.
     Work(BoxFuture<'static, ()>),
-    /// Connections are closed by a request of another namespace, and what comes after it waits for that here, too.
+    /// A marker of this node ([`super::returns`]): the number of the last post that it covers.
+    Marker(u64),
+    /// A request of another namespace closes connections; what follows in this lane waits for it, too.
     Gate(Gate),
 }
 
-/// A broadcast that came while something else had to be done first.
+/// A broadcast that arrived while other work was ahead of it.
 pub(crate) struct ReceivedBroadcast {
     /// The only room that its channel named.
     pub(crate) room: Option<Box<str>>,
     pub(crate) payload: Box<[u8]>,
 }
 
-/// A place in one lane that stands for a request in another.
+/// Stands in one lane for a request in another.
 pub(crate) struct Gate {
     /// Dropped when everything before the gate is done.
     pub(super) reached: oneshot::Sender<()>,
-    /// Its sender is dropped when the request is done.
+    /// Its sender is dropped when the request has been carried out.
     pub(super) passed: watch::Receiver<()>,
 }
 
@@ -50,31 +52,31 @@ pub(crate) struct Gate {
 pub(crate) struct Lane<T = Item> {
     busy: AtomicBool,
     waiting: Mutex<Waiting<T>>,
-    /// Woken when there is something to do again.
+    /// Woken when there is work again.
     pub(super) work: Notify,
 }
 
 struct Waiting<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
-    /// Something did not fit.
+    /// An item was dropped because the lane was full.
     lost: bool,
 }
 
-/// What became of something that was to wait.
+/// The result of queueing.
 pub(crate) enum Queued<T> {
-    /// It waits.
+    /// It is queued.
     Waits,
-    /// Nothing is before it any more.
+    /// The lane is clear; the caller handles the item.
     Clear(T),
-    /// Too much waits.
+    /// The lane is full.
     Full,
 }
 
 /// What a lane's task does next.
 pub(crate) enum Next<T> {
     Do(T),
-    /// Nothing is left; whether something did not fit since that was so last.
+    /// The lane is empty; whether an item was dropped since it was last empty.
     Nothing {
         lost: bool,
     },
@@ -88,19 +90,28 @@ impl<T> Default for Lane<T> {
 }
 
 impl<T> Lane<T> {
-    /// Whether nothing is before what comes now.
+    /// Whether the lane is empty.
     pub(crate) fn is_clear(&self) -> bool {
         !self.busy.load(Ordering::Acquire)
     }
 
-    /// Puts something of `bytes` bytes behind what is there, if there is anything.
+    /// Queues an item of `bytes` bytes, unless the lane is clear.
     pub(crate) fn queue(&self, item: T, bytes: usize) -> Queued<T> {
+        self.queue_within(item, bytes, LANE_BYTES_MAX)
+    }
+
+    /// As [`Self::queue`], for a request: part of the lane is reserved for requests.
+    pub(crate) fn queue_request(&self, item: T, bytes: usize) -> Queued<T> {
+        self.queue_within(item, bytes, LANE_BYTES_MAX + LANE_REQUESTS_BYTES_MAX)
+    }
+
+    fn queue_within(&self, item: T, bytes: usize, max: usize) -> Queued<T> {
         let mut waiting = self.waiting.lock();
         if self.is_clear() {
             return Queued::Clear(item);
         }
         let bytes = bytes + LANE_ITEM_BYTES;
-        if waiting.bytes + bytes > LANE_BYTES_MAX {
+        if waiting.bytes + bytes > max {
             waiting.lost = true;
             return Queued::Full;
         }
@@ -109,7 +120,7 @@ impl<T> Lane<T> {
         Queued::Waits
     }
 
-    /// Puts something there that has begun, or that must not be lost: whatever comes from now on waits for it.
+    /// Queues work that has begun, or that must not be lost; everything received after it waits.
     pub(crate) fn begin(&self, item: T, bytes: usize) {
         {
             let mut waiting = self.waiting.lock();
@@ -121,7 +132,7 @@ impl<T> Lane<T> {
         self.work.notify_one();
     }
 
-    /// The next to be done, when the one before is. With nothing left the lane is clear.
+    /// The next item, once the one before it is done. An empty lane becomes clear.
     pub(crate) fn next(&self) -> Next<T> {
         let mut waiting = self.waiting.lock();
         if let Some((item, bytes)) = waiting.items.pop_front() {
@@ -146,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_nothing_before_it_does_not_wait() {
+    fn an_item_does_not_wait_in_a_clear_lane() {
         let lane = Lane::default();
         assert!(lane.is_clear());
         assert!(matches!(lane.queue(1, 0), Queued::Clear(1)));
@@ -154,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_a_request_waits_until_all_before_it_is_done() {
+    fn items_behind_a_request_wait_until_everything_before_them_is_done() {
         let lane = Lane::default();
         lane.begin(1, 0);
         for item in 2..10 {
@@ -163,7 +174,7 @@ mod tests {
         }
         for item in 1..10 {
             assert_eq!(next(&lane), Some(item));
-            // Under way, and nothing may pass it.
+            // It is under way, and nothing may overtake it.
             assert!(!lane.is_clear());
         }
         assert!(matches!(lane.queue(10, 0), Queued::Waits));
@@ -173,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_has_a_bound_in_bytes_and_says_what_did_not_fit() {
+    fn a_lane_is_bounded_in_bytes_and_reports_dropped_items() {
         let lane = Lane::default();
         lane.begin(0, 0);
         let half = LANE_BYTES_MAX / 2;
@@ -189,5 +200,20 @@ mod tests {
         assert!(matches!(lane.next(), Next::Nothing { lost: true }));
         assert!(matches!(lane.next(), Next::Nothing { lost: false }));
         assert!(matches!(lane.queue(7, LANE_BYTES_MAX), Queued::Clear(7)), "alone it need not wait");
+    }
+
+    #[test]
+    fn broadcasts_leave_space_for_requests() {
+        let lane = Lane::default();
+        lane.begin(0, 0);
+        assert!(matches!(lane.queue(1, LANE_BYTES_MAX - 2 * LANE_ITEM_BYTES), Queued::Waits));
+        assert!(matches!(lane.queue(2, 0), Queued::Full));
+        let requests = LANE_REQUESTS_BYTES_MAX / 2 - LANE_ITEM_BYTES;
+        for request in [3, 4] {
+            assert!(matches!(lane.queue_request(request, requests), Queued::Waits));
+        }
+        assert!(matches!(lane.queue_request(5, 0), Queued::Full));
+        let order: Vec<_> = std::iter::from_fn(|| next(&lane)).collect();
+        assert_eq!(order, [0, 1, 3, 4]);
     }
 }

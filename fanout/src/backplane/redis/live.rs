@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `Plive:KEY` | a value |
 //! | `Ptimers:NAME` | sorted set: id → when it is due, on Redis' clock |
-//! | `P{places:MAP}:geo`, `:exact`, `:until` | who is where, exactly, and how long that is good |
+//! | `P{places:MAP}:geo`, `:exact`, `:until` | places for searching, exact places, and until when each
+//! is valid |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use super::presence::Presence;
 use crate::error::FanoutError;
 use crate::geo::{Near, Place};
 
-/// How far north and south geo sets reach.
+/// The latitude at which geo sets end.
 const GEO_LATITUDE_MAX: f64 = 85.05;
 
-/// Metres by which a search is wider than asked: geo sets keep places to less than a metre.
+/// Metres added to a search radius: geo sets keep places to less than a metre.
 const GEO_MARGIN: f64 = 10.0;
 
-/// Beyond this latitude everybody is looked at: geo sets end a little further, and search badly before.
+/// Beyond this latitude every entry is checked: geo sets search badly there, and end a little further.
 const GEO_POLAR: f64 = 75.0;
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Default for Scripts {
     }
 }
 
-/// What apps share in Redis.
+/// The live state that apps share through Redis.
 pub(crate) struct LiveStore {
     commands: Arc<Commands>,
     prefix: String,
@@ -58,7 +59,7 @@ fn ms(duration: Duration) -> String {
     duration.as_millis().max(1).to_string()
 }
 
-/// A value that may be missing, as the script reads it.
+/// Encodes an optional value for the script.
 fn flagged(value: Option<&str>) -> String {
     value.map_or_else(|| "0".to_owned(), |value| format!("1{value}"))
 }
@@ -172,7 +173,7 @@ impl LiveStore {
         Ok(())
     }
 
-    /// Everybody who may be near enough, reported by nodes that live.
+    /// Everyone who may be near enough, as reported by living nodes.
     pub(crate) async fn around(
         &self,
         presence: &Presence,

@@ -1,21 +1,24 @@
-//! Membership of rooms in a cluster: every change here is written to the store, which decides first and last of a user.
+//! Membership of rooms in a cluster. Every change is written to the store, which decides whether a socket is a user's first or
+//! last.
 
 use std::sync::Arc;
 
 use shared::ids::SocketId;
 use shared::names::{Room, UserId};
+use tokio::sync::mpsc;
 
 use super::backplane::{RedisBackplane, stored};
-use super::presence::store::StoredMember;
+use super::presence::stored::StoredMember;
 use super::requests::Done;
 use crate::error::FanoutError;
-use crate::local::node::room_key;
+use crate::events::Control;
+use crate::local::node::{MembershipChange, room_key};
 use crate::local::room::{Kind, Room as LocalRoom};
 use crate::local::socket::LocalSocket;
 use crate::presence::{Entered, FirstMembers, Left, Member};
 
 impl RedisBackplane {
-    /// Subscribes to a room. Returns whether what is published to it is received from now on.
+    /// Subscribes to a room. Returns whether this node receives what is published to it from now on.
     pub(crate) async fn follow(&self, namespace: &str, room: &str) -> bool {
         Box::pin(self.subscriber.acquire(&self.channels.own_room(namespace, room))).await
     }
@@ -53,24 +56,30 @@ impl RedisBackplane {
         let member = stored(&socket.info);
         let first = Box::pin(self.presence.entered(&key, &member)).await;
         if !socket.is_in(room.as_str()) {
-            // Detached meanwhile, and the store got the leave before the entry.
+            // The socket was detached meanwhile, and the store got the leave before the entry.
             Box::pin(self.presence.left(&key, &member, true)).await;
         }
         Ok(Entered { new: true, first_of_user: first.unwrap_or(entered.first_of_user) })
     }
 
-    /// Puts a socket into a room at once, for a backend: what is received after that reaches it. The store is
-    /// updated afterwards. What our own nodes send to the room is received when its channel is subscribed, which is so before `done`
-    /// is dropped; what backends send is received in any case.
-    pub(super) async fn enter_now(self: &Arc<Self>, socket: &Arc<LocalSocket>, room: &Room, done: &Done) {
+    /// Puts a socket into a room at once, for a backend: the socket receives whatever arrives after that. The store is updated
+    /// afterwards. Broadcasts of Muster nodes arrive once the room's channel is subscribed, which is so before `done` is dropped;
+    /// broadcasts of backends arrive in any case. If a backend has asked, and not an app, the entry of a user's first socket is
+    /// reported to the owner.
+    pub(super) async fn enter_now(
+        self: &Arc<Self>,
+        socket: &Arc<LocalSocket>,
+        room: &Room,
+        (is_of_backend, done): (bool, &Done),
+    ) {
         let channel = self.channels.own_room(socket.namespace().as_str(), room.as_str());
         self.subscriber.want(&channel);
-        // `ROOMS_PER_SOCKET` is for clients. A socket that has left meanwhile stays out.
+        // `ROOMS_PER_SOCKET` bounds clients only. A socket that has left meanwhile stays out.
         let entered = self.node.hub_of(socket).enter(socket, (room, Kind::Own), 0);
-        if !matches!(entered, Ok(Entered { new: true, .. })) {
+        let Ok(Entered { new: true, first_of_user }) = entered else {
             self.subscriber.release(&channel);
             return;
-        }
+        };
         let (backplane, socket, room, done) =
             (Arc::clone(self), Arc::clone(socket), room.clone(), done.clone());
         self.follow_up(async move {
@@ -79,10 +88,15 @@ impl RedisBackplane {
                 found.mark_missed();
             }
             let (key, member) = (room_key(socket.namespace().as_str(), room.as_str()), stored(&socket.info));
-            let _changing = Box::pin(backplane.presence.changing(&key)).await;
-            Box::pin(backplane.presence.entered(&key, &member)).await;
-            if !socket.is_in(room.as_str()) {
-                // It has left meanwhile, and the store may have got that before the entry.
+            let place = is_of_backend.then(|| backplane.node.try_reserve_report()).flatten();
+            let changing = Box::pin(backplane.presence.changing(&key)).await;
+            let first = Box::pin(backplane.presence.entered(&key, &member)).await;
+            if socket.is_in(room.as_str()) {
+                if is_of_backend && first.unwrap_or(first_of_user) {
+                    backplane.report_move(place, changing, change((key, member), true)).await;
+                }
+            } else {
+                // The socket has left meanwhile, and the store may have got the leave first.
                 Box::pin(backplane.presence.left(&key, &member, !socket.is_attached())).await;
             }
             drop(done);
@@ -90,9 +104,14 @@ impl RedisBackplane {
         .await;
     }
 
-    /// Takes a socket out of a room at once, for a backend: what is received after that does not reach it. The store is
-    /// updated afterwards.
-    pub(super) async fn leave_now(self: &Arc<Self>, socket: &Arc<LocalSocket>, room: &str, done: &Done) {
+    /// Removes a socket from a room at once, for a backend: the socket receives nothing that arrives after that. The store is
+    /// updated afterwards, and the leave of a user's last socket is reported to the owner, like the entry of the first.
+    pub(super) async fn leave_now(
+        self: &Arc<Self>,
+        socket: &Arc<LocalSocket>,
+        room: &str,
+        (is_of_backend, done): (bool, &Done),
+    ) {
         if !self.node.hub_of(socket).leave(socket, room).was_member {
             return;
         }
@@ -102,20 +121,42 @@ impl RedisBackplane {
         let (key, room) = (room_key(namespace, room), room.to_owned());
         self.follow_up(async move {
             let member = stored(&socket.info);
-            let _changing = Box::pin(backplane.presence.changing(&key)).await;
-            // If it was let in again meanwhile, that entry is written by the task that did it.
+            let place = is_of_backend.then(|| backplane.node.try_reserve_report()).flatten();
+            let changing = Box::pin(backplane.presence.changing(&key)).await;
+            let mut is_gone = false;
+            // If another task let it in meanwhile, that task writes the entry.
             if !socket.is_in(&room) {
-                Box::pin(backplane.presence.left(&key, &member, false)).await;
+                is_gone = Box::pin(backplane.presence.left(&key, &member, false)).await;
                 if socket.is_in(&room) {
                     Box::pin(backplane.presence.entered(&key, &member)).await;
+                    is_gone = false;
                 }
+            }
+            if is_of_backend && is_gone {
+                backplane.report_move(place, changing, change((key, member), false)).await;
             }
             drop(done);
         })
         .await;
     }
 
-    /// Lets a socket receive what is broadcast to a room without being one of its members.
+    /// Reports what a backend has changed: in its place at once, so that reports about a room have the order of the store's
+    /// answers. Without a place it waits, but not while it keeps others from changing the room: the receiver may want to.
+    async fn report_move<G>(
+        &self,
+        place: Option<mpsc::Permit<'_, Control>>,
+        changing: G,
+        change: MembershipChange,
+    ) {
+        if let Some(place) = place {
+            self.node.report_in(place, &change);
+            return;
+        }
+        drop(changing);
+        self.node.report(change).await;
+    }
+
+    /// Lets a socket receive a room's broadcasts without becoming a member.
     pub(crate) async fn watch(&self, socket: &Arc<LocalSocket>, room: &Room) -> Result<(), FanoutError> {
         let namespace = socket.namespace().as_str();
         self.follow(namespace, room.as_str()).await;
@@ -126,7 +167,7 @@ impl RedisBackplane {
         entered.map(drop)
     }
 
-    /// Takes a socket out of a room.
+    /// Removes a socket from a room.
     pub(crate) async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
         let left = self.node.hub_of(socket).leave(socket, room);
         if !left.was_member {
@@ -140,7 +181,7 @@ impl RedisBackplane {
         Left { last_of_user, ..left }
     }
 
-    /// Tells the store which rooms a detached socket has left.
+    /// Records in the store that a detached socket has left rooms.
     pub(crate) async fn left_rooms(&self, socket: &LocalSocket, left: &[Arc<LocalRoom>]) {
         let (namespace, member) = (socket.namespace().as_str(), stored(&socket.info));
         for room in left {
@@ -168,6 +209,11 @@ impl RedisBackplane {
         let (members, count) = self.presence.first_members(&room_key(namespace, room), users).await?;
         Ok(FirstMembers { members: members.iter().filter_map(listed).collect(), count })
     }
+}
+
+/// A backend has added a user's first socket to a room, or removed the last one.
+fn change((room, member): (String, StoredMember), returned: bool) -> MembershipChange {
+    MembershipChange { room, user: member.user, info: member.info, returned, held_back: false }
 }
 
 fn listed(member: &StoredMember) -> Option<Member> {

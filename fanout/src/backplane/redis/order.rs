@@ -2,11 +2,13 @@
 //! namespace's [lane](super::lane).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, future, stream};
+use shared::adapter::{self, Request};
 use shared::limits::{AFTERMATHS_AT_ONCE, EFFECTS_PER_TURN, LANE_WAIT_MS};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -37,7 +39,7 @@ impl RedisBackplane {
     /// A request came; false when it could not even be put behind others.
     pub(super) fn receive_request(self: &Arc<Self>, hub: &Arc<Hub>, message: &[u8]) -> bool {
         let work = Box::pin(Arc::clone(self).carry_out(Arc::clone(hub), message.to_vec()));
-        if closes_connections(message) {
+        if closes_connections(message, self.message_max()) {
             return self.take_every_turn(hub, work, message.len());
         }
         self.take_turn(hub, work, message.len())
@@ -47,16 +49,10 @@ impl RedisBackplane {
     fn take_turn(&self, hub: &Hub, work: BoxFuture<'static, ()>, bytes: usize) -> bool {
         let mut work = work;
         if !self.lane(hub).is_clear() {
-            match self.lane(hub).queue(Item::Work(work), bytes) {
-                Queued::Clear(Item::Work(back)) => work = back,
-                Queued::Waits | Queued::Clear(_) => return true,
-                Queued::Full => {
-                    tracing::error!(
-                        namespace = hub.name.as_str(),
-                        "a request was dropped: too much waits behind another one"
-                    );
-                    return false;
-                }
+            match self.queue_request(hub, work, bytes) {
+                Ok(None) => return true,
+                Ok(Some(back)) => work = back,
+                Err(Dropped) => return false,
             }
         }
         if !is_done(&mut work) {
@@ -77,21 +73,45 @@ impl RedisBackplane {
         {
             return true;
         }
-        let mut all_reached = Vec::with_capacity(others.len());
-        for other in others {
-            let (reached, is_reached) = oneshot::channel();
-            all_reached.push(is_reached);
-            self.lane(other).begin(Item::Gate(Gate { reached, passed: passed.clone() }), 0);
-        }
-        let work = async move {
-            if tokio::time::timeout(WAIT, future::join_all(all_reached)).await.is_err() {
+        let (all_reached, is_reached): (Vec<_>, Vec<_>) = others.iter().map(|_| oneshot::channel()).unzip();
+        let work: BoxFuture<'static, ()> = Box::pin(async move {
+            if tokio::time::timeout(WAIT, future::join_all(is_reached)).await.is_err() {
                 tracing::warn!("connections are closed before what was said before that has taken effect");
             }
             work.await;
             drop(passing);
-        };
-        self.lane(hub).begin(Item::Work(Box::pin(work)), bytes);
+        });
+        // There are no more gates than requests of this kind, for which the lane has a bound.
+        match self.queue_request(hub, work, bytes) {
+            Ok(None) => {}
+            Ok(Some(work)) => self.lane(hub).begin(Item::Work(work), bytes),
+            Err(Dropped) => return false,
+        }
+        for (other, reached) in others.into_iter().zip(all_reached) {
+            self.lane(other).begin(Item::Gate(Gate { reached, passed: passed.clone() }), 0);
+        }
         true
+    }
+
+    /// Puts the work of a request behind what is in the lane. Gives it back where nothing is.
+    fn queue_request(
+        &self,
+        hub: &Hub,
+        work: BoxFuture<'static, ()>,
+        bytes: usize,
+    ) -> Result<Option<BoxFuture<'static, ()>>, Dropped> {
+        match self.lane(hub).queue_request(Item::Work(work), bytes) {
+            Queued::Clear(Item::Work(back)) => Ok(Some(back)),
+            Queued::Waits | Queued::Clear(_) => Ok(None),
+            Queued::Full => {
+                tracing::error!(
+                    namespace = hub.name.as_str(),
+                    "a request was dropped: too much waits behind another one"
+                );
+                self.has_dropped_request.store(true, Ordering::Release);
+                Err(Dropped)
+            }
+        }
     }
 
     /// Does what waits in the lane of a namespace, until the task is dropped.
@@ -110,6 +130,7 @@ impl RedisBackplane {
                         );
                     }
                 }
+                Next::Do(Item::Marker(last)) => self.returns(hub).set_returned(last),
                 Next::Do(Item::Broadcast(ReceivedBroadcast { room, payload })) => {
                     if let Err(reason) = self.deliver_message(hub, room.as_deref(), &payload) {
                         let namespace = hub.name.as_str();
@@ -124,6 +145,10 @@ impl RedisBackplane {
                 Next::Nothing { lost } => {
                     if lost {
                         self.resync_namespace(hub);
+                    }
+                    if self.has_dropped_request.swap(false, Ordering::AcqRel) {
+                        // It may have been one of ours: the records say what it would have done.
+                        self.node.control(Control::Resubscribed).await;
                     }
                     self.lane(hub).work.notified().await;
                 }
@@ -168,22 +193,23 @@ fn is_done(work: &mut BoxFuture<'static, ()>) -> bool {
     work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Whether a request may be to close whole connections. One that is taken for that without being it waits a little longer.
-fn closes_connections(message: &[u8]) -> bool {
-    if message.first() != Some(&b'{') {
-        // In msgpack: any that has the word.
-        return message.windows(CLOSE.len()).any(|word| word == CLOSE.as_bytes());
-    }
-    let text = str::from_utf8(message).unwrap_or_default();
-    text.match_indices(CLOSE).any(|(at, _)| {
-        let value = text[at + CLOSE.len()..].strip_prefix('"').unwrap_or_default().trim_start();
-        let value = value.strip_prefix(':').map(str::trim_start);
-        value.is_some_and(|value| !["false", "null", "0", "\"\""].iter().any(|none| value.starts_with(none)))
-    })
+/// A request for which a lane has no room.
+struct Dropped;
+
+/// Whether a request is to close whole connections. `max` bounds a broadcast in it.
+fn closes_connections(message: &[u8], max: usize) -> bool {
+    // Few others have the word, and each of those is read once more, unless that takes long: a request that is taken for one
+    // that closes connections only waits longer.
+    message.windows(CLOSE.len()).any(|word| word == CLOSE)
+        && (message.len() > READ_TWICE_MAX_BYTES
+            || matches!(adapter::decode_request(message, max), Ok(Request::Disconnect { close: true, .. })))
 }
 
+/// The longest request that is read only to learn whether it closes connections.
+const READ_TWICE_MAX_BYTES: usize = 64 * 1024;
+
 /// The flag of a request to close connections.
-const CLOSE: &str = "close";
+const CLOSE: &[u8] = b"close";
 
 #[cfg(test)]
 mod tests {
@@ -191,19 +217,25 @@ mod tests {
 
     #[test]
     fn the_closing_of_connections_is_known_by_its_flag() {
+        let selection = r#""opts":{"rooms":["close"],"except":[]}"#;
         for closing in [
-            r#"{"type":4,"opts":{},"close":true}"#,
-            r#"{ "close" : true , "type":4}"#,
-            r#"{"type":4,"opts":{"rooms":["close"],"except":[]},"close":true}"#,
-            r#"{"type":4,"close":1}"#,
-            "\u{82}\u{a4}type\u{4}\u{a5}close\u{c3}",
+            format!(r#"{{"type":4,{selection},"close":true}}"#).as_bytes(),
+            format!(r#"{{ "close" : true , "type":4,{selection}}}"#).as_bytes(),
+            format!(r#"{{"type":4,{selection},"close":1}}"#).as_bytes(),
+            b"\x83\xa4type\x04\xa4opts\x82\xa5rooms\x90\xa6except\x90\xa5close\xc3",
         ] {
-            assert!(closes_connections(closing.as_bytes()), "{closing}");
+            assert!(closes_connections(closing, 1_000), "{}", closing.escape_ascii());
         }
-        for other in
-            [r#"{"type":4,"close":false}"#, r#"{"type":2,"rooms":["close"]}"#, r#"{"close""#, "", "x"]
-        {
-            assert!(!closes_connections(other.as_bytes()), "{other}");
+        for other in [
+            format!(r#"{{"type":4,{selection},"close":false}}"#).as_bytes(),
+            format!(r#"{{"type":3,{selection},"rooms":["close"]}}"#).as_bytes(),
+            br#"{"type":6,"uid":"u","data":["close",true]}"#,
+            br#"{"close""#,
+            b"\x82\xa4type\x07\xa4data\xa5close",
+            b"",
+            b"x",
+        ] {
+            assert!(!closes_connections(other, 1_000), "{}", other.escape_ascii());
         }
     }
 

@@ -1,9 +1,10 @@
-//! Socket.IO servers on the same Redis that speak another wire than nodes and `@socket.io/redis-adapter` do. Neither receives
-//! what the other sends, and nothing shows that but what does not arrive. So they are looked for, and named in one warning.
+//! Detects Socket.IO servers on the same Redis that use another wire format than nodes and `@socket.io/redis-adapter`.
+//! Neither side receives what the other sends, and no error shows it. So nodes look for such servers and log one warning that
+//! names them.
 //!
-//! Servers on `@socket.io/redis-streams-adapter` subscribe a namespace's channel by its name, which nodes and the classic
-//! adapter do not, and the older of them write into their stream every few seconds. Those on sharded Pub/Sub subscribe the
-//! channel as a shard's. Rights that a look needs may be missing in Redis; then the node does without it.
+//! Servers on `@socket.io/redis-streams-adapter` subscribe to a namespace's channel by its name, which nodes and the classic
+//! adapter do not; older versions also write to their stream every few seconds. Servers on sharded Pub/Sub subscribe to the
+//! channel as a shard's. Where the Redis user lacks the rights for a check, the node skips it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use shared::limits::{FOREIGN_FRESH_MS, FOREIGN_LOOK_MS};
 
 use crate::backplane::redis::connection::Commands;
 
-/// How other servers speak.
+/// The wire format of other servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wire {
     /// Redis streams.
@@ -34,7 +35,7 @@ impl Wire {
     }
 }
 
-/// One way to see them.
+/// A way to detect them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
     Subscribers,
@@ -42,32 +43,33 @@ enum Look {
     Stream,
 }
 
-/// What is known of them.
+/// What has been detected.
 #[derive(Debug, Default)]
 pub(crate) struct OtherAdapters {
-    told: Mutex<BTreeSet<Wire>>,
+    reported: Mutex<BTreeSet<Wire>>,
 }
 
 impl OtherAdapters {
-    /// Servers of these kinds are there; those not named before are named.
+    /// Logs detected kinds that were not logged before.
     pub(crate) fn note(&self, found: impl IntoIterator<Item = Wire>) {
-        let mut told = self.told.lock();
-        let new: Vec<&str> = found.into_iter().filter(|wire| told.insert(*wire)).map(Wire::as_str).collect();
+        let mut reported = self.reported.lock();
+        let new: Vec<&str> =
+            found.into_iter().filter(|wire| reported.insert(*wire)).map(Wire::as_str).collect();
         if !new.is_empty() {
             tracing::warn!(
                 adapters = new.join(", "),
-                "other Socket.IO servers on this Redis speak another wire: they and the nodes do not hear each other; \
-                 createAdapter of @socket.io/redis-adapter speaks the nodes'"
+                "other Socket.IO servers on this Redis use another wire format: they and the nodes do not receive each other's messages; \
+                 createAdapter of @socket.io/redis-adapter uses the nodes'"
             );
         }
     }
 
-    /// Looks for them until all kinds have been named. `channels` are those of the namespaces, `stream` the name that
-    /// streams have unless configured.
+    /// Looks for other servers until every kind has been logged. `channels` are those of the namespaces; `stream` is the
+    /// default name of streams.
     pub(crate) async fn watch(&self, commands: &Commands, channels: &[String], stream: &str) {
         let mut connections = commands.connections();
         let mut refused = BTreeSet::new();
-        while self.told.lock().len() < Wire::ALL.len() {
+        while self.reported.lock().len() < Wire::ALL.len() {
             if commands.is_up() {
                 if connections.has_changed().unwrap_or_default() {
                     connections.mark_unchanged();
@@ -89,7 +91,7 @@ impl OtherAdapters {
     }
 }
 
-/// The kinds that can be seen. What the server refuses is not asked again on the same connection.
+/// The kinds that were detected. A check that the server refuses is not repeated on the same connection.
 async fn look(
     commands: &Commands,
     (channels, stream): (&[String], &str),
@@ -146,7 +148,7 @@ fn is_subscribed(answer: Value) -> bool {
     read::<Vec<(String, u64)>>(answer).is_some_and(|counts| counts.iter().any(|(_, count)| *count > 0))
 }
 
-/// Whether the last entry of a stream is not older than servers that run let it become.
+/// Whether the last entry of a stream is as recent as a running server keeps it.
 fn is_fresh(answer: Value, now_ms: u64) -> bool {
     let entries: Option<Vec<(String, Value)>> = read(answer);
     let id = entries.and_then(|entries| entries.into_iter().next()).map(|(id, _)| id);

@@ -1,5 +1,5 @@
-//! Messages of other servers, or parts of them, that this node cannot use: counted, and logged with the reason, so that
-//! an operator who looks for what did not arrive finds it.
+//! Counts messages of other servers, or parts of them, that this node cannot use. Logs the reason, for an operator who
+//! looks for a message that did not arrive.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use crate::rate_limited_log::RateLimitedLog;
 use crate::stats::Stats;
 
-/// Characters of a channel's name that are logged.
+/// Characters of a channel's name in the log.
 const SHOWN: usize = 200;
 
-/// Counts them.
+/// The counter and the log.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     stats: Arc<Stats>,
@@ -23,12 +23,12 @@ impl Rejected {
         Self { stats, logged: RateLimitedLog::new() }
     }
 
-    /// One has come on `channel`. The reason is logged once a minute.
+    /// Counts a message on `channel`. The reason is logged once a minute.
     pub(crate) fn note(&self, reason: &'static str, channel: &str) {
         Stats::add(&self.stats.redis_malformed, 1);
         if let Some(left_out) = self.logged.due(reason, Instant::now().into_std()) {
             let channel: String = channel.chars().take(SHOWN).collect();
-            tracing::warn!(reason, ?channel, left_out, "what a server sent through Redis cannot be used");
+            tracing::warn!(reason, ?channel, left_out, "cannot use a message from another server");
         }
     }
 }

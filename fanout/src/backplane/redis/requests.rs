@@ -1,4 +1,4 @@
-//! Does what nodes, Node.js servers and emitters ask of this node: joins, leaves, disconnects, lists, questions to clients
+//! Carries out the requests of nodes, Node.js servers and emitters: joins, leaves, disconnects, lists and questions to clients
 //! (protocol, 3.1).
 
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use shared::adapter::{self, JoinedBy, Request};
+use shared::adapter::{self, Broadcast, JoinedBy, Request, Selection};
+use shared::ids::SocketId;
 use shared::limits::{ACK_MAX_MS, ANSWER_LARGE_BYTES, BACKEND_ACK_MAX_MS, SOCKETS_PER_TURN};
 use shared::names::{Namespace, Room};
 use shared::sio::Answer;
@@ -14,17 +15,25 @@ use shared::sio::Answer;
 use super::backplane::RedisBackplane;
 use super::order::Pauses;
 use crate::events::{Answerable, Control, Reply, Turn};
+use crate::local::audience::Audience;
 use crate::local::hub::Hub;
+use crate::local::rooms::is_own_room;
 use crate::local::socket::LocalSocket;
 
 impl RedisBackplane {
-    /// Carries a request out. What it does to rooms and sockets is done when this has ended; what follows from that is left
-    /// to [`Self::follow_up`].
+    /// Carries out a request. When this ends, its effects on rooms and sockets are complete; the rest is left to
+    /// [`Self::follow_up`].
     pub(super) async fn carry_out(self: Arc<Self>, hub: Arc<Hub>, message: Vec<u8>) {
-        // Reading a long one takes as long as some effects.
+        // Parsing a long request takes as long as some effects.
         Pauses::default().before(message.len() / 1024).await;
         match adapter::decode_request(&message, self.message_max()) {
-            Ok(request) => self.answer(&hub, request).await,
+            Ok(request) => {
+                if self.node.sequenced.is_waiting() {
+                    // Apps deliver what was received before it.
+                    self.node.all_given().await;
+                }
+                self.answer(&hub, request).await;
+            }
             Err(_) => self.refuse_part(&hub.name, "malformed request"),
         }
     }
@@ -62,21 +71,20 @@ impl RedisBackplane {
                 }
                 None
             }
-            Request::Leave { id, selection, rooms: names } => {
-                let sockets = select(hub, (&selection.rooms, &selection.except), &mut pauses).await;
-                // Whoever asks in the oldest form waits for the one server that has the socket.
-                let done = self.when_done(namespace, id.filter(|_| !sockets.is_empty()));
-                self.let_out((sockets, names), &done, &mut pauses).await;
+            Request::Leave { id, selection, rooms: names, is_of_backend } => {
+                self.let_out(hub, (selection, names), (is_of_backend, id), &mut pauses).await;
                 None
             }
             Request::Disconnect { id, selection, close } => {
-                let sockets = select(hub, (&selection.rooms, &selection.except), &mut pauses).await;
-                let is_here = !sockets.is_empty();
-                if is_here {
-                    let (turn, over) = Turn::new();
-                    self.order(Control::Disconnect { sockets, close, turn }, over).await;
-                }
-                id.filter(|_| is_here).map(|id| adapter::encode_fetched(&id, None::<&[()]>))
+                let mut sockets = select(hub, (&selection.rooms, &selection.except), &mut pauses).await;
+                // A socket that is leaving counts until it has left.
+                sockets.extend(selection.rooms.iter().filter_map(|room| hub.leaving(SocketId::parse(room)?)));
+                // An asker that names a socket of this node waits for the answer, even if the socket has left meanwhile.
+                let answers =
+                    !sockets.is_empty() || selection.rooms.iter().any(|room| is_own_room(room, self.node.id));
+                let done = self.when_done(namespace, id.filter(|_| answers));
+                self.disconnect_here(sockets, close, done).await;
+                None
             }
             Request::Count { id, selection } => {
                 let sockets = select(hub, (&selection.rooms, &selection.except), &mut pauses).await;
@@ -87,11 +95,12 @@ impl RedisBackplane {
                 id.filter(|_| uid != self.node.id.as_str()).map(|id| adapter::encode_server_side_ack(&id))
             }
             Request::AckBroadcast { id, broadcast, timeout_ms } => {
-                let sockets = select(hub, (&broadcast.rooms, &broadcast.except), &mut pauses).await;
+                pauses.before(hub.selects_at_most(&broadcast.rooms, &broadcast.except)).await;
+                let audience = self.audience(hub, &broadcast);
                 let timeout = Duration::from_millis(timeout_ms.unwrap_or(ACK_MAX_MS).min(BACKEND_ACK_MAX_MS));
                 let reply = self.reply_to(namespace, id);
                 let (turn, over) = Turn::new();
-                self.order(Control::Ask { sockets, body: broadcast.body, timeout, reply, turn }, over).await;
+                self.order(Control::Ask { audience, body: broadcast.body, timeout, reply, turn }, over).await;
                 None
             }
         };
@@ -100,7 +109,16 @@ impl RedisBackplane {
         }
     }
 
-    /// Publishes an answer, which nobody waits for here.
+    /// The sockets that a question is for. First delivers what a backend sent to another room.
+    fn audience(&self, hub: &Hub, question: &Broadcast<'_>) -> Audience {
+        let audience = hub.audience(&question.rooms, &question.except);
+        if !question.is_of_node() {
+            self.flush_before(audience.room());
+        }
+        audience
+    }
+
+    /// Publishes an answer without waiting for it.
     async fn respond(self: &Arc<Self>, namespace: &Namespace, reply: Vec<u8>) {
         let channel = self.channels.response(namespace.as_str());
         if reply.len() < ANSWER_LARGE_BYTES {
@@ -112,7 +130,7 @@ impl RedisBackplane {
         self.follow_up(async move { _ = backplane.publish_plain(&channel, &reply).await }).await;
     }
 
-    /// Sends descriptions of sockets as they are now. Writing them takes long and is done apart.
+    /// Sends descriptions of the sockets' current state. Encoding them takes long and runs separately.
     async fn send_descriptions(
         self: &Arc<Self>,
         namespace: &Namespace,
@@ -144,7 +162,7 @@ impl RedisBackplane {
         Reply { to: Arc::new(to), id }
     }
 
-    /// Rooms as a server names them.
+    /// Parses the room names of a request.
     fn parse_rooms(&self, namespace: &Namespace, names: &[String]) -> Vec<Room> {
         let rooms: Vec<Room> = names.iter().filter_map(|name| Room::of_server(name)).collect();
         if rooms.len() < names.len() {
@@ -153,7 +171,7 @@ impl RedisBackplane {
         rooms
     }
 
-    /// Sockets of this node enter rooms.
+    /// Adds sockets of this node to rooms.
     async fn let_in(
         self: &Arc<Self>,
         namespace: &Namespace,
@@ -164,32 +182,50 @@ impl RedisBackplane {
         if by == JoinedBy::AppIfAllowed {
             let reply = id.map(|id| self.reply_to(namespace, id));
             if let Some(room) = rooms.into_iter().next() {
-                // The records are asked, and nothing comes after it before it is answered.
+                // The owner asks the records; nothing overtakes it before the answer.
                 self.node.control(Control::Bring { sockets, room, reply }).await;
             }
             return;
         }
-        // As for leaving: nodes of ours wait for all of them, others for the one that has the socket.
+        // As for leaving: Muster nodes wait for all nodes, other askers for the one that has the socket.
         let answers = by != JoinedBy::Backend || !sockets.is_empty();
         let done = self.when_done(namespace, id.filter(|_| answers));
         for socket in &sockets {
             for room in rooms.iter().filter(|room| !socket.is_implicit(room.as_str())) {
                 pauses.before(1).await;
-                self.enter_now(socket, room, &done).await;
-                if by == JoinedBy::Backend {
+                let is_of_backend = by == JoinedBy::Backend;
+                self.enter_now(socket, room, (is_of_backend, &done)).await;
+                if is_of_backend {
                     socket.set_placed(room);
                 }
             }
         }
     }
 
-    /// Sockets of this node leave rooms.
+    /// Removes sockets of this node from rooms.
     async fn let_out(
         self: &Arc<Self>,
-        (sockets, rooms): (Vec<Arc<LocalSocket>>, Vec<String>),
-        done: &Done,
+        hub: &Hub,
+        (selection, rooms): (Selection, Vec<String>),
+        (is_of_backend, id): (bool, Option<String>),
         pauses: &mut Pauses,
     ) {
+        let (sockets, done) = if is_of_backend {
+            let sockets = select(hub, (&selection.rooms, &selection.except), pauses).await;
+            // An asker that uses the oldest form waits for the one server that has the socket.
+            let done = self.when_done(&hub.name, id.filter(|_| !sockets.is_empty()));
+            (sockets, done)
+        } else {
+            let done = self.when_done(&hub.name, id);
+            // Before the members are listed: a socket that is being placed may become one meanwhile.
+            for of in &selection.rooms {
+                for room in &rooms {
+                    pauses.before(hub.placements.len() / 16).await;
+                    hub.placements.order_leave(of, room, done.clone());
+                }
+            }
+            (select(hub, (&selection.rooms, &selection.except), pauses).await, done)
+        };
         for socket in &sockets {
             for room in &rooms {
                 if socket.is_implicit(room) {
@@ -198,19 +234,29 @@ impl RedisBackplane {
                     continue;
                 }
                 pauses.before(1).await;
-                self.leave_now(socket, room, done).await;
+                self.leave_now(socket, room, (is_of_backend, &done)).await;
             }
         }
     }
 
-    /// Answers a request that has no other answer, when the last copy of this is dropped.
+    /// Disconnects sockets of this node. When this ends, they receive nothing any more. `done` is dropped when they have left
+    /// their rooms on all nodes.
+    async fn disconnect_here(&self, sockets: Vec<Arc<LocalSocket>>, close: bool, done: Done) {
+        if sockets.is_empty() {
+            return;
+        }
+        let ((turn, over), left) = (Turn::new(), Turn::holding(done));
+        self.order(Control::Disconnect { sockets, close, turn, left }, over).await;
+    }
+
+    /// Answers a request that has no other answer, once the last copy of this is dropped.
     fn when_done(self: &Arc<Self>, namespace: &Namespace, id: Option<String>) -> Done {
         let backplane = Arc::clone(self);
         Done { _doing: id.map(|id| Arc::new(Doing { backplane, namespace: namespace.clone(), id })) }
     }
 }
 
-/// The asker of a question that came through Redis, which is answered by the same way.
+/// The asker of a question that arrived through Redis; answers return the same way.
 struct Answers {
     backplane: Arc<RedisBackplane>,
     namespace: Namespace,
@@ -227,17 +273,17 @@ impl Answerable for Answers {
             let Ok(message) = adapter::encode_acked(id, &answer) else { return };
             let channel = self.backplane.channels.response(self.namespace.as_str());
             if message.len() >= ANSWER_LARGE_BYTES {
-                // Whoever asked counts what is missing.
+                // The asker counts missing answers.
                 let _ = self.backplane.publish_plain(&channel, &message).await;
             } else {
-                // Behind how many there are, and without a round trip for each.
+                // Published after the number of sockets, without a round trip for each.
                 self.backplane.publish_soon(&channel, &message);
             }
         })
     }
 }
 
-/// Reports that a request is done, when the last of its copies is dropped: everything that follows from it has one.
+/// Reports that a request is done when its last copy is dropped. Everything that follows from the request holds one.
 #[derive(Clone)]
 pub(super) struct Done {
     _doing: Option<Arc<Doing>>,
@@ -256,7 +302,7 @@ impl Drop for Doing {
     }
 }
 
-/// The sockets that a request is about, where it is its turn.
+/// The sockets that a request selects when its turn comes.
 async fn select<R: AsRef<str>>(
     hub: &Hub,
     (names, except): (&[R], &[R]),

@@ -1,4 +1,5 @@
-//! Notifies clients that they may have missed something, and finds out after a break whether they have.
+//! Notifies clients that they may have missed something, and checks after an interruption whether they
+//! have.
 
 use shared::adapter::Stamp;
 use shared::limits::REDIS_PIPELINE_MAX;
@@ -11,14 +12,14 @@ use crate::local::node::room_key;
 use crate::stats::Stats;
 
 impl RedisBackplane {
-    /// Tells every socket that what was sent to it alone, or without a place, may have been missed.
+    /// Notifies every socket that it may have missed packets that were for it alone, or had no place.
     pub(super) fn resync_all(&self) {
         for hub in &self.node.hubs {
             self.resync_namespace(hub);
         }
     }
 
-    /// Tells every socket of a namespace that something may have been missed.
+    /// Notifies every socket of a namespace that it may have missed something.
     pub(super) fn resync_namespace(&self, hub: &Hub) {
         let namespace = hub.name.as_str();
         let args = &[r#"{"room":null,"epoch":""}"#];
@@ -33,7 +34,7 @@ impl RedisBackplane {
         }
     }
 
-    /// Tells the members of a room that they may have missed something.
+    /// Notifies the members of a room that they may have missed something.
     pub(super) fn resync(&self, hub: &Hub, room: &str, epoch: &str) {
         Stats::add(&self.stats.resyncs, 1);
         let body = serde_json::json!({"room": room, "epoch": epoch}).to_string();
@@ -44,11 +45,11 @@ impl RedisBackplane {
         }
     }
 
-    /// Looks at the places of all rooms after a new connection: whatever was published while there was none is
-    /// told to the members as missed.
+    /// Checks the places of all rooms after a new connection: members are notified of broadcasts that were
+    /// published while there was none.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`] when not all places could be read; those that could are checked.
+    /// [`FanoutError::Unavailable`] when some places could not be read; the others are checked.
     pub(super) async fn check_stamps(&self) -> Result<(), FanoutError> {
         let mut outcome = Ok(());
         for hub in &self.node.hubs {
@@ -74,7 +75,7 @@ impl RedisBackplane {
         outcome
     }
 
-    /// Compares the place that a room had here with the one that Redis has.
+    /// Compares a room's place here with the one in Redis.
     fn check_stamp(
         &self,
         hub: &Hub,
@@ -82,19 +83,20 @@ impl RedisBackplane {
         last: Option<Stamp>,
         (epoch, offset): (Option<String>, Option<u64>),
     ) {
-        // What goes to the whole namespace has the place that a room without a name would have.
+        // Broadcasts to the whole namespace have the place of a room without a name.
         let Some(room) = hub.find(name).filter(|room| !room.is_sequenced() && !name.is_empty()) else {
             return;
         };
         if room.last_stamp() != last {
-            // Something arrived meanwhile, and was judged then.
+            // A broadcast has arrived meanwhile, and its place was checked then.
             return;
         }
         let now = Stamp { epoch: epoch.unwrap_or_default().into(), offset: offset.unwrap_or_default() };
         if last.as_ref() == Some(&now) {
             return;
         }
-        // A room that came while nothing was received has no stamp in Redis, if nothing was sent to it yet.
+        // A room that was entered during the interruption has no stamp in Redis if nothing was sent to it
+        // yet.
         self.resync(hub, name, &now.epoch);
         room.arrived(&now);
     }

@@ -1,4 +1,4 @@
-//! What runs until the node stops: connections, presence, and what follows from requests.
+//! The tasks that run until the node stops: connections, presence and follow-ups of requests.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::local::hub::Hub;
 use crate::stats::{Distributions, Stats};
 
 impl RedisBackplane {
-    /// Does everything that runs until the node stops. To be called once.
+    /// Runs all tasks until the node stops. Call it once.
     pub(crate) async fn run(self: &Arc<Self>) {
         let Some(Inputs { follow_ups, mut changes }) = self.inputs.lock().take() else { return };
         let handler = Arc::new(SubscriptionHandler { backplane: Arc::clone(self) });
@@ -50,38 +50,38 @@ impl RedisBackplane {
         tokio::join!(connections.boxed(), work.boxed());
     }
 
-    /// Renews the lease on a connection of its own: for a thread that no client's work can hold up.
+    /// Renews the lease on a separate connection, for a thread that no client's work can block.
     pub(crate) async fn run_apart(&self) {
-        // Its failures are those of the other connections, which are counted.
+        // The other connections count the same failures.
         let stats = Arc::new(Stats::new(Distributions::ignored()));
         let commands = Arc::new(Commands::new(self.link.clone(), "lease", &self.prefix, stats));
         let store = Store::redis(Arc::clone(&commands), &self.prefix);
         tokio::join!(commands.run(), self.presence.renew_apart(&store));
     }
 
-    /// Looks for servers that speak another wire.
+    /// Looks for servers with another wire format.
     async fn watch_other_adapters(&self) {
         let name = |hub: &Arc<Hub>| self.channels.namespace(hub.name.as_str());
         let channels: Vec<String> = self.node.hubs.iter().map(name).collect();
         self.other_adapters.watch(&self.commands, &channels, self.channels.prefix()).await;
     }
 
-    /// Publishes the canary: what this node does not receive of itself it does not receive of others.
+    /// Publishes the canary: a node that does not receive its own messages receives no other's.
     async fn publish_canary(&self) {
         let mut ticks = tokio::time::interval(Duration::from_millis(CANARY_EVERY_MS));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Once it does not come back, the time that it takes grows until one does.
+            // Once a canary does not come back, its lag grows until one does.
             let waits = &self.stats.canary_waits_us;
             let _ = waits.compare_exchange(0, self.now_us().max(1), Ordering::Relaxed, Ordering::Relaxed);
-            // A failure is seen by what does not come back.
+            // A canary that does not come back shows the failure.
             let _ =
                 self.publish_plain(self.subscriber.canary(), &self.now_us().to_string().into_bytes()).await;
         }
     }
 
-    /// A new connection may lead to another server, or to one that has lost what it knew.
+    /// A new connection may lead to another server, or to one that has lost its data.
     async fn watch_commands(&self) {
         let mut connections = self.commands.connections();
         while connections.changed().await.is_ok() {
@@ -97,7 +97,8 @@ impl RedisBackplane {
                 self.resync_all();
             }
             self.node.control(Control::Resubscribed).await;
-            // The commands' connection may come later than the subscriptions', and a cluster's server late.
+            // The commands' connection may be restored later than the subscriptions', and a server of a
+            // Redis Cluster later still.
             while self.check_stamps().await.is_err() && !connections.has_changed().unwrap_or(true) {
                 tokio::time::sleep(Duration::from_millis(REDIS_CONNECT_MS)).await;
             }

@@ -1,13 +1,13 @@
-//! What waits to be written to one session, and the end that it is written to.
+//! Packets that wait for one session, and the sink that they are written to.
 //!
-//! The send queue holds whole WebSocket frames whatever the transport, so that what was queued for polling
-//! leaves in order through the WebSocket after an upgrade. It owns the write half of the socket: a flusher
-//! drains everything that waits into one vectored write, without waking the session's task. The task is
-//! woken only when the socket would not take more, or when a parked poll has something to take.
+//! The send queue holds whole WebSocket frames for any transport, so that packets queued for polling leave in order through the
+//! WebSocket after an upgrade. It owns the write half of the socket: a flusher drains the queue into one vectored write without
+//! waking the session's task. The task wakes only when the socket takes no more, or when a parked poll has packets to take.
 //!
-//! Bounded in bytes and packets ([`SendQueueLimits`]); over a bound that writing does not help with, the session is
-//! reported once on the overflow channel, what waited is dropped, and nothing is queued any more.
+//! The queue is bounded in bytes and packets ([`SendQueueLimits`]). Over a bound that writing does not relieve, the session is
+//! reported once on the overflow channel, waiting packets are dropped, and nothing is queued any more.
 
+mod held;
 mod state;
 
 use std::fmt;
@@ -28,7 +28,7 @@ use self::state::{Binary, Queued, Sink, State};
 use crate::local::work_list::WorkList;
 use crate::stats::Stats;
 
-/// Bounds of every send queue of a node; 0 means none.
+/// Bounds of every send queue of a node; 0: no limit.
 #[derive(Debug, Clone, Copy)]
 pub struct SendQueueLimits {
     /// Bytes that may wait.
@@ -37,11 +37,11 @@ pub struct SendQueueLimits {
     pub packets: usize,
 }
 
-/// Bounds of a send queue whose client has not proved who it is.
+/// Bounds of a send queue whose client has not authenticated yet.
 const NARROW: SendQueueLimits =
     SendQueueLimits { bytes: STRANGER_OUTBOX_BYTES, packets: STRANGER_OUTBOX_PACKETS };
 
-/// What the send queues of one user hold together, beyond what each may hold without asking.
+/// The bytes that the send queues of one user hold together, beyond what each may hold on its own.
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
     bytes: AtomicUsize,
@@ -50,41 +50,41 @@ pub(crate) struct Quota {
 /// A bounded queue towards one session.
 pub struct SendQueue {
     state: Mutex<State>,
-    /// In its flusher's list already.
+    /// It is in its flusher's list already.
     scheduled: AtomicBool,
-    /// The client has not proved who it is: little may wait for it.
+    /// The client has not authenticated: only a little may wait for it.
     narrow: AtomicBool,
     shared: Arc<Shared>,
     flusher: Arc<WorkList<Arc<Self>>>,
     session: SessionId,
 }
 
-/// What all send queues of a node share.
+/// Shared by all send queues of a node.
 pub(crate) struct Shared {
     pub(crate) limits: SendQueueLimits,
     pub(crate) overflowed: mpsc::Sender<SessionId>,
     pub(crate) stats: Arc<Stats>,
 }
 
-/// What the task of a session has to wait for.
+/// What a session's task has to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Nothing.
     Open,
-    /// The socket would not take everything: when it takes more, call [`SendQueue::resume`].
+    /// The socket is full: call [`SendQueue::resume`] when it takes more.
     Blocked,
-    /// The same, and nothing comes after what waits: a client that does not take it is not worth long.
+    /// The same, and nothing follows the waiting packets: a client that does not take them is not worth a long wait.
     BlockedAtEnd,
     /// Nothing can be written any more.
     Closed,
 }
 
-/// What a GET of a polling session finds.
+/// The result of a polling session's GET.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Polled {
     /// Packets, as frames in order.
     Packets(Vec<Bytes>),
-    /// Nothing yet; the waker is called when there is.
+    /// Nothing yet; the waker is called later.
     Nothing,
     /// The send queue has ended.
     Ended,
@@ -108,42 +108,41 @@ impl SendQueue {
         self.session
     }
 
-    /// What waits here counts for a user from now on. The first of a session's users stays.
+    /// Counts the waiting packets for a user from now on. The first of a session's users stays.
     pub(crate) fn counts_for(&self, quota: &Arc<Quota>) {
         self.state.lock().quota.get_or_insert_with(|| Arc::clone(quota));
     }
 
-    /// Whether only a little may wait ([`STRANGER_OUTBOX_BYTES`], [`STRANGER_OUTBOX_PACKETS`]): until the client has
-    /// proved who it is.
+    /// Sets whether only a little may wait ([`STRANGER_OUTBOX_BYTES`], [`STRANGER_OUTBOX_PACKETS`]), until the client has
+    /// authenticated.
     pub fn set_narrow(&self, narrow: bool) {
         self.narrow.store(narrow, Ordering::Relaxed);
     }
 
-    /// From now on binary leaves as text, also what waits already: the client takes no binary frames on its WebSocket.
+    /// From now on binary leaves as text, including waiting packets: the client accepts no binary frames on its WebSocket.
     pub fn leave_out_binary(&self) {
         self.state.lock().leave_out_binary();
     }
 
-    /// Queues whole packets and sees to it that they are written soon. Never waits.
+    /// Queues whole packets and schedules the write. Never waits.
     pub fn send(self: &Arc<Self>, wire: Bytes, packets: u32) {
         if self.push(wire, packets) {
             self.schedule();
         }
     }
 
-    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Returns whether that is
-    /// needed.
+    /// Queues whole packets; the caller flushes ([`Self::flush`]) or schedules. Returns whether that is needed.
     pub fn push(&self, wire: Bytes, packets: u32) -> bool {
         let mut state = self.state.lock();
         self.push_locked(&mut state, wire, packets)
     }
 
-    /// Queues a packet that may be dropped: it is when the client cannot take it now.
+    /// Queues a packet, unless the client cannot take it now.
     pub(crate) fn push_volatile(&self, wire: Bytes, packets: u32) -> bool {
         let mut state = self.state.lock();
         let takes = match state.sink {
             Sink::Stream(_) => !state.blocked,
-            // Between two GETs a client could take nothing; one volatile packet may wait for the next.
+            // Between two GETs a client takes nothing; one volatile packet may wait for the next GET.
             Sink::Poll => state.task.is_some() || state.first.is_none(),
             Sink::Closed => false,
         };
@@ -154,8 +153,7 @@ impl SendQueue {
         self.push_locked(&mut state, wire, packets)
     }
 
-    /// Queues a control frame ahead of everything that is not partly written, so that a ping is not
-    /// stuck behind a backlog.
+    /// Queues a control frame ahead of everything that is not partly written, so that a ping does not wait behind a backlog.
     pub fn send_first(self: &Arc<Self>, wire: Bytes) {
         let needed = {
             let mut state = self.state.lock();
@@ -181,10 +179,18 @@ impl SendQueue {
             wire = without_binary(&wire).map_or(wire, Bytes::from);
         }
         let added = (wire.len(), packets as usize);
-        // A single item is as large as its maker allows; only what piles up is the client's fault.
+        if let Some(held) = &mut state.held {
+            if held.has_room_for(added) {
+                held.push(Queued { wire, packets });
+                return false;
+            }
+            // A late answer must not cost the client its connection.
+            state.end_hold();
+        }
+        // A single item may be as large as its maker allows; only a backlog is the client's fault.
         if state.first.is_some() && self.is_over(state, added) {
             if matches!(state.sink, Sink::Stream(_)) && !state.blocked {
-                // Much has come in one turn of the node: the client is slow only if it does not take that now.
+                // Much has arrived in one turn of the node: the client is slow only if it does not take that now.
                 state.write_out(&self.shared.stats);
             }
             if state.first.is_some() && self.is_over(state, added) {
@@ -200,16 +206,16 @@ impl SendQueue {
         !state.blocked
     }
 
-    /// Ends the queue and reports the session; nothing is to be written.
+    /// Ends the queue and reports the session. There is nothing to write.
     fn overflow(&self, state: &mut State) -> bool {
         state.overflow();
         Stats::add(&self.shared.stats.overflows, 1);
-        // When the channel is full the session is found by its next deadline.
+        // If the channel is full, the session's next deadline finds it.
         let _ = self.shared.overflowed.try_send(self.session);
         false
     }
 
-    /// Whether all send queues of the user together hold too much, and this one is among those that do.
+    /// Whether all send queues of the user together hold too much, and this one contributes to it.
     fn is_over_quota(&self, state: &mut State) -> bool {
         let per_outbox = self.shared.limits.bytes;
         state.charge();
@@ -217,13 +223,13 @@ impl SendQueue {
             return false;
         }
         if matches!(state.sink, Sink::Stream(_)) && !state.blocked {
-            // As above: who takes it is not slow.
+            // As above: a client that takes it is not slow.
             state.write_out(&self.shared.stats);
         }
         state.bytes > OUTBOX_FREE_BYTES && state.is_quota_used_up(per_outbox)
     }
 
-    /// Whether so many bytes and packets more are too many.
+    /// Whether this many more bytes and packets exceed the bounds.
     fn is_over(&self, state: &State, (bytes, packets): (usize, usize)) -> bool {
         let limits = if self.narrow.load(Ordering::Relaxed) { NARROW } else { self.shared.limits };
         (limits.bytes != 0 && state.bytes + bytes > limits.bytes)
@@ -237,21 +243,21 @@ impl SendQueue {
         }
     }
 
-    /// Like [`Self::schedule`] for many: adds to `list` what is to be put on this flusher's list.
+    /// Like [`Self::schedule`] for many: adds the queue to `list` instead of its flusher's list.
     pub(crate) fn schedule_into(self: &Arc<Self>, list: &mut Vec<Arc<Self>>) {
         if !self.scheduled.swap(true, Ordering::AcqRel) {
             list.push(Arc::clone(self));
         }
     }
 
-    /// The list of the flusher that writes it.
+    /// The list of its flusher.
     pub(crate) fn flusher(&self) -> &Arc<WorkList<Arc<Self>>> {
         &self.flusher
     }
 
-    /// Writes what waits, as far as the socket takes it, or wakes the parked poll. Never waits.
+    /// Writes as much as the socket takes, or wakes the parked poll. Never waits.
     pub fn flush(&self) {
-        // Cleared first: what is pushed from here on schedules again.
+        // Cleared first: a later push schedules again.
         self.scheduled.store(false, Ordering::Release);
         let mut state = self.state.lock();
         if !state.blocked {
@@ -259,7 +265,7 @@ impl SendQueue {
         }
     }
 
-    /// For the session's task, when the socket takes more again.
+    /// Called by the session's task when the socket takes more again.
     pub fn resume(&self) {
         let mut state = self.state.lock();
         state.blocked = false;
@@ -278,29 +284,29 @@ impl SendQueue {
         }
     }
 
-    /// Since when the client has taken nothing of what waits for it.
+    /// Since when the client has taken none of the waiting packets.
     #[must_use]
     pub fn blocked_since(&self) -> Option<Instant> {
         self.state.lock().blocked_since
     }
 
-    /// Whether it passed its bounds.
+    /// Whether it exceeded its bounds.
     #[must_use]
     pub fn has_overflowed(&self) -> bool {
         self.state.lock().overflowed
     }
 
     /// Queues the HTTP answer that opens the WebSocket ahead of everything, before [`Self::attach_stream`], so that it leaves in
-    /// one write with the first packets. Answers whether it is queued: it is not where nothing can be written any more.
+    /// one write with the first packets. Returns whether it is queued; false when nothing can be written any more.
     pub fn begin_with(&self, answer: &Bytes) -> bool {
         self.state.lock().insert_answer(answer)
     }
 
-    /// Everything from now on goes to this socket, what waits first.
+    /// Sends everything from now on to this socket, waiting packets first.
     pub fn attach_stream(&self, stream: OwnedWriteHalf, task: Waker) {
         let mut state = self.state.lock();
         if matches!(state.sink, Sink::Poll) {
-            // A poll that is still parked finds that this is no polling session any more.
+            // A parked poll finds that this session no longer polls.
             state.wake();
             state.sink = Sink::Stream(stream);
             state.task = Some(task);
@@ -308,7 +314,7 @@ impl SendQueue {
         }
     }
 
-    /// Takes everything for a polling body; with nothing there, `task` is woken when there is.
+    /// Takes everything for a polling body; if there is nothing, `task` is woken later.
     pub fn poll_packets(&self, task: &Waker) -> Polled {
         let mut state = self.state.lock();
         if !matches!(state.sink, Sink::Poll) {
@@ -328,10 +334,53 @@ impl SendQueue {
         Polled::Packets(state.take_all())
     }
 
-    /// Queues `last` behind what waits and ends the send queue when it is written. Nothing is queued after it.
+    /// Makes everything that is queued from now on wait behind the answer to the client's last request, until the hold is
+    /// dropped or [`Self::end_hold`] is called; only control frames go ahead. The waiting packets are bounded; over the bound
+    /// ([`OUTBOX_FREE_BYTES`], `HELD_PACKETS_MAX`) the hold ends. A session has one hold at a time.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        let mut state = self.state.lock();
+        if !matches!(state.sink, Sink::Closed) && !state.overflowed && !state.finishing {
+            state.held.get_or_insert_default();
+        }
+        drop(state);
+        Hold { queue: Arc::clone(self) }
+    }
+
+    /// Ends a hold early: waiting packets leave without the answer. Safe to call without a hold.
+    pub fn end_hold(self: &Arc<Self>) {
+        let needed = {
+            let mut state = self.state.lock();
+            let has_held = state.held.is_some();
+            state.end_hold();
+            has_held && !state.blocked
+        };
+        if needed {
+            self.schedule();
+        }
+    }
+
+    /// Queues a packet of the answer that a hold waits for: behind the previous packets of the answer, ahead of everything else
+    /// that was queued since the hold began. Without a hold, or if it has ended early, the packet leaves behind everything
+    /// queued before.
+    pub fn answer(self: &Arc<Self>, mut wire: Bytes) {
+        {
+            let mut state = self.state.lock();
+            if state.binary == Binary::Texts {
+                wire = without_binary(&wire).map_or(wire, Bytes::from);
+            }
+            if let Some(held) = &mut state.held {
+                return held.push_answer(Queued { wire, packets: 1 });
+            }
+        }
+        self.send(wire, 1);
+    }
+
+    /// Queues `last` behind the waiting packets, and ends the send queue when it is written. Nothing is queued after it.
     pub fn finish(self: &Arc<Self>, last: Option<Bytes>) {
         let needed = {
             let mut state = self.state.lock();
+            state.end_hold();
             if let Some(wire) = last
                 && !matches!(state.sink, Sink::Closed)
             {
@@ -341,7 +390,7 @@ impl SendQueue {
             }
             state.finishing = true;
             if state.blocked {
-                // The task sees to it that the wait has an end.
+                // The task limits the wait.
                 state.wake();
             }
             !state.blocked
@@ -351,230 +400,24 @@ impl SendQueue {
         }
     }
 
-    /// Ends the send queue now; what waits is dropped.
+    /// Ends the send queue now; waiting packets are dropped.
     pub fn abort(&self) {
         let mut state = self.state.lock();
         state.close();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::task::Waker;
+/// Queued packets wait behind an answer while this lives ([`SendQueue::hold`]).
+#[derive(Debug)]
+pub struct Hold {
+    queue: Arc<SendQueue>,
+}
 
-    use super::*;
-
-    fn queue(bytes: usize, packets: usize) -> (Arc<SendQueue>, mpsc::Receiver<SessionId>, Arc<Stats>) {
-        let (overflowed, receiver) = mpsc::channel(4);
-        let stats = Arc::new(Stats::new(crate::stats::Distributions::ignored()));
-        let shared =
-            Shared { limits: SendQueueLimits { bytes, packets }, overflowed, stats: Arc::clone(&stats) };
-        let node = shared::ids::NodeId::from_random([0; 4]);
-        let session = SessionId::new(node, [0; 16]);
-        let queue = SendQueue::new(session, Arc::new(shared), Arc::new(WorkList::new(Arc::default())));
-        (Arc::new(queue), receiver, stats)
-    }
-
-    fn polled(queue: &SendQueue) -> Polled {
-        queue.poll_packets(Waker::noop())
-    }
-
-    #[test]
-    fn packets_leave_in_the_order_they_were_pushed() {
-        let (queue, _overflowed, _) = queue(0, 0);
-        for text in ["a", "b", "c"] {
-            queue.push(Bytes::from_static(text.as_bytes()), 1);
-        }
-        assert_eq!(polled(&queue), Polled::Packets(vec!["a".into(), "b".into(), "c".into()]));
-        assert_eq!(polled(&queue), Polled::Nothing);
-    }
-
-    #[test]
-    fn a_bound_in_packets_ends_the_session_once() {
-        let (queue, mut overflowed, stats) = queue(0, 2);
-        for _ in 0..5 {
-            queue.push(Bytes::from_static(b"x"), 1);
-        }
-        assert!(queue.has_overflowed());
-        assert_eq!(overflowed.try_recv(), Ok(queue.session()));
-        assert!(overflowed.try_recv().is_err());
-        assert_eq!(stats.snapshot().overflows, 1);
-        assert_eq!(polled(&queue), Polled::Ended);
-    }
-
-    #[tokio::test]
-    async fn more_at_once_than_may_wait_is_written_to_a_client_who_takes_it() {
-        use tokio::io::AsyncReadExt as _;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, server) =
-            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (mut client, (_, write)) = (client.unwrap(), server.unwrap().0.into_split());
-        let (queue, mut overflowed, _) = queue(0, 2);
-        queue.attach_stream(write, Waker::noop().clone());
-        for _ in 0..100 {
-            queue.push(Bytes::from_static(b"x"), 1);
-        }
-        queue.flush();
-        assert!(overflowed.try_recv().is_err());
-        let mut received = [0; 100];
-        client.read_exact(&mut received).await.unwrap();
-        // One who takes nothing is found out all the same.
-        let much = Bytes::from(vec![b'x'; 1 << 20]);
-        for _ in 0..100 {
-            queue.push(much.clone(), 1);
-        }
-        assert_eq!(overflowed.try_recv(), Ok(queue.session()));
-    }
-
-    #[test]
-    fn an_overflow_that_cannot_be_reported_is_still_found() {
-        let (overflowed, _receiver) = mpsc::channel(shared::limits::OVERFLOWS_QUEUED);
-        let stats = Arc::new(Stats::new(crate::stats::Distributions::ignored()));
-        let limits = SendQueueLimits { bytes: 0, packets: 1 };
-        let shared = Arc::new(Shared { limits, overflowed, stats: Arc::clone(&stats) });
-        let node = shared::ids::NodeId::from_random([0; 4]);
-        let count = shared::limits::OVERFLOWS_QUEUED + 1;
-        for at in 0..count {
-            let mut entropy = [0; 16];
-            entropy[..8].copy_from_slice(&at.to_le_bytes());
-            let session = SessionId::new(node, entropy);
-            let queue = SendQueue::new(session, Arc::clone(&shared), Arc::new(WorkList::new(Arc::default())));
-            queue.push(Bytes::from_static(b"x"), 1);
-            queue.push(Bytes::from_static(b"x"), 1);
-            assert!(queue.has_overflowed(), "{at}");
-        }
-        assert_eq!(shared.overflowed.capacity(), 0);
-        assert_eq!(stats.snapshot().overflows, count as u64);
-    }
-
-    #[test]
-    fn a_bound_in_bytes_does_not_refuse_a_single_item() {
-        let (queue, _overflowed, _) = queue(4, 0);
-        queue.push(Bytes::from_static(b"123456"), 1);
-        assert!(!queue.has_overflowed());
-        queue.push(Bytes::from_static(b"7"), 1);
-        assert!(queue.has_overflowed());
-    }
-
-    #[test]
-    fn the_outboxes_of_one_user_are_bounded_together() {
-        let (limits, packet) =
-            (SendQueueLimits { bytes: 1 << 20, packets: 0 }, Bytes::from(vec![b'x'; 1 << 19]));
-        let (overflowed, mut receiver) = mpsc::channel(64);
-        let stats = Arc::new(Stats::new(crate::stats::Distributions::ignored()));
-        let shared = Arc::new(Shared { limits, overflowed, stats });
-        let node = shared::ids::NodeId::from_random([0; 4]);
-        let quota = Arc::<Quota>::default();
-        let queue = |at: u8| {
-            let session = SessionId::new(node, [at; 16]);
-            let queue = SendQueue::new(session, Arc::clone(&shared), Arc::new(WorkList::new(Arc::default())));
-            queue.counts_for(&quota);
-            queue
-        };
-        let queues: Vec<_> = (0..40).map(queue).collect();
-        for queue in &queues {
-            queue.push(packet.clone(), 1);
-        }
-        let (kept, ended): (Vec<_>, Vec<_>) = queues.iter().partition(|queue| !queue.has_overflowed());
-        assert_eq!(quota.bytes.load(Ordering::Relaxed), kept.len() * (packet.len() - OUTBOX_FREE_BYTES));
-        assert!(quota.bytes.load(Ordering::Relaxed) <= shared::limits::USER_OUTBOXES_FACTOR << 20);
-        assert!(kept.len() >= 16 && ended.len() >= 16, "{} kept", kept.len());
-        assert_eq!(receiver.try_recv(), Ok(ended[0].session()));
-        // What is taken makes room, and what is small always has it.
-        assert!(matches!(kept[0].poll_packets(Waker::noop()), Polled::Packets(_)));
-        let next = queue(99);
-        next.push(packet, 1);
-        queues.iter().filter(|queue| !queue.has_overflowed()).for_each(|queue| {
-            queue.push(Bytes::from_static(b"small"), 1);
-        });
-        assert!(!next.has_overflowed());
-        drop((queues, next));
-        assert_eq!(quota.bytes.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn little_may_wait_for_a_stranger() {
-        let (queue, mut overflowed, _) = queue(0, 0);
-        queue.set_narrow(true);
-        for _ in 0..STRANGER_OUTBOX_PACKETS {
-            queue.push(Bytes::from_static(b"x"), 1);
-        }
-        queue.set_narrow(false);
-        queue.push(Bytes::from_static(b"x"), 1);
-        assert!(!queue.has_overflowed());
-        queue.set_narrow(true);
-        queue.push(Bytes::from_static(b"x"), 1);
-        assert_eq!(overflowed.try_recv(), Ok(queue.session()));
-    }
-
-    #[test]
-    fn volatile_packets_are_dropped_when_something_waits_and_no_poll_is_parked() {
-        let (queue, _overflowed, stats) = queue(0, 0);
-        queue.push_volatile(Bytes::from_static(b"a"), 1);
-        queue.push_volatile(Bytes::from_static(b"b"), 1);
-        assert_eq!(stats.snapshot().volatile_dropped, 1);
-        assert_eq!(polled(&queue), Polled::Packets(vec!["a".into()]));
-        assert_eq!(polled(&queue), Polled::Nothing);
-        queue.push_volatile(Bytes::from_static(b"c"), 1);
-        queue.push_volatile(Bytes::from_static(b"d"), 1);
-        assert_eq!(polled(&queue), Polled::Packets(vec!["c".into(), "d".into()]));
-    }
-
-    #[test]
-    fn binary_leaves_as_text_where_binary_frames_are_not_taken() {
-        let (queue, _overflowed, _) = queue(0, 0);
-        let (mut binary, mut text) = (Vec::new(), Vec::new());
-        shared::ws::push_frame(&mut binary, shared::ws::OP_BINARY, &[1, 2, 3]);
-        shared::ws::push_frame(&mut text, shared::ws::OP_TEXT, b"bAQID");
-        let (binary, text) = (Bytes::from(binary), Bytes::from(text));
-        queue.push(binary.clone(), 1);
-        queue.leave_out_binary();
-        queue.push(binary, 1);
-        assert_eq!(polled(&queue), Polled::Packets(vec![text.clone(), text]));
-        assert_eq!(queue.state.lock().bytes, 0);
-    }
-
-    #[test]
-    fn a_ping_overtakes_a_backlog() {
-        let (queue, _overflowed, _) = queue(0, 0);
-        queue.push(Bytes::from_static(b"a"), 1);
-        queue.push(Bytes::from_static(b"b"), 1);
-        queue.send_first(Bytes::from_static(b"ping"));
-        assert_eq!(polled(&queue), Polled::Packets(vec!["ping".into(), "a".into(), "b".into()]));
-    }
-
-    #[tokio::test]
-    async fn nothing_overtakes_the_answer_that_opens_the_websocket() {
-        use tokio::io::AsyncReadExt as _;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, server) =
-            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (mut client, (_, write)) = (client.unwrap(), server.unwrap().0.into_split());
-        let (queue, _overflowed, _) = queue(0, 0);
-        queue.push(Bytes::from_static(b"open"), 1);
-        assert!(queue.begin_with(&Bytes::from_static(b"answer ")));
-        queue.send_first(Bytes::from_static(b"ping "));
-        queue.finish(Some(Bytes::from_static(b" end")));
-        queue.attach_stream(write, Waker::noop().clone());
-        let mut received = String::new();
-        client.read_to_string(&mut received).await.unwrap();
-        assert_eq!(received, "answer ping open end");
-    }
-
-    #[test]
-    fn an_answer_is_not_queued_where_nothing_can_be_written() {
-        let (queue, _overflowed, _) = queue(0, 0);
-        queue.abort();
-        assert!(!queue.begin_with(&Bytes::from_static(b"answer")));
-    }
-
-    #[test]
-    fn what_waited_is_taken_before_the_end() {
-        let (queue, _overflowed, _) = queue(0, 0);
-        queue.push(Bytes::from_static(b"a"), 1);
-        queue.finish(Some(Bytes::from_static(b"end")));
-        queue.push(Bytes::from_static(b"late"), 1);
-        assert_eq!(polled(&queue), Polled::Packets(vec!["a".into(), "end".into()]));
-        assert_eq!(polled(&queue), Polled::Ended);
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.queue.end_hold();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The queue towards one session, and the end that it is written to.
+//! The queue of one session, and the sink that it is written to.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,57 +15,60 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
 
 use super::Quota;
+use super::held::Held;
 use crate::stats::Stats;
 
-/// Slices of one vectored write; what is more waits for the next turn of the loop.
+/// Slices of one vectored write; further slices wait for the next iteration.
 const SLICES_MAX: usize = 64;
 
-/// Whole packets in one piece.
+/// Whole packets in one buffer.
 pub(super) struct Queued {
     pub(super) wire: Bytes,
     pub(super) packets: u32,
 }
 
-/// How binary leaves through a WebSocket.
+/// How binary data leaves through a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Binary {
     /// In binary frames.
     Frames,
-    /// As text: the client takes no binary frames.
+    /// As text: the client accepts no binary frames.
     Texts,
 }
 
-/// Where the queue goes.
+/// Where packets are written.
 pub(super) enum Sink {
     /// Long-polling: bytes wait until a GET takes them.
     Poll,
-    /// A WebSocket's write half; dropping it ends our direction.
+    /// A WebSocket's write half; dropping it closes our direction.
     Stream(OwnedWriteHalf),
     /// Nothing can be written any more.
     Closed,
 }
 
-/// The queue of a send queue and the end that it is written to. Everything is done under the send queue's lock.
+/// The state of a send queue. Everything happens under the send queue's lock.
 pub(super) struct State {
     pub(super) sink: Sink,
-    /// The socket took less than everything; the session's task waits until it takes more.
+    /// The socket is full; the session's task waits until it takes more.
     pub(super) blocked: bool,
     pub(super) overflowed: bool,
     /// Close our direction once everything is written.
     pub(super) finishing: bool,
     pub(super) binary: Binary,
-    /// Bytes of the first item that are written.
+    /// Bytes of the first item that are already written.
     pub(super) written: usize,
     pub(super) bytes: usize,
     pub(super) packets: usize,
-    /// The first item lives here, so that a send queue that never holds two needs no allocation.
+    /// Inline, so that a send queue that never holds two items needs no allocation.
     pub(super) first: Option<Queued>,
     pub(super) rest: VecDeque<Queued>,
+    /// Packets that wait behind an answer that is not ready yet. They count neither in `bytes` nor in `packets`.
+    pub(super) held: Option<Box<Held>>,
     pub(super) task: Option<Waker>,
     pub(super) blocked_since: Option<Instant>,
-    /// What the user's send queues hold together.
+    /// The bytes that the user's send queues hold together.
     pub(super) quota: Option<Arc<Quota>>,
-    /// What of it this one holds.
+    /// This queue's part of them.
     charged: usize,
 }
 
@@ -77,7 +80,7 @@ impl Drop for State {
 }
 
 impl State {
-    /// An empty queue that polls take from.
+    /// An empty queue for polling.
     pub(super) fn new() -> Self {
         Self {
             sink: Sink::Poll,
@@ -90,6 +93,7 @@ impl State {
             packets: 0,
             first: None,
             rest: VecDeque::new(),
+            held: None,
             task: None,
             blocked_since: None,
             quota: None,
@@ -97,8 +101,8 @@ impl State {
         }
     }
 
-    /// Has the user's quota know what waits here beyond `OUTBOX_FREE_BYTES`. To be called after `bytes` has grown beyond
-    /// that, and after it has shrunk.
+    /// Updates the user's quota with the bytes beyond `OUTBOX_FREE_BYTES`. Call it after `bytes` has grown beyond that,
+    /// and after it has shrunk.
     pub(super) fn charge(&mut self) {
         let Some(quota) = &self.quota else { return };
         let due = self.bytes.saturating_sub(OUTBOX_FREE_BYTES);
@@ -110,7 +114,7 @@ impl State {
         self.charged = due;
     }
 
-    /// Whether the user's send queues hold more than they may, where one may hold `per_outbox`.
+    /// Whether the user's send queues hold more than they may, given that one may hold `per_outbox`.
     pub(super) fn is_quota_used_up(&self, per_outbox: usize) -> bool {
         let max = per_outbox.saturating_mul(USER_OUTBOXES_FACTOR);
         self.quota.as_ref().is_some_and(|quota| quota.bytes.load(Ordering::Relaxed) > max)
@@ -143,7 +147,7 @@ impl State {
         }
     }
 
-    /// Puts the answer that opens the WebSocket in front of everything. Answers whether it has its place.
+    /// Puts the answer that opens the WebSocket in front of everything. Returns whether it was queued.
     pub(super) fn insert_answer(&mut self, answer: &Bytes) -> bool {
         if !matches!(self.sink, Sink::Poll) {
             return false;
@@ -163,7 +167,25 @@ impl State {
         }
     }
 
-    /// Has binary leave as text from now on. Nothing is partly written: the queue has no socket yet.
+    /// Ends a hold: queues its packets, the answer first.
+    pub(super) fn end_hold(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        for mut item in held.into_items() {
+            if self.binary == Binary::Texts
+                && let Some(wire) = without_binary(&item.wire)
+            {
+                item.wire = wire.into();
+            }
+            self.bytes += item.wire.len();
+            self.packets += item.packets as usize;
+            self.insert_last(item);
+        }
+        if self.bytes > OUTBOX_FREE_BYTES {
+            self.charge();
+        }
+    }
+
+    /// Makes binary leave as text from now on. Nothing is partly written, because the queue has no socket yet.
     pub(super) fn leave_out_binary(&mut self) {
         self.binary = Binary::Texts;
         for item in self.first.iter_mut().chain(&mut self.rest) {
@@ -184,11 +206,10 @@ impl State {
         first.into_iter().chain(rest).map(|item| item.wire).collect()
     }
 
-    /// Drops what waits, but for an item that the client has a part of: a close frame can only follow whole
-    /// frames.
+    /// Drops waiting packets, except an item that the client has a part of: a close frame can only follow whole frames.
     pub(super) fn overflow(&mut self) {
         self.overflowed = true;
-        self.rest = VecDeque::new();
+        (self.rest, self.held) = (VecDeque::new(), None);
         if !self.has_begun() {
             self.first = None;
         }
@@ -201,7 +222,7 @@ impl State {
     pub(super) fn close(&mut self) {
         self.sink = Sink::Closed;
         self.blocked = false;
-        self.blocked_since = None;
+        (self.blocked_since, self.held) = (None, None);
         drop(self.take_all());
         self.wake();
     }
@@ -243,7 +264,7 @@ impl State {
                     self.wake();
                     return;
                 }
-                // The reader learns the same from its own half.
+                // The reader gets the same error from its own half.
                 Err(_) => return self.close(),
             }
         }
@@ -271,7 +292,7 @@ impl State {
         write(stream, |socket| socket.send_vectored(slices), || stream.try_write_vectored(slices))
     }
 
-    /// Takes `count` written bytes off the queue; answers how many packets that completed.
+    /// Removes `count` written bytes from the queue. Returns how many packets they completed.
     fn advance(&mut self, count: usize) -> usize {
         self.bytes -= count;
         let mut left = self.written + count;
@@ -288,16 +309,16 @@ impl State {
         self.packets -= packets;
         self.discharge();
         if self.first.is_none() && self.rest.capacity() > SLICES_MAX {
-            // A backlog is over; its room is given back.
+            // A backlog is written; its memory is freed.
             self.rest = VecDeque::new();
         }
         packets
     }
 }
 
-/// Writes to the socket itself, and only if that is full by way of the runtime, which then watches for room. To ask the
-/// runtime first would touch its record of the socket for every delivery: two more cache lines, which nothing else has
-/// warmed (4 % of the server's CPU in a room of 1,000 at 20 broadcasts a second).
+/// Writes to the socket directly, and through the runtime only if the socket is full, so that the runtime watches for
+/// space. Asking the runtime first would touch its record of the socket for every delivery: two more cold cache lines (4
+/// % of the server's CPU in a room of 1,000 at 20 broadcasts a second).
 fn write(
     stream: &OwnedWriteHalf,
     directly: impl Fn(SockRef<'_>) -> io::Result<usize>,

@@ -1,63 +1,62 @@
-//! A call: its states, and the one function that moves it from one to the next (document 004, "Call States";
-//! contract, "care").
+//! The state machine of a call: its states, and the one function that moves it between them (document 004, "Call
+//! States"; contract, "care").
 
-/// Where a call stands.
+/// The state of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum State {
-    /// Asked for; nobody knows of it yet.
+    /// Requested, but not announced yet.
     Initiating,
-    /// At the recipient's.
+    /// Ringing at the recipient's sockets.
     Ringing,
-    /// Taken by the recipient.
+    /// Accepted by the recipient.
     Accepted,
-    /// The two talk.
+    /// The parties are talking.
     InProgress,
     /// Ended by a party.
     Ended,
-    /// Declined.
+    /// Rejected by the recipient.
     Rejected,
-    /// Not taken in time.
+    /// Not accepted in time.
     Missed,
     /// A party was lost.
     Failed,
 }
 
-/// What happens to a call.
+/// An event in the life of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Happening {
-    /// It is brought to the recipient.
+    /// The call reaches the recipient.
     Ring,
-    /// The recipient takes it.
+    /// The recipient accepts it.
     Accept,
-    /// The recipient declines it.
+    /// The recipient rejects it.
     Reject,
-    /// A party sends something of WebRTC.
+    /// A party sends a WebRTC signal.
     Signal,
     /// A party ends it.
     End,
-    /// It has rung long enough.
+    /// The ringing time is over.
     RingTimeout,
-    /// The caller's last socket was lost and did not come back.
+    /// The caller's last socket was lost and did not return in time.
     CallerLost,
-    /// Likewise the recipient's.
+    /// The same for the recipient.
     RecipientLost,
 }
 
-/// Why something cannot happen to a call.
+/// Why an event is not possible in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is over.
+    /// The call is over.
     Over,
-    /// It does not ring any more, or not yet.
+    /// The call is not ringing.
     NotRinging,
-    /// Nobody talks in it.
+    /// The call is not active.
     NotActive,
-    /// Nothing that matters in this state.
+    /// The event has no effect in this state.
     Nothing,
 }
 
 impl State {
-    /// Every state.
     pub(super) const ALL: [Self; 8] = [
         Self::Initiating,
         Self::Ringing,
@@ -83,25 +82,25 @@ impl State {
         }
     }
 
-    /// The state of a record.
+    /// Parses the state of a record.
     pub(super) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether nothing can happen any more.
+    /// Whether the call is over.
     pub(super) fn is_over(self) -> bool {
         matches!(self, Self::Ended | Self::Rejected | Self::Missed | Self::Failed)
     }
 
-    /// Whether the two are connected.
+    /// Whether the recipient has accepted and the call goes on.
     pub(super) fn is_active(self) -> bool {
         matches!(self, Self::Accepted | Self::InProgress)
     }
 
-    /// Where the call stands after something has happened.
+    /// The state after an event.
     ///
     /// # Errors
-    /// Why it cannot happen now.
+    /// Why the event is not possible now.
     pub(super) fn after(self, happening: Happening) -> Result<Self, Refusal> {
         use Happening as H;
         match (self, happening) {
@@ -118,7 +117,7 @@ impl State {
             (Self::Initiating | Self::Ringing, H::Signal) | (Self::Initiating, H::End) => {
                 Err(Refusal::NotActive)
             }
-            // Who was called may come back while it rings: a push notification wakes them.
+            // The recipient may reconnect while it rings: a push notification wakes them.
             (Self::Initiating | Self::Ringing, H::RecipientLost)
             | (Self::Initiating, H::CallerLost)
             | (Self::Initiating | Self::Accepted | Self::InProgress, H::RingTimeout) => Err(Refusal::Nothing),
@@ -130,7 +129,7 @@ impl State {
 mod tests {
     use super::*;
 
-    /// Every pair, in the order of the columns below.
+    /// All events, in the order of the columns below.
     const HAPPENINGS: [Happening; 8] = [
         Happening::Ring,
         Happening::Accept,
@@ -144,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_state_meets_every_happening() {
-        // over, not ringing, not active, nothing that matters; else the next state.
+        // Each cell is the next state, or a refusal: over, not ringing, not active, or no effect.
         let table = [
             // ring accept reject signal end timeout caller-lost recipient-lost
             ("initiating", "ringing ring? ring? active? active? - - -"),

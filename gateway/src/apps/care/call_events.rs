@@ -1,4 +1,4 @@
-//! What is told of calls: the bodies of events and of acks.
+//! The bodies of call events and acks.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,8 +6,9 @@ use serde_json::value::RawValue;
 
 use crate::describe::forms::{False, Name, OwnId, Time, UserIdText};
 
-/// A call that rings.
+/// A ringing call.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallIncoming")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Incoming<'a> {
     #[schemars(with = "OwnId")]
@@ -23,8 +24,9 @@ pub(super) struct Incoming<'a> {
     pub(super) timestamp: String,
 }
 
-/// Who has taken a call.
+/// A call that was accepted.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallAccepted")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Accepted<'a> {
     #[schemars(with = "OwnId")]
@@ -36,16 +38,18 @@ pub(super) struct Accepted<'a> {
     pub(super) timestamp: String,
 }
 
-/// A call that another of the user's sockets has taken.
+/// A call that another of the user's sockets has accepted.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallAnsweredElsewhere")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AnsweredElsewhere<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
 }
 
-/// Who has declined a call.
+/// A call that was rejected.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallRejected")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rejected<'a> {
     #[schemars(with = "OwnId")]
@@ -56,24 +60,26 @@ pub(super) struct Rejected<'a> {
     pub(super) reason: Option<&'a str>,
 }
 
-/// How a call was over.
+/// A call that has ended.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallEnded")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ended<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
-    /// Whole seconds since it was accepted.
+    /// Whole seconds since the call was accepted.
     pub(super) duration: u64,
-    /// `failed` where a party was lost.
+    /// `failed` if a party was lost.
     #[schemars(extend("enum" = ["ended", "failed"]))]
     pub(super) reason: &'static str,
-    /// The party who ended it; `null` where one was lost.
+    /// The party who ended it; `null` if a party was lost.
     #[schemars(with = "Option<UserIdText>")]
     pub(super) ended_by: Option<&'a str>,
 }
 
-/// A call that was not taken in time.
+/// A call that was not accepted in time.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallMissed")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Missed<'a> {
     #[schemars(with = "OwnId")]
@@ -84,8 +90,9 @@ pub(super) struct Missed<'a> {
     pub(super) recipient_id: &'a str,
 }
 
-/// Something of WebRTC.
+/// A WebRTC signal.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallSignalReceived")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Signalled<'a> {
     #[schemars(with = "OwnId")]
@@ -97,14 +104,14 @@ pub(super) struct Signalled<'a> {
     pub(super) user_id: &'a str,
 }
 
-/// The call that was begun, taken or declined.
+/// The call that was started, accepted or rejected.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Call")]
 pub(super) struct Stepped<'a> {
     #[schemars(with = "OwnId")]
     pub(super) call_id: &'a str,
-    /// `false` where it is stored and the others are told later, because Redis is away.
+    /// `false` if the change is stored but will be announced later, because Redis is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
     pub(super) realtime: Option<bool>,
@@ -117,6 +124,6 @@ pub(super) struct Stepped<'a> {
 pub(super) struct SteppedToEnd<'a> {
     #[serde(flatten)]
     pub(super) call: Stepped<'a>,
-    /// Whole seconds since it was accepted.
+    /// Whole seconds since the call was accepted.
     pub(super) duration: u64,
 }

@@ -1,7 +1,7 @@
-//! The statements about calls: nothing else knows their tables.
+//! The SQL statements about calls. Only this module accesses their tables.
 //!
-//! A call is moved by comparing and swapping its state, so it is decided once what becomes of it, whoever decides. Who is
-//! in a call is a row of its own for each user: nobody is in two.
+//! A call moves by compare-and-swap on its state, so only one decision wins on all nodes. Each party has a row with
+//! their user id as key, so no user is in two calls.
 
 use shared::ids::SocketId;
 use shared::names::UserId;
@@ -31,7 +31,7 @@ const SEAT_CALLER: &str = "UPDATE care_calls SET caller_socket = $2 WHERE id = $
 const SEAT_RECIPIENT: &str = "UPDATE care_calls SET recipient_socket = $2 WHERE id = $1";
 const STILL_RINGS: &str = "UPDATE care_calls SET state = state WHERE id = $1 AND state = 'ringing'";
 
-/// A call as it is recorded.
+/// A call's record.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) id: String,
@@ -45,15 +45,15 @@ pub(super) struct Call {
     pub(super) recipient_socket: Option<SocketId>,
     pub(super) created_at_ms: u64,
     pub(super) accepted_at_ms: Option<u64>,
-    /// Until when it rings, as the node that took it meant it.
+    /// Until when it rings, as planned by the node that started it.
     pub(super) check_at_ms: u64,
     /// Since when a party has no socket.
     pub(super) lost_since_ms: Option<u64>,
-    /// Which.
+    /// That party.
     pub(super) lost_user: Option<String>,
 }
 
-/// Where a call goes.
+/// A change of a call.
 #[derive(Debug, Default)]
 pub(super) struct Move<'a> {
     pub(super) recipient_socket: Option<SocketId>,
@@ -63,7 +63,7 @@ pub(super) struct Move<'a> {
     pub(super) check_at_ms: u64,
 }
 
-/// What came of wanting to call somebody.
+/// The outcome of starting a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begun {
     Yes,
@@ -71,11 +71,11 @@ pub(super) enum Begun {
     RecipientBusy,
 }
 
-/// Begins a call, if neither of the two is in one, with what follows.
+/// Starts a call and stores the jobs that follow, if neither party is in a call.
 pub(super) async fn begin(pool: &Pool, call: &Call, batch: &Batch) -> Result<Begun, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let mut parties = [(&call.caller, Begun::CallerBusy), (&call.recipient, Begun::RecipientBusy)];
-    // In one order everywhere, so that two who call each other do not wait for each other.
+    // Lock the parties in one order everywhere, to avoid a deadlock between two users who call each other.
     parties.sort_by_key(|(user, _)| *user);
     for (user, busy) in parties {
         let taken = sqlx::query(TAKE).bind(user.as_str()).bind(&call.id).execute(&mut *transaction).await?;
@@ -118,8 +118,8 @@ pub(super) async fn is_party(pool: &Pool, id: &str, user: &str) -> Result<bool, 
     Ok(sqlx::query(IS_PARTY).bind(id).bind(user).fetch_optional(pool).await?.is_some())
 }
 
-/// Moves a call, if it still is where `call` was read; what follows is stored with it. Returns false when it is not there any
-/// more.
+/// Moves a call and stores the jobs that follow, if its state is still that of `call`. Returns false if it has
+/// changed.
 pub(super) async fn advance(
     pool: &Pool,
     (call, to): (&Call, State),
@@ -142,7 +142,7 @@ pub(super) async fn advance(
         return Ok(false);
     }
     if call.state == State::Ringing {
-        // It must not ring late.
+        // The call must not ring late.
         jobs::take_back(&mut transaction, &call.id).await?;
     }
     if to.is_over() {
@@ -153,24 +153,24 @@ pub(super) async fn advance(
     Ok(true)
 }
 
-/// Calls that a node of an older version was to look after by `before_ms`, and has not.
+/// Calls that a node of an older version should have checked before `before_ms`, but did not.
 pub(super) async fn unsettled(pool: &Pool, before_ms: u64) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(UNSETTLED).bind(time_column(before_ms)).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// A job looks after a call from now on. Returns false where another node has seen to it.
+/// Records that a job monitors the call. Returns false if another node has already done so.
 pub(super) async fn set_settled(transaction: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
     Ok(sqlx::query(SETTLED).bind(id).execute(transaction).await?.rows_affected() > 0)
 }
 
-/// Calls that ring.
+/// All ringing calls.
 pub(super) async fn ringing(pool: &Pool) -> Result<Vec<Call>, sqlx::Error> {
     let sql = format!("{COLUMNS} WHERE state = 'ringing' LIMIT 10000");
     sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?.iter().map(call).collect()
 }
 
-/// Notes since when a party has no socket.
+/// Records since when a party has no socket.
 pub(super) async fn set_lost(
     pool: &Pool,
     id: &str,
@@ -181,7 +181,7 @@ pub(super) async fn set_lost(
     Ok(())
 }
 
-/// A party goes on by another socket.
+/// Moves a party to another socket.
 pub(super) async fn seat(
     pool: &Pool,
     id: &str,
@@ -193,7 +193,8 @@ pub(super) async fn seat(
     Ok(())
 }
 
-/// Does something while a call rings for certain: whatever becomes of it is told afterwards. False when it does not ring.
+/// Runs `act` while the call is certain to ring: its next state is announced only afterwards. Returns false if it
+/// does not ring.
 pub(super) async fn while_it_rings(pool: &Pool, id: &str, act: impl FnOnce()) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let held = sqlx::query(STILL_RINGS).bind(id).execute(&mut *transaction).await?;
@@ -206,32 +207,32 @@ pub(super) async fn while_it_rings(pool: &Pool, id: &str, act: impl FnOnce()) ->
 }
 
 fn call(row: &AnyRow) -> Result<Call, sqlx::Error> {
-    // Written by a node from what it had checked.
-    let user = |at: usize| -> Result<UserId, sqlx::Error> {
+    // Written by a node after validation.
+    let user = |column: &str| -> Result<UserId, sqlx::Error> {
         let bad = |_| sqlx::Error::Decode("a call's user".into());
-        UserId::parse(&row.try_get::<String, _>(at)?).map_err(bad)
+        UserId::parse(&row.try_get::<String, _>(column)?).map_err(bad)
     };
-    let socket = |at: usize| -> Result<Option<SocketId>, sqlx::Error> {
-        Ok(row.try_get::<Option<String>, _>(at)?.as_deref().and_then(SocketId::parse))
+    let socket = |column: &str| -> Result<Option<SocketId>, sqlx::Error> {
+        Ok(row.try_get::<Option<String>, _>(column)?.as_deref().and_then(SocketId::parse))
     };
-    let time = |at: usize| -> Result<Option<u64>, sqlx::Error> {
-        Ok(row.try_get::<Option<i64>, _>(at)?.map(column_time))
+    let time = |column: &str| -> Result<Option<u64>, sqlx::Error> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.map(column_time))
     };
     Ok(Call {
-        id: row.try_get(0)?,
-        caller: user(1)?,
-        caller_name: row.try_get(2)?,
-        recipient: user(3)?,
-        call_type: row.try_get(4)?,
-        visit: row.try_get(5)?,
-        state: State::parse(&row.try_get::<String, _>(6)?)
+        id: row.try_get("id")?,
+        caller: user("caller_id")?,
+        caller_name: row.try_get("caller_name")?,
+        recipient: user("recipient_id")?,
+        call_type: row.try_get("call_type")?,
+        visit: row.try_get("visit_id")?,
+        state: State::parse(&row.try_get::<String, _>("state")?)
             .ok_or_else(|| sqlx::Error::Decode("a call's state".into()))?,
-        caller_socket: socket(7)?,
-        recipient_socket: socket(8)?,
-        created_at_ms: column_time(row.try_get(9)?),
-        accepted_at_ms: time(10)?,
-        check_at_ms: column_time(row.try_get(11)?),
-        lost_since_ms: time(12)?,
-        lost_user: row.try_get(13)?,
+        caller_socket: socket("caller_socket")?,
+        recipient_socket: socket("recipient_socket")?,
+        created_at_ms: column_time(row.try_get("created_at")?),
+        accepted_at_ms: time("accepted_at")?,
+        check_at_ms: column_time(row.try_get("check_at")?),
+        lost_since_ms: time("lost_since")?,
+        lost_user: row.try_get("lost_user")?,
     })
 }

@@ -1,17 +1,16 @@
-//! Calls, on whichever node their parties are.
+//! Calls between users on any nodes.
 //!
-//! A call is a record; [`super::call`] says what it can become, and the record is moved by comparing and swapping, so
-//! the first of two decisions counts, wherever they are made. What follows from a step is stored with it. Each call has one job
-//! that looks after it ([`look_after`]): when it has rung for its time, and then while it goes on. The node that made the last
-//! step runs it, or another one when that node is gone: a call rings out though the node that took it is dead. Nodes' clocks
-//! are taken to agree within a second.
+//! Each call is a record. [`super::call`] defines its transitions, and a transition is a compare-and-swap of the
+//! record, so the first decision wins on all nodes. The jobs that follow are stored with the transition. One job
+//! per call monitors it ([`look_after`]), first until its ringing time is over, then while it goes on. The node of
+//! the last transition runs the job, or another node if that one is gone, so a call stops ringing even if the node
+//! that started it is dead. Nodes' clocks are assumed to agree within a second.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{LocalSocket, Sequenced, Target};
+use fanout::{LocalSocket, Target};
 use serde_json::value::RawValue;
-use shared::limits::CALL_CHECK_MS;
 use shared::names::UserId;
 use shared::sio::Encoded;
 use uuid::Uuid;
@@ -23,6 +22,7 @@ use super::call_events::{
 };
 use super::call_store::{self as store, Begun, Call, Move};
 use super::events::NewCall;
+use super::limits::CALL_CHECK_MS;
 use super::{Care, NAME, if_late, notifications_room, presence};
 use crate::apps::{Handled, Reply};
 use crate::clock::{ago_ms, iso, now_ms, passed_ms};
@@ -30,25 +30,27 @@ use crate::error::AppError;
 use crate::jobs::{Audience, EventJob, Job, Ran, WithId, enqueue};
 use crate::socket::{self, Socket};
 
-/// The event that rings.
 const INCOMING: &str = "call:incoming";
 
 const CALLER_BUSY: &str = "You are already in a call";
 const RECIPIENT_BUSY: &str = "User is busy";
 
-/// The kind of the job that looks after a call.
+/// The kind of the job that monitors a call.
 pub(super) const LOOK_AFTER: &str = "call";
 
-/// Between two looks whether the parties of a call are there.
+/// The kind of the job that updates the parties' presence after a call's transition.
+pub(super) const PRESENCE: &str = "presence";
+
+/// The interval between checks for the parties' sockets.
 const CHECK: Duration = Duration::from_millis(CALL_CHECK_MS);
 
-/// How long after its time a call that a node of an older version took is taken for left behind.
+/// How long after its due time a call of a node with an older version counts as abandoned.
 const OLDER_AFTER_MS: u64 = 10_000;
 
-/// How often a step is tried that meets others of the same call.
+/// How many times to retry a transition that races with others of the same call.
 const STEPS_TRIED: usize = 5;
 
-/// What happens to a call, and by whom.
+/// A transition of a call, and its cause.
 struct Step<'a> {
     happening: Happening,
     by: Option<&'a Socket>,
@@ -65,7 +67,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// What a step made of a call.
+/// The result of a transition.
 struct Stepped {
     duration: u64,
     realtime: bool,
@@ -76,24 +78,29 @@ impl Call {
         self.caller == *user || self.recipient == *user
     }
 
-    /// What jobs about it have as their subject.
+    /// The subject of jobs about the call.
     fn subject(&self) -> String {
         format!("care:call:{}", self.id)
     }
 
-    /// The job that looks after it, after so long.
+    /// The job that monitors the call, starting after `delay`.
     fn look_after(&self, delay: Duration) -> Job {
         let id = format!("care:look:{}", self.id);
         Job::of_app(NAME, LOOK_AFTER, &self.subject(), &self.id).known_as(id).after(delay)
     }
 
-    /// What tells it from the user's other calls: nobody is in two at once.
+    /// The job that updates the parties' presence.
+    fn follow_in_presence(&self) -> Job {
+        Job::of_app(NAME, PRESENCE, &self.subject(), &self.id)
+    }
+
+    /// Distinguishes the call from the user's other calls, since no user is in two at once.
     fn began(&self) -> i64 {
         i64::try_from(self.created_at_ms).unwrap_or(i64::MAX)
     }
 
-    /// Milliseconds that it has still to ring, if it has. `ring` is how long calls ring here; another node may have meant it to
-    /// ring for less.
+    /// The remaining ringing time in milliseconds, if any. `ring` is this node's setting; the node that started the
+    /// call may have had a shorter one.
     fn rings_for(&self, ring: u64) -> Option<u64> {
         let meant = self.check_at_ms.checked_sub(self.created_at_ms).map_or(ring, |meant| meant.min(ring));
         meant.checked_sub(passed_ms(self.created_at_ms)).filter(|left| *left > 0)
@@ -120,14 +127,14 @@ fn refused(refusal: Refusal) -> AppError {
 }
 
 impl Care {
-    /// A call that a user is a party of; to others there is none.
+    /// Finds a call of a user. Other users' calls are reported as not found.
     async fn call_of(&self, id: &str, user: &UserId) -> Result<Call, AppError> {
         let records = &self.context.records;
         let call = records.run(store::find(records.pool(), id)).await?;
         call.filter(|call| call.is_of(user)).ok_or_else(|| AppError::NotFound("Call not found".into()))
     }
 
-    /// Moves a call by what happens, has the parties receive it, and moves their presence along.
+    /// Moves a call to its next state, updates the parties' presence, and notifies the parties.
     async fn step(self: &Arc<Self>, id: &str, step: &Step<'_>) -> Result<Stepped, AppError> {
         let records = &self.context.records;
         for _ in 0..STEPS_TRIED {
@@ -147,21 +154,25 @@ impl Care {
                 ended_by: step.by.filter(|_| next.is_over()).map(|socket| socket.user().as_str()),
                 check_at_ms: now + CALL_CHECK_MS,
             };
-            let mut jobs = self.after_step(&call, next, step, duration);
+            let mut jobs = Vec::new();
+            if accepts || next.is_over() {
+                // Before the events, so that clients that react to an event by reading presence find it changed.
+                jobs.push(call.follow_in_presence());
+            }
+            jobs.extend(self.after_step(&call, next, step, duration));
             jobs.push(call.look_after(CHECK));
             let batch = self.context.jobs.batch(jobs);
             let moved = store::advance(records.pool(), (&call, next), &change, &batch);
             if records.run(moved).await? {
-                tracing::debug!(call = id, state = next.as_str(), "a call has moved");
+                tracing::debug!(call = id, state = next.as_str(), "a call has changed its state");
                 let realtime = batch.run().await.is_done;
-                self.move_presence(&call, next).await;
                 return Ok(Stepped { duration, realtime });
             }
         }
         Err(AppError::Unavailable)
     }
 
-    /// What the parties receive after a step.
+    /// The events for the parties after a transition.
     fn after_step(&self, call: &Call, next: State, step: &Step<'_>, duration: u64) -> Vec<Job> {
         let subject = call.subject();
         let both = |event: &dyn Fn(&UserId) -> EventJob| {
@@ -202,20 +213,19 @@ impl Care {
         }
     }
 
-    /// Has others see who is in a call, and who is in none any more. What fails is done by the job that looks after the call, some
-    /// seconds after its end for the last time. Returns whether all was done.
+    /// Updates the parties' presence for the call's state. The job that monitors the call retries failures, last a
+    /// few seconds after the call's end. Returns whether all updates succeeded.
     async fn move_presence(self: &Arc<Self>, call: &Call, state: State) -> bool {
         let records = &self.context.records;
         let mut state = state;
         loop {
-            let mut all = true;
-            for user in [&call.caller, &call.recipient] {
-                all &= presence::set_call(self, user, &call.id, state.is_active()).await.is_ok();
-            }
+            let set = |user| presence::set_call(self, user, &call.id, state.is_active());
+            let (caller, recipient) = tokio::join!(set(&call.caller), set(&call.recipient));
+            let all = caller.is_ok() && recipient.is_ok();
             if state.is_over() {
                 return all;
             }
-            // It may have ended meanwhile, and the parties may have been brought out of it before they were brought in.
+            // The call may have ended meanwhile, and presence may have been cleared before it was set.
             match records.run(store::find(records.pool(), &call.id)).await {
                 Ok(Some(now)) if now.state.is_over() => state = now.state,
                 Ok(_) | Err(_) => return all,
@@ -223,14 +233,14 @@ impl Care {
         }
     }
 
-    /// Rings at a socket of this node, if the call that began then has not rung there yet.
+    /// Rings at a socket of this node, unless the call that began at `began` has already rung there.
     fn ring_once(&self, socket: &LocalSocket, began: i64, packet: Encoded) {
         if self.rung.insert(socket.id(), began) != Some(began) {
             self.context.fanout.emit(socket, packet);
         }
     }
 
-    /// Whether one of a user's sockets, or a certain one, is there.
+    /// Whether the user has a socket, or this particular one.
     async fn has_socket(
         &self,
         user: &UserId,
@@ -242,7 +252,7 @@ impl Care {
     }
 }
 
-/// Calls somebody.
+/// Calls a user.
 pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCall) -> Handled {
     let claims = socket.claims();
     if new.recipient == claims.user {
@@ -289,7 +299,7 @@ pub(super) async fn initiate(care: &Arc<Care>, socket: &Arc<Socket>, new: NewCal
         .await
 }
 
-/// What only the recipient may do.
+/// Refuses users other than the call's recipient.
 async fn as_recipient(care: &Care, socket: &Socket, id: &str) -> Result<(), AppError> {
     let call = care.call_of(id, socket.user()).await?;
     if call.recipient == *socket.user() {
@@ -299,7 +309,7 @@ async fn as_recipient(care: &Care, socket: &Socket, id: &str) -> Result<(), AppE
     }
 }
 
-/// The recipient takes the call, by this socket.
+/// The recipient accepts the call with this socket.
 pub(super) async fn accept(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> Handled {
     as_recipient(care, socket, &id).await?;
     let (care, socket, context) = (Arc::clone(care), Arc::clone(socket), care.context.clone());
@@ -311,7 +321,7 @@ pub(super) async fn accept(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -
         .await
 }
 
-/// The recipient declines the call.
+/// The recipient rejects the call.
 pub(super) async fn reject(
     care: &Arc<Care>,
     socket: &Arc<Socket>,
@@ -329,7 +339,7 @@ pub(super) async fn reject(
         .await
 }
 
-/// A party ends the call, also while it rings.
+/// A party ends the call, which may still be ringing.
 pub(super) async fn end(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> Handled {
     care.call_of(&id, socket.user()).await?;
     let (care, socket, context) = (Arc::clone(care), Arc::clone(socket), care.context.clone());
@@ -342,7 +352,7 @@ pub(super) async fn end(care: &Arc<Care>, socket: &Arc<Socket>, id: String) -> H
         .await
 }
 
-/// Brings something of WebRTC to the other party's socket of the call.
+/// Forwards a WebRTC signal to the other party's socket of the call.
 pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, signal: &RawValue) -> Handled {
     care.rates.signal(socket.user())?;
     let call = care.call_of(id, socket.user()).await?;
@@ -354,7 +364,7 @@ pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, sig
         (call.recipient_socket, call.caller_socket, &call.caller)
     };
     if own != Some(socket.id()) {
-        // Whichever device of the party speaks is the one that is spoken to.
+        // The device that sends a signal becomes the party's device in the call.
         let records = &care.context.records;
         records.run(store::seat(records.pool(), id, is_caller, socket.id())).await?;
     }
@@ -370,15 +380,16 @@ pub(super) async fn signal(care: &Arc<Care>, socket: &Arc<Socket>, id: &str, sig
     Ok(Reply::ok())
 }
 
-/// A call that began at a certain time rings at a user's sockets of this node; at none twice, though it may have been
-/// rung at already when it connected.
-pub(super) fn rings(care: &Care, user: &UserId, incoming: &Sequenced) {
+/// Rings a call at a user's sockets on this node. Each socket rings once: it may already have rung when it
+/// connected.
+pub(super) fn rings(care: &Care, user: &UserId, (began, incoming): (i64, &Encoded)) {
     for socket in care.context.fanout.sockets_of(&care.namespace, user) {
-        care.ring_once(&socket, incoming.sequence, incoming.packet.clone());
+        care.ring_once(&socket, began, incoming.clone());
     }
 }
 
-/// A socket is connected: a call that rings for its user rings there, too, and who was cut off goes on by it.
+/// A user's socket has connected. A ringing call rings there, too, and a party that was cut off continues the call
+/// on it.
 pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
     let records = &care.context.records;
     let user = socket.user();
@@ -390,18 +401,18 @@ pub(super) async fn ring_again(care: &Arc<Care>, socket: &Arc<Socket>) {
         let packet = socket::encode(&care.namespace, INCOMING, &WithId::new(&call.id, &incoming));
         let ring = || care.ring_once(socket.local(), call.began(), packet);
         if let Err(error) = records.run(store::while_it_rings(records.pool(), &id, ring)).await {
-            tracing::debug!(error = error.say(), "a call does not ring at a new socket");
+            tracing::debug!(error = error.say(), "a call could not ring at a new socket");
         }
         return;
     }
     let own = if is_caller { call.caller_socket } else { call.recipient_socket };
     if own.is_some() && matches!(care.has_socket(user, own).await, Ok(false)) {
-        // Signals of the other party shall reach the party again.
+        // The other party's signals go to the new socket.
         let _ = records.run(store::seat(records.pool(), &id, is_caller, socket.id())).await;
     }
 }
 
-/// A user has no socket any more: their call has failed.
+/// A user's last socket is gone, so their call fails.
 pub(super) async fn party_lost(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     let records = &care.context.records;
     let Some(id) = records.run(store::of_user(records.pool(), user.as_str())).await? else { return Ok(()) };
@@ -413,22 +424,34 @@ pub(super) async fn party_lost(care: &Arc<Care>, user: &UserId) -> Result<(), Ap
     }
 }
 
-/// Looks after a call: it rings out, fails when a party is gone, and leaves no trace in anybody's presence when it is over.
+/// Updates the parties' presence to match the record of a call.
+pub(super) async fn run_presence(care: &Arc<Care>, job: &Job) -> Ran {
+    let Some(id) = job.payload::<String>() else { return Ran::done() };
+    let records = &care.context.records;
+    match records.run(store::find(records.pool(), &id)).await {
+        Ok(Some(call)) if care.move_presence(&call, call.state).await => Ran::done(),
+        Ok(None) => Ran::done(),
+        Ok(Some(_)) | Err(_) => Ran::Failed,
+    }
+}
+
+/// Monitors a call: stops its ringing in time, fails it when a party is gone, and clears it from presence when it
+/// is over.
 pub(super) async fn look_after(care: &Arc<Care>, job: &Job) -> Ran {
     let Some(id) = job.payload::<String>() else { return Ran::done() };
     match look_at(care, &id).await {
         Ok(Some(again)) => Ran::Later(again),
         Ok(None) => Ran::done(),
-        // Another step has been made meanwhile.
+        // Another transition happened meanwhile.
         Err(AppError::WrongState(_)) => Ran::Later(CHECK),
         Err(error) => {
-            tracing::debug!(error = error.say(), call = id, "a call was not looked after; it is tried again");
+            tracing::debug!(error = error.say(), call = id, "a call could not be checked; retrying");
             Ran::Failed
         }
     }
 }
 
-/// Looks at a call. Returns after how long it is to be looked at again; `None` where nothing is left to be done.
+/// Checks a call. Returns the delay until the next check, or `None` if no work is left.
 async fn look_at(care: &Arc<Care>, id: &str) -> Result<Option<Duration>, AppError> {
     let records = &care.context.records;
     let Some(call) = records.run(store::find(records.pool(), id)).await? else { return Ok(None) };
@@ -437,7 +460,8 @@ async fn look_at(care: &Arc<Care>, id: &str) -> Result<Option<Duration>, AppErro
         return if is_moved { Ok(None) } else { Err(AppError::Unavailable) };
     }
     if call.state == State::Ringing {
-        // It may be early: another node took the call, or the wall clock has jumped.
+        // The ringing time may not be over yet: another node may have started the call, or the wall clock may have
+        // jumped.
         let ring = u64::try_from(care.settings.call_ring.as_millis()).unwrap_or(u64::MAX);
         if let Some(left) = call.rings_for(ring) {
             return Ok(Some(Duration::from_millis(left)));
@@ -480,7 +504,8 @@ async fn look_for_parties(care: &Arc<Care>, call: &Call) -> Result<(), AppError>
     Ok(())
 }
 
-/// Turns calls that a node of an older version has left behind into jobs: while both run, and after an upgrade.
+/// Creates jobs for calls that a node of an older version has abandoned. Such nodes may run beside this one, or may
+/// have run before an upgrade.
 pub(super) async fn adopt_older(care: &Care) {
     let records = &care.context.records;
     let before = ago_ms(OLDER_AFTER_MS);
@@ -501,7 +526,7 @@ pub(super) async fn adopt_older(care: &Care) {
     }
 }
 
-/// What rang while this node heard nothing rings now.
+/// Rings the calls that this node may have missed while its subscriptions were lost.
 pub(super) async fn ring_all(care: &Arc<Care>) {
     let records = &care.context.records;
     let Ok(ringing) = records.run(store::ringing(records.pool())).await else { return };

@@ -1,4 +1,4 @@
-//! The events of `care` in words and types.
+//! Describes the events of `care`.
 
 use super::Connected;
 use super::call_events::{
@@ -37,11 +37,10 @@ const TOO_MANY: &str = "Too many requests";
 const NOT_IN: &str = "You must join the room first";
 const BOTH: &str = "both parties' sockets";
 
-/// Describes the events.
 pub(super) fn describe(section: &mut Section) {
     section.about(
-        "Telehealth: rooms, stored messages, calls, presence and notifications. What is stored is told with \
-         the record, or later if it must.",
+        "Telehealth: rooms, stored messages, calls, presence and notifications. The node stores events with \
+         the record and delivers them at once, or later if it cannot.",
     );
     section.event(
         Event::to_client("connected", "The socket is connected.").to("the socket").payload::<Connected<'_>>(),
@@ -64,10 +63,10 @@ fn rooms(section: &mut Section) {
     section.event(
         Event::from_client("room:join", "Enters a room.").weight(10)
             .detail(
-                "`chat:a:b` is for these two users, sorted, with `%` and `:` in their ids written as `%25` and `%3A`; `visit:…` and `call:…` for whom they are granted, by \
-                 a backend or in the token, and a call's for its parties; `topic:…` for everybody; \
-                 `notifications:…` for that user. The others get `room:userJoined`, if it is the user's first \
-                 socket there.",
+                "`chat:a:b` is for these two users, sorted, with `%` and `:` in their ids written as `%25` and `%3A`; `visit:…` and `call:…` for users with a grant from \
+                 a backend or in the token, and a call's room for its parties; `topic:…` for all users; \
+                 `notifications:…` for that user. If it is the user's first socket in the room, the other members \
+                 receive `room:userJoined`.",
             )
             .payload::<RoomBody>()
             .ack::<Ack<Joined<'_>>>()
@@ -75,9 +74,9 @@ fn rooms(section: &mut Section) {
             .refuse_all(&[NO_ACCESS, TOO_MANY, "Too many rooms"]),
     );
     section.event(
-        Event::from_client("room:participants", "Lists who is in a room that the socket is in.")
+        Event::from_client("room:participants", "Lists the users in a room that the socket is in.")
             .weight(10)
-            .detail("Page by page: `after` is the last user of the page before.")
+            .detail("Paged: `after` is the last user of the previous page.")
             .payload::<ParticipantsBody>()
             .ack::<Ack<Participants<'_>>>()
             .refuse_all(&["Expected {roomId, after?, limit?}", "Invalid after", ROOM[1]])
@@ -86,7 +85,9 @@ fn rooms(section: &mut Section) {
     section.event(
         Event::from_client("room:leave", "Leaves a room.")
             .weight(5)
-            .detail("The others get `room:userLeft`, if it was the user's last socket there.")
+            .detail(
+                "If it was the user's last socket in the room, the other members receive `room:userLeft`.",
+            )
             .payload::<RoomBody>()
             .ack::<Ack<Left<'_>>>()
             .refuse_all(&ROOM)
@@ -94,24 +95,24 @@ fn rooms(section: &mut Section) {
     );
     section.event(
         Event::to_client("room:userJoined", "A user has entered the room.")
-            .to("the others in the room, on the user's first socket there")
+            .to("the other members of the room, when the user's first socket enters")
             .payload::<UserMoved<'_>>(),
     );
     section.event(
-        Event::to_client("room:userLeft", "A user has left the room, or was taken out of it.")
+        Event::to_client("room:userLeft", "A user has left the room or was removed from it.")
             .detail(
-                "After a lost connection it is held back for a while (`LEAVE_HOLDBACK`): the user may be \
-                 back.",
+                "After a lost connection, the node sends it only if the user has not reconnected within \
+                 `LEAVE_HOLDBACK`.",
             )
-            .to("the others in the room, when the user's last socket there has gone")
+            .to("the other members of the room, when the user's last socket leaves")
             .payload::<UserMoved<'_>>(),
     );
 }
 
 fn typing(section: &mut Section) {
-    for (name, summary, told) in [
-        ("typing:start", "The user types.", "A user types. May be lost."),
-        ("typing:stop", "The user types no more.", "A user types no more."),
+    for (name, summary, description) in [
+        ("typing:start", "The user is typing.", "A user is typing. The event may be dropped."),
+        ("typing:stop", "The user has stopped typing.", "A user has stopped typing."),
     ] {
         section.event(
             Event::from_client(name, summary)
@@ -120,7 +121,9 @@ fn typing(section: &mut Section) {
                 .refuse_all(&ROOM)
                 .refuse_all(&[NO_ACCESS, NOT_IN, TOO_MANY]),
         );
-        section.event(Event::to_client(name, told).to("the others in the room").payload::<Typing<'_>>());
+        section.event(
+            Event::to_client(name, description).to("the other members of the room").payload::<Typing<'_>>(),
+        );
     }
 }
 
@@ -129,7 +132,7 @@ fn messages(section: &mut Section) {
         Event::from_client("message:send", "Sends a message to a user, a visit or a room.")
             .weight(5)
             .detail(
-                "Sent again under the same `clientMessageId`, it is answered as it was and not told again.",
+                "A second message with the same `clientMessageId` gets the first one's answer and sends no event.",
             )
             .payload::<SendBody>()
             .ack::<Ack<Sent<'_>>>()
@@ -150,10 +153,11 @@ fn messages(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::from_client("message:read", "The user has read messages.").weight(5)
+        Event::from_client("message:read", "Marks messages as read.")
+            .weight(5)
             .detail(
-                "Those that are not for them are passed over. The senders of the others get `message:status`, if \
-                 nobody had read them.",
+                "Ignores messages that are not for the user. Senders receive `message:status` for messages \
+                 that were unread.",
             )
             .payload::<ReadBody>()
             .ack::<Ack<Updated>>()
@@ -163,9 +167,9 @@ fn messages(section: &mut Section) {
 
 fn pages_of_messages(section: &mut Section) {
     section.event(
-        Event::from_client("message:history", "Asks for a page of a conversation.")
+        Event::from_client("message:history", "Requests a page of a conversation.")
             .weight(10)
-            .detail("What its reader sees of it for the first time is delivered.")
+            .detail("Messages that the user sees for the first time become `delivered`.")
             .payload::<HistoryBody>()
             .ack::<Ack<Found>>()
             .refuse_all(&PEER)
@@ -173,9 +177,9 @@ fn pages_of_messages(section: &mut Section) {
             .refuse_all(&[OTHERS_ONLY, NO_ACCESS, "Message not found", TOO_MANY]),
     );
     section.event(
-        Event::from_client("message:conversations", "Asks for the user's conversations.")
+        Event::from_client("message:conversations", "Requests the user's conversations.")
             .weight(10)
-            .detail("The argument may be left out. `before` is the id of the last message of one.")
+            .detail("The argument may be left out. `before` is the id of a conversation's last message.")
             .payload::<PageBody>()
             .ack::<Ack<Conversations>>()
             .refuse_all(&PAGE)
@@ -186,11 +190,11 @@ fn pages_of_messages(section: &mut Section) {
 fn news_of_messages(section: &mut Section) {
     section.event(
         Event::to_client("message:new", "A message.")
-            .to("the recipient's sockets, or the room without the sender's")
+            .to("the recipient's sockets, or the room except the sender's sockets")
             .payload::<Identified<Message>>(),
     );
     section.event(
-        Event::to_client("message:sent", "A message that the user has sent by another socket.")
+        Event::to_client("message:sent", "A message that the user has sent from another socket.")
             .to("the sender's other sockets")
             .payload::<Identified<Message>>(),
     );
@@ -205,7 +209,7 @@ fn calls(section: &mut Section) {
     section.event(
         Event::from_client("call:initiate", "Calls a user.")
             .weight(5)
-            .detail("It rings at all sockets of theirs, also at those that connect meanwhile.")
+            .detail("It rings at all the user's sockets, including those that connect meanwhile.")
             .payload::<InitiateBody>()
             .ack::<Ack<Stepped<'_>>>()
             .refuse_all(&[
@@ -220,7 +224,7 @@ fn calls(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::from_client("call:accept", "Takes a call, by this socket.")
+        Event::from_client("call:accept", "Accepts a call with this socket.")
             .weight(5)
             .payload::<CallBody>()
             .ack::<Ack<Stepped<'_>>>()
@@ -228,7 +232,7 @@ fn calls(section: &mut Section) {
             .refuse_all(&[ONLY_RECIPIENT, NOT_RINGING, OVER]),
     );
     section.event(
-        Event::from_client("call:reject", "Declines a call.")
+        Event::from_client("call:reject", "Rejects a call.")
             .weight(5)
             .payload::<RejectBody>()
             .ack::<Ack<Stepped<'_>>>()
@@ -237,7 +241,7 @@ fn calls(section: &mut Section) {
             .refuse_all(&[ONLY_RECIPIENT, NOT_RINGING, OVER]),
     );
     section.event(
-        Event::from_client("call:end", "Ends a call, also while it rings.")
+        Event::from_client("call:end", "Ends a call, which may still be ringing.")
             .weight(5)
             .payload::<CallBody>()
             .ack::<Ack<SteppedToEnd<'_>>>()
@@ -248,7 +252,7 @@ fn calls(section: &mut Section) {
 
 fn signals(section: &mut Section) {
     section.event(
-        Event::from_client("call:signal", "Sends something of WebRTC to the other party.")
+        Event::from_client("call:signal", "Sends a WebRTC signal to the other party.")
             .weight(5)
             .payload::<SignalBody>()
             .ack::<Done>()
@@ -257,40 +261,40 @@ fn signals(section: &mut Section) {
             .refuse(TOO_MANY),
     );
     section.event(
-        Event::to_client("call:signal", "Something of WebRTC.")
-            .to("the socket by which the other party talks")
+        Event::to_client("call:signal", "A WebRTC signal.")
+            .to("the other party's socket in the call")
             .payload::<Signalled<'_>>(),
     );
 }
 
 fn news_of_calls(section: &mut Section) {
     section.event(
-        Event::to_client("call:incoming", "Somebody calls.")
-            .to("the recipient's sockets, each once")
+        Event::to_client("call:incoming", "A user calls.")
+            .to("each of the recipient's sockets, once")
             .payload::<Identified<Incoming<'_>>>(),
     );
     section.event(
-        Event::to_client("call:accepted", "The recipient has taken the call.")
+        Event::to_client("call:accepted", "The recipient has accepted the call.")
             .to("the caller's sockets")
             .payload::<Identified<Accepted<'_>>>(),
     );
     section.event(
-        Event::to_client("call:answered_elsewhere", "The call was taken by another socket of the user.")
+        Event::to_client("call:answered_elsewhere", "Another socket of the user has accepted the call.")
             .to("the recipient's other sockets")
             .payload::<Identified<AnsweredElsewhere<'_>>>(),
     );
     section.event(
-        Event::to_client("call:rejected", "The recipient has declined the call.")
+        Event::to_client("call:rejected", "The recipient has rejected the call.")
             .to(BOTH)
             .payload::<Identified<Rejected<'_>>>(),
     );
     section.event(
-        Event::to_client("call:ended", "A party has ended the call, or was lost.")
+        Event::to_client("call:ended", "A party has ended the call or was lost.")
             .to(BOTH)
             .payload::<Identified<Ended<'_>>>(),
     );
     section.event(
-        Event::to_client("call:missed", "The call was not taken in time.")
+        Event::to_client("call:missed", "The recipient did not accept the call in time.")
             .to(BOTH)
             .payload::<Identified<Missed<'_>>>(),
     );
@@ -298,7 +302,7 @@ fn news_of_calls(section: &mut Section) {
 
 fn presence(section: &mut Section) {
     section.event(
-        Event::from_client("presence:get", "Asks what users' presence is.")
+        Event::from_client("presence:get", "Requests users' presence.")
             .weight(10)
             .payload::<UsersBody>()
             .ack::<Ack<Presences>>()
@@ -306,9 +310,10 @@ fn presence(section: &mut Section) {
             .refuse(TOO_MANY),
     );
     section.event(
-        Event::from_client("presence:setStatus", "Sets what the user is while they are there.").weight(5)
+        Event::from_client("presence:setStatus", "Sets the user's status while they are connected.")
+            .weight(5)
             .detail(
-                "`offline` and `in_call` come by themselves; so does `away`, when the user has done nothing for a \
+                "The node sets `offline` and `in_call`, and `away` after the user has been inactive for a \
                  while.",
             )
             .payload::<StatusBody>()
@@ -322,8 +327,8 @@ fn presence(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::to_client("presence:changed", "A user's presence is another.")
-            .detail("Changes soon after each other are told as one.")
+        Event::to_client("presence:changed", "A user's presence has changed.")
+            .detail("Changes in quick succession are sent as one event.")
             .to("the sockets that watch the user")
             .payload::<Shown>(),
     );
@@ -331,7 +336,7 @@ fn presence(section: &mut Section) {
 
 fn subscriptions(section: &mut Section) {
     section.event(
-        Event::from_client("presence:subscribe", "Watches users, from now on.")
+        Event::from_client("presence:subscribe", "Starts watching users.")
             .weight(10)
             .payload::<UsersBody>()
             .ack::<Ack<Subscribed>>()
@@ -343,7 +348,7 @@ fn subscriptions(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::from_client("presence:unsubscribe", "Watches these users no more, or nobody.")
+        Event::from_client("presence:unsubscribe", "Stops watching these users, or all users.")
             .weight(5)
             .detail("The argument may be left out.")
             .payload::<UsersOrAllBody>()
@@ -355,7 +360,7 @@ fn subscriptions(section: &mut Section) {
 
 fn notifications(section: &mut Section) {
     section.event(
-        Event::from_client("notification:list", "Asks for a page of the user's notifications.")
+        Event::from_client("notification:list", "Requests a page of the user's notifications.")
             .weight(5)
             .detail("The argument may be left out.")
             .payload::<PageBody>()
@@ -364,7 +369,7 @@ fn notifications(section: &mut Section) {
             .refuse(TOO_MANY),
     );
     section.event(
-        Event::to_client("notification:new", "A notification, by a backend.")
+        Event::to_client("notification:new", "A notification from a backend.")
             .to("the user's sockets")
             .payload::<Identified<Notification>>(),
     );
@@ -372,19 +377,19 @@ fn notifications(section: &mut Section) {
 
 fn counts_of_notifications(section: &mut Section) {
     section.event(
-        Event::from_client("notification:read", "The user has read a notification.")
+        Event::from_client("notification:read", "Marks a notification as read.")
             .weight(5)
             .payload::<NotificationBody>()
             .ack::<Ack<Unread>>()
             .refuse_all(&["Expected {notificationId}", "Notification not found"]),
     );
     section.event(
-        Event::from_client("notification:readAll", "The user has read all notifications.")
+        Event::from_client("notification:readAll", "Marks all notifications as read.")
             .weight(5)
             .ack::<Ack<AllRead>>(),
     );
     section.event(
-        Event::from_client("notification:getUnreadCount", "Asks how many notifications are unread.")
+        Event::from_client("notification:getUnreadCount", "Requests the number of unread notifications.")
             .weight(5)
             .ack::<Ack<Unread>>(),
     );

@@ -1,4 +1,4 @@
-//! Events of clients, decoded and checked (document 004, "Client → Server").
+//! Decodes and validates client events (document 004, "Client → Server").
 
 use std::collections::HashSet;
 
@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use shared::blank::is_blank;
-use shared::limits::{
-    CALL_SIGNAL_MAX, CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, PAGE_MAX, PRESENCE_TEXT_MAX,
-    PRESENCE_USERS_MAX,
-};
+use shared::limits::PAGE_MAX;
 use shared::names::{UserId, is_name};
 use shared::sio::Args;
 
+use super::limits::{
+    CALL_SIGNAL_MAX, CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, PRESENCE_TEXT_MAX,
+    PRESENCE_USERS_MAX,
+};
 use super::room_id::RoomId;
 use super::status::Chosen;
 use crate::apps::{first, unknown_event};
@@ -21,10 +22,10 @@ use crate::describe::forms::{Name, RoomName, UserIdText};
 use crate::error::AppError;
 use crate::text::{bounded, trim};
 
-/// What is said where an event does not name a call.
+/// The refusal of an event that names no call.
 const CALL: &str = "Expected {callId}";
 
-/// Where a message goes, or a conversation is.
+/// The other side of a conversation.
 #[derive(Debug, Clone)]
 pub(super) enum Peer {
     User(UserId),
@@ -43,14 +44,14 @@ pub(super) struct NewMessage {
     pub(super) client_id: Option<String>,
 }
 
-/// A page of messages.
+/// A request for a page of messages.
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) of: Peer,
     pub(super) page: Page,
 }
 
-/// A page of anything.
+/// A request for a page.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
     pub(super) before: Option<String>,
@@ -74,7 +75,7 @@ pub(super) struct NewCall {
     pub(super) visit: Option<String>,
 }
 
-/// An event of a client.
+/// A client event.
 #[derive(Debug)]
 pub(super) enum ClientEvent {
     RoomJoin(RoomId),
@@ -103,27 +104,30 @@ pub(super) enum ClientEvent {
 
 /// A room.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RoomReference")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoomBody {
     #[schemars(with = "RoomName")]
     room_id: String,
 }
 
-/// A page of a room's participants.
+/// A request for a page of a room's participants.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RoomParticipantsQuery")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ParticipantsBody {
     #[schemars(with = "RoomName")]
     room_id: String,
-    /// The user after whom the page begins; from the first on unless sent.
+    /// The user after whom the page begins. Default: from the first.
     #[schemars(with = "Option<UserIdText>")]
     after: Option<String>,
-    /// 1 to 100, clamped; 100 unless asked for.
+    /// 1 to 100, clamped. Default: 100.
     limit: Option<i64>,
 }
 
-/// Whom a message is for, or which conversation is meant: exactly one of these.
+/// The recipient or the conversation: exactly one of these.
 #[derive(Deserialize, JsonSchema, Default)]
+#[schemars(rename = "ConversationReference")]
 #[serde(rename_all = "camelCase", default)]
 struct PeerBody {
     /// Another user.
@@ -136,41 +140,44 @@ struct PeerBody {
     room_id: Option<String>,
 }
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewCareMessage")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SendBody {
     #[serde(flatten)]
     to: PeerBody,
-    /// Trimmed; then 5,000 characters at most, none of them NUL. May be empty where there are attachments.
+    /// Trimmed, then at most 5,000 characters without NUL. May be empty if there are attachments.
     #[serde(default)]
     message: String,
-    /// 10 at most, and 8,192 bytes of JSON.
+    /// At most 10, and 8,192 bytes of JSON.
     #[schemars(with = "Option<Vec<Map<String, Value>>>")]
     attachments: Option<Vec<Value>>,
-    /// 8,192 bytes of JSON at most.
+    /// At most 8,192 bytes of JSON.
     metadata: Option<Map<String, Value>>,
-    /// An id of the sender's choice: under one, a message is sent once.
+    /// An id that the sender chooses. A second message with the same id is not sent.
     #[schemars(with = "Option<Name>")]
     client_message_id: Option<String>,
 }
 
-/// A page.
+/// A request for a page.
 #[derive(Deserialize, JsonSchema, Default)]
+#[schemars(rename = "PageQuery")]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct PageBody {
-    /// The id of the one before which the page ends.
+    /// The id of the entry before which the page ends.
     #[schemars(with = "Option<Name>")]
     before: Option<String>,
-    /// 1 to 100, clamped; 50 unless asked for.
+    /// 1 to 100, clamped. Default: 50.
     limit: Option<i64>,
-    /// Of notifications alone: no others than those that are unread.
+    /// Only for notifications: whether to list unread ones only.
     unread_only: Option<bool>,
 }
 
-/// The page of a conversation that is asked for.
+/// A request for a page of a conversation.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "its halves are read one after the other, each with refusals of its own")]
+#[schemars(rename = "MessageHistoryQuery")]
+#[expect(dead_code, reason = "its two halves are decoded separately, with different refusals")]
 pub(super) struct HistoryBody {
     #[schemars(flatten)]
     of: PeerBody,
@@ -178,8 +185,9 @@ pub(super) struct HistoryBody {
     page: PageBody,
 }
 
-/// Messages that the user has read.
+/// Messages to mark as read.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "MessageReferences")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReadBody {
     /// 1 to 100.
@@ -187,13 +195,14 @@ pub(super) struct ReadBody {
     message_ids: Vec<String>,
 }
 
-/// Whom to call.
+/// The user to call.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CallInvitation")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InitiateBody {
     #[schemars(with = "UserIdText")]
     recipient_id: String,
-    /// `video` unless sent.
+    /// Default: `video`.
     #[schemars(extend("enum" = ["video", "audio", null]))]
     call_type: Option<String>,
     #[schemars(with = "Option<Name>")]
@@ -202,63 +211,70 @@ pub(super) struct InitiateBody {
 
 /// A call.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CallReference")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CallBody {
     #[schemars(with = "Name")]
     call_id: String,
 }
 
-/// A call to be declined.
+/// A call to reject.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CallRejection")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RejectBody {
     #[schemars(with = "Name")]
     call_id: String,
-    /// 128 characters at most, none of them NUL.
+    /// At most 128 characters, without NUL.
     reason: Option<String>,
 }
 
-/// Something of WebRTC for the other party of a call.
+/// A WebRTC signal for the other party of a call.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CallSignal")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SignalBody {
     #[schemars(with = "Name")]
     call_id: String,
-    /// 65,536 bytes of JSON at most; anything but `null`.
+    /// At most 65,536 bytes of JSON; anything but `null`.
     #[schemars(with = "Value")]
     signal: Option<Box<RawValue>>,
 }
 
 /// Some users.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PresenceQuery")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsersBody {
-    /// 500 at most.
+    /// At most 500.
     #[schemars(with = "Vec<UserIdText>")]
     user_ids: Vec<String>,
 }
 
-/// Some users, or all.
+/// Some users, or all of them.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PresenceUnsubscription")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsersOrAllBody {
-    /// 500 at most; everybody who is watched unless sent.
+    /// At most 500. Default: all watched users.
     #[schemars(with = "Option<Vec<UserIdText>>")]
     user_ids: Option<Vec<String>>,
 }
 
-/// What the user wants to be.
+/// The status to set.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "PresenceUpdate")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusBody {
     #[schemars(extend("enum" = ["online", "away", "busy"]))]
     status: String,
-    /// Trimmed; then 128 characters at most, none of them NUL. None unless sent.
+    /// Trimmed, then at most 128 characters without NUL. Default: none.
     custom_status: Option<String>,
 }
 
 /// A notification.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NotificationReference")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NotificationBody {
     notification_id: String,
@@ -277,6 +293,34 @@ fn user(text: &str, what: &'static str) -> Result<UserId, AppError> {
 }
 
 impl ClientEvent {
+    /// Whether the answer describes current state about which the client also receives events.
+    pub(super) fn is_snapshot(&self) -> bool {
+        match self {
+            Self::RoomJoin(_)
+            | Self::Participants(_)
+            | Self::History(_)
+            | Self::Conversations(_)
+            | Self::PresenceGet(_)
+            | Self::SetStatus(_)
+            | Self::Subscribe(_)
+            | Self::NotificationRead(_)
+            | Self::NotificationReadAll
+            | Self::NotificationList(_)
+            | Self::UnreadCount => true,
+            Self::RoomLeave(_)
+            | Self::TypingStart(_)
+            | Self::TypingStop(_)
+            | Self::Send(_)
+            | Self::Read(_)
+            | Self::Initiate(_)
+            | Self::Accept(_)
+            | Self::Reject(..)
+            | Self::End(_)
+            | Self::Signal(..)
+            | Self::Unsubscribe(_) => false,
+        }
+    }
+
     pub(super) fn decode(name: &str, args: &Args<'_>) -> Result<Self, AppError> {
         let room = || RoomId::parse(&expect::<RoomBody>(args, "Expected {roomId}")?.room_id);
         Ok(match name {
@@ -342,7 +386,7 @@ fn participants(args: &Args<'_>) -> Result<OfRoom, AppError> {
     })
 }
 
-/// Exactly one of the three.
+/// Requires exactly one of the three.
 fn peer(body: PeerBody) -> Result<Peer, AppError> {
     match body {
         PeerBody { recipient_id: Some(id), visit_id: None, room_id: None } => {

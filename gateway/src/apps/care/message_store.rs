@@ -1,4 +1,4 @@
-//! The statements about messages: nothing else knows their tables.
+//! The SQL statements about messages. Only this module accesses their tables.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -28,8 +28,8 @@ const READ: &str = "UPDATE care_messages SET status = 'read' WHERE id = $1 AND s
 const UNREAD_FROM: &str = "SELECT COUNT(*) FROM care_messages \
     WHERE conversation_id = $1 AND recipient_id = $2 AND status <> 'read'";
 
-/// Stores a message at the next place of its conversation, with what follows from it. Returns both, `None` when the sender has
-/// sent it before.
+/// Stores a message with the next sequence number of its conversation, and the jobs that follow. Returns both, or
+/// `None` if the sender has sent it before.
 pub(super) async fn append(
     pool: &Pool,
     message: &Message,
@@ -73,7 +73,7 @@ pub(super) async fn append(
     Ok(Some((message.clone(), batch)))
 }
 
-/// The message that a sender has sent under an id of theirs.
+/// The message that a sender sent with this client message id.
 pub(super) async fn by_client_id(
     pool: &Pool,
     sender: &str,
@@ -91,13 +91,13 @@ pub(super) async fn find(pool: &Pool, id: &str) -> Result<Option<Message>, sqlx:
     row.as_ref().map(message).transpose()
 }
 
-/// The place of a message in its conversation.
+/// The sequence number of a message in its conversation.
 pub(super) async fn seq_of(pool: &Pool, conversation: &str, id: &str) -> Result<Option<i64>, sqlx::Error> {
     let row = sqlx::query(SEQ_OF).bind(id).bind(conversation).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// The newest `limit` messages before a place, oldest first.
+/// The newest `limit` messages before a sequence number, oldest first.
 pub(super) async fn before(
     pool: &Pool,
     conversation: &str,
@@ -109,7 +109,7 @@ pub(super) async fn before(
     rows.fetch_all(pool).await?.iter().rev().map(message).collect()
 }
 
-/// The last message of each conversation that a user has written in or been written to, the newest first.
+/// The last message of each conversation of a user, newest first.
 pub(super) async fn last_of_each(
     pool: &Pool,
     user: &str,
@@ -124,19 +124,20 @@ pub(super) async fn last_of_each(
     Ok(messages)
 }
 
-/// How many messages of a conversation a user has not read.
+/// The number of a conversation's messages that a user has not read.
 pub(super) async fn unread_in(pool: &Pool, conversation: &str, user: &str) -> Result<i64, sqlx::Error> {
     sqlx::query(UNREAD_FROM).bind(conversation).bind(user).fetch_one(pool).await?.try_get(0)
 }
 
-/// Notes how far messages have come, with what follows for each. Returns how many were not so far, and what follows.
+/// Advances messages to a status and stores the jobs that follow. Returns how many messages changed, and these
+/// jobs.
 pub(super) async fn advance(
     pool: &Pool,
     mut changes: Vec<(String, Job)>,
     to: Status,
     batch: impl FnOnce(Vec<Job>) -> Batch,
 ) -> Result<(usize, Batch), sqlx::Error> {
-    // In one order everywhere, so that two who change the same messages do not wait for each other.
+    // Lock the rows in one order everywhere, to avoid deadlocks between concurrent changes.
     changes.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut transaction = pool.begin().await?;
     let mut jobs = Vec::with_capacity(changes.len());
@@ -157,28 +158,28 @@ async fn set(transaction: &mut Connection, id: &str, to: Status) -> Result<bool,
 }
 
 fn raw(text: String) -> Box<RawValue> {
-    // It was written as JSON.
+    // The column always holds JSON.
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
-    let created_at: i64 = row.try_get(13)?;
-    let status: String = row.try_get(12)?;
+    let created_at: i64 = row.try_get("created_at")?;
+    let status: String = row.try_get("status")?;
     Ok(Message {
-        id: row.try_get(0)?,
-        conversation_id: row.try_get(1)?,
-        sender_id: row.try_get(2)?,
-        sender_name: row.try_get(3)?,
-        sender_role: row.try_get(4)?,
-        recipient_id: row.try_get(5)?,
-        room_id: row.try_get(6)?,
-        visit_id: row.try_get(7)?,
-        message: row.try_get(8)?,
-        attachments: raw(row.try_get(9)?),
-        metadata: raw(row.try_get(10)?),
-        client_message_id: row.try_get(11)?,
+        id: row.try_get("id")?,
+        conversation_id: row.try_get("conversation_id")?,
+        sender_id: row.try_get("sender_id")?,
+        sender_name: row.try_get("sender_name")?,
+        sender_role: row.try_get("sender_role")?,
+        recipient_id: row.try_get("recipient_id")?,
+        room_id: row.try_get("room_id")?,
+        visit_id: row.try_get("visit_id")?,
+        message: row.try_get("message")?,
+        attachments: raw(row.try_get("attachments")?),
+        metadata: raw(row.try_get("metadata")?),
+        client_message_id: row.try_get("client_message_id")?,
         status: serde_json::from_value(Value::String(status)).unwrap_or(Status::Sent),
         timestamp: iso(column_time(created_at)),
-        seq: row.try_get(14)?,
+        seq: row.try_get("seq")?,
     })
 }

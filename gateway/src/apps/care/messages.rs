@@ -1,4 +1,5 @@
-//! Messages: stored, then told to their recipients and to the sender's other sockets; `sent`, `delivered`, `read`.
+//! Messages: stored, then sent to their recipients and to the sender's other sockets. Their status is `sent`,
+//! `delivered` or `read`.
 
 use std::sync::Arc;
 
@@ -22,42 +23,43 @@ use crate::jobs::{Audience, Batch, Job, Ran};
 use crate::records::LAST_ID;
 use crate::socket::Socket;
 
-/// The event of a new message.
 const NEW: &str = "message:new";
 
-/// The kind of the job that notes whether a message has been delivered.
+/// The kind of the job that records whether a message has been delivered.
 pub(super) const DELIVERED: &str = "delivered";
 
-/// How far a message has come.
+/// A new status of a message.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MessageStatusChanged")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusChanged<'a> {
     #[schemars(with = "OwnId")]
     message_id: &'a str,
     conversation_id: &'a str,
     status: Status,
-    /// Who got or read it; `null` where it was delivered to a room of many.
+    /// The user who received or read it; `null` if it was delivered to a group room.
     #[schemars(with = "Option<UserIdText>")]
     user_id: Option<&'a str>,
     #[schemars(with = "Time")]
     timestamp: String,
 }
 
-/// The message as it is stored.
+/// The stored message.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MessageSent")]
 pub(super) struct Sent<'a> {
     message: &'a Message,
-    /// `false` where it is stored and the others are told later, because Redis is away.
+    /// `false` if the message is stored but will be delivered later, because Redis is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
     realtime: Option<bool>,
 }
 
-/// What came of reading.
+/// The result of marking messages as read.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "MessagesRead")]
 pub(super) struct Updated {
-    /// How many of the messages the user had not read before.
+    /// How many of the messages were unread.
     updated: usize,
 }
 
@@ -68,7 +70,7 @@ pub(super) struct Updated {
 pub(super) struct Found {
     /// Oldest first.
     messages: Vec<Message>,
-    /// Whether there are older ones.
+    /// Whether older messages exist.
     has_more: bool,
 }
 
@@ -78,24 +80,24 @@ pub(super) struct Found {
 #[schemars(rename = "Conversation")]
 struct Listed {
     conversation_id: String,
-    /// The other one of two; `null` where it is a room of many.
+    /// The other user; `null` for a group room.
     #[schemars(with = "Option<UserIdText>")]
     recipient_id: Option<String>,
     #[schemars(with = "Option<RoomName>")]
     room_id: Option<String>,
     last_message: Message,
-    /// How many messages to the user they have not read; 0 in a room of many.
+    /// The number of unread messages to the user; 0 for a group room.
     unread_count: i64,
 }
 
 /// The user's conversations.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Conversations {
-    /// The last spoken in first.
+    /// Most recent message first.
     conversations: Vec<Listed>,
 }
 
-/// Where a conversation is: its id, and whom or what it is with.
+/// A conversation's id and participants.
 struct Conversation {
     id: String,
     recipient: Option<UserId>,
@@ -104,7 +106,7 @@ struct Conversation {
 }
 
 impl Care {
-    /// The conversation that a user means, if they may take part in it.
+    /// Resolves the conversation that a user addresses, if they have access to it.
     async fn conversation(&self, claims: &Claims, with: &Peer) -> Result<Conversation, AppError> {
         let direct = |recipient: UserId, room| Conversation {
             id: conversation_of(&claims.user, &recipient),
@@ -122,7 +124,7 @@ impl Care {
         };
         self.must_have_access(claims, room).await?;
         if let Some((a, b)) = room.two() {
-            // The room of two is their conversation, whether they are in it or not.
+            // The room of two users is their conversation, whether they have joined it or not.
             let other = if claims.user.as_str() == a { b } else { a };
             let other = UserId::parse(&other).map_err(|_| AppError::BadInput("Invalid room id".into()))?;
             return Ok(direct(other, Some(room.clone())));
@@ -130,8 +132,8 @@ impl Care {
         Ok(Conversation { id: room.as_str().to_owned(), recipient: None, room: Some(room.clone()), visit })
     }
 
-    /// What follows from a message: events for its recipients and for the sender's other sockets, and a look whether a recipient
-    /// was there.
+    /// The jobs after a message: events to its recipients and the sender's other sockets, and a check whether a
+    /// recipient was connected.
     fn after_message(&self, socket: &Socket, message: &Message, to: &Conversation) -> Batch {
         let sending = Sending::of(message);
         let subject = sending.subject();
@@ -162,7 +164,7 @@ impl Care {
         Some((of.message_id.clone(), event.into()))
     }
 
-    /// Notes how far messages have come. Returns how many had not come so far; nobody waits for the events.
+    /// Advances messages to a status. Returns how many messages changed, without waiting for the events.
     async fn advance(&self, changes: Vec<(String, Job)>, to: Status) -> Result<usize, AppError> {
         if changes.is_empty() {
             return Ok(0);
@@ -175,7 +177,7 @@ impl Care {
     }
 }
 
-/// A message on its way from its sender to its recipients.
+/// A sent message whose delivery is to be checked.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Sending {
@@ -197,13 +199,13 @@ impl Sending {
         }
     }
 
-    /// What jobs about the message have as their subject.
+    /// The subject of jobs about the message.
     fn subject(&self) -> String {
         format!("care:{}", self.conversation_id)
     }
 }
 
-/// Stores a message and sends it. Sent again under the same id of its sender, it is what it was.
+/// Stores a message and sends it. A repeated client message id returns the first message.
 pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage) -> Handled {
     let claims = socket.claims();
     care.rates.send(&claims.user)?;
@@ -252,7 +254,7 @@ pub(super) async fn send(care: &Arc<Care>, socket: &Arc<Socket>, new: NewMessage
         .await
 }
 
-/// A message has been sent to its recipients: it is delivered if one of them has a socket.
+/// Marks a sent message as delivered if a recipient has a socket.
 pub(super) async fn run_delivered(care: &Care, job: &Job) -> Ran {
     let Some(sending) = job.payload::<Sending>() else { return Ran::done() };
     match is_received(care, &sending).await {
@@ -284,7 +286,7 @@ async fn is_received(care: &Care, sending: &Sending) -> Result<bool, AppError> {
     }
 }
 
-/// The user has read messages; their senders are told.
+/// Marks messages as read and notifies their senders.
 pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) -> Handled {
     let claims = socket.claims();
     care.rates.read(&claims.user, ids.len())?;
@@ -309,7 +311,7 @@ pub(super) async fn read(care: &Arc<Care>, socket: &Socket, ids: Vec<String>) ->
     Ok(Reply::success(&Updated { updated }))
 }
 
-/// A page of a conversation, oldest first. What its reader sees of it is delivered.
+/// A page of a conversation, oldest first. Messages in it become delivered to the reader.
 pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -> Handled {
     let claims = socket.claims();
     care.rates.list_records(&claims.user, asked.page.limit, 1)?;
@@ -322,7 +324,7 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
             .await?
             .ok_or_else(|| AppError::NotFound("Message not found".into()))?,
     };
-    // One more than asked for tells whether there are more.
+    // One more than requested shows whether more exist.
     let limit = i64::from(asked.page.limit);
     let found = store::before(records.pool(), &conversation.id, before, limit + 1);
     let mut messages = records.run(found).await?;
@@ -340,14 +342,14 @@ pub(super) async fn history(care: &Arc<Care>, socket: &Socket, asked: History) -
         let care = Arc::clone(care);
         drop(care.context.clone().tasks.spawn(async move {
             if let Err(error) = care.advance(changes, Status::Delivered).await {
-                tracing::debug!(error = error.say(), "that messages were delivered was not noted");
+                tracing::debug!(error = error.say(), "the delivery of messages was not recorded");
             }
         }));
     }
     Ok(Reply::success(&Found { messages, has_more }))
 }
 
-/// The user's conversations, the last spoken in first.
+/// The user's conversations, most recent message first.
 pub(super) async fn conversations(care: &Care, socket: &Socket, page: Page) -> Handled {
     care.rates.list_records(socket.user(), page.limit, 3)?;
     let claims = socket.claims();

@@ -1,12 +1,12 @@
 //! `care`: telehealth (document 004; contract, "care").
 //!
-//! - [`rooms`]: who may be where, who is there, who types.
-//! - [`messages`]: stored, sent, delivered, read.
-//! - [`call`] is what a call can become; [`calls`] makes it so, on whichever node.
-//! - [`presence`]: one status for a user of many sockets.
-//! - [`notifications`]: stored, and told to whoever is there.
+//! - [`rooms`]: access, members and typing.
+//! - [`messages`]: storing, sending, and delivery status.
+//! - [`call`]: the states of a call; [`calls`] runs them across nodes.
+//! - [`presence`]: one status per user, whatever the number of sockets.
+//! - [`notifications`]: stored, and sent to the user's connected sockets.
 //!
-//! What follows from a record is stored with it ([`crate::jobs`]).
+//! The jobs that follow from a record are stored with it ([`crate::jobs`]).
 
 mod call;
 mod call_events;
@@ -14,6 +14,7 @@ mod call_store;
 mod calls;
 mod describe;
 mod events;
+mod limits;
 mod message;
 mod message_store;
 mod messages;
@@ -55,37 +56,32 @@ use settings::Settings;
 /// The app's name.
 const NAME: &str = "care";
 
-/// What a user's room of notifications is called: every socket of the user is in it, so it tells whether they are there.
+/// The prefix of users' notification rooms. All sockets of a user are in theirs, so its members show whether the
+/// user is connected.
 const NOTIFICATIONS_PREFIX: &str = "notifications:";
 
-/// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    declaration: AppDeclaration {
-        name: NAME,
-        namespace: "/",
-        keeps_records: true,
-        pushes: false,
-        settings: settings::ALL,
-    },
+    declaration: AppDeclaration { name: NAME, namespace: "/", keeps_records: true, settings: settings::ALL },
     describe: describe::describe,
+    limits: limits::ALL,
     rooms: OwnRooms { names: &[], prefixes: ROOM_PREFIXES },
     start: |Mount { context, namespace, .. }| Arc::new(Care::start(context, namespace)),
 };
 
-/// The app.
+/// The running app.
 #[derive(Debug)]
 pub(crate) struct Care {
     context: Context,
     namespace: Namespace,
     settings: Settings,
     presence: presence::Local,
-    /// The call that rang last at each socket of this node, by when it began.
+    /// The last call that rang at each socket of this node, identified by when it began.
     rung: DashMap<SocketId, i64>,
     rates: Rates,
 }
 
 impl Care {
-    /// Makes the app, and starts what runs for it until the node stops.
+    /// Creates the app and starts its background tasks.
     fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let (presence, rung) = (presence::Local::default(), DashMap::new());
         let settings = Settings::of(&context.settings);
@@ -97,12 +93,12 @@ impl Care {
         care
     }
 
-    /// A user is offline, for good as far as a call is concerned: the call fails.
+    /// A user has gone offline for good, so their call fails.
     async fn went_offline(self: &Arc<Self>, user: &UserId) -> Result<(), AppError> {
         calls::party_lost(self, user).await
     }
 
-    /// An event for every socket of a user, that reports a change of `subject`.
+    /// An event to all sockets of a user about a change of `subject`.
     fn to_user(&self, subject: &str, user: &UserId, event: &str, body: &impl Serialize) -> EventJob {
         Job::event_to(subject, (&self.namespace, Audience::User(user.clone())), event, body)
     }
@@ -112,12 +108,12 @@ fn notifications_room(user: &UserId) -> Room {
     Room::prefixed(NOTIFICATIONS_PREFIX, user.as_str())
 }
 
-/// The `realtime` of an ack: `false` where others hear of it later.
+/// The `realtime` of an ack: `false` if the event will be delivered later.
 fn if_late(realtime: bool) -> Option<bool> {
     (!realtime).then_some(false)
 }
 
-/// Which socket of which user is connected.
+/// The connected socket and its user.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Connected<'a> {
@@ -144,6 +140,9 @@ impl App for Arc<Care> {
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         presence::touch(self, socket.user());
         match ClientEvent::decode(&event.name, &event.args) {
+            Ok(event) if event.is_snapshot() => {
+                Handling::snapshot(handle(Self::clone(self), Arc::clone(socket), event))
+            }
             Ok(event) => Handling::later(handle(Self::clone(self), Arc::clone(socket), event)),
             Err(error) => Handling::Done(Err(error)),
         }
@@ -151,6 +150,10 @@ impl App for Arc<Care> {
 
     fn admits<'a>(&'a self, claims: &'a Claims, room: &'a Room) -> Admission<'a> {
         rooms::admits(self, claims, room)
+    }
+
+    fn holds_connect(&self) -> bool {
+        true
     }
 
     fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
@@ -179,11 +182,13 @@ impl App for Arc<Care> {
         })
     }
 
-    /// A call rings: each of the recipient's sockets receives it once.
+    /// Rings a call, once at each of the recipient's sockets.
     fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
         let Some(user) = broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX) else { return false };
+        // Other events to this room carry no sequence number.
+        let Some(began) = broadcast.sequence else { return false };
         if let Ok(user) = UserId::parse(user) {
-            calls::rings(self, &user, broadcast);
+            calls::rings(self, &user, (began, &broadcast.packet));
         }
         true
     }
@@ -192,17 +197,22 @@ impl App for Arc<Care> {
         Box::pin(async move {
             match job.kind() {
                 messages::DELIVERED => messages::run_delivered(self, job).await,
+                calls::PRESENCE => calls::run_presence(self, job).await,
                 calls::LOOK_AFTER => calls::look_after(self, job).await,
                 _ => Ran::done(),
             }
         })
     }
 
+    fn repeats(&self, job: &Job) -> bool {
+        job.kind() == calls::PRESENCE
+    }
+
     fn adopt_older(&self) -> Hook<'_> {
         hook(calls::adopt_older(self))
     }
 
-    /// What other nodes told may have been missed.
+    /// This node may have missed events of other nodes.
     fn on_resubscribed(&self) -> Hook<'_> {
         hook(async move {
             presence::find_missing(self).await;
@@ -238,18 +248,16 @@ async fn handle(care: Arc<Care>, socket: Arc<Socket>, event: ClientEvent) -> Han
     }
 }
 
-/// A socket is connected: its user is there.
+/// A socket has connected: marks its user as present.
 async fn on_connect(care: &Arc<Care>, socket: &Arc<Socket>) {
     let id = socket.id();
     let body = Connected { socket_id: id.as_str(), user_id: socket.user().as_str() };
     socket.emit(&care.context, "connected", &body);
     if care.context.fanout.enter_own(socket.local(), &notifications_room(socket.user())).await.is_err() {
-        // It has gone.
+        // The socket has disconnected.
         return;
     }
+    presence::came(care, socket.user()).await;
     let (care, socket) = (Arc::clone(care), Arc::clone(socket));
-    drop(care.context.clone().tasks.spawn(async move {
-        presence::came(&care, socket.user()).await;
-        calls::ring_again(&care, &socket).await;
-    }));
+    drop(care.context.clone().tasks.spawn(async move { calls::ring_again(&care, &socket).await }));
 }

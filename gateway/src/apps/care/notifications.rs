@@ -1,5 +1,5 @@
-//! Notifications: stored for a user, told to the sockets that are there, unread until they are read. How many are unread
-//! is counted from the rows, so it cannot drift from them.
+//! Notifications: stored for a user, sent to the user's connected sockets, and unread until marked as read. Unread
+//! notifications are counted from the rows, so the count cannot drift.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ const READ: &str = "UPDATE care_notifications SET is_read = 1 WHERE id = $1 AND 
 const READ_ALL: &str = "UPDATE care_notifications SET is_read = 1 WHERE user_id = $1 AND is_read = 0";
 const UNREAD: &str = "SELECT COUNT(*) FROM care_notifications WHERE user_id = $1 AND is_read = 0";
 
-/// A notification to be sent, checked.
+/// A validated notification to send.
 #[derive(Debug)]
 pub(crate) struct NewNotification {
     pub(crate) user: UserId,
@@ -38,11 +38,11 @@ pub(crate) struct NewNotification {
     pub(crate) message: String,
     pub(crate) kind: Option<String>,
     pub(crate) data: Option<Box<RawValue>>,
-    /// A second notification to the same user with this key is none.
+    /// A second notification to the same user with this key is not sent.
     pub(crate) key: Option<String>,
 }
 
-/// A notification as it is stored and shown.
+/// A notification as it is stored and sent to clients.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Notification {
@@ -62,19 +62,21 @@ pub(crate) struct Notification {
     created_at: String,
 }
 
-/// How many notifications the user has not read.
+/// The number of unread notifications.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UnreadCount")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Unread {
     unread_count: i64,
 }
 
-/// What came of reading all.
+/// The result of marking all notifications as read.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NotificationsRead")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AllRead {
     unread_count: i64,
-    /// How many the user had not read before.
+    /// How many of them were unread.
     updated: u64,
 }
 
@@ -85,13 +87,13 @@ pub(super) struct AllRead {
 pub(super) struct Listed {
     /// Newest first.
     notifications: Vec<Notification>,
-    /// Whether there are older ones.
+    /// Whether older notifications exist.
     has_more: bool,
     unread_count: i64,
 }
 
 impl Notification {
-    /// Whether it is what was to be sent.
+    /// Whether it has the same content as `new`.
     fn is(&self, new: &Self) -> bool {
         let data = |of: &Self| of.data.as_ref().map(|data| data.get().to_owned());
         (&self.title, &self.message, &self.kind, data(self))
@@ -100,10 +102,10 @@ impl Notification {
 }
 
 impl Care {
-    /// Stores a notification and tells its user; answers it, and whether it is new.
+    /// Stores a notification and sends it to its user. Returns it, and whether it is new.
     ///
     /// # Errors
-    /// 422 when its key was used for another one.
+    /// 422 if its key was used for another notification.
     pub(crate) async fn notify(
         self: &Arc<Self>,
         new: NewNotification,
@@ -185,21 +187,21 @@ async fn unread_of(pool: &Pool, user: &str) -> Result<i64, sqlx::Error> {
 }
 
 fn notification(row: &AnyRow) -> Result<Notification, sqlx::Error> {
-    let created_at: i64 = row.try_get(7)?;
-    let data: Option<String> = row.try_get(5)?;
+    let created_at: i64 = row.try_get("created_at")?;
+    let data: Option<String> = row.try_get("data")?;
     Ok(Notification {
-        id: row.try_get(0)?,
-        user_id: row.try_get(1)?,
-        title: row.try_get(2)?,
-        message: row.try_get(3)?,
-        kind: row.try_get(4)?,
+        id: row.try_get("id")?,
+        user_id: row.try_get("user_id")?,
+        title: row.try_get("title")?,
+        message: row.try_get("message")?,
+        kind: row.try_get("kind")?,
         data: data.and_then(|data| RawValue::from_string(data).ok()),
-        read: row.try_get::<i64, _>(6)? != 0,
+        read: row.try_get::<i64, _>("is_read")? != 0,
         created_at: iso(column_time(created_at)),
     })
 }
 
-/// The user has read one notification, or (`None`) all.
+/// Marks one notification as read, or all of them (`None`).
 pub(super) async fn read(care: &Care, socket: &Socket, id: Option<String>) -> Handled {
     let (records, user) = (&care.context.records, socket.user());
     let query = match &id {
@@ -236,7 +238,7 @@ pub(super) async fn list(care: &Care, socket: &Socket, page: Page) -> Handled {
     Ok(Reply::success(&Listed { notifications, has_more, unread_count }))
 }
 
-/// How many the user has not read.
+/// The number of the user's unread notifications.
 pub(super) async fn unread(care: &Care, socket: &Socket) -> Handled {
     Ok(Reply::success(&Unread { unread_count: care.count_unread(socket.user()).await? }))
 }

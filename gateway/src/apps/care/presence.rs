@@ -1,12 +1,12 @@
-//! Who is there: one status for a user, of all their sockets on all nodes.
+//! Presence: one status per user, derived from all their sockets on all nodes.
 //!
-//! Whether a user has a socket is known from their room of notifications, which the fan-out counts with leases. What else
-//! is known is one record for each user in the live state, changed by comparing and swapping, so that no node overwrites
-//! what another has found. A user whose last socket is gone gets a timer, which any node may see go off: only then, and
-//! only if they did not come back, they are offline.
+//! The members of a user's notification room, which the fan-out counts with leases, show whether the user has a
+//! socket. Everything else is one record per user in the live state, changed by compare-and-swap, so that nodes do
+//! not overwrite each other's changes. When a user's last socket is gone, a timer starts, and any node may handle
+//! it. The user goes offline only when the timer fires and they have not reconnected.
 //!
-//! A change is told to the room of those who watch. What is told is what the record says at that moment, and it is read
-//! again after telling: the last word is the newest, whoever speaks it.
+//! A change is broadcast to the room of the user's watchers. The broadcast carries the current record, and the node
+//! reads the record again afterwards. So the last broadcast is the newest, whichever node sends it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,11 +19,10 @@ use futures_util::{StreamExt as _, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::ids::SocketId;
-use shared::limits::{
-    DUE_EVERY_MS, PRESENCE_AT_ONCE, PRESENCE_COALESCE_MS, PRESENCE_RECORD_KEPT_S, PRESENCE_USERS_MAX,
-};
+use shared::limits::DUE_EVERY_MS;
 use shared::names::{Room, UserId};
 
+use super::limits::{PRESENCE_AT_ONCE, PRESENCE_COALESCE_MS, PRESENCE_RECORD_KEPT_S, PRESENCE_USERS_MAX};
 use super::room_id::PRESENCE_PREFIX;
 use super::status::{Chosen, Record, Shown, Status};
 use super::{Care, notifications_room};
@@ -32,51 +31,53 @@ use crate::clock::{now_ms, passed_ms};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
-/// Timers of users who may be offline.
+/// Timers of users who may go offline.
 const OFFLINE: &str = "care:offline";
 
 const KEPT: Duration = Duration::from_secs(PRESENCE_RECORD_KEPT_S);
 const COALESCE: Duration = Duration::from_millis(PRESENCE_COALESCE_MS);
 
-/// So much earlier than the grace period's end a timer may go off: clocks are read in different places.
+/// How early the timer may fire before the grace period's end, because clocks are read at different moments.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// Passes over this node's users between two looks whether all of them are known to be there.
+/// Idle checks between two checks for users whose presence is missing.
 const PASSES: u32 = 10;
 
-/// What some users' presence is, in the order they were asked for, each once.
+/// The presence of some users, in the requested order without duplicates.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Presences {
     presences: Vec<Shown>,
 }
 
-/// Whom a socket watches now.
+/// The users that a socket has started to watch.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PresenceSubscription")]
 pub(super) struct Subscribed {
     presences: Vec<Shown>,
-    /// How many users the socket watches.
+    /// The number of users that the socket watches in total.
     subscribed: usize,
 }
 
-/// What the user's presence is now.
+/// The user's new presence.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PresenceUpdated")]
 pub(super) struct StatusSet {
     status: Status,
 }
 
-/// What this node knows of its own users.
+/// This node's knowledge about its connected users.
 #[derive(Debug, Default)]
 pub(super) struct Local {
     activity: DashMap<UserId, Activity>,
-    /// Users whose change is being told, or was a moment ago; true where there is something new since.
-    telling: DashMap<UserId, bool>,
+    /// Users whose change is being broadcast, or was a moment ago. The value is true if there is a newer change.
+    announcing: DashMap<UserId, bool>,
 }
 
 #[derive(Debug)]
 struct Activity {
     last: Instant,
-    /// When the others were last told of it.
-    told: Option<Instant>,
+    /// When the activity was last written to the record.
+    recorded: Option<Instant>,
     is_idle: bool,
 }
 
@@ -88,7 +89,7 @@ fn watchers(user: &UserId) -> Room {
     Room::prefixed(PRESENCE_PREFIX, user.as_str())
 }
 
-/// Changes a user's record, and tells it if others see a difference. Answers what it is now.
+/// Changes a user's record, and broadcasts it if the visible presence differs. Returns the new record.
 async fn change(
     care: &Arc<Care>,
     user: &UserId,
@@ -97,67 +98,67 @@ async fn change(
     let changed = |before: Option<&str>| {
         let (was, mut record) = (Record::read(before), Record::read(before));
         change(&mut record);
-        // What does not change the record writes nothing, not even where there is none.
+        // Write nothing if the record is unchanged, even if none exists.
         if record == was { before.map(str::to_owned) } else { Some(record.write()) }
     };
     let (before, after) = care.context.fanout.live().update(&key(user), KEPT, changed).await?;
     let (before, after) = (Record::read(before.as_deref()), Record::read(after.as_deref()));
     if before.shown(user) != after.shown(user) {
-        tell(care, user);
+        announce(care, user);
     }
     Ok(after)
 }
 
-/// As [`change`], for what nobody waits for: what cannot be done now is found by the next who looks.
+/// Like [`change`], but ignores failures: a later check repairs the record.
 async fn try_change(care: &Arc<Care>, user: &UserId, act: impl Fn(&mut Record) + Send + Sync) {
     if let Err(error) = change(care, user, act).await {
         tracing::debug!(error = error.say(), "a user's presence was not changed");
     }
 }
 
-/// Tells those who watch a user what their presence is: at once, or a moment after it was told before, and then all
-/// changes since as one.
-fn tell(care: &Arc<Care>, user: &UserId) {
-    if let Some(mut is_news) = care.presence.telling.get_mut(user) {
+/// Broadcasts a user's presence to its watchers. If another broadcast was sent a moment ago, waits and combines the
+/// changes since.
+fn announce(care: &Arc<Care>, user: &UserId) {
+    if let Some(mut is_news) = care.presence.announcing.get_mut(user) {
         *is_news = true;
         return;
     }
-    care.presence.telling.insert(user.clone(), false);
+    care.presence.announcing.insert(user.clone(), false);
     let (care, user) = (Arc::clone(care), user.clone());
     drop(care.context.clone().tasks.spawn(async move {
         loop {
-            tell_now(&care, &user).await;
+            announce_now(&care, &user).await;
             tokio::time::sleep(COALESCE).await;
-            // From then on a change is told by somebody else.
-            if care.presence.telling.remove_if(&user, |_, is_news| !*is_news).is_some() {
+            // From here on, a new task announces the next change.
+            if care.presence.announcing.remove_if(&user, |_, is_news| !*is_news).is_some() {
                 return;
             }
-            care.presence.telling.insert(user.clone(), false);
+            care.presence.announcing.insert(user.clone(), false);
         }
     }));
 }
 
-async fn tell_now(care: &Care, user: &UserId) {
+async fn announce_now(care: &Care, user: &UserId) {
     let live = care.context.fanout.live();
     let keys = [key(user)];
-    let mut said = None;
-    // Twice: what changes while it is told is told once more, and later changes in a moment.
+    let mut announced = None;
+    // Repeat while the presence changes during the broadcast. After three broadcasts, the caller's loop continues.
     for _ in 0..3 {
         let Ok(now) = live.get(&keys).await else { return };
         let record = Record::read(now.first().and_then(Option::as_deref));
         let shown = crate::text::json(&record.shown(user));
-        if said.as_ref() == Some(&shown) {
+        if announced.as_ref() == Some(&shown) {
             return;
         }
         let room = watchers(user);
         let target = Target::room(&care.namespace, room.as_str());
         if socket::broadcast(&care.context, target, "presence:changed", &record.shown(user)).await.is_err() {
-            // Redis is away: when it is back, everybody is told to look again.
+            // Redis is unavailable. Clients receive `muster:resync` when it is back.
             return;
         }
-        said = Some(shown);
+        announced = Some(shown);
     }
-    if let Some(mut is_news) = care.presence.telling.get_mut(user) {
+    if let Some(mut is_news) = care.presence.announcing.get_mut(user) {
         *is_news = true;
     }
 }
@@ -167,11 +168,11 @@ pub(super) async fn came(care: &Arc<Care>, user: &UserId) {
     let (arrival, now) = (rand::random(), now_ms());
     try_change(care, user, |record| {
         if record.is_on && record.lost_ms.is_none() {
-            // By another socket.
+            // The user was already connected with another socket.
             return;
         }
         if !record.is_on {
-            // A call does not outlive its party.
+            // A call ends when its party goes offline.
             record.call = None;
         }
         (record.is_on, record.lost_ms, record.is_idle) = (true, None, false);
@@ -181,24 +182,24 @@ pub(super) async fn came(care: &Arc<Care>, user: &UserId) {
     let _ = care.context.fanout.live().cancel(OFFLINE, user.as_str()).await;
 }
 
-/// A user has no socket since `held`: they are offline when the grace period is over, unless they come back.
+/// A user lost their last socket `held` ago. They go offline after the grace period, unless they reconnect.
 pub(super) async fn gone(care: &Arc<Care>, user: &UserId, held: Duration) {
     let lost = now_ms().saturating_sub(u64::try_from(held.as_millis()).unwrap_or_default());
     let left = care.settings.presence_grace.saturating_sub(held).max(Duration::from_millis(1));
     if let Err(error) = care.context.fanout.live().schedule(OFFLINE, user.as_str(), left).await {
-        tracing::debug!(%error, "a user's grace period was not noted; whoever asks for them will");
+        tracing::debug!(%error, "a user's grace period was not scheduled; the next presence request schedules it");
         return;
     }
-    // Only now: who is noted to be lost has a timer.
+    // Only now, so that every user who is recorded as lost has a timer.
     try_change(care, user, |record| {
         record.lost_ms.get_or_insert(lost);
     })
     .await;
 }
 
-/// Has users be offline whose grace period is over, until the node stops.
+/// Sets users offline when their grace period is over, until the node stops.
 pub(super) async fn settle_offline(care: Arc<Care>) {
-    // Short grace periods, of tests, are looked at more often.
+    // Check short grace periods, as in tests, more often.
     let every = (care.settings.presence_grace / 4)
         .clamp(Duration::from_millis(50), Duration::from_millis(DUE_EVERY_MS));
     loop {
@@ -207,7 +208,7 @@ pub(super) async fn settle_offline(care: Arc<Care>) {
     }
 }
 
-/// Settles some users whose time is over; answers whether there may be more.
+/// Handles some due timers. Returns whether more may be due.
 async fn settle_some(care: &Arc<Care>) -> bool {
     let again = Duration::from_secs(5);
     let Ok(due) = care.context.fanout.live().due(OFFLINE, PRESENCE_AT_ONCE, again).await else {
@@ -217,7 +218,7 @@ async fn settle_some(care: &Arc<Care>) -> bool {
         let care = Arc::clone(care);
         async move {
             if let Err(error) = settle(&care, &user).await {
-                tracing::debug!(error = error.say(), "a user's presence was not settled; it is tried again");
+                tracing::debug!(error = error.say(), "a user's grace period could not be ended; retrying");
             }
         }
     });
@@ -233,7 +234,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     let grace = care.settings.presence_grace;
     let gone_for = lost_ms.map(|lost| Duration::from_millis(passed_ms(lost)));
     if !is_there && gone_for.is_none_or(|gone_for| gone_for + SLACK < grace) {
-        // They have been lost once more since, or nobody has noted since when.
+        // They were lost again meanwhile, or no node recorded since when they are lost.
         gone(care, user, gone_for.unwrap_or_default()).await;
         return Ok(());
     }
@@ -243,7 +244,7 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
         if is_there {
             (record.is_on, record.lost_ms) = (true, None);
         } else if record.arrival == arrival {
-            // Who came meanwhile has another arrival.
+            // The arrival differs if they have reconnected meanwhile.
             is_offline.store(true, Ordering::Relaxed);
             if record.is_on {
                 record.is_on = false;
@@ -260,14 +261,14 @@ async fn settle(care: &Arc<Care>, user: &UserId) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Whether a user has a socket anywhere.
+/// Whether a user has a socket on any node.
 async fn is_there(care: &Care, user: &UserId) -> Result<bool, AppError> {
     let room = notifications_room(user);
     let counted = care.context.fanout.count(care.namespace.as_str(), room.as_str()).await?;
     Ok(counted.count.sockets > 0)
 }
 
-/// A user is in a call, or (`None`) not in this one any more.
+/// Records that a user is in `call`, or (`is_in` is false) that they no longer are.
 pub(super) async fn set_call(
     care: &Arc<Care>,
     user: &UserId,
@@ -285,27 +286,27 @@ pub(super) async fn set_call(
     .map(drop)
 }
 
-/// A user does something.
+/// Records a user's activity.
 pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
     let (now, away) = (Instant::now(), care.settings.presence_away);
     let is_news = {
         let mut activity = care.presence.activity.entry(user.clone()).or_insert_with(|| Activity {
             last: now,
-            told: None,
+            recorded: None,
             is_idle: false,
         });
         activity.last = now;
         let is_news =
-            activity.is_idle || activity.told.is_none_or(|told| now.duration_since(told) > away / 4);
+            activity.is_idle || activity.recorded.is_none_or(|at| now.duration_since(at) > away / 4);
         if is_news {
-            (activity.told, activity.is_idle) = (Some(now), false);
+            (activity.recorded, activity.is_idle) = (Some(now), false);
         }
         is_news
     };
     if is_news {
         let (care, user, at) = (Arc::clone(care), user.clone(), now_ms());
         drop(care.context.clone().tasks.spawn(async move {
-            // It may have gone meanwhile, and then it is not this that brings it back.
+            // If the socket has disconnected meanwhile, its activity must not bring the user back.
             let is_here = !care.context.fanout.sockets_of(&care.namespace, &user).is_empty();
             try_change(&care, &user, |record| {
                 record.is_on |= is_here;
@@ -317,7 +318,7 @@ pub(super) fn touch(care: &Arc<Care>, user: &UserId) {
     }
 }
 
-/// Finds users who have done nothing for long, until the node stops.
+/// Sets inactive users to idle, until the node stops.
 pub(super) async fn find_idle(care: Arc<Care>) {
     let away = care.settings.presence_away;
     let every = (away / 10).clamp(Duration::from_millis(50), Duration::from_secs(15));
@@ -333,10 +334,10 @@ pub(super) async fn find_idle(care: Arc<Care>) {
         let now = Instant::now();
         care.presence.activity.retain(|user, _| here.contains(user));
         for user in &here {
-            // Whoever has done nothing since they came did something then.
+            // Connecting counts as the first activity.
             care.presence.activity.entry(user.clone()).or_insert_with(|| Activity {
                 last: now,
-                told: None,
+                recorded: None,
                 is_idle: false,
             });
         }
@@ -347,7 +348,7 @@ pub(super) async fn find_idle(care: Arc<Care>) {
         };
         let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
         for user in idle {
-            // On another node they may have done something.
+            // The user may have been active on another node.
             let set = |record: &mut Record| {
                 record.is_idle |= record.is_on && passed_ms(record.active_ms) >= away_ms
             };
@@ -361,7 +362,8 @@ pub(super) async fn find_idle(care: Arc<Care>) {
     }
 }
 
-/// Finds users with a socket here who are not known to be there: Redis was away when they came, or has lost it.
+/// Restores the presence of users with a socket here whose record is missing, because Redis was unavailable when
+/// they connected or has lost the record.
 pub(super) async fn find_missing(care: &Arc<Care>) {
     let sockets = care.context.fanout.sockets(&care.namespace);
     let users: HashSet<UserId> = sockets.iter().map(|socket| socket.user().clone()).collect();
@@ -377,7 +379,7 @@ pub(super) async fn find_missing(care: &Arc<Care>) {
     }
 }
 
-/// What others see of some users.
+/// The visible presence of some users.
 async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppError> {
     let keys: Vec<String> = users.iter().map(key).collect();
     let kept = care.context.fanout.live().get(&keys).await?;
@@ -385,11 +387,11 @@ async fn shown(care: &Arc<Care>, users: &[UserId]) -> Result<Vec<Shown>, AppErro
         let care = Arc::clone(care);
         async move {
             let mut record = Record::read(kept.as_deref());
-            // What is kept may be lost with Redis, and who is there is not; and it may say that somebody is there whom no
-            // living node knows.
+            // The record may be lost with Redis, or may list a user as online whom no living node knows. The room's
+            // members are reliable.
             let grace = care.settings.presence_grace;
             let lost = record.lost_ms.map(|lost| Duration::from_millis(passed_ms(lost)));
-            // Within their grace period they are what they were.
+            // Within their grace period, users keep their presence.
             if lost.is_none_or(|lost| lost > grace) {
                 match is_there(&care, &user).await {
                     Ok(true) => record.is_on = true,
@@ -425,7 +427,7 @@ pub(super) async fn set_status(care: &Arc<Care>, socket: &Socket, chosen: Chosen
     Ok(Reply::success(&StatusSet { status: record.status() }))
 }
 
-/// A socket watches users, and is told what they are now.
+/// Starts watching users, and returns their presence.
 pub(super) async fn subscribe(care: &Arc<Care>, socket: &Arc<Socket>, users: &[UserId]) -> Handled {
     care.rates.list_users(socket.user(), users.len())?;
     let fanout = &care.context.fanout;
@@ -435,11 +437,11 @@ pub(super) async fn subscribe(care: &Arc<Care>, socket: &Arc<Socket>, users: &[U
         let say = format!("Too many subscriptions (max {PRESENCE_USERS_MAX})");
         return Err(AppError::Limited(say.into(), 1));
     }
-    // Watched before they are looked at, so that no change lies between.
+    // Watch before reading, so that no change is missed between.
     let watching: Vec<_> = new.iter().map(|room| fanout.watch(socket.local(), room)).collect();
     let outcomes = futures_util::future::join_all(watching).await;
     if let Some(refused) = outcomes.into_iter().find_map(Result::err) {
-        // All of them or none.
+        // Watch all of them or none.
         new.iter().for_each(|room| fanout.unwatch(socket.local(), room.as_str()));
         return Err(refused.into());
     }
@@ -447,7 +449,7 @@ pub(super) async fn subscribe(care: &Arc<Care>, socket: &Arc<Socket>, users: &[U
     Ok(Reply::success(&Subscribed { presences, subscribed: watched.len() + new.len() }))
 }
 
-/// A socket watches these no more, or nobody.
+/// Stops watching these users, or all users.
 pub(super) fn unsubscribe(care: &Care, socket: &Arc<Socket>, users: Option<&[UserId]>) -> Handled {
     let fanout = &care.context.fanout;
     let rooms =

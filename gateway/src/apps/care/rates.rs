@@ -1,5 +1,5 @@
-//! How often one user may do what costs others something: all of the user's sockets on a node together. Generous for
-//! people, and far below what programs can do.
+//! Rates for operations that are costly for others, shared by all of a user's sockets on a node. They are generous
+//! for people and far below what programs can do.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,18 @@ use crate::error::AppError;
 use crate::limiter::{Meters, Rate};
 use crate::metrics::{self, Limit};
 
-/// Users of a list that cost one unit more.
+/// Users in a list per additional unit.
 const USERS_PER_UNIT: usize = 50;
 
-/// Records of a page that cost one unit more.
+/// Records in a page per additional unit.
 const RECORDS_PER_UNIT: u32 = 25;
 
-/// The rates of every user.
+/// Each user's rates.
 #[derive(Debug)]
 pub(super) struct Rates {
-    /// Lists: presence, participants, pages of records. In units.
+    /// Lists: presence, participants and pages of records, in units.
     lists: Meters<UserId>,
-    /// Rooms entered: all of many devices at once, when they come back.
+    /// Rooms entered. Many devices may reenter all their rooms at once when they reconnect.
     joins: Meters<UserId>,
     messages: Meters<UserId>,
     /// Messages marked as read.
@@ -33,7 +33,7 @@ pub(super) struct Rates {
     calls: Calls,
 }
 
-/// Calls begun, by who begins them, by who is called, and by both.
+/// Calls started, by caller, by recipient, and by pair.
 #[derive(Debug)]
 struct Calls {
     by_caller: Meters<UserId>,
@@ -42,7 +42,7 @@ struct Calls {
 }
 
 impl Calls {
-    /// `per_minute` calls of one user; 0: no limit.
+    /// `per_minute` calls per user; 0: no limit.
     fn new(per_minute: u32) -> Self {
         let rate = |count: u32| Rate::every(Duration::from_secs(60) / count.max(1), count);
         let rate = |count: u32| (per_minute != 0).then(|| rate(count));
@@ -75,19 +75,19 @@ impl Rates {
         }
     }
 
-    /// A list of so many users.
+    /// A list of `count` users.
     pub(super) fn list_users(&self, user: &UserId, count: usize) -> Result<(), AppError> {
         let units = u32::try_from(1 + count / USERS_PER_UNIT).unwrap_or(u32::MAX);
         limited(self.lists.take_many(user.clone(), units, Instant::now()))
     }
 
-    /// A page of at most so many records, each of which takes `statements` to read.
+    /// A page of at most `count` records, each read with `statements` statements.
     pub(super) fn list_records(&self, user: &UserId, count: u32, statements: u32) -> Result<(), AppError> {
         let units = 1 + count.saturating_mul(statements) / RECORDS_PER_UNIT;
         limited(self.lists.take_many(user.clone(), units, Instant::now()))
     }
 
-    /// So many messages marked as read.
+    /// `count` messages marked as read.
     pub(super) fn read(&self, user: &UserId, count: usize) -> Result<(), AppError> {
         let units = u32::try_from(count).unwrap_or(u32::MAX);
         limited(self.reads.take_many(user.clone(), units, Instant::now()))
@@ -103,7 +103,7 @@ impl Rates {
         within(&self.messages, user)
     }
 
-    /// A sign of typing.
+    /// A typing event.
     pub(super) fn typing(&self, user: &UserId) -> Result<(), AppError> {
         within(&self.typing, user)
     }
@@ -118,7 +118,7 @@ impl Rates {
         within(&self.statuses, user)
     }
 
-    /// A call begun.
+    /// A call started.
     pub(super) fn call(&self, caller: &UserId, recipient: &UserId) -> Result<(), AppError> {
         if self.calls.take(caller, recipient, Instant::now()) {
             return Ok(());
@@ -127,7 +127,7 @@ impl Rates {
         Err(AppError::Limited("Too many calls, try again later".into(), 60))
     }
 
-    /// A call that was begun rings nowhere, because the recipient is in another: it does not count as one to them.
+    /// A call did not ring because the recipient is in another call. It does not count against the recipient.
     pub(super) fn did_not_ring(&self, caller: &UserId, recipient: &UserId) {
         self.calls.by_both.give_back(&(caller.clone(), recipient.clone()));
         self.calls.by_recipient.give_back(recipient);
@@ -164,8 +164,8 @@ mod tests {
         assert_eq!(of_a_minute, 3);
         let crowd = (0..1_000).map(|n| (user(&format!("u{n}")), user("victim")));
         assert_eq!(rings(&calls, crowd, start), 20);
-        let everybody = (0..1_000).map(|n| (user("robot"), user(&format!("v{n}"))));
-        assert_eq!(rings(&calls, everybody, start), 10);
+        let callees = (0..1_000).map(|n| (user("robot"), user(&format!("v{n}"))));
+        assert_eq!(rings(&calls, callees, start), 10);
         assert_eq!(rings(&Calls::new(0), std::iter::repeat_n((ann, bob), 1_000), start), 1_000);
     }
 

@@ -1,4 +1,4 @@
-//! The internal API of `care`: notifications, and whom a room is granted (contract, "care").
+//! The internal API of `care`: notifications and room grants (contract, "care").
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use axum::http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::limits::{CARE_JSON_MAX, NOTIFICATION_TEXT_MAX, NOTIFICATION_TITLE_MAX, ROOM_GRANTS_MAX};
 use shared::names::{UserId, is_word};
 
 use super::Care;
+use super::limits::{CARE_JSON_MAX, NOTIFICATION_TEXT_MAX, NOTIFICATION_TITLE_MAX, ROOM_GRANTS_MAX};
 use super::notifications::{NewNotification, Notification};
 use crate::describe::Operation;
 use crate::describe::forms::{RoomName, True, UserIdText, Word};
@@ -20,22 +20,22 @@ use crate::rest::reply::{self, Data};
 use crate::rest::{InternalCaller, JsonBody, Names, Routes, key_of};
 use crate::text::{bounded, checked};
 
-/// Its endpoints, mounted and described.
 pub(super) fn routes() -> Routes<Arc<Care>> {
     const MEMBERS: &str = "/internal/rooms/{room}/members";
     const ROOMS: [&str; 2] = ["Invalid room", "Only rooms that begin with visit: or call: are granted"];
     Routes::new()
         .route(
             Operation::post("/internal/notifications", "Sends a user a notification.")
-                .detail("It is stored; the user's sockets hear `notification:new`.")
+                .id("sendNotification")
+                .detail("The node stores it, and the user's sockets receive `notification:new`.")
                 .of_backend()
                 .header(
                     "Idempotency-Key",
-                    "1 to 128 visible characters. Under one key a user is sent one notification.",
+                    "1 to 128 visible characters. A user receives one notification per key.",
                 )
                 .body::<Notify>()
                 .answer::<Data<Notification>>(201, "The notification.")
-                .answer::<Data<Notification>>(200, "The notification as it was sent before under its key.")
+                .answer::<Data<Notification>>(200, "The notification that was sent before with this key.")
                 .refuse_all(
                     400,
                     &[
@@ -54,42 +54,45 @@ pub(super) fn routes() -> Routes<Arc<Care>> {
             notify,
         )
         .route(
-            Operation::put(MEMBERS, "Grants a room to these users and nobody else.")
+            Operation::put(MEMBERS, "Grants a room to exactly these users.")
+                .id("replaceRoomGrants")
                 .detail(
-                    "Rooms `visit:…` and `call:…`. Sockets in it of other users are taken out of it on every node \
-                     before the answer, unless their token lists the room or they are parties of the call. Their \
-                     clients receive `muster:removed`, the others in the room `room:userLeft`.",
+                    "For rooms `visit:…` and `call:…`. Other users' sockets are removed from the room on every node \
+                     before the node answers, unless their token lists the room or they are parties of the call. Their \
+                     clients receive `muster:removed`, and the room's other members `room:userLeft`.",
                 )
                 .of_backend()
                 .body::<Grants>()
-                .answer::<Data<Granted>>(200, "Whom the room is granted.")
+                .answer::<Data<Granted>>(200, "The users with a grant.")
                 .refuse_all(400, &ROOMS)
                 .refuse_all(400, &["Invalid userId", "Too many userIds (max 1000)"]),
             grant,
         )
         .route(
-            Operation::get(MEMBERS, "Lists whom a room is granted.")
+            Operation::get(MEMBERS, "Lists the users with a grant for a room.")
+                .id("listRoomGrants")
                 .of_backend()
-                .answer::<Data<Granted>>(200, "Whom the room is granted.")
+                .answer::<Data<Granted>>(200, "The users with a grant.")
                 .refuse_all(400, &ROOMS),
             grants,
         )
 }
 
-/// A notification to be sent.
+/// A notification to send.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewNotification")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Notify {
     #[schemars(with = "UserIdText")]
     user_id: String,
-    /// Trimmed; then 1 to 200 characters, none of them NUL.
+    /// Trimmed, then 1 to 200 characters without NUL.
     title: String,
-    /// 2,000 characters at most, none of them NUL.
+    /// At most 2,000 characters, without NUL.
     message: String,
     #[serde(rename = "type")]
     #[schemars(with = "Option<Word>")]
     kind: Option<String>,
-    /// Anything of 8,192 bytes of JSON at most.
+    /// Any JSON of at most 8,192 bytes.
     data: Option<Box<RawValue>>,
 }
 
@@ -121,11 +124,12 @@ fn user(id: &str) -> Result<UserId, AppError> {
     UserId::parse(id).map_err(|_| AppError::BadInput("Invalid userId".into()))
 }
 
-/// Whom a room shall be granted.
+/// The users to grant a room to.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RoomGrantRequest")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Grants {
-    /// 1,000 at most.
+    /// At most 1,000.
     #[schemars(with = "Vec<UserIdText>")]
     user_ids: Vec<String>,
 }
@@ -153,18 +157,19 @@ async fn grants(
     Ok(granted(room, users, true))
 }
 
-/// Whom a room is granted.
+/// The users with a grant for a room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomGrant")]
 #[serde(rename_all = "camelCase")]
 struct Granted {
     #[schemars(with = "RoomName")]
     room_id: String,
     #[schemars(with = "Vec<UserIdText>")]
     user_ids: Vec<String>,
-    /// How many there are in `userIds`.
+    /// The number of entries in `userIds`.
     count: usize,
-    /// `true` where not every node has said in time that it has taken out who may not be in the room any more. It does so
-    /// as soon as it can.
+    /// `true` if not every node has confirmed in time that it has removed sockets without access. Each does so as
+    /// soon as it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "True")]
     incomplete: Option<bool>,

@@ -1,8 +1,8 @@
-//! Rooms of `care` and who may enter them (document 004, "Room ID Formats"; contract, "care").
+//! Rooms of `care` and access to them (document 004, "Room ID Formats"; contract, "care").
 //!
-//! The room of two users is `chat:A:B`. Their ids are sorted, and in each `%` is written as `%25` and `:` as `%3A`
-//! ([`escaped`]), so that every two users have one room, and no two pairs the same. Most ids have neither, and stand
-//! there as they are.
+//! The room of two users is `chat:A:B`. Their ids are sorted, and `%` and `:` in them are escaped as `%25` and
+//! `%3A` ([`escaped`]). So every two users have one room, and no two pairs share one. Most ids contain neither
+//! character and appear unchanged.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -12,11 +12,11 @@ use shared::names::{Room, UserId, escaped, is_id, is_name, unescaped};
 
 use crate::error::AppError;
 
-/// What the rooms of this app are called in the cluster.
+/// The prefixes of this app's rooms.
 pub(crate) const ROOM_PREFIXES: &[&str] =
     &["chat:", "visit:", "call:", "notifications:", "topic:", PRESENCE_PREFIX];
 
-/// Before a user's id: who watches them.
+/// The prefix of the room of a user's watchers.
 pub(super) const PRESENCE_PREFIX: &str = "presence:";
 
 /// A room that clients may name.
@@ -25,26 +25,26 @@ pub(super) struct RoomId {
     room: Room,
 }
 
-/// What decides who may enter.
+/// Who may enter a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access<'a> {
     /// These two users.
     Two(Cow<'a, str>, Cow<'a, str>),
     /// This user.
     One(&'a str),
-    /// Whom the records or the token name.
+    /// Users with a grant in the records or the token.
     Granted,
     Everyone,
     Nobody,
 }
 
 impl RoomId {
-    /// A room's id by a client.
+    /// Parses a room id from a client.
     ///
     /// # Errors
     /// [`AppError::BadInput`].
     pub(super) fn parse(text: &str) -> Result<Self, AppError> {
-        // What is for users may be longer than a name by what their ids are, and others by their prefix.
+        // Room ids of users may exceed the length of a name by the length of user ids; others by their prefix.
         let is_good = is_name(text)
             || match text.split_once(':') {
                 Some(("chat", rest)) => two_in(rest).is_some(),
@@ -59,7 +59,7 @@ impl RoomId {
         }
     }
 
-    /// A room of the cluster, if it is one of this app's that clients may name.
+    /// A room, if it belongs to this app and clients may name it.
     pub(super) fn of_cluster(room: &Room) -> Option<Self> {
         let (kind, _) = room.as_str().split_once(':')?;
         let is_ours = matches!(kind, "chat" | "notifications" | "visit" | "call" | "topic");
@@ -71,7 +71,7 @@ impl RoomId {
         if is_name(visit) { Self::parse(&format!("visit:{visit}")) } else { Self::parse(" ") }
     }
 
-    /// The room in the cluster.
+    /// The room as the node names it.
     pub(super) fn room(&self) -> &Room {
         &self.room
     }
@@ -80,7 +80,7 @@ impl RoomId {
         self.room.as_str()
     }
 
-    /// The two whose conversation it is.
+    /// The two users of a conversation.
     pub(super) fn two(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
         match self.access() {
             Access::Two(a, b) => Some((a, b)),
@@ -88,17 +88,17 @@ impl RoomId {
         }
     }
 
-    /// Whether access to it can be granted.
+    /// Whether backends can grant access to it.
     pub(super) fn is_granted(&self) -> bool {
         self.access() == Access::Granted
     }
 
-    /// Whether members hear of each other in it; notifications are for one alone.
+    /// Whether members receive events about each other. A notification room has only one user.
     pub(super) fn opens_for_members(&self) -> bool {
         matches!(self.access(), Access::Two(..) | Access::Granted | Access::Everyone)
     }
 
-    /// What decides who may enter.
+    /// Who may enter it.
     pub(super) fn access(&self) -> Access<'_> {
         let Some((kind, rest)) = self.as_str().split_once(':').filter(|(_, rest)| !rest.is_empty()) else {
             return Access::Nobody;
@@ -112,7 +112,7 @@ impl RoomId {
         }
     }
 
-    /// Whether a token alone opens it; `None` where the records decide.
+    /// Whether the token alone grants access. `None` if the records decide.
     pub(super) fn opens_for(&self, claims: &Claims) -> Option<bool> {
         let user = claims.user.as_str();
         match self.access() {
@@ -126,21 +126,21 @@ impl RoomId {
     }
 }
 
-/// The two users of a room, by what stands behind its kind.
+/// The two users in a room's name after its prefix.
 fn two_in(rest: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     let (a, b) = rest.split_once(':')?;
     let (a, b) = (unescaped(a)?, unescaped(b)?);
     (is_id(&a) && is_id(&b) && order(&a, &b) == Ordering::Less).then_some((a, b))
 }
 
-/// The order in which two users stand in the name of their room: that of JavaScript's `sort`, by UTF-16. It is that of
-/// the bytes, but for characters beyond the first 65,536.
+/// The order of two users in the name of their room: by UTF-16, as JavaScript's `sort`. It differs from byte order
+/// only for characters beyond the first 65,536.
 fn order(a: &str, b: &str) -> Ordering {
     a.encode_utf16().cmp(b.encode_utf16())
 }
 
-/// What a conversation of two is called: like their room, or by the older form where an id has a colon, under which
-/// conversations are stored.
+/// The id of a conversation of two users: the name of their room, or the older unescaped form for ids with a colon,
+/// because conversations are stored with it.
 pub(super) fn conversation_of(a: &UserId, b: &UserId) -> String {
     let (a, b) = (a.as_str(), b.as_str());
     if a.contains(':') || b.contains(':') {
@@ -162,7 +162,7 @@ mod tests {
             ("chat:auth0|5f7c:josé@example.org", Access::Two("auth0|5f7c".into(), "josé@example.org".into())),
             ("chat:f%3A1%3Aa@b:u1", Access::Two("f:1:a@b".into(), "u1".into())),
             ("chat:100%25:u1", Access::Two("100%".into(), "u1".into())),
-            // JavaScript sorts what is beyond 65,536 before U+FF21.
+            // JavaScript sorts characters beyond the first 65,536 before U+FF21.
             ("chat:\u{1f600}:\u{ff21}", Access::Two("\u{1f600}".into(), "\u{ff21}".into())),
             ("chat:\u{ff21}:\u{1f600}", Access::Nobody),
             ("chat:f:1:a@b:u1", Access::Nobody),
@@ -231,7 +231,11 @@ mod tests {
                 let text = format!("chat:{}:{}", escaped(a), escaped(b));
                 let room = RoomId::parse(&text).unwrap();
                 assert_eq!(room.two(), Some((a.into(), b.into())));
-                assert_eq!(Room::of_cluster(&text).as_ref(), Some(room.room()), "and the cluster knows it");
+                assert_eq!(
+                    Room::of_cluster(&text).as_ref(),
+                    Some(room.room()),
+                    "and it is a valid room name"
+                );
                 assert_eq!(rooms.insert(text, (a, b)), None);
             }
         }

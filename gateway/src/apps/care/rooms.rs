@@ -1,4 +1,4 @@
-//! Rooms: entering and leaving, who is there, who types; and whom backends grant them.
+//! Rooms: entering, leaving, participants, typing, and grants by backends.
 
 use std::sync::Arc;
 
@@ -27,8 +27,9 @@ const LOCK: &str = "INSERT INTO care_granted_rooms (room_id, revision) VALUES ($
     ON CONFLICT (room_id) DO UPDATE SET revision = care_granted_rooms.revision + 1";
 const GRANT: &str = "INSERT INTO care_room_members (room_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
-/// Who has come or gone.
+/// A user who entered or left a room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomMembershipChanged")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserMoved<'a> {
     #[schemars(with = "RoomName")]
@@ -41,8 +42,9 @@ pub(super) struct UserMoved<'a> {
     timestamp: String,
 }
 
-/// Who types, or has stopped.
+/// A user who is typing or has stopped.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TypingChanged")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Typing<'a> {
     #[schemars(with = "RoomName")]
@@ -55,46 +57,50 @@ pub(super) struct Typing<'a> {
 
 /// A user in a room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomParticipant")]
 #[serde(rename_all = "camelCase")]
 struct Participant<'a> {
     #[schemars(with = "UserIdText")]
     user_id: &'a str,
     role: Option<&'a str>,
     display_name: &'a str,
-    /// When the user's socket there was connected.
+    /// When the user's socket in the room connected.
     #[schemars(with = "Time")]
     joined_at: String,
 }
 
-/// The room that was entered, and who is there.
+/// The room that the socket entered, and its participants.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomJoined")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Joined<'a> {
     #[schemars(with = "RoomName")]
     room_id: &'a str,
-    /// Each user once, the one who asks among them; 100 at most, in no order. The others: `room:participants`.
+    /// Each user once, including the caller; at most 100, in no particular order. `room:participants` lists the
+    /// rest.
     participants: Vec<Participant<'a>>,
-    /// How many users there are.
+    /// The number of users.
     count: usize,
-    /// Whether there are others than these.
+    /// Whether there are more users than these.
     has_more: bool,
-    /// Where Redis is away: nobody knows who is on the other nodes.
+    /// Set while Redis is unavailable and users on other nodes are unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "True")]
     stale: Option<bool>,
 }
 
-/// Some of those who are in a room.
+/// A page of a room's participants.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomParticipants")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Participants<'a> {
     #[schemars(with = "RoomName")]
     room_id: &'a str,
-    /// Each user once, in the order of their ids.
+    /// Each user once, ordered by id.
     participants: Vec<Participant<'a>>,
-    /// How many users there are.
+    /// The number of users.
     count: usize,
-    /// Whether there are others after these.
+    /// Whether more users follow.
     has_more: bool,
 }
 
@@ -109,8 +115,9 @@ impl<'a> Participant<'a> {
     }
 }
 
-/// The room that was left.
+/// The room that the socket left.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RoomLeft")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Left<'a> {
     #[schemars(with = "RoomName")]
@@ -120,7 +127,7 @@ pub(super) struct Left<'a> {
 /// Whether a socket with these claims may be in a room.
 pub(super) fn admits<'a>(care: &'a Care, claims: &'a Claims, room: &Room) -> Admission<'a> {
     if room.as_str().starts_with(PRESENCE_PREFIX) {
-        // Any token lets its bearer watch anybody's presence.
+        // Any token may watch any user's presence.
         return Admission::Known(Some(true));
     }
     match RoomId::of_cluster(room) {
@@ -132,10 +139,10 @@ pub(super) fn admits<'a>(care: &'a Care, claims: &'a Claims, room: &Room) -> Adm
 }
 
 impl Care {
-    /// Whether a user may enter a room, write to it and read it.
+    /// Checks that a user may enter, write to and read a room.
     ///
     /// # Errors
-    /// 403 with the document's words.
+    /// 403 with the document's wording.
     pub(super) async fn must_have_access(&self, claims: &Claims, room: &RoomId) -> Result<(), AppError> {
         if self.has_access(claims, room).await? { Ok(()) } else { Err(denied()) }
     }
@@ -154,22 +161,22 @@ impl Care {
         }
     }
 
-    /// Who is granted a room.
+    /// The users with a grant for a room.
     ///
     /// # Errors
-    /// 400 for rooms that are not granted.
+    /// 400 for rooms that cannot be granted.
     pub(crate) async fn grants(&self, room: &str) -> Result<Vec<String>, AppError> {
         let room = granted_room(room)?;
         let records = &self.context.records;
         records.run(grants(records.pool(), room.as_str())).await
     }
 
-    /// Grants a room to these users and nobody else. Sockets that may not be there any more are taken out of it; those
-    /// whose token lists the room, and the parties of a call, may. Answers who is granted it, and whether all nodes have
-    /// taken their sockets out.
+    /// Grants a room to exactly these users, and removes members who have lost access. Users whose token lists the
+    /// room, and the parties of a call, keep it. Returns the users with a grant, and whether all nodes have removed
+    /// their sockets.
     ///
     /// # Errors
-    /// 400 for rooms that are not granted.
+    /// 400 for rooms that cannot be granted.
     pub(crate) async fn grant(
         self: &Arc<Self>,
         room: &str,
@@ -188,9 +195,9 @@ impl Care {
             .await
     }
 
-    async fn tell_room(&self, target: Target<'_>, event: &str, body: &(impl Serialize + Sync)) {
+    async fn notify_room(&self, target: Target<'_>, event: &str, body: &(impl Serialize + Sync)) {
         if let Err(error) = socket::broadcast(&self.context, target, event, body).await {
-            tracing::warn!(%error, event, "the others of a room were not told");
+            tracing::warn!(%error, event, "the other members of a room were not notified");
         }
     }
 }
@@ -215,7 +222,7 @@ async fn grants(pool: &Pool, room: &str) -> Result<Vec<String>, sqlx::Error> {
 
 async fn set_grants(pool: &Pool, room: &str, users: &[UserId]) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    // One after the other, so that the last one's users are all there are.
+    // Serialize the changes, so that only the last change's users remain.
     sqlx::query(LOCK).bind(room).execute(&mut *transaction).await?;
     sqlx::query(REVOKE).bind(room).execute(&mut *transaction).await?;
     for user in users {
@@ -238,12 +245,12 @@ fn denied() -> AppError {
     AppError::Forbidden("Room access denied".into())
 }
 
-/// Another app's rooms, and those that are only watched, are for nobody here.
-fn must_be_for_somebody(room: &RoomId) -> Result<(), AppError> {
+/// Refuses other apps' rooms and rooms that clients may only watch.
+fn must_be_enterable(room: &RoomId) -> Result<(), AppError> {
     if room.access() == Access::Nobody { Err(denied()) } else { Ok(()) }
 }
 
-/// Enters a room; answers who is there, each user once and a page of them: what it costs does not grow with the room.
+/// Enters a room. Returns one page of its users, so that the cost does not grow with the room.
 pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
     care.rates.join(socket.user())?;
     let claims = socket.claims();
@@ -252,16 +259,16 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
     care.must_have_access(&claims, room).await?;
     let entered = fanout.enter(socket.local(), room.room()).await?;
     if let Err(refused) = care.must_have_access(&claims, room).await {
-        // It was taken away meanwhile, before there was anybody to be taken out.
+        // Access was revoked meanwhile, before the socket could be found and removed.
         fanout.leave(socket.local(), room.as_str()).await;
         return Err(refused);
     }
     drop(lock);
     if entered.first_of_user {
         let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
-        care.tell_room(target, "room:userJoined", &moved(room, &claims)).await;
+        care.notify_room(target, "room:userJoined", &moved(room, &claims)).await;
     }
-    // While Redis is away nobody knows who is on the other nodes.
+    // While Redis is unavailable, users on other nodes are unknown.
     let page = PAGE_MAX as usize;
     let found = fanout.first_members(care.namespace.as_str(), room.as_str(), page).await;
     let is_stale = found.is_err();
@@ -282,13 +289,13 @@ pub(super) async fn join(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Ha
     Ok(Reply::success(&Joined { room_id: room.as_str(), participants, count, has_more, stale }))
 }
 
-/// A page of those who are in a room that the socket is in.
+/// A page of the users in a room that the socket is in.
 pub(super) async fn participants(care: &Care, socket: &Socket, asked: OfRoom) -> Handled {
-    must_be_for_somebody(&asked.room)?;
+    must_be_enterable(&asked.room)?;
     care.rates.list_users(socket.user(), asked.limit)?;
     must_be_in(socket, &asked.room)?;
     let mut members = care.context.fanout.members(care.namespace.as_str(), asked.room.as_str()).await?;
-    // All of them have been read.
+    // The node has read all members.
     socket.charge_receivers(members.len());
     members.sort_by(|a, b| a.user.cmp(&b.user));
     members.dedup_by(|a, b| a.user == b.user);
@@ -311,22 +318,22 @@ fn must_be_in(socket: &Socket, room: &RoomId) -> Result<(), AppError> {
 
 /// Leaves a room.
 pub(super) async fn leave(care: &Care, socket: &Arc<Socket>, room: &RoomId) -> Handled {
-    must_be_for_somebody(room)?;
+    must_be_enterable(room)?;
     if *room.room() == super::notifications_room(socket.user()) {
-        // It tells that the user is there.
+        // This membership marks the user as connected, so keep it.
         return Ok(Reply::success(&Left { room_id: room.as_str() }));
     }
     let left = care.context.fanout.leave(socket.local(), room.as_str()).await;
     if left.last_of_user {
         let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
-        care.tell_room(target, "room:userLeft", &moved(room, &socket.claims())).await;
+        care.notify_room(target, "room:userLeft", &moved(room, &socket.claims())).await;
     }
     Ok(Reply::success(&Left { room_id: room.as_str() }))
 }
 
-/// Tells the others that the user types, or has stopped.
+/// Notifies the other members that the user is typing or has stopped.
 pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: bool) -> Handled {
-    must_be_for_somebody(room)?;
+    must_be_enterable(room)?;
     care.rates.typing(socket.user())?;
     must_be_in(socket, room)?;
     socket.charge_room(&care.context, room.as_str());
@@ -338,32 +345,32 @@ pub(super) async fn typing(care: &Care, socket: &Socket, room: &RoomId, starts: 
         display_name: &claims.display_name,
     };
     let target = Target::room(socket.namespace(), room.as_str()).except(socket.id());
-    // Who saw the start and misses the stop would wait for ever.
+    // Only the start is volatile: clients that miss the stop would wait forever.
     let (target, event) = if starts { (target.volatile(), "typing:start") } else { (target, "typing:stop") };
     socket::broadcast(&care.context, target, event, &body).await?;
     Ok(Reply::ok())
 }
 
-/// A socket was taken out of a room that it may not be in any more.
+/// A socket lost access to a room and was removed from it.
 pub(super) async fn removed(care: &Care, socket: &Socket, room: &Room, left: LeftRoom) {
     let Some(room) = RoomId::of_cluster(room).filter(RoomId::opens_for_members) else { return };
     if left.last_of_user {
         let target = Target::room(socket.namespace(), room.as_str());
-        care.tell_room(target, "room:userLeft", &moved(&room, &socket.claims())).await;
+        care.notify_room(target, "room:userLeft", &moved(&room, &socket.claims())).await;
     }
 }
 
 /// A user's last socket in a room is gone for good.
 pub(super) async fn gone(care: &Care, gone: &Gone) {
-    tell_moved(care, gone, "room:userLeft").await;
+    announce_move(care, gone, "room:userLeft").await;
 }
 
-/// A user who was told to be gone is there.
+/// A user whose departure was announced is in the room.
 pub(super) async fn back(care: &Care, back: &Gone) {
-    tell_moved(care, back, "room:userJoined").await;
+    announce_move(care, back, "room:userJoined").await;
 }
 
-async fn tell_moved(care: &Care, gone: &Gone, event: &str) {
+async fn announce_move(care: &Care, gone: &Gone, event: &str) {
     let Ok(room) = RoomId::parse(gone.room.as_str()) else { return };
     if room.opens_for_members() {
         let body = UserMoved {
@@ -373,6 +380,7 @@ async fn tell_moved(care: &Care, gone: &Gone, event: &str) {
             display_name: gone.display_name.as_deref().unwrap_or(gone.user.as_str()),
             timestamp: iso(now_ms()),
         };
-        care.tell_room(Target::room(&care.namespace, room.as_str()), event, &body).await;
+        let target = Target::room(&care.namespace, room.as_str()).except_user(&gone.user);
+        care.notify_room(target, event, &body).await;
     }
 }

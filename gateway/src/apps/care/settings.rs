@@ -7,7 +7,7 @@ use shared::config::{AnyAppSetting, AppSetting, AppSettings};
 static CALLS_PER_MINUTE: AppSetting<u32> = AppSetting::number(
     "calls_per_minute",
     "10",
-    "Calls of `care` a minute that one user may begin, as many at once; one user is called by another three tenths as often, and by all twice as often; 0: no limit.",
+    "Calls of `care` that one user may start in a minute, in a burst or spread out. The same caller may call the same user three tenths as often. All callers together may call one user twice as often. 0: no limit.",
 );
 
 static CALL_RING: AppSetting<Duration> =
@@ -16,20 +16,19 @@ static CALL_RING: AppSetting<Duration> =
 static PRESENCE_GRACE: AppSetting<Duration> = AppSetting::duration(
     "presence_grace",
     "15s",
-    "How long a user of `care` without a connection is neither offline nor lost to their call.",
+    "How long a disconnected user of `care` keeps their presence and their call.",
 );
 
 static PRESENCE_AWAY: AppSetting<Duration> = AppSetting::duration(
     "presence_away",
     "5m",
-    "How long a user of `care` does nothing before they are away.",
+    "How long a user of `care` is idle before they count as away.",
 );
 
-/// All of them.
 pub(super) static ALL: &[&dyn AnyAppSetting] =
     &[&CALLS_PER_MINUTE, &CALL_RING, &PRESENCE_GRACE, &PRESENCE_AWAY];
 
-/// Their values.
+/// The values of the settings.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) calls_per_minute: u32,

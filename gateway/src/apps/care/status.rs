@@ -1,4 +1,5 @@
-//! What is known of a user's presence, and which status that makes. No clock and no wire here.
+//! The record of a user's presence, and the status derived from it. This module uses neither the clock nor the
+//! network.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use shared::names::UserId;
 use crate::clock::iso;
 use crate::describe::forms::{Time, UserIdText};
 
-/// A status as others see it.
+/// A user's visible status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "PresenceStatus")]
@@ -19,7 +20,7 @@ pub(super) enum Status {
     InCall,
 }
 
-/// What a user wants to be while they are there.
+/// The status that a user has chosen for the time they are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) enum Mode {
     #[default]
@@ -31,7 +32,7 @@ pub(super) enum Mode {
     Busy,
 }
 
-/// `presence:setStatus`, checked.
+/// A validated `presence:setStatus`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chosen {
     pub(super) mode: Mode,
@@ -39,7 +40,7 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// What a client may choose; `offline` and `in_call` come by themselves.
+    /// Accepts the statuses that a client may choose. The node sets `offline` and `in_call`.
     pub(super) fn new(status: &str, custom: Option<String>) -> Option<Self> {
         let mode = match status {
             "online" => Mode::Online,
@@ -51,37 +52,37 @@ impl Chosen {
     }
 }
 
-/// What nodes know of a user together. Kept as JSON with short keys: there is one for each user.
+/// What all nodes share about a user. Stored as JSON with short keys, because every user has one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Not told to be offline.
+    /// Whether the user counts as online.
     #[serde(rename = "o")]
     pub(super) is_on: bool,
     #[serde(rename = "m", default)]
     pub(super) mode: Mode,
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub(super) custom: Option<String>,
-    /// Has done nothing for long.
+    /// Whether the user has been inactive for long.
     #[serde(rename = "i", default)]
     pub(super) is_idle: bool,
-    /// The call they are in.
+    /// The call that the user is in.
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     pub(super) call: Option<String>,
-    /// When they were last there, ms since the epoch.
+    /// When the user was last online, in ms since the epoch.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub(super) seen_ms: Option<u64>,
-    /// Since when they have no socket, ms since the epoch.
+    /// Since when the user has no socket, in ms since the epoch.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub(super) lost_ms: Option<u64>,
-    /// When they last did something, not exactly, ms since the epoch.
+    /// Approximately when the user was last active, in ms since the epoch.
     #[serde(rename = "a", default)]
     pub(super) active_ms: u64,
-    /// Another with each time they came, so that who took them for lost sees that they are back.
+    /// Changes each time the user arrives, so that a node that took them for lost notices their return.
     #[serde(rename = "n", default)]
     pub(super) arrival: u64,
 }
 
-/// What others see of a user.
+/// A user's visible presence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Presence")]
@@ -90,23 +91,23 @@ pub(super) struct Shown {
     user_id: String,
     status: Status,
     custom_status: Option<String>,
-    /// `null` unless the user is offline and has been there.
+    /// `null` unless the user is offline and has been online before.
     #[schemars(with = "Option<Time>")]
     last_seen: Option<String>,
 }
 
 impl Record {
-    /// The record of what is kept. What cannot be read is as good as nothing.
+    /// Parses a stored record. An unreadable one counts as missing.
     pub(super) fn read(kept: Option<&str>) -> Self {
         kept.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    /// What is kept of the record.
+    /// The stored form of the record.
     pub(super) fn write(&self) -> String {
         crate::text::json(self)
     }
 
-    /// The status that others see.
+    /// The visible status.
     pub(super) fn status(&self) -> Status {
         match self {
             Self { is_on: false, .. } => Status::Offline,

@@ -1,18 +1,18 @@
-//! The rules of `care`: each refusal by its sentence, who may be in a room, and the states of messages and calls.
+//! The rules of `care`: each refusal by its sentence, access to rooms, and the states of messages and calls.
 
 use serde_json::{Value, json};
-use shared::limits::{
+
+use super::limits::{
     CARE_ATTACHMENTS_MAX, CARE_JSON_MAX, CARE_MESSAGE_MAX, NOTIFICATION_TITLE_MAX, PRESENCE_TEXT_MAX,
     PRESENCE_USERS_MAX,
 };
-
 use crate::testing::{TestClient, TestNode};
 
 async fn client(node: &TestNode, user: &str) -> TestClient {
     node.client("/", user, &json!({ "name": user.to_uppercase() })).await
 }
 
-/// Asks and expects success.
+/// Emits an event and expects success.
 async fn good(client: &mut TestClient, event: &str, argument: Value) -> Value {
     let shown = argument.to_string();
     let answer = client.ask(event, argument).await;
@@ -21,7 +21,7 @@ async fn good(client: &mut TestClient, event: &str, argument: Value) -> Value {
 }
 
 #[tokio::test]
-async fn who_may_be_in_which_room() {
+async fn room_access_follows_ids_tokens_and_grants() {
     let node = TestNode::start().await;
     let (mut ann, mut eve) = (client(&node, "ann").await, client(&node, "eve").await);
     let room = |id: &str| json!({ "roomId": id });
@@ -42,7 +42,7 @@ async fn who_may_be_in_which_room() {
             }
         }
     }
-    // A grant of a backend, or of the token.
+    // Granted by a backend, or by the token.
     let granted =
         node.internal("PUT", "/internal/rooms/visit:7/members", Some(&json!({ "userIds": ["ann"] }))).await;
     assert_eq!(granted.status, 200, "{granted:?}");
@@ -50,12 +50,12 @@ async fn who_may_be_in_which_room() {
     eve.is_refused("room:join", room("visit:7"), "Room access denied").await;
     let mut bob = node.client("/", "bob", &json!({ "rooms": ["visit:*"] })).await;
     good(&mut bob, "room:join", room("visit:7")).await;
-    // Eve has joined `topic:health` before.
+    // From Eve's earlier join of `topic:health`.
     assert_eq!(ann.event("room:userJoined").await["userId"], "eve");
     assert_eq!(ann.event("room:userJoined").await["userId"], "bob");
     good(&mut bob, "room:leave", room("visit:7")).await;
     assert_eq!(ann.event("room:userLeft").await["userId"], "bob");
-    // A grant that is withdrawn takes the user out.
+    // Withdrawing a grant removes the user.
     let withdrawn =
         node.internal("PUT", "/internal/rooms/visit:7/members", Some(&json!({ "userIds": [] }))).await;
     assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
@@ -78,7 +78,7 @@ async fn who_may_be_in_which_room() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_refused() {
+async fn invalid_messages_are_refused() {
     let node = TestNode::start().await;
     let mut ann = client(&node, "ann").await;
     let to_bob = |change: Value| {
@@ -139,7 +139,7 @@ async fn a_message_is_sent_delivered_and_read() {
     let first = good(&mut ann, "message:send", json!({ "recipientId": "bob", "message": " hi " })).await;
     let id = first["message"]["id"].clone();
     assert_eq!((&first["message"]["message"], &first["message"]["status"]), (&json!("hi"), &json!("sent")));
-    assert_eq!(second.event("message:sent").await["id"], id, "the sender's other sockets");
+    assert_eq!(second.event("message:sent").await["id"], id, "the sender's other sockets receive it");
     let mut bob = client(&node, "bob").await;
     let sent = good(&mut ann, "message:send", json!({ "recipientId": "bob", "message": "there?" })).await;
     assert_eq!(bob.event("message:new").await["id"], sent["message"]["id"]);
@@ -156,7 +156,7 @@ async fn a_message_is_sent_delivered_and_read() {
     let messages = history["messages"].as_array().unwrap();
     assert_eq!(messages.len(), 2);
     assert!(messages.iter().all(|message| message["status"] == "read"), "{history}");
-    // One that another has read is none of theirs.
+    // Users without access to a message cannot mark it.
     let mut eve = client(&node, "eve").await;
     let theirs = good(&mut eve, "message:history", json!({ "recipientId": "ann" })).await;
     assert_eq!(theirs["messages"], json!([]));
@@ -175,7 +175,7 @@ async fn a_message_under_one_client_id_is_sent_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_is_refused() {
+async fn invalid_calls_are_refused() {
     let node = TestNode::start().await;
     let mut ann = client(&node, "ann").await;
     let too_long = format!("Reason too long (max {PRESENCE_TEXT_MAX} characters)");
@@ -218,14 +218,14 @@ async fn ring(caller: &mut TestClient, recipient: &mut TestClient, to: &str) -> 
 }
 
 #[tokio::test]
-async fn a_call_is_taken_once_talked_in_and_ended() {
+async fn a_call_is_accepted_once_carries_signals_and_ends() {
     let node = TestNode::start().await;
     let (mut ann, mut bob, mut eve) =
         (client(&node, "ann").await, client(&node, "bob").await, client(&node, "eve").await);
     let mut second = client(&node, "bob").await;
     let call = ring(&mut ann, &mut bob, "bob").await;
     second.event("call:incoming").await;
-    // While it rings both are busy, and only the recipient answers.
+    // While it rings, both users are busy, and only the recipient may answer.
     eve.is_refused("call:initiate", json!({ "recipientId": "bob" }), "User is busy").await;
     for event in ["call:accept", "call:reject"] {
         ann.is_refused(event, call.clone(), "Only the recipient may do this").await;
@@ -249,7 +249,7 @@ async fn a_call_is_taken_once_talked_in_and_ended() {
 }
 
 #[tokio::test]
-async fn a_call_is_rejected_called_off_or_missed() {
+async fn a_call_is_rejected_cancelled_or_missed() {
     let node = TestNode::with(&[("call_ring", "300ms")]).await;
     let (mut ann, mut bob) = (client(&node, "ann").await, client(&node, "bob").await);
     let call = ring(&mut ann, &mut bob, "bob").await;
@@ -269,7 +269,19 @@ async fn a_call_is_rejected_called_off_or_missed() {
 }
 
 #[tokio::test]
-async fn presence_is_what_a_user_says_and_does() {
+async fn a_user_is_online_when_their_client_is_connected() {
+    let node = TestNode::start().await;
+    let mut asker = client(&node, "asker").await;
+    for round in 0..20 {
+        let user = format!("user-{round}");
+        let _client = client(&node, &user).await;
+        let presences = good(&mut asker, "presence:get", json!({ "userIds": [user] })).await;
+        assert_eq!(presences["presences"][0]["status"], json!("online"), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn presence_follows_status_and_activity() {
     let node = TestNode::start().await;
     let (mut ann, mut bob) = (client(&node, "ann").await, client(&node, "bob").await);
     let too_long = format!("customStatus too long (max {PRESENCE_TEXT_MAX} characters)");
@@ -352,7 +364,7 @@ async fn notifications_are_stored_listed_and_read() {
     ] {
         ann.is_refused("notification:read", argument, error).await;
     }
-    // Those of others are not there.
+    // Other users' notifications are reported as not found.
     let mut eve = client(&node, "eve").await;
     eve.is_refused("notification:read", json!({ "notificationId": id }), "Notification not found").await;
     good(&mut ann, "notification:readAll", Value::Null).await;

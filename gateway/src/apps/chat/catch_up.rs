@@ -1,16 +1,17 @@
-//! What could not be broadcast when it was stored, or when it happened.
+//! Broadcasts later what could not be broadcast at once.
 //!
-//! A room's messages have places. When the last one arrives at a node, it reads those before it from the records
-//! ([`super::order`]). So it is enough to broadcast the last message of a room: after Redis was away, and after the death of a
-//! node, which may have stored messages without broadcasting them. Storing a message costs nothing for that.
+//! Each message has a sequence number in its room. When a node receives the last message of a room, it reads all
+//! missing earlier ones from the records ([`super::order`]). So broadcasting the last message of a room is enough,
+//! both after Redis was unavailable and after a node died that may have stored messages without broadcasting them.
+//! Storing a message needs no extra work for this.
 
 use dashmap::DashSet;
 use fanout::{Fanout, FanoutError, Gone, Posted, Target};
 use serde::{Deserialize, Serialize};
-use shared::limits::CHAT_RECOVERED_MS;
 use shared::names::{Namespace, Room, UserId};
 
 use super::events::{self, Message, RoomId};
+use super::limits::CHAT_RECOVERED_MS;
 use super::{Chat, NAME, store};
 use crate::clock::{ago_ms, iso, now_ms};
 use crate::context::Context;
@@ -21,24 +22,25 @@ use crate::socket;
 /// The kind of the job that broadcasts the last message of a room.
 pub(super) const LAST_MESSAGE: &str = "last_message";
 
-/// The kind of the job that finds the rooms of which a dead node may have stored messages without broadcasting them.
+/// The kind of the job that finds the rooms in which a dead node may have stored messages without broadcasting
+/// them.
 pub(super) const RECOVER: &str = "recover";
 
-/// The kind of the job that says who has come or left.
+/// The kind of the job that announces who entered or left.
 pub(super) const MOVED: &str = "moved";
 
-/// Rooms whose last message is to be broadcast, each with one job.
+/// Rooms whose last message still has to be broadcast, with one job each.
 #[derive(Debug, Default)]
 pub(super) struct Behind(DashSet<Room>);
 
-/// A room and where it is.
+/// A room and its namespace.
 #[derive(Serialize, Deserialize)]
 struct InRoom {
     namespace: String,
     room: String,
 }
 
-/// A user who has come to a room, or left it.
+/// A user who entered or left a room.
 #[derive(Serialize, Deserialize)]
 struct Move {
     #[serde(flatten)]
@@ -59,12 +61,12 @@ impl InRoom {
 }
 
 impl Behind {
-    /// No room is known to have a job any more.
+    /// Forgets which rooms have a job.
     pub(super) fn clear(&self) {
         self.0.clear();
     }
 
-    /// The last message of a room could not be broadcast: a job does it.
+    /// Stores a job that broadcasts the last message of a room, after broadcasting it failed.
     pub(super) fn add(&self, context: &Context, namespace: &Namespace, room: &RoomId) {
         if self.0.insert(room.room().clone()) {
             let subject = format!("chat:{}", room.as_str());
@@ -74,7 +76,7 @@ impl Behind {
     }
 }
 
-/// Broadcasts a message at its place.
+/// Broadcasts a message with its sequence number.
 pub(super) fn post(context: &Context, namespace: &Namespace, (room, message): (&Room, &Message)) -> Posted {
     let target = Target::room(namespace, room.as_str()).sequenced(message.seq);
     socket::post(context, target, "new_message", message)
@@ -85,12 +87,12 @@ pub(super) async fn run_last_message(chat: &Chat, job: &Job) -> Ran {
     let Some((namespace, room)) = job.payload::<InRoom>().and_then(|of| of.read()) else {
         return Ran::done();
     };
-    // What cannot be broadcast from now on has a job of its own.
+    // A later failure gets its own job.
     chat.behind.0.remove(room.room());
     match broadcast_last(&chat.context, &namespace, &room).await {
         Ok(()) => Ran::done(),
         Err(_) => {
-            // This job is tried again, so that no other is needed.
+            // This job will be retried, so no other job is needed.
             chat.behind.0.insert(room.room().clone());
             Ran::Failed
         }
@@ -102,12 +104,12 @@ async fn broadcast_last(context: &Context, namespace: &Namespace, room: &RoomId)
     let Some(message) = last else { return Ok(()) };
     match post(context, namespace, (room.room(), &message)).outcome().await {
         Err(FanoutError::Unavailable) => Err(AppError::Unavailable),
-        // The others cannot be mended by trying again.
+        // Retrying does not help with other errors.
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// A node is gone: broadcasts the last message of every room that has had one since shortly before.
+/// After a node is gone, rebroadcasts the last message of every room with recent messages.
 pub(super) fn recover(chat: &Chat, namespace: &Namespace) {
     let payload = (namespace.as_str(), ago_ms(CHAT_RECOVERED_MS));
     chat.context.jobs.store_and_run(vec![Job::of_app(NAME, RECOVER, "chat:recover", &payload)]);
@@ -129,7 +131,8 @@ pub(super) async fn run_recover(chat: &Chat, job: &Job) -> Ran {
     Ran::done()
 }
 
-/// Tells a room who has come or left; where Redis is away, a job does it if it is still so then.
+/// Announces to a room who entered or left. While Redis is unavailable, a job does so later, if it is still true
+/// then.
 pub(super) async fn report(chat: &Chat, moved: &Gone, is_there: bool) {
     let Some(room) = RoomId::of_cluster(moved.room.as_str()) else { return };
     let of = InRoom::of(&moved.namespace, &moved.room);
@@ -165,10 +168,11 @@ async fn broadcast_move(chat: &Chat, moved: &Move) -> Result<(), FanoutError> {
     let event = if moved.is_there { "user_joined" } else { "user_left" };
     let timestamp = iso(now_ms());
     let body = events::UserMoved { user_id: &moved.user, email: moved.email.as_deref(), timestamp };
-    let target = Target::room(&namespace, &moved.of.room);
+    let Ok(user) = UserId::parse(&moved.user) else { return Ok(()) };
+    let target = Target::room(&namespace, &moved.of.room).except_user(&user);
     let outcome = socket::broadcast(&chat.context, target, event, &body).await.map(drop);
     if let Err(error) = &outcome {
-        tracing::debug!(%error, room = moved.of.room, event, "a room has not received who has come or left");
+        tracing::debug!(%error, room = moved.of.room, event, "a room could not be notified that a user entered or left");
     }
     outcome
 }

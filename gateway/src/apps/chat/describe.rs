@@ -1,4 +1,4 @@
-//! The events of `chat` in words and types.
+//! Describes the events of `chat`.
 
 use super::events::{
     InRoom, Message, PageBody, RoomHistory, SendBody, Sent, UserMoved, UserStoppedTyping, UserTyping,
@@ -10,11 +10,10 @@ use crate::describe::{Event, Section};
 const NOT_IN: &str = "You must join the room first";
 const NO_ROOM: &str = "Invalid room id";
 
-/// Describes the events.
 pub(super) fn describe(section: &mut Section) {
     section.about(
-        "Discussion rooms with history and typing. A message is stored before it is told; all members of a \
-         room see one order.",
+        "Discussion rooms with history and typing. The node stores a message before it broadcasts it; all members of a \
+         room see the same order.",
     );
     moving(section);
     messages(section);
@@ -26,8 +25,8 @@ fn moving(section: &mut Section) {
         Event::from_client("join_room", "Enters a room.")
             .weight(10)
             .detail(
-                "The joiner gets `room_history`; the others `user_joined`, if it is the user's first socket \
-                 there.",
+                "The socket receives `room_history`. If it is the user's first socket in the room, the other members \
+                 receive `user_joined`.",
             )
             .payload::<Name>()
             .ack::<Ack<InRoom<'_>>>()
@@ -35,23 +34,23 @@ fn moving(section: &mut Section) {
     );
     section.event(
         Event::from_client("leave_room", "Leaves a room.")
-            .detail("The others get `user_left`, if it was the user's last socket there.")
+            .detail("If it was the user's last socket in the room, the other members receive `user_left`.")
             .payload::<Name>()
             .ack::<Ack<InRoom<'_>>>()
             .refuse(NO_ROOM),
     );
     section.event(
         Event::to_client("user_joined", "A user has entered the room.")
-            .to("the others in the room, on the user's first socket there")
+            .to("the other members of the room, when the user's first socket enters")
             .payload::<UserMoved<'_>>(),
     );
     section.event(
         Event::to_client("user_left", "A user has left the room.")
             .detail(
-                "After a lost connection it is held back for a while (`LEAVE_HOLDBACK`): the user may be \
-                 back.",
+                "After a lost connection, the node sends it only if the user has not reconnected within \
+                 `LEAVE_HOLDBACK`.",
             )
-            .to("the others in the room, when the user's last socket there has gone")
+            .to("the other members of the room, when the user's last socket leaves")
             .payload::<UserMoved<'_>>(),
     );
 }
@@ -74,11 +73,11 @@ fn messages(section: &mut Section) {
     );
     section.event(
         Event::to_client("new_message", "A message.")
-            .to("the room, its sender included")
+            .to("the room, including its sender")
             .payload::<Message>(),
     );
     section.event(
-        Event::from_client("room_history", "Asks for an older page.")
+        Event::from_client("room_history", "Requests an older page.")
             .weight(10)
             .detail("Answered by the event `room_history`, and in the ack.")
             .payload::<PageBody>()
@@ -88,27 +87,29 @@ fn messages(section: &mut Section) {
     section.event(
         Event::to_client(
             "room_history",
-            "Messages of a room, oldest first: the last 50 on joining, or the page that was asked for.",
+            "Messages of a room, oldest first: the last 50 on joining, or the requested page.",
         )
-        .to("the socket that joined or asked")
+        .to("the socket that joined or requested the page")
         .payload::<RoomHistory<'_>>(),
     );
 }
 
 fn typing(section: &mut Section) {
-    for (name, summary) in [("typing_start", "The user types."), ("typing_stop", "The user types no more.")] {
+    for (name, summary) in
+        [("typing_start", "The user is typing."), ("typing_stop", "The user has stopped typing.")]
+    {
         section.event(
             Event::from_client(name, summary).payload::<Name>().ack::<Done>().refuse_all(&[NO_ROOM, NOT_IN]),
         );
     }
     section.event(
-        Event::to_client("user_typing", "A user types. May be lost.")
-            .to("the others in the room")
+        Event::to_client("user_typing", "A user is typing. The event may be dropped.")
+            .to("the other members of the room")
             .payload::<UserTyping<'_>>(),
     );
     section.event(
-        Event::to_client("user_stopped_typing", "A user types no more.")
-            .to("the others in the room")
+        Event::to_client("user_stopped_typing", "A user has stopped typing.")
+            .to("the other members of the room")
             .payload::<UserStoppedTyping<'_>>(),
     );
 }

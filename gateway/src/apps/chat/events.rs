@@ -1,17 +1,18 @@
-//! Events of clients, decoded and checked; and the bodies of ours.
+//! Decodes and validates client events, and defines the bodies of server events.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::limits::{CHAT_HISTORY, CHAT_MESSAGE_MAX, PAGE_MAX};
+use shared::limits::PAGE_MAX;
 use shared::names::{Room, is_name};
 use shared::sio::Args;
 
+use super::limits::{CHAT_HISTORY, CHAT_MESSAGE_MAX};
 use crate::apps::{first, unknown_event};
 use crate::describe::forms::{False, Name, OwnId, Time, UserIdText};
 use crate::error::AppError;
 use crate::text::checked;
 
-/// What chat rooms are called in the cluster, so that none can be another app's.
+/// The prefix of chat rooms, which keeps them apart from other apps' rooms.
 pub(super) const ROOM_PREFIX: &str = "room:";
 
 /// A chat room's id, as clients write it.
@@ -29,17 +30,17 @@ impl RoomId {
         }
     }
 
-    /// The id of a room of the cluster, if it is one of chat's.
+    /// The chat room id of a room, if it is a chat room.
     pub(super) fn of_room(room: &Room) -> Option<&str> {
         room.as_str().strip_prefix(ROOM_PREFIX)
     }
 
-    /// A room of the cluster, if it is one of chat's.
+    /// Parses a room name, if it is a chat room.
     pub(super) fn of_cluster(text: &str) -> Option<Self> {
         Self::parse(text.strip_prefix(ROOM_PREFIX)?).ok()
     }
 
-    /// The room in the cluster.
+    /// The room as the node names it.
     pub(super) fn room(&self) -> &Room {
         &self.room
     }
@@ -49,14 +50,14 @@ impl RoomId {
     }
 }
 
-/// A message to be sent: trimmed, not empty, not too long.
+/// A validated message: trimmed, neither empty nor too long.
 #[derive(Debug)]
 pub(super) struct NewMessage {
     pub(super) room: RoomId,
     pub(super) content: String,
 }
 
-/// A page of history.
+/// A validated request for a page of history.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) room: RoomId,
@@ -65,7 +66,7 @@ pub(super) struct Page {
     pub(super) limit: u32,
 }
 
-/// An event of a client.
+/// A client event.
 #[derive(Debug)]
 pub(super) enum ChatEvent {
     Join(RoomId),
@@ -76,33 +77,35 @@ pub(super) enum ChatEvent {
     History(Page),
 }
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewChatMessage")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SendBody {
     #[schemars(with = "Name")]
     room_id: String,
-    /// Trimmed; then 1 to 1,000 characters, none of them NUL.
+    /// Trimmed, then 1 to 1,000 characters without NUL.
     content: String,
 }
 
-/// The page of a history that is asked for.
+/// A request for a page of history.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatHistoryQuery")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PageBody {
     #[schemars(with = "Name")]
     room_id: String,
     /// The id of the message before which the page ends.
     before: Option<String>,
-    /// 1 to 100, clamped; 50 unless asked for.
+    /// 1 to 100, clamped. Default: 50.
     limit: Option<i64>,
 }
 
 impl ChatEvent {
-    /// Reads an event.
+    /// Decodes an event.
     ///
     /// # Errors
-    /// [`AppError::BadInput`] with the documents' words.
+    /// [`AppError::BadInput`] with the documents' wording.
     pub(super) fn decode(name: &str, args: &Args<'_>) -> Result<Self, AppError> {
         let room = || RoomId::parse(&first::<String>(args).unwrap_or_default());
         match name {
@@ -135,8 +138,9 @@ fn page(args: &Args<'_>) -> Result<Page, AppError> {
     })
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ChatAuthor")]
 pub(super) struct Author {
     #[schemars(with = "Name")]
     pub(super) id: String,
@@ -144,8 +148,9 @@ pub(super) struct Author {
     pub(super) avatar: Option<String>,
 }
 
-/// A stored message as clients see it.
+/// A stored message in the form that clients receive.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ChatMessage")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Message {
     #[schemars(with = "OwnId")]
@@ -158,13 +163,14 @@ pub(super) struct Message {
     #[schemars(with = "Time")]
     pub(super) created_at: String,
     pub(super) user: Author,
-    /// Its place in the room; ours alone.
+    /// Its sequence number in the room. Clients do not receive it.
     #[serde(skip)]
     pub(super) seq: i64,
 }
 
 /// Messages of a room.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatHistory")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoomHistory<'a> {
     #[schemars(with = "Name")]
@@ -173,26 +179,29 @@ pub(super) struct RoomHistory<'a> {
     pub(super) messages: &'a [Message],
 }
 
-/// The room that was entered or left.
+/// The room that the socket entered or left.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatRoom")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InRoom<'a> {
     #[schemars(with = "Name")]
     pub(super) room_id: &'a str,
 }
 
-/// The message as it is stored.
+/// The stored message.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatMessageSent")]
 pub(super) struct Sent {
     pub(super) message: Message,
-    /// `false` where it is stored and the others are told later, because Redis is away.
+    /// `false` if the message is stored but will be delivered later, because Redis is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
     pub(super) realtime: Option<bool>,
 }
 
-/// Who has come or gone.
+/// A user who entered or left a room.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatMembershipChanged")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserMoved<'a> {
     #[schemars(with = "UserIdText")]
@@ -202,8 +211,9 @@ pub(super) struct UserMoved<'a> {
     pub(super) timestamp: String,
 }
 
-/// Who types.
+/// A user who is typing.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatUserTyping")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserTyping<'a> {
     #[schemars(with = "UserIdText")]
@@ -211,8 +221,9 @@ pub(super) struct UserTyping<'a> {
     pub(super) email: Option<&'a str>,
 }
 
-/// Who types no more.
+/// A user who has stopped typing.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatUserStoppedTyping")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserStoppedTyping<'a> {
     #[schemars(with = "UserIdText")]
@@ -246,7 +257,7 @@ mod tests {
         };
         let Ok(ChatEvent::Send(message)) = send("  hi \n") else { panic!("a message") };
         assert_eq!(message.content, "hi");
-        // Scalar values count, not bytes.
+        // Counts scalar values, not bytes.
         assert!(send(&"😀".repeat(CHAT_MESSAGE_MAX)).is_ok());
         let refused = |content: &str| send(content).unwrap_err().say().to_owned();
         assert_eq!(refused(&"x".repeat(CHAT_MESSAGE_MAX + 1)), "Message too long (max 1000 characters)");

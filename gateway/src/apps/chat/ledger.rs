@@ -1,34 +1,33 @@
-//! The task that stores messages and broadcasts what it has stored.
+//! The task that stores messages and broadcasts them.
 //!
-//! One task for the node: messages that wait while a transaction commits go into the next one together, so
-//! the cost of making them durable is shared, and what is stored in order is broadcast in order. What could
-//! not be broadcast is broadcast by a job ([`super::catch_up`]): the rooms' members on other nodes would
-//! otherwise receive it with the next message only.
+//! Each node has one such task. Messages that arrive while a transaction commits share the next transaction, which
+//! shares the cost of durability and keeps broadcasts in the stored order. If a broadcast fails, a job repeats it
+//! ([`super::catch_up`]); without it, members on other nodes would receive the message only with the next one.
 
 use std::sync::Arc;
 
 use fanout::Posted;
-use shared::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX};
 use shared::names::{Namespace, Room};
 use tokio::sync::{mpsc, oneshot};
 
 use super::catch_up::{self, Behind};
 use super::events::Message;
+use super::limits::{CHAT_BATCH_MAX, CHAT_QUEUE_MAX};
 use super::store::{self, Draft};
 use crate::context::Context;
 use crate::error::AppError;
 
-/// The way to the task.
+/// Sends messages to the task.
 #[derive(Debug)]
 pub(super) struct Ledger {
     queue: mpsc::Sender<Entry>,
 }
 
-/// A message that is stored.
+/// A stored message.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) message: Message,
-    /// It was broadcast as well.
+    /// Whether it was also broadcast.
     pub(super) realtime: bool,
 }
 
@@ -39,20 +38,20 @@ struct Entry {
 }
 
 impl Ledger {
-    /// `behind` gets the rooms whose last message could not be broadcast.
+    /// Starts the task. `behind` collects the rooms whose last message could not be broadcast.
     pub(super) fn start(context: Context, behind: Arc<Behind>) -> Self {
         let (queue, entries) = mpsc::channel(CHAT_QUEUE_MAX);
         let tasks = context.tasks.clone();
-        // Not ended by the node's stop but by its last sender: what was accepted is stored.
+        // The task ends with its last sender, not with the node's stop, so that every accepted message is stored.
         drop(tasks.spawn(run(context, behind, entries)));
         Self { queue }
     }
 
-    /// Stores a message and broadcasts it; answers when both are done.
+    /// Stores a message and broadcasts it. Returns when both are done.
     ///
     /// # Errors
-    /// [`AppError::Limited`] when too many wait, [`AppError::Unavailable`] when it could not be stored; then
-    /// it is not broadcast either.
+    /// [`AppError::Limited`] when too many messages wait, [`AppError::Unavailable`] when the message could not be
+    /// stored. In neither case is it broadcast.
     pub(super) async fn append(&self, namespace: &Namespace, draft: Draft) -> Result<Stored, AppError> {
         let (stored, answer) = oneshot::channel();
         let entry = Entry { namespace: namespace.clone(), draft, stored };
@@ -73,7 +72,7 @@ async fn run(context: Context, behind: Arc<Behind>, mut entries: mpsc::Receiver<
             waiting.push((namespace, stored));
         }
         let stored = store_all(&context, &drafts).await;
-        // All have their places before the first is waited for.
+        // Every message gets its place in the order before the first broadcast is awaited.
         let posted: Vec<_> = stored
             .into_iter()
             .zip(&drafts)
@@ -97,14 +96,14 @@ async fn run(context: Context, behind: Arc<Behind>, mut entries: mpsc::Receiver<
                     Ok(Stored { message, realtime })
                 }
             };
-            // A sender that has gone needs no answer.
+            // The sender may have disconnected.
             let _ = sender.send(answer);
         }
     }
 }
 
-/// Stores messages in one transaction. When the database answers that it will not, each is tried alone: one
-/// that it refuses must not fail the others.
+/// Stores messages in one transaction. If the database refuses them, retries each one alone, so that one bad
+/// message does not fail the others.
 async fn store_all(context: &Context, drafts: &[Draft]) -> Vec<Result<Message, AppError>> {
     let records = &context.records;
     let together = records.run(store::append(records.pool(), drafts)).await;

@@ -1,13 +1,14 @@
 //! `chat`: discussion rooms with history and typing (document 003; contract, "chat").
 //!
-//! A message is stored before it is broadcast, and a message that cannot be stored is not broadcast. Who
-//! joins gets the history and after it everything that came later: no message is missing between the two
-//! and none is in both ([`order`]).
+//! The node stores each message before it broadcasts it, and never broadcasts a message that it could not store. A
+//! socket that joins receives the history and then every later message. None is missing and none comes twice
+//! ([`order`]).
 
 mod catch_up;
 mod describe;
 mod events;
 mod ledger;
+mod limits;
 mod order;
 mod rooms;
 mod store;
@@ -23,7 +24,7 @@ use shared::config::AppDeclaration;
 use shared::names::{Namespace, Room};
 use tokio::sync::Notify;
 
-use super::{Admission, App, AppKind, Departure, Event, Handling, Hook, Mount, OwnRooms, hook};
+use super::{Admission, App, AppKind, Event, Handling, Hook, Mount, OwnRooms, hook};
 use crate::context::Context;
 use crate::jobs::{Job, Ran};
 use crate::socket::Socket;
@@ -35,21 +36,15 @@ use order::Orders;
 /// The app's name.
 const NAME: &str = "chat";
 
-/// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    declaration: AppDeclaration {
-        name: NAME,
-        namespace: "/",
-        keeps_records: true,
-        pushes: false,
-        settings: &[],
-    },
+    declaration: AppDeclaration { name: NAME, namespace: "/", keeps_records: true, settings: &[] },
     describe: describe::describe,
+    limits: limits::ALL,
     rooms: OwnRooms { names: &[], prefixes: &[ROOM_PREFIX] },
-    start: |Mount { context, .. }| Arc::new(Chat::start(context)),
+    start: |Mount { context, namespace, .. }| Arc::new(Chat::start(context, namespace)),
 };
 
-/// The app.
+/// The running app.
 #[derive(Debug)]
 struct Chat {
     context: Context,
@@ -57,14 +52,15 @@ struct Chat {
     orders: Arc<Orders>,
     /// Rooms whose last message could not be broadcast.
     behind: Arc<Behind>,
-    /// Messages may have been missed.
+    /// Wakes the task that delivers missed messages.
     missed: Arc<Notify>,
 }
 
 impl Chat {
-    /// Makes the app and starts the tasks that store messages and find what was missed.
-    fn start(context: Context) -> Arc<Self> {
-        let (orders, behind) = (Arc::new(Orders::default()), Arc::<Behind>::default());
+    /// Creates the app and starts the tasks that store messages and find missed ones.
+    fn start(context: Context, namespace: Namespace) -> Arc<Self> {
+        let orders = Arc::new(Orders::new(context.fanout.clone(), namespace));
+        let behind = Arc::<Behind>::default();
         let ledger = Ledger::start(context.clone(), Arc::clone(&behind));
         let missed = Arc::<Notify>::default();
         let keeping_up = order::keep_up(context.clone(), Arc::clone(&orders), Arc::clone(&missed));
@@ -90,19 +86,13 @@ impl App for Arc<Chat> {
             ChatEvent::Send(message) => Handling::later(rooms::send_message(chat, socket, message)),
             ChatEvent::TypingStart(room) => Handling::later(rooms::typing_start(chat, socket, room)),
             ChatEvent::TypingStop(room) => Handling::later(rooms::typing_stop(chat, socket, room)),
-            ChatEvent::History(page) => Handling::later(rooms::history(chat, socket, page)),
+            ChatEvent::History(page) => Handling::snapshot(rooms::history(chat, socket, page)),
         }
     }
 
-    /// Any token opens every room.
+    /// Every token may enter every chat room.
     fn admits<'a>(&'a self, _claims: &'a Claims, room: &'a Room) -> Admission<'a> {
         Admission::Known(is_room(room).then_some(true))
-    }
-
-    fn on_disconnect(&self, departure: &Departure) {
-        for room in departure.rooms.iter().filter(|room| is_room(room)) {
-            self.orders.release(room);
-        }
     }
 
     fn on_gone<'a>(&'a self, gone: &'a Gone) -> Hook<'a> {
@@ -113,14 +103,14 @@ impl App for Arc<Chat> {
         if is_room(&back.room) { hook(catch_up::report(self, back, true)) } else { None }
     }
 
-    /// A message was broadcast: it is delivered when its turn in the room has come.
+    /// Delivers a broadcast to a chat room when its turn in the room's order has come.
     fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
         let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
         order::arrived(&self.context, &self.orders, room, broadcast.clone());
         true
     }
 
-    /// What could not be done at once.
+    /// Runs work that could not be done at once.
     fn run_job<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Ran> {
         Box::pin(async move {
             match job.kind() {
@@ -136,16 +126,16 @@ impl App for Arc<Chat> {
         catch_up::recover(self, namespace);
     }
 
-    /// Messages may have been missed: the records know them.
+    /// Missed messages are read from the records.
     fn on_resubscribed(&self) -> Hook<'_> {
-        // Another node may have taken over the jobs of these rooms meanwhile.
+        // Another node may have taken over these rooms' jobs meanwhile.
         self.behind.clear();
         self.missed.notify_one();
         None
     }
 }
 
-/// Whether a room is one of chat's.
+/// Whether a room is a chat room.
 fn is_room(room: &Room) -> bool {
     events::RoomId::of_room(room).is_some()
 }

@@ -1,205 +1,263 @@
-//! One order for a room's messages, the same in the history and on the wire, with a clean cut for whoever
-//! joins.
+//! Keeps a room's messages in one order, in the history and live, and separates the two exactly for a joining
+//! socket.
 //!
-//! For each room with members, an [`Order`] knows the last message that was delivered here. Delivering and
-//! entering happen under its lock, so at the moment of entering "was delivered" and "will be" are told
-//! apart: a joiner's history ends exactly where the live messages begin.
+//! For each room with members, an [`Order`] knows the last message that was delivered on this node. Delivering and
+//! entering hold its lock, so a joining socket's history ends exactly where its live messages begin.
 //!
 //! ```text
 //!   seq   1 2 3 4 5 6      delivered up to 4, stored up to 6
 //!         └─history─┘ └─live, after the history
 //! ```
 //!
-//! Messages of several nodes may arrive out of order, or not at all. A place is given by the transaction that
-//! stores the message, under the room's lock, so when one has arrived all before it are in the records: what
-//! is missing is read there and delivered first.
+//! Messages of several nodes may arrive out of order, or not at all. The transaction that stores a message assigns
+//! its sequence number under the room's lock. So when a message has arrived, all earlier ones are in the records,
+//! and missing ones are read there and delivered first. Other broadcasts to the room (typing, members who enter or
+//! leave) have no sequence number, and are delivered after what arrived before them.
+//!
+//! The fan-out keeps an order in the room itself, so that it lives as long as the room has a member on this node,
+//! whether a client or a backend moved the member. [`Orders`] has those of rooms that sockets are about to enter.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use fanout::Sequenced;
+use fanout::{Fanout, Sequenced};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex as SyncMutex;
-use shared::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_RETRY_MS, CHAT_ROOMS_AT_ONCE};
 use shared::names::{Namespace, Room};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::events::RoomId;
+use super::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_RETRY_MS, CHAT_ROOMS_AT_ONCE};
 use super::store;
 use crate::context::Context;
 use crate::error::AppError;
 use crate::socket::{self, Resync};
 
-/// How far a room's messages have been broadcast.
+/// How far a room's messages have been delivered.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// The last place delivered; `None` until the first joiner has asked the records.
+    /// The last sequence number delivered. `None` until a message has arrived, or a joining socket has read the
+    /// records.
     pub(super) last: Option<i64>,
-    /// Where; chat is mounted on one namespace.
-    pub(super) namespace: Option<Namespace>,
+    /// The first sequence number that arrived while backends had moved all members into the room, until a client
+    /// joins. Late messages before it are delivered, too, since no member has seen them in a history.
+    first: Option<i64>,
 }
 
-/// The orders of rooms with members on this node.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    rooms: DashMap<Room, Kept>,
+impl Order {
+    /// A client joins that has read the records up to `known`. Returns the last sequence number that counts as
+    /// delivered.
+    pub(super) fn join_at(&mut self, known: i64) -> i64 {
+        self.first = None;
+        *self.last.get_or_insert(known)
+    }
 }
 
-/// What has arrived in a room and is not delivered yet.
-type Arrived = Arc<SyncMutex<VecDeque<Sequenced>>>;
-
+/// A room's order, and the broadcasts that have arrived but are not delivered yet.
 #[derive(Debug, Default)]
-struct Kept {
+pub(super) struct RoomOrder {
     order: Arc<Mutex<Order>>,
-    /// While somebody holds the order, messages wait here: one room's join holds up no other room.
-    arrived: Arrived,
-    /// Sockets in the room, and those about to enter it. While there is one, the order must stay: a new one
-    /// would take stored messages for broadcast ones.
-    holders: usize,
+    /// Broadcasts wait here while the order is locked, so that a join delays only its own room.
+    arrived: SyncMutex<VecDeque<Sequenced>>,
 }
 
-/// A hold on a room's order by a socket that is about to enter; given back unless it is kept.
+impl RoomOrder {
+    /// Locks the order, which pauses delivery.
+    pub(super) async fn lock(&self) -> OwnedMutexGuard<Order> {
+        Arc::clone(&self.order).lock_owned().await
+    }
+
+    fn try_lock(&self) -> Option<OwnedMutexGuard<Order>> {
+        Arc::clone(&self.order).try_lock_owned().ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.arrived.lock().is_empty()
+    }
+
+    fn add(&self, broadcast: Sequenced) {
+        let mut arrived = self.arrived.lock();
+        if arrived.len() >= CHAT_ARRIVED_MAX {
+            // The next delivered message reveals the gap, and the missing one is read from the records.
+            let message = arrived.iter().position(|waiting| waiting.sequence.is_some());
+            arrived.remove(message.unwrap_or_default());
+        }
+        arrived.push_back(broadcast);
+    }
+}
+
+/// The orders of rooms.
+#[derive(Debug)]
+pub(super) struct Orders {
+    fanout: Fanout,
+    namespace: Namespace,
+    /// Orders of rooms that sockets are about to enter, with the number of these sockets.
+    entered_soon: DashMap<Room, (Arc<RoomOrder>, usize)>,
+}
+
+/// Holds a room's order for a socket that is about to enter. The caller must already follow the room.
 #[derive(Debug)]
 pub(super) struct Hold<'a> {
     orders: &'a Orders,
     room: &'a Room,
-    pub(super) order: Arc<Mutex<Order>>,
-    arrived: Arrived,
-    kept: bool,
-}
-
-impl Hold<'_> {
-    /// The socket has entered: the hold lasts until [`Orders::release`].
-    pub(super) fn keep(mut self) {
-        self.kept = true;
-    }
+    pub(super) order: Arc<RoomOrder>,
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.orders.release(self.room);
+        if let Some(mut kept) = self.orders.entered_soon.get_mut(self.room) {
+            kept.1 -= 1;
         }
+        self.orders.entered_soon.remove_if(self.room, |_, (_, holders)| *holders == 0);
     }
 }
 
 impl Orders {
-    /// The order of a room that a socket is about to enter.
-    pub(super) fn hold<'a>(&'a self, room: &'a Room) -> Hold<'a> {
-        let mut kept = self.rooms.entry(room.clone()).or_default();
-        kept.holders += 1;
-        let (order, arrived) = (Arc::clone(&kept.order), Arc::clone(&kept.arrived));
-        Hold { orders: self, room, order, arrived, kept: false }
+    pub(super) fn new(fanout: Fanout, namespace: Namespace) -> Self {
+        Self { fanout, namespace, entered_soon: DashMap::default() }
     }
 
-    /// A socket has left the room.
-    pub(super) fn release(&self, room: &Room) {
-        if let Some(mut kept) = self.rooms.get_mut(room) {
-            kept.holders = kept.holders.saturating_sub(1);
+    /// Holds the order of a room that a socket is about to enter.
+    pub(super) fn hold<'a>(&'a self, room: &'a Room) -> Hold<'a> {
+        // Lock the entry until this map and the room have the same order.
+        let mut kept = self.entered_soon.entry(room.clone()).or_insert_with(|| {
+            let new = Arc::<RoomOrder>::default();
+            (self.of_members(room, &new).unwrap_or(new), 0)
+        });
+        kept.1 += 1;
+        let order = Arc::clone(&kept.0);
+        Hold { orders: self, room, order }
+    }
+
+    /// The order of a room that has members on this node, or that a socket is about to enter.
+    pub(super) fn find(&self, room: &Room) -> Option<Arc<RoomOrder>> {
+        match self.entered_soon.entry(room.clone()) {
+            dashmap::Entry::Occupied(held) => {
+                let order = &held.get().0;
+                self.of_members(room, order);
+                Some(Arc::clone(order))
+            }
+            dashmap::Entry::Vacant(_locked) => self.of_members(room, &Arc::default()),
         }
-        self.rooms.remove_if(room, |_, kept| kept.holders == 0);
+    }
+
+    /// The order of a room's members on this node; `new` if they had none. `None` if there are no members.
+    fn of_members(&self, room: &Room, new: &Arc<RoomOrder>) -> Option<Arc<RoomOrder>> {
+        self.fanout.kept(&self.namespace, room.as_str(), || Arc::clone(new))
+    }
+
+    /// The socket has entered, so the order now belongs to the room.
+    pub(super) fn entered(&self, hold: &Hold<'_>) {
+        self.of_members(hold.room, &hold.order);
     }
 }
 
-/// A message has arrived. It is delivered at once, unless the room's order is held or messages before it are
-/// missing: then by whoever holds the order, or by a task of its own. Never waits.
+/// Handles a broadcast that has arrived. Delivers it at once, unless the room's order is locked or earlier messages
+/// are missing. Then the lock's holder or a new task delivers it. Never waits.
 pub(super) fn arrived(context: &Context, orders: &Arc<Orders>, room: RoomId, broadcast: Sequenced) {
-    // Held also where nobody is in the room: whoever enters now must find what is being delivered.
-    let hold = orders.hold(room.room());
-    {
-        let mut arrived = hold.arrived.lock();
-        if arrived.len() >= CHAT_ARRIVED_MAX {
-            // The next that is delivered finds it missing and reads it from the records.
-            arrived.pop_front();
-        }
-        arrived.push_back(broadcast);
-    }
-    let mut waiting = false;
-    while let Ok(mut order) = Arc::clone(&hold.order).try_lock_owned() {
-        match deliver_next(context, &hold.arrived, &mut order) {
-            Next::Nothing if hold.arrived.lock().is_empty() => return,
+    // The room has no members or joining sockets on this node.
+    let Some(kept) = orders.find(room.room()) else { return };
+    kept.add(broadcast);
+    while let Some(mut order) = kept.try_lock() {
+        match deliver_next(context, &kept, &mut order) {
+            Next::Nothing if kept.is_empty() => return,
             Next::Nothing => {}
             Next::Missing => {
-                waiting = true;
-                break;
+                drop(order);
+                let (context, namespace) = (context.clone(), orders.namespace.clone());
+                let tasks = context.tasks.clone();
+                drop(tasks.spawn(async move {
+                    let order = kept.lock().await;
+                    release(&context, (&namespace, &room), &kept, order).await;
+                }));
+                return;
             }
         }
     }
-    if waiting {
-        let (context, orders, room) = (context.clone(), Arc::clone(orders), room.clone());
-        let tasks = context.tasks.clone();
-        drop(tasks.spawn(async move {
-            let hold = orders.hold(room.room());
-            let order = Arc::clone(&hold.order).lock_owned().await;
-            release(&context, &hold, &room, order).await;
-        }));
-    }
 }
 
-/// What stands between a room and its next message.
+/// Why no broadcast can be delivered now.
 enum Next {
     Nothing,
     Missing,
 }
 
-/// Delivers what has arrived as far as nothing is missing before it.
-fn deliver_next(context: &Context, arrived: &Arrived, order: &mut Order) -> Next {
+/// Delivers arrived broadcasts until one is missing.
+fn deliver_next(context: &Context, kept: &RoomOrder, order: &mut Order) -> Next {
     loop {
-        let mut waiting = arrived.lock();
+        let mut waiting = kept.arrived.lock();
         let Some(next) = waiting.front() else { return Next::Nothing };
-        let is_missing = order.last.is_some_and(|last| next.sequence > last + 1);
+        let is_missing = match (next.sequence, order.last) {
+            (Some(sequence), Some(last)) => sequence > last + 1,
+            _ => false,
+        };
         if is_missing {
             return Next::Missing;
         }
         let Some(next) = waiting.pop_front() else { return Next::Nothing };
         drop(waiting);
-        order.namespace.get_or_insert_with(|| next.namespace.clone());
-        // What is delivered already, or in the history that the first joiner has read, is not again.
-        if order.last.is_none_or(|last| next.sequence > last) {
-            if let Some(last) = &mut order.last {
-                *last = next.sequence;
+        if let Some(sequence) = next.sequence {
+            let is_new = match order.last {
+                None => {
+                    order.first = Some(sequence);
+                    true
+                }
+                // Skip messages that were delivered, or that the first joining socket has read in the history.
+                Some(last) => sequence > last || order.first.is_some_and(|first| sequence < first),
+            };
+            if !is_new {
+                continue;
             }
-            context.fanout.deliver(next.namespace.as_str(), &next.room, next.packet);
+            order.last = order.last.max(Some(sequence));
         }
+        context.fanout.deliver_sequenced(&next);
     }
 }
 
-/// Gives a room's order back, when everything that has arrived meanwhile is delivered, what was missing
-/// before it first.
+/// Unlocks a room's order after delivering everything that has arrived meanwhile, including missing messages.
 pub(super) async fn release(
     context: &Context,
-    hold: &Hold<'_>,
-    room: &RoomId,
+    (namespace, room): (&Namespace, &RoomId),
+    kept: &RoomOrder,
     mut order: OwnedMutexGuard<Order>,
 ) {
     loop {
-        if let Next::Missing = deliver_next(context, &hold.arrived, &mut order) {
-            let next = hold.arrived.lock().front().map(|next| (next.namespace.clone(), next.sequence));
-            if let (Some((namespace, sequence)), Some(last)) = (next, order.last) {
-                // Whether they could be read or not: those that come after must not wait for ever.
-                let _ = fill(context, &namespace, room, (last, sequence)).await;
+        if let Next::Missing = deliver_next(context, kept, &mut order) {
+            let next = kept.arrived.lock().front().and_then(|next| next.sequence);
+            if let (Some(sequence), Some(last)) = (next, order.last) {
+                // Continue even if they could not be read: later messages must not wait forever.
+                let _ = fill(context, namespace, room, (last, sequence)).await;
                 order.last = Some(sequence - 1);
             }
             continue;
         }
         drop(order);
-        // Something may have come between the look and the release.
-        if hold.arrived.lock().is_empty() {
+        // A broadcast may have arrived between the check and the unlock.
+        if kept.is_empty() {
             return;
         }
-        match Arc::clone(&hold.order).try_lock_owned() {
-            Ok(again) => order = again,
-            // Whoever has it delivers.
-            Err(_) => return,
+        match kept.try_lock() {
+            Some(again) => order = again,
+            // The lock's new holder delivers.
+            None => return,
         }
     }
 }
 
-/// Delivers what is in the records between two places; answers the last, if there was one. Where not everything can be
-/// read, the members are told that something is missing.
+/// Waits until earlier broadcasts of this node to a room have been delivered to its members here.
+pub(super) async fn after_all_said(context: &Context, orders: &Orders, room: &RoomId) {
+    context.fanout.after_posts(&orders.namespace, room.room().as_str()).await;
+    if let Some(kept) = orders.find(room.room()) {
+        let order = kept.lock().await;
+        release(context, (&orders.namespace, room), &kept, order).await;
+    }
+}
+
+/// Delivers the messages between two sequence numbers from the records. Returns the last number, if there was a
+/// message. If not all can be read, sends `muster:resync` to the members.
 async fn fill(
     context: &Context,
     namespace: &Namespace,
@@ -211,7 +269,7 @@ async fn fill(
         tracing::warn!(room = room.as_str(), "missed messages could not be read from the records");
         resync(context, namespace, room);
     })?;
-    tracing::debug!(room = room.as_str(), messages = missing.len(), "missed messages are delivered");
+    tracing::debug!(room = room.as_str(), messages = missing.len(), "delivering missed messages");
     if missing.len() >= usize::try_from(CHAT_GAP_MAX).unwrap_or(usize::MAX) {
         resync(context, namespace, room);
     }
@@ -222,7 +280,7 @@ async fn fill(
     Ok(missing.last().map(|message| message.seq))
 }
 
-/// Tells the members here that the history has more than they have heard.
+/// Tells the members on this node to read the history, because they have missed messages.
 fn resync(context: &Context, namespace: &Namespace, room: &RoomId) {
     let body = Resync { room: Some(room.room().as_str()), epoch: "" };
     let packet = socket::encode(namespace, "muster:resync", &body);
@@ -230,14 +288,19 @@ fn resync(context: &Context, namespace: &Namespace, room: &RoomId) {
     context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
 }
 
-/// Whenever it is asked for, delivers to every room with members here what its records have and its members do not;
-/// rooms whose records cannot be read are tried again.
+/// Whenever it is woken, delivers missed messages from the records to all rooms with members on this node. Retries
+/// rooms whose records cannot be read.
 pub(super) async fn keep_up(context: Context, orders: Arc<Orders>, wanted: Arc<Notify>) {
     loop {
         wanted.notified().await;
-        let mut rooms: Vec<Room> = orders.rooms.iter().map(|kept| kept.key().clone()).collect();
+        let mut rooms: Vec<RoomId> = context
+            .fanout
+            .rooms_here(&orders.namespace)
+            .iter()
+            .filter_map(|room| RoomId::of_cluster(room.as_str()))
+            .collect();
         while !rooms.is_empty() {
-            let tried: Vec<BoxFuture<'_, Option<Room>>> =
+            let tried: Vec<BoxFuture<'_, Option<RoomId>>> =
                 rooms.into_iter().map(|room| catch_up(&context, &orders, room).boxed()).collect();
             let tried = stream::iter(tried).buffer_unordered(CHAT_ROOMS_AT_ONCE);
             rooms = tried.filter_map(std::future::ready).collect().await;
@@ -248,20 +311,18 @@ pub(super) async fn keep_up(context: Context, orders: Arc<Orders>, wanted: Arc<N
     }
 }
 
-/// Answers the room if its records could not be read.
-async fn catch_up(context: &Context, orders: &Orders, room: Room) -> Option<Room> {
-    let id = RoomId::of_cluster(room.as_str())?;
-    let hold = orders.hold(&room);
-    let mut order = Arc::clone(&hold.order).lock_owned().await;
+/// Returns the room if its records could not be read.
+async fn catch_up(context: &Context, orders: &Orders, room: RoomId) -> Option<RoomId> {
+    let kept = orders.find(room.room())?;
+    let mut order = kept.lock().await;
     let mut is_done = true;
-    if let (Some(last), Some(namespace)) = (order.last, order.namespace.clone()) {
-        match fill(context, &namespace, &id, (last, i64::MAX)).await {
+    if let Some(last) = order.last {
+        match fill(context, &orders.namespace, &room, (last, i64::MAX)).await {
             Ok(Some(now)) => order.last = Some(now),
             Ok(None) => {}
             Err(_) => is_done = false,
         }
     }
-    release(context, &hold, &id, order).await;
-    drop(hold);
+    release(context, (&orders.namespace, &room), &kept, order).await;
     (!is_done).then_some(room)
 }

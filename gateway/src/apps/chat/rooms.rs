@@ -1,15 +1,15 @@
-//! The stories: joining, leaving, sending, typing, paging.
+//! The operations on rooms: joining, leaving, sending, typing, paging.
 
 use std::sync::Arc;
 
 use fanout::{Entered, Target};
-use shared::limits::CHAT_HISTORY;
 
 use super::events::{
     Author, InRoom, Message, NewMessage, Page, RoomHistory, RoomId, Sent, UserMoved, UserStoppedTyping,
     UserTyping,
 };
 use super::ledger::Stored;
+use super::limits::CHAT_HISTORY;
 use super::store::{self, Draft};
 use super::{Chat, order};
 use crate::apps::{Handled, Reply};
@@ -17,24 +17,23 @@ use crate::clock::{iso, now_ms};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
-/// Enters the room, shows the joiner its history, and tells the others if the user was not there.
+/// Enters the room and sends its history to the socket. If this is the user's first socket there, notifies the
+/// other members.
 pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
     let records = &chat.context.records;
-    // Heard before the records are read: what is broadcast from now on arrives, what was is in the records.
+    // Follow the room before reading the records: earlier messages are in the records, and later ones arrive live.
     let _follow = chat.context.fanout.follow(socket.namespace().as_str(), room.room().as_str()).await;
     let hold = chat.orders.hold(room.room());
     let known = records.run(store::last_seq(records.pool(), &room)).await?;
     let mut messages = records.run(store::newest(records.pool(), &room)).await?;
-    let mut order = Arc::clone(&hold.order).lock_owned().await;
-    let last = *order.last.get_or_insert(known);
-    order.namespace.get_or_insert_with(|| socket.namespace().clone());
+    let mut order = hold.order.lock().await;
+    let last = order.join_at(known);
     let outcome = enter_at(&chat, &socket, &room, (&mut messages, last)).await;
-    // Whatever became of it, what has arrived meanwhile is delivered.
-    order::release(&chat.context, &hold, &room, order).await;
+    chat.orders.entered(&hold);
+    // Deliver what has arrived meanwhile, even if entering failed.
+    order::release(&chat.context, (socket.namespace(), &room), &hold.order, order).await;
+    drop(hold);
     let entered = outcome?;
-    if entered.new {
-        hold.keep();
-    }
     if entered.first_of_user {
         let claims = socket.claims();
         let body = UserMoved {
@@ -42,13 +41,13 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
             email: claims.email.as_deref(),
             timestamp: iso(now_ms()),
         };
-        told(tell_others(&chat, &socket, &room, "user_joined", &body).await);
+        log_failure(notify_others(&chat, &socket, &room, "user_joined", &body).await);
     }
     Ok(Reply::success(&InRoom { room_id: room.as_str() }))
 }
 
-/// Enters the room at place `last` of its order, which is held: the history up to it is shown, what comes
-/// after it comes live.
+/// Enters the room at sequence number `last` of its locked order. The socket receives the history up to `last`, and
+/// later messages live.
 async fn enter_at(
     chat: &Chat,
     socket: &Socket,
@@ -61,9 +60,9 @@ async fn enter_at(
         let newer = store::between(records.pool(), room, (shown, last + 1), CHAT_HISTORY);
         messages.extend(records.run(newer).await?);
     }
-    // What is stored and not delivered yet comes live.
+    // Messages that are stored but not delivered yet come live.
     messages.retain(|message| message.seq <= last);
-    // Nothing can fail any more once the socket is in the room.
+    // Do nothing that can fail after entering the room.
     let entered = chat.context.fanout.enter(socket.local(), room.room()).await?;
     let first = messages.len().saturating_sub(CHAT_HISTORY as usize);
     let body = RoomHistory { room_id: room.as_str(), messages: &messages[first..] };
@@ -71,12 +70,11 @@ async fn enter_at(
     Ok(entered)
 }
 
-/// Leaves the room; the others hear of it at once if it was the user's last socket there.
+/// Leaves the room. If it was the user's last socket there, notifies the other members at once.
 pub(super) async fn leave(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
-    let left = chat.context.fanout.leave(socket.local(), room.room().as_str()).await;
-    if left.was_member {
-        chat.orders.release(room.room());
-    }
+    // Keep the leave behind the client's own messages in the room.
+    order::after_all_said(&chat.context, &chat.orders, &room).await;
+    let left = chat.context.fanout.leave_at_once(socket.local(), room.room().as_str()).await;
     if left.last_of_user {
         let claims = socket.claims();
         let body = UserMoved {
@@ -84,7 +82,7 @@ pub(super) async fn leave(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) ->
             email: claims.email.as_deref(),
             timestamp: iso(now_ms()),
         };
-        told(tell_others(&chat, &socket, &room, "user_left", &body).await);
+        log_failure(notify_others(&chat, &socket, &room, "user_left", &body).await);
     }
     Ok(Reply::success(&InRoom { room_id: room.as_str() }))
 }
@@ -101,12 +99,12 @@ pub(super) async fn send_message(chat: Arc<Chat>, socket: Arc<Socket>, message: 
     socket.charge_room(&chat.context, message.room.room().as_str());
     let draft = Draft { room: message.room, content: message.content, author };
     let Stored { message, realtime } = chat.ledger.append(socket.namespace(), draft).await?;
-    // Else it is stored, and told to the others as soon as that is possible.
+    // Otherwise it is stored, and the other members receive it later.
     let realtime = if realtime { None } else { Some(false) };
     Ok(Reply::success(&Sent { message, realtime }))
 }
 
-/// Tells the others that the user types. Lost without harm.
+/// Notifies the other members that the user is typing. Volatile.
 pub(super) async fn typing_start(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
     must_be_in(&socket, &room)?;
     let claims = socket.claims();
@@ -117,16 +115,17 @@ pub(super) async fn typing_start(chat: Arc<Chat>, socket: Arc<Socket>, room: Roo
     Ok(Reply::ok())
 }
 
-/// Tells the others that the user has stopped. Not volatile: who saw the start would wait for ever.
+/// Notifies the other members that the user has stopped typing. Not volatile: clients that saw the start would wait
+/// forever.
 pub(super) async fn typing_stop(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> Handled {
     must_be_in(&socket, &room)?;
     socket.charge_room(&chat.context, room.room().as_str());
     let body = UserStoppedTyping { user_id: socket.user().as_str() };
-    tell_others(&chat, &socket, &room, "user_stopped_typing", &body).await?;
+    notify_others(&chat, &socket, &room, "user_stopped_typing", &body).await?;
     Ok(Reply::ok())
 }
 
-/// Shows an older page, as the event that joining shows too, and in the ack.
+/// Sends an older page, as the event `room_history` and in the ack.
 pub(super) async fn history(chat: Arc<Chat>, socket: Arc<Socket>, page: Page) -> Handled {
     must_be_in(&socket, &page.room)?;
     let records = &chat.context.records;
@@ -140,7 +139,7 @@ pub(super) async fn history(chat: Arc<Chat>, socket: Arc<Socket>, page: Page) ->
     let found = store::between(records.pool(), &page.room, (0, before), page.limit);
     let messages = records.run(found).await?;
     let body = RoomHistory { room_id: page.room.as_str(), messages: &messages };
-    socket.emit(&chat.context, "room_history", &body);
+    socket.emit_with_answer("room_history", &body);
     Ok(Reply::success(&body))
 }
 
@@ -152,7 +151,7 @@ fn must_be_in(socket: &Socket, room: &RoomId) -> Result<(), AppError> {
     }
 }
 
-async fn tell_others(
+async fn notify_others(
     chat: &Chat,
     socket: &Socket,
     room: &RoomId,
@@ -164,9 +163,9 @@ async fn tell_others(
     Ok(())
 }
 
-/// The user is in, or out, whether the others could be told or not.
-fn told(outcome: Result<(), AppError>) {
+/// Logs a failed notification. The user has entered or left anyway.
+fn log_failure(outcome: Result<(), AppError>) {
     if let Err(error) = outcome {
-        tracing::warn!(?error, "the others of a room were not told");
+        tracing::warn!(?error, "the other members of a room were not notified");
     }
 }

@@ -1,15 +1,15 @@
-//! Chat's statements: nothing else knows its tables.
+//! The SQL statements of `chat`. Only this module accesses its tables.
 
-use shared::limits::CHAT_HISTORY;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::events::{Author, Message, RoomId};
+use super::limits::CHAT_HISTORY;
 use crate::clock::{iso, now_ms};
 use crate::records::{Pool, column_time, time_column};
 
-/// A message on its way into the records.
+/// A message that is about to be stored.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) room: RoomId,
@@ -28,7 +28,7 @@ const SEQ_OF: &str = "SELECT seq FROM chat_messages WHERE id = $1 AND room_id = 
 const BETWEEN: &str = "SELECT id, seq, user_id, user_name, user_avatar, content, created_at \
     FROM chat_messages WHERE room_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
 
-/// Stores messages in one transaction, each at the next place of its room.
+/// Stores messages in one transaction, each with the next sequence number of its room.
 pub(super) async fn append(pool: &Pool, drafts: &[Draft]) -> Result<Vec<Message>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let mut messages = Vec::with_capacity(drafts.len());
@@ -63,7 +63,7 @@ pub(super) async fn append(pool: &Pool, drafts: &[Draft]) -> Result<Vec<Message>
     Ok(messages)
 }
 
-/// The last place given in a room; 0 when it has no messages.
+/// The last sequence number of a room; 0 if it has no messages.
 pub(super) async fn last_seq(pool: &Pool, room: &RoomId) -> Result<i64, sqlx::Error> {
     let row = sqlx::query(LAST_SEQ).bind(room.as_str()).fetch_optional(pool).await?;
     row.map_or(Ok(0), |row| row.try_get(0))
@@ -74,16 +74,16 @@ pub(super) async fn last(pool: &Pool, room: &RoomId) -> Result<Option<Message>, 
     Ok(between(pool, room, (0, i64::MAX), 1).await?.pop())
 }
 
-/// Rooms with a message of this time or later.
+/// Rooms with a message at or after this time.
 pub(super) async fn spoken_in_since(pool: &Pool, since_ms: u64) -> Result<Vec<RoomId>, sqlx::Error> {
-    // Ids begin with their time, so that the primary key finds them.
+    // Ids begin with their time, so the primary key index finds them.
     let id = format!("{:08x}-{:04x}", since_ms >> 16, since_ms & 0xffff);
     let rows = sqlx::query(SPOKEN_IN).bind(id).fetch_all(pool).await?;
     let ids = rows.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<Vec<_>, _>>()?;
     Ok(ids.iter().filter_map(|id| RoomId::parse(id).ok()).collect())
 }
 
-/// The place of a message in a room. A text with a NUL is no message's id, and PostgreSQL would not take it.
+/// A message's sequence number in a room. An id with a NUL is never a message's, and PostgreSQL would refuse it.
 pub(super) async fn seq_of(pool: &Pool, room: &RoomId, id: &str) -> Result<Option<i64>, sqlx::Error> {
     if id.contains('\0') {
         return Ok(None);
@@ -92,7 +92,7 @@ pub(super) async fn seq_of(pool: &Pool, room: &RoomId, id: &str) -> Result<Optio
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// The newest `limit` messages after place `after` and before place `before`, oldest first.
+/// The newest `limit` messages after sequence number `after` and before `before`, oldest first.
 pub(super) async fn between(
     pool: &Pool,
     room: &RoomId,
@@ -109,21 +109,21 @@ pub(super) async fn between(
     rows.iter().rev().map(|row| message(room, row)).collect()
 }
 
-/// The newest messages of a room, as many as a joiner is shown, oldest first.
+/// The newest messages of a room, oldest first, as many as a joining socket receives.
 pub(super) async fn newest(pool: &Pool, room: &RoomId) -> Result<Vec<Message>, sqlx::Error> {
     between(pool, room, (0, i64::MAX), CHAT_HISTORY).await
 }
 
 fn message(room: &RoomId, row: &AnyRow) -> Result<Message, sqlx::Error> {
-    let user_id: String = row.try_get(2)?;
-    let created_at: i64 = row.try_get(6)?;
+    let user_id: String = row.try_get("user_id")?;
+    let created_at: i64 = row.try_get("created_at")?;
     Ok(Message {
-        id: row.try_get(0)?,
-        seq: row.try_get(1)?,
-        content: row.try_get(5)?,
+        id: row.try_get("id")?,
+        seq: row.try_get("seq")?,
+        content: row.try_get("content")?,
         room_id: room.as_str().to_owned(),
         user_id: user_id.clone(),
         created_at: iso(column_time(created_at)),
-        user: Author { id: user_id, name: row.try_get(3)?, avatar: row.try_get(4)? },
+        user: Author { id: user_id, name: row.try_get("user_name")?, avatar: row.try_get("user_avatar")? },
     })
 }

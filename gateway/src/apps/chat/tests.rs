@@ -1,13 +1,13 @@
 //! The rules of `chat`, each refusal by its sentence.
 
 use serde_json::{Value, json};
-use shared::limits::{CHAT_HISTORY, CHAT_MESSAGE_MAX};
 
+use super::limits::{CHAT_HISTORY, CHAT_MESSAGE_MAX};
 use crate::testing::{TestClient, TestNode};
 
 const ROOM: &str = "lobby";
 
-/// No other app says anything then.
+/// Mounts only chat, so that no other app sends events.
 const CHAT: &[(&str, &str)] = &[("mounts", "chat=/")];
 
 async fn client(node: &TestNode, user: &str) -> TestClient {
@@ -30,7 +30,7 @@ async fn send(client: &mut TestClient, content: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_no_room_and_no_argument_is_refused() {
+async fn invalid_rooms_and_arguments_are_refused() {
     let node = TestNode::with(CHAT).await;
     let mut ann = client(&node, "ann").await;
     for event in ["join_room", "leave_room", "typing_start", "typing_stop"] {
@@ -63,7 +63,7 @@ async fn only_members_write_type_and_read() {
     ] {
         bob.is_refused(event, argument, "You must join the room first").await;
     }
-    // Also after they have left.
+    // The same after they have left.
     bob.ask("join_room", json!(ROOM)).await;
     bob.ask("leave_room", json!(ROOM)).await;
     bob.is_refused("send_message", message, "You must join the room first").await;
@@ -93,14 +93,14 @@ async fn a_message_is_trimmed_bounded_stored_and_broadcast() {
         (ann.event("new_message").await, bob.event("new_message").await),
         (message.clone(), message.clone())
     );
-    // Scalar values count, not bytes.
+    // Counts scalar values, not bytes.
     send(&mut ann, &"😀".repeat(CHAT_MESSAGE_MAX)).await;
-    // Who joins gets it.
+    // A joining socket receives it in the history.
     let mut eve = client(&node, "eve").await;
     eve.ask("join_room", json!(ROOM)).await;
     let history = eve.event("room_history").await;
     assert_eq!((&history["roomId"], &history["messages"][0]), (&json!(ROOM), &message));
-    assert_eq!(eve.others().await, Vec::<String>::new(), "nothing twice");
+    assert_eq!(eve.others().await, Vec::<String>::new(), "no event comes twice");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn the_history_comes_in_pages_oldest_first() {
         ann.is_refused("room_history", json!({ "roomId": ROOM, "before": before }), "Message not found")
             .await;
     }
-    // A message of another room is none of this one's.
+    // A message of another room does not count.
     ann.ask("join_room", json!("other")).await;
     let other = ann.ask("send_message", json!({ "roomId": "other", "content": "there" })).await;
     let before = &other["message"]["id"];
@@ -152,17 +152,17 @@ async fn the_first_socket_joins_and_the_last_one_leaves() {
     second.ask("leave_room", json!(ROOM)).await;
     let left = ann.event("user_left").await;
     assert_eq!((&left["userId"], &left["email"]), (&json!("bob"), &json!("bob@example.org")));
-    // Leaving what one is not in tells nobody.
+    // Leaving a room without being a member sends no event.
     assert_eq!(second.ask("leave_room", json!(ROOM)).await, json!({ "success": true, "roomId": ROOM }));
     assert_eq!(ann.others().await, Vec::<String>::new());
-    // A lost connection leaves, too.
+    // A lost connection also leaves.
     drop(member(&node, "eve").await);
     assert_eq!(ann.event("user_joined").await["userId"], "eve");
     assert_eq!(ann.event("user_left").await["userId"], "eve");
 }
 
 #[tokio::test]
-async fn typing_is_for_the_others() {
+async fn only_other_members_receive_typing() {
     let node = TestNode::with(CHAT).await;
     let (mut ann, mut bob) = (member(&node, "ann").await, member(&node, "bob").await);
     bob.others().await;

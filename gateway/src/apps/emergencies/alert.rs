@@ -1,15 +1,16 @@
-//! Alerting helpers of a new emergency: all of them that it is there, and those near that it is near.
+//! Alerts helpers of a new emergency: all helpers that it exists, and nearby helpers that it is near.
 //!
-//! It is a job that is stored with the emergency: one look for who is near, one broadcast to all helpers, and one packet to each
-//! helper near, since each has a distance of their own.
+//! A job does this, stored with the emergency. It searches once for nearby helpers, sends one broadcast to all
+//! helpers, and one packet to each nearby helper, because their distances differ.
 
 use fanout::{Near, Target};
-use serde_json::{Value, json};
-use shared::limits::{HELPER_RADIUS, HELPERS_NEAR_MAX, REDIS_PIPELINE_MAX};
+use serde_json::Value;
+use shared::limits::REDIS_PIPELINE_MAX;
 use shared::names::UserId;
 
 use super::emergency::{Emergency, Viewer};
-use super::events::{Created, Nearby};
+use super::events::{Created, Nearby, Pushed};
+use super::limits::{HELPER_RADIUS, HELPERS_NEAR_MAX};
 use super::{Emergencies, HELPERS, NAME, POSITIONS, store};
 use crate::apps::reconciler;
 use crate::clock::ago_ms;
@@ -20,19 +21,20 @@ use crate::socket;
 /// The kind of the job.
 pub(super) const ALERT: &str = "alert";
 
-/// How old an emergency of an older version must be before its helpers are taken for not alerted.
+/// How old an emergency from a node with an older version must be before this node assumes that its helpers were
+/// not alerted.
 const OLDER_AFTER_MS: u64 = 10_000;
 
-/// The job that alerts helpers of an emergency. How many are near is its value.
+/// The job that alerts an emergency's helpers. Its value is the number of nearby helpers.
 pub(super) fn job(id: &str) -> Job {
     let subject = reconciler::subject_of::<Emergencies>(id);
     Job::of_app(NAME, ALERT, &subject, &id).known_as(format!("emergencies:alert:{id}"))
 }
 
-/// Alerts helpers.
+/// Alerts an emergency's helpers.
 pub(super) async fn run(app: &Emergencies, job: &Job) -> Ran {
     let Some(id) = job.payload::<String>() else { return Ran::done() };
-    // As it is now: it may have ended.
+    // Read again, because it may have ended.
     let emergency = match app.find(&id).await {
         Ok(emergency) if emergency.status.is_open() => emergency,
         Ok(_) | Err(AppError::NotFound(_)) => return Ran::done(),
@@ -41,7 +43,7 @@ pub(super) async fn run(app: &Emergencies, job: &Job) -> Ran {
     match app.alert_helpers(&emergency).await {
         Ok(near) => Ran::Done(Value::from(near)),
         Err(error) => {
-            tracing::warn!(error = error.say(), emergency = id, "helpers are alerted later");
+            tracing::warn!(error = error.say(), emergency = id, "helpers could not be alerted yet; retrying");
             Ran::Failed
         }
     }
@@ -50,7 +52,7 @@ pub(super) async fn run(app: &Emergencies, job: &Job) -> Ran {
 impl Emergencies {
     async fn alert_helpers(&self, emergency: &Emergency) -> Result<usize, AppError> {
         let live = self.context.fanout.live();
-        // One more, so that the owner takes nobody's place.
+        // One extra result, in case the owner is among them.
         let near = live.near(POSITIONS, emergency.place, HELPER_RADIUS, HELPERS_NEAR_MAX + 1).await?;
         let near: Vec<(UserId, Near)> = near
             .into_iter()
@@ -65,7 +67,7 @@ impl Emergencies {
         let target = Target::room(&self.namespace, HELPERS).once(&key);
         socket::broadcast(&self.context, target, "emergency:created", &WithId::new(&key, &body)).await?;
         let key = format!("nearby:{}", emergency.id);
-        // No more at once than leaves room for what others publish meanwhile.
+        // Sends in chunks, to leave room in the pipeline for other publishers.
         for some in near.chunks(REDIS_PIPELINE_MAX) {
             let posted: Vec<_> = some
                 .iter()
@@ -80,13 +82,14 @@ impl Emergencies {
             }
         }
         let ids: Vec<&str> = near.iter().map(|(user, _)| user.as_str()).collect();
-        let body = json!({"emergency": shown, "nearbyHelperIds": ids});
+        let body = Pushed { emergency: shown, nearby_helper_ids: &ids };
         self.context.pusher.push("emergency:created", &emergency.id, &body);
         Ok(near.len())
     }
 }
 
-/// Turns emergencies of which a node of an older version has alerted nobody into jobs: while both run, and after an upgrade.
+/// Creates jobs for emergencies that a node of an older version raised without alerting helpers. Such nodes may run
+/// beside this one, or may have run before an upgrade.
 pub(super) async fn adopt_older(app: &Emergencies) {
     let records = &app.context.records;
     let before = ago_ms(OLDER_AFTER_MS);

@@ -1,4 +1,4 @@
-//! An emergency, its helpers and its messages: what is recorded, and what each viewer may see of it.
+//! Emergencies, helpers and messages: their records, and what each viewer may see of them.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,10 @@ use crate::describe::forms::{Latitude, Longitude, OwnId, Time, UserIdText, Word}
 
 /// A closed set of words.
 macro_rules! words {
-    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $type:ident as $public:literal { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+        #[schemars(rename = $public)]
         pub(crate) enum $type {
             $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+
         }
@@ -25,7 +26,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $word),+ }
             }
 
-            /// What a word stands for.
+            /// The value of a word.
             pub(crate) fn parse(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }
@@ -34,8 +35,8 @@ macro_rules! words {
 }
 
 words! {
-    /// What becomes of an emergency: `active`, `responding`, then `resolved` or `cancelled`; or at once one of these.
-    Status {
+    /// An emergency's status: `active`, `responding`, then `resolved` or `cancelled`. It may skip `responding`.
+    Status as "EmergencyStatus" {
         Active = "active",
         /// A helper has responded.
         Responding = "responding",
@@ -45,8 +46,8 @@ words! {
 }
 
 words! {
-    /// How far a helper is.
-    HelperStatus {
+    /// A responding helper's progress.
+    HelperStatus as "HelperStatus" {
         Responding = "responding",
         OnWay = "on_way",
         Arrived = "arrived",
@@ -56,36 +57,37 @@ words! {
 }
 
 words! {
-    /// How urgent it is.
-    Priority { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
+    /// How urgent an emergency is.
+    Priority as "EmergencyPriority" { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
 }
 
 words! {
-    /// What a message's sender is in the emergency.
-    SenderRole { Owner = "owner", Helper = "helper" }
+    /// The sender's role in the emergency.
+    SenderRole as "EmergencyRole" { Owner = "owner", Helper = "helper" }
 }
 
 impl Priority {
-    /// What it is unless somebody says.
+    /// The default.
     pub(crate) const DEFAULT: Self = Self::Medium;
 }
 
 impl SenderRole {
-    /// The role in a record that this system wrote.
+    /// Parses a role from a record of this system.
     pub(super) fn of_record(word: &str) -> Self {
         Self::parse(word).unwrap_or(Self::Helper)
     }
 }
 
 impl Status {
-    /// Whether helpers are still needed.
+    /// Whether the emergency still accepts helpers.
     pub(crate) fn is_open(self) -> bool {
         matches!(self, Self::Active | Self::Responding)
     }
 }
 
-/// Whose emergency it is.
+/// The owner of an emergency.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyOwner")]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Owner {
     #[schemars(with = "UserIdText")]
@@ -94,7 +96,7 @@ pub(crate) struct Owner {
     pub(crate) avatar: Option<String>,
 }
 
-/// An emergency as it is recorded.
+/// An emergency's record.
 #[derive(Debug, Clone)]
 pub(crate) struct Emergency {
     pub(crate) id: String,
@@ -140,27 +142,28 @@ pub(crate) struct Message {
     pub(crate) created_at_ms: u64,
 }
 
-/// Who looks.
+/// Who views an emergency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Viewer {
-    /// The owner or an admin: sees whose it is.
+    /// The owner or an admin, who may see the owner.
     Insider,
-    /// Everybody else, and whoever reads what was sent to a room.
+    /// Any other user, and every recipient of an event to a room.
     Outsider,
 }
 
-/// Whether a token is an admin's.
+/// Whether the token has an admin's role.
 pub(crate) fn is_admin(claims: &Claims) -> bool {
     claims.role.as_deref() == Some("admin")
 }
 
-/// Whether a token is a helper's (contract, "emergencies").
+/// Whether the token has a helper's role (contract, "emergencies").
 pub(crate) fn is_helper(claims: &Claims) -> bool {
     matches!(claims.role.as_deref(), Some("helper" | "rescuer"))
 }
 
-/// Where an emergency is.
+/// An emergency's location.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyLocation")]
 struct Location<'a> {
     #[schemars(with = "Latitude")]
     latitude: f64,
@@ -184,7 +187,7 @@ pub(crate) struct Shown<'a> {
     description: Option<&'a str>,
     location: Location<'a>,
     priority: Priority,
-    /// 1 to 10, where it was told.
+    /// 1 to 10, if given.
     severity: Option<i64>,
     status: Status,
     #[schemars(with = "Time")]
@@ -192,11 +195,11 @@ pub(crate) struct Shown<'a> {
     #[schemars(with = "Time")]
     updated_at: String,
     anonymous_mode: bool,
-    /// Whose it is. `null` in anonymous mode, except for its owner and admins.
+    /// The owner. `null` in anonymous mode, except for the owner and admins.
     user: Option<&'a Owner>,
     #[schemars(with = "Option<Time>")]
     resolved_at: Option<String>,
-    /// A user. `null` in anonymous mode, except for its owner and admins.
+    /// A user. `null` in anonymous mode, except for the owner and admins.
     #[schemars(with = "Option<UserIdText>")]
     resolved_by: Option<&'a str>,
     #[schemars(with = "Option<Word>")]
@@ -206,27 +209,29 @@ pub(crate) struct Shown<'a> {
     cancelled_at: Option<String>,
 }
 
-/// A helper's name, as far as one name can be two.
+/// A helper's name, split into first and last name where possible.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "HelperProfile")]
 #[serde(rename_all = "camelCase")]
 struct Profile<'a> {
     first_name: &'a str,
-    /// Empty where the name is one word.
+    /// Empty if the name is a single word.
     last_name: &'a str,
 }
 
-/// How others have rated a helper, as their token says. It is there for every helper: the document's clients read
-/// `helperRating.average` of any.
+/// A helper's rating, from their token. Always present, because the document's clients read `helperRating.average`
+/// of any helper.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "HelperRating")]
 struct Rating<'a> {
-    /// `null` where it is not known.
+    /// `null` if unknown.
     average: Option<&'a serde_json::Number>,
-    /// 0 where it is not known.
+    /// 0 if unknown.
     #[schemars(with = "serde_json::Number")]
     count: Cow<'a, serde_json::Number>,
 }
 
-/// A helper, as they are shown when they respond.
+/// A responding helper.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Helper")]
@@ -234,15 +239,16 @@ pub(crate) struct ShownHelper<'a> {
     #[schemars(with = "UserIdText")]
     id: &'a str,
     profile: Profile<'a>,
-    /// As their token says.
+    /// From their token.
     trust_score: Option<&'a serde_json::Number>,
     helper_rating: Rating<'a>,
     #[schemars(with = "Time")]
     joined_at: String,
 }
 
-/// A helper as an emergency's list shows them.
+/// A helper in an emergency's list.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "RespondingHelper")]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ListedHelper<'a> {
     #[serde(flatten)]
@@ -256,17 +262,17 @@ pub(crate) struct ListedHelper<'a> {
 /// A message between an emergency's owner and its helpers.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "Message")]
+#[schemars(rename = "EmergencyMessage")]
 pub(crate) struct ShownMessage<'a> {
     #[schemars(with = "OwnId")]
     id: &'a str,
     #[schemars(with = "OwnId")]
     emergency_id: &'a str,
-    /// `null` where it is the owner in anonymous mode.
+    /// `null` if the sender is the owner in anonymous mode.
     #[schemars(with = "Option<UserIdText>")]
     sender_id: Option<&'a str>,
     sender_role: SenderRole,
-    /// `null` where it is for all helpers, or for the owner in anonymous mode.
+    /// `null` if the message is for all helpers, or for the owner in anonymous mode.
     #[schemars(with = "Option<UserIdText>")]
     recipient_id: Option<&'a str>,
     message: &'a str,
@@ -275,12 +281,12 @@ pub(crate) struct ShownMessage<'a> {
 }
 
 impl Emergency {
-    /// Who `claims` is to it.
+    /// How the user of `claims` may view it.
     pub(crate) fn viewer(&self, claims: &Claims) -> Viewer {
         if self.is_of(claims) || is_admin(claims) { Viewer::Insider } else { Viewer::Outsider }
     }
 
-    /// Whether it is the emergency of this user.
+    /// Whether this user is the owner.
     pub(crate) fn is_of(&self, claims: &Claims) -> bool {
         self.owner.id == claims.user.as_str()
     }
@@ -289,7 +295,7 @@ impl Emergency {
         self.anonymous && viewer == Viewer::Outsider
     }
 
-    /// It, as `viewer` may see it. In anonymous mode nothing in it leads an outsider to its owner.
+    /// The emergency as `viewer` may see it. In anonymous mode, nothing in it identifies the owner to an outsider.
     pub(crate) fn shown(&self, viewer: Viewer) -> Shown<'_> {
         let hidden = self.hides_owner(viewer);
         let ended = |status: Status| self.ended_at_ms.filter(|_| self.status == status).map(iso);
@@ -343,7 +349,7 @@ impl Helper {
 }
 
 impl Message {
-    /// It, as everybody sees it: who owns an anonymous emergency is not in it.
+    /// The message as all recipients see it, without the identity of an anonymous owner.
     pub(crate) fn shown(&self, emergency: &Emergency) -> ShownMessage<'_> {
         let visible = |id: &&str| !(emergency.anonymous && *id == emergency.owner.id);
         ShownMessage {

@@ -1,19 +1,19 @@
-//! Events of clients, decoded and checked; and the bodies of ours (document 002).
+//! Decodes and validates client events, and defines the bodies of server events (document 002).
 
 use fanout::Place;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::limits::EMERGENCY_MESSAGE_MAX;
 use shared::names::{is_id, is_name};
 use shared::sio::Args;
 
 use super::emergency::{HelperStatus, Shown, ShownHelper, ShownMessage, Status};
+use super::limits::EMERGENCY_MESSAGE_MAX;
 use crate::apps::{first, unknown_event};
 use crate::describe::forms::{False, Latitude, Longitude, Name, OwnId, Time, UserIdText, Word};
 use crate::error::AppError;
 use crate::geo::Degrees;
 
-/// An event of a client.
+/// A client event.
 #[derive(Debug)]
 pub(super) enum ClientEvent {
     Join(String),
@@ -22,25 +22,27 @@ pub(super) enum ClientEvent {
     Location(Place),
 }
 
-/// Which emergency.
+/// The emergency that an event is about.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmergencyReference")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Which {
     #[schemars(with = "Name")]
     emergency_id: String,
 }
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "NewEmergencyMessage")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NewMessage {
     #[schemars(with = "Name")]
     pub(super) emergency_id: String,
-    /// From the owner: one of the helpers; all of them unless sent. From a helper: the owner, who need not be named, and
-    /// in anonymous mode cannot be.
+    /// From the owner: one of the helpers; default: all of them. From a helper: the owner, who may be left out, and
+    /// must be in anonymous mode.
     #[schemars(with = "Option<UserIdText>")]
     pub(super) recipient_id: Option<String>,
-    /// Trimmed; then 1 to 1,000 characters, none of them NUL.
+    /// Trimmed, then 1 to 1,000 characters without NUL.
     pub(super) message: String,
 }
 
@@ -78,46 +80,51 @@ fn message(args: &Args<'_>) -> Result<NewMessage, AppError> {
     Ok(NewMessage { emergency_id: id(emergency_id)?, recipient_id, message })
 }
 
-/// An emergency, and how many are told that it is near.
+/// An emergency, and how many helpers receive `emergency:nearby`.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyCreated")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Created<'a> {
     pub(super) emergency: &'a Shown<'a>,
     pub(super) nearby_helper_count: usize,
-    /// `true` where the count is at its bound of 10,000: there may be more, who hear `emergency:created` alone.
+    /// `true` if the count is at its limit of 10,000. Further nearby helpers may receive only `emergency:created`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) nearby_helpers_truncated: bool,
 }
 
-/// An emergency, and how far it is.
+/// An emergency and its distance.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyNearby")]
 pub(super) struct Nearby<'a> {
     pub(super) emergency: &'a Shown<'a>,
     /// Whole metres.
     pub(super) distance: f64,
 }
 
-/// The room that was entered.
+/// The room that the socket entered.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyJoined")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entered<'a> {
     #[schemars(with = "OwnId")]
     pub(super) emergency_id: &'a str,
-    /// What the cluster calls the emergency's room.
+    /// The room's name.
     pub(super) room: &'a str,
     pub(super) message: &'static str,
 }
 
-/// The room that was entered, and what it is about.
+/// The room that the socket entered, and its emergency.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyJoin")]
 pub(super) struct Joined<'a> {
     #[serde(flatten)]
     pub(super) entered: Entered<'a>,
     pub(super) emergency: Shown<'a>,
 }
 
-/// The room that was left.
+/// The room that the socket left.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyLeft")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Left<'a> {
     #[schemars(with = "Name")]
@@ -125,20 +132,21 @@ pub(super) struct Left<'a> {
     pub(super) room: &'a str,
 }
 
-/// The message as it is stored.
+/// The stored message.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyMessageSent")]
 pub(super) struct Sent<'a> {
     pub(super) message: ShownMessage<'a>,
-    /// `false` where it is stored and the others are told later, because Redis is away.
+    /// `false` if the message is stored but will be delivered later, because Redis is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
     pub(super) realtime: Option<bool>,
-    /// `true` where more helpers respond than the 1,000 that it was sent to.
+    /// `true` if more helpers respond than the 1,000 that received it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) truncated: bool,
 }
 
-/// Who responds.
+/// A helper who has responded.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperJoined<'a> {
@@ -147,8 +155,9 @@ pub(super) struct HelperJoined<'a> {
     pub(super) helper: ShownHelper<'a>,
 }
 
-/// How far a helper is.
+/// A helper's status.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HelperStatusChanged")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperMoved<'a> {
     #[schemars(with = "OwnId")]
@@ -161,8 +170,9 @@ pub(super) struct HelperMoved<'a> {
     pub(super) updated_at: String,
 }
 
-/// What has changed of an emergency.
+/// The changed fields of an emergency.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyChange")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Changed<'a> {
     #[schemars(with = "OwnId")]
@@ -174,6 +184,7 @@ pub(super) struct Changed<'a> {
 
 /// An emergency's new status.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyStatusChanged")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusChanged<'a> {
     #[schemars(with = "OwnId")]
@@ -186,6 +197,7 @@ pub(super) struct StatusChanged<'a> {
 
 /// How an emergency was resolved.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyResolved")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Resolved<'a> {
     #[schemars(with = "OwnId")]
@@ -202,8 +214,9 @@ pub(super) struct Resolved<'a> {
     pub(super) timestamp: &'a str,
 }
 
-/// An emergency that was called off.
+/// A cancelled emergency.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyCancelled")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cancelled<'a> {
     #[schemars(with = "OwnId")]
@@ -212,8 +225,9 @@ pub(super) struct Cancelled<'a> {
     pub(super) timestamp: &'a str,
 }
 
-/// An emergency that needs no help any more.
+/// An emergency that is closed.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyEnded")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ended<'a> {
     #[schemars(with = "OwnId")]
@@ -223,8 +237,20 @@ pub(super) struct Ended<'a> {
     pub(super) timestamp: &'a str,
 }
 
-/// The place that was told.
+/// The app's fields in a request to the push notification service.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EmergencyPush")]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Pushed<'a> {
+    pub(super) emergency: Shown<'a>,
+    /// Helpers near the emergency, whether connected or not; empty after it has ended.
+    #[schemars(with = "Vec<UserIdText>")]
+    pub(super) nearby_helper_ids: &'a [&'a str],
+}
+
+/// The accepted location.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LocationUpdated")]
 pub(super) struct Located {
     #[schemars(with = "Latitude")]
     pub(super) latitude: f64,
@@ -233,7 +259,7 @@ pub(super) struct Located {
     pub(super) message: &'static str,
 }
 
-/// Where a helper is.
+/// A helper's location.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperLocation<'a> {
@@ -249,7 +275,7 @@ pub(super) struct HelperLocation<'a> {
     pub(super) timestamp: &'a str,
 }
 
-/// A helper who has come or gone.
+/// A helper who has come online or gone offline.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HelperPresence<'a> {

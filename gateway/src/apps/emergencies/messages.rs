@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use shared::auth::Claims;
-use shared::limits::EMERGENCY_HELPERS_MAX;
 use shared::names::UserId;
 use uuid::Uuid;
 
 use super::emergency::{Emergency, HelperStatus, Message, SenderRole, ShownMessage, is_admin};
 use super::events::{NewMessage, Sent};
+use super::limits::EMERGENCY_HELPERS_MAX;
 use super::store::{self, Changed};
 use super::{Emergencies, within};
 use crate::apps::{Handled, Reply};
@@ -17,7 +17,7 @@ use crate::error::AppError;
 use crate::jobs::{Audience, Job};
 use crate::socket::Socket;
 
-/// Stores a message and sends it to whom it is for, and to the sender's other sockets.
+/// Stores a message and sends it to its recipients and to the sender's other sockets.
 pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewMessage) -> Handled {
     within(&app.rates.messages, socket.user())?;
     let emergency = app.find(&new.emergency_id).await?;
@@ -32,7 +32,8 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
         }
         meant
     } else {
-        // Whose emergency it is can be guessed by nobody: to name anybody at all is refused where that is hidden.
+        // In an anonymous emergency, refuse every named recipient. Otherwise helpers could guess the owner by
+        // trial.
         let named = new.recipient_id.as_ref();
         let to_owner = named.is_none_or(|to| !emergency.anonymous && *to == emergency.owner.id);
         let helper = records.run(store::find_helper(records.pool(), &emergency.id, sender)).await?;
@@ -78,7 +79,8 @@ pub(super) async fn send(app: &Arc<Emergencies>, socket: &Arc<Socket>, new: NewM
 }
 
 impl Emergencies {
-    /// A page of an emergency's messages, newest first: all for its owner, for a helper those that were meant for them.
+    /// A page of an emergency's messages, newest first: all of them for the owner and admins; for a helper, those
+    /// between the owner and them.
     pub(crate) async fn messages<T>(
         &self,
         claims: &Claims,
@@ -93,7 +95,7 @@ impl Emergencies {
         } else {
             let records = &self.context.records;
             let helper = records.run(store::find_helper(records.pool(), id, user)).await?;
-            // Who does not help any more has no part in what is said since.
+            // A helper who cancelled may no longer read messages.
             if !helper.is_some_and(|helper| helper.status != HelperStatus::Cancelled) {
                 return Err(AppError::Forbidden("Not authorized to read these messages".into()));
             }

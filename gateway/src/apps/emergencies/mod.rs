@@ -1,13 +1,15 @@
 //! `emergencies`: emergencies, their owners and their helpers (document 002; contract, "emergencies").
 //!
-//! What happens is a record first ([`stories`]); what follows from it is stored with the record ([`crate::jobs`]). Helpers' positions are live state: whoever left, or whose node died, is near nothing. Rooms
-//! follow the records ([`super::reconciler`]): the sockets of an owner and of responding helpers are in an open emergency's room
-//! wherever they connect.
+//! Every change is stored first ([`stories`]), together with the jobs that follow ([`crate::jobs`]). Helpers'
+//! positions are live state, so they disappear when the helper leaves or their node dies. Rooms follow the records
+//! ([`super::reconciler`]): on every node, sockets of owners and responding helpers are in the rooms of their open
+//! emergencies.
 
 mod alert;
 mod describe;
 mod emergency;
 mod events;
+mod limits;
 mod messages;
 mod rest;
 mod rooms;
@@ -23,9 +25,10 @@ use fanout::{Fanout, FanoutError, Gone, Left};
 use futures_util::future::BoxFuture;
 use shared::auth::Claims;
 use shared::config::AppDeclaration;
-use shared::limits::{HELPER_POSITION_S, LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
+use shared::limits::{LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
+use self::limits::HELPER_POSITION_S;
 use super::reconciler::{self, Membership, Placed, Standing};
 use super::{
     Admission, App, AppKind, Event, Handled, Handling, Hook, Mount, OwnRooms, hook, limited, within,
@@ -34,6 +37,7 @@ use crate::context::Context;
 use crate::error::AppError;
 use crate::jobs::{Job, Ran};
 use crate::limiter::{Meters, Rate};
+use crate::push;
 use crate::records::raisers::Squares;
 use crate::rest::{HasContext, Served};
 use crate::socket::Socket;
@@ -41,33 +45,32 @@ use crate::socket::Socket;
 /// The app's name.
 const NAME: &str = "emergencies";
 
-/// What the rooms of emergencies are called in the cluster.
+/// The prefix of emergency rooms.
 const ROOM_PREFIX: &str = "emergency:";
 
 /// The room of all helpers' sockets.
 const HELPERS: &str = "helpers";
 
-/// Where helpers are, in the live state.
+/// The key of helpers' positions in the live state.
 const POSITIONS: &str = "helpers";
 
-/// How long a helper's position is good.
+/// How long a helper's position is valid.
 const POSITION_KEPT: Duration = Duration::from_secs(HELPER_POSITION_S);
 
-/// What the app is.
 pub(super) static KIND: AppKind = AppKind {
     declaration: AppDeclaration {
         name: NAME,
         namespace: "/emergencies",
         keeps_records: true,
-        pushes: true,
-        settings: &[],
+        settings: &[&push::WEBHOOK_URL, &push::WEBHOOK_SECRET],
     },
     describe: describe::describe,
+    limits: limits::ALL,
     rooms: OwnRooms { names: &[HELPERS], prefixes: &[ROOM_PREFIX] },
     start: |Mount { context, namespace, .. }| Arc::new(Emergencies::start(context, namespace)),
 };
 
-/// The app.
+/// The running app.
 #[derive(Debug)]
 pub(crate) struct Emergencies {
     context: Context,
@@ -77,10 +80,10 @@ pub(crate) struct Emergencies {
     squares: Squares,
 }
 
-/// Rates of every user, by the class of what they do.
+/// Each user's rates, by operation.
 #[derive(Debug)]
 struct Rates {
-    /// Well above what the records allow on all nodes together, so that a flood does not reach them.
+    /// Well above what the records allow on all nodes together, so that floods do not reach them.
     creations: Meters<UserId>,
     looks: Meters<UserId>,
     messages: Meters<UserId>,
@@ -104,7 +107,6 @@ impl Default for Rates {
 }
 
 impl Emergencies {
-    /// Makes the app.
     fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let helpers = Room::prefixed(HELPERS, "");
         let (rates, squares) = (Rates::default(), Squares::default());
@@ -134,6 +136,9 @@ impl App for Arc<Emergencies> {
 
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         match events::ClientEvent::decode(&event.name, &event.args) {
+            Ok(event @ events::ClientEvent::Join(_)) => {
+                Handling::snapshot(handle(Self::clone(self), Arc::clone(socket), event))
+            }
             Ok(event) => Handling::later(handle(Self::clone(self), Arc::clone(socket), event)),
             Err(error) => Handling::Done(Err(error)),
         }
@@ -143,7 +148,11 @@ impl App for Arc<Emergencies> {
         rooms::admits(self, claims, room)
     }
 
-    /// It enters the rooms that the records say.
+    fn holds_connect(&self) -> bool {
+        true
+    }
+
+    /// Enters the rooms that the records give the socket.
     fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
         hook(rooms::welcome(self, socket))
     }
@@ -152,7 +161,7 @@ impl App for Arc<Emergencies> {
         hook(rooms::removed(self, socket, room, left))
     }
 
-    /// It may be a helper's now.
+    /// The new token may have a helper's role.
     fn on_renewed<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
         hook(rooms::renewed(self, socket))
     }
@@ -163,7 +172,7 @@ impl App for Arc<Emergencies> {
 
     fn on_back<'a>(&'a self, back: &'a Gone) -> Hook<'a> {
         if back.room == self.helpers {
-            hook(rooms::tell_helper(self, &back.user, "helper:online"))
+            hook(rooms::announce_helper(self, &back.user, "helper:online"))
         } else {
             None
         }
@@ -179,11 +188,15 @@ impl App for Arc<Emergencies> {
         })
     }
 
+    fn repeats(&self, job: &Job) -> bool {
+        job.kind() == reconciler::PLACE
+    }
+
     fn adopt_older(&self) -> Hook<'_> {
         hook(alert::adopt_older(self))
     }
 
-    /// What another node asked of this one may have been missed.
+    /// This node may have missed requests of other nodes.
     fn on_resubscribed(&self) -> Hook<'_> {
         hook(reconciler::place_all(&**self))
     }
@@ -192,7 +205,7 @@ impl App for Arc<Emergencies> {
 impl Placed for Emergencies {
     const NAME: &'static str = NAME;
     const PREFIX: &'static str = ROOM_PREFIX;
-    // Verified helpers and admins may join as they wish.
+    // Verified helpers and admins may join any emergency's room.
     const IS_EXCLUSIVE: bool = false;
 
     fn namespace(&self) -> &Namespace {

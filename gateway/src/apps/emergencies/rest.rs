@@ -8,11 +8,11 @@ use axum::response::{IntoResponse as _, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use shared::auth::Claims;
-use shared::limits::{EMERGENCY_ADDRESS_MAX, EMERGENCY_TEXT_MAX};
 use shared::names::is_word;
 
 use super::Emergencies;
 use super::emergency::{HelperStatus, Priority, ShownMessage};
+use super::limits::{EMERGENCY_ADDRESS_MAX, EMERGENCY_TEXT_MAX};
 use super::stories::{Detailed, Near, Raise, Resolution, ShownRaised};
 use crate::describe::Operation;
 use crate::describe::forms::Word;
@@ -22,7 +22,6 @@ use crate::rest::reply::{self, Data, List};
 use crate::rest::{Around, AroundQuery, JsonBody, MaybeJsonBody, Names, PageQuery, Paged, Routes, User};
 use crate::text::bounded;
 
-/// Its endpoints, mounted and described.
 pub(super) fn routes() -> Routes<Arc<Emergencies>> {
     raising().merge(helping()).merge(ending()).merge(looking())
 }
@@ -37,9 +36,10 @@ fn raising() -> Routes<Arc<Emergencies>> {
     Routes::new()
         .route(
             Operation::post("/api/v1/emergencies", "Raises an emergency.")
+                .id("raiseEmergency")
                 .detail(
-                    "The owner's sockets enter its room. All helpers hear `emergency:created`, and the nearest of \
-                     them `emergency:nearby`.",
+                    "The owner's sockets enter its room. All helpers receive `emergency:created`, and the nearest \
+                     ones `emergency:nearby`.",
                 )
                 .of_user()
                 .body::<NewEmergency>()
@@ -67,10 +67,11 @@ fn helping() -> Routes<Arc<Emergencies>> {
     Routes::new()
         .route(
             Operation::post("/api/v1/emergencies/{id}/respond", "Responds to an emergency.")
+                .id("respondToEmergency")
                 .detail(
-                    "For helpers. Their sockets enter its room, on whichever node they are; then the room hears \
-                     `helper:joined`, and `emergency:status_changed` of the first. Who responds already is not \
-                     told again.",
+                    "For helpers. Their sockets on all nodes enter its room; then the room receives \
+                     `helper:joined`, and `emergency:status_changed` for the first helper. Responding again sends \
+                     no event.",
                 )
                 .of_user()
                 .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
@@ -82,8 +83,9 @@ fn helping() -> Routes<Arc<Emergencies>> {
             respond,
         )
         .route(
-            Operation::put("/api/v1/emergencies/{id}/helper-status", "Tells how far the helper is.")
-                .detail("The room hears `helper:status_update`; who cancels leaves it after that.")
+            Operation::put("/api/v1/emergencies/{id}/helper-status", "Sets the helper's status.")
+                .id("updateHelperStatus")
+                .detail("The room receives `helper:status_update`. A helper who cancels then leaves it.")
                 .of_user()
                 .body::<NewStatus>()
                 .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
@@ -108,8 +110,9 @@ fn ending() -> Routes<Arc<Emergencies>> {
     Routes::new()
         .route(
             Operation::post("/api/v1/emergencies/{id}/resolve", "Resolves an emergency.")
+                .id("resolveEmergency")
                 .detail(
-                    "By its owner or an `admin`. Its room hears `emergency:resolved`, and all helpers \
+                    "For its owner or an `admin`. Its room receives `emergency:resolved`, and all helpers \
                  `emergency:ended`.",
                 )
                 .of_user()
@@ -123,9 +126,10 @@ fn ending() -> Routes<Arc<Emergencies>> {
             resolve,
         )
         .route(
-            Operation::post("/api/v1/emergencies/{id}/cancel", "Calls an emergency off.")
+            Operation::post("/api/v1/emergencies/{id}/cancel", "Cancels an emergency.")
+                .id("cancelEmergency")
                 .detail(
-                    "By its owner or an `admin`. Its room hears `emergency:cancelled`, and all helpers \
+                    "For its owner or an `admin`. Its room receives `emergency:cancelled`, and all helpers \
                  `emergency:ended`.",
                 )
                 .of_user()
@@ -145,11 +149,12 @@ fn looking() -> Routes<Arc<Emergencies>> {
                 "/api/v1/emergencies/nearby",
                 "Pages through the open emergencies around a place.",
             )
+                .id("listNearbyEmergencies")
             .detail(
-                "For helpers and admins. Of each owner the nearest first, before anybody's second one, and within that the \
-                 nearest. (Of an owner with more than ten open ones the first ten count; the rest comes after everybody's \
-                 first.) `hasMore` says whether there are more, and `nextCursor` asks for them; a page may be shorter than \
-                 asked for.",
+                "For helpers and admins. Lists each owner's nearest emergency before any owner's second one, nearest \
+                 first. (For an owner with more than ten open emergencies, this applies to the first ten; the rest \
+                 comes after all owners' first ones.) `hasMore` says whether more exist, and `nextCursor` requests \
+                 them; a page may be shorter than requested.",
             )
             .of_user()
             .query::<AroundQuery>()
@@ -170,6 +175,7 @@ fn looking() -> Routes<Arc<Emergencies>> {
         )
         .route(
             Operation::get("/api/v1/emergencies/{id}", "An emergency and its helpers.")
+                .id("getEmergency")
                 .detail("For its owner, helpers and admins.")
                 .of_user()
                 .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
@@ -180,8 +186,9 @@ fn looking() -> Routes<Arc<Emergencies>> {
         )
         .route(
             Operation::get("/api/v1/emergencies/{id}/messages", "Pages through an emergency's messages.")
+                .id("listEmergencyMessages")
                 .detail(
-                    "Newest first. All of them for its owner and admins; for a helper, those between the owner \
+                    "Newest first. Owners and admins see all messages; helpers see those between the owner \
                      and them.",
                 )
                 .of_user()
@@ -194,16 +201,17 @@ fn looking() -> Routes<Arc<Emergencies>> {
         )
 }
 
-/// Where an emergency is.
+/// An emergency's location.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EmergencyLocation")]
 struct Location {
     #[serde(flatten)]
     degrees: Degrees,
-    /// 500 characters at most, none of them NUL.
+    /// At most 500 characters, without NUL.
     address: Option<String>,
 }
 
-/// An emergency to be raised.
+/// A new emergency.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewEmergency {
@@ -212,15 +220,15 @@ struct NewEmergency {
     kind: String,
     #[schemars(with = "Option<Word>")]
     category: Option<String>,
-    /// 2,000 characters at most, none of them NUL.
+    /// At most 2,000 characters, without NUL.
     description: Option<String>,
     location: Location,
-    /// `medium` unless sent.
+    /// Default: `medium`.
     #[schemars(with = "Option<Priority>")]
     priority: Option<String>,
     #[schemars(range(min = 1, max = 10))]
     severity: Option<i64>,
-    /// Whether nobody but admins may see whose it is.
+    /// Whether only admins may see the owner.
     anonymous_mode: Option<bool>,
 }
 
@@ -293,12 +301,13 @@ async fn respond(
     show(&app, &claims, &id).await
 }
 
-/// How far a helper is.
+/// A helper's status.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "HelperStatusUpdate")]
 struct NewStatus {
     #[schemars(with = "HelperStatus")]
     status: String,
-    /// 2,000 characters at most, none of them NUL.
+    /// At most 2,000 characters, without NUL.
     notes: Option<String>,
 }
 
@@ -319,12 +328,13 @@ async fn set_helper_status(
 
 /// How an emergency was resolved.
 #[derive(Deserialize, Default, JsonSchema)]
+#[schemars(rename = "EmergencyResolution")]
 #[serde(rename_all = "camelCase")]
 struct Resolved {
-    /// `user_resolved` or `admin_resolved` unless sent.
+    /// Default: `user_resolved` or `admin_resolved`.
     #[schemars(with = "Option<Word>")]
     resolution_type: Option<String>,
-    /// 2,000 characters at most, none of them NUL.
+    /// At most 2,000 characters, without NUL.
     resolution_notes: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Who is in the rooms of emergencies and among the helpers, and where helpers are.
+//! Membership in emergency rooms and in the helpers' room, and helpers' positions.
 
 use std::sync::Arc;
 
@@ -14,27 +14,40 @@ use crate::clock::{iso, now_ms};
 use crate::error::AppError;
 use crate::socket::{self, Socket};
 
-/// A client wants to hear of an emergency.
+/// A client joins an emergency's room.
 pub(super) async fn join(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> Handled {
     within(&app.rates.joins, socket.user())?;
     let claims = socket.claims();
     let lock = app.context.access.of(socket.id()).await;
-    let emergency = app.find(id).await?;
-    if !may_join(app, &claims, &emergency).await? {
-        return Err(AppError::Forbidden("Not authorized to join this emergency room".into()));
-    }
+    find_joinable(app, &claims, id).await?;
     let room = room(id);
-    app.context.fanout.enter(socket.local(), &room).await?;
-    if !may_join(app, &claims, &emergency).await? {
-        // They have cancelled meanwhile, before there was anybody to be taken out.
-        app.context.fanout.leave(socket.local(), room.as_str()).await;
-        return Err(AppError::Forbidden("Not authorized to join this emergency room".into()));
-    }
+    let entered = app.context.fanout.enter(socket.local(), &room).await?;
+    // Read again: the room reports later changes, but not those from before the socket entered.
+    let emergency = match find_joinable(app, &claims, id).await {
+        Ok(emergency) => emergency,
+        Err(error) => {
+            // A socket that was already a member stays while the records are unavailable.
+            if entered.new || matches!(error, AppError::Forbidden(_) | AppError::NotFound(_)) {
+                app.context.fanout.leave(socket.local(), room.as_str()).await;
+            }
+            return Err(error);
+        }
+    };
     drop(lock);
     let message = "Successfully joined emergency room";
     let entered = Entered { emergency_id: id, room: room.as_str(), message };
-    socket.emit(&app.context, "emergency:joined", &entered);
+    socket.emit_with_answer("emergency:joined", &entered);
     Ok(Reply::success(&Joined { entered, emergency: emergency.shown(emergency.viewer(&claims)) }))
+}
+
+/// Reads the current emergency if these claims may join it.
+async fn find_joinable(app: &Emergencies, claims: &Claims, id: &str) -> Result<Emergency, AppError> {
+    let emergency = app.find(id).await?;
+    if may_join(app, claims, &emergency).await? {
+        Ok(emergency)
+    } else {
+        Err(AppError::Forbidden("Not authorized to join this emergency room".into()))
+    }
 }
 
 async fn may_join(app: &Emergencies, claims: &Claims, emergency: &Emergency) -> Result<bool, AppError> {
@@ -50,7 +63,7 @@ async fn may_join(app: &Emergencies, claims: &Claims, emergency: &Emergency) -> 
     Ok(claims.verified || records.run(of).await?.is_some_and(responds))
 }
 
-/// A client does not want to hear of it any more.
+/// A client leaves an emergency's room.
 pub(super) async fn leave(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> Handled {
     let room = room(id);
     app.context.fanout.leave(socket.local(), room.as_str()).await;
@@ -59,7 +72,8 @@ pub(super) async fn leave(app: &Emergencies, socket: &Arc<Socket>, id: &str) -> 
     Ok(Reply::success(&body))
 }
 
-/// A client tells where it is. A helper's place is kept for a while, and told to whom they help.
+/// A client sends its location. For a helper, the node keeps it for a while and sends it to the emergencies they
+/// help in.
 pub(super) async fn locate(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Handled {
     within(&app.rates.locations, socket.user())?;
     let Place { latitude, longitude } = place;
@@ -67,19 +81,19 @@ pub(super) async fn locate(app: &Emergencies, socket: &Arc<Socket>, place: Place
         let user = socket.user().as_str();
         app.context.fanout.live().put(POSITIONS, user, place, POSITION_KEPT).await?;
         if !socket.local().is_attached() {
-            // It went meanwhile, perhaps after its place was forgotten.
+            // The socket disconnected meanwhile, perhaps after its position was removed.
             app.context.fanout.live().forget(POSITIONS, user).await?;
         }
-        tell_place(app, socket, place).await?;
+        share_location(app, socket, place).await?;
     }
     let body = Located { latitude, longitude, message: "Location updated successfully" };
     socket.emit(&app.context, "location:updated", &body);
     Ok(Reply::success(&body))
 }
 
-async fn tell_place(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Result<(), AppError> {
+async fn share_location(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Result<(), AppError> {
     if !socket.local().rooms().iter().any(|room| room.as_str().starts_with(ROOM_PREFIX)) {
-        // Whoever helps is in a room.
+        // Responding helpers are always in a room.
         return Ok(());
     }
     let records = &app.context.records;
@@ -94,7 +108,7 @@ async fn tell_place(app: &Emergencies, socket: &Arc<Socket>, place: Place) -> Re
             timestamp: &timestamp,
         };
         let room = room(id);
-        // The next one replaces it.
+        // Volatile, because the next location replaces it.
         let target = Target::room(&app.namespace, room.as_str()).except(socket.id()).volatile();
         socket::broadcast(&app.context, target, "helper:location", &body).await?;
     }
@@ -105,23 +119,23 @@ async fn enter_helpers(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     let Ok(entered) = app.context.fanout.enter_own(socket.local(), &app.helpers).await else { return };
     let (app, user) = (Arc::clone(app), socket.user().clone());
     drop(app.context.clone().tasks.spawn(async move {
-        // The node that was told their place may be going.
+        // The node that owns their position may be leaving.
         let _ = app.context.fanout.live().adopt(POSITIONS, user.as_str()).await;
         if entered.first_of_user {
-            tell_helper(&app, &user, "helper:online").await;
+            announce_helper(&app, &user, "helper:online").await;
         }
     }));
 }
 
-/// A socket has a newer token: a helper's enters the helpers' room. What it does not give any more is taken away by the
-/// platform, which asks [`App::admits`](crate::apps::App::admits).
+/// A socket renewed its token. If the token has a helper's role, the socket enters the helpers' room. The platform
+/// removes lost access; it asks [`App::admits`](crate::apps::App::admits).
 pub(super) async fn renewed(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     if is_helper(&socket.claims()) {
         enter_helpers(app, socket).await;
     }
 }
 
-/// A socket was taken out of a room that it may not be in any more.
+/// A socket lost access to a room and was removed from it.
 pub(super) async fn removed(app: &Emergencies, socket: &Socket, room: &Room, left: LeftRoom) {
     if *room == app.helpers && left.last_of_user {
         helper_gone(app, socket.user()).await;
@@ -143,8 +157,8 @@ pub(super) fn admits<'a>(app: &'a Emergencies, claims: &'a Claims, room: &'a Roo
     }))
 }
 
-/// A socket is connected: a helper's is among the helpers', and everybody's is in the rooms of the open emergencies that they own
-/// or help in.
+/// Enters a connected socket into the rooms of the open emergencies that its user owns or helps in, and a helper's
+/// socket into the helpers' room.
 pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     if is_helper(&socket.claims()) {
         enter_helpers(app, socket).await;
@@ -152,7 +166,7 @@ pub(super) async fn welcome(app: &Arc<Emergencies>, socket: &Arc<Socket>) {
     reconciler::welcome(app, socket).await;
 }
 
-/// The open emergencies that a user owns, and those that they help in where their token is a helper's.
+/// The open emergencies that a user owns and, if the token has a helper's role, helps in.
 pub(super) async fn of_claims(app: &Emergencies, claims: &Claims) -> Result<Vec<String>, AppError> {
     let (records, user) = (&app.context.records, claims.user.as_str());
     let mut ids = records.run(store::owns(records.pool(), user)).await?;
@@ -162,21 +176,21 @@ pub(super) async fn of_claims(app: &Emergencies, claims: &Claims) -> Result<Vec<
     Ok(ids)
 }
 
-/// A helper has no socket any more: they are near nothing, and whom they help is told.
+/// A helper's last socket is gone: removes their position and notifies the emergencies they help in.
 pub(super) async fn helper_gone(app: &Emergencies, user: &UserId) {
     let namespace = app.namespace.as_str();
     if let Ok(true) = app.context.fanout.is_in(namespace, app.helpers.as_str(), user).await {
-        // They are back; that was told when they came.
+        // They have reconnected, and the rooms were notified then.
         return;
     }
     if let Err(error) = app.context.fanout.live().forget(POSITIONS, user.as_str()).await {
-        tracing::debug!(%error, "a helper's place was not forgotten; it will be in a while");
+        tracing::debug!(%error, "a helper's position was not removed; it will expire");
     }
-    tell_helper(app, user, "helper:offline").await;
+    announce_helper(app, user, "helper:offline").await;
 }
 
-/// Tells the rooms in which a helper helps that they came or went.
-pub(super) async fn tell_helper(app: &Emergencies, user: &UserId, event: &str) {
+/// Notifies the rooms of the emergencies in which a helper helps.
+pub(super) async fn announce_helper(app: &Emergencies, user: &UserId, event: &str) {
     let records = &app.context.records;
     let Ok(helps_in) = records.run(store::helps_in(records.pool(), user.as_str())).await else { return };
     let timestamp = iso(now_ms());
@@ -185,7 +199,7 @@ pub(super) async fn tell_helper(app: &Emergencies, user: &UserId, event: &str) {
         let room = room(id);
         let target = Target::room(&app.namespace, room.as_str()).tracked();
         if let Err(error) = socket::broadcast(&app.context, target, event, &body).await {
-            tracing::warn!(%error, event, "an emergency's room was not told");
+            tracing::warn!(%error, event, "an emergency's room was not notified");
         }
     }
 }

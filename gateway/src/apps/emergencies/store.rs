@@ -1,13 +1,13 @@
-//! The statements of `emergencies`: nothing else knows its tables.
+//! The SQL statements of `emergencies`. Only this module accesses its tables.
 
 use fanout::Place;
 use shared::auth::Reputation;
-use shared::limits::{EMERGENCIES_INVOLVED_AT_ONCE, EMERGENCY_HELPERS_MAX};
 use shared::names::UserId;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::emergency::{Emergency, Helper, HelperStatus, Message, Owner, Priority, SenderRole, Status};
+use super::limits::{EMERGENCIES_INVOLVED_AT_ONCE, EMERGENCY_HELPERS_MAX};
 use crate::apps::reconciler::{Membership, Standing};
 use crate::jobs::{self, Batch};
 use crate::records::{
@@ -78,20 +78,20 @@ const INVOLVED: &str = "SELECT id, user_id FROM (SELECT id, user_id FROM emergen
 const ADD_MESSAGE: &str = "INSERT INTO emergency_messages \
     (id, emergency_id, sender_id, sender_role, recipient_id, message, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-/// What came of a change.
+/// The outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changed {
     Yes,
-    /// It was so already.
+    /// Nothing had to change.
     Same,
-    /// The emergency is over.
+    /// The emergency is closed.
     Over,
-    /// Whoever asks has nothing to do with it.
+    /// The caller does not participate in it.
     NotTheirs,
 }
 
-/// Stores a new emergency and what follows from it. Returns the seconds until there may be one more where the owner raises too
-/// many, on all nodes together.
+/// Stores a new emergency and the jobs that follow. If the owner raises emergencies too often, on all nodes
+/// together, returns the seconds until the next one is allowed.
 pub(super) async fn insert(
     pool: &Pool,
     emergency: &Emergency,
@@ -141,18 +141,18 @@ pub(super) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Emergency>
     nearby(pool, TABLE, looked, (&COLUMNS, |row| emergency(row))).await
 }
 
-/// Emergencies that a node of an older version raised before `before_ms` and has alerted nobody of.
+/// Emergencies that a node of an older version raised before `before_ms` without alerting helpers.
 pub(super) async fn unalerted(pool: &Pool, before_ms: u64) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(UNALERTED).bind(time_column(before_ms)).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// A job alerts helpers from now on. Returns false where another node has seen to it.
+/// Records that a job alerts the helpers. Returns false if another node has already done so.
 pub(super) async fn set_alerted(transaction: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
     Ok(sqlx::query(ALERTED).bind(id).execute(transaction).await?.rows_affected() > 0)
 }
 
-/// A helper responds; `follow` says what follows, by whether it is the first.
+/// Stores a helper's response. `follow` makes the jobs that follow, given whether it is the first response.
 pub(super) async fn respond(
     pool: &Pool,
     id: &str,
@@ -187,13 +187,13 @@ pub(super) async fn respond(
     Ok((Changed::Yes, Some(batch)))
 }
 
-/// Whether the emergency is open; it stays so until the transaction ends.
+/// Whether the emergency is open. Keeps an open one open until the transaction ends.
 async fn go_on(transaction: &mut Connection, id: &str, at: i64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(GO_ON).bind(id).bind(at).execute(transaction).await?;
     Ok(done.rows_affected() > 0)
 }
 
-/// A helper tells how far they are.
+/// Stores a helper's status.
 pub(super) async fn set_helper(
     pool: &Pool,
     (id, user): (&str, &str),
@@ -230,7 +230,7 @@ pub(super) struct End<'a> {
     pub(super) resolution: (Option<&'a str>, Option<&'a str>),
 }
 
-/// An emergency ends.
+/// Ends an emergency.
 pub(super) async fn end(
     pool: &Pool,
     (id, owner): (&str, &str),
@@ -258,7 +258,7 @@ pub(super) async fn end(
     Ok(Changed::Yes)
 }
 
-/// The helpers of an emergency, in the order they joined: one more than [`EMERGENCY_HELPERS_MAX`] at most, which says
+/// The helpers of an emergency in the order they joined. Reads one more than [`EMERGENCY_HELPERS_MAX`], which shows
 /// that there are more.
 pub(super) async fn helpers(pool: &Pool, id: &str) -> Result<Vec<Helper>, sqlx::Error> {
     let limit = i64::from(EMERGENCY_HELPERS_MAX) + 1;
@@ -266,8 +266,8 @@ pub(super) async fn helpers(pool: &Pool, id: &str) -> Result<Vec<Helper>, sqlx::
     rows.iter().map(helper).collect()
 }
 
-/// Who responds to an emergency and has not cancelled, or `only` if they do: one more than [`EMERGENCY_HELPERS_MAX`] at
-/// most, which says that there are more.
+/// The helpers who respond and have not cancelled, or `only` if they are one of them. Reads one more than
+/// [`EMERGENCY_HELPERS_MAX`], which shows that there are more.
 pub(super) async fn responding(
     pool: &Pool,
     id: &str,
@@ -286,20 +286,20 @@ pub(super) async fn find_helper(pool: &Pool, id: &str, user: &str) -> Result<Opt
     row.as_ref().map(helper).transpose()
 }
 
-/// Open emergencies in which a user helps.
+/// The open emergencies in which a user helps.
 pub(super) async fn helps_in(pool: &Pool, user: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(HELPS_IN).bind(user).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Open emergencies of a user.
+/// The open emergencies of a user.
 pub(super) async fn owns(pool: &Pool, user: &str) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(OWNS).bind(user).fetch_all(pool).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Where the sockets of a user belong in an emergency that is open: inside for its owner and for who responds, outside for who
-/// has cancelled.
+/// Where a user's sockets belong in an open emergency: inside for its owner and responding helpers, outside for
+/// helpers who cancelled.
 pub(super) async fn standing(pool: &Pool, id: &str, user: &str) -> Result<Standing, sqlx::Error> {
     let Some(row) = sqlx::query(STANDING).bind(id).bind(user).fetch_optional(pool).await? else {
         return Ok(Standing::Anywhere);
@@ -308,7 +308,8 @@ pub(super) async fn standing(pool: &Pool, id: &str, user: &str) -> Result<Standi
     Ok(if is_inside { Standing::Inside } else { Standing::Outside })
 }
 
-/// Open emergencies and who takes part in each, behind one of them: [`EMERGENCIES_INVOLVED_AT_ONCE`], fewer at the end.
+/// A page of the participants of open emergencies after one of them: [`EMERGENCIES_INVOLVED_AT_ONCE`], or fewer at
+/// the end.
 pub(super) async fn involved(
     pool: &Pool,
     after: Option<&Membership>,
@@ -318,11 +319,13 @@ pub(super) async fn involved(
     let limit = i64::from(EMERGENCIES_INVOLVED_AT_ONCE);
     let rows = sqlx::query(INVOLVED).bind(id).bind(user).bind(limit).fetch_all(pool).await?;
     rows.iter()
-        .map(|row| Ok((row.try_get(0)?, UserId::parse(&row.try_get::<String, _>(1)?).map_err(bad)?)))
+        .map(|row| {
+            Ok((row.try_get("id")?, UserId::parse(&row.try_get::<String, _>("user_id")?).map_err(bad)?))
+        })
         .collect()
 }
 
-/// Stores a message, if the emergency is open.
+/// Stores a message if the emergency is open.
 pub(super) async fn add_message(
     pool: &Pool,
     message: &Message,
@@ -370,29 +373,33 @@ pub(super) async fn messages(
 
 fn message(row: &AnyRow) -> Result<Message, sqlx::Error> {
     Ok(Message {
-        id: row.try_get(0)?,
-        emergency_id: row.try_get(1)?,
-        sender_id: row.try_get(2)?,
-        sender_role: SenderRole::of_record(&row.try_get::<String, _>(3)?),
-        recipient_id: row.try_get(4)?,
-        message: row.try_get(5)?,
-        created_at_ms: column_time(row.try_get(6)?),
+        id: row.try_get("id")?,
+        emergency_id: row.try_get("emergency_id")?,
+        sender_id: row.try_get("sender_id")?,
+        sender_role: SenderRole::of_record(&row.try_get::<String, _>("sender_role")?),
+        recipient_id: row.try_get("recipient_id")?,
+        message: row.try_get("message")?,
+        created_at_ms: column_time(row.try_get("created_at")?),
     })
 }
 
 fn helper(row: &AnyRow) -> Result<Helper, sqlx::Error> {
-    let number = |at: usize| -> Result<Option<serde_json::Number>, sqlx::Error> {
-        Ok(row.try_get::<Option<String>, _>(at)?.and_then(|text| text.parse().ok()))
+    let number = |column: &str| -> Result<Option<serde_json::Number>, sqlx::Error> {
+        Ok(row.try_get::<Option<String>, _>(column)?.and_then(|text| text.parse().ok()))
     };
-    let reputation = Reputation { trust_score: number(2)?, average: number(3)?, count: number(4)? };
+    let reputation = Reputation {
+        trust_score: number("trust_score")?,
+        average: number("rating_average")?,
+        count: number("rating_count")?,
+    };
     Ok(Helper {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
+        id: row.try_get("user_id")?,
+        name: row.try_get("user_name")?,
         reputation: Some(reputation),
-        status: HelperStatus::parse(&row.try_get::<String, _>(5)?).unwrap_or(HelperStatus::Responding),
-        notes: row.try_get(6)?,
-        joined_at_ms: column_time(row.try_get(7)?),
-        updated_at_ms: column_time(row.try_get(8)?),
+        status: HelperStatus::parse(&row.try_get::<String, _>("status")?).unwrap_or(HelperStatus::Responding),
+        notes: row.try_get("notes")?,
+        joined_at_ms: column_time(row.try_get("joined_at")?),
+        updated_at_ms: column_time(row.try_get("updated_at")?),
     })
 }
 

@@ -1,13 +1,12 @@
-//! The stories of the REST API: raising an emergency, responding, telling how far one is, resolving, cancelling, looking.
+//! The operations of the REST API: raising, responding, setting a helper's status, resolving, cancelling and
+//! viewing.
 
 use std::sync::Arc;
 
 use fanout::Place;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use shared::auth::Claims;
-use shared::limits::{EMERGENCY_HELPERS_MAX, HELPERS_NEAR_MAX};
 use shared::names::UserId;
 use uuid::Uuid;
 
@@ -16,8 +15,9 @@ use super::emergency::{
     is_helper,
 };
 use super::events::{
-    Cancelled, Changed as ShownChange, Ended, HelperJoined, HelperMoved, Resolved, StatusChanged,
+    Cancelled, Changed as ShownChange, Ended, HelperJoined, HelperMoved, Pushed, Resolved, StatusChanged,
 };
+use super::limits::{EMERGENCY_HELPERS_MAX, HELPERS_NEAR_MAX};
 use super::store::{self, Changed, End};
 use super::{Emergencies, alert, limited, room, within};
 use crate::apps::reconciler;
@@ -27,7 +27,7 @@ use crate::error::AppError;
 use crate::jobs::{Audience, Batch, EventJob, Job};
 use crate::records::{Cursor, Looked};
 
-/// What an emergency is raised with, checked.
+/// The validated facts of a new emergency.
 #[derive(Debug)]
 pub(crate) struct Raise {
     pub(crate) kind: String,
@@ -40,20 +40,20 @@ pub(crate) struct Raise {
     pub(crate) anonymous: bool,
 }
 
-/// How an emergency was resolved, as whoever resolved it says.
+/// How the caller resolved an emergency.
 #[derive(Debug, Default)]
 pub(crate) struct Resolution {
     pub(crate) kind: Option<String>,
     pub(crate) notes: Option<String>,
 }
 
-/// An emergency that was raised.
+/// A raised emergency.
 #[derive(Debug)]
 pub(crate) struct Raised {
     emergency: Emergency,
-    /// How many helpers are near; none known where somebody else alerts them, or where that is done later.
+    /// The number of nearby helpers. `None` if another node alerts them, or if the job runs later.
     near: Option<usize>,
-    /// `Some(false)` where helpers are alerted later.
+    /// `Some(false)` if helpers are alerted later.
     realtime: Option<bool>,
 }
 
@@ -64,12 +64,12 @@ pub(crate) struct Raised {
 pub(crate) struct ShownRaised<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
-    /// How many helpers were told that it is near; `null` where that is not known yet.
+    /// How many helpers received `emergency:nearby`. `null` if not known yet.
     nearby_helper_count: Option<usize>,
-    /// `true` where the count is at its bound of 10,000: there may be more, who hear `emergency:created` alone.
+    /// `true` if the count is at its limit of 10,000. Further nearby helpers may receive only `emergency:created`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     nearby_helpers_truncated: bool,
-    /// `false` where it is stored and helpers are told later, because Redis is away.
+    /// `false` if it is stored but helpers will be alerted later, because Redis is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "False")]
     realtime: Option<bool>,
@@ -82,16 +82,16 @@ pub(crate) struct ShownRaised<'a> {
 pub(crate) struct Detailed<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
-    /// In the order they responded, who cancelled among them.
+    /// In the order they responded, including those who cancelled.
     helpers: Vec<ListedHelper<'a>>,
-    /// `true` where there are more than these 1,000.
+    /// `true` if there are more than these 1,000.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     helpers_truncated: bool,
 }
 
-/// An emergency and how far it is.
+/// An emergency and its distance.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "NearEmergency")]
+#[schemars(rename = "NearbyEmergency")]
 pub(crate) struct Near<'a> {
     #[serde(flatten)]
     emergency: Shown<'a>,
@@ -100,7 +100,7 @@ pub(crate) struct Near<'a> {
 }
 
 impl Raised {
-    /// It, as its owner sees it.
+    /// The emergency as its owner sees it.
     pub(crate) fn shown(&self) -> ShownRaised<'_> {
         ShownRaised {
             emergency: self.emergency.shown(Viewer::Insider),
@@ -116,7 +116,7 @@ fn over(emergency: &Emergency) -> AppError {
 }
 
 impl Emergencies {
-    /// An emergency.
+    /// Finds an emergency.
     ///
     /// # Errors
     /// 404.
@@ -140,7 +140,7 @@ impl Emergencies {
         self.event(id, Audience::Room(room(id)), name, body).into()
     }
 
-    /// Raises an emergency, and alerts helpers.
+    /// Raises an emergency and alerts helpers.
     pub(crate) async fn raise(self: &Arc<Self>, claims: &Claims, raise: Raise) -> Result<Raised, AppError> {
         within(&self.rates.creations, &claims.user)?;
         let now = now_ms();
@@ -171,7 +171,7 @@ impl Emergencies {
         self.context
             .to_the_end(async move {
                 let records = &app.context.records;
-                // Helpers first: the owner's sockets need not be in the room for that.
+                // Alert helpers first: that does not need the owner's sockets in the room.
                 let enter = reconciler::job::<Self>(&emergency.id, &user);
                 let batch = app.context.jobs.batch([alert::job(&emergency.id), enter]);
                 let inserted = store::insert(records.pool(), &emergency, &batch);
@@ -185,7 +185,7 @@ impl Emergencies {
             .await
     }
 
-    /// A helper responds. Who responds already is not told again.
+    /// A helper responds. Responding again sends no event.
     pub(crate) async fn respond(self: &Arc<Self>, claims: &Claims, id: String) -> Result<(), AppError> {
         if !is_helper(claims) {
             return Err(AppError::Forbidden("Only helpers may respond".into()));
@@ -215,15 +215,17 @@ impl Emergencies {
                 match (changed, batch) {
                     (Changed::Over | Changed::NotTheirs, _) => return Err(over(&app.find(&id).await?)),
                     (Changed::Yes | Changed::Same, Some(batch)) => drop(batch.run().await),
-                    // The helper may ask again because not all sockets have entered.
-                    (Changed::Yes | Changed::Same, None) => reconciler::place(&*app, &id, &user).await,
+                    // The helper may retry because not all sockets had entered.
+                    (Changed::Yes | Changed::Same, None) => {
+                        reconciler::place(&*app, &id, &user).await;
+                    }
                 }
                 Ok(())
             })
             .await
     }
 
-    /// What follows from a response: the helper's sockets enter the room, which receives the events.
+    /// The jobs after a response: the helper's sockets enter the room, which then receives the events.
     fn after_response(&self, id: &str, helper: &Helper, user: &UserId, is_first: bool) -> Batch {
         let joined = HelperJoined { emergency_id: id, helper: helper.shown() };
         let mut jobs = vec![reconciler::job::<Self>(id, user), self.to_room(id, "helper:joined", &joined)];
@@ -236,7 +238,7 @@ impl Emergencies {
         self.context.jobs.batch(jobs)
     }
 
-    /// A helper tells how far they are; who cancels leaves the room.
+    /// Sets a helper's status. A helper who cancels leaves the room.
     pub(crate) async fn set_helper_status(
         self: &Arc<Self>,
         claims: &Claims,
@@ -342,14 +344,14 @@ impl Emergencies {
                     resolution_notes: notes.map(str::to_owned),
                     ..emergency.clone()
                 };
-                let body = json!({"emergency": ended.shown(Viewer::Outsider), "nearbyHelperIds": []});
+                let body = Pushed { emergency: ended.shown(Viewer::Outsider), nearby_helper_ids: &[] };
                 app.context.pusher.push("emergency:ended", &id, &body);
                 Ok(())
             })
             .await
     }
 
-    /// Shows an emergency to whoever may see it.
+    /// Shows an emergency to a user who may see it.
     pub(crate) async fn show<T>(
         &self,
         claims: &Claims,

@@ -1,8 +1,8 @@
-//! The rules of `emergencies`: who may do what, each refusal by its sentence, and each change of status.
+//! The rules of `emergencies`: permissions, each refusal by its sentence, and each change of status.
 
 use serde_json::{Value, json};
-use shared::limits::{EMERGENCY_ADDRESS_MAX, EMERGENCY_MESSAGE_MAX, EMERGENCY_TEXT_MAX};
 
+use super::limits::{EMERGENCY_ADDRESS_MAX, EMERGENCY_MESSAGE_MAX, EMERGENCY_TEXT_MAX};
 use crate::testing::{Answer, TestClient, TestNode};
 
 const OWNER: (&str, &str) = ("olga", "user");
@@ -19,7 +19,7 @@ fn new(change: &Value) -> Value {
     body
 }
 
-/// Has the owner raise an emergency; returns its id.
+/// Raises an emergency as its owner and returns its id.
 async fn raise(node: &TestNode, change: Value) -> String {
     let raised = node.rest(OWNER, "POST", ALL, Some(&new(&change))).await;
     assert_eq!(raised.status, 201, "{raised:?}");
@@ -50,7 +50,7 @@ async fn in_room(node: &TestNode, who: (&str, &str), id: &str) -> TestClient {
 }
 
 #[tokio::test]
-async fn what_is_no_emergency_is_not_raised() {
+async fn invalid_emergencies_are_refused() {
     let node = TestNode::start().await;
     let long = format!("Description too long (max {EMERGENCY_TEXT_MAX} characters)");
     let far = format!("Address too long (max {EMERGENCY_ADDRESS_MAX} characters)");
@@ -80,12 +80,15 @@ async fn what_is_no_emergency_is_not_raised() {
 }
 
 #[tokio::test]
-async fn helpers_hear_of_it_and_others_do_not() {
+async fn only_helpers_receive_events_about_it() {
     let node = TestNode::start().await;
     let (mut helper, mut other) = (client(&node, HELPER).await, client(&node, OTHER).await);
     let here = json!({ "latitude": 52.521, "longitude": 13.406 });
-    let told = helper.ask("location:update", here.clone()).await;
-    assert_eq!((&told["success"], &told["message"]), (&json!(true), &json!("Location updated successfully")));
+    let received = helper.ask("location:update", here.clone()).await;
+    assert_eq!(
+        (&received["success"], &received["message"]),
+        (&json!(true), &json!("Location updated successfully"))
+    );
     other.ask("location:update", here).await;
     let id = raise(&node, json!({})).await;
     let created = helper.event("emergency:created").await;
@@ -116,7 +119,7 @@ async fn an_emergency_goes_from_active_to_responding_to_resolved() {
         (&changed["status"], &changed["emergency"]["status"]),
         (&json!("responding"), &json!("responding"))
     );
-    // Again, and by a second helper: the status is told once.
+    // The status change is announced once, however many helpers respond.
     post(&node, HELPER, &id, "respond").await.data();
     post(&node, RESCUER, &id, "respond").await.data();
     assert_eq!(owner.event("helper:joined").await["helper"]["id"], "rita");
@@ -137,8 +140,13 @@ async fn an_emergency_goes_from_active_to_responding_to_resolved() {
         (&resolved.data()["status"], &resolved.data()["resolvedBy"]),
         (&json!("resolved"), &json!("olga"))
     );
-    let told = owner.event("emergency:resolved").await;
-    let said = (&told["emergencyId"], &told["resolvedBy"], &told["resolutionType"], &told["resolutionNotes"]);
+    let received = owner.event("emergency:resolved").await;
+    let said = (
+        &received["emergencyId"],
+        &received["resolvedBy"],
+        &received["resolutionType"],
+        &received["resolutionNotes"],
+    );
     assert_eq!(said, (&json!(id), &json!("olga"), &json!("false_alarm"), &json!("all well")));
     for what in ["resolve", "cancel", "respond"] {
         let who = if what == "respond" { ("new", "helper") } else { OWNER };
@@ -148,7 +156,7 @@ async fn an_emergency_goes_from_active_to_responding_to_resolved() {
 }
 
 #[tokio::test]
-async fn an_admin_may_end_it_and_a_cancelled_one_is_over() {
+async fn an_admin_may_end_it_and_a_cancelled_one_is_closed() {
     let node = TestNode::start().await;
     let id = raise(&node, json!({})).await;
     let mut owner = client(&node, OWNER).await;
@@ -163,7 +171,7 @@ async fn an_admin_may_end_it_and_a_cancelled_one_is_over() {
 }
 
 #[tokio::test]
-async fn a_helper_says_how_far_they_are_until_they_cancel() {
+async fn a_helper_may_set_a_status_until_they_cancel() {
     let node = TestNode::start().await;
     let id = raise(&node, json!({})).await;
     let mut owner = client(&node, OWNER).await;
@@ -182,14 +190,14 @@ async fn a_helper_says_how_far_they_are_until_they_cancel() {
     let too_long = format!("Notes too long (max {EMERGENCY_TEXT_MAX} characters)");
     set_status(&node, HELPER, &id, long).await.is_refused(400, &too_long);
     set_status(&node, HELPER, &id, way).await.data();
-    let told = owner.event("helper:status_update").await;
-    let said = (&told["emergencyId"], &told["helperId"], &told["status"], &told["notes"]);
+    let received = owner.event("helper:status_update").await;
+    let said = (&received["emergencyId"], &received["helperId"], &received["status"], &received["notes"]);
     assert_eq!(said, (&json!(id), &json!("hans"), &json!("on_way"), &json!("five minutes")));
     for status in ["arrived", "responding", "completed", "cancelled"] {
         set_status(&node, HELPER, &id, json!({ "status": status })).await.data();
         assert_eq!(owner.event("helper:status_update").await["status"], status);
     }
-    // Who has cancelled is out of the room, and comes back by responding again.
+    // A helper who cancelled has left the room, and returns by responding again.
     set_status(&node, HELPER, &id, json!({ "status": "arrived" }))
         .await
         .is_refused(409, "You do not respond any more");
@@ -268,7 +276,7 @@ async fn owner_and_helpers_write_to_each_other() {
     }
     let no_part = "Not authorized to write in this emergency";
     other.is_refused("emergency:message", message("hi"), no_part).await;
-    // A helper writes to the owner alone.
+    // A helper may write only to the owner.
     let to_rita = json!({ "emergencyId": id, "recipientId": "rita", "message": "hi" });
     hans.is_refused("emergency:message", to_rita.clone(), no_part).await;
     let sent = hans.ask("emergency:message", message(" coming ")).await;
@@ -281,7 +289,7 @@ async fn owner_and_helpers_write_to_each_other() {
     assert_eq!(rita.event("emergency:message").await["message"], "to all");
     assert_eq!(rita.event("emergency:message").await["message"], "hi");
     assert!(!hans.others().await.contains(&"emergency:message".to_owned()));
-    // Each reads what is theirs.
+    // Each user reads only their own messages.
     let path = format!("{id}/messages");
     for (who, count) in [(OWNER, 3), (ADMIN, 3), (HELPER, 2), (RESCUER, 2)] {
         assert_eq!(get(&node, who, &path).await.data().as_array().unwrap().len(), count, "{who:?}");
@@ -295,7 +303,7 @@ async fn owner_and_helpers_write_to_each_other() {
 }
 
 #[tokio::test]
-async fn who_may_see_it_and_whose_it_is() {
+async fn who_may_see_it_and_its_owner() {
     let node = TestNode::start().await;
     let id = raise(&node, json!({ "anonymousMode": true })).await;
     get(&node, OTHER, &id).await.is_refused(403, "Not authorized to see this emergency");
@@ -306,10 +314,10 @@ async fn who_may_see_it_and_whose_it_is() {
         assert_eq!(seen.data()["anonymousMode"], true);
     }
     post(&node, HELPER, &id, "respond").await.data();
-    // Who was a helper may look at what they took part in.
+    // A former helper may view an emergency that they responded to.
     get(&node, ("hans", "user"), &id).await.data();
     let mut hans = in_room(&node, HELPER, &id).await;
-    // To name the owner would be to guess who it is.
+    // Naming a recipient would allow guessing the owner.
     let named = json!({ "emergencyId": id, "recipientId": "olga", "message": "hi" });
     hans.is_refused("emergency:message", named, "Not authorized to write in this emergency").await;
     post(&node, OWNER, &id, "resolve").await.data();
@@ -319,7 +327,7 @@ async fn who_may_see_it_and_whose_it_is() {
 }
 
 #[tokio::test]
-async fn a_helpers_place_goes_to_whom_they_help() {
+async fn a_helpers_location_goes_to_the_emergencies_they_help_in() {
     let node = TestNode::start().await;
     let id = raise(&node, json!({})).await;
     let mut owner = client(&node, OWNER).await;
@@ -328,14 +336,18 @@ async fn a_helpers_place_goes_to_whom_they_help() {
     hans.ask("location:update", place.clone()).await;
     post(&node, HELPER, &id, "respond").await.data();
     hans.ask("location:update", place).await;
-    let told = owner.event("helper:location").await;
-    let said = (&told["emergencyId"], &told["helperId"], &told["latitude"], &told["longitude"]);
+    let received = owner.event("helper:location").await;
+    let said =
+        (&received["emergencyId"], &received["helperId"], &received["latitude"], &received["longitude"]);
     assert_eq!(said, (&json!(id), &json!("hans"), &json!(1.5), &json!(2.5)));
-    assert!(!owner.others().await.contains(&"helper:location".to_owned()), "nothing of before");
+    assert!(
+        !owner.others().await.contains(&"helper:location".to_owned()),
+        "no location from before the response"
+    );
 }
 
 #[tokio::test]
-async fn what_is_nearby_is_for_helpers_and_admins() {
+async fn only_helpers_and_admins_list_nearby_emergencies() {
     let node = TestNode::start().await;
     let id = raise(&node, json!({})).await;
     let near = "nearby?latitude=52.52&longitude=13.405";
@@ -348,5 +360,5 @@ async fn what_is_nearby_is_for_helpers_and_admins() {
     }
     get(&node, HELPER, "nearby?latitude=1").await.is_refused(400, "Expected latitude, longitude and radius?");
     post(&node, OWNER, &id, "cancel").await.data();
-    assert_eq!(get(&node, HELPER, near).await.data(), &json!([]), "the open ones alone");
+    assert_eq!(get(&node, HELPER, near).await.data(), &json!([]), "only open ones");
 }

@@ -1,4 +1,4 @@
-//! The events of `relay` in words and types.
+//! Describes the events of `relay`.
 
 use serde_json::Value;
 
@@ -9,12 +9,11 @@ use crate::describe::{Event, Section};
 const NOT_ALLOWED: &str = "Not allowed";
 const NO_ROOM: &str = "Invalid room";
 
-/// Describes the events.
 pub(super) fn describe(section: &mut Section) {
     section.about(
-        "Generic rooms for any client. What a client may do stands in its token: `rooms` (may join, may ask \
-         for members) and `publish` (may publish), lists of names or prefixes ending in `*`. Beside those \
-         below, a room's members receive the events that are published in it.",
+        "Generic rooms for any client. The token grants rights: `rooms` (may join and list \
+         members) and `publish` (may publish), lists of names or prefixes ending in `*`. Besides the events \
+         below, a room's members receive the events that clients publish in it.",
     );
     section.event(
         Event::from_client("join", "Enters a room.")
@@ -33,8 +32,8 @@ pub(super) fn describe(section: &mut Section) {
     section.event(
         Event::from_client("publish", "Sends an event to a room. Nothing is stored.")
             .detail(
-                "With `ack`, every receiver is asked for an ack, and the publisher's ack comes when all \
-                 have answered or the time is over.",
+                "With `ack`, every receiver is asked for an ack. The publisher's ack comes when all \
+                 have answered or the time has passed.",
             )
             .payload::<Publish<'_>>()
             .ack::<Done>()
@@ -52,15 +51,15 @@ pub(super) fn describe(section: &mut Section) {
             ]),
     );
     section.event(
-        Event::from_client("members", "Lists who is in a room, on all nodes.")
+        Event::from_client("members", "Lists the members of a room on all nodes.")
             .weight(10)
-            .detail("Page by page: `after` is the last `socketId` of the page before.")
+            .detail("Paged: `after` is the last `socketId` of the previous page.")
             .payload::<PageOf>()
             .ack::<Ack<Members<'_>>>()
             .refuse_all(&[NOT_ALLOWED, NO_ROOM, "Expected {room, after?, limit?}"]),
     );
     section.event(
-        Event::from_client("echo", "Answers with what was sent, binary data too. No `success` is added.")
+        Event::from_client("echo", "Returns the arguments, including binary data, without adding `success`.")
             .payload::<Value>()
             .ack::<Value>()
             .refuse(NOT_ALLOWED),

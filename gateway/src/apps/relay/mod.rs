@@ -1,8 +1,7 @@
 //! `relay`: generic rooms for any client (contract, "relay").
 //!
-//! The plain form of what the gateway does, and the one to measure. Nothing is stored; payloads pass
-//! through as they came, binary and JSON alike. What a client may do stands in its token's claims `rooms`
-//! and `publish`.
+//! The plainest use of the gateway, and the app to benchmark. Nothing is stored. JSON and binary payloads pass
+//! through unchanged. The token's claims `rooms` and `publish` say what a client may do.
 
 mod describe;
 #[cfg(test)]
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanout::{Answers, Posted, RoomCount, Target};
+use fanout::{Answers, Posted, RoomCount, Target, Turn};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -32,31 +31,26 @@ use crate::members::{Listed, listed};
 use crate::metrics::{self, Limit};
 use crate::socket::Socket;
 
-/// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    declaration: AppDeclaration {
-        name: "relay",
-        namespace: "/relay",
-        keeps_records: false,
-        pushes: false,
-        settings: &[],
-    },
+    declaration: AppDeclaration { name: "relay", namespace: "/relay", keeps_records: false, settings: &[] },
     describe: describe::describe,
+    limits: &[],
     rooms: OwnRooms { names: &[], prefixes: &[] },
     start: |mount| Arc::new(Relay::new(mount)),
 };
 
-/// Members of one page.
+/// Members per page.
 const PAGE: usize = 1_000;
 
-/// What a receiver who is asked for an ack costs, in receivers of a plain event: it answers, and that is brought back.
+/// The cost of a receiver who is asked for an ack, in receivers of a plain event: its answer has to be collected,
+/// too.
 const ASKED: usize = 10;
 
-/// The app.
+/// The running app.
 #[derive(Debug)]
 struct Relay {
     context: Context,
-    /// Rooms that belong to apps on the same namespace.
+    /// Rooms of other apps on the same namespace.
     reserved: Reserved,
 }
 
@@ -68,7 +62,7 @@ struct Reserved {
 }
 
 impl Reserved {
-    /// Those of the apps on the same namespace, and the rooms of users.
+    /// Reserves the rooms of apps on the same namespace, and the rooms of users.
     fn of(neighbours: &[&'static AppKind]) -> Self {
         let of_all =
             |of: fn(&AppKind) -> &[&'static str]| neighbours.iter().flat_map(move |kind| of(kind)).copied();
@@ -83,69 +77,75 @@ impl Reserved {
 
 /// A room.
 #[derive(Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "RelayRoom")]
 struct InRoom {
     #[schemars(with = "Name")]
     room: String,
 }
 
-/// A page of a room's members.
+/// A request for a page of a room's members.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RelayMembersQuery")]
 struct PageOf {
     #[schemars(with = "Name")]
-    #[expect(dead_code, reason = "it is read and checked with that of every other event")]
+    #[expect(dead_code, reason = "every event's room is read and checked together")]
     room: String,
-    /// The `socketId` after which the page begins; from the first on unless sent.
+    /// The `socketId` after which the page begins. Default: from the first.
     after: Option<String>,
-    /// 1 to 1,000, clamped; 1,000 unless asked for.
+    /// 1 to 1,000, clamped. Default: 1,000.
     limit: Option<i64>,
 }
 
-/// An event for a room.
+/// An event to publish in a room.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RelayPublish")]
 struct Publish<'a> {
     #[serde(borrow)]
     #[schemars(with = "Name")]
     room: std::borrow::Cow<'a, str>,
-    /// The event's name; none of Socket.IO's own, not `error`, and none that begins with `connect` or `muster:`.
+    /// The event's name. Socket.IO's reserved names, `error`, and names that begin with `connect` or `muster:` are
+    /// refused.
     #[serde(borrow)]
     #[schemars(with = "Word")]
     event: std::borrow::Cow<'a, str>,
-    /// The event's argument; without it the event has none. Binary data passes through, too.
+    /// The event's argument. If left out, the event has none. May contain binary data.
     #[serde(borrow)]
     data: Option<&'a RawValue>,
-    /// Whether the publisher is among the receivers; `true` unless sent.
+    /// Whether the publisher is among the receivers. Default: `true`.
     #[serde(rename = "self")]
     to_self: Option<bool>,
-    /// Milliseconds that acks of the receivers are waited for; they go into the publisher's ack.
+    /// How many milliseconds to wait for the receivers' acks, which the publisher's ack then contains.
     #[schemars(range(min = 1, max = ACK_MAX_MS))]
     ack: Option<u64>,
 }
 
-/// What the receivers of an event answered.
+/// The answers of an event's receivers.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RelayPublished")]
 struct Answered<'a> {
-    /// How many were asked.
+    /// How many receivers were asked.
     receivers: usize,
-    /// How many of them did not answer in time; `null` where a server has not said how many it asked.
+    /// How many of them did not answer in time. `null` if a server did not report how many it asked.
     missing: Option<usize>,
-    /// What the others answered, in no order. Binary data passes through: ten values, which is what a client takes in one
-    /// packet, and what is more as `{type: "Buffer", data: [...]}`.
+    /// The other receivers' answers, in no particular order. Up to ten binary values pass through as such, which is
+    /// what a client accepts in one packet. Further ones become `{type: "Buffer", data: [...]}`.
     answers: Vec<&'a RawValue>,
 }
 
-/// Who is in a room.
+/// The members of a room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RelayMembers")]
 struct Members<'a> {
     #[schemars(with = "Name")]
     room: &'a str,
     /// In the order of their `socketId`.
     members: Vec<Listed<'a>>,
-    /// Whether there are others after these.
+    /// Whether more members follow.
     #[serde(rename = "hasMore")]
     has_more: bool,
-    /// How many sockets there are.
+    /// The number of sockets.
     count: usize,
-    /// How many distinct users that is.
+    /// The number of distinct users.
     users: usize,
 }
 
@@ -165,7 +165,7 @@ impl App for Relay {
     fn on_event(&self, socket: &Arc<Socket>, event: Event<'_>) -> Handling {
         let claims = socket.claims();
         if claims.rooms.is_empty() && claims.publish.is_empty() {
-            // The contract: a token without these claims may do nothing here.
+            // The contract: a token without these claims grants nothing here.
             return not_allowed();
         }
         match &*event.name {
@@ -201,12 +201,12 @@ impl Relay {
         Self { context, reserved: Reserved::of(neighbours) }
     }
 
-    /// Whether clients may name a room so: not like other apps' rooms.
+    /// Whether a client may use this room name. Names of other apps' rooms are reserved.
     fn is_name_of_room(&self, name: &str) -> bool {
         is_name(name) && !self.reserved.has(name)
     }
 
-    /// Whether clients may be in a room of this name: not where it is the own room of a socket of this node.
+    /// Whether a client may use a room of this name. A socket's own room on this node is refused.
     fn is_room(&self, name: &str) -> bool {
         self.is_name_of_room(name)
             && SocketId::parse(name).is_none_or(|id| id.node() != self.context.fanout.node())
@@ -218,7 +218,8 @@ impl Relay {
             if let Some(id) = SocketId::parse(room.as_str())
                 && context.fanout.peer(id.node()).await?.is_some()
             {
-                // A socket's own room on another node: what is sent to that socket alone would be heard in it.
+                // This is the own room of a socket on another node. A member would receive that socket's private
+                // events.
                 return Err(AppError::BadInput("Invalid room".into()));
             }
             context.fanout.enter(socket.local(), &room).await?;
@@ -274,7 +275,8 @@ impl Relay {
             Posted::Done(done) => return Handling::Done(done.map(|_| Reply::ok()).map_err(AppError::from)),
             Posted::Waits(waiting) => waiting,
         };
-        // It has its place: what the client publishes next comes after it, and need not wait for its answer.
+        // The event has its place in the order. The client's next event comes after it and need not wait for its
+        // answer.
         match socket.post() {
             Some(place) => Handling::Apart(Box::pin(async move {
                 let outcome = waiting.await;
@@ -289,7 +291,7 @@ impl Relay {
         }
     }
 
-    /// Publishes and answers with what the receivers answered.
+    /// Publishes an event and collects the receivers' answers.
     fn ask(&self, socket: &Arc<Socket>, asked: Asked, to_self: bool, wait_ms: u64) -> Handling {
         if !(1..=ACK_MAX_MS).contains(&wait_ms) {
             return Handling::refuse(format!("Invalid ack: expected 1 to {ACK_MAX_MS} milliseconds"));
@@ -298,8 +300,10 @@ impl Relay {
             return Handling::Done(Err(too_many_questions()));
         };
         let (context, socket) = (self.context.clone(), Arc::clone(socket));
-        // Not in the publisher's turn: it may be among those asked, and answers with its next packet.
-        Handling::Apart(Box::pin(async move {
+        let (turn, placed) = Turn::new();
+        // Do not block the publisher's next events: the publisher may be among the receivers, and would answer with
+        // its next packet.
+        let work = Box::pin(async move {
             let data = asked.data.as_deref();
             let event = sio::Event {
                 namespace: socket.namespace().as_str(),
@@ -318,24 +322,25 @@ impl Relay {
             socket.charge_receivers(count.sockets.saturating_mul(ASKED));
             let target = to_room(&socket, &asked.room, to_self);
             let answered: Answers =
-                context.fanout.ask(target, &event, Duration::from_millis(wait_ms)).await?;
+                context.fanout.ask(target, &event, Duration::from_millis(wait_ms), turn).await?;
             drop(asking);
             if !socket.claims().may_publish(&asked.room) {
-                // Its token was renewed meanwhile, and what is said in the room is not for it any more.
+                // The token was renewed meanwhile, and no longer allows this room.
                 return Err(AppError::Forbidden("Not allowed".into()));
             }
             let (answers, attachments) = Answer::list(&answered.answers);
             let reply = Reply::success(&Answered {
                 receivers: answered.receivers,
                 missing: answered.missing(),
-                // They are JSON already; one that were not would be no answer.
+                // Answers are JSON already. Invalid ones do not count as answers.
                 answers: answers
                     .iter()
                     .map(|raw| serde_json::from_str(raw).unwrap_or(RawValue::NULL))
                     .collect(),
             });
             Ok(Reply { attachments, ..reply })
-        }))
+        });
+        Handling::Placing { work, placed }
     }
 
     fn members(
@@ -350,7 +355,7 @@ impl Relay {
         Handling::later(async move {
             let namespace = socket.namespace().as_str();
             let mut members = context.fanout.members(namespace, room.as_str()).await?;
-            // All of them have been read.
+            // The node has read all members.
             socket.charge_receivers(members.len());
             let RoomCount { sockets: count, users } = RoomCount::of(&members);
             members.sort_by_key(|member| member.socket);

@@ -1,4 +1,4 @@
-//! The rules of `relay`, each by its sentence.
+//! The rules of `relay`, each refusal by its sentence.
 
 use serde_json::{Value, json};
 use shared::limits::{ACK_MAX_MS, NAME_MAX};
@@ -24,7 +24,7 @@ async fn without_the_claims_nothing_is_allowed() {
 }
 
 #[tokio::test]
-async fn rooms_and_publish_are_names_or_beginnings() {
+async fn rooms_and_publish_are_names_or_prefixes() {
     let node = TestNode::start().await;
     let claims = json!({ "rooms": ["one", "team-*"], "publish": ["two", "news-*"] });
     let mut ann = node.client("/relay", "ann", &claims).await;
@@ -43,7 +43,7 @@ async fn rooms_and_publish_are_names_or_beginnings() {
         }
         let answer = ann.ask("publish", json!({ "room": room, "event": "e" })).await;
         assert_eq!(answer["success"], may_publish, "publish {room}: {answer}");
-        // Whoever is in a room may leave it, whatever the token says now.
+        // A member may leave a room even if its token no longer allows it.
         assert_eq!(ann.ask("leave", json!({ "room": room })).await, json!({ "success": true, "room": room }));
     }
     let mut echo = node.client("/relay", "ann", &json!({ "rooms": ["one"] })).await;
@@ -51,7 +51,7 @@ async fn rooms_and_publish_are_names_or_beginnings() {
 }
 
 #[tokio::test]
-async fn what_is_no_room_is_refused() {
+async fn invalid_rooms_are_refused() {
     let node = TestNode::start().await;
     let mut ann = anyone(&node, "ann").await;
     let long = "x".repeat(NAME_MAX + 1);
@@ -79,7 +79,7 @@ async fn what_is_no_room_is_refused() {
 }
 
 #[tokio::test]
-async fn rooms_of_apps_beside_it_are_theirs() {
+async fn rooms_of_other_apps_on_the_namespace_are_refused() {
     let node = TestNode::with(&[("mounts", "sos=/,emergencies=/,chat=/,care=/,relay=/")]).await;
     let mut ann = node.client("/", "ann", &everything()).await;
     for room in ["sos:1", "room:lobby", "user:bob", "helpers", "emergency:1", "chat:a:b", "visit:1", "call:1"]
@@ -91,7 +91,7 @@ async fn rooms_of_apps_beside_it_are_theirs() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_refused() {
+async fn invalid_publishes_are_refused() {
     let node = TestNode::start().await;
     let mut ann = anyone(&node, "ann").await;
     for argument in [
@@ -152,7 +152,7 @@ async fn a_publish_reaches_the_room_and_the_publisher_unless_it_says_otherwise()
     assert_eq!((bob.event("bare").await, ann.event("said").await), (Value::Null, json!({ "n": 1 })));
     ann.event("bare").await;
     assert_eq!((ann.others().await, eve.others().await), (vec![], vec![]));
-    // Who has left gets nothing more.
+    // A former member receives nothing more.
     assert_eq!(bob.ask("leave", json!({ "room": "a" })).await["success"], true);
     assert_eq!(ann.ask("publish", json!({ "room": "a", "event": "said" })).await, ok);
     assert_eq!(bob.others().await, Vec::<String>::new());
@@ -182,6 +182,6 @@ async fn members_are_counted_and_come_in_pages() {
     for argument in [json!({ "room": "a", "limit": "2" }), json!({ "room": "a", "after": 7 })] {
         ann.is_refused("members", argument, "Expected {room, after?, limit?}").await;
     }
-    let nobody = ann.ask("members", json!({ "room": "b" })).await;
-    assert_eq!((&nobody["count"], &nobody["members"]), (&json!(0), &json!([])));
+    let empty = ann.ask("members", json!({ "room": "b" })).await;
+    assert_eq!((&empty["count"], &empty["members"]), (&json!(0), &json!([])));
 }

@@ -1,9 +1,10 @@
-//! How an incident ends: its raiser or an admin ends it, a rescuer or an admin marks it as false, or it is too old. (The
-//! leave of its last participant is in [`super::stories`].)
+//! How an incident ends: its raiser or an admin ends it, a rescuer or an admin marks it as a false alarm, or it
+//! reaches its maximum age. (When the last participant leaves, [`super::stories`] ends it.)
 //!
-//! In one transaction the incident ends, nobody takes part any more, and the jobs that follow are stored ([`crate::jobs`]):
-//! `sos:ended` to the room, and to the raiser's own sockets where they do not take part; then all sockets leave the room. They stay connected: nobody asked for their user to go. There is no `participant:left` for
-//! each, since that would be as many events to each of as many sockets.
+//! One transaction ends the incident, ends all participations and stores the jobs that follow ([`crate::jobs`]):
+//! send `sos:ended` to the room, and to the raiser's sockets if the raiser does not participate; then remove all
+//! sockets from the room. The sockets stay connected, because no user asked to leave. There is no
+//! `participant:left` per participant, since n participants would get n events each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,20 +27,21 @@ use crate::jobs::{Audience, Batch, Job, Ran};
 /// The kind of the job that empties the room of an incident that has ended.
 pub(super) const EMPTY: &str = "empty";
 
-/// The event that reports it.
+/// The event that reports the end.
 const ENDED: &str = "sos:ended";
 
-/// The oldest incident is looked for again after so long, whatever its age: nodes' clocks differ.
+/// The longest delay before looking for the oldest incident again: clocks of nodes differ.
 const OLDEST_LOOK_MS: u64 = 3_600_000;
 
 /// An incident has ended.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IncidentEnded")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ended<'a> {
     #[schemars(with = "Name")]
     sos_id: &'a str,
     reason: Reason,
-    /// Who ended it, or marked it as false; left out where nobody did.
+    /// The user who ended it or marked it as a false alarm. Left out if it ended otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UserIdText")]
     ended_by: Option<&'a str>,
@@ -57,7 +59,7 @@ impl<'a> Ended<'a> {
 }
 
 impl Sos {
-    /// Who raised an incident, or an admin, ends it.
+    /// Ends an incident on behalf of its raiser or an admin.
     ///
     /// # Errors
     /// 403, 404, 409.
@@ -73,7 +75,7 @@ impl Sos {
         self.end_by(claims, incident, reason).await
     }
 
-    /// A rescuer or an admin marks an incident as false: it ends.
+    /// Marks an incident as a false alarm on behalf of a rescuer or an admin, which ends it.
     ///
     /// # Errors
     /// 403, 404, 409, 429.
@@ -106,10 +108,10 @@ impl Sos {
         self.context
             .to_the_end(async move {
                 let end = End { reason, by: Some(&by), at_ms };
-                if !sos.end_and_tell((&incident.id, &incident.user_id), &end).await? {
+                if !sos.end_and_notify((&incident.id, &incident.user_id), &end).await? {
                     return Err(over());
                 }
-                tracing::info!(sos = incident.id, by, reason = ?reason, "an incident was ended");
+                tracing::info!(sos = incident.id, by, reason = ?reason, "a user ended an incident");
                 Ok(Incident {
                     status: "ENDED".to_owned(),
                     ended_at: Some(iso(at_ms)),
@@ -121,8 +123,8 @@ impl Sos {
             .await
     }
 
-    /// Ends an incident; false where it had ended.
-    async fn end_and_tell(&self, incident: (&str, &str), end: &End<'_>) -> Result<bool, AppError> {
+    /// Ends an incident. Returns false if it had ended before.
+    async fn end_and_notify(&self, incident: (&str, &str), end: &End<'_>) -> Result<bool, AppError> {
         let (records, (sos_id, _)) = (&self.context.records, incident);
         let follow = |raiser_is_there| self.after_end(incident, end, raiser_is_there);
         let ended = incidents::end(records.pool(), incident, end, follow);
@@ -132,7 +134,7 @@ impl Sos {
         Ok(true)
     }
 
-    /// What follows from the end of an incident: the room receives the event, and then all sockets leave it, on all nodes.
+    /// The jobs after an incident's end: the room receives the event, then all sockets leave the room on all nodes.
     fn after_end(&self, (sos_id, raiser): (&str, &str), end: &End<'_>, raiser_is_there: bool) -> Batch {
         let mut jobs = vec![self.ended(sos_id, end)];
         if let (false, Ok(raiser)) = (raiser_is_there, UserId::parse(raiser)) {
@@ -143,7 +145,7 @@ impl Sos {
         self.context.jobs.batch(jobs)
     }
 
-    /// What the room of an incident that has ended receives.
+    /// The event to the room of an ended incident.
     pub(super) fn ended(&self, sos_id: &str, end: &End<'_>) -> Job {
         self.ended_for(Audience::Room(room(sos_id)), sos_id, end)
     }
@@ -154,25 +156,26 @@ impl Sos {
     }
 }
 
-/// The id of the job that empties the room of an incident.
+/// The id of the job that empties an incident's room.
 pub(super) fn empty_id(sos_id: &str) -> String {
     format!("sos:empty:{sos_id}")
 }
 
-/// All sockets leave the room of an incident that has ended, on all nodes.
+/// Removes all sockets from the room of an ended incident, on all nodes.
 pub(super) async fn run_empty(sos: &Sos, job: &Job) -> Ran {
     let Some(sos_id) = job.payload::<String>() else { return Ran::done() };
     match sos.context.fanout.leave_all(&sos.namespace, &room(&sos_id)).await {
         Ok(()) => Ran::done(),
         Err(error) => {
-            tracing::warn!(%error, sos = sos_id, "the room of an ended incident is not empty yet; trying on");
+            tracing::warn!(%error, sos = sos_id, "the room of an ended incident is not empty yet; retrying");
             Ran::Failed
         }
     }
 }
 
-/// Ends incidents that are as old as `SOS_AGE` says, until the node stops. Every node does: the records decide which one is
-/// first. No incident ends before the oldest one that is open, so it is the only one whose time must be known.
+/// Ends incidents when they reach the age `SOS_AGE`, until the node stops. Every node does this, and the records
+/// decide which one is first. No incident expires before the oldest open one, so only that one's time must be
+/// known.
 pub(super) async fn end_old(sos: Arc<Sos>) {
     let age = sos.context.settings.get(&AGE);
     if age.is_zero() {
@@ -184,22 +187,22 @@ pub(super) async fn end_old(sos: Arc<Sos>) {
         let oldest = records.run(incidents::oldest_open(records.pool())).await;
         let left =
             oldest.map_or(0, |oldest| oldest.map_or(age_ms, |at| age_ms.saturating_sub(passed_ms(at))));
-        // Nodes that were started together must not all be first.
+        // Spreads out nodes that were started together.
         let jitter = DUE_EVERY_MS / 2 + rand::random_range(0..=DUE_EVERY_MS);
         tokio::time::sleep(Duration::from_millis(left.min(OLDEST_LOOK_MS) + jitter)).await;
-        // Failures are logged where they arise; the next look tries again.
+        // Failures are logged where they occur. The next round tries again.
         while let Ok(true) = end_some(&sos, ago_ms(age_ms)).await {}
     }
 }
 
-/// Ends some incidents that were raised before a time; answers whether there may be more.
+/// Ends some incidents that were raised before `before_ms`. Returns whether more may remain.
 async fn end_some(sos: &Sos, before_ms: u64) -> Result<bool, AppError> {
     let records = &sos.context.records;
     let old = records.run(incidents::old(records.pool(), before_ms, INCIDENTS_AT_ONCE)).await?;
     for (sos_id, raiser) in &old {
         let end = End { reason: Reason::Age, by: None, at_ms: now_ms() };
-        if sos.end_and_tell((sos_id, raiser), &end).await? {
-            tracing::info!(sos = sos_id, "an incident has ended by its age");
+        if sos.end_and_notify((sos_id, raiser), &end).await? {
+            tracing::info!(sos = sos_id, "an incident has expired");
         }
     }
     Ok(old.len() == INCIDENTS_AT_ONCE as usize)

@@ -1,4 +1,4 @@
-//! Events of clients: where a participant is.
+//! Client events: the location of a participant.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,9 @@ use crate::geo::Degrees;
 use crate::jobs::Identified;
 use crate::socket::{self, Socket};
 
-/// Where the user is.
+/// The user's location.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "IncidentLocation")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Location {
     #[schemars(with = "Name")]
@@ -27,8 +28,9 @@ pub(super) struct Location {
     longitude: f64,
 }
 
-/// Where a participant is.
+/// A participant's location.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ParticipantLocation")]
 #[serde(rename_all = "camelCase")]
 struct Shared<'a> {
     #[schemars(with = "Name")]
@@ -50,44 +52,47 @@ pub(super) fn describe(section: &mut Section) {
          itself: when it connects, and when the user joins.",
     );
     section.event(
-        Event::from_client("sos:location", "Tells the others of an incident where the user is.")
-            .weight(5)
-            .payload::<Location>()
-            .ack::<Done>()
-            .refuse_all(&[
-                "Expected {sosId, latitude, longitude}",
-                "Invalid sosId",
-                "Invalid latitude or longitude",
-                "You must join the SOS first",
-            ]),
+        Event::from_client(
+            "sos:location",
+            "Sends the user's location to the other participants of an incident.",
+        )
+        .weight(5)
+        .payload::<Location>()
+        .ack::<Done>()
+        .refuse_all(&[
+            "Expected {sosId, latitude, longitude}",
+            "Invalid sosId",
+            "Invalid latitude or longitude",
+            "You must join the SOS first",
+        ]),
     );
     section.event(
         Event::to_client(
             "participant:location",
-            "Where a participant is. Kept nowhere: the next one replaces it.",
+            "A participant's location. It is not stored; the next one replaces it.",
         )
-        .to("the others in the incident's room")
+        .to("the other sockets in the incident's room")
         .payload::<Shared<'_>>(),
     );
     section.event(
-        Event::to_client("participant:joined", "Somebody takes part.")
-            .to("the incident's room, the new participant's sockets among them")
+        Event::to_client("participant:joined", "A user has joined the incident.")
+            .to("the incident's room, including the new participant's sockets")
             .payload::<Identified<stories::Joined<'_>>>(),
     );
     section.event(
         Event::to_client(
             "sos:ended",
-            "The incident has ended: its last participant has left, its raiser or an admin has ended it, a rescuer or \
-             an admin has marked it as false, or it was too old. Nobody takes part any more; no `participant:left` \
-             tells of each.",
+            "The incident has ended: its last participant left, its raiser or an admin ended it, a rescuer or \
+             an admin marked it as a false alarm, or it expired. This ends every participation, without a \
+             `participant:left` for each.",
         )
-        .to("the incident's room, whose sockets leave it then and stay connected; and its raiser's sockets where they \
-             do not take part")
+        .to("the incident's room, whose sockets then leave it and stay connected; and its raiser's sockets if they \
+             do not participate")
         .payload::<Identified<ending::Ended<'_>>>(),
     );
     section.event(
-        Event::to_client("participant:left", "Somebody takes part no more.")
-            .to("the incident's room; the sockets of who left are disconnected after it")
+        Event::to_client("participant:left", "A participant has left the incident.")
+            .to("the incident's room; the participant's sockets are disconnected after it")
             .payload::<Identified<stories::Left<'_>>>(),
     );
 }
@@ -105,7 +110,7 @@ impl Location {
     }
 }
 
-/// Tells the others of an incident where the user is. The next one replaces it, so it is kept nowhere.
+/// Sends the user's location to the other participants. It is not stored, since the next one replaces it.
 pub(super) async fn share_location(sos: &Sos, socket: &Socket, location: Location) -> Handled {
     let Location { sos_id, latitude, longitude } = location;
     let room = room(&sos_id);

@@ -1,13 +1,13 @@
-//! The statements about incidents that were raised here: raising, finding and ending them.
+//! The SQL statements that raise, find and end incidents of this system.
 //!
-//! A transaction that changes which incidents are open, or who takes part in one, locks in this order: the raiser
+//! A transaction that changes the open incidents or their participants locks in this order: the raiser
 //! ([`raisers::lock`]), the incident ([`stay_open`]), its participants.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::Row as _;
 
-use super::store::{Entry, Participant, enter_in};
+use super::participants::{Entry, Participant, enter_in};
 use crate::clock::iso;
 use crate::describe::forms::{OwnId, Time, UserIdText};
 use crate::jobs::{self, Batch};
@@ -21,17 +21,17 @@ pub(super) const TABLE: Table = Table("sos_incidents");
 /// Why an incident has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "SosEndReason")]
+#[schemars(rename = "IncidentEndReason")]
 pub(crate) enum Reason {
-    /// Its last participant has left.
+    /// Its last participant left.
     Left,
-    /// Who raised it has ended it.
+    /// Its raiser ended it.
     Raiser,
-    /// An admin has ended it.
+    /// An admin ended it.
     Admin,
-    /// A rescuer or an admin has marked it as false.
+    /// A rescuer or an admin marked it as a false alarm.
     FalseAlarm,
-    /// It was open for as long as `SOS_AGE` says.
+    /// It reached the age `SOS_AGE`.
     Age,
 }
 
@@ -68,11 +68,11 @@ pub(crate) struct Incident {
     pub(crate) status: String,
     #[schemars(with = "Time")]
     pub(crate) created_at: String,
-    /// When it ended, where it has.
+    /// When it ended. Left out while it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub(crate) ended_at: Option<String>,
-    /// Who ended it, or marked it as false.
+    /// The user who ended it or marked it as a false alarm.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UserIdText")]
     pub(crate) ended_by: Option<String>,
@@ -90,11 +90,11 @@ pub(crate) struct End<'a> {
     pub(crate) at_ms: u64,
 }
 
-/// What became of raising one.
+/// The outcome of raising an incident.
 #[derive(Debug)]
 pub(crate) enum Opened {
     Yes(Batch),
-    /// The user raises too many; seconds until there may be one more.
+    /// The user raises incidents too often. Seconds until the next one is allowed.
     Limited(u64),
 }
 
@@ -112,6 +112,8 @@ const COLUMNS: [&str; 10] = [
     "ended_by",
     "end_reason",
 ];
+/// The columns of an open incident, without those that describe its end.
+const OPEN_COLUMNS: [&str; 6] = ["id", "user_id", "latitude", "longitude", "description", "created_at"];
 const STAY_OPEN: &str = "UPDATE sos_incidents SET status = status WHERE id = $1 AND ended_at IS NULL";
 const IS_OURS: &str = "SELECT 1 FROM sos_incidents WHERE id = $1";
 const RAISER: &str = "SELECT user_id FROM sos_incidents WHERE id = $1 AND ended_at IS NULL";
@@ -126,7 +128,7 @@ const OLDEST: &str =
 const OLD: &str = "SELECT id, user_id FROM sos_incidents WHERE ended_at IS NULL AND created_at <= $1 \
     ORDER BY created_at, id LIMIT $2";
 
-/// Records an incident, that `entry` takes part in it, and what follows: all or nothing.
+/// Stores an incident, its first participation and the jobs that follow, in one transaction.
 pub(crate) async fn raise(
     pool: &Pool,
     incident: &Incident,
@@ -159,7 +161,7 @@ pub(crate) async fn raise(
     Ok(Opened::Yes(batch))
 }
 
-/// Whether an incident is open or was not raised here; one that is open stays so until the transaction ends.
+/// Whether an incident is open or was not raised in this system. Keeps an open one open until the transaction ends.
 pub(super) async fn stay_open(transaction: &mut Connection, id: &str) -> Result<bool, sqlx::Error> {
     let open = sqlx::query(STAY_OPEN).bind(id).execute(&mut *transaction).await?;
     if open.rows_affected() > 0 {
@@ -168,21 +170,21 @@ pub(super) async fn stay_open(transaction: &mut Connection, id: &str) -> Result<
     Ok(sqlx::query(IS_OURS).bind(id).fetch_optional(transaction).await?.is_none())
 }
 
-/// An incident that was raised here.
+/// Finds an incident that was raised in this system.
 pub(crate) async fn find(pool: &Pool, id: &str) -> Result<Option<Incident>, sqlx::Error> {
     let sql = format!("SELECT {} FROM sos_incidents WHERE id = $1", COLUMNS.join(", "));
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(incident).transpose()
 }
 
-/// Who has raised an incident that is open.
+/// The raiser of an open incident.
 pub(super) async fn raiser_of_open(pool: &Pool, id: &str) -> Result<Option<String>, sqlx::Error> {
     let row = sqlx::query(RAISER).bind(id).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// An incident ends, and with it who takes part. `follow` says what follows, by whether its raiser takes part. Returns that, or
-/// `None` where it had ended.
+/// Ends an incident and all its participations. `follow` makes the jobs that follow, given whether the raiser
+/// participates. Returns these jobs, or `None` if the incident had ended before.
 pub(crate) async fn end(
     pool: &Pool,
     (id, raiser): (&str, &str),
@@ -202,7 +204,7 @@ pub(crate) async fn end(
     Ok(Some(batch))
 }
 
-/// Ends an incident; false where it had ended. Its raiser is locked.
+/// Ends an incident. Returns false if it had ended before. The caller has locked its raiser.
 pub(super) async fn end_in(
     transaction: &mut Connection,
     (id, raiser): (&str, &str),
@@ -218,7 +220,7 @@ pub(super) async fn end_in(
     Ok(true)
 }
 
-/// Incidents that were raised before `before_ms` and are open, the oldest first, each with its raiser.
+/// Open incidents that were raised before `before_ms`, oldest first, each with its raiser.
 pub(crate) async fn old(
     pool: &Pool,
     before_ms: u64,
@@ -228,7 +230,7 @@ pub(crate) async fn old(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// When the oldest incident that is open was raised.
+/// When the oldest open incident was raised.
 pub(super) async fn oldest_open(pool: &Pool) -> Result<Option<u64>, sqlx::Error> {
     let row = sqlx::query(OLDEST).fetch_optional(pool).await?;
     row.map(|row| row.try_get(0).map(column_time)).transpose()
@@ -236,7 +238,22 @@ pub(super) async fn oldest_open(pool: &Pool) -> Result<Option<u64>, sqlx::Error>
 
 /// A page of the open incidents around a place.
 pub(crate) async fn near(pool: &Pool, looked: &Looked) -> Result<Page<Incident>, sqlx::Error> {
-    nearby(pool, TABLE, looked, (&COLUMNS, |row| incident(row))).await
+    nearby(pool, TABLE, looked, (&OPEN_COLUMNS, |row| open_incident(row))).await
+}
+
+fn open_incident(row: &impl Columns) -> Result<Incident, sqlx::Error> {
+    Ok(Incident {
+        id: row.get(0)?,
+        user_id: row.get(1)?,
+        latitude: row.get(2)?,
+        longitude: row.get(3)?,
+        description: row.get(4)?,
+        status: "ACTIVE".to_owned(),
+        created_at: iso(column_time(row.get(5)?)),
+        ended_at: None,
+        ended_by: None,
+        end_reason: None,
+    })
 }
 
 fn incident(row: &impl Columns) -> Result<Incident, sqlx::Error> {

@@ -10,12 +10,13 @@ use fanout::RoomCount;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::blank::is_blank;
-use shared::limits::{MEMBERS_MAX, TIME_AHEAD_MAX_MS};
+use shared::limits::MEMBERS_MAX;
 use shared::names::{UserId, is_name};
 
+use super::limits::TIME_AHEAD_MAX_MS;
+use super::participants::{Entry, USER_TYPES};
 use super::rest::checked_type;
-use super::store::{Entry, USER_TYPES};
-use super::stories::type_of;
+use super::stories::{Joining, type_of};
 use super::{Sos, room};
 use crate::clock::now_ms;
 use crate::describe::Operation;
@@ -24,17 +25,17 @@ use crate::error::AppError;
 use crate::rest::reply::{self, Answer, Freshness};
 use crate::rest::{InternalCaller, JsonBody, Names, Routes};
 
-/// Its endpoints, mounted and described.
 pub(super) fn routes() -> Routes<Arc<Sos>> {
     Routes::new()
         .route(
             Operation::post(
                 "/internal/participants/joined",
-                "A user takes part: the same as joining by the REST API.",
+                "Records that a user joined, as the REST API does.",
             )
+                .id("addParticipant")
             .of_backend()
             .body::<Joined>()
-            .answer::<Heard<Entered>>(200, "Recorded, and told to the room.")
+            .answer::<Receipt<Entered>>(200, "Recorded, and sent to the room.")
             .refuse_all(
                 400,
                 &[
@@ -51,11 +52,12 @@ pub(super) fn routes() -> Routes<Arc<Sos>> {
         .route(
             Operation::post(
                 "/internal/participants/left",
-                "A user takes part no more: the same as leaving by the REST API.",
+                "Records that a user left, as the REST API does.",
             )
+                .id("removeParticipant")
             .of_backend()
             .body::<Left>()
-            .answer::<Heard<Gone>>(200, "Recorded, and told to the room.")
+            .answer::<Receipt<Gone>>(200, "Recorded, and sent to the room.")
             .refuse_all(400, &["Invalid sosId", "Invalid userId", "Invalid leftAt"])
             .refuse(404, "Participant not found"),
             left,
@@ -63,18 +65,20 @@ pub(super) fn routes() -> Routes<Arc<Sos>> {
         .route(
             Operation::get(
                 "/internal/participants/{sosId}/active",
-                "Lists the sockets that are in the incident's room now, on all nodes.",
+                "Lists the sockets in the incident's room on all nodes.",
             )
+                .id("listConnectedParticipants")
             .of_backend()
             .answer::<Answer<Active<'_>>>(
                 200,
-                "10,000 sockets at most; the counts are of all, and `truncated` says that not all are listed.",
+                "At most 10,000 sockets are listed, and `truncated` is `true` if there are more. The counts include all.",
             )
             .refuse(400, "Invalid sosId"),
             active,
         )
         .route(
-            Operation::get("/internal/participants/{sosId}/count", "Counts them.")
+            Operation::get("/internal/participants/{sosId}/count", "Counts the sockets in the incident's room.")
+                .id("countConnectedParticipants")
                 .of_backend()
                 .answer::<Answer<Count>>(200, "The counts.")
                 .refuse(400, "Invalid sosId"),
@@ -82,8 +86,9 @@ pub(super) fn routes() -> Routes<Arc<Sos>> {
         )
 }
 
-/// Who has begun to take part. Other fields are of no interest: backends may send a participant's whole record.
+/// A new participant. Other fields are ignored, so backends may send the whole record.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewParticipant")]
 #[serde(rename_all = "camelCase")]
 struct Joined {
     #[schemars(with = "Name")]
@@ -92,38 +97,44 @@ struct Joined {
     user_id: String,
     #[schemars(extend("enum" = USER_TYPES))]
     user_type: String,
-    /// 256 characters at most; the user's id unless sent.
+    /// At most 256 characters. Default: the user's id.
     display_name: Option<String>,
-    /// Now unless sent; at most 5 minutes ahead.
+    /// Default: now. At most 5 minutes ahead.
     #[schemars(with = "Option<Time>")]
     joined_at: Option<String>,
 }
 
-/// Who takes part no more. Other fields are of no interest.
+/// A participant who has left. Other fields are ignored.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FormerParticipant")]
 #[serde(rename_all = "camelCase")]
 struct Left {
     #[schemars(with = "Name")]
     sos_id: String,
     #[schemars(with = "UserIdText")]
     user_id: String,
-    /// Now unless sent; at most 5 minutes ahead.
+    /// Default: now. At most 5 minutes ahead.
     #[schemars(with = "Option<Time>")]
     left_at: Option<String>,
 }
 
-/// The answer to a backend's news.
+/// The confirmation to a backend.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "{T}Heard")]
-struct Heard<T> {
+#[schemars(rename = "{T}Response")]
+struct Receipt<T> {
     #[schemars(with = "True")]
     success: bool,
     message: &'static str,
+    /// `true` if the change is recorded but not every node has applied it yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "True")]
+    incomplete: Option<bool>,
     data: T,
 }
 
-/// Who takes part, and where.
+/// A new participant and the incident's room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ParticipantAdded")]
 #[serde(rename_all = "camelCase")]
 struct Entered {
     #[schemars(with = "Name")]
@@ -135,8 +146,9 @@ struct Entered {
     room_name: String,
 }
 
-/// Who takes part no more, and where.
+/// A participant who has left, and the incident's room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ParticipantRemoved")]
 #[serde(rename_all = "camelCase")]
 struct Gone {
     #[schemars(with = "Name")]
@@ -148,12 +160,13 @@ struct Gone {
 
 /// A socket in an incident's room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConnectedParticipant")]
 #[serde(rename_all = "camelCase")]
 struct Present<'a> {
     #[schemars(with = "UserIdText")]
     user_id: &'a str,
     display_name: &'a str,
-    /// As in the participation, else as the token's role says.
+    /// From the participation, or else from the token's role.
     #[schemars(extend("enum" = USER_TYPES))]
     user_type: &'a str,
     socket_id: &'a str,
@@ -161,26 +174,28 @@ struct Present<'a> {
     connected_at: u64,
 }
 
-/// Who is in an incident's room.
+/// The sockets in an incident's room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConnectedParticipants")]
 #[serde(rename_all = "camelCase")]
 struct Active<'a> {
     #[schemars(with = "Name")]
     sos_id: &'a str,
     participants: Vec<Present<'a>>,
-    /// How many sockets there are.
+    /// The number of sockets.
     count: usize,
-    /// How many distinct users that is.
+    /// The number of distinct users.
     users: usize,
-    /// `true` where not all are listed.
+    /// `true` if not all sockets are listed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
     #[schemars(with = "Millis")]
     timestamp: u64,
 }
 
-/// How many are in an incident's room.
+/// The counts of an incident's room.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ParticipantCount")]
 #[serde(rename_all = "camelCase")]
 struct Count {
     #[schemars(with = "Name")]
@@ -193,7 +208,7 @@ struct Count {
     freshness: Freshness,
 }
 
-/// Milliseconds of an ISO 8601 time that is not to come; now where there is none.
+/// Parses an ISO 8601 time that is not in the future, as milliseconds. Default: now.
 fn time(text: Option<&str>, what: &'static str) -> Result<u64, AppError> {
     let now = now_ms();
     let Some(text) = text else { return Ok(now) };
@@ -210,7 +225,7 @@ async fn joined(
     _: InternalCaller,
     State(sos): State<Arc<Sos>>,
     JsonBody(body): JsonBody<Joined>,
-) -> Result<Json<Heard<Entered>>, AppError> {
+) -> Result<Json<Receipt<Entered>>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let user_type = checked_type(&body.user_type)?;
@@ -226,10 +241,11 @@ async fn joined(
         actor_type: "USER",
         joined_at_ms: time(body.joined_at.as_deref(), "Invalid joinedAt")?,
     };
-    let (record, _) = sos.join(entry).await?;
-    Ok(Json(Heard {
+    let Joining { record, is_done, .. } = sos.join(entry).await?;
+    Ok(Json(Receipt {
         success: true,
         message: "Participant joined event broadcasted",
+        incomplete: (!is_done).then_some(true),
         data: Entered {
             sos_id: sos_id.to_owned(),
             user_id: record.user_id,
@@ -243,14 +259,15 @@ async fn left(
     _: InternalCaller,
     State(sos): State<Arc<Sos>>,
     JsonBody(body): JsonBody<Left>,
-) -> Result<Json<Heard<Gone>>, AppError> {
+) -> Result<Json<Receipt<Gone>>, AppError> {
     let sos_id = checked(&body.sos_id, "Invalid sosId")?;
     let user = UserId::parse(&body.user_id).map_err(|_| AppError::BadInput("Invalid userId".into()))?;
     let left_at = time(body.left_at.as_deref(), "Invalid leftAt")?;
-    sos.leave(sos_id.to_owned(), user.clone(), left_at).await?;
-    Ok(Json(Heard {
+    let is_done = sos.leave(sos_id.to_owned(), user.clone(), left_at).await?;
+    Ok(Json(Receipt {
         success: true,
         message: "Participant left event broadcasted",
+        incomplete: (!is_done).then_some(true),
         data: Gone {
             sos_id: sos_id.to_owned(),
             user_id: user.as_str().to_owned(),
@@ -259,8 +276,7 @@ async fn left(
     }))
 }
 
-/// Who is in the room now, socket by socket; what they are there stands in their participation, else in their
-/// token.
+/// Lists the sockets in the room. The user type comes from the participation, or else from the token.
 async fn active(
     _: InternalCaller,
     State(sos): State<Arc<Sos>>,

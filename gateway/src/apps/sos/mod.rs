@@ -1,13 +1,15 @@
 //! `sos`: participants of an SOS incident (documents 000 and 001; contract, "sos").
 //!
-//! A participation is a record first; the user's sockets, wherever they are, follow it into the incident's
-//! room ([`super::reconciler`]), and those who are there receive an event. The REST API of citizens and the internal one of backends run the
-//! same [`stories`].
+//! Every participation is stored first. The reconciler then moves the user's sockets on all nodes into the
+//! incident's room ([`super::reconciler`]), and the room receives an event. The citizens' REST API and the
+//! backends' internal API run the same operations ([`stories`]).
 
 mod ending;
 mod events;
 mod incidents;
 mod internal;
+mod limits;
+mod participants;
 mod rest;
 mod store;
 mod stories;
@@ -21,11 +23,10 @@ use fanout::{Fanout, FanoutError};
 use futures_util::future::BoxFuture;
 use shared::auth::Claims;
 use shared::config::{AppDeclaration, AppSetting};
-use shared::limits::{
-    LOOKS_BURST, LOOKS_PER_SECOND, MARKS_BURST, MARKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX,
-};
+use shared::limits::{LOOKS_BURST, LOOKS_PER_SECOND, RAISE_BURST, RATED_USERS_MAX};
 use shared::names::{Namespace, Room, UserId};
 
+use self::limits::{MARKS_BURST, MARKS_PER_SECOND};
 use super::reconciler::{self, Membership, Placed, Standing};
 use super::{Admission, App, AppKind, Event, Handling, Hook, Mount, OwnRooms, hook, unknown_event};
 use crate::context::Context;
@@ -39,30 +40,21 @@ use crate::socket::Socket;
 /// The app's name.
 const NAME: &str = "sos";
 
-/// What the rooms of incidents are called in the cluster.
+/// The prefix of incident rooms.
 const ROOM_PREFIX: &str = "sos:";
 
-static AGE: AppSetting<Duration> = AppSetting::age(
-    "sos_age",
-    "24h",
-    "How long after it was raised an incident of `sos` ends by itself, up to 30d; 0: never.",
-);
+static AGE: AppSetting<Duration> =
+    AppSetting::age("sos_age", "24h", "Age at which the node ends an `sos` incident, up to 30d. 0: never.");
 
-/// What the app is.
 pub(super) static KIND: AppKind = AppKind {
-    declaration: AppDeclaration {
-        name: NAME,
-        namespace: "/",
-        keeps_records: true,
-        pushes: false,
-        settings: &[&AGE],
-    },
+    declaration: AppDeclaration { name: NAME, namespace: "/", keeps_records: true, settings: &[&AGE] },
     describe: events::describe,
+    limits: limits::ALL,
     rooms: OwnRooms { names: &[], prefixes: &[ROOM_PREFIX] },
     start: |Mount { context, namespace, .. }| Arc::new(Sos::start(context, namespace)),
 };
 
-/// The app.
+/// The running app.
 #[derive(Debug)]
 pub(crate) struct Sos {
     context: Context,
@@ -71,10 +63,10 @@ pub(crate) struct Sos {
     squares: Squares,
 }
 
-/// Rates of every user on this node.
+/// Each user's rates on this node.
 #[derive(Debug)]
 struct Rates {
-    /// Well above what the records allow on all nodes together, so that a flood does not reach them.
+    /// Well above what the records allow on all nodes together, so that floods do not reach them.
     raises: Meters<UserId>,
     looks: Meters<UserId>,
     marks: Meters<UserId>,
@@ -92,7 +84,7 @@ impl Default for Rates {
 }
 
 impl Sos {
-    /// Makes the app and starts the task that ends what is old.
+    /// Creates the app and starts the task that ends old incidents.
     fn start(context: Context, namespace: Namespace) -> Arc<Self> {
         let (rates, squares) = (Rates::default(), Squares::default());
         let sos = Arc::new(Self { context, namespace, rates, squares });
@@ -134,9 +126,13 @@ impl App for Arc<Sos> {
         }
     }
 
-    /// The record of who takes part decides, not the token, and it moves the sockets when it changes.
+    /// Participation records decide, not the token, and the reconciler moves the sockets when they change.
     fn admits<'a>(&'a self, _claims: &'a Claims, room: &'a Room) -> Admission<'a> {
         Admission::Known(room.as_str().starts_with(ROOM_PREFIX).then_some(true))
+    }
+
+    fn holds_connect(&self) -> bool {
+        true
     }
 
     fn on_connect<'a>(&'a self, socket: &'a Arc<Socket>) -> Hook<'a> {
@@ -153,7 +149,11 @@ impl App for Arc<Sos> {
         })
     }
 
-    /// Requests of other nodes may have been missed.
+    fn repeats(&self, job: &Job) -> bool {
+        matches!(job.kind(), reconciler::PLACE | ending::EMPTY)
+    }
+
+    /// This node may have missed requests of other nodes.
     fn on_resubscribed(&self) -> Hook<'_> {
         hook(reconciler::place_all(&**self))
     }
@@ -172,7 +172,7 @@ impl Placed for Sos {
         let records = &self.context.records;
         let standing = records.run(store::standing(records.pool(), sos_id, user.as_str())).await?;
         if standing == Standing::Outside && self.context.jobs.is_pending(&ending::empty_id(sos_id)).await? {
-            // The room is told first that the incident has ended, and is emptied then.
+            // The room must receive the end event before its sockets leave.
             return Ok(Standing::Undecided);
         }
         Ok(standing)

@@ -11,16 +11,16 @@ use shared::names::UserId;
 
 use super::Sos;
 use super::incidents::Incident;
-use super::store::{Entry, Of, Participant, USER_TYPES};
-use super::stories::{self, Near, Raised};
+use super::participants::{Entry, Participant, USER_TYPES};
+use super::store::Of;
+use super::stories::{self, Joining, Near, Raised};
 use crate::clock::now_ms;
 use crate::describe::Operation;
 use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
-use crate::rest::reply::{self, Data, List, Told};
+use crate::rest::reply::{self, Confirmation, Data, List};
 use crate::rest::{Around, AroundQuery, MaybeJsonBody, Names, PageQuery, Paged, Routes, User};
 
-/// Its endpoints, mounted and described.
 pub(super) fn routes() -> Routes<Arc<Sos>> {
     incidents().merge(endings()).merge(participation()).merge(participants())
 }
@@ -31,13 +31,14 @@ const OVER: &str = "SOS has ended";
 fn incidents() -> Routes<Arc<Sos>> {
     Routes::new()
         .route(
-            Operation::post("/api/sos", "Raises an incident; who raises it takes part.")
+            Operation::post("/api/sos", "Raises an incident, and its raiser joins it.")
+                .id("raiseIncident")
                 .of_user()
                 .maybe_body::<Raise>()
                 .detail(
-                    "A user may raise ten at once, and one more every six seconds, on all nodes together. An incident \
-                     ends when its last participant leaves, when its raiser or an admin ends it, when it is marked as \
-                     false, or by its age (`SOS_AGE`).",
+                    "A user may raise ten incidents in a burst, and one more every six seconds, on all nodes together. \
+                     An incident ends when its last participant leaves, when its raiser or an admin ends it, when it is \
+                     marked as a false alarm, or when it reaches the age `SOS_AGE`.",
                 )
                 .answer::<Data<Incident>>(201, "The incident.")
                 .refuse_all(
@@ -53,11 +54,12 @@ fn incidents() -> Routes<Arc<Sos>> {
         )
         .route(
             Operation::get("/api/sos/nearby", "Pages through the active incidents around a place.")
+                .id("listNearbyIncidents")
                 .detail(
-                    "Of each user the nearest first, before anybody's second one, and within that the nearest. (Of a \
-                     user with more than ten open ones the first ten count; the rest comes after everybody's first.) \
-                     `hasMore` says whether there are more, and `nextCursor` asks for them; a page may be shorter than \
-                     asked for. What is raised or ends meanwhile moves nothing else.",
+                    "Lists each user's nearest incident before any user's second one, nearest first. (For a user with \
+                     more than ten open incidents, this applies to the first ten; the rest comes after all users' first \
+                     ones.) `hasMore` says whether more exist, and `nextCursor` requests them; a page may be shorter than \
+                     requested. Incidents that start or end meanwhile do not change the order of the rest.",
                 )
                 .of_user()
                 .query::<AroundQuery>()
@@ -81,8 +83,9 @@ fn endings() -> Routes<Arc<Sos>> {
     Routes::new()
         .route(
             Operation::post("/api/sos/{sosId}/end", "Ends an incident.")
+                .id("endIncident")
                 .detail(
-                    "By who raised it or an `admin`. Nobody takes part any more: the room hears `sos:ended`, and all \
+                    "For its raiser and an `admin`. This ends every participation: the room receives `sos:ended`, and all \
                      sockets leave it. They stay connected.",
                 )
                 .of_user()
@@ -94,10 +97,11 @@ fn endings() -> Routes<Arc<Sos>> {
             end,
         )
         .route(
-            Operation::post("/api/sos/{sosId}/false-alarm", "Marks an incident as false: it ends.")
+            Operation::post("/api/sos/{sosId}/false-alarm", "Marks an incident as a false alarm, which ends it.")
+                .id("reportFalseAlarm")
                 .detail(
-                    "By a `rescuer` or an `admin`. As ending it; `endedBy` and `endedAt` say who marked it, and when. Its \
-                     raiser hears `sos:ended` also where they do not take part.",
+                    "For a `rescuer` or an `admin`. `endedBy` and `endedAt` say who marked it, and when. Its \
+                     raiser receives `sos:ended` even if they do not participate.",
                 )
                 .of_user()
                 .answer::<Data<Incident>>(200, "The incident.")
@@ -113,30 +117,32 @@ fn endings() -> Routes<Arc<Sos>> {
 fn participation() -> Routes<Arc<Sos>> {
     Routes::new()
         .route(
-            Operation::post("/api/sos/{sosId}/participants/join", "Takes part.")
+            Operation::post("/api/sos/{sosId}/participants/join", "Joins an incident.")
+                .id("joinIncident")
                 .detail(
-                    "The user's sockets enter the incident's room, on whichever node they are; then the room \
-                     hears `participant:joined`.",
+                    "The user's sockets on all nodes enter the incident's room; then the room \
+                     receives `participant:joined`.",
                 )
                 .of_user()
                 .maybe_body::<Join>()
                 .answer::<Data<Participant>>(201, "The record.")
                 .answer::<Data<Participant>>(
                     200,
-                    "The record there was: the user takes part already. Nobody is told.",
+                    "The existing record: the user had already joined. No event is sent.",
                 )
                 .refuse_all(400, &["Invalid sosId", "Invalid userType: expected citizen, rescuer or admin"])
                 .refuse(409, OVER),
             join,
         )
         .route(
-            Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Takes part no more.")
+            Operation::patch("/api/sos/{sosId}/participants/{userId}/leave", "Leaves an incident.")
+                .id("leaveIncident")
                 .detail(
-                    "By the user or an `admin`. The room hears `participant:left`; then the user's sockets in \
-                     it are disconnected. The last one to leave an incident that was raised here ends it.",
+                    "For the user or an `admin`. The room receives `participant:left`; then the user's sockets in \
+                     it are disconnected. When the last participant of an incident that was raised here leaves, it ends.",
                 )
                 .of_user()
-                .answer::<Told>(200, "Done.")
+                .answer::<Confirmation>(200, "Done: no node counts the user's sockets in the room anymore.")
                 .refuse_all(400, &["Invalid sosId", "Invalid userId"])
                 .refuse(403, "Only the user or an admin may do this")
                 .refuse(404, "Participant not found"),
@@ -146,37 +152,46 @@ fn participation() -> Routes<Arc<Sos>> {
 
 fn participants() -> Routes<Arc<Sos>> {
     const NOT_SEEN: &str = "Not a participant of this SOS";
-    const HISTORY: &str = "Newest `joinedAt` first; who rejoined has a record for each time.";
+    const HISTORY: &str = "Newest `joinedAt` first. A user who rejoined has one record per participation.";
     Routes::new()
         .route(
             Operation::get(
                 "/api/sos/{sosId}/participants/active",
-                "Lists who takes part, in the order they joined.",
+                "Lists the active participants in the order they joined.",
             )
-            .detail("For who takes part or has, rescuers and admins.")
+            .id("listActiveParticipants")
+            .detail("For current and former participants, rescuers and admins.")
             .of_user()
-            .answer::<List<Participant>>(200, "10,000 at most; `hasMore` is `true` where there are more.")
+            .answer::<List<Participant>>(200, "At most 10,000; `hasMore` is `true` if there are more.")
             .refuse(400, "Invalid sosId")
             .refuse(403, NOT_SEEN),
             active,
         )
         .route(
-            Operation::get("/api/sos/{sosId}/participants/history", "Pages through who takes part or has.")
-                .detail(HISTORY)
-                .of_user()
-                .query::<PageQuery>()
-                .answer::<List<Participant>>(200, "A page.")
-                .refuse_all(400, &["Invalid sosId", "Invalid limit or before", "Invalid before"])
-                .refuse(403, NOT_SEEN),
+            Operation::get(
+                "/api/sos/{sosId}/participants/history",
+                "Pages through current and former participants.",
+            )
+            .id("listParticipantHistory")
+            .detail(HISTORY)
+            .of_user()
+            .query::<PageQuery>()
+            .answer::<List<Participant>>(200, "A page.")
+            .refuse_all(400, &["Invalid sosId", "Invalid limit or before", "Invalid before"])
+            .refuse(403, NOT_SEEN),
             history,
         )
         .route(
-            Operation::get("/api/sos/{sosId}/participants/{userId}/check", "Whether a user takes part now.")
-                .detail("For that user, who takes part or has, rescuers and admins.")
-                .of_user()
-                .answer::<Data<Check>>(200, "Whether.")
-                .refuse_all(400, &["Invalid sosId", "Invalid userId"])
-                .refuse(403, NOT_SEEN),
+            Operation::get(
+                "/api/sos/{sosId}/participants/{userId}/check",
+                "Checks whether a user participates.",
+            )
+            .id("checkParticipation")
+            .detail("For that user, current and former participants, rescuers and admins.")
+            .of_user()
+            .answer::<Data<Check>>(200, "Whether.")
+            .refuse_all(400, &["Invalid sosId", "Invalid userId"])
+            .refuse(403, NOT_SEEN),
             check,
         )
         .route(
@@ -184,6 +199,7 @@ fn participants() -> Routes<Arc<Sos>> {
                 "/api/sos/{sosId}/participants/user/{userId}/history",
                 "Pages through a user's participations in all incidents.",
             )
+            .id("listUserParticipations")
             .detail(HISTORY)
             .of_user()
             .query::<PageQuery>()
@@ -201,15 +217,16 @@ fn user_id(text: &str) -> Result<UserId, AppError> {
     UserId::parse(text).map_err(|_| AppError::BadInput("Invalid userId".into()))
 }
 
-/// An incident to be raised.
+/// A new incident.
 #[derive(Deserialize, Default, JsonSchema)]
+#[schemars(rename = "NewIncident")]
 struct Raise {
-    /// With a longitude or not at all.
+    /// Requires a longitude.
     #[schemars(with = "Option<Latitude>")]
     latitude: Option<f64>,
     #[schemars(with = "Option<Longitude>")]
     longitude: Option<f64>,
-    /// 2,000 characters at most, none of them NUL.
+    /// At most 2,000 characters, without NUL.
     description: Option<String>,
 }
 
@@ -248,11 +265,12 @@ async fn mark_false(
     Ok(reply::data(sos.mark_false(&claims, &sos_id).await?))
 }
 
-/// How to take part.
+/// The request to join.
 #[derive(Deserialize, Default, JsonSchema)]
+#[schemars(rename = "ParticipationRequest")]
 #[serde(rename_all = "camelCase")]
 struct Join {
-    /// Gives no rights. The token's role unless sent, or `citizen`.
+    /// Grants no rights. Default: the token's role, or `citizen`.
     #[schemars(extend("enum" = ["citizen", "rescuer", "admin", null]))]
     user_type: Option<String>,
 }
@@ -275,12 +293,12 @@ async fn join(
         actor_type: stories::actor_type(&claims),
         joined_at_ms: now_ms(),
     };
-    let (record, is_new) = sos.join(entry).await?;
+    let Joining { record, is_new, .. } = sos.join(entry).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, reply::data(record)))
 }
 
-/// One of the user types there are.
+/// Parses a user type.
 pub(super) fn checked_type(text: &str) -> Result<&'static str, AppError> {
     USER_TYPES
         .into_iter()
@@ -292,14 +310,14 @@ async fn leave(
     State(sos): State<Arc<Sos>>,
     User(claims): User,
     Names([sos_id, user]): Names<2>,
-) -> Result<Json<Told>, AppError> {
+) -> Result<Json<Confirmation>, AppError> {
     let user = user_id(&user)?;
     if claims.user != user && claims.role.as_deref() != Some("admin") {
         return Err(AppError::Forbidden("Only the user or an admin may do this".into()));
     }
     let now = now_ms();
-    sos.leave(sos_id, user, now).await?;
-    Ok(reply::told("Participant left SOS", now))
+    let is_done = sos.leave(sos_id, user, now).await?;
+    Ok(reply::confirmation("Participant left SOS", now, is_done))
 }
 
 async fn active(
@@ -323,8 +341,9 @@ async fn history(
     Ok(reply::list(records))
 }
 
-/// Whether somebody takes part.
+/// Whether a user participates.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ParticipationCheck")]
 #[serde(rename_all = "camelCase")]
 struct Check {
     is_active: bool,
@@ -335,7 +354,7 @@ async fn check(
     User(claims): User,
     Names([sos_id, user]): Names<2>,
 ) -> Result<Json<Data<Check>>, AppError> {
-    // Whether one takes part oneself is no secret from oneself.
+    // Users may always check their own participation.
     if claims.user.as_str() != user {
         sos.must_see(&claims, &sos_id).await?;
     }

@@ -1,17 +1,18 @@
-//! The stories: raising an incident, joining, leaving, asking who is or was there. REST and the internal API
-//! tell the same ones.
+//! The operations on incidents: raising, joining, leaving and listing participants. The REST API and the internal
+//! API share them.
 
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::auth::Claims;
-use shared::limits::{ACTIVE_PARTICIPANTS_MAX, SOS_TEXT_MAX};
 use shared::names::UserId;
 use uuid::Uuid;
 
 use super::incidents::{self, End, Incident, Opened, Reason};
-use super::store::{self, Before, Entered, Entry, Of, Participant, USER_TYPES};
+use super::limits::{ACTIVE_PARTICIPANTS_MAX, SOS_TEXT_MAX};
+use super::participants::{Entry, Participant, USER_TYPES};
+use super::store::{self, Before, Entered, Of};
 use super::{Sos, room};
 use crate::apps::{limited, reconciler, within};
 use crate::clock::{iso, now_ms};
@@ -22,8 +23,9 @@ use crate::jobs::{Audience, Batch, Job};
 use crate::records::{Cursor, Looked};
 use crate::text::bounded;
 
-/// Who takes part.
+/// A new participant.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ParticipantJoined")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Joined<'a> {
     #[schemars(with = "Name")]
@@ -39,8 +41,9 @@ pub(super) struct Joined<'a> {
     timestamp: u64,
 }
 
-/// Who takes part no more.
+/// A participant who has left.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ParticipantLeft")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Left<'a> {
     #[schemars(with = "Name")]
@@ -53,7 +56,7 @@ pub(super) struct Left<'a> {
     timestamp: u64,
 }
 
-/// What an incident is raised with.
+/// The facts of a new incident.
 #[derive(Debug, Default)]
 pub(crate) struct Raised {
     pub(crate) latitude: Option<f64>,
@@ -61,8 +64,19 @@ pub(crate) struct Raised {
     pub(crate) description: Option<String>,
 }
 
-/// An incident and how far it is.
+/// The outcome of joining.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) record: Participant,
+    /// Whether the user has newly joined.
+    pub(crate) is_new: bool,
+    /// Whether their sockets are in the room on all nodes. If not, a job moves them later.
+    pub(crate) is_done: bool,
+}
+
+/// An incident and its distance.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "NearbyIncident")]
 pub(crate) struct Near {
     #[serde(flatten)]
     incident: Incident,
@@ -70,23 +84,23 @@ pub(crate) struct Near {
     distance: f64,
 }
 
-/// Whether a role may see every incident.
+/// Whether a user may see every incident.
 pub(crate) fn sees_all(claims: &Claims) -> bool {
     matches!(claims.role.as_deref(), Some("rescuer" | "admin"))
 }
 
-/// What a user is in an incident when they do not say.
+/// The default type of a user in an incident.
 pub(crate) fn default_type(claims: &Claims) -> &'static str {
     type_of(claims.role.as_deref())
 }
 
-/// What a role makes of its bearer in an incident.
+/// The user type of a role.
 pub(crate) fn type_of(role: Option<&str>) -> &'static str {
     USER_TYPES.into_iter().find(|kind| Some(*kind) == role).unwrap_or("citizen")
 }
 
 impl Sos {
-    /// Raises an incident; who raises it takes part.
+    /// Raises an incident. Its raiser joins it.
     pub(crate) async fn raise(
         self: &Arc<Self>,
         claims: &Claims,
@@ -136,11 +150,11 @@ impl Sos {
             .await
     }
 
-    /// A page of the active incidents around a place: of each user the nearest first, before anybody's second one; and the
-    /// nearest first within that. Answers it, and where the next one begins.
+    /// A page of the active incidents around a place, with the cursor of the next page. Each user's nearest
+    /// incident comes before any user's second one, nearest first.
     ///
     /// # Errors
-    /// 429 when the user looks too often.
+    /// 429 when the user asks too often.
     pub(crate) async fn nearby(
         &self,
         user: &UserId,
@@ -154,12 +168,11 @@ impl Sos {
         Ok((near.collect(), page.next))
     }
 
-    /// A user takes part: recorded, their sockets enter, and the room receives an event where that is new. Returns the record,
-    /// and whether it is new.
+    /// Stores a participation and moves the user's sockets into the room. If it is new, the room receives an event.
     ///
     /// # Errors
     /// 409 when the incident has ended.
-    pub(crate) async fn join(self: &Arc<Self>, entry: Entry) -> Result<(Participant, bool), AppError> {
+    pub(crate) async fn join(self: &Arc<Self>, entry: Entry) -> Result<Joining, AppError> {
         let sos = Arc::clone(self);
         self.context
             .to_the_end(async move {
@@ -168,17 +181,17 @@ impl Sos {
                 let entered = records.run(store::enter(records.pool(), &entry, follow)).await?;
                 let Entered::Yes(record, batch) = entered else { return Err(over()) };
                 let is_new = batch.is_some();
-                match batch {
-                    Some(batch) => drop(batch.run().await),
-                    // The caller may ask again because not all sockets have entered.
+                let is_done = match batch {
+                    Some(batch) => batch.run().await.is_done,
+                    // The caller may retry because not all sockets had entered.
                     None => reconciler::place(&*sos, &record.sos_id, &entry.user_id).await,
-                }
-                Ok((*record, is_new))
+                };
+                Ok(Joining { record: *record, is_new, is_done })
             })
             .await
     }
 
-    /// What follows from a new record of who takes part: the user's sockets enter, and the room receives the event.
+    /// The jobs after a new participation: the user's sockets enter the room, then the room receives the event.
     fn after_entry(&self, record: &Participant, user: &UserId) -> Batch {
         let body = Joined {
             sos_id: &record.sos_id,
@@ -198,16 +211,17 @@ impl Sos {
         Job::event_to(&subject, (&self.namespace, Audience::Room(room(sos_id))), event, body).into()
     }
 
-    /// A user takes part no more.
+    /// Ends a participation. Returns whether the user's sockets have left the room on all nodes. If not, a job
+    /// removes them later.
     ///
     /// # Errors
-    /// 404 when the user does not take part.
+    /// 404 when the user does not participate.
     pub(crate) async fn leave(
         self: &Arc<Self>,
         sos_id: String,
         user: UserId,
         at_ms: u64,
-    ) -> Result<(), AppError> {
+    ) -> Result<bool, AppError> {
         let sos = Arc::clone(self);
         self.context
             .to_the_end(async move {
@@ -218,17 +232,16 @@ impl Sos {
                     |is_last: bool| sos.after_leave((&sos_id, &user, at_ms), is_last.then_some(&end));
                 let left = store::leave(records.pool(), leave, &end, follow);
                 let Some(batch) = records.run(left).await? else {
-                    // A socket may have stayed.
+                    // A socket may still be in the room.
                     reconciler::place(&*sos, &sos_id, &user).await;
                     return Err(AppError::NotFound("Participant not found".into()));
                 };
-                batch.run().await;
-                Ok(())
+                Ok(batch.run().await.is_done)
             })
             .await
     }
 
-    /// What follows from a user's leave, which may have ended the incident: the room receives the event, and then the user's
+    /// The jobs after a leave, which may have ended the incident: the room receives the event, then the user's
     /// sockets in it are disconnected.
     fn after_leave(&self, (sos_id, user, at_ms): (&str, &UserId, u64), end: Option<&End<'_>>) -> Batch {
         let (left_at, timestamp) = (iso(at_ms), now_ms());
@@ -239,7 +252,7 @@ impl Sos {
         self.context.jobs.batch(jobs)
     }
 
-    /// Who may see the lists of an incident: who takes part or has, and rescuers and admins.
+    /// Refuses users who may not see an incident's lists. Current and former participants, rescuers and admins may.
     pub(crate) async fn must_see(&self, claims: &Claims, sos_id: &str) -> Result<(), AppError> {
         let records = &self.context.records;
         let may = sees_all(claims)
@@ -247,7 +260,7 @@ impl Sos {
         if may { Ok(()) } else { Err(AppError::Forbidden("Not a participant of this SOS".into())) }
     }
 
-    /// Who takes part now, and whether there are more than the [`ACTIVE_PARTICIPANTS_MAX`] that are listed.
+    /// The active participants, and whether there are more than the [`ACTIVE_PARTICIPANTS_MAX`] that are listed.
     pub(crate) async fn active(&self, sos_id: &str) -> Result<(Vec<Participant>, bool), AppError> {
         let records = &self.context.records;
         let active = store::active(records.pool(), sos_id, ACTIVE_PARTICIPANTS_MAX + 1);
@@ -257,7 +270,7 @@ impl Sos {
         Ok((active, has_more))
     }
 
-    /// Whether a user takes part now.
+    /// Whether a user participates.
     pub(crate) async fn is_active(&self, sos_id: &str, user_id: &str) -> Result<bool, AppError> {
         let records = &self.context.records;
         records.run(store::is_active(records.pool(), sos_id, user_id)).await
@@ -285,12 +298,12 @@ impl Sos {
     }
 }
 
-/// What is refused because an incident has ended.
+/// The refusal for an incident that has ended.
 pub(super) fn over() -> AppError {
     AppError::WrongState("SOS has ended".into())
 }
 
-/// What a user is called in records.
+/// The actor type in records.
 pub(crate) fn actor_type(claims: &Claims) -> &'static str {
     if claims.anonymous { "ANON" } else { "USER" }
 }

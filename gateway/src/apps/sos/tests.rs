@@ -1,8 +1,9 @@
-//! The rules of `sos`: who may do what, each refusal by its sentence, and each way in which an incident changes.
+//! The rules of `sos`: permissions, each refusal by its sentence, and each change of an incident's state.
 
 use serde_json::{Value, json};
-use shared::limits::{MARKS_BURST, RAISE_BURST, SOS_TEXT_MAX};
+use shared::limits::RAISE_BURST;
 
+use super::limits::{MARKS_BURST, SOS_TEXT_MAX};
 use crate::testing::{Answer, TestClient, TestNode};
 
 const ANN: (&str, &str) = ("ann", "citizen");
@@ -10,7 +11,7 @@ const BOB: (&str, &str) = ("bob", "citizen");
 const RESCUER: (&str, &str) = ("rita", "rescuer");
 const ADMIN: (&str, &str) = ("root", "admin");
 
-/// Has a user raise an incident; returns its id.
+/// Raises an incident as a user and returns its id.
 async fn raise(node: &TestNode, who: (&str, &str)) -> String {
     let place = json!({ "latitude": 52.52, "longitude": 13.405, "description": "smoke" });
     let raised = node.rest(who, "POST", "/api/sos", Some(&place)).await;
@@ -39,7 +40,7 @@ async fn client(node: &TestNode, user: &str) -> TestClient {
 }
 
 #[tokio::test]
-async fn an_incident_is_raised_with_what_is_known_and_its_raiser_takes_part() {
+async fn raising_stores_the_given_facts_and_the_raiser_joins() {
     let node = TestNode::start().await;
     let mut ann = client(&node, "ann").await;
     let raised = node.rest(ANN, "POST", "/api/sos", None).await;
@@ -57,7 +58,19 @@ async fn an_incident_is_raised_with_what_is_known_and_its_raiser_takes_part() {
 }
 
 #[tokio::test]
-async fn what_is_no_incident_is_not_raised() {
+async fn a_connected_client_is_in_the_rooms_of_its_incidents() {
+    let node = TestNode::start().await;
+    for round in 0..20 {
+        let user = format!("user-{round}");
+        let sos = raise(&node, (&user, "citizen")).await;
+        let _client = client(&node, &user).await;
+        let path = format!("/internal/rooms/sos:{sos}/count");
+        assert_eq!(node.internal("GET", &path, None).await.data()["count"], json!(1), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_incidents_are_refused() {
     let node = TestNode::start().await;
     let too_long = format!("Description too long (max {SOS_TEXT_MAX} characters)");
     for (body, error) in [
@@ -74,7 +87,7 @@ async fn what_is_no_incident_is_not_raised() {
 }
 
 #[tokio::test]
-async fn a_user_raises_some_at_once_and_no_more() {
+async fn raising_incidents_has_a_burst_limit_per_user() {
     let node = TestNode::start().await;
     for _ in 0..RAISE_BURST {
         raise(&node, ANN).await;
@@ -84,7 +97,7 @@ async fn a_user_raises_some_at_once_and_no_more() {
 }
 
 #[tokio::test]
-async fn joining_is_recorded_once_and_told_once() {
+async fn joining_is_recorded_and_announced_once() {
     let node = TestNode::start().await;
     let sos = raise(&node, ANN).await;
     let mut ann = client(&node, "ann").await;
@@ -92,13 +105,13 @@ async fn joining_is_recorded_once_and_told_once() {
     assert_eq!((first.status, &first.data()["userType"]), (201, &json!("citizen")));
     let again = join(&node, BOB, &sos).await;
     assert_eq!((again.status, again.data()), (200, first.data()));
-    let told = ann.event("participant:joined").await;
-    assert_eq!((&told["userId"], &told["joinedAt"]), (&json!("bob"), &first.data()["joinedAt"]));
+    let received = ann.event("participant:joined").await;
+    assert_eq!((&received["userId"], &received["joinedAt"]), (&json!("bob"), &first.data()["joinedAt"]));
     assert!(!ann.others().await.contains(&"participant:joined".to_owned()));
 }
 
 #[tokio::test]
-async fn what_a_user_is_called_is_the_role_unless_they_say() {
+async fn the_user_type_defaults_to_the_role() {
     let node = TestNode::start().await;
     let sos = raise(&node, ANN).await;
     let path = format!("/api/sos/{sos}/participants/join");
@@ -113,12 +126,12 @@ async fn what_a_user_is_called_is_the_role_unless_they_say() {
     let other = json!({ "userType": "hero" });
     let refused = node.rest(("eve", "citizen"), "POST", &path, Some(&other)).await;
     refused.is_refused(400, "Invalid userType: expected citizen, rescuer or admin");
-    // It gives no rights.
+    // The type grants no rights.
     post(&node, BOB, &sos, "false-alarm").await.is_refused(403, "Only rescuers and admins may do this");
 }
 
 #[tokio::test]
-async fn sockets_follow_the_participation() {
+async fn sockets_follow_participations() {
     let node = TestNode::start().await;
     let sos = raise(&node, ANN).await;
     let at = json!({ "sosId": sos, "latitude": 1.5, "longitude": 2.5 });
@@ -131,8 +144,11 @@ async fn sockets_follow_the_participation() {
         (&shared["userId"], &shared["latitude"], &shared["longitude"]),
         (&json!("bob"), &json!(1.5), &json!(2.5))
     );
-    assert!(!bob.others().await.contains(&"participant:location".to_owned()), "the others alone");
-    // One that connects later is in the room, too.
+    assert!(
+        !bob.others().await.contains(&"participant:location".to_owned()),
+        "only the other sockets receive it"
+    );
+    // A socket that connects later is in the room, too.
     let mut second = client(&node, "bob").await;
     assert_eq!(
         second.ask("sos:location", json!({ "sosId": sos, "latitude": 0, "longitude": 0 })).await["success"],
@@ -148,7 +164,7 @@ async fn sockets_follow_the_participation() {
 }
 
 #[tokio::test]
-async fn locations_that_are_none_are_refused() {
+async fn invalid_locations_are_refused() {
     let node = TestNode::start().await;
     let sos = raise(&node, ANN).await;
     let mut ann = client(&node, "ann").await;
@@ -174,7 +190,7 @@ async fn who_may_leave_and_rejoin() {
     assert_eq!(leave(&node, ADMIN, &sos, "bob").await.status, 200);
     leave(&node, BOB, &sos, "bob").await.is_refused(404, "Participant not found");
     leave(&node, BOB, "unknown", "bob").await.is_refused(404, "Participant not found");
-    // A new record; the history keeps both, the newest first.
+    // A new record. The history keeps both, newest first.
     assert_eq!(join(&node, BOB, &sos).await.status, 201);
     let history = get(&node, BOB, &format!("/api/sos/{sos}/participants/history")).await;
     let records: Vec<_> = history
@@ -218,9 +234,9 @@ async fn who_may_end_an_incident() {
         let incident = ended.data();
         assert_eq!((&incident["status"], &incident["endedBy"]), (&json!("ENDED"), &json!(who.0)));
         assert_eq!(incident["endReason"], reason);
-        let told = bob.event("sos:ended").await;
+        let received = bob.event("sos:ended").await;
         assert_eq!(
-            (&told["sosId"], &told["reason"], &told["endedBy"]),
+            (&received["sosId"], &received["reason"], &received["endedBy"]),
             (&json!(sos), &json!(reason), &json!(who.0))
         );
         // Its sockets have left the room and stay connected.
@@ -261,13 +277,13 @@ async fn lists_are_for_participants_rescuers_and_admins() {
             get(&node, who, path).await.data();
         }
     }
-    // Whether one takes part oneself is no secret from oneself.
+    // Users may always check their own participation.
     let own = format!("/api/sos/{sos}/participants/bob/check");
     assert_eq!(get(&node, BOB, &own).await.data(), &json!({ "isActive": false }));
     join(&node, BOB, &sos).await;
     assert_eq!(get(&node, BOB, &check).await.data(), &json!({ "isActive": true }));
     assert_eq!(get(&node, BOB, &active).await.data().as_array().unwrap().len(), 2);
-    // Who has taken part may go on looking.
+    // Former participants may still read the lists.
     leave(&node, BOB, &sos, "bob").await;
     assert_eq!(get(&node, BOB, &active).await.data().as_array().unwrap().len(), 1);
     assert_eq!(get(&node, BOB, &history).await.data().as_array().unwrap().len(), 2);
@@ -292,7 +308,7 @@ async fn the_history_of_a_user_is_for_that_user_rescuers_and_admins() {
 }
 
 #[tokio::test]
-async fn what_is_nearby_comes_nearest_first() {
+async fn nearby_incidents_are_sorted_by_distance() {
     let node = TestNode::start().await;
     for (who, east) in [(ANN, 13.41), (BOB, 13.50), (RESCUER, 13.42)] {
         let place = json!({ "latitude": 52.52, "longitude": east });
@@ -301,7 +317,7 @@ async fn what_is_nearby_comes_nearest_first() {
     let near = get(&node, ADMIN, "/api/sos/nearby?latitude=52.52&longitude=13.405").await;
     let users: Vec<_> =
         near.data().as_array().unwrap().iter().map(|incident| incident["userId"].clone()).collect();
-    assert_eq!(users, ["ann", "rita"], "within the 5,000 metres that are meant unless said");
+    assert_eq!(users, ["ann", "rita"], "within the default radius of 5,000 metres");
     let near = get(&node, ADMIN, "/api/sos/nearby?latitude=52.52&longitude=13.405&radius=20000").await;
     assert_eq!(near.data().as_array().unwrap().len(), 3);
     for (query, error) in [
@@ -315,7 +331,7 @@ async fn what_is_nearby_comes_nearest_first() {
 }
 
 #[tokio::test]
-async fn backends_are_heard_by_the_same_rules() {
+async fn backends_follow_the_same_rules() {
     let node = TestNode::start().await;
     let (joined, left) = ("/internal/participants/joined", "/internal/participants/left");
     let body = |change: Value| {

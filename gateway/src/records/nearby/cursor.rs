@@ -1,10 +1,10 @@
-//! Where a page of a search nearby begins, and how clients carry it.
+//! Where a page of a nearby search begins, and its serialized form.
 
 use std::cmp::Ordering;
 
 use shared::names::is_name;
 
-/// Where one stands within its rank.
+/// The position of an entry within its rank.
 #[derive(Debug, Clone)]
 pub(super) struct Key {
     pub(super) metres: f64,
@@ -33,16 +33,16 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// What comes before what.
+/// The order of the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
-    /// The nearest of each user.
+    /// The nearest entry of each user.
     First,
     /// All others.
     Further,
 }
 
-/// After which one a page begins.
+/// The entry after which a page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub(super) rank: Rank,
@@ -50,14 +50,14 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// The cursor as clients carry it.
+    /// Serializes the cursor for clients.
     pub(crate) fn text(&self) -> String {
         let Self { rank, after: Key { metres, cell, id } } = self;
         let rank = u8::from(*rank == Rank::Further);
         format!("{rank}{:016x}{cell:016x}{id}", metres.to_bits())
     }
 
-    /// The cursor that a client brings back; `None` where it is none of ours.
+    /// Parses a client's cursor; `None` if it is invalid.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let rank = match text.get(..1)? {
             "0" => Rank::First,

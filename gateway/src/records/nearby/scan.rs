@@ -1,74 +1,76 @@
-//! A walk through what is around a place, the nearest first.
+//! Walks through the entries around a position, the nearest first.
 //!
-//! The earth's surface around the place is divided into squares, which are read the nearest first, as many as hold what
-//! is wanted. One statement finds out how large they should be: it counts, no further than [`SURVEYED`], the squares that the
-//! radius reaches, and finds out how far the [`NEIGHBOURS`] before and behind the beginning of the walk are in the order
-//! of cells. The nearest squares are then divided down to the size that holds about as many, and read. Where the survey does not hold farther away, squares are counted and those with more than [`LEAF`]
-//! divided, [`SQUARES`] of them in a statement. Many in one spot are read in the order of their ids.
+//! The earth's surface around the position is divided into squares, which are read from the nearest on until they
+//! contain what is wanted. One statement, the survey, determines their size: it counts the rows in the squares that the
+//! radius reaches, no further than [`SURVEYED`] in each, and measures the density where the walk begins. The nearest
+//! squares are divided down to the size that fits ([`Size::of`]), and one statement reads those that are expected to
+//! contain what is wanted. Farther away, where the survey no longer applies, squares are counted, [`SQUARES`] of them
+//! per statement, and those with more than [`LEAF`] divided. Many entries at one spot are read in the order of their
+//! ids.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, HashSet};
 
-use fanout::{Place, metres_between};
-use serde::Deserialize;
-use sqlx::Row as _;
-use sqlx::any::AnyRow;
+use fanout::{EARTH_RADIUS, Place, metres_between};
 
 use super::Looked;
 use super::cursor::{Key, Rank};
+use super::statements::{Found, NEIGHBOURS, SQUARES, Statements, Survey};
 use crate::records::Table;
-use crate::records::columns::{as_one_text, is_one_of, read_text, text_of, texts};
 use crate::records::pool::Connection;
 use crate::records::squares::{FINEST, Square, cell, middle};
 
-/// A square with more than this is divided.
+/// A square with more rows than this is divided.
 const LEAF: usize = 80;
 
-/// Squares that one statement asks for.
-const SQUARES: usize = 16;
+/// The count of a square that is read separately, because it may contain many more.
+const CROWDED: f64 = 1.0 + LEAF as f64;
 
-/// By so many on either side the survey finds out how dense it is where the walk begins.
-const NEIGHBOURS: i64 = 12;
-
-/// The survey counts no further in a square: where there is more, it is known from the neighbours about how dense it is.
+/// The survey counts no further in a square; beyond that, the neighbours give the approximate density.
 const SURVEYED: usize = 16;
 
-/// Of the squares at the beginning of the walk, so many are divided to the size that the survey has found.
-const BEGUN: usize = 2 * SQUARES;
+/// Squares that one statement reads.
+const READ_AT_ONCE: usize = 96;
 
-/// A page of more than this is long: larger squares are read for it.
-const LONG: usize = 50;
+/// How many squares are created from the survey; farther away the walk counts again.
+const DIVIDED_MAX: usize = 192;
 
-/// Metres that a place may be from the middle of its smallest square.
+/// Metres from the south to the north of a smallest square.
+const FINEST_METRES: f64 = std::f64::consts::PI * EARTH_RADIUS / (1_u64 << FINEST) as f64;
+
+/// How many metres a position may be from the middle of its smallest square.
 pub(super) const ROUNDING: f64 = 0.03;
 
-/// One that was found.
-#[derive(Debug, PartialEq, Eq)]
+/// A candidate.
+#[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) key: Key,
-    /// Whose it is, where it takes a look at the user's others to know its rank.
-    user: Option<String>,
-}
-
-/// A row of a square.
-#[derive(Deserialize)]
-struct Found {
-    /// The place of the square in the statement.
-    slot: usize,
-    cell: i64,
-    id: String,
-    /// See [`Candidate`].
+    /// See [`Found`].
+    pub(super) row: i64,
+    /// The user, if their other entries must be read to know its rank.
     user: Option<String>,
 }
 
 /// A square that is still to be counted, divided or read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Pending {
-    /// Nothing in it comes before this.
+    /// Nothing in the square precedes this key.
     from: Key,
+    /// Metres to its nearest and its farthest point.
+    metres: (f64, f64),
     square: Square,
-    /// How many there are in it, or about as many.
-    count: usize,
+    /// The exact or approximate number of rows in it.
+    count: f64,
+}
+
+/// The size of squares that the survey determined.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    level: u32,
+    /// The expected number of rows in each.
+    count: f64,
+    /// How many more may be created.
+    left: usize,
 }
 
 impl Ord for Candidate {
@@ -83,6 +85,14 @@ impl PartialOrd for Candidate {
     }
 }
 
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Candidate {}
+
 impl Ord for Pending {
     fn cmp(&self, other: &Self) -> Ordering {
         self.from.cmp(&other.from)
@@ -95,20 +105,76 @@ impl PartialOrd for Pending {
     }
 }
 
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.from == other.from
+    }
+}
+
+impl Eq for Pending {}
+
+impl Size {
+    /// The size for a page of `wanted` that begins `metres` away; the neighbours of the survey are in `spans` smallest
+    /// squares before and after. `None` if that would need too many squares, or nothing is known.
+    fn of(wanted: usize, metres: f64, spans: [Option<u64>; 2]) -> Option<Self> {
+        let (rows, cells) = match spans {
+            [Some(before), Some(behind)] if before.max(behind) / 4 <= before.min(behind) => {
+                (2 * NEIGHBOURS, before + behind)
+            }
+            // The order of cells may lead far away beyond the other end.
+            spans => (NEIGHBOURS, spans.into_iter().flatten().min()?),
+        };
+        // A part of the squares that a circle touches is outside of it. Smaller squares waste fewer rows, but cost more
+        // themselves.
+        let most = u64::try_from(wanted / 16).unwrap_or_default().max(4);
+        let by_density = (most.saturating_mul(cells) / rows).max(1).ilog(4);
+        // A page that begins farther away touches a whole ring of squares: some fifty, each an eighth of the distance
+        // wide.
+        #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+        let by_distance = (metres / 8.0 / FINEST_METRES).max(1.0).log2().ceil() as u32;
+        if by_distance > by_density + 1 {
+            return None;
+        }
+        let halvings = by_density.max(by_distance).min(FINEST);
+        let count = (rows as f64) * 4_f64.powi(halvings.cast_signed()) / (cells as f64);
+        Some(Self { level: FINEST - halvings, count, left: DIVIDED_MAX })
+    }
+}
+
+/// How many rows must be expected so that there are rarely fewer than `wanted`.
+fn enough(wanted: usize) -> f64 {
+    let wanted = wanted as f64;
+    wanted + 1.5 * wanted.sqrt()
+}
+
+/// The ranges of cells of squares; adjacent squares share one.
+fn ranges(squares: &[Pending]) -> Vec<[i64; 2]> {
+    let mut ranges: Vec<[i64; 2]> = squares.iter().map(|pending| pending.square.range().into()).collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, range| {
+        let continues = next[0] == range[1] + 1;
+        if continues {
+            range[1] = next[1];
+        }
+        continues
+    });
+    ranges
+}
+
 /// A walk through the candidates of one rank.
 pub(super) struct Scan {
-    table: Table,
-    rank: Rank,
+    statements: Statements,
     centre: Place,
     radius: f64,
     after: Option<Key>,
+    size: Option<Size>,
     uncounted: BinaryHeap<Reverse<Pending>>,
     counted: BinaryHeap<Reverse<Pending>>,
     found: BinaryHeap<Reverse<Candidate>>,
 }
 
 impl Scan {
-    /// A walk after the place in the order that `after` names.
+    /// A walk around the position that begins after `after`.
     pub(super) async fn begin(
         connection: &mut Connection,
         table: Table,
@@ -117,13 +183,14 @@ impl Scan {
         after: Option<Key>,
     ) -> Result<Self, sqlx::Error> {
         let (uncounted, counted, found) = Default::default();
+        let statements = Statements { table, rank, is_postgres: connection.is_postgres() };
         let (centre, radius) = (looked.around, looked.radius + ROUNDING);
-        let mut scan = Self { table, rank, centre, radius, after, uncounted, counted, found };
-        scan.survey(connection, looked.limit).await?;
+        let mut scan = Self { statements, centre, radius, after, size: None, uncounted, counted, found };
+        scan.survey(connection, looked.limit + 1).await?;
         Ok(scan)
     }
 
-    /// The squares that the radius reaches, [`SQUARES`] at most.
+    /// The squares that the radius reaches, at most [`SQUARES`].
     fn reached(&self) -> Vec<Square> {
         let mut squares = vec![Square::EARTH];
         loop {
@@ -139,69 +206,105 @@ impl Scan {
         }
     }
 
-    /// Finds out how dense it is, and divides the squares where the walk begins accordingly.
+    /// Measures the density where the walk begins.
     async fn survey(&mut self, connection: &mut Connection, wanted: usize) -> Result<(), sqlx::Error> {
         let reached = self.reached();
         let begin = self.after.as_ref().map_or_else(|| cell(self.centre), |after| after.cell);
-        let (table, condition) = (self.table.0, self.condition());
-        let neighbours = |extreme, comparison, order| {
-            format!(
-                "(SELECT {extreme}(cell) FROM (SELECT cell FROM {table} WHERE {condition} \
-                 AND cell {comparison} ${} ORDER BY cell {order} LIMIT {NEIGHBOURS}) AS neighbours)",
-                2 * SQUARES + 1
-            )
-        };
-        let last = [neighbours("MIN", "<=", "DESC"), neighbours("MAX", ">=", "ASC")];
-        let sql = self.counting(SQUARES, SURVEYED, &last);
-        let query = bound(&sql, &reached, SQUARES).bind(begin);
-        let row = query.fetch_one(connection).await?;
-        for (slot, square) in reached.iter().enumerate() {
-            self.push_counted(*square, count_at(&row, slot)?, SURVEYED);
+        let survey = self.statements.survey(connection, &reached, SURVEYED, begin).await?;
+        let Survey { counts, neighbours } = survey;
+        for (square, count) in reached.into_iter().zip(counts) {
+            self.push_counted(square, count, SURVEYED);
         }
-        let before: Option<i64> = row.try_get(SQUARES)?;
-        let behind: Option<i64> = row.try_get(SQUARES + 1)?;
-        // The nearer ones: beyond the other end the order of cells may lead far away.
-        let spans = [before, behind].into_iter().flatten().map(|cell| cell.abs_diff(begin) + 1);
-        if let Some(span) = spans.min() {
-            // As many cells as hold the neighbours of one side, or up to four times as many; fewer for a short page.
-            let halvings = (4 * span - 1).ilog(4);
-            let halvings = if wanted > LONG { halvings } else { halvings.saturating_sub(1) }.min(FINEST);
-            let count = NEIGHBOURS.unsigned_abs().saturating_mul(1 << (2 * halvings)) / span;
-            self.divide(FINEST - halvings, usize::try_from(count).unwrap_or(LEAF).clamp(1, LEAF));
+        let spans = neighbours.map(|end| end.map(|cell| cell.abs_diff(begin) + 1));
+        if spans.contains(&Some(1)) {
+            self.isolate(begin);
+        } else {
+            let metres = self.after.as_ref().map_or(0.0, |after| after.metres);
+            self.size = Size::of(wanted, metres, spans);
         }
         Ok(())
     }
 
-    /// Divides the nearest of the squares with many down to a level, where each is taken to hold `count`.
-    fn divide(&mut self, level: u32, count: usize) {
-        let mut begun = 0;
-        while begun < BEGUN
-            && let Some(Reverse(nearest)) = self.uncounted.pop()
-        {
-            if nearest.square.level() < level {
-                for part in nearest.square.parts(1) {
-                    self.push(part);
-                    // These are read without being counted anyway.
-                    begun += usize::from(part.is_finest());
+    /// Divides the square around a spot with many rows down to the spot, which is read separately. The density around
+    /// the spot is unknown.
+    fn isolate(&mut self, spot: i64) {
+        let holds = |square: Square| {
+            let (first, last) = square.range();
+            (first..=last).contains(&spot)
+        };
+        let (around, others): (Vec<_>, Vec<_>) =
+            self.uncounted.drain().partition(|Reverse(pending)| holds(pending.square));
+        self.uncounted.extend(others);
+        for Reverse(Pending { mut square, .. }) in around {
+            while !square.is_finest() {
+                for part in square.parts(1) {
+                    if holds(part) {
+                        square = part;
+                    } else {
+                        self.push(part);
+                    }
                 }
-            } else {
-                begun += 1;
-                self.counted.push(Reverse(Pending { count, ..nearest }));
+            }
+            if let Some(pending) = self.pending(square) {
+                self.counted.push(Reverse(Pending { count: CROWDED, ..pending }));
             }
         }
     }
 
-    /// A square that has candidates between where the page begins and the radius, or may have.
+    /// Divides the nearest squares to the survey's size until they are expected to contain `wanted`. Returns whether
+    /// there are any.
+    fn divide(&mut self, wanted: f64) -> bool {
+        let Some(Size { level, count, mut left }) = self.size else { return false };
+        let mut begun: Vec<Pending> = Vec::new();
+        while left > 0
+            && let Some(Reverse(nearest)) = self.uncounted.pop()
+        {
+            if nearest.square.level() < level {
+                for part in nearest.square.parts(1) {
+                    let pending = self.pending(part);
+                    self.uncounted.extend(pending.map(Reverse));
+                }
+                continue;
+            }
+            // Not after each square, because it reads all of them.
+            if begun.len() % 4 == 3 && self.expected(&begun, nearest.from.metres) >= wanted {
+                self.uncounted.push(Reverse(nearest));
+                break;
+            }
+            left -= 1;
+            // After an id within a spot, the number of rows is unknown.
+            let count = if nearest.from.id.is_empty() { count } else { CROWDED };
+            begun.push(Pending { count, ..nearest });
+        }
+        let is_any = !begun.is_empty();
+        self.counted.extend(begun.into_iter().map(Reverse));
+        self.size = Some(Size { level, count, left });
+        is_any
+    }
+
+    /// How many rows are expected in squares up to a distance and after the beginning of the page.
+    fn expected(&self, squares: &[Pending], metres: f64) -> f64 {
+        let begin = self.after.as_ref().map_or(0.0, |after| after.metres);
+        let within = |pending: &Pending| {
+            let (least, most) = pending.metres;
+            let part =
+                if most > least { (most.min(metres) - least.max(begin)) / (most - least) } else { 1.0 };
+            pending.count * part.clamp(0.0, 1.0)
+        };
+        squares.iter().map(within).sum()
+    }
+
+    /// The square, if it may have candidates between the beginning of the page and the radius.
     fn pending(&self, square: Square) -> Option<Pending> {
-        let (least, most) = square.metres_from(self.centre);
+        let metres = square.metres_from(self.centre);
         let (first, _) = square.range();
-        if least > self.radius {
+        if metres.0 > self.radius {
             return None;
         }
         let cell = if square.is_finest() { first } else { i64::MIN };
-        let mut from = Key { metres: least, cell, id: String::new() };
+        let mut from = Key { metres: metres.0, cell, id: String::new() };
         if let Some(after) = &self.after {
-            if most < after.metres {
+            if metres.1 < after.metres {
                 return None;
             }
             if square.is_finest() && from < *after {
@@ -211,7 +314,8 @@ impl Scan {
                 from.id.clone_from(&after.id);
             }
         }
-        Some(Pending { from, square, count: LEAF })
+        let count = if from.id.is_empty() { LEAF as f64 } else { CROWDED };
+        Some(Pending { from, metres, square, count })
     }
 
     fn push(&mut self, square: Square) {
@@ -222,18 +326,18 @@ impl Scan {
         }
     }
 
-    /// A square of which it is known how many there are in it, no further than one more than `most`.
+    /// Adds a square whose rows were counted, no further than one more than `most`.
     fn push_counted(&mut self, square: Square, count: usize, most: usize) {
         if count > most {
             self.push(square);
         } else if count > 0
             && let Some(pending) = self.pending(square)
         {
-            self.counted.push(Reverse(Pending { count, ..pending }));
+            self.counted.push(Reverse(Pending { count: count as f64, ..pending }));
         }
     }
 
-    /// The next candidates: `wanted` or more, fewer where there are no more.
+    /// The next candidates: `wanted` or more, or fewer at the end.
     pub(super) async fn next(
         &mut self,
         connection: &mut Connection,
@@ -251,28 +355,27 @@ impl Scan {
             if next.len() >= wanted || bound.is_none() {
                 return Ok(next);
             }
+            let expected = (enough(wanted - next.len()) - self.found.len() as f64).max(1.0);
             let frontier = uncounted.map(|Reverse(pending)| &pending.from);
             let is_near = |pending: &&Reverse<Pending>| frontier.is_none_or(|at| pending.0.from <= *at);
-            let readable: usize =
-                self.counted.iter().filter(is_near).map(|Reverse(pending)| pending.count).sum();
-            let enough = next.len() + self.found.len() + readable >= wanted;
-            if frontier.is_none() || (readable > 0 && enough) {
-                self.read(connection, wanted).await?;
-            } else {
+            let readable: f64 = self.counted.iter().filter(is_near).map(|pending| pending.0.count).sum();
+            if frontier.is_none() || readable >= expected {
+                self.read(connection, expected).await?;
+            } else if !self.divide(expected - readable) {
                 self.count(connection).await?;
             }
         }
     }
 
-    /// Counts the nearest squares, and divides those with many.
+    /// Counts the nearest squares, and divides those with many rows.
     async fn count(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
-        let pending = take(&mut self.uncounted, SQUARES);
-        let squares: Vec<Square> = pending.iter().map(|pending| pending.square).collect();
-        let slots = slots(squares.len());
-        let sql = self.counting(slots, LEAF, &[]);
-        let row = bound(&sql, &squares, slots).fetch_one(connection).await?;
-        for (slot, square) in squares.into_iter().enumerate() {
-            let count = count_at(&row, slot)?;
+        let nearest = std::iter::from_fn(|| self.uncounted.pop()).take(SQUARES);
+        let squares: Vec<Square> = nearest.map(|Reverse(pending)| pending.square).collect();
+        if squares.is_empty() {
+            return Ok(());
+        }
+        let counts = self.statements.count(connection, &squares, LEAF).await?;
+        for (square, count) in squares.into_iter().zip(counts) {
             if count > LEAF {
                 for part in square.parts(2) {
                     self.push(part);
@@ -284,180 +387,120 @@ impl Scan {
         Ok(())
     }
 
-    /// A statement that counts what is in squares, no further than one more than `most`. It has room for `slots` of them,
-    /// so that there are few statements to prepare, and answers `last` behind the counts.
-    fn counting(&self, slots: usize, most: usize, last: &[String]) -> String {
-        let (table, condition) = (self.table.0, self.condition());
-        let counts = (0..slots).map(|slot| {
-            let (first, last) = (2 * slot + 1, 2 * slot + 2);
-            format!(
-                "(SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {condition} \
-                 AND cell BETWEEN ${first} AND ${last} LIMIT {}) AS counted)",
-                most + 1
-            )
-        });
-        let columns: Vec<String> = counts.chain(last.iter().cloned()).collect();
-        format!("SELECT {}", columns.join(", "))
+    /// Takes the nearest squares that are expected to contain `wanted` rows nearer than all others, or one with many.
+    fn take(&mut self, wanted: f64) -> Vec<Pending> {
+        let mut taken: Vec<Pending> = Vec::new();
+        while taken.len() < READ_AT_ONCE
+            && let Some(Reverse(nearest)) = self.counted.peek()
+        {
+            let is_crowded = nearest.count >= CROWDED;
+            if !taken.is_empty() {
+                let uncounted = self.uncounted.peek().map_or(f64::MAX, |Reverse(pending)| pending.metres.0);
+                let metres = nearest.metres.0.min(uncounted);
+                if is_crowded || self.expected(&taken, metres) >= wanted {
+                    break;
+                }
+            }
+            taken.extend(self.counted.pop().map(|Reverse(pending)| pending));
+            if is_crowded {
+                break;
+            }
+        }
+        taken
     }
 
-    /// Reads the nearest squares, about as many as hold `wanted`.
-    async fn read(&mut self, connection: &mut Connection, wanted: usize) -> Result<(), sqlx::Error> {
-        let mut squares = Vec::with_capacity(SQUARES);
-        let mut count = 0;
-        // Twice as many: of those in the farthest squares, most are farther than the nearest square that is not read.
-        while count < 2 * wanted
-            && squares.len() < SQUARES
-            && let Some(Reverse(pending)) = self.counted.pop()
+    /// Reads the nearest squares, about as many as contain `wanted`.
+    async fn read(&mut self, connection: &mut Connection, wanted: f64) -> Result<(), sqlx::Error> {
+        let mut squares = self.take(wanted);
+        if squares.len() == 1
+            && let Some(square) = squares.pop()
         {
-            count += pending.count;
-            squares.push(pending);
+            return self.read_one(connection, square, wanted).await;
         }
-        // One that is read by itself may be a spot with many.
-        let most = if squares.len() == 1 { LEAF.max(wanted) } else { LEAF };
-        let rows = self.rows_in(connection, &squares, most).await?;
-        let mut by_square: Vec<Vec<Candidate>> = squares.iter().map(|_| Vec::new()).collect();
-        for Found { slot, cell, id, user } in rows {
-            let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
-            if let Some(candidates) = by_square.get_mut(slot) {
-                candidates.push(Candidate { key, user });
-            }
+        let expected: f64 = squares.iter().map(|pending| pending.count).sum();
+        #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+        let most = LEAF + 2 * expected as usize;
+        let rows = self.statements.in_ranges(connection, &ranges(&squares), most + 1).await?;
+        let read = rows.len() as f64;
+        if read < expected / 4.0 || rows.len() > most {
+            // The density here differs from the survey.
+            self.size = None;
         }
-        for (pending, candidates) in squares.into_iter().zip(by_square) {
-            if candidates.len() > most {
-                if !pending.square.is_finest() {
-                    // There are more than were counted.
-                    self.uncounted.push(Reverse(pending));
-                    continue;
-                }
-                if let Some(last) = candidates.iter().map(|candidate| &candidate.key).max() {
-                    let from = last.clone();
-                    self.counted.push(Reverse(Pending { from, ..pending }));
-                }
+        if rows.len() <= most {
+            self.keep(rows);
+            return Ok(());
+        }
+        for pending in squares {
+            let (first, last) = pending.square.range();
+            let count = rows.iter().filter(|row| (first..=last).contains(&row.cell)).count();
+            if count <= LEAF {
+                let count = (4.0 * pending.count).min(CROWDED);
+                self.counted.push(Reverse(Pending { count, ..pending }));
+            } else if pending.square.is_finest() {
+                self.counted.push(Reverse(Pending { count: CROWDED, ..pending }));
+            } else {
+                self.uncounted.push(Reverse(pending));
             }
-            let (after, radius) = (&self.after, self.radius);
-            let wanted = |candidate: &Candidate| {
-                candidate.key.metres <= radius && after.as_ref().is_none_or(|after| candidate.key > *after)
-            };
-            self.found.extend(candidates.into_iter().filter(wanted).map(Reverse));
         }
         Ok(())
     }
 
-    /// What is in squares, one more than `most` of each at most.
-    async fn rows_in(
-        &self,
+    /// Reads a square that may be a spot with many rows.
+    async fn read_one(
+        &mut self,
         connection: &mut Connection,
-        squares: &[Pending],
-        most: usize,
-    ) -> Result<Vec<Found>, sqlx::Error> {
-        let slots = slots(squares.len());
-        let (table, condition) = (self.table.0, self.condition());
-        let is_open = match self.rank {
-            Rank::First => "has_siblings = 1",
-            Rank::Further => "is_extra = 0",
-        };
-        let parts: Vec<String> = (0..slots)
-            .map(|slot| {
-                let (first, after, last) = (3 * slot + 1, 3 * slot + 2, 3 * slot + 3);
-                format!(
-                    "SELECT * FROM (SELECT {slot} AS slot, cell, id, \
-                     CASE WHEN {is_open} THEN user_id END AS opener FROM {table} WHERE {condition} AND (cell, id) > (${first}, ${after}) AND cell <= ${last} \
-                     ORDER BY cell, id LIMIT {}) AS part{slot}",
-                    most + 1
-                )
-            })
-            .collect();
-        let sql = format!(
-            "SELECT {} FROM ({}) AS parts",
-            as_one_text(connection.is_postgres(), &["slot", "cell", "id", "opener"], &[]),
-            parts.join(" UNION ALL ")
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for slot in 0..slots {
-            let square = squares.get(slot);
-            let (first, last) = square.map_or(NOWHERE, |pending| pending.square.range());
-            let after =
-                square.filter(|pending| pending.square.is_finest()).map_or("", |pending| &pending.from.id);
-            query = query.bind(first).bind(after).bind(last);
+        pending: Pending,
+        wanted: f64,
+    ) -> Result<(), sqlx::Error> {
+        #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+        let most = LEAF.max(wanted as usize);
+        let (square, after) = (pending.square, &pending.from.id);
+        let rows = self.statements.in_square(connection, square, after, most + 1).await?;
+        if rows.len() > most {
+            if !square.is_finest() {
+                // The square has more rows than the count or the survey predicted.
+                self.size = None;
+                self.uncounted.push(Reverse(pending));
+                return Ok(());
+            }
+            if let Some(last) = rows.iter().map(|row| &row.id).max() {
+                let from = Key { id: last.clone(), ..pending.from };
+                self.counted.push(Reverse(Pending { from, count: CROWDED, ..pending }));
+            }
         }
-        read_text(&text_of(&query.fetch_one(connection).await?)?)
+        self.keep(rows);
+        Ok(())
     }
 
-    /// Which rows may be of the rank; each has an index.
-    fn condition(&self) -> &'static str {
-        match self.rank {
-            Rank::First => "ended_at IS NULL AND is_extra = 0",
-            Rank::Further => "ended_at IS NULL AND has_siblings = 1",
+    /// Keeps the rows after the beginning of the page and within the radius.
+    fn keep(&mut self, rows: Vec<Found>) {
+        for Found { cell, id, row, user } in rows {
+            let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
+            let is_after = self.after.as_ref().is_none_or(|after| key > *after);
+            if key.metres <= self.radius && is_after {
+                self.found.push(Reverse(Candidate { key, row, user }));
+            }
         }
     }
 
-    /// The ids of those candidates that are their user's nearest.
-    pub(super) async fn firsts(
+    /// Whether each of the candidates has the rank of this walk.
+    pub(super) async fn belong(
         &self,
         connection: &mut Connection,
         candidates: &[Candidate],
-    ) -> Result<HashSet<String>, sqlx::Error> {
-        let sure = candidates.iter().filter(|candidate| candidate.user.is_none() && self.rank == Rank::First);
-        let mut firsts: HashSet<String> = sure.map(|candidate| candidate.key.id.clone()).collect();
-        let open: HashSet<&str> =
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let users: HashSet<&str> =
             candidates.iter().filter_map(|candidate| candidate.user.as_deref()).collect();
-        if open.is_empty() {
-            return Ok(firsts);
+        if users.is_empty() {
+            return Ok(vec![true; candidates.len()]);
         }
-        let users: Vec<&str> = open.into_iter().collect();
-        let is_postgres = connection.is_postgres();
-        let sql = format!(
-            "SELECT {} FROM {} WHERE ended_at IS NULL AND is_extra = 0 AND cell IS NOT NULL AND {}",
-            as_one_text(is_postgres, &["user_id", "cell", "id"], &[]),
-            self.table.0,
-            is_one_of(is_postgres, "user_id")
-        );
-        let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(texts(&users));
-        let rows = text_of(&found.fetch_one(connection).await?)?;
-        let rows: Vec<(String, i64, String)> = read_text(&rows)?;
-        let mut nearest = HashMap::<String, Key>::new();
-        for (user, cell, id) in rows {
-            let key = Key { metres: metres_between(self.centre, middle(cell)), cell, id };
-            let entry = nearest.entry(user).or_insert_with(|| key.clone());
-            if key < *entry {
-                *entry = key;
-            }
-        }
-        firsts.extend(nearest.into_values().map(|key| key.id));
-        Ok(firsts)
+        let users: Vec<&str> = users.into_iter().collect();
+        let nearest = self.statements.nearest_of(connection, &users, self.centre).await?;
+        let nearest: HashSet<&str> = nearest.iter().map(|key| key.id.as_str()).collect();
+        let is_first = self.statements.rank == Rank::First;
+        let belongs = |candidate: &Candidate| {
+            candidate.user.is_none() || nearest.contains(candidate.key.id.as_str()) == is_first
+        };
+        Ok(candidates.iter().map(belongs).collect())
     }
-}
-
-/// A range that nothing is in.
-const NOWHERE: (i64, i64) = (i64::MAX, i64::MIN);
-
-/// What a statement of [`Scan::counting`] has counted in one of its squares.
-fn count_at(row: &AnyRow, slot: usize) -> Result<usize, sqlx::Error> {
-    Ok(usize::try_from(row.try_get::<i64, _>(slot)?).unwrap_or_default())
-}
-
-/// A statement of [`Scan::counting`] with its squares.
-fn bound<'q>(
-    sql: &str,
-    squares: &[Square],
-    slots: usize,
-) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
-    let ranges = (0..slots).map(|slot| squares.get(slot).map_or(NOWHERE, |square| square.range()));
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()));
-    ranges.fold(query, |query, (first, last)| query.bind(first).bind(last))
-}
-
-/// Squares that a statement has room for, so that there are few statements to prepare.
-fn slots(squares: usize) -> usize {
-    if squares <= 1 {
-        1
-    } else if squares <= 4 {
-        4
-    } else {
-        SQUARES
-    }
-}
-
-fn take(heap: &mut BinaryHeap<Reverse<Pending>>, most: usize) -> Vec<Pending> {
-    std::iter::from_fn(|| heap.pop().map(|Reverse(pending)| pending)).take(most).collect()
 }

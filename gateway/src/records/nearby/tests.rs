@@ -28,7 +28,7 @@ async fn records() -> Records {
     Records::open("sqlite::memory:").await.unwrap()
 }
 
-/// Opens an incident as the app does.
+/// Opens an incident like the app.
 async fn open(records: &Records, number: usize, user: &str, place: Place) -> Made {
     let id = format!("{number:08x}");
     let mut transaction = records.pool().begin().await.unwrap();
@@ -61,7 +61,7 @@ async fn end(records: &Records, made: &Made) {
     transaction.commit().await.unwrap();
 }
 
-/// All pages; each cursor crosses the wire.
+/// All pages; each cursor is serialized and parsed.
 async fn walk(records: &Records, around: Place, radius: f64, limit: usize) -> Vec<String> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
@@ -76,7 +76,7 @@ async fn walk(records: &Records, around: Place, radius: f64, limit: usize) -> Ve
     }
 }
 
-/// The same by looking at all of them.
+/// The same result from a scan of all of them.
 fn by_hand(all: &[Made], around: Place, radius: f64) -> Vec<String> {
     let key = |made: &Made| {
         let cell = cell(made.place);
@@ -92,7 +92,7 @@ fn by_hand(all: &[Made], around: Place, radius: f64) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_are_what_looking_at_all_of_them_finds() {
+async fn pages_equal_a_scan_of_all_of_them() {
     let mut random = StdRng::seed_from_u64(11);
     for (centre, spread) in [
         (CENTRE, 0.001),
@@ -109,7 +109,7 @@ async fn pages_are_what_looking_at_all_of_them_finds() {
                 latitude: (centre.latitude + random.random_range(-spread..spread)).min(90.0),
                 longitude: if east > 180.0 { east - 360.0 } else { east },
             };
-            // Some in one spot.
+            // Some are at the same spot.
             let place = if number % 5 == 0 { centre } else { place };
             made.push(open(&records, number, &user, place).await);
         }
@@ -118,6 +118,55 @@ async fn pages_are_what_looking_at_all_of_them_finds() {
             assert_eq!(found, by_hand(&made, centre, radius), "{centre:?} {spread} {radius} {limit}");
         }
     }
+}
+
+/// If one region is dense and its surroundings are sparse, the survey is wrong in one of them.
+#[tokio::test]
+async fn pages_are_right_where_it_is_not_equally_dense() {
+    let mut random = StdRng::seed_from_u64(13);
+    for (spots, around_spots, beyond) in [(1, 1e-9, 200), (3, 1e-6, 100), (40, 1e-5, 0), (2, 1e-3, 3)] {
+        let records = records().await;
+        let mut made = Vec::new();
+        let mut near = |place: Place, by: f64| Place {
+            latitude: place.latitude + random.random_range(-by..by),
+            longitude: place.longitude + random.random_range(-by..by),
+        };
+        let spots: Vec<Place> = (0..spots).map(|_| near(CENTRE, 0.002)).collect();
+        for number in 0..600 {
+            let place = if number < beyond {
+                near(CENTRE, 0.05)
+            } else {
+                near(spots[number % spots.len()], around_spots)
+            };
+            made.push(open(&records, number, &format!("u{}", number % 450), place).await);
+        }
+        for (around, limit) in [(CENTRE, 100), (CENTRE, 20), (spots[0], 100), (spots[0], 3)] {
+            let found = walk(&records, around, 50_000.0, limit).await;
+            assert_eq!(found, by_hand(&made, around, 50_000.0), "{around_spots} {beyond} {limit}");
+        }
+    }
+}
+
+/// `VACUUM` gives rows other numbers between the two statements that use them.
+#[tokio::test]
+async fn records_are_found_though_their_rows_have_other_numbers() {
+    let records = records().await;
+    for number in 0..20 {
+        open(&records, number, &format!("u{number}"), CENTRE).await;
+    }
+    let mut connection = records.pool().acquire().await.unwrap();
+    let looked = Looked { around: CENTRE, radius: 100.0, after: None, limit: 100 };
+    let (mut found, _) = candidates(&mut connection, TABLE, &looked).await.unwrap();
+    let mut rows: Vec<i64> = found.iter().map(|candidate| candidate.row).collect();
+    rows.rotate_left(7);
+    rows[0] = i64::MAX;
+    for (candidate, row) in found.iter_mut().zip(rows) {
+        candidate.row = row;
+    }
+    let ids: Vec<String> = found.iter().map(|candidate| candidate.key.id.clone()).collect();
+    let read = |row: &TextRow<'_>| row.get::<String>(0);
+    let near = records_of(&mut connection, TABLE, &found, (&["id"], read)).await.unwrap();
+    assert_eq!(near.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ids);
 }
 
 #[tokio::test]
@@ -132,7 +181,7 @@ async fn many_in_one_spot_are_read_in_pages() {
 }
 
 #[tokio::test]
-async fn one_users_many_come_after_everybodys_first() {
+async fn one_users_many_come_after_the_first_of_every_user() {
     let records = records().await;
     for number in 0..300 {
         open(&records, number, "faker", CENTRE).await;
@@ -199,12 +248,12 @@ async fn a_users_rate_of_raising_is_in_the_records() {
     assert_eq!(take(now + 4_500).await, Some(2));
     assert_eq!(take(now + 6_000).await, None);
     assert_eq!(take(now + 6_000).await, Some(6));
-    // A node whose clock is an hour behind does not keep the user from raising.
+    // A node whose clock is an hour behind does not stop the user from raising.
     assert_eq!(take(now - 3_600_000).await, None);
 }
 
 #[test]
-fn no_cursor_of_others_is_taken() {
+fn a_foreign_cursor_is_refused() {
     let cursor = Cursor { rank: Rank::Further, after: Key { metres: 12.5, cell: 77, id: "a-1".into() } };
     let text = cursor.text();
     assert_eq!(Cursor::parse(&text), Some(cursor));

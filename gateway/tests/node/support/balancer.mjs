@@ -19,8 +19,8 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a balancer in front of `ports`: `{url, port, states(), stop()}`. `states` answers, in the order of `ports`, what its
- * health checks say of each: `UP`, `DOWN`, or how far it is on the way.
+ * Starts a balancer in front of `ports`: `{url, port, states(), stop()}`. `states` returns the results of its health
+ * checks in the order of `ports`: `UP`, `DOWN`, or a transition between them.
  */
 export async function startBalancer(ports) {
   const [port, statePort] = [await freePort(), await freePort()];

@@ -1,4 +1,4 @@
-// The browser of the tests: Debian's Chromium, without a window.
+// The browser of the tests: Debian's Chromium, headless.
 
 import { existsSync } from 'node:fs';
 

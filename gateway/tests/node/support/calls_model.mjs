@@ -1,9 +1,9 @@
-// The rules of the calls between two users, written down a second time: what may be answered to whom, and what becomes of
-// a call. The tests hold the gateway's answers against them.
+// A second implementation of the rules for calls between two users: which answers are possible, and how a call changes.
+// The tests compare the gateway's answers with it.
 //
-// A state is `{calls}`, all calls that were made, the last of which may be open: `{caller, devices, phase, ending, action}`,
-// where `devices` says which device of each user is on the call, and `action` made it. An action is
-// `{what, user, device, at}`; `at` is the index of the call it is about.
+// A state is `{calls}`: all calls so far, the last of which may be open, as `{caller, devices, phase, ending, action}`.
+// `devices` maps each user to their device on the call, and `action` created it. An action is `{what, user, device,
+// at}`; `at` is the index of its call.
 
 export const NOTHING = { calls: [] };
 
@@ -11,21 +11,21 @@ const [BUSY, IN_A_CALL] = ['User is busy', 'You are already in a call'];
 const [OVER, NOT_RINGING, NOT_ACTIVE, NOT_YOURS] = ['Call is over', 'Call is not ringing', 'Call is not active', 'Only the recipient may do this'];
 const ANY = [OVER, NOT_RINGING, NOT_ACTIVE, NOT_YOURS, 'Call not found'];
 
-/** The call that rings or is talked on, if there is one. */
+/** The ringing or active call, if there is one. */
 export function openCall({ calls }) {
   const last = calls.at(-1);
   return last && last.phase !== 'over' ? last : undefined;
 }
 
-/** The state after the ring of the open call has run out. */
+/** The state after the open call has stopped ringing. */
 export function lapsed(state) {
   return changed(state, state.calls.length - 1, { phase: 'over', ending: 'call:missed' });
 }
 
 /**
- * Every way in which `actions`, sent at once, may be answered: `[{refusals, next}]`, where `refusals` maps an action to null
- * (it is done) or to the errors that it may get. `mayLapse`: the ring may have run out meanwhile. Where one answer has several
- * explanations, those without a lapse come first: a lapse can still be found out later.
+ * Every possible combination of answers to `actions` that are sent at once: `[{refusals, next}]`, where `refusals` maps
+ * an action to null (success) or to its possible errors. `mayLapse`: the call may have stopped ringing meanwhile. If
+ * several explanations fit, those without a lapse come first, because a lapse can still be detected later.
  */
 export function possibilities(state, actions, { mayLapse }) {
   const found = [];
@@ -43,12 +43,12 @@ export function possibilities(state, actions, { mayLapse }) {
   return found.sort((a, b) => missed(a) - missed(b));
 }
 
-/** The ways in which one action may be answered: `[{errors, next}]`. */
+/** The possible answers to one action: `[{errors, next}]`. */
 function outcomes(state, action) {
   const refused = (...errors) => [{ errors, next: state }];
   const done = (next) => [{ errors: null, next }];
   const { what, user, device, at } = action;
-  // Coming back in time is no news for a call.
+  // Reconnecting in time does not change a call.
   if (what === 'reconnect') return done(state);
   if (what === 'initiate') {
     if (openCall(state)) return refused(BUSY, IN_A_CALL);
@@ -57,7 +57,7 @@ function outcomes(state, action) {
   const call = state.calls[at];
   const isCaller = call.caller === user;
   if (call.phase === 'over') {
-    // Where two things are wrong, either may be said.
+    // If two errors apply, either is a correct answer.
     if (what === 'signal') return refused(OVER, NOT_ACTIVE);
     return isCaller && what !== 'end' ? refused(OVER, NOT_YOURS) : refused(OVER);
   }
@@ -72,7 +72,7 @@ function outcomes(state, action) {
       return done(changed(state, at, { phase: 'over', ending: 'call:ended' }));
     case 'signal':
       if (call.phase === 'ringing') return refused(NOT_ACTIVE);
-      // Whether another device of a party may signal is left open.
+      // It is unspecified whether another device of a party may signal.
       return call.devices[user] === device ? done(state) : [...done(state), ...refused(...ANY)];
     default:
       throw new Error(`there is no action ${what}`);

@@ -1,4 +1,5 @@
-// The care app's tests: the sites they run on, users with their devices, and how to know that nothing more is coming.
+// Shared parts of the care app's tests: the sites they run on, users with their devices, and how to know that no
+// further event is coming.
 
 import assert from 'node:assert/strict';
 
@@ -14,7 +15,7 @@ export const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-
 /** Every event that ends a call. */
 export const TERMINAL = ['call:rejected', 'call:ended', 'call:missed'];
 
-/** One node alone, given twice: tests speak of a first and a second node. */
+/** A single node, listed twice, because tests use a first and a second node. */
 const EMBEDDED = {
   name: 'one node, embedded',
   async start(env = {}) {
@@ -35,12 +36,12 @@ const ON_POSTGRES = {
   },
 };
 
-/** Where the tests run: `start(env)` answers `{nodes, stop()}`, and each node has `clients`. */
+/** Where the tests run: `start(env)` returns `{nodes, stop()}`, and each node has `clients`. */
 export const SITES = [EMBEDDED, ON_REDIS, ON_POSTGRES];
 
 /**
- * A device of a user on `node`, connected and welcomed: `{user, socket, events, node, ask(event, …)}`. Without `user`, a new
- * one whose name begins with `name`.
+ * A connected device of a user on `node`, after the welcome event: `{user, socket, events, node, ask(event, …)}`.
+ * Without `user`, a new user whose name begins with `name`.
  */
 export async function device(node, { name = 'user', user = unique(name), ...claims } = {}) {
   const socket = node.clients.socket({ claims: { sub: user, name: `Name of ${user}`, ...claims } });
@@ -50,14 +51,14 @@ export async function device(node, { name = 'user', user = unique(name), ...clai
   return { user, socket, events, node, ask: (event, ...args) => ask(socket, event, ...args) };
 }
 
-/** Asks, and insists on success. */
+/** Emits with an ack, and asserts success. */
 export async function must(from, event, ...args) {
   const answer = await from.ask(event, ...args);
   assert.equal(answer.success, true, `${event} ${JSON.stringify(args)}: ${JSON.stringify(answer)}`);
   return answer;
 }
 
-/** Asks, and insists on a refusal in public words; answers them. */
+/** Emits with an ack, asserts a refusal with a public sentence, and returns the sentence. */
 export async function refusal(from, event, ...args) {
   const answer = await from.ask(event, ...args);
   assert.equal(answer.success, false, `${event} ${JSON.stringify(args)}: ${JSON.stringify(answer)}`);
@@ -65,13 +66,16 @@ export async function refusal(from, event, ...args) {
   return answer.error;
 }
 
-/** Insists that an error's text may be read by a client: a sentence, and nothing of our insides. */
+/** Asserts that a client may read an error's text: a sentence without internals. */
 export function publicText(text) {
   assert.equal(typeof text, 'string');
   assert.doesNotMatch(text, /sql|postgres|redis|panick|serde|tokio|\/src\/|\/tmp\/|line \d+ column|127\.0\.0\.1/i);
 }
 
-/** What the nodes had sent to these devices before has arrived: something sent by each node after it has. */
+/**
+ * Waits until everything that the nodes have sent to these devices has arrived: a later event of each node arrives
+ * after it.
+ */
 export async function quiet(nodes, ...devices) {
   const users = new Set(devices.map(({ user }) => user));
   for (const node of new Set(nodes)) {
@@ -84,7 +88,7 @@ export async function quiet(nodes, ...devices) {
   }
 }
 
-/** The presence of `user` as `asker` is told it. */
+/** The presence of `user` as `asker` receives it. */
 export async function presence(asker, user) {
   const { presences } = await must(asker, 'presence:get', { userIds: [user] });
   assert.equal(presences.length, 1);
@@ -92,7 +96,7 @@ export async function presence(asker, user) {
   return presences[0];
 }
 
-/** Waits until `asker` is told that `user` has `status`: what other nodes know arrives by itself. */
+/** Waits until `asker` receives that `user` has `status`; nodes learn of each other's users asynchronously. */
 export function hasStatus(asker, user, status, { timeout } = {}) {
   return eventually(async () => (await presence(asker, user)).status === status, { timeout, what: `${user} to be ${status}` });
 }

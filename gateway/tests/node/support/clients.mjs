@@ -1,24 +1,24 @@
-// Official clients for the tests: one list of transports that every protocol scenario runs over, and a
-// keeper that opens sockets and closes whatever a test left open.
+// Official clients for the tests: one list of transports that every protocol scenario uses, and a keeper that opens
+// sockets and closes those that a test left open.
 
 import { load } from './packages.mjs';
 import { until, within } from './wait.mjs';
 
 const { io } = load('socket.io-client');
 
-/** The three ways a client reaches the gateway. `upgraded` sockets are handed out once they are on WebSocket. */
+/** The three ways to reach the gateway. `upgraded` sockets are returned once they are on WebSocket. */
 export const TRANSPORTS = [
   { name: 'websocket', options: { transports: ['websocket'] }, final: 'websocket' },
   { name: 'polling', options: { transports: ['polling'] }, final: 'polling' },
   { name: 'polling, upgraded', options: { transports: ['polling', 'websocket'] }, final: 'websocket', upgraded: true },
 ];
 
-/** Claims that may do everything on the relay. */
+/** Claims that allow everything on the relay. */
 export const EVERYTHING = { rooms: ['*'], publish: ['*'] };
 
 let counter = 0;
 
-/** A name no other test of this process has: for rooms and users. */
+/** A name that is unique within this process, for rooms and users. */
 export function unique(prefix = 'x') {
   counter += 1;
   return `${prefix}-${process.pid}-${counter}`;
@@ -28,7 +28,7 @@ export function unique(prefix = 'x') {
 export function keeper(gateway) {
   const open = new Set();
 
-  /** A socket that may still be connecting. Reconnection is off unless asked for. */
+  /** A socket that may still be connecting. Reconnection is off by default. */
   const socket = ({ namespace = '/', transport = TRANSPORTS[0], token, claims = {}, url = gateway.url, ...options } = {}) => {
     const auth = options.auth ?? { token: token ?? gateway.token(claims) };
     const created = io(`${url}${namespace}`, { forceNew: true, reconnection: false, timeout: 10_000, ...transport.options, ...options, auth });
@@ -64,7 +64,7 @@ export function keeper(gateway) {
   return { socket, connect, connected, also, closeAll, open };
 }
 
-/** Waits for `connect`, and for the upgrade where the transport has one; a refusal is an error here. */
+/** Waits for `connect`, and for the upgrade if the transport has one; throws on a refusal. */
 export async function connected(socket, { transport, timeout = 10_000 } = {}) {
   if (!socket.connected) {
     await new Promise((resolve, reject) => {
@@ -112,12 +112,12 @@ export function refused(socket, { timeout = 5_000 } = {}) {
   });
 }
 
-/** Emits with an ack and gives its first argument, within a deadline. */
+/** Emits with an ack and returns its first argument, within a deadline. */
 export function ask(socket, event, ...args) {
   return within(socket.emitWithAck(event, ...args), 5_000, `the ack of '${event}'`);
 }
 
-/** Runs `work(0..count-1)`, at most `width` at a time; the answers in order. */
+/** Runs `work(0..count-1)`, at most `width` in parallel; returns the results in order. */
 export async function bounded(count, width, work) {
   const results = new Array(count);
   let next = 0;

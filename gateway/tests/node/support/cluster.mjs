@@ -1,4 +1,4 @@
-// Several gateways on one Redis and one database: what the cluster's tests share.
+// Several gateways on one Redis and one database, for the cluster tests.
 
 import { randomBytes } from 'node:crypto';
 
@@ -8,15 +8,15 @@ import { startRedis } from './redis.mjs';
 import { request } from './raw.mjs';
 import { eventually } from './wait.mjs';
 
-/** How long a silent node counts in these tests: short, and long enough for a loaded machine. */
+/** The lease in these tests: short, but long enough for a loaded machine. */
 export const LEASE_MS = 2_000;
 
-/** How long who is lost may take to come back. */
+/** The hold-back in these tests. */
 export const HOLDBACK_MS = 1_000;
 
 /**
- * Starts `size` gateways on one Redis (its own unless one is given) and one database: `{nodes, redis, secret, clients,
- * start(), stop()}`. They are ready when it answers.
+ * Starts `size` gateways on one Redis (a private one unless given) and one database: `{nodes, redis, secret, clients,
+ * start(), stop()}`. They are ready when it resolves.
  */
 export async function startCluster(size, { env = {}, redis, redisUrl } = {}) {
   const own = redis ?? (await startRedis());
@@ -48,7 +48,7 @@ export async function startCluster(size, { env = {}, redis, redisUrl } = {}) {
     if (!redis) await own.stop();
   };
   try {
-    // One after the other: the first makes the tables.
+    // One after the other, because the first creates the tables.
     for (let at = 0; at < size; at += 1) await cluster.start();
   } catch (error) {
     await cluster.stop();
@@ -57,7 +57,7 @@ export async function startCluster(size, { env = {}, redis, redisUrl } = {}) {
   return cluster;
 }
 
-/** Waits until a node says that it is ready. */
+/** Waits until a node reports that it is ready. */
 export function ready(node, { timeout = 15_000 } = {}) {
   return eventually(async () => (await request(node.port, 'GET', '/ready')).status === 200, { timeout, what: 'the node to be ready' });
 }
@@ -72,7 +72,7 @@ export async function internal(node, method, path, body, headers = {}) {
   return { status: response.status, body: await response.json() };
 }
 
-/** `/count` of a room: the whole answer's data. */
+/** `/count` of a room: the complete `data`. */
 export async function count(node, room, namespace = '/') {
   const { body } = await internal(node, 'GET', `/internal/rooms/${encodeURIComponent(room)}/count?namespace=${namespace}`);
   return body.data ?? body;

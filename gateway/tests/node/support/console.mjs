@@ -1,6 +1,6 @@
-// The console page in a real browser: what a person sees who opens the node's address. Each visitor is a
-// browser context of its own; a visitor that met a console error, a failed script or a foreign host fails
-// the test that opened it. Screenshots go to the directory `SCREENSHOTS`.
+// The console page in a real browser, as a person sees it at the node's address. Each visitor has a separate browser
+// context; a console error, a failed script or a foreign host fails the test that opened the visitor. Screenshots go to
+// the directory `SCREENSHOTS`.
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -16,15 +16,15 @@ const SCREENSHOTS = process.env.SCREENSHOTS ?? tmpdir();
 const DEADLINE = 30_000;
 export const DESKTOP = { viewport: { width: 1280, height: 800 } };
 export const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-// A client that hangs up while it polls sends its last POST beside a GET; when the POST is faster, the GET asks
-// for a session that is over. The answer is right, and the browser prints it.
+// A client that disconnects while it polls sends its last POST beside a GET; if the POST is faster, the GET asks for a
+// session that has ended. The refusal is correct, and the browser prints it.
 export const HANGS_UP = [/status of 400/];
-// What the browser prints while the page looks for a node that was killed.
+// What the browser prints while the page tries to reach a killed node.
 export const NODE_GONE = [/ERR_|WebSocket connection/];
 
 /**
- * One gateway (with `env`) and one browser for the tests of a file, as `gateway`, `clients` and `browser` of
- * the answer; they come and go with the file. `flags` are Chromium's.
+ * One gateway (with `env`) and one browser for the tests of a file: returns an object with `gateway`, `clients` and
+ * `browser`, which start and stop with the file. `flags` are Chromium's.
  */
 export function consoleSite({ env = {}, flags = [] } = {}) {
   const site = { gateway: null, clients: null, browser: null, person, visit, enter, enterView };
@@ -50,7 +50,7 @@ export function consoleSite({ env = {}, flags = [] } = {}) {
     await site.gateway?.stop();
   });
 
-  /** A person with a name and a token for it. */
+  /** A person with a name and a token. */
   function person(name, claims = {}) {
     const userId = unique('user');
     const email = `${userId}@example.org`;
@@ -58,8 +58,8 @@ export function consoleSite({ env = {}, flags = [] } = {}) {
   }
 
   /**
-   * Opens the console in a fresh context. `expected` are console errors that the test provokes itself;
-   * `context` are further options of the browser context, permissions say.
+   * Opens the console in a new context. `expected` are console errors that the test provokes itself; `context` are
+   * further options of the browser context, such as permissions.
    */
   async function visit({ screen = DESKTOP, colorScheme = 'light', hash = '', url = site.gateway.url, expected = [], context: more = {} } = {}) {
     const context = await site.browser.newContext({ ...screen, ...more, colorScheme, locale: 'en-GB' });
@@ -91,7 +91,7 @@ export function consoleSite({ env = {}, flags = [] } = {}) {
     return visitor;
   }
 
-  /** A visitor who is signed in as `who` and looks at the view `name`. */
+  /** A visitor who is signed in as `who` and opens the view `name`. */
   async function enterView(who, name, options) {
     const visitor = await enter(who, options);
     await openView(visitor.page, name);
@@ -101,7 +101,7 @@ export function consoleSite({ env = {}, flags = [] } = {}) {
   return site;
 }
 
-/** Waits until `condition(element of selector, argument)` holds; else says what the element holds instead. */
+/** Waits until `condition(element of selector, argument)` holds; otherwise reports the element's content. */
 export async function holds(page, selector, condition, argument, timeout = DEADLINE) {
   const source = `(${condition})`;
   try {
@@ -142,7 +142,7 @@ export function screenshot(page, name) {
   return page.screenshot({ path: join(SCREENSHOTS, `console-${name}.png`) });
 }
 
-/** Nothing is wider than the place it has; lists that scroll sideways by design are left out. */
+/** Asserts that nothing is wider than its container, except lists that scroll sideways by design. */
 export async function fits(page, what) {
   const wide = await page.evaluate(() => {
     const inScroller = (node) => node.closest('#views, .room-list, .table, .sr-only, .who, svg') !== null;
@@ -158,7 +158,7 @@ export async function fits(page, what) {
   assert.ok(scroll <= client, `${what}: ${scroll} > ${client}`);
 }
 
-/** Waits until the person sees it, or no longer does. */
+/** Waits until an element is visible, or hidden. */
 export function visible(page, selector) {
   return page.locator(selector).first().waitFor({ state: 'visible' });
 }

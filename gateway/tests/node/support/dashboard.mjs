@@ -8,10 +8,13 @@ const FILE = fileURLToPath(new URL('../../../../charts/muster/files/dashboard.js
 
 export const DASHBOARD = JSON.parse(readFileSync(FILE, 'utf8'));
 
-/** The panels that ask something; the others are headings. */
+/** The panels with queries; the others are headings. */
 export const PANELS = DASHBOARD.panels.filter(({ type }) => type !== 'row');
 
-/** An expression of the dashboard with every node of `job` chosen, and `rateInterval` for what Grafana makes of a point's width. */
+/**
+ * An expression of the dashboard with every node of `job` selected, and `rateInterval` as Grafana derives it from a
+ * point's width.
+ */
 export function filled(expression, { job, rateInterval = '15s' }) {
   const values = { $__rate_interval: rateInterval, $job: job, $instance: '.*' };
   const text = expression.replace(/\$(?:__rate_interval|job|instance)\b/g, (name) => values[name]);

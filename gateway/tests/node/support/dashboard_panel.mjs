@@ -3,17 +3,17 @@
 const PALETTE = ['#7EB26D', '#EAB839', '#6ED0E0', '#EF843C', '#E24D42', '#1F78C1', '#BA43A9', '#705DA0', '#508642', '#CCA300', '#447EBC', '#C15C17'];
 const NAMED = { green: '#73BF69', red: '#F2495C', orange: '#FF9830', blue: '#5794F2', yellow: '#FADE2A' };
 const LEGEND_LINE = 16;
-/** The share of a panel that its legend may take before one has to scroll in it. */
+/** The maximum share of a panel for its legend before the legend scrolls. */
 const LEGEND_SHARE = 0.35;
 const TITLE = 30;
 const AXIS = 16;
 
 const escaped = (text) => String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 const colorOf = (name) => NAMED[name] ?? name;
-/** Widths are guessed: a sign of the text's font is so wide. */
+/** Estimates widths: every character is assumed to be this wide. */
 const widthOf = (text, size) => text.length * size * 0.6;
 
-/** `{markup, isEmpty, isCrowded}` of a panel whose queries answered `answers`, in a box of pixels. */
+/** `{markup, isEmpty, isCrowded}` of a panel whose queries returned `answers`, in a box of pixels. */
 export function panelMarkup({ panel, answers, box, span, annotations }) {
   if (panel.type === 'row') return { markup: `▾ ${escaped(panel.title)}` };
   const series = answers.flatMap(({ target, series: found }) => found.map(({ metric, values }) => ({
@@ -113,7 +113,7 @@ function thresholdColor({ steps }, value) {
   return steps.findLast((step) => step.value === null || value >= step.value).color;
 }
 
-/** Stretches of neighbouring points that are numbers, and alike. */
+/** Runs of adjacent points that are numbers and alike. */
 function runs(points, alike = () => true) {
   const found = [];
   points.forEach((value, at) => {
@@ -138,7 +138,7 @@ function stacked(series) {
   });
 }
 
-/** A legend of lines that wrap, at most its share of the panel. */
+/** A legend with wrapping lines, at most its share of the panel. */
 function legendMarkup(series, box) {
   let lines = 1;
   let used = 0;
@@ -156,7 +156,7 @@ function legendMarkup(series, box) {
   return { lines: shown, isCrowded: lines > most, markup: `<div class="legend" style="height:${shown * LEGEND_LINE}px">${names}</div>` };
 }
 
-/** Even numbers from at most `low` to at least `high`, and nothing outside what the panel fixes. */
+/** Round numbers from at most `low` to at least `high`, within the bounds that the panel sets. */
 function ticks(low, high, { unit, max, decimals }) {
   const top = max ?? (high > low ? high : low + 1);
   const base = unit === 'bytes' ? 2 ** (10 * Math.floor(Math.log2(Math.max(top, 1)) / 10)) : 1;
@@ -196,7 +196,7 @@ function timeAxis(plot, { from, to }) {
 
 const number = (value, digits = 3) => String(Number(value.toPrecision(digits)));
 
-/** How a unit of Grafana's writes values. */
+/** Formats a value in one of Grafana's units. */
 function inUnit(unit) {
   const scaled = (value, sizes) => {
     const size = sizes.findLast(([at]) => Math.abs(value) >= at) ?? sizes[0];

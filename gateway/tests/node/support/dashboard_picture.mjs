@@ -1,5 +1,6 @@
-// The dashboard as Grafana would lay it out, drawn from a real Prometheus: one page of SVG, and a picture of it. For a look
-// at what an on-call sees, where no Grafana is: the grid, rows, legends, units, thresholds and annotations are the file's.
+// The dashboard in Grafana's layout, drawn from a real Prometheus: one page of SVG, and a picture of it. It shows what
+// an on-call engineer sees without a Grafana: grid, rows, legends, units, thresholds and annotations come from the
+// file.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,13 +15,13 @@ const COLUMNS = 24;
 const CELL = 30;
 const GAP = 8;
 const HEAD = 44;
-/** Points of a graph, as many as it has pixels or so. */
+/** Points of a graph: about as many as it has pixels. */
 const POINTS = 320;
 
 /**
- * Asks every query of the dashboard over `from`–`to` (milliseconds) and draws the panels into `directory`, as `dashboard.html`
- * and `dashboard.png`: `{html, png, empty, crowded}`, the titles of the panels without data, and of those whose legend takes more
- * than its share of the panel. `scrape` is the seconds between two scrapes.
+ * Runs every query of the dashboard over `from`–`to` (milliseconds) and draws the panels into `directory`, as
+ * `dashboard.html` and `dashboard.png`: `{html, png, empty, crowded}`, the titles of the panels without data, and of
+ * those whose legend exceeds its share of the panel. `scrape` is the number of seconds between two scrapes.
  */
 export async function drawDashboard({ prometheus, job, from, to, directory, scrape = 1 }) {
   const step = Math.max(scrape, Math.ceil((to - from) / 1_000 / POINTS));
@@ -56,7 +57,7 @@ ${panels.join('\n')}\n`);
   return { html, png, empty, crowded };
 }
 
-/** Where a panel lies, in pixels. */
+/** The position of a panel in pixels. */
 function place({ x, y, w, h }) {
   const column = (WIDTH - 2 * GAP - (COLUMNS - 1) * GAP) / COLUMNS;
   return {
@@ -67,7 +68,7 @@ function place({ x, y, w, h }) {
   };
 }
 
-/** What an annotation marks: moments, or stretches of neighbouring points. */
+/** The marks of an annotation: moments, or runs of adjacent points. */
 function marks({ useValueForTime, iconColor }, series, { step }) {
   const found = [];
   for (const { values } of series) {

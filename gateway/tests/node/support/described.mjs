@@ -1,7 +1,7 @@
-// A witness to what a gateway says of itself: every answer and every event that passes it is held against the
-// gateway's own OpenAPI and AsyncAPI documents, and it knows what of them has been seen.
+// A witness compares every answer and every event that passes it with the gateway's own OpenAPI and AsyncAPI documents,
+// and records which parts of them it has seen.
 //
-// Schemas are closed first: a field that is not described is as wrong as one that is missing.
+// Schemas are closed first: an undescribed field is as wrong as a missing one.
 
 import assert from 'node:assert/strict';
 
@@ -12,10 +12,10 @@ const { Ajv } = load('ajv');
 const { Ajv2020 } = load('ajv/dist/2020.js');
 const addFormats = load('ajv-formats').default;
 
-/** What schemars says of Rust's integers; JSON Schema has no such formats. */
+/** Formats that schemars adds for Rust's integers; JSON Schema does not define them. */
 const RUST_FORMATS = ['uint', 'uint8', 'uint16', 'uint32', 'uint64', 'int8', 'int16'];
 
-/** What every event may be refused with, beside what is listed with it. */
+/** Errors that every event may return, in addition to those listed with it. */
 const COMMON_ERRORS = ['Unknown event', 'Too many arguments', 'Rate limit exceeded', 'Too many rooms', 'Service temporarily unavailable', 'Internal error'];
 
 export async function documentsOf(gateway) {
@@ -33,7 +33,12 @@ export function endpoints(openapi) {
   return Object.entries(openapi.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => [method.toUpperCase(), path, operation]));
 }
 
-/** Every event of an AsyncAPI document, with what its references lead to. */
+/** The listeners that serve an operation of an OpenAPI document. */
+export function servedBy(operation) {
+  return operation.servers.map(({ url }) => (url === '/' ? 'public' : 'internal'));
+}
+
+/** Every event of an AsyncAPI document, with its references resolved. */
 export function events(asyncapi) {
   return Object.values(asyncapi.operations).map((operation) => {
     const app = operation.channel.$ref.split('/').pop();
@@ -57,7 +62,7 @@ function follow(root, reference) {
   return path.reduce((at, key) => at[key], root);
 }
 
-/** The document with no object schema that takes fields it does not name. */
+/** The document with every object schema closed to additional fields. */
 function closed(value) {
   if (Array.isArray(value)) return value.map(closed);
   if (value === null || typeof value !== 'object') return value;
@@ -66,7 +71,7 @@ function closed(value) {
   return isObject && value.additionalProperties === undefined ? { ...copy, additionalProperties: false } : copy;
 }
 
-/** Checks values against the parts of a document: `check(pointer, value, what)`. */
+/** Validates values against parts of a document: `check(pointer, value, what)`. */
 export function checker(Dialect, document) {
   const ajv = new Dialect({ strict: false, allErrors: true });
   addFormats(ajv);
@@ -82,7 +87,7 @@ export function checker(Dialect, document) {
 
 const escaped = (part) => encodeURIComponent(part.replaceAll('~', '~0').replaceAll('/', '~1'));
 
-/** Whether an error is one of those listed; `…` stands for what differs. */
+/** Whether an error is listed; `…` stands for the variable part. */
 function isListed(error, list) {
   return list.some((wanted) => {
     const [before, after] = wanted.split('…');
@@ -90,7 +95,7 @@ function isListed(error, list) {
   });
 }
 
-/** A witness to `gateway`: `request` and `watch` hold what passes against the documents. */
+/** A witness to `gateway`: `request` and `watch` compare traffic with the documents. */
 export async function witness(gateway, { internalToken } = {}) {
   const { openapi, asyncapi } = await documentsOf(gateway);
   const checkHttp = checker(Ajv2020, openapi);
@@ -99,7 +104,7 @@ export async function witness(gateway, { internalToken } = {}) {
   const seen = { endpoints: new Set(), events: new Set(), acks: new Set() };
   const problems = [];
 
-  /** A request to an endpoint, written as the document has its path; its answer must be one of those described. */
+  /** Sends a request to an endpoint, with the path as in the document; the answer must be described. */
   async function request(method, path, { params = {}, query = {}, body, headers = {}, claims, internal = path.startsWith('/internal') || path === '/metrics', stranger = false } = {}) {
     const operation = openapi.paths[path]?.[method.toLowerCase()];
     assert.ok(operation, `${method} ${path} is not described`);
@@ -135,7 +140,10 @@ export async function witness(gateway, { internalToken } = {}) {
     return described.find((event) => event.name === name && event.fromClient === fromClient && event.namespaces.includes(namespace));
   }
 
-  /** Holds every event that a socket receives against the document; `passing` are names that others gave theirs. */
+  /**
+   * Compares every event that a socket receives with the document; `passing` are names that clients chose for their
+   * events.
+   */
   function watch(socket, { passing = [] } = {}) {
     socket.onAny((name, ...args) => {
       if (passing.includes(name)) return;
@@ -146,7 +154,7 @@ export async function witness(gateway, { internalToken } = {}) {
         if (event.payload) checkEvent(event.payload, args[0], `the event ${name}`);
         seen.events.add(`${event.app} to ${name}`);
       } catch (error) {
-        // Thrown here, it would end in the client's own emitter.
+        // Thrown here, the error would end in the client's emitter.
         problems.push(error);
       }
     });
@@ -187,12 +195,12 @@ export async function witness(gateway, { internalToken } = {}) {
     send,
     seeConnectError,
     seen,
-    /** Throws what went wrong where nothing could be thrown, once. */
+    /** Throws the first recorded problem that could not be thrown where it occurred. */
     assertClean() {
       const [first] = problems.splice(0);
       if (first) throw first;
     },
-    /** What is described and has not been seen. */
+    /** The described parts that were not seen. */
     unseen() {
       const wanted = [
         ...endpoints(openapi).map(([method, path]) => [`${method} ${path}`, seen.endpoints]),

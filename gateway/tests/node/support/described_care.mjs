@@ -1,4 +1,4 @@
-// The care app before a witness: what it offers is used, and misused, once.
+// Uses and misuses everything in the care app once, before a witness.
 
 import assert from 'node:assert/strict';
 
@@ -152,7 +152,7 @@ async function notifications({ seen, ann }) {
   for (const wrong of [7, { before: 'a\nb' }]) await ann.use('notification:list', wrong, REFUSED);
 }
 
-/** Calls from one to all devices of another: the call's id, when it rings. */
+/** Calls all devices of another user; returns the call's id when it rings. */
 async function ring(from, to, given = {}) {
   const { callId } = await from.use('call:initiate', { recipientId: to[0].user, ...given });
   for (const { events } of to) await events.take('call:incoming', (told) => told.callId === callId);

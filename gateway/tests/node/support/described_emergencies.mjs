@@ -1,4 +1,4 @@
-// The emergencies app before a witness: what it offers is used, and misused, once.
+// Uses and misuses everything in the emergencies app once, before a witness.
 
 import assert from 'node:assert/strict';
 

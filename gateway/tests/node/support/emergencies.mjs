@@ -1,4 +1,4 @@
-// What the tests of the emergencies app share: the sites it runs on, the people in it, and places far from each other.
+// Shared parts of the emergencies app's tests: the sites it runs on, its users, and locations far from each other.
 
 import assert from 'node:assert/strict';
 
@@ -15,7 +15,7 @@ export const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-
 /** Metres of a degree of latitude. */
 export const DEGREE = 111_195;
 
-/** Two `nodes`, which are one where a node runs alone, and how they end. */
+/** Two `nodes`, which are the same one for a single node, and how to stop them. */
 export const SITES = [
   {
     name: 'one node, embedded',
@@ -37,18 +37,18 @@ export const SITES = [
 
 let places = 0;
 
-/** A place that is a hundred kilometres and more from every other one that this gave out. */
+/** A location at least a hundred kilometres away from all others that this returned. */
 export function place() {
   places += 1;
   return { latitude: -60 + (places % 120), longitude: -170 + 2 * Math.floor(places / 120) };
 }
 
-/** A place `metres` to the north of another. */
+/** A location `metres` to the north of another. */
 export function north({ latitude, longitude }, metres) {
   return { latitude: latitude + metres / DEGREE, longitude };
 }
 
-/** Claims of somebody nobody else is: who calls for help, who helps, and who is in charge. */
+/** Claims of a unique user: one who calls for help, one who helps, one who is in charge. */
 export const citizen = (claims) => ({ sub: unique('citizen'), role: 'citizen', name: 'Ann Citizen', ...claims });
 export const helper = (claims) => ({
   sub: unique('helper'),
@@ -63,11 +63,14 @@ export const helper = (claims) => ({
 });
 export const admin = (claims) => ({ sub: unique('admin'), role: 'admin', name: 'Ada Admin', ...claims });
 
-/** The app over `nodes`, for who uses it. */
+/** The app on `nodes`, from its users' side. */
 export function emergencies(nodes) {
   const token = (claims) => nodes[0].token(claims);
 
-  /** A request to the app's REST API on node `at`: `{status, headers, text, body}`; nobody's where there are no claims. */
+  /**
+   * Sends a request to the app's REST API on node `at`: `{status, headers, text, body}`; without claims it is
+   * anonymous.
+   */
   const api = async (at, method, path, claims, body) => {
     const response = await fetch(`${nodes[at].url}/api/v1/emergencies${path}`, {
       method,
@@ -78,7 +81,7 @@ export function emergencies(nodes) {
     return { status: response.status, headers: Object.fromEntries(response.headers), text, body: JSON.parse(text) };
   };
 
-  /** The `data` of a request that succeeds with `status`. */
+  /** The `data` of a request that must succeed with `status`. */
   const good = async (status, ...request) => {
     const answer = await api(...request);
     assert.equal(answer.status, status, answer.text);
@@ -87,7 +90,7 @@ export function emergencies(nodes) {
     return answer.body.data;
   };
 
-  /** The `error` of a request that is refused with `status`. */
+  /** The `error` of a request that must be refused with `status`. */
   const bad = async (status, ...request) => {
     const answer = await api(...request);
     assert.equal(answer.status, status, `${JSON.stringify(request.slice(1))}: ${answer.text}`);
@@ -98,8 +101,8 @@ export function emergencies(nodes) {
   };
 
   /**
-   * Somebody with a connected socket on node `at` that is where it belongs, and everything it was told: `{claims, socket,
-   * events}`. `watch` gets the socket before it is connected.
+   * A user with a connected socket on node `at`, in its rooms, and all events that it received: `{claims, socket,
+   * events}`. `watch` gets the socket before it connects.
    */
   const online = async (at, claims, { watch = () => {}, ...options } = {}) => {
     const own = token(claims);
@@ -107,12 +110,12 @@ export function emergencies(nodes) {
     const events = record(socket);
     watch(socket);
     await connected(socket, options);
-    // A node takes up a client's events after it has brought its socket into its rooms.
+    // A node handles a client's events after it has placed the socket in its rooms.
     assert.equal((await ask(socket, 'auth:refresh', { token: own })).success, true);
     return { claims, socket, events };
   };
 
-  /** An emergency that `owner` calls in on node `at`, as they are told of it. */
+  /** An emergency that `owner` raises on node `at`, as its owner receives it. */
   const raise = (at, owner, body) => good(201, at, 'POST', '', owner, { type: 'medical', location: place(), ...body });
 
   const respond = (at, id, claims) => good(200, at, 'POST', `/${id}/respond`, claims);
@@ -123,7 +126,10 @@ export function emergencies(nodes) {
   /** Waits until `sockets` sockets are in an emergency's room. */
   const gathered = (id, sockets) => eventually(async () => (await count(nodes[1], `emergency:${id}`, NAMESPACE)).count === sockets, { what: `${sockets} sockets in the room` });
 
-  /** Resolves when `people` have got all that was sent to them through node `at` before; then what they lack was not sent. */
+  /**
+   * Resolves when `people` have received everything sent to them through node `at` before; anything missing was not
+   * sent.
+   */
   const quiet = async (at, ...people) => {
     const event = unique('barrier');
     const told = people.map(({ events }) => events.take(event));
@@ -137,10 +143,10 @@ export function emergencies(nodes) {
   return { token, api, good, bad, online, raise, respond, setStatus, resolve, cancel, gathered, quiet };
 }
 
-/** Picks the events of an emergency, whichever way they name it. */
+/** Matches the events of an emergency, in whichever field they name it. */
 export const about = (id) => (event) => (event.emergencyId ?? event.emergency?.id) === id;
 
-/** An ack that says no, and says it as the contract has it. */
+/** Asserts that an ack is a refusal in the contract's format. */
 export function refusal(answer, error) {
   assert.deepEqual(Object.keys(answer).sort(), ['error', 'success'], JSON.stringify(answer));
   assert.equal(answer.success, false);

@@ -1,4 +1,4 @@
-// A wall clock that a test can set, for one process alone: libfaketime. The monotonic clock stays what it is.
+// A wall clock that a test can set for a single process: libfaketime. The monotonic clock is unchanged.
 
 import { readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,13 +18,13 @@ function library() {
   throw new Error(INSTALL);
 }
 
-/** A clock: `env` for the process that is to have it, and `jump(seconds)`, which sets it on or back from what it is. */
+/** A clock: `env` for the process that uses it, and `jump(seconds)`, which sets it forward or back. */
 export function fakeClock() {
   const directory = temporaryDirectory();
   const file = join(directory, 'offset');
   let offset = 0;
   const write = () => {
-    // Whole at once: it is read at any time.
+    // Atomic, because the file may be read at any time.
     writeFileSync(`${file}.new`, `${offset >= 0 ? '+' : ''}${offset}\n`);
     renameSync(`${file}.new`, file);
   };
@@ -35,7 +35,7 @@ export function fakeClock() {
       offset += seconds;
       write();
     },
-    /** What it shows, in milliseconds. */
+    /** Its current time in milliseconds. */
     now: () => Date.now() + offset * 1_000,
   };
 }

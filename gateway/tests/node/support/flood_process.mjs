@@ -1,4 +1,4 @@
-// A process that floods a gateway, started by `floods.mjs`. It sends as fast as its connections take it.
+// A process that floods a gateway, started by `floods.mjs`. It sends as fast as its connections accept data.
 
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
@@ -30,7 +30,7 @@ function again(socket, begin, since) {
       report.closed += 1;
       note(since);
     }
-    // A connection that was refused is tried again a little later, so that the process is left some time.
+    // Retries a refused connection a little later, so that the process is not starved.
     if (since.at) begin();
     else setTimeout(begin, 20);
   });
@@ -48,14 +48,14 @@ function note(since) {
 function pour(socket, bytes, since) {
   since.at = performance.now();
   const write = () => {
-    // One at a time, so that the other connections of this process have their turn, and ends are seen at once.
+    // One write at a time, so that the process' other connections get their turn, and closes are noticed at once.
     if (!socket.destroyed && socket.write(bytes)) setImmediate(write);
   };
   socket.on('drain', write);
   write();
 }
 
-/** Whether there is a close frame among the server's frames in `bytes`, and how many bytes were whole frames. */
+/** Whether the server's frames in `bytes` include a close frame, and how many bytes were complete frames. */
 function closeIn(bytes) {
   let at = 0;
   while (at + 2 <= bytes.length) {
@@ -139,7 +139,7 @@ function polling(port, token, { name, joins, packet }) {
         pour(socket, Buffer.from(head('POST', query, Buffer.byteLength(body)) + body), since);
         return;
       }
-      // The session is gone: the next one is opened on a new connection.
+      // The session has ended, so the next one is opened on a new connection.
       if (text.includes('Session ID unknown')) {
         note(since);
         socket.destroy();

@@ -1,5 +1,5 @@
-// What clients send to keep a node busy: every kind of packet again and again, from processes of their own.
-// `flood_process.mjs` is what each of them runs.
+// What clients send to keep a node busy: every kind of packet, repeatedly, from separate processes, which run
+// `flood_process.mjs`.
 
 import { execFileSync, fork } from 'node:child_process';
 import { setPriority } from 'node:os';
@@ -10,7 +10,7 @@ import { within } from './wait.mjs';
 
 const PROGRAM = fileURLToPath(new URL('./flood_process.mjs', import.meta.url));
 
-/** A client's frame with a mask of zeros, which leaves the payload as it is. */
+/** A client's frame with an all-zero mask, which leaves the payload unchanged. */
 export function plainFrame(payload, { opcode = OPCODE.text, fin = true } = {}) {
   const body = Buffer.from(payload);
   if (body.length > 125) throw new Error('floods are made of short frames');
@@ -23,8 +23,8 @@ const LIMITED = 'muster_rate_limited_total';
 const BAD_INPUT = 'muster_bad_input_total';
 
 /**
- * Every flood over WebSocket: `joins` says whether it is of a user of the relay, `once(token)` is sent first and
- * `again(token)` for ever, `code` is what the server closes with and `counted` the metric that tells of it.
+ * Every flood over WebSocket: `joins` says whether its sender is a user of the relay, `once(token)` is sent first and
+ * `again(token)` repeatedly, `code` is the server's close code and `counted` the metric that counts it.
  */
 export const FLOODS = [
   { name: 'CONNECTs without a token', again: () => texts('40'), code: 1008, counted: [LIMITED, 'limit="connects"'] },
@@ -79,9 +79,9 @@ export const FLOODS = [
   { name: 'events before the first CONNECT', again: () => texts('42/relay,["echo",1]'), code: 1005, counted: [BAD_INPUT, 'kind="socket_packet"'] },
 ];
 
-/** The floods that polling bodies can be made of: `packet(token)` fills them. */
+/** The floods in polling bodies: `packet(token)` fills them. */
 export const POLLING_FLOODS = [
-  // The answers, which no GET takes, end it before its rate does.
+  // The queued answers, which no GET takes, end the session before its rate does.
   { name: 'CONNECTs without a token', packet: () => '40', counted: ['muster_sessions_closed_total', 'reason="slow_consumer"'] },
   { name: 'CONNECTs to a namespace that there is not', packet: () => '40/nope,', counted: [LIMITED, 'limit="connects"'] },
   { name: 'noops', packet: () => '6', counted: [LIMITED, 'limit="ignored_packets"'] },
@@ -106,7 +106,7 @@ function longFrame(payload) {
   return Buffer.concat([head, body]);
 }
 
-/** `unit` as often as fits into about 32 KiB. */
+/** Repeats `unit` up to about 32 KiB. */
 export function filled(unit) {
   return Buffer.concat(Array.from({ length: Math.max(1, Math.floor(32_768 / unit.length)) }, () => unit));
 }
@@ -117,10 +117,10 @@ process.on('exit', () => {
 });
 
 /**
- * Floods the gateway on `port` from `connections` connections in a process of its own (on `core`, if one is given), each of
- * which comes back as soon as it is closed. Connection `n` has the flood of that number in `FLOODS`, unless `only` names one,
- * and every eighth sends polling bodies. `stop()` answers `{opened, closed, longest}`: how many connections were made
- * and closed by the server, and the longest time in milliseconds that one flooded before it was.
+ * Floods the gateway on `port` from `connections` connections in a separate process (on `core`, if given); each
+ * reconnects as soon as it is closed. Connection `n` sends the flood with that index in `FLOODS`, unless `only` names
+ * one, and every eighth sends polling bodies. `stop()` returns `{opened, closed, longest}`: how many connections were
+ * opened and closed by the server, and for how many milliseconds at most one flooded before it was closed.
  */
 export async function startFloods({ port, token, connections, only, core, priority = 5 }) {
   const child = fork(PROGRAM, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
@@ -130,7 +130,7 @@ export async function startFloods({ port, token, connections, only, core, priori
   const next = () => within(new Promise((resolve) => { child.once('message', resolve); }), 60_000, 'an answer of the flooding process');
   child.send({ port, token, connections, only });
   await next();
-  // What is measured is the gateway, not how long its honest client waits for a processor.
+  // The test measures the gateway, not how long its honest client waits for a processor.
   setPriority(child.pid, priority);
   return {
     async stop() {

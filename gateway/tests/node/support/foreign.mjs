@@ -1,5 +1,5 @@
-// Socket.IO clients of other languages, built from `gateway/tests/clients` into `target/clients` and run as processes of their
-// own. Each keeps four connections (or sends bytes) and prints a line of JSON for whatever happens.
+// Socket.IO clients in other languages, built from `gateway/tests/clients` into `target/clients` and run as separate
+// processes. Each keeps four connections (or sends bytes) and prints a line of JSON for every occurrence.
 
 import { execFile, spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
@@ -12,16 +12,16 @@ import { eventually, preview } from './wait.mjs';
 const SOURCES = fileURLToPath(new URL('../../clients', import.meta.url));
 const BUILT = fileURLToPath(new URL('../../../../target/clients', import.meta.url));
 
-/** What a client has open: a process keeps one of each. */
+/** The connections of a client: a process keeps one of each. */
 export const CONNECTIONS = ['websocket idle', 'websocket sending', 'polling idle', 'polling sending'];
 
-/** Lengths of the bytes that a client sends: Java's base64 breaks its lines after 57 bytes. */
+/** Lengths of the bytes that a client sends: Java's base64 wraps its lines after 57 bytes. */
 export const LENGTHS = [0, 1, 2, 3, 56, 57, 58, 1000];
 
-/** Lines that a client may print: a good one prints some twenty a second and connection. */
+/** Maximum lines that a client may print: a correct one prints some twenty per second and connection. */
 const LINES_MAX = 20_000;
 
-/** Runs a build tool to its end; one that is missing says how it is installed. */
+/** Runs a build tool to completion; an error for a missing one says how to install it. */
 function run(command, args, { cwd, packages }) {
   return new Promise((resolve, reject) => {
     execFile(command, args, { cwd, timeout: 580_000, maxBuffer: 64 << 20 }, (error, stdout, stderr) => {
@@ -48,7 +48,8 @@ async function java(okhttp) {
   return ['java', '-cp', path, 'Client'];
 }
 
-async function python() {
+/** The path of a Python with the libraries of the examples: python-socketio and requests. */
+export async function pythonWithLibraries() {
   const [pins, built] = [join(SOURCES, 'python/requirements.txt'), folder('python')];
   const [venv, kept] = [join(built, 'venv'), join(built, 'installed.txt')];
   if (!existsSync(kept) || readFileSync(kept, 'utf8') !== readFileSync(pins, 'utf8')) {
@@ -56,7 +57,11 @@ async function python() {
     await run(join(venv, 'bin/pip'), ['install', '--quiet', '--disable-pip-version-check', '--only-binary', ':all:', '-r', pins], { packages: 'python3-venv' });
     cpSync(pins, kept);
   }
-  return [join(venv, 'bin/python'), join(SOURCES, 'python/client.py')];
+  return join(venv, 'bin/python');
+}
+
+async function python() {
+  return [await pythonWithLibraries(), join(SOURCES, 'python/client.py')];
 }
 
 async function go() {
@@ -71,13 +76,13 @@ async function rust() {
   return [join(target, 'debug/client')];
 }
 
-/** The clients, and how each is built: its command, once. `CLIENT=Java` leaves only those whose name has that in it. */
+/** The clients, and the command that builds each, once. `CLIENT=Java` selects those whose name contains that. */
 export const CLIENTS = [
   { name: 'JavaScript (socket.io-client 4.8.4)', build: async () => [process.execPath, fileURLToPath(new URL('stock_client.mjs', import.meta.url))] },
   { name: 'Python (python-socketio 5.18.1)', build: python },
   { name: 'Java (socket.io-client 2.1.2, OkHttp 3.12.12)', build: () => java('3.12.12') },
   { name: 'Java (socket.io-client 2.1.2, OkHttp 4.12.0)', build: () => java('4.12.0') },
-  // Over polling its bytes do not arrive at the Node.js server, either.
+  // Over polling its bytes do not reach a Node.js server, either.
   { name: 'Go (zishang520/socket.io 3.0.6)', build: go, binary: ['websocket'] },
   { name: 'Rust (rust_socketio 0.6.0)', build: rust, binary: [] },
 ].filter(({ name }) => name.includes(process.env.CLIENT ?? '')).map((client) => {
@@ -97,7 +102,7 @@ export async function startClient(t, client, gateway, task) {
   let [errors, lines] = ['', 0];
   child.stderr.setEncoding('utf8').on('data', (text) => { errors = (errors + text).slice(-8_000); });
   createInterface({ input: child.stdout }).on('line', (line) => {
-    // One that does nothing but print must not keep the test from its end.
+    // A client that only prints must not keep the test from ending.
     lines += 1;
     if (lines > LINES_MAX) child.kill('SIGKILL');
     if (lines > LINES_MAX) return;
@@ -112,7 +117,7 @@ export async function startClient(t, client, gateway, task) {
     child,
     events,
     of,
-    /** Every one of `names` has connected and had an answer after the first `since` events. */
+    /** Waits until every one of `names` has connected and received an answer after the first `since` events. */
     async alive(names, { since = 0, timeout }) {
       const isAlive = (name) => {
         const seen = of(name, since).map(({ event }) => event);

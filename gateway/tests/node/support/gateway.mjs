@@ -1,5 +1,5 @@
-// Starts one gateway process per test (or file) on free ports with a database of its own, and ends it.
-// Nothing is shared between two gateways; a test that dies takes its gateways with it.
+// Starts one gateway process per test (or file) on free ports with its own database, and stops it. Two gateways share
+// nothing; a test that dies takes its gateways with it.
 
 import { spawn } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
@@ -15,14 +15,14 @@ import { preview, within } from './wait.mjs';
 const REPOSITORY = fileURLToPath(new URL('../../../..', import.meta.url));
 const READY_DEADLINE = 20_000;
 
-/** What each gateway of the tests is started with; `env` of the test wins, `null` unsets. */
+/** Settings of every gateway in the tests; `env` of the test takes precedence, `null` unsets. */
 const DEFAULTS = {
   LISTEN: '127.0.0.1:0',
   INTERNAL_LISTEN: '127.0.0.1:0',
   LOG_FORMAT: 'json',
   LOG: 'info',
   DRAIN: '1s',
-  // A real key for tokens is set, so the apps are named.
+  // A real key for tokens is set, so the apps must be named.
   MOUNTS: 'sos=/,emergencies=/emergencies,chat=/,care=/,relay=/relay',
   // Nodes of a test that share a Redis share the file, too, or use no records.
   SQLITE_WITH_REDIS: 'true',
@@ -37,7 +37,7 @@ process.on('exit', () => {
     try {
       rmSync(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
     } catch {
-      // A process that was just killed may still hold a file; the system's own cleaning gets the rest.
+      // A process that was just killed may still hold a file; the system cleans it up later.
     }
   }
 });
@@ -54,7 +54,7 @@ export function gatewayBinary() {
   return path;
 }
 
-/** A directory of this test process alone, removed when it ends. */
+/** A private directory of this test process, removed when it ends. */
 export function temporaryDirectory() {
   const directory = mkdtempSync(join(tmpdir(), 'gateway-test-'));
   directories.add(directory);
@@ -77,8 +77,8 @@ export function signToken(claims, secret) {
 }
 
 /**
- * Runs `gateway <args>` to its end: `{code, signal, stdout, stderr}`. `input` goes to its standard input, which
- * ends then unless it is left `open`, as a terminal's is.
+ * Runs `gateway <args>` to completion: `{code, signal, stdout, stderr}`. `input` goes to its standard input, which then
+ * ends unless it is left `open`, like a terminal's.
  */
 export async function runGateway(args, { env = {}, input = '', open = false, cwd = temporaryDirectory(), timeout = 20_000 } = {}) {
   const child = spawn(gatewayBinary(), args, { cwd, env: environment(env), stdio: ['pipe', 'pipe', 'pipe'] });
@@ -103,10 +103,10 @@ export async function runGateway(args, { env = {}, input = '', open = false, cwd
 }
 
 /**
- * Starts a gateway and waits until it listens. What it needs, such as Redis, may not be there yet.
+ * Starts a gateway and waits until it listens. Its dependencies, such as Redis, need not be available yet.
  *
- * The answer is also an async disposable in spirit: call `stop()` (SIGTERM) or `kill()` (SIGKILL) when the
- * test is over. `restart()` starts another one on the same ports, database and secret.
+ * The test must call `stop()` (SIGTERM) or `kill()` (SIGKILL) in the end. `restart()` starts another one on the same
+ * ports, database and secret.
  */
 export async function startGateway({ env = {}, args = [] } = {}) {
   const directory = temporaryDirectory();
@@ -147,7 +147,7 @@ async function launch({ settings, args, secret, directory }) {
     });
   });
 
-  /** The first log object for which `filter` holds, written already or still to come. */
+  /** The first log object that matches `filter`, logged already or still to come. */
   const waitLog = (filter, { timeout = 5_000, what = String(filter) } = {}) => {
     const written = logs.find(filter);
     if (written) return Promise.resolve(written);
@@ -191,7 +191,7 @@ async function launch({ settings, args, secret, directory }) {
     directory,
     databaseUrl: settings.DATABASE_URL,
     node: ready.node,
-    /** Every stderr line so far: the parsed object, or `{unparsed}` for a line that is not JSON. */
+    /** All stderr lines so far: the parsed object, or `{unparsed}` for a line that is not JSON. */
     logs,
     output,
     waitLog,
@@ -214,7 +214,9 @@ async function launch({ settings, args, secret, directory }) {
       child.kill('SIGKILL');
       return exited;
     },
-    /** The same gateway again (after `stop` or `kill`): same ports, secret and database, `env` on top. */
+    /**
+     * Starts the same gateway again (after `stop` or `kill`): same ports, secret and database, with additional `env`.
+     */
     restart({ env = {} } = {}) {
       const again = { ...settings, LISTEN: `127.0.0.1:${port}`, INTERNAL_LISTEN: `127.0.0.1:${internalPort}`, ...env };
       return launch({ settings: again, args, secret, directory });
@@ -225,7 +227,7 @@ async function launch({ settings, args, secret, directory }) {
       if (!response.ok) throw new Error(`/metrics answered ${response.status}`);
       return parseMetrics(await response.text());
     },
-    /** Fails with the offending line when the gateway logged a panic or an ERROR. */
+    /** Fails with the offending line if the gateway logged a panic or an ERROR. */
     assertQuiet() {
       const bad = logs.find((entry) => entry.level === 'ERROR' || /panicked at/.test(entry.unparsed ?? entry.message ?? ''));
       if (bad) throw new Error(`the gateway logged ${preview(bad)}`);
@@ -233,7 +235,7 @@ async function launch({ settings, args, secret, directory }) {
   };
 }
 
-/** Prometheus text as a Map; `sum` over label sets is `sumMetric`. */
+/** Prometheus text as a Map; `sumMetric` sums over label sets. */
 export function parseMetrics(text) {
   const values = new Map();
   for (const line of text.split('\n')) {
@@ -244,7 +246,7 @@ export function parseMetrics(text) {
   return values;
 }
 
-/** The sum of a metric over all its label sets whose text holds every one of `labels` (`transport="polling"`). */
+/** The sum of a metric over all label sets whose text contains every one of `labels` (`transport="polling"`). */
 export function sumMetric(metrics, name, ...labels) {
   let sum = 0;
   for (const [key, value] of metrics) {
@@ -279,7 +281,7 @@ function parseLog(line) {
     const value = JSON.parse(line);
     if (value && typeof value === 'object') return value;
   } catch {
-    // A panic's text, or a library that writes to stderr by itself.
+    // A panic's text, or a library that writes to stderr itself.
   }
   return { unparsed: line };
 }

@@ -1,5 +1,5 @@
-// What the bad-input and limits tests share: a gateway with a bystander, the two checks that end every
-// row, and the measures (memory, processor time, open files) by which a bound is held against a process.
+// Shared parts of the bad-input and limits tests: a gateway with a bystander, the two checks that end every row, and
+// the measurements (memory, processor time, open files) that compare a process with a bound.
 
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
@@ -11,13 +11,13 @@ import { load } from './packages.mjs';
 import { OPCODE, encodeFrame, pollingSession, rawConnection, rawEngine, rawSocketIo, request } from './raw.mjs';
 import { delay, eventually, once, preview, within } from './wait.mjs';
 
-/** How long a harmless request, or the bystander's next event, may take while the machine is shared. */
+/** How long a harmless request, or the bystander's next event, may take on a shared machine. */
 const PATIENCE = 10_000;
 
-/** The bystander comes from an address of its own, so that no per-address limit of a test meets it. */
+/** The bystander has its own address, so that no per-address limit of a test applies to it. */
 const BYSTANDER_ADDRESS = '127.0.0.77';
 
-/** Claims that let a token do everything on the relay. */
+/** Claims that allow everything on the relay. */
 export const EVERYTHING = { rooms: ['*'], publish: ['*'] };
 
 /** Engine.IO's refusals. */
@@ -34,17 +34,17 @@ export const ENGINE_ERROR = {
 
 let counter = 0;
 
-/** A name nobody else in this process uses. */
+/** A name that is unique in this process. */
 export function fresh(kind) {
   counter += 1;
   return `${kind}-${process.pid}-${counter}`;
 }
 
 /**
- * A gateway to be attacked, started when the first row asks for it and again after a row has killed it,
- * so that one crash is one failure. It is stopped with the file and must then drain and exit with 0
- * without having logged an error, whatever was done to it. `env` may be a function, asked at the start;
- * `token(claims)` makes the tokens where the gateway does not believe its secret.
+ * A gateway to be attacked, started when the first row needs it and again after a row has killed it, so that one crash
+ * is one failure. It is stopped with the file; then it must drain and exit with 0 without having logged an error,
+ * whatever the rows did. `env` may be a function, called at the start; `token(claims)` creates the tokens if the
+ * gateway does not trust its secret.
  */
 export function underAttack({ env = {}, args = [], quiet = true, token } = {}) {
   let starting;
@@ -85,7 +85,7 @@ export function underAttack({ env = {}, args = [], quiet = true, token } = {}) {
       return starting;
     },
 
-    /** The two checks that end every row; and no thread of the gateway may have panicked. */
+    /** The two checks that end every row; no thread of the gateway may have panicked, either. */
     async unharmed(gateway) {
       const live = await request(gateway.port, 'GET', '/live', { timeout: PATIENCE });
       assert.equal(live.status, 200, 'GET /live');
@@ -95,7 +95,7 @@ export function underAttack({ env = {}, args = [], quiet = true, token } = {}) {
       assert.equal(panic, undefined, 'a thread of the gateway panicked');
     },
 
-    /** Runs one row; the closing checks are made also when it failed, and a dead gateway is the worse news. */
+    /** Runs one row. The final checks run even if it failed, because a dead gateway is the worse failure. */
     async row(body) {
       const gateway = await site.gateway();
       let failure;
@@ -120,19 +120,21 @@ export function underAttack({ env = {}, args = [], quiet = true, token } = {}) {
   return site;
 }
 
-/** A test for each row of `table`: `check(gateway, row, t)`, then the closing checks. */
+/** A test for each row of `table`: `check(gateway, row, t)`, then the final checks. */
 export function rows(site, table, check) {
   for (const row of table) {
     test(row.name, { timeout: row.timeout ?? 30_000 }, (t) => site.row((gateway) => check(gateway, row, t)));
   }
 }
 
-/** One row that is its own check. */
+/** A single row with its own check. */
 export function row(site, name, check, { timeout = 30_000 } = {}) {
   test(name, { timeout }, (t) => site.row((gateway) => check(gateway, t)));
 }
 
-/** A stock client in room `bystander` of the relay that hears what it publishes; `next()` is one such round. */
+/**
+ * A stock client in the room `bystander` of the relay that receives its own events; `next()` is one such round trip.
+ */
 async function bystander(gateway) {
   const { io } = load('socket.io-client');
   const socket = io(`${gateway.url}/relay`, {
@@ -164,7 +166,7 @@ async function bystander(gateway) {
   };
 }
 
-/** A stock client that is closed with the test; resolves when it is connected, rejects on `connect_error`. */
+/** A stock client that closes with the test; resolves when it is connected, rejects on `connect_error`. */
 export async function stock(t, gateway, namespace, claims = {}, options = {}) {
   const { io } = load('socket.io-client');
   const socket = io(`${gateway.url}${namespace}`, {
@@ -185,14 +187,14 @@ export async function stock(t, gateway, namespace, claims = {}, options = {}) {
   return socket;
 }
 
-/** A raw WebSocket behind the Engine.IO open packet, destroyed with the test. */
+/** A raw WebSocket after the Engine.IO open packet, destroyed with the test. */
 export async function engine(t, gateway, options) {
   const ws = await rawEngine(gateway.port, options);
   t.after(() => ws.destroy());
   return ws;
 }
 
-/** A raw WebSocket that has joined `namespace` as a user of its own, destroyed with the test. */
+/** A raw WebSocket that has joined `namespace` as a unique user, destroyed with the test. */
 export async function joined(t, gateway, { namespace = '/relay', claims = {}, ...options } = {}) {
   const token = gateway.token({ sub: fresh('user'), ...EVERYTHING, ...claims });
   const ws = await rawSocketIo(gateway.port, { namespace, token, ...options });
@@ -200,7 +202,7 @@ export async function joined(t, gateway, { namespace = '/relay', claims = {}, ..
   return ws;
 }
 
-/** Sends an event that asks for an ack over a raw WebSocket and gives the ack's first argument. */
+/** Emits an event with an ack over a raw WebSocket and returns the ack's first argument. */
 export async function ask(ws, event, data, { id = (counter += 1), timeout } = {}) {
   ws.send(`42${ws.prefix}${id}${JSON.stringify([event, data])}`);
   const head = `43${ws.prefix}${id}[`;
@@ -210,12 +212,12 @@ export async function ask(ws, event, data, { id = (counter += 1), timeout } = {}
   }
 }
 
-/** An ack that came means that the connection was served after everything sent before. */
+/** Asserts that the connection is still served: an ack arrives after everything sent before. */
 export async function alive(ws) {
   assert.equal(await ask(ws, 'echo', 'alive'), 'alive');
 }
 
-/** The server must close the WebSocket with `code` (a number or several), and then the connection. */
+/** Asserts that the server closes the WebSocket with `code` (a number or several), and then the connection. */
 export async function closes(ws, code, { timeout = 5_000 } = {}) {
   const end = await ws.untilClosed({ timeout });
   const codes = [code].flat();
@@ -224,7 +226,7 @@ export async function closes(ws, code, { timeout = 5_000 } = {}) {
   return end;
 }
 
-/** The long-polling session must be unknown from now on. */
+/** Asserts that the long-polling session is unknown from now on. */
 export async function forgotten(session) {
   const next = await session.get();
   assert.deepEqual({ status: next.status, error: parse(next.body) }, { status: 400, error: ENGINE_ERROR.session });
@@ -241,10 +243,13 @@ export async function pollingJoined(gateway, { namespace = '/relay', claims = {}
   return session;
 }
 
-/** Begins a GET of a polling session; resolves, when the server has had time to park it, with `{answer}`, the promise of its answer. */
+/**
+ * Begins a GET of a polling session; resolves with `{answer}`, the promise of its answer, after the server has had time
+ * to park it.
+ */
 export async function park(gateway, session) {
   const answer = session.get();
-  // Nothing tells that a GET is parked; what is asked after it is answered, and then some.
+  // A parked GET cannot be observed; later requests have been answered by then.
   await request(gateway.port, 'GET', '/live');
   await delay(50);
   return { answer };
@@ -259,13 +264,13 @@ export function parse(body) {
   }
 }
 
-/** A refused event: `{success: false, error}` and nothing beside; gives the error. */
+/** Asserts that an answer is exactly `{success: false, error}`; returns the error. */
 export function refusal(answer) {
   assert.deepEqual({ ...answer, error: typeof answer?.error }, { success: false, error: 'string' }, preview(answer));
   return answer.error;
 }
 
-/** A packet whose objects have their keys in order, so that two can be compared that differ in it only. */
+/** A packet with the keys of its objects sorted, for comparing packets that differ only in their order. */
 export function canonical(packet) {
   if (typeof packet !== 'string') return packet;
   const [, head, json] = /^(4[2346](?:\d+-)?(?:\/[^,]*,)?\d*)([[{].*)$/s.exec(packet) ?? [];
@@ -280,14 +285,13 @@ export function canonical(packet) {
   );
 }
 
-/** How often an HTTP response starts in what a connection received. */
+/** How many HTTP responses begin in the received bytes. */
 export function responses(raw) {
   return raw.toString('latin1').split(/HTTP\/1\.[01] \d{3}/).length - 1;
 }
 
 /**
- * Writes `first`, then `rest` when the answer has begun, and gives everything received until the
- * server has closed.
+ * Writes `first`, then `rest` when the answer has begun, and returns everything received until the server has closed.
  */
 export async function untilServerCloses(port, first, { rest, timeout = 5_000 } = {}) {
   const connection = await rawConnection(port, { timeout });
@@ -304,7 +308,7 @@ export async function untilServerCloses(port, first, { rest, timeout = 5_000 } =
   }
 }
 
-/** Writes what `make(i)` gives, again and again, at the pace of the peer, until the connection is gone or `count` is reached. */
+/** Writes the results of `make(i)` at the pace of the peer, until the connection is closed or `count` is reached. */
 export async function pour(socket, count, make) {
   let over = socket.destroyed;
   let wake = () => {};
@@ -333,14 +337,14 @@ export function resident(pid) {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024;
 }
 
-/** Processor time a process has used, in seconds. */
+/** The processor time that a process has used, in seconds. */
 export function processorTime(pid) {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** How many sockets a process has open; the database's own files come and go with its connections. */
+/** How many sockets a process has open; the database's own files vary with its connections. */
 export function openSockets(pid) {
   const target = (file) => {
     try {
@@ -352,7 +356,7 @@ export function openSockets(pid) {
   return readdirSync(`/proc/${pid}/fd`).filter((file) => target(file).startsWith('socket:')).length;
 }
 
-/** `body` may make the process grow by `bytes` and no more; looked at all the time while it runs. */
+/** Asserts that the process grows by at most `bytes` while `body` runs; checked continuously. */
 export async function growsAtMost(pid, bytes, body) {
   const before = resident(pid);
   let most = before;
@@ -370,7 +374,7 @@ export async function growsAtMost(pid, bytes, body) {
   }
 }
 
-/** `body` may cost the process `seconds` of processor time and no more. */
+/** Asserts that `body` costs the process at most `seconds` of processor time. */
 export async function costsAtMost(pid, seconds, body) {
   const before = processorTime(pid);
   const result = await body();
@@ -379,7 +383,9 @@ export async function costsAtMost(pid, seconds, body) {
   return result;
 }
 
-/** A look at one counter or gauge: `total()` now, `grows(by)` waits until it is that much above where it was. */
+/**
+ * A counter or gauge: `total()` is its current value, `grows(by)` waits until it is that much above its first value.
+ */
 export async function meter(gateway, name, ...labels) {
   const total = async () => sumMetric(await gateway.metrics(), name, ...labels);
   const start = await total();
@@ -400,8 +406,8 @@ export async function meter(gateway, name, ...labels) {
 }
 
 /**
- * One request from a chosen loopback address: `{status, headers, body}`; an upgrade that succeeds gives
- * status 101 and the open `socket`.
+ * One request from a given loopback address: `{status, headers, body}`; a successful upgrade returns status 101 and the
+ * open `socket`.
  */
 export function requestFrom(localAddress, port, path, { method = 'GET', headers = {}, body: sent, timeout = 5_000 } = {}) {
   return within(
@@ -428,12 +434,12 @@ export function requestFrom(localAddress, port, path, { method = 'GET', headers 
   );
 }
 
-/** An Engine.IO handshake by long-polling from a chosen address. */
+/** An Engine.IO handshake by long-polling from a given address. */
 export function handshakeFrom(localAddress, port, headers = {}) {
   return requestFrom(localAddress, port, '/socket.io/?EIO=4&transport=polling', { headers });
 }
 
-/** A WebSocket handshake from a chosen address; the socket is destroyed with the test. */
+/** A WebSocket handshake from a given address; the socket is destroyed with the test. */
 export async function upgradeFrom(t, localAddress, port, headers = {}) {
   const answer = await requestFrom(localAddress, port, '/socket.io/?EIO=4&transport=websocket', {
     headers: {
@@ -448,7 +454,7 @@ export async function upgradeFrom(t, localAddress, port, headers = {}) {
   return answer;
 }
 
-/** A refusal by a cap or a rate: its status, its body, and when to come again. */
+/** Asserts a refusal by a maximum or a rate: its status, its body, and when to retry. */
 export function refusedForNow(answer, status, error) {
   assert.deepEqual({ status: answer.status, error: parse(answer.body) }, { status, error });
   assert.match(answer.headers['retry-after'] ?? 'no Retry-After', /^[1-9]\d*$/);

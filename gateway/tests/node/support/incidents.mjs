@@ -1,5 +1,5 @@
-// Many incidents at once, written into the records as a node of the version before this one left them: without the
-// columns that the node computes. Rates do not apply to who writes into the records.
+// Many incidents at once, written into the database as a node of the previous version left them: without the columns
+// that the node computes. Rates do not apply to direct writes.
 
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -12,13 +12,13 @@ import { temporaryDirectory } from './gateway.mjs';
 const run = promisify(execFile);
 const BATCH = 500;
 
-/** An id as the gateway makes them: a UUIDv7 of a time. */
+/** An id in the gateway's format: a UUIDv7 for a time. */
 export function uuidOf(ms) {
   const hex = ms.toString(16).padStart(12, '0') + randomBytes(10).toString('hex');
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-7${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 }
 
-/** Runs statements on the records: `sqlite:FILE` or `postgres://…`. Answers what they print. */
+/** Runs statements on the database: `sqlite:FILE` or `postgres://…`. Returns their output. */
 export async function sql(databaseUrl, statements) {
   const file = join(temporaryDirectory(), 'statements.sql');
   writeFileSync(file, statements);
@@ -29,7 +29,7 @@ export async function sql(databaseUrl, statements) {
   return stdout.trim();
 }
 
-/** The smallest square around a place, as the gateway computes it (`records/squares.rs`). */
+/** The smallest square around a position, computed like in the gateway (`records/squares.rs`). */
 function cellOf({ latitude, longitude }) {
   const index = (degrees, span) => BigInt(Math.min(Math.max(Math.floor((degrees / span + 0.5) * 2 ** 30), 0), 2 ** 30 - 1));
   const [north, east] = [index(latitude, 180), index(longitude, 360)];
@@ -38,7 +38,9 @@ function cellOf({ latitude, longitude }) {
   return cell;
 }
 
-/** Gives incidents that are written already what the gateway computes: a hundred thousand take it a while. */
+/**
+ * Adds the columns that the gateway computes to existing incidents, because it needs a while for a hundred thousand.
+ */
 export async function computeSquares(databaseUrl, incidents) {
   const counts = new Map();
   for (const { userId } of incidents) counts.set(userId, (counts.get(userId) ?? 0) + 1);
@@ -53,7 +55,7 @@ export async function computeSquares(databaseUrl, incidents) {
   await sql(databaseUrl, ['BEGIN;', ...lines, 'COMMIT;', tidy, ''].join('\n'));
 }
 
-/** Writes incidents `{id, userId, latitude, longitude, createdAt}`; each has its raiser as a participant. */
+/** Writes incidents `{id, userId, latitude, longitude, createdAt}`, each with its raiser as a participant. */
 export async function writeIncidents(databaseUrl, incidents) {
   const quote = (text) => `'${text.replaceAll("'", "''")}'`;
   const lines = ['BEGIN;'];

@@ -1,6 +1,6 @@
-// What tests say of time: measured to be told, and compared with bounds only where a document names them.
+// Time measurements in tests: printed, and compared with bounds only if a document states them.
 
-/** A function that answers the milliseconds since now. */
+/** Returns a function that returns the milliseconds since now. */
 export function stopwatch() {
   const start = performance.now();
   return () => performance.now() - start;

@@ -1,5 +1,6 @@
-// Pairs of what a backend may say through one connection to Redis, and what must come of them: the clients' events, who is
-// in a room, who answers. The same for our nodes and for Node.js servers, which are the control.
+// Pairs of commands that a backend may send through one connection to Redis, and their required effects: the clients'
+// events, the members of a room, the servers that answer. The same for the gateway's nodes and for Node.js servers,
+// which are the control.
 
 import assert from 'node:assert/strict';
 
@@ -10,15 +11,15 @@ import { once, within } from './wait.mjs';
 const { Emitter } = load('@socket.io/redis-emitter');
 const msgpack = load('notepack.io');
 
-/** What a backend may say. */
+/** The commands of a backend. */
 export const KINDS = ['join', 'leave', 'disconnect', 'close', 'emit', 'emit to another room', 'emit to two', 'ask', 'fetch', 'servers'];
 
-/** Every ordered pair of them. */
+/** Every ordered pair of commands. */
 export const PAIRS = KINDS.flatMap((first) => KINDS.map((second) => [first, second]));
 
 const NAMESPACE = '/relay';
 
-/** Hears answers to requests on the channel that all servers read: `answer(id)` are those so far. */
+/** Collects answers to requests from the channel that all servers subscribe to: `answer(id)` returns those so far. */
 export async function answersOn(client) {
   const answers = new Map();
   const waiting = new Set();
@@ -42,7 +43,10 @@ export async function answersOn(client) {
   };
 }
 
-/** What the npm emitter says, on one connection; what it has no word for is published on that connection as a server would. */
+/**
+ * The npm emitter's commands on one connection; commands that it lacks are published on that connection as a server
+ * would.
+ */
 export function emitterSender(client, answers) {
   const emitter = new Emitter(client).of(NAMESPACE);
   const request = (body) => client.publish(`socket.io-request#${NAMESPACE}#`, body);
@@ -64,7 +68,7 @@ export function emitterSender(client, answers) {
   };
 }
 
-/** What a Node.js server says. `client` is the connection that its adapter publishes on. */
+/** A Node.js server's commands. `client` is the connection that its adapter publishes on. */
 export function serverSender(io, client, answers) {
   const namespace = io.of(NAMESPACE);
   const request = (body) => client.publish(`socket.io-request#${NAMESPACE}#`, body);
@@ -81,7 +85,7 @@ export function serverSender(io, client, answers) {
   };
 }
 
-/** `fetchSockets` of the adapter looks for the number of servers first; here its request is sent in its place. */
+/** The adapter's `fetchSockets` queries the number of servers first; this sends its request directly instead. */
 function requests(request, answers) {
   return {
     fetch: (room) => {
@@ -95,7 +99,7 @@ function requests(request, answers) {
   };
 }
 
-/** Everything that arrives for a socket, packets after its end too. */
+/** Records everything that arrives for a socket, including packets after its end. */
 function listen(socket) {
   const heard = [];
   const onPacket = ({ type, data }) => {
@@ -108,8 +112,9 @@ function listen(socket) {
 }
 
 /**
- * Says one pair and checks what comes of it. `sockets` are clients on the servers under test, `enter(socket, room)` has one
- * enter a room by itself, `servers` is how many answer; `witnesses` are other clients, one for each server.
+ * Sends one pair and checks its effects. `sockets` are clients on the servers under test, `enter(socket, room)` makes
+ * one enter a room by itself, `servers` is the number of servers that answer; `witnesses` are further clients, one per
+ * server.
  */
 export async function sayPair({ sender, pair, sockets, witnesses, enter, servers }) {
   const [all, room] = [unique('all'), unique('room')];
@@ -140,20 +145,20 @@ export async function sayPair({ sender, pair, sockets, witnesses, enter, servers
       case 'ask': {
         const answered = sender.ask(room, 'ask', at);
         if (hears) expected.push(`ask ${at}`);
-        // Whoever is disconnected right after the question need not answer.
+        // A client that is disconnected right after the event need not answer.
         const receivers = hears ? sockets.length : 0;
         if (!endsNext) checks.push(async () => assert.equal((await answered(servers, receivers)).length, receivers, 'answers'));
         break;
       }
       case 'fetch': {
         const found = sender.fetch(room);
-        checks.push(async () => assert.deepEqual((await found(servers)).sort(), hears ? ids : [], 'who is found'));
+        checks.push(async () => assert.deepEqual((await found(servers)).sort(), hears ? ids : [], 'the sockets found'));
         break;
       }
       default: sender.servers();
     }
   }
-  // What was said before has been handled by a server when its witness hears what is said after it.
+  // A server has handled the earlier commands when its witness receives a later event.
   const ends = witnesses.map((witness) => once(witness, 'end', { filter: (name) => name === room }));
   for (const witness of witnesses) sender.in(witness.id).emit('end', room);
   if (state.isThere) for (const id of ids) sender.in(id).emit('end', room);

@@ -1,5 +1,5 @@
-// Loads the npm packages the tests need. A missing one names the command that installs it, because a
-// bare ERR_MODULE_NOT_FOUND tells a newcomer nothing, and a skipped test would tell them a lie.
+// Loads the npm packages that the tests need. The error for a missing one names the command that installs it: a bare
+// ERR_MODULE_NOT_FOUND does not help a newcomer, and a skipped test would mislead.
 
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +17,7 @@ export function load(name) {
   }
 }
 
-/** The same for a package that has ES modules only. */
+/** The same for a package with ES modules only. */
 export async function loadModule(name) {
   try {
     return await import(require.resolve(name));

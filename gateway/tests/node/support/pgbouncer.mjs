@@ -1,4 +1,4 @@
-// PgBouncer in transaction mode before a PostgreSQL, on a free port.
+// PgBouncer in transaction mode in front of a PostgreSQL, on a free port.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once as onceEvent } from 'node:events';
@@ -12,7 +12,7 @@ import { within } from './wait.mjs';
 const PGBOUNCER = ['/usr/sbin/pgbouncer', '/usr/bin/pgbouncer', '/usr/local/bin/pgbouncer'].find(existsSync) ?? 'pgbouncer';
 const INSTALL = 'PgBouncer is not installed: run `apt-get install pgbouncer`';
 
-/** What clients send with their first message and PgBouncer takes only where it is told to. */
+/** A startup parameter that clients send, and that PgBouncer accepts only if it is configured to. */
 export const IGNORED = 'extra_float_digits';
 
 const running = new Set();
@@ -21,8 +21,8 @@ process.on('exit', () => {
 });
 
 /**
- * Starts it before the server at `port`: `{url, port, stop()}`. It has fewer connections than a node, so that statements of
- * one client go to several of them.
+ * Starts it in front of the server at `port`: `{url, port, stop()}`. It has fewer connections than a node, so that the
+ * statements of one client go to several of them.
  */
 export async function startPgBouncer(port, { ignored = IGNORED, size = 3 } = {}) {
   const own = await freePort();

@@ -1,8 +1,8 @@
-// Ports for servers that must be told one.
+// Ports for servers that need one in advance.
 
 import { createServer } from 'node:net';
 
-/** A port that nobody listens on now. */
+/** A port on which nothing listens now. */
 export function freePort() {
   return new Promise((resolve, reject) => {
     const probe = createServer();

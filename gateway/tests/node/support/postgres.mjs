@@ -1,4 +1,4 @@
-// A private PostgreSQL server on a free port, for tests that need one, or that take it away.
+// A private PostgreSQL server on a free port, for tests that need one or make it unavailable.
 
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 
 import { temporaryDirectory } from './gateway.mjs';
 import { freePort } from './ports.mjs';
-import { within } from './wait.mjs';
+import { once, within } from './wait.mjs';
 
 const INSTALL = 'PostgreSQL is not installed: run `apt-get install postgresql` (or put initdb and postgres on the PATH)';
 
@@ -17,9 +17,10 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a server: `{url, port, kill(), restart(), freeze(), thaw()}`. `kill` ends it at once, the data stay; `restart`
- * starts it again on them. A frozen server keeps its connections and answers nothing. With `tls` (`{cert, key}`, PEM files) it takes
- * nobody without TLS. With `logStatements`, `statements` has every statement that it was asked, in their order.
+ * Starts a server: `{url, port, kill(), restart(), freeze(), thaw()}`. `kill` ends it at once and keeps the data;
+ * `restart` starts it again with them. A frozen server keeps its connections and answers nothing. With `tls` (`{cert,
+ * key}`, PEM files) it refuses connections without TLS. With `logStatements`, `statements` contains every received
+ * statement in order.
  */
 export async function startPostgres({ port: wanted, tls, logStatements = false } = {}) {
   const { initdb, postgres } = binaries();
@@ -27,14 +28,14 @@ export async function startPostgres({ port: wanted, tls, logStatements = false }
   const parent = temporaryDirectory();
   const data = join(parent, 'postgres');
   mkdirSync(data, { mode: 0o700 });
-  // The server refuses to run as root: as root, it gets the account its package made.
+  // The server refuses to run as root; then it runs as the account that its package created.
   const account = process.getuid() === 0 ? packageAccount() : {};
   if (account.uid !== undefined) {
     chmodSync(parent, 0o755);
     chownSync(data, account.uid, account.gid);
   }
-  // Texts are ordered as most installations order them, where a sign is before every letter and digit.
-  // It takes a second or more: the clients of other tests of this process must be served meanwhile.
+  // Texts are sorted as in most installations, with punctuation before letters and digits. It takes a second or more,
+  // during which this process must serve the clients of other tests.
   await promisify(execFile)(initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '--no-sync', '-E', 'UTF8', '--locale', 'C', '--locale-provider', 'icu', '--icu-locale', 'en-US'], { ...account, cwd: data });
 
   const settings = [];
@@ -88,7 +89,7 @@ export async function startPostgres({ port: wanted, tls, logStatements = false }
       try {
         process.kill(pid, signal);
       } catch (error) {
-        // A connection's process may have ended since the look.
+        // A connection's process may have ended meanwhile.
         if (error.code !== 'ESRCH') throw error;
       }
     }
@@ -107,6 +108,20 @@ export async function startPostgres({ port: wanted, tls, logStatements = false }
   server.restart = run;
   await run();
   return server;
+}
+
+/** `psql` on a server with a transaction that stays open, and thus holds its locks, until `end()`. */
+export function holdLock(url, statement) {
+  const child = spawn('psql', ['-X', '-q', '-d', url], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const held = once(child.stdout, 'data', { timeout: 10_000 });
+  child.stdin.write(`BEGIN; ${statement};\n\\echo held\n`);
+  held.catch(() => child.kill());
+  return held.then(() => ({ end: () => { child.stdin.end('ROLLBACK;\n'); return once(child, 'exit'); } }));
+}
+
+/** The result of a statement as text: one line per row. */
+export function query(url, statement) {
+  return execFileSync('psql', ['-X', '-q', '-A', '-t', '-d', url, '-c', statement], { encoding: 'utf8' }).trim();
 }
 
 function binaries() {

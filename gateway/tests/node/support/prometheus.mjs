@@ -7,7 +7,8 @@ import { join } from 'node:path';
 
 import { temporaryDirectory } from './gateway.mjs';
 import { freePort } from './ports.mjs';
-import { eventually, within } from './wait.mjs';
+import { answers, startProgram } from './program.mjs';
+import { within } from './wait.mjs';
 
 const INSTALL = 'Prometheus is not installed: run `apt-get install prometheus`';
 
@@ -17,9 +18,9 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a server that asks `targets` (`host:port`) for their metrics every `interval`, as the job `job`, and evaluates the
- * rules of the file `rules`, if any: `{query(expression), range(expression, {from, to, step}), get(path), stop()}`. For several
- * jobs there are `scrapes`, as in its configuration.
+ * Starts a server that scrapes `targets` (`host:port`) every `interval`, as the job `job`, and evaluates the rules of
+ * the file `rules`, if given: `{query(expression), range(expression, {from, to, step}), get(path), stop()}`. For
+ * several jobs pass `scrapes`, as in its configuration.
  */
 export async function startPrometheus({ targets, job, rules = undefined, interval = '1s', scrapes = [{ job_name: job, static_configs: [{ targets }] }] }) {
   const directory = temporaryDirectory();
@@ -31,16 +32,6 @@ export async function startPrometheus({ targets, job, rules = undefined, interva
     scrape_configs: scrapes,
   }));
   const port = await freePort();
-  const child = spawn('prometheus', [
-    `--config.file=${config}`, `--storage.tsdb.path=${join(directory, 'data')}`, `--web.listen-address=127.0.0.1:${port}`, '--log.level=warn',
-  ], { cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] });
-  running.add(child);
-  let log = '';
-  child.stderr.setEncoding('utf8').on('data', (text) => { log += text; });
-  let failure;
-  child.on('error', (error) => { failure = error.code === 'ENOENT' ? new Error(INSTALL) : error; });
-  const exited = onceEvent(child, 'close').catch(() => {}).finally(() => running.delete(child));
-
   /** The data of an answer of its API, below `/api/v1/`. */
   const get = async (path) => {
     const response = await fetch(`http://127.0.0.1:${port}/api/v1/${path}`);
@@ -48,20 +39,21 @@ export async function startPrometheus({ targets, job, rules = undefined, interva
     if (status !== 'success') throw new Error(`${path}: ${error}`);
     return data;
   };
-  const stop = async () => {
-    child.kill('SIGKILL');
-    await within(exited, 10_000, 'the end of Prometheus');
-  };
-  const isUp = async () => failure ?? (child.exitCode !== null || (await fetch(`http://127.0.0.1:${port}/-/ready`)).ok);
-  await eventually(isUp, { timeout: 30_000, what: 'Prometheus to be ready' });
-  if (failure) throw failure;
-  if (child.exitCode !== null) throw new Error(`Prometheus ended: ${log}`);
+  const stop = await startProgram({
+    name: 'Prometheus',
+    install: INSTALL,
+    command: 'prometheus',
+    args: [`--config.file=${config}`, `--storage.tsdb.path=${join(directory, 'data')}`, `--web.listen-address=127.0.0.1:${port}`, '--log.level=warn'],
+    options: { cwd: directory },
+    isUp: () => answers(`http://127.0.0.1:${port}/-/ready`),
+    timeout: 30_000,
+  });
   return {
     get,
     stop,
-    /** What an expression answers now: `[{metric, value: [time, text]}, …]`. */
+    /** The current value of an expression: `[{metric, value: [time, text]}, …]`. */
     query: async (expression) => (await get(`query?query=${encodeURIComponent(expression)}`)).result,
-    /** What it answered at every step of a time (in seconds): `[{metric, values: [[time, text], …]}, …]`. */
+    /** Its values at every step of a period (in seconds): `[{metric, values: [[time, text], …]}, …]`. */
     range: async (expression, { from, to, step }) => (await get(`query_range?${new URLSearchParams({ query: expression, start: from, end: to, step })}`)).result,
   };
 }

@@ -1,10 +1,11 @@
-// A TCP proxy that a test can make slow, deaf, half-open or dead, for each connection and direction.
+// A TCP proxy that a test can make slow, silent, half-open or dead, for each connection and direction.
 
 import { connect, createServer } from 'node:net';
 
 /**
- * Starts a proxy to `port`: `{port, connections, delay(ms), cut(filter), stall(filter), heal(), refuse(on), close()}`. Each connection has
- * `sent` (what the client wrote first, as text) to be told apart by; a stalled one keeps its sockets and passes nothing on.
+ * Starts a proxy to `port`: `{port, connections, delay(ms), cut(filter), stall(filter), heal(), refuse(on), close()}`.
+ * Each connection has `sent` (the client's first bytes as text) to identify it; a stalled one keeps its sockets and
+ * forwards nothing.
  */
 export async function startProxy(port) {
   const connections = new Set();
@@ -44,13 +45,13 @@ export async function startProxy(port) {
     port: server.address().port,
     url: `redis://127.0.0.1:${server.address().port}`,
     connections,
-    /** Every byte from now on comes so late. */
+    /** Delays every further byte. */
     delay: (ms) => { delay = ms; },
     /** Resets connections. */
     cut: (filter) => { for (const { client, upstream } of some(filter)) { client.resetAndDestroy(); upstream.destroy(); } },
-    /** Connections stay and are silent; even their end is not heard of. */
+    /** Connections stay open and silent; even their end is not forwarded. */
     stall: (filter) => { for (const link of some(filter)) link.stalled = true; },
-    /** What was held back goes on. */
+    /** Forwards everything held back. */
     heal: () => {
       for (const link of some()) {
         link.stalled = false;

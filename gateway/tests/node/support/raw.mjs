@@ -1,5 +1,5 @@
-// HTTP, WebSocket and Engine.IO by hand over node:net, for what no well-behaved client would send.
-// Nothing here checks what it writes; everything that is read is handed out as it came.
+// Hand-written HTTP, WebSocket and Engine.IO over node:net, for bytes that no well-behaved client would send. Nothing
+// here checks what it writes; everything read is returned as received.
 
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
@@ -13,8 +13,8 @@ const SEPARATOR = '\x1e';
 export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 };
 
 /**
- * A TCP connection on which HTTP/1.1 is written by hand. `response()` reads the next response;
- * `closed` resolves (with `{reset}`) when the server has closed.
+ * A TCP connection for hand-written HTTP/1.1. `response()` reads the next response; `closed` resolves (with `{reset}`)
+ * when the server has closed.
  */
 export async function rawConnection(port, { host = '127.0.0.1', timeout = DEADLINE } = {}) {
   const socket = connect({ port, host, noDelay: true });
@@ -60,19 +60,19 @@ export async function rawConnection(port, { host = '127.0.0.1', timeout = DEADLI
     socket,
     closed,
     write: (bytes) => { if (!socket.destroyed) socket.write(bytes); },
-    /** Half-closes: no more bytes from us. */
+    /** Half-closes: sends no more bytes. */
     end: () => socket.end(),
     destroy: () => socket.destroy(),
     reset: () => socket.resetAndDestroy(),
     /** Everything received so far. */
     raw: () => Buffer.concat(received),
-    /** Bytes received and not consumed by `response()`; empties the buffer (for what follows a 101). */
+    /** Bytes received and not consumed by `response()`; empties the buffer (for bytes after a 101). */
     takeRest() {
       const rest = buffer;
       buffer = Buffer.alloc(0);
       return rest;
     },
-    /** The next response `{status, headers, body, bytes}`; status 0 when the server closed without one. */
+    /** The next response `{status, headers, body, bytes}`; status 0 if the server closed without one. */
     response: ({ timeout: limit = timeout, method = 'GET' } = {}) => read(() => {
       const parsed = parseResponse(buffer, ended, method);
       if (!parsed) return undefined;
@@ -83,10 +83,9 @@ export async function rawConnection(port, { host = '127.0.0.1', timeout = DEADLI
 }
 
 /**
- * Writes `bytes` on a new connection and reads one response: `{status, headers, body, closed, raw}`.
- * `closed` tells whether the server closed the connection: awaited when the response says
- * `Connection: close` or when `untilClosed` is set, else what is known when the response is complete.
- * No response at all is `{status: 0, closed: true}`.
+ * Writes `bytes` on a new connection and reads one response: `{status, headers, body, closed, raw}`. `closed` is
+ * whether the server closed the connection: awaited if the response has `Connection: close` or if `untilClosed` is set,
+ * otherwise as known when the response is complete. No response at all is `{status: 0, closed: true}`.
  */
 export async function rawHttp(port, bytes, { timeout = DEADLINE, untilClosed = false, host } = {}) {
   const connection = await rawConnection(port, { timeout, host });
@@ -101,7 +100,7 @@ export async function rawHttp(port, bytes, { timeout = DEADLINE, untilClosed = f
   }
 }
 
-/** The text of a request with `Host`, `Content-Length` (for a body) and the given headers; `null` leaves one out. */
+/** The text of a request with `Host`, `Content-Length` (for a body) and the given headers; `null` omits one. */
 export function requestText(port, method, path, { headers = {}, body } = {}) {
   const all = { Host: `127.0.0.1:${port}`, ...headers };
   if (body !== undefined && !('Content-Length' in all) && !('Transfer-Encoding' in all)) {
@@ -112,12 +111,12 @@ export function requestText(port, method, path, { headers = {}, body } = {}) {
   return body === undefined ? start : Buffer.concat([start, Buffer.from(body)]);
 }
 
-/** One request on a connection of its own. */
+/** One request on a new connection. */
 export function request(port, method, path, { headers, body, timeout } = {}) {
   return rawHttp(port, requestText(port, method, path, { headers, body }), { timeout });
 }
 
-/** The error of `rawWebSocket` when the answer was not 101: `status`, `headers`, `body`. */
+/** The error of `rawWebSocket` if the answer was not 101: `status`, `headers`, `body`. */
 export class HandshakeRefused extends Error {
   constructor(response) {
     super(`the WebSocket handshake was answered ${response.status} ${preview(response.body)}`);
@@ -126,11 +125,11 @@ export class HandshakeRefused extends Error {
 }
 
 /**
- * A WebSocket by hand. `target` is a port or a URL; a header of `null` is left out.
+ * A hand-written WebSocket. `target` is a port or a URL; a header of `null` is omitted.
  *
- * `next()` gives the frames as they come, `{fin, rsv, opcode, payload, text}`, and then
- * `{closed: true, code, reason}`: the server's close code, 1005 for an empty close frame, 1006 when the
- * connection ended without one (`reset: true` for a TCP reset). The server's close frame is answered unless `replyClose` is false.
+ * `next()` returns the frames in order, `{fin, rsv, opcode, payload, text}`, and then `{closed: true, code, reason}`:
+ * the server's close code, 1005 for an empty close frame, 1006 if the connection ended without one (`reset: true` for a
+ * TCP reset). Answers the server's close frame unless `replyClose` is false.
  */
 export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=websocket', { headers = {}, timeout = DEADLINE, replyClose = true } = {}) {
   const port = typeof target === 'number' ? target : Number(new URL(target).port);
@@ -194,9 +193,9 @@ export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=w
     /** One text message in one masked frame. */
     send: (text) => api.sendFrame({ opcode: OPCODE.text, payload: text }),
     sendBinary: (bytes) => api.sendFrame({ opcode: OPCODE.binary, payload: bytes }),
-    /** A frame with any bits; `announce` lies about its length. */
+    /** A frame with any bits; `announce` declares a wrong length. */
     sendFrame: (frame) => { if (!socket.destroyed) socket.write(encodeFrame(frame)); },
-    /** Bytes as they are, not even a frame. */
+    /** Raw bytes, not necessarily a frame. */
     sendBytes: (bytes) => { if (!socket.destroyed) socket.write(bytes); },
     next: ({ timeout: limit = timeout } = {}) => {
       if (queue.length) return Promise.resolve(queue.shift());
@@ -209,7 +208,7 @@ export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=w
         throw error;
       });
     },
-    /** The text of the next frame; Engine.IO pings are answered and passed over. */
+    /** The text of the next frame; answers and skips Engine.IO pings. */
     async nextText(options) {
       for (;;) {
         const frame = await api.next(options);
@@ -221,7 +220,7 @@ export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=w
         return frame.opcode === OPCODE.text ? frame.text : frame.payload;
       }
     },
-    /** Reads on until the server has closed: `{closed, code, reason, frames}`. */
+    /** Reads until the server has closed: `{closed, code, reason, frames}`. */
     async untilClosed(options) {
       const frames = [];
       for (;;) {
@@ -230,7 +229,7 @@ export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=w
         frames.push(frame);
       }
     },
-    /** Ends our side; `code` undefined sends an empty close frame. */
+    /** Closes the client's side; `code` undefined sends an empty close frame. */
     close: (code) => {
       if (socket.destroyed) return;
       const payload = code === undefined ? Buffer.alloc(0) : Buffer.from([code >> 8, code & 255]);
@@ -238,13 +237,13 @@ export async function rawWebSocket(target, path = '/socket.io/?EIO=4&transport=w
       socket.end();
     },
     destroy: () => socket.destroy(),
-    /** Resolves when the TCP connection is gone. */
+    /** Resolves when the TCP connection has ended. */
     gone: connection.closed,
   };
   return api;
 }
 
-/** A WebSocket that is past the Engine.IO open packet: as `rawWebSocket`, with `sid` and `open`. */
+/** A WebSocket after the Engine.IO open packet: like `rawWebSocket`, with `sid` and `open`. */
 export async function rawEngine(port, { headers, query = '', timeout } = {}) {
   const ws = await rawWebSocket(port, `/socket.io/?EIO=4&transport=websocket${query}`, { headers, timeout });
   const text = await ws.nextText();
@@ -254,7 +253,7 @@ export async function rawEngine(port, { headers, query = '', timeout } = {}) {
   return ws;
 }
 
-/** A WebSocket that has joined `namespace` with `token`: as `rawEngine`, with `id` (the Socket.IO one). */
+/** A WebSocket that has joined `namespace` with `token`: like `rawEngine`, with `id` (the Socket.IO one). */
 export async function rawSocketIo(port, { token, namespace = '/', headers, query, timeout } = {}) {
   const ws = await rawEngine(port, { headers, query, timeout });
   ws.prefix = namespace === '/' ? '' : `${namespace},`;
@@ -267,8 +266,8 @@ export async function rawSocketIo(port, { token, namespace = '/', headers, query
 }
 
 /**
- * An Engine.IO session over long-polling: `get()` and `post(body, headers)` answer
- * `{status, headers, body, packets}`, `packets` being the body split at 0x1e.
+ * An Engine.IO session over long-polling: `get()` and `post(body, headers)` return `{status, headers, body, packets}`,
+ * where `packets` is the body split at 0x1e.
  */
 export async function pollingSession(port, { headers = {}, query = '', timeout = 30_000 } = {}) {
   const base = `/socket.io/?EIO=4&transport=polling${query}`;
@@ -287,7 +286,7 @@ export async function pollingSession(port, { headers = {}, query = '', timeout =
     opened,
     get: (extra) => ask('GET', path, { headers: extra }),
     post: (body, extra = { 'Content-Type': 'text/plain;charset=UTF-8' }) => ask('POST', path, { headers: extra, body }),
-    /** Polls until `packets` of one answer satisfy `filter`; answers pings; gives all packets seen, in order. */
+    /** Polls until `packets` of one answer satisfy `filter`; answers pings; returns all packets in order. */
     async pollUntil(filter) {
       const seen = [];
       for (;;) {
@@ -301,7 +300,7 @@ export async function pollingSession(port, { headers = {}, query = '', timeout =
   };
 }
 
-/** One frame with whatever bits are asked for. Masked with a random key unless `masked` is false. */
+/** One frame with the given bits. Masked with a random key unless `masked` is false. */
 export function encodeFrame({ fin = true, rsv = 0, opcode = OPCODE.text, masked = true, payload = '', announce } = {}) {
   const body = Buffer.from(payload);
   const length = announce ?? body.length;
@@ -351,7 +350,7 @@ function parseFrame(buffer) {
   };
 }
 
-/** `{response, length}` when `buffer` holds a whole response (or the connection ended), else undefined. */
+/** `{response, length}` if `buffer` contains a complete response (or the connection ended), otherwise undefined. */
 function parseResponse(buffer, ended, method) {
   const none = { response: { status: 0, statusText: '', headers: {}, body: '', bytes: Buffer.alloc(0), closed: true }, length: buffer.length };
   const end = buffer.indexOf('\r\n\r\n');

@@ -1,4 +1,4 @@
-// A private Redis server on a free port, for tests that need one, or that take it away.
+// A private Redis server on a free port, for tests that need one or make it unavailable.
 
 import { spawn } from 'node:child_process';
 import { once as onceEvent } from 'node:events';
@@ -18,8 +18,9 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a server: `{url, port, connect(), kill(), restart(), freeze(), thaw()}`. `kill` ends it at once; what it kept is
- * gone unless it was started with `appendonly`. `config` is a file of its own; `isReady` is what it logs when it serves.
+ * Starts a server: `{url, port, connect(), kill(), restart(), freeze(), thaw()}`. `kill` ends it at once, and its data
+ * are lost unless it was started with `appendonly`. `config` is its configuration file; `isReady` matches the log line
+ * of a server that is ready.
  */
 export async function startRedis({ args = [], port, config, ready: isReady = /Ready to accept connections/ } = {}) {
   const chosen = port ?? (await freePort());
@@ -70,7 +71,7 @@ export async function startRedis({ args = [], port, config, ready: isReady = /Re
     clients.add(client);
     return client;
   };
-  /** Ends the server and every client of it. */
+  /** Stops the server and all of its clients. */
   server.stop = async () => {
     for (const client of clients) await within(client.quit(), 2_000, 'a client to quit').catch(() => client.disconnect().catch(() => {}));
     clients.clear();
@@ -81,8 +82,8 @@ export async function startRedis({ args = [], port, config, ready: isReady = /Re
 }
 
 /**
- * Starts a primary, a replica and three Sentinels that watch them: `{url, primary, replica, master(), stop()}`. `master`
- * answers the port of the server that the Sentinels name.
+ * Starts a primary, a replica and three Sentinels that watch them: `{url, primary, replica, master(), stop()}`.
+ * `master` returns the port of the server that the Sentinels name.
  */
 export async function startSentinels({ downAfter = 1_000, failover = 4_000 } = {}) {
   const name = 'main';
@@ -146,7 +147,7 @@ export async function startRedisCluster({ nodeTimeout = 2_000 } = {}) {
       if (at < 3) await clients[at].sendCommand(['CLUSTER', 'ADDSLOTSRANGE', String(from), String([5_460, 10_922, 16_383][at])]);
     }
     for (const [at, client] of clients.entries()) {
-      // Epochs of their own, so that the slots' owners are agreed on at once.
+      // Distinct epochs, so that the servers agree on the slots' owners at once.
       await client.sendCommand(['CLUSTER', 'SET-CONFIG-EPOCH', String(at + 1)]);
     }
     for (let at = 1; at < 6; at += 1) {

@@ -1,5 +1,5 @@
-// The Node.js server as a control beside the gateway: what it does with the same bytes is what is right. It runs in a process of
-// its own, which can be ended with all its timers.
+// The Node.js server as a control beside the gateway: its behaviour for the same bytes is the correct one. It runs in a
+// separate process, which can be ended with all its timers.
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,7 +10,7 @@ import { load } from './packages.mjs';
 
 const HERE = fileURLToPath(import.meta.url);
 
-/** A Socket.IO server with the namespace `/relay`, whose event `echo` is answered with its argument: `{port, close()}`. */
+/** A Socket.IO server with the namespace `/relay`, whose event `echo` returns its argument: `{port, close()}`. */
 export async function startReference(options = {}) {
   const child = fork(HERE, [JSON.stringify(options)]);
   const [port] = await once(child, 'message');

@@ -1,5 +1,5 @@
-// What clients receive twice after a crash, and what they do not receive at all: the events of care's messages and of sos'
-// participants, which are stored with the records that they report.
+// Which events clients receive twice after a crash, and which not at all: the events of care's messages and of sos'
+// participants, which are stored with their records.
 
 import assert from 'node:assert/strict';
 
@@ -8,10 +8,13 @@ import { internal, startCluster } from './cluster.mjs';
 import { startGateway } from './gateway.mjs';
 import { delay, eventually, once, within } from './wait.mjs';
 
-/** `JOBS_REPEATED_MAX`: how many jobs a node alone has done at most whose rows are still in its records. */
+/** `JOBS_REPEATED_MAX`: how many finished jobs of a single node may still have rows in the database. */
 export const BATCH = 32;
 
-/** How long a node needs to deliver what its predecessor left behind: alone it looks at its start, in a cluster when the lease has lapsed. */
+/**
+ * How long a node needs to deliver what its predecessor left: a single node checks at its start, a cluster when the
+ * lease has lapsed.
+ */
 const LEFT_OVER_MS = 6_000;
 
 const IN_FLIGHT = 8;
@@ -19,10 +22,10 @@ const IN_FLIGHT = 8;
 /** A user of care may send 100 messages at once. */
 const MESSAGES_EACH_MAX = 95;
 
-/** How many of each user have been heard when the gateway is killed: others are in flight then. */
+/** How many messages of each user have been received when the gateway is killed; others are in flight then. */
 const MESSAGES_EACH = 80;
 
-/** Counts every event of a socket that reports a record, by its id. */
+/** Counts every event about a record that a socket receives, by id. */
 function tally(socket, heard) {
   socket.onAny((event, body) => {
     if (!/^message:(new|sent|status)$/.test(event)) return;
@@ -33,7 +36,10 @@ function tally(socket, heard) {
   });
 }
 
-/** Sends until the connections are gone; `acked` grows with each ack, `onHeard` gets how many the reader has heard. */
+/**
+ * Sends until the connections are lost; `acked` grows with each ack, `onHeard` gets the number of messages that the
+ * reader has received.
+ */
 async function sendUntilCut(sockets, reader, recipient, acked, onHeard) {
   let count = 0;
   reader.on('message:new', () => {
@@ -59,16 +65,16 @@ async function sendUntilCut(sockets, reader, recipient, acked, onHeard) {
   await within(Promise.all(sockets.flatMap((socket) => Array.from({ length: IN_FLIGHT }, () => lane(socket)))), 60_000, 'the crash');
 }
 
-/** Whether a message has been heard by anybody it was for. */
+/** Whether any recipient has received a message. */
 const isHeard = (heard, id) => [...heard.values()].some(({ event, message }) => event === 'message:new' && message === id);
 
-/** How many events came to some socket more than once. */
+/** How many events a socket received more than once. */
 const repetitions = (heard) => [...heard.values()].filter(({ times }) => [...times.values()].some((several) => several > 1)).length;
 
 /**
- * `senders` users write to one, whose client comes back by itself; the gateway is killed when `killAt` messages have been
- * heard, and started again. Every acknowledged message must have been heard, and no more than `BATCH` events twice.
- * Answers how many there were of both.
+ * `senders` users write to one, whose client reconnects by itself; the gateway is killed after `killAt` messages have
+ * been received, and restarted. Every acknowledged message must have been received, and no more than `BATCH` events
+ * twice. Returns how many there were of both.
  */
 export async function repetitionAfterCrash({ senders, killAt = senders * MESSAGES_EACH, env = {} }) {
   let gateway = await startGateway({ env: { EVENTS_PER_SECOND: '0', ...env } });
@@ -93,7 +99,7 @@ export async function repetitionAfterCrash({ senders, killAt = senders * MESSAGE
     gateway = await gateway.restart();
     await Promise.all(returned);
     await eventually(() => acked.every((id) => isHeard(heard, id)), { timeout: 20_000, what: 'every acknowledged message to be heard' });
-    // What comes twice comes when the new node looks for what is left over: there is nothing else to wait for.
+    // Duplicates arrive when the new node checks for abandoned jobs; no other event shows that it has.
     await delay(LEFT_OVER_MS);
     const last = (await ask(await clients.connect({ claims: { sub: writers[0] } }), 'message:send', { recipientId: recipient, message: 'last' })).message.id;
     await eventually(() => isHeard(heard, last), { what: 'the last message' });
@@ -107,7 +113,7 @@ export async function repetitionAfterCrash({ senders, killAt = senders * MESSAGE
   }
 }
 
-/** The same where the node of the writers is killed and another one goes on: nothing may come twice. */
+/** The same with the writers' node killed while another one continues: no event may arrive twice. */
 export async function repetitionInCluster({ senders, killAt = 150 }) {
   const cluster = await startCluster(2, { env: { EVENTS_PER_SECOND: '0' } });
   const [dies, lives] = cluster.nodes;
@@ -125,14 +131,14 @@ export async function repetitionInCluster({ senders, killAt = 150 }) {
     await delay(LEFT_OVER_MS);
     const last = (await ask(await lives.clients.connect({ claims: { sub: unique('writer') } }), 'message:send', { recipientId: recipient, message: 'last' })).message.id;
     await eventually(() => isHeard(heard, last), { what: 'the last message' });
-    assert.equal(repetitions(heard), 0, 'Redis drops what comes a second time');
+    assert.equal(repetitions(heard), 0, 'Redis drops the second copy');
     return { events: heard.size, acked: acked.length };
   } finally {
     await cluster.stop();
   }
 }
 
-/** Users take part, `lanes` of them at once, until the node ends; `onAck` is called with each whose request was answered. */
+/** Users join, `lanes` of them at once, until the node ends; `onAck` is called with each whose request was answered. */
 async function joinUntilCut(node, sosId, lanes, onAck) {
   const lane = async () => {
     for (;;) {
@@ -145,7 +151,7 @@ async function joinUntilCut(node, sosId, lanes, onAck) {
   await within(Promise.all(Array.from({ length: lanes }, lane)), 60_000, 'the crash');
 }
 
-/** Who takes part by the records. */
+/** The participants according to the database. */
 async function recorded(node, sosId) {
   const response = await fetch(`${node.url}/api/sos/${sosId}/participants/active`, { headers: { Authorization: `Bearer ${node.token({ sub: 'boss', role: 'admin' })}` } });
   assert.equal(response.status, 200);
@@ -153,9 +159,9 @@ async function recorded(node, sosId) {
 }
 
 /**
- * Users take part in an incident until their node is killed, after `killAt` of them were acknowledged; then the node is started
- * again (`isCluster`: another one goes on). Every record must have had its event, whether its request was answered or not; alone no more
- * than `BATCH` events come twice, in a cluster none. Returns how many there were.
+ * Users join an incident until their node is killed, after `killAt` of them were acknowledged; then the node is
+ * restarted (`isCluster`: another one continues). Every record must have had its event, whether or not its request was
+ * answered; on a single node no more than `BATCH` events arrive twice, in a cluster none. Returns how many there were.
  */
 export async function joinsAcrossCrash({ lanes, killAt, isCluster = false }) {
   const cluster = isCluster ? await startCluster(2) : undefined;
@@ -201,8 +207,8 @@ export async function joinsAcrossCrash({ lanes, killAt, isCluster = false }) {
 }
 
 /**
- * Users write in a chat room until their node is killed; a member on another node, who sends nothing, must have received every message
- * of the history in the end, each once. Returns how many there were.
+ * Users write in a chat room until their node is killed; a silent member on another node must in the end have received
+ * every message of the history, each once. Returns how many there were.
  */
 export async function chatAcrossCrash({ lanes, killAt }) {
   const cluster = await startCluster(2, { env: { EVENTS_PER_SECOND: '0' } });

@@ -1,5 +1,5 @@
-// The parts of a siege beside its floods: handshakes, a user who uses every limit to the full, and honest clients. Each part
-// runs in a process of its own (`siege_process.mjs`), so that no part slows another down by sharing its event loop.
+// The parts of a siege beside its floods: handshakes, a user who exhausts every limit, and honest clients. Each part
+// runs in a separate process (`siege_process.mjs`), so that no part delays another by sharing its event loop.
 
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -14,8 +14,8 @@ process.on('exit', () => {
 });
 
 /**
- * Starts a part: `role` is `handshakes`, `user` or `honest`. `nice` lowers the priority of the process: a real
- * attacker does not take processor time from the server's machine. Answers `{ask(command), stop()}`.
+ * Starts a part: `role` is `handshakes`, `user` or `honest`. `nice` lowers the priority of the process, because a real
+ * attacker does not take processor time from the server's machine. Returns `{ask(command), stop()}`.
  */
 export function startPart(role, options, { nice = 0 } = {}) {
   const [command, ...args] = ['nice', '-n', String(nice), process.execPath, PROGRAM, role];
@@ -28,7 +28,7 @@ export function startPart(role, options, { nice = 0 } = {}) {
     waiting.get(id)?.resolve(answer);
     waiting.delete(id);
   });
-  // An answer that cannot come any more is not waited for, or its deadline would keep this process alive.
+  // Gives up on answers that can no longer arrive; otherwise their deadline would keep this process alive.
   exited.then(() => {
     for (const { reject } of waiting.values()) reject(new Error(`the part '${role}' has ended`));
   });
@@ -39,9 +39,9 @@ export function startPart(role, options, { nice = 0 } = {}) {
     child.send({ id, command: question, payload });
     return within(answer, timeout, `the answer of the part '${role}' to '${question}'`);
   };
-  // Beside everything else it may take minutes until all its connections are there.
+  // On the loaded machine it may take minutes until all its connections exist.
   const started = ask('start', options, { timeout: 300_000 });
-  // Not every part is waited for; those who do wait still see the error.
+  // Not every part is awaited; callers that await it still see the error.
   started.catch(() => {});
   return {
     started,
@@ -53,7 +53,7 @@ export function startPart(role, options, { nice = 0 } = {}) {
   };
 }
 
-/** The value below which `share` of `values` lie; 0 of none. */
+/** The value below which `share` of `values` lie; 0 if there are none. */
 export function percentile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;

@@ -1,10 +1,11 @@
-// Polling handshakes at a rate from one address, pipelined over a few connections, whose sessions never join a namespace.
+// Polling handshakes at a fixed rate from one address, pipelined over a few connections, whose sessions never join a
+// namespace.
 
 import { connect } from 'node:net';
 
 const REQUEST = 'GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\n\r\n';
 const TICK_MS = 10;
-/** Requests that wait in this process at most for a server that does not read. */
+/** Maximum bytes of requests that wait in this process for a server that does not read. */
 const BACKLOG = 1_000 * REQUEST.length;
 
 export function part() {

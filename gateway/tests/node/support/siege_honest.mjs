@@ -1,11 +1,14 @@
-// Honest clients by the hundred: stock clients that come at once, stay in a room, say something now and then, and note what
-// was acknowledged and what arrived. All members of a room are in one process, which can therefore judge by itself.
+// Hundreds of honest clients: stock clients that connect at once, stay in a room, publish now and then, and record what
+// was acknowledged and what arrived. One process has all members of a room, so it can judge by itself.
 
 import { load } from './packages.mjs';
 
 const { io } = load('socket.io-client');
 
-/** How long a message may take from its ack to every member: what was sent so shortly before a break is not judged. */
+/**
+ * How long a message may take from its ack to every member; messages sent less than that before a disconnect are not
+ * judged.
+ */
 const ON_ITS_WAY_MS = 5_000;
 
 const now = () => performance.now();
@@ -70,7 +73,7 @@ export function part() {
       return clients.length;
     },
     settled,
-    /** Every `nth` client loses its connection without a goodbye, and comes back by itself. */
+    /** Every `nth` client loses its connection without a close, and reconnects by itself. */
     cut(nth) {
       let count = 0;
       for (const [at, client] of clients.entries()) {
@@ -83,7 +86,7 @@ export function part() {
       }
       return count;
     },
-    /** No more messages; what is connected stays. */
+    /** Stops the messages and keeps the connections. */
     hush() {
       isOn = false;
       return true;

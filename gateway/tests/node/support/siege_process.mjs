@@ -1,4 +1,4 @@
-// One part of a siege in a process of its own; see `siege.mjs`. The role is the argument, commands come over IPC.
+// One part of a siege in a separate process; see `siege.mjs`. The role is the argument, commands arrive over IPC.
 
 const [role] = process.argv.slice(2);
 const { part } = await import(`./siege_${role}.mjs`);

@@ -1,4 +1,4 @@
-// One user with a good token who uses every limit to the full: all sockets, all rooms, all events, the widest questions.
+// One user with a valid token who exhausts every limit: all sockets, all rooms, all events, the widest questions.
 
 import { rawSocketIo } from './raw.mjs';
 import { bounded } from './clients.mjs';
@@ -11,7 +11,7 @@ export function part() {
   let timer;
   let lookAt = 0;
 
-  /** The events of one socket, in turn: cheap ones, and those that cost a server most. */
+  /** The events of one socket in turn: cheap ones, and the most expensive ones for a server. */
   const events = (namespace, rooms, users) => (namespace === '/relay'
     ? [
         ['echo', 'x'.repeat(200)],
@@ -49,7 +49,7 @@ export function part() {
       let id = 0;
       timer = setInterval(() => {
         for (const { ws, namespace, rooms: own, users: theirs } of sockets) {
-          // Who does not read is not made to wait for: the kernel's buffer bounds what is sent.
+          // Skips a socket that does not drain; the kernel's buffer bounds what is sent.
           if (ws.socket.destroyed || ws.socket.writableLength > 64 * 1024) continue;
           const all = events(namespace, own, theirs);
           for (let at = 0; at < (perSecond * TICK_MS) / 1_000; at += 1) {

@@ -1,5 +1,5 @@
-// The stock client as a process: keeps four connections, or sends bytes over two, and prints what happens as lines of JSON until
-// its standard input ends. The same as `gateway/tests/clients` in other languages.
+// The stock client as a process: keeps four connections, or sends bytes over two, and prints lines of JSON about what
+// happens until its standard input ends. `gateway/tests/clients` has the same in other languages.
 
 import { load } from './packages.mjs';
 

@@ -1,5 +1,5 @@
-// Official clients by the thousand, in a few processes: more than one process could hear. `swarm_process.mjs` is what each
-// of them runs.
+// Thousands of official clients in a few processes, because one process could not handle all of their events. The
+// processes run `swarm_process.mjs`.
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -15,8 +15,9 @@ process.on('exit', () => {
 });
 
 /**
- * Connects a client for each of `plans` (`{url, token, room, transports}`), dealt out to `processes`, `width` at a time:
- * `{settled(), report(), stop()}`. `settled` is how many are connected and in their rooms, and `report` each one's stays.
+ * Connects a client for each of `plans` (`{url, token, room, transports}`), distributed over `processes`, `width` at a
+ * time: `{settled(), report(), stop()}`. `settled` is how many are connected and in their rooms, and `report` the stays
+ * of each.
  */
 export async function startSwarm(plans, { processes = 3, width = 60 } = {}) {
   const parts = Array.from({ length: processes }, part);

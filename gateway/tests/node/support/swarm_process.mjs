@@ -1,12 +1,11 @@
-// A part of a swarm (`swarm.mjs`): official clients with the reconnection that they have unless told otherwise, in a process
-// of their own. Each is in one room of the relay, comes back to it after every break, and notes for each time it was
-// connected what it heard.
+// A part of a swarm (`swarm.mjs`): official clients with default reconnection settings in a separate process. Each is
+// in one room of the relay, rejoins it after every disconnect, and records for each connection what it received.
 
 import { load } from './packages.mjs';
 
 const { io } = load('socket.io-client');
 
-/** The wall's time with fractions, so that processes agree. */
+/** The wall-clock time with fractions, so that processes agree. */
 const now = () => performance.timeOrigin + performance.now();
 
 const clients = [];
@@ -20,7 +19,7 @@ function start({ url, token, room, transports }) {
     client.stay = stay;
     client.stays.push(stay);
     const answer = await socket.emitWithAck('join', { room }).catch(() => undefined);
-    // Who was closed between CONNECT and the ack tries again with the next connection.
+    // A client whose connection closed between CONNECT and the ack retries on its next connection.
     if (answer?.success && client.stay === stay) stay.joined = now();
   });
   socket.on('n', (n) => {
@@ -39,7 +38,7 @@ function start({ url, token, room, transports }) {
 }
 
 const commands = {
-  /** Starts a client, and answers when it is in its room. */
+  /** Starts a client, and returns when it is in its room. */
   async start(options) {
     start(options);
     const client = clients.at(-1);

@@ -1,11 +1,11 @@
-// Waiting without sleeping: for one event, for a condition that events change, for a recorded event.
-// Every wait has a deadline, and says what it was waiting for and what it saw instead.
+// Waiting without sleeping: for one event, for a condition that events change, for a recorded event. Every wait has a
+// deadline, and its error says what it waited for and what it saw instead.
 
 const DEADLINE = 5_000;
 
 /**
- * The arguments of the next `event` of `emitter` (anything with on/off), as an array.
- * `filter(...args)` picks one; others are passed over.
+ * The arguments of the next `event` of `emitter` (anything with on/off), as an array. `filter(...args)` selects one;
+ * others are skipped.
  */
 export function once(emitter, event, { timeout = DEADLINE, filter = () => true } = {}) {
   return new Promise((resolve, reject) => {
@@ -28,8 +28,8 @@ export function once(emitter, event, { timeout = DEADLINE, filter = () => true }
 }
 
 /**
- * Resolves with the first truthy `condition()`, looked at now and after each of `events` of `emitter`.
- * `what` names the condition in the error.
+ * Resolves with the first truthy `condition()`, checked now and after each of `events` of `emitter`. `what` names the
+ * condition in the error.
  */
 export function until(emitter, events, condition, { timeout = DEADLINE, what = String(condition) } = {}) {
   return new Promise((resolve, reject) => {
@@ -56,8 +56,8 @@ export function until(emitter, events, condition, { timeout = DEADLINE, what = S
 }
 
 /**
- * Asks `probe` again and again until it answers something truthy. Only for what sends no event: a
- * metric, a database row, another process.
+ * Polls `probe` until it returns something truthy. Only for changes without an event: a metric, a database row, another
+ * process.
  */
 export async function eventually(probe, { timeout = DEADLINE, interval = 25, what = String(probe) } = {}) {
   const deadline = performance.now() + timeout;
@@ -74,7 +74,7 @@ export async function eventually(probe, { timeout = DEADLINE, interval = 25, wha
   }
 }
 
-/** Rejects when `promise` has not settled in `timeout` milliseconds. */
+/** Rejects if `promise` has not settled in `timeout` milliseconds. */
 export function within(promise, timeout, what) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -83,12 +83,12 @@ export function within(promise, timeout, what) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** A pause that is itself what the test is about (a clock has to move), never a substitute for an event. */
+/** A pause that the test itself is about (a clock has to advance), never a substitute for an event. */
 export function delay(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** An event's arguments without the `eventId` of the first, and that id: it differs in every event. */
+/** An event's arguments without the `eventId` of the first, and that id, which differs for every event. */
 export function identified([body, ...rest]) {
   if (typeof body?.eventId !== 'string') return { args: [body, ...rest] };
   const { eventId, ...plain } = body;
@@ -96,8 +96,8 @@ export function identified([body, ...rest]) {
 }
 
 /**
- * Keeps all events of a Socket.IO socket from now on, so that none is missed between two awaits.
- * `take` hands out each event once; `seen` looks without taking. Both without the event's `eventId`.
+ * Records all events of a Socket.IO socket from now on, so that none is missed between two awaits. `take` returns each
+ * event once; `seen` reads without taking. Both omit the event's `eventId`.
  */
 export function record(socket) {
   const events = [];
@@ -119,7 +119,7 @@ export function record(socket) {
       const args = await this.takeAll(event, filter, { timeout });
       return args[0];
     },
-    /** As `take`, with all arguments. */
+    /** Like `take`, with all arguments. */
     takeAll(event, filter = () => true, { timeout = DEADLINE } = {}) {
       return new Promise((resolve, reject) => {
         const look = () => {
@@ -138,7 +138,7 @@ export function record(socket) {
         look();
       });
     },
-    /** Resolves when `count` events of that name are recorded and not taken; answers their first arguments. */
+    /** Resolves when `count` events with that name are recorded and not taken; returns their first arguments. */
     count(event, count, { timeout = DEADLINE } = {}) {
       return new Promise((resolve, reject) => {
         const look = () => {

@@ -1,4 +1,5 @@
-//! A Socket.IO server on socketioxide and axum as its users would write it: rooms that anybody may join and publish to.
+//! A Socket.IO server on socketioxide and axum as its users would write it: every client may join and publish to any
+//! room.
 //!
 //! On tokio's current-thread runtime, for one core: with several threads it may answer a client's CONNECT before it
 //! listens to the client's events, and lets one client's messages overtake each other.

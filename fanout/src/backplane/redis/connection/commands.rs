@@ -1,5 +1,5 @@
-//! The connection for commands: multiplexed, with a deadline for each, and refusing at once while Redis is
-//! away.
+//! The connection for commands: multiplexed, with a deadline for each command. Commands fail at once while
+//! Redis is away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,18 +19,18 @@ use crate::stats::Stats;
 
 const COMMAND: Duration = Duration::from_millis(REDIS_COMMAND_MS);
 const CONNECT: Duration = Duration::from_millis(REDIS_CONNECT_MS);
-/// By so much the deadline of one command of many ends before that of all.
+/// How much earlier a pooled command's deadline ends than the pipeline's.
 const MARGIN: Duration = Duration::from_millis(50);
 
-/// Deadlines missed in a row after which the connection counts as lost.
+/// Consecutive missed deadlines after which the connection counts as lost.
 const MISSES_MAX: u32 = 3;
 
-/// The way to Redis for everything but subscriptions.
+/// The connection to Redis for everything but subscriptions.
 pub(crate) struct Commands {
     link: Link,
-    /// What it is for, in the log.
+    /// Its purpose, for the log.
     purpose: &'static str,
-    /// The key under which a process is named, where its `run_id` may not be asked for.
+    /// The key of the process' name, for a user who may not read the `run_id`.
     mark: String,
     pool: Option<Pool>,
     state: Mutex<State>,
@@ -76,7 +76,12 @@ impl Commands {
         self.state.lock().connection.is_some()
     }
 
-    /// The server's process, which the epoch of rooms is bound to.
+    /// Whether the server is a Redis Cluster, where all keys of a command must be on one server.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.link.is_cluster()
+    }
+
+    /// The server's process; the epoch of rooms is bound to it.
     pub(crate) fn run_id(&self) -> Arc<str> {
         Arc::clone(&self.state.lock().run)
     }
@@ -99,13 +104,13 @@ impl Commands {
     /// Keeps a connection until the task is dropped.
     pub(crate) async fn run(&self) {
         let mut backoff = retry();
-        let mut told = false;
+        let mut reported = false;
         loop {
             match self.connect().await {
                 Ok((connection, run)) => {
                     tracing::info!(connection = self.purpose, "connected to Redis");
                     backoff.reset();
-                    told = false;
+                    reported = false;
                     self.misses.store(0, Ordering::Relaxed);
                     *self.state.lock() = State { connection: Some(connection), run };
                     self.generation.send_modify(|generation| *generation += 1);
@@ -120,12 +125,12 @@ impl Commands {
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut reported, true) {
                         tracing::warn!(
                             connection = self.purpose,
                             server = %self.link.address(),
                             error = %Trouble { error: &error, tls: self.link.address().tls },
-                            "cannot connect to Redis; trying on"
+                            "cannot connect to Redis; retrying"
                         );
                     }
                     tokio::time::sleep(backoff.pause(rand::random())).await;
@@ -142,18 +147,18 @@ impl Commands {
         let late = |_| RedisError::from((ErrorKind::Io, "timed out"));
         let mut connection = timeout(CONNECT * 3, self.link.connect()).await.map_err(late)??;
         if self.link.is_cluster() {
-            // Each primary has its own; the scripts ask.
+            // Each primary has its own; the scripts ask for it.
             return Ok((connection, "".into()));
         }
         let run = process::name(&mut connection, &self.mark).await?;
         Ok((connection, run.into()))
     }
 
-    /// Sends a command and reads its answer.
+    /// Sends a command and reads its reply.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`]: at once while Redis is away or too much is under way, else after the
-    /// deadline; it may have been carried out all the same.
+    /// [`FanoutError::Unavailable`]: at once while Redis is away or too many commands are under way, otherwise
+    /// after the deadline. The command may have run all the same.
     pub(crate) async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, FanoutError> {
         match self.ask(cmd).await? {
             Ok(value) => self.read(value),
@@ -161,7 +166,7 @@ impl Commands {
         }
     }
 
-    /// Like [`Self::query`] for answers that may be long, on a connection of their own.
+    /// Like [`Self::query`], for replies that may be long, on a separate connection.
     pub(crate) async fn query_long<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, FanoutError> {
         let Some(pool) = self.pool.as_ref().filter(|_| self.is_up()) else {
             return Err(FanoutError::Unavailable);
@@ -184,7 +189,7 @@ impl Commands {
         }
     }
 
-    /// Sends a command; an error that the server answered is given to the caller.
+    /// Sends a command. The caller gets an error reply of the server as is.
     pub(crate) async fn ask(&self, cmd: &Cmd) -> Result<Result<Value, RedisError>, FanoutError> {
         let Ok(_place) = self.in_flight.try_acquire() else {
             Stats::add(&self.stats.redis_errors, 1);
@@ -215,8 +220,9 @@ impl Commands {
         }
     }
 
-    /// Sends commands in one go, in their order; the answers are those of the server, an error for each that it
-    /// refused. On a cluster they go to the servers of their keys, in order for each of them.
+    /// Sends commands in one pipeline, in their order. The answers are the server's replies, with an error for
+    /// each command that it refused. On a cluster each command goes to the server of its keys, in order for
+    /// each server.
     pub(crate) async fn ask_all(
         &self,
         pipeline: &Pipeline,
@@ -231,7 +237,7 @@ impl Commands {
                     Ok(answers.into_iter().map(Value::extract_error).collect())
                 }
                 Some(Connection::Cluster(cluster)) => {
-                    // One of the servers may be away: the others' answers count.
+                    // One of the servers may be away: the replies of the others count.
                     let each = pipeline.cmd_iter().map(|cmd| {
                         let mut cluster = cluster.clone();
                         async move {
@@ -248,7 +254,7 @@ impl Commands {
         match timeout(COMMAND, asked).await {
             Ok(Ok(answers)) => {
                 self.misses.store(0, Ordering::Relaxed);
-                // Of a cluster, one server that is away is the library's to replace.
+                // In a cluster the library replaces the connection to one lost server.
                 let mut lost = answers.iter().map(|answer| answer.as_ref().is_err_and(is_lost));
                 let is_lost =
                     if self.link.is_cluster() { lost.all(|lost| lost) } else { lost.any(|lost| lost) };
@@ -278,7 +284,7 @@ impl Commands {
 
     fn lose(&self, generation: u64) {
         Stats::add(&self.stats.redis_errors, 1);
-        // An older connection's failure says nothing of this one.
+        // A failure of an older connection does not affect this one.
         if *self.generation.borrow() == generation && self.is_up() {
             self.forget();
             self.lost.notify_one();
@@ -288,12 +294,12 @@ impl Commands {
     pub(crate) fn read<T: FromRedisValue>(&self, value: Value) -> Result<T, FanoutError> {
         T::from_redis_value(value).map_err(|error| {
             Stats::add(&self.stats.redis_errors, 1);
-            tracing::warn!(%error, "Redis answered what was not asked");
+            tracing::warn!(%error, "unexpected reply from Redis");
             FanoutError::Unavailable
         })
     }
 
-    /// What the server would not do. Its words stay in the log.
+    /// Logs a refused command; the error text stays in the log.
     pub(crate) fn refused(&self, error: &RedisError) -> FanoutError {
         Stats::add(&self.stats.redis_errors, 1);
         tracing::warn!(error = %Brief(error), "Redis refused a command");
@@ -301,8 +307,8 @@ impl Commands {
     }
 }
 
-/// Whether an error means that another connection is needed: the old one is broken, or leads to a server
-/// that takes no writes.
+/// Whether an error calls for a new connection: the old one is broken, or leads to a server that takes no
+/// writes.
 fn is_lost(error: &RedisError) -> bool {
     let by_state = matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! How to connect: a server, the primary that Sentinels name, or a cluster.
+//! Connects to Redis: a server, the primary that Sentinels name, or a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +28,13 @@ pub(crate) enum Connection {
     Cluster(ClusterConnection),
 }
 
-/// Where Redis is, and how to connect there.
+/// The address of Redis and how to connect to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     address: RedisAddress,
 }
 
-/// Connections for long answers.
+/// Connections for long replies.
 pub(crate) type Pool = managed::Pool<Link>;
 
 const CONNECT: Duration = Duration::from_millis(REDIS_CONNECT_MS);
@@ -42,10 +42,10 @@ const COMMAND: Duration = Duration::from_millis(REDIS_COMMAND_MS);
 
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// How long the kernel keeps trying to deliver to a peer that does not acknowledge.
+/// How long the kernel keeps retrying delivery to a peer that does not acknowledge.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pauses between tries to connect.
+/// The pauses between attempts to connect.
 pub(super) fn retry() -> Backoff {
     Backoff::new(Duration::from_millis(REDIS_RETRY_MIN_MS), Duration::from_millis(REDIS_RETRY_MAX_MS))
 }
@@ -55,7 +55,7 @@ impl Link {
         Self { address }
     }
 
-    /// Where it leads, without user and password.
+    /// The address without user and password.
     pub(crate) fn address(&self) -> &RedisAddress {
         &self.address
     }
@@ -69,7 +69,7 @@ impl Link {
     }
 
     fn settings(&self) -> RedisConnectionInfo {
-        // The library's name is nobody's concern, and telling it needs a right that Redis 7.0 does not know.
+        // The library's name is not needed, and sending it needs a right that Redis 7.0 does not know.
         let mut settings = RedisConnectionInfo::default()
             .set_db(self.address.database)
             .set_protocol(ProtocolVersion::RESP3)
@@ -98,7 +98,7 @@ impl Link {
         Ok(info.set_tcp_settings(Self::tcp()).set_redis_settings(settings))
     }
 
-    /// Who is trusted instead of the system's authorities.
+    /// The trusted authorities, instead of the system's.
     fn certificates(&self) -> Option<TlsCertificates> {
         let authorities = self.address.authorities.as_ref().filter(|_| self.address.tls)?;
         Some(TlsCertificates { client_tls: None, root_cert: Some(authorities.to_vec()) })
@@ -115,7 +115,7 @@ impl Link {
         if self.address.tls { info.set_tls_mode(TlsMode::Secure) } else { info }
     }
 
-    /// A client of one server that takes writes (of a cluster: of any server, for subscriptions).
+    /// A client of one server that takes writes (in a cluster, for subscriptions: any server).
     async fn client(&self, turn: usize) -> RedisResult<Client> {
         match &self.address.topology {
             Topology::Single(server) => Client::open(self.info(server, self.settings())?),
@@ -132,7 +132,7 @@ impl Link {
         let Some(certificates) = self.certificates() else {
             return Sentinel::build(infos)?.async_master_for(name, Some(&self.node_info())).await;
         };
-        // Only the builder takes authorities, and it does not take all settings.
+        // Only the builder accepts authorities, and it does not accept all settings.
         let addresses = infos.iter().map(|info| info.addr().clone());
         let settings = self.settings();
         let mut builder = SentinelClientBuilder::new(addresses, name, SentinelServerType::Master)?
@@ -173,8 +173,8 @@ impl Link {
         client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
     }
 
-    /// Connects for subscriptions; what comes is given to `push` by the task that reads. `turn` chooses
-    /// among a cluster's servers, all of which receive everything that is published.
+    /// Connects for subscriptions. The task that reads passes messages to `push`. `turn` chooses one of
+    /// a cluster's servers; each of them receives everything that is published.
     pub(crate) async fn subscribe(
         &self,
         turn: usize,
@@ -187,7 +187,7 @@ impl Link {
         self.client(turn).await?.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    /// A pool; nothing is connected yet.
+    /// A pool; it connects later.
     pub(crate) fn pool(&self) -> Result<Pool, managed::BuildError> {
         let mut config = PoolConfig::new(REDIS_POOL);
         config.timeouts.wait = Some(COMMAND);
@@ -202,7 +202,7 @@ impl managed::Manager for Link {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Connection> {
-        // Without its type, which every caller of a long query would carry.
+        // Boxed, so that callers of a long query do not carry its type.
         let connecting: BoxFuture<'_, RedisResult<Connection>> = Box::pin(self.connect());
         connecting.await
     }
@@ -215,7 +215,7 @@ impl managed::Manager for Link {
 /// Whether certificates of authorities can be read from PEM texts.
 ///
 /// # Errors
-/// Why not, for people.
+/// Why not, as a message for people.
 pub fn check_authorities(pem: &Arc<[u8]>) -> Result<(), String> {
     if !pem.windows(PEM_BEGIN.len()).any(|text| text == PEM_BEGIN) {
         return Err("it has no certificate (-----BEGIN CERTIFICATE-----)".to_owned());

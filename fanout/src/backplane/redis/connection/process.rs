@@ -1,10 +1,10 @@
-//! Which process the server behind a connection is. The epochs of rooms are bound to it: a server that was restarted, or
-//! another one after a failover, may lack what the last one had said.
+//! Identifies the server process behind a connection. The epochs of rooms are bound to it: a restarted server, or
+//! another one after a failover, may lack the latest data.
 //!
-//! `INFO` has a `run_id`. A user who may not ask for that (the smallest ACL, README) has a mark instead: a random
-//! name, kept under a key that all nodes read, and a script whose text is that name. Scripts are in the memory of one
-//! process: they are neither stored nor replicated (Redis 7). So a process that knows the script of the name is the
-//! one that was marked, and any other is marked again.
+//! `INFO` has a `run_id`. For a user without the right to read it (the smallest rights, `gateway/docs/operate/redis.md`)
+//! the process gets a mark: a random name under a key that all nodes read, and a script whose text is that name. Scripts
+//! live in the memory of one process; Redis 7 neither stores nor replicates them. A process that knows the script is the
+//! marked one, and any other is marked again.
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError};
 use shared::limits::REDIS_COMMAND_MS;
@@ -14,20 +14,20 @@ use super::link::Connection;
 
 const COMMAND: Duration = Duration::from_millis(REDIS_COMMAND_MS);
 
-/// How often a process is marked, when each time another node was quicker.
+/// Attempts to mark a process when another node is faster each time.
 const TRIES_MAX: usize = 8;
 
 /// The name of the process behind a connection to one server.
 ///
 /// # Errors
-/// When it takes no commands or no writes.
+/// When the server takes no commands or no writes.
 pub(super) async fn name(connection: &mut Connection, key: &str) -> Result<String, RedisError> {
     let hello: redis::Value = ask(connection, &redis::cmd("HELLO")).await?;
     if role(&hello).as_deref() != Some("master") {
         return Err(RedisError::from((ErrorKind::Client, "not a primary")));
     }
     match ask::<String>(connection, redis::cmd("INFO").arg("server").arg("persistence")).await {
-        // Such a server takes connections and refuses commands: it would be tried again and again.
+        // Such a server accepts connections but refuses commands, so each attempt would fail.
         Ok(text) if text.contains("\nloading:1") => {
             Err(RedisError::from((ErrorKind::Client, "still loading")))
         }
@@ -40,7 +40,7 @@ pub(super) async fn name(connection: &mut Connection, key: &str) -> Result<Strin
     }
 }
 
-/// The mark of the process, made if it has none.
+/// The mark of the process; marks the process if it has none.
 async fn mark(connection: &mut Connection, key: &str) -> Result<String, RedisError> {
     for _ in 0..TRIES_MAX {
         let known: Option<String> = ask(connection, redis::cmd("GET").arg(key)).await?;
@@ -60,10 +60,10 @@ async fn mark(connection: &mut Connection, key: &str) -> Result<String, RedisErr
             return Ok(new);
         }
     }
-    Err(RedisError::from((ErrorKind::Client, "other nodes were always quicker")))
+    Err(RedisError::from((ErrorKind::Client, "other nodes were faster each time")))
 }
 
-/// The script that only a process with this name knows.
+/// The script that only the process with this name knows.
 fn body(name: &str) -> String {
     format!("return '{name}'")
 }

@@ -1,11 +1,11 @@
-//! Lua scripts, sent by their digest and whole where the server does not know them yet.
+//! Lua scripts, sent by their digest, or whole where the server does not know them yet.
 
 use redis::Cmd;
 
 use super::Commands;
 use crate::error::FanoutError;
 
-/// A script of `lua/`. The head of each file lists its keys, arguments and answer.
+/// A script of `lua/`. The head of each file lists its keys, arguments and reply.
 #[derive(Debug)]
 pub(crate) struct Script {
     body: &'static str,
@@ -17,7 +17,7 @@ impl Script {
         Self { body, digest: redis::Script::new(body).get_hash().to_owned() }
     }
 
-    /// Runs the script. `Unavailable` may mean that it has run: its answer is what is missing.
+    /// Runs the script. After `Unavailable` it may have run: only its reply is missing.
     pub(crate) async fn run<T: redis::FromRedisValue>(
         &self,
         commands: &Commands,
@@ -35,13 +35,13 @@ impl Script {
         }
     }
 
-    /// The command that runs the script where the server knows it.
+    /// The command that runs the script on a server that knows it.
     pub(crate) fn posted(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
         self.call("EVALSHA", &self.digest, keys, args)
     }
 
-    /// What [`Self::posted`] made, with the whole script: it runs where the server does not know it, too. On a
-    /// cluster, `SCRIPT LOAD` would need an answer of every server, among them one that is just away.
+    /// The command of [`Self::posted`] with the whole script, for a server that does not know it. `SCRIPT
+    /// LOAD` would need a reply of every server of a cluster, even one that is away.
     pub(super) fn whole(&self, posted: &Cmd) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(self.body);

@@ -1,8 +1,8 @@
-//! The connection for subscriptions, and the list of what is wanted on it.
+//! The connection for subscriptions, and the list of wanted channels.
 //!
-//! Channels are subscribed when somebody first wants them and unsubscribed a while after nobody does any
-//! more, by one task in one order, so that an UNSUBSCRIBE never overtakes a SUBSCRIBE. After each connect the
-//! whole list is subscribed again; a caller that waits for a channel waits for its confirmation.
+//! A channel is subscribed when it is first wanted, and unsubscribed some time after it is last wanted. One task
+//! does both in one order, so that an UNSUBSCRIBE never overtakes a SUBSCRIBE. After each connect it subscribes to
+//! the whole list again; a caller that waits for a channel waits for its confirmation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use super::link::retry;
 use super::trouble::{Brief, Trouble};
 use crate::stats::Stats;
 
-/// What was published.
+/// A published message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message<'a> {
     pub(crate) channel: &'a str,
     pub(crate) payload: &'a [u8],
-    /// It came by a pattern.
+    /// Received through a pattern.
     pub(crate) by_pattern: bool,
 }
 
-/// Hears what is published. Called by the task that reads the connection: it must be quick and never wait.
+/// Receives published messages. Called by the task that reads the connection: it must be quick and never wait.
 pub(crate) trait Listener: Send + Sync + 'static {
     fn on_message(&self, message: Message<'_>);
-    /// There is no connection, and what is published is not received. Called before each try to connect.
+    /// The connection is lost, and published messages are not received. Called before each attempt to connect.
     fn on_disconnect(&self);
 }
 
 #[derive(Debug, Default)]
 struct Want {
-    /// How many want it. At 0 it lingers until `idle_since` is old.
+    /// How many callers want it. At 0 it lingers until `idle_since` is old.
     holders: usize,
     confirmed: bool,
     idle_since: Option<Instant>,
@@ -67,7 +67,7 @@ impl Wanted {
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     link: Link,
-    /// Subscribed for as long as the node lives, patterns apart.
+    /// Subscribed for as long as the node lives, besides the patterns.
     standing: Vec<String>,
     patterns: Vec<String>,
     canary: String,
@@ -76,7 +76,7 @@ pub(crate) struct Subscriber {
     confirmed: Notify,
     up: AtomicBool,
     turn: AtomicUsize,
-    heard_canary: Mutex<Option<Instant>>,
+    canary_received: Mutex<Option<Instant>>,
     generation: watch::Sender<u64>,
     stats: Arc<Stats>,
 }
@@ -105,18 +105,18 @@ impl Subscriber {
             confirmed: Notify::new(),
             up: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
-            heard_canary: Mutex::new(None),
+            canary_received: Mutex::new(None),
             generation: watch::Sender::new(0),
             stats,
         }
     }
 
-    /// Whether everything wanted was confirmed on a connection that still receives.
+    /// Whether every wanted channel is confirmed on a connection that still receives.
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Changes when a new connection has everything subscribed.
+    /// Changes when a new connection has subscribed to everything.
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
@@ -131,16 +131,17 @@ impl Subscriber {
         self.wanted.lock().channels.len() + self.standing.len()
     }
 
-    /// Wants a channel, and waits until it is confirmed: what is published after that is received. Gives up
-    /// waiting after `SUBSCRIBE_WAIT_MS`, or at once while there is no connection; it is subscribed as soon as
-    /// there is one. Answers whether it is confirmed. Each call is undone by a [`Self::release`].
+    /// Wants a channel, and waits for its confirmation: this node receives what is published after that. Stops
+    /// waiting after `SUBSCRIBE_WAIT_MS`, or at once while there is no connection; the channel is subscribed as soon
+    /// as there is one. Returns whether it is confirmed. Undo each call by a [`Self::release`].
     ///
     /// Cancel safe: the channel stays wanted.
     pub(crate) async fn acquire(&self, channel: &str) -> bool {
         self.want(channel) || self.confirmed(channel).await
     }
 
-    /// Wants a channel without waiting; whether it is confirmed already. Each call is undone by a [`Self::release`].
+    /// Wants a channel without waiting. Returns whether it is confirmed already. Undo each call by a
+    /// [`Self::release`].
     pub(crate) fn want(&self, channel: &str) -> bool {
         let mut wanted = self.wanted.lock();
         let want = match wanted.channels.get_mut(channel) {
@@ -156,7 +157,7 @@ impl Subscriber {
         want.confirmed
     }
 
-    /// Waits for the confirmation of a channel that is wanted, as [`Self::acquire`] does.
+    /// Waits for the confirmation of a wanted channel, as [`Self::acquire`] does.
     pub(crate) async fn confirmed(&self, channel: &str) -> bool {
         let confirmation = async {
             loop {
@@ -170,12 +171,12 @@ impl Subscriber {
                 notified.await;
             }
         };
-        // Without a connection everybody is a member in their own node's eyes, and nothing is published.
+        // Without a connection every socket is a member on its own node, and nothing is published.
         let _ = timeout(Duration::from_millis(SUBSCRIBE_WAIT_MS), confirmation).await;
         self.wanted.lock().channels.get(channel).is_some_and(|want| want.confirmed)
     }
 
-    /// Wants a channel once less.
+    /// Undoes one want of a channel.
     pub(crate) fn release(&self, channel: &str) {
         let mut wanted = self.wanted.lock();
         let Some(want) = wanted.channels.get_mut(channel) else { return };
@@ -184,7 +185,7 @@ impl Subscriber {
             return;
         }
         if !self.is_up() && !want.confirmed {
-            // Nothing is to be unsubscribed, and without a connection nobody would clear it away.
+            // There is nothing to unsubscribe, and without a connection the entry would never be removed.
             wanted.channels.remove(channel);
             wanted.pending.retain(|pending| **pending != *channel);
         } else {
@@ -197,33 +198,33 @@ impl Subscriber {
     /// Keeps a connection until the task is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: Arc<dyn Listener>) {
         let mut backoff = retry();
-        let mut told = false;
+        let mut is_logged = false;
         loop {
             match self.connect(&listener).await {
                 Ok((connection, lost)) => {
                     backoff.reset();
-                    told = false;
+                    is_logged = false;
                     let end = self.serve(connection, &lost).await;
                     self.up.store(false, Ordering::Release);
                     self.start_over();
                     self.confirmed.notify_waiters();
                     Stats::add(&self.stats.redis_reconnects, 1);
                     match end {
-                        End::Lost => tracing::warn!("the subscriptions' connection to Redis is lost"),
+                        End::Lost => tracing::warn!("lost the connection to Redis for subscriptions"),
                         End::Silent => {
-                            tracing::warn!("the subscriptions' connection to Redis delivers nothing")
+                            tracing::warn!("the connection to Redis for subscriptions delivers nothing")
                         }
                     }
                 }
                 Err(error) => {
                     Stats::add(&self.stats.redis_reconnects, 1);
-                    if std::mem::replace(&mut told, true) {
+                    if std::mem::replace(&mut is_logged, true) {
                         tracing::debug!(error = %Brief(&error), "cannot subscribe");
                     } else {
                         tracing::warn!(
                             server = %self.link.address(),
                             error = %Trouble { error: &error, tls: self.link.address().tls },
-                            "cannot subscribe; trying on"
+                            "cannot subscribe; retrying"
                         );
                     }
                     tokio::time::sleep(backoff.pause(rand::random())).await;
@@ -232,7 +233,7 @@ impl Subscriber {
         }
     }
 
-    /// Connects and subscribes everything.
+    /// Connects and subscribes to everything.
     async fn connect(
         self: &Arc<Self>,
         listener: &Arc<dyn Listener>,
@@ -268,7 +269,7 @@ impl Subscriber {
                 let batch = wanted.next_batch();
                 if batch.is_empty() {
                     // Under the lock: a caller that wants a channel from here on waits for its confirmation.
-                    *self.heard_canary.lock() = Some(Instant::now());
+                    *self.canary_received.lock() = Some(Instant::now());
                     self.up.store(true, Ordering::Release);
                     break;
                 }
@@ -282,7 +283,7 @@ impl Subscriber {
         Ok((connection, lost))
     }
 
-    /// Everything is wanted, and nothing subscribed.
+    /// Marks every wanted channel as not subscribed.
     fn start_over(&self) {
         let mut wanted = self.wanted.lock();
         let wanted = &mut *wanted;
@@ -312,7 +313,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Does what is wanted until the connection ends.
+    /// Subscribes and unsubscribes as wanted until the connection ends.
     async fn serve(&self, mut connection: MultiplexedConnection, lost: &Notify) -> End {
         let mut looked = Instant::now();
         let mut ticks = tokio::time::interval(Duration::from_millis(SUBSCRIBE_LINGER_MS / 6));
@@ -322,13 +323,13 @@ impl Subscriber {
                 () = lost.notified() => return End::Lost,
                 () = self.work.notified() => {}
                 _ = ticks.tick() => {
-                    // Where this task was not run for long, neither was the one that reads: what has come meanwhile
-                    // is still to be read.
+                    // If this task was not run for long, neither was the task that reads: messages may still be
+                    // unread.
                     if looked.elapsed() > Duration::from_millis(CANARY_LOST_MS / 2) {
-                        *self.heard_canary.lock() = Some(Instant::now());
+                        *self.canary_received.lock() = Some(Instant::now());
                     }
                     looked = Instant::now();
-                    let silent = self.heard_canary.lock().is_none_or(|at| at.elapsed() > Duration::from_millis(CANARY_LOST_MS));
+                    let silent = self.canary_received.lock().is_none_or(|at| at.elapsed() > Duration::from_millis(CANARY_LOST_MS));
                     if silent {
                         return End::Silent;
                     }
@@ -353,7 +354,7 @@ impl Subscriber {
         }
     }
 
-    /// Channels that nobody has wanted for a while; from here on they are not wanted.
+    /// Removes and returns the channels that have not been wanted for a while.
     fn take_idle(&self) -> Vec<Box<str>> {
         let mut wanted = self.wanted.lock();
         let mut taken = Vec::new();
@@ -382,7 +383,7 @@ impl Subscriber {
             return;
         };
         if channel == self.canary {
-            *self.heard_canary.lock() = Some(Instant::now());
+            *self.canary_received.lock() = Some(Instant::now());
         }
         listener.on_message(Message { channel, payload, by_pattern });
     }

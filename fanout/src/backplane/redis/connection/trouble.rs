@@ -1,4 +1,4 @@
-//! Why Redis cannot be reached, in a sentence that says what to do.
+//! Explains why Redis cannot be reached, and what to do.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ impl<E: fmt::Display> fmt::Display for Brief<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
         let line = text.lines().next().unwrap_or_default();
-        // What a server says of missing rights names the user.
+        // A server's error about missing rights contains the user's name.
         match line.split_once("User ").zip(line.split_once(" has no permissions")) {
             Some(((before, _), (_, after))) => write!(f, "{before}The user has no permissions{after}"),
             None => f.write_str(line),
@@ -19,10 +19,10 @@ impl<E: fmt::Display> fmt::Display for Brief<'_, E> {
     }
 }
 
-/// An error of a connection that could not be made, and the advice for it.
+/// An error of a failed connection, and the advice for it.
 pub(super) struct Trouble<'a> {
     pub(super) error: &'a RedisError,
-    /// The connection was to speak TLS.
+    /// The connection was meant to use TLS.
     pub(super) tls: bool,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Trouble<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = Brief(self.error).to_string();
         match advice(&text) {
-            // Each waits for the other to begin.
+            // Client and server each wait for the other to begin.
             Some(SILENT) if self.tls => write!(f, "{text}: {SILENT}; a port without TLS wants redis://"),
             Some(SILENT) => write!(f, "{text}: {SILENT}; a port with TLS wants rediss://"),
             Some(advice) => write!(f, "{text}: {advice}"),
@@ -39,9 +39,9 @@ impl fmt::Display for Trouble<'_> {
     }
 }
 
-const SILENT: &str = "it does not answer; is the server well, and does a firewall stand between?";
+const SILENT: &str = "it does not answer; is the server healthy, and does a firewall block the connection?";
 
-/// Advice by what errors have in their texts: libraries give them no kinds that tell these apart.
+/// Advice by parts of error texts: libraries have no error kinds that distinguish these.
 const ADVICE: &[(&[&str], &str)] = &[
     (
         &["CaUsedAsEndEntity"],
@@ -50,7 +50,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["UnknownIssuer", "BadSignature", "unknown CA"],
-        "its certificate is by an authority that is not trusted here; name the authority's PEM file in REDIS_CA_CERT",
+        "its certificate's authority is not trusted here; set REDIS_CA_CERT to the authority's PEM file",
     ),
     (
         &["NotValidForName"],
@@ -59,14 +59,14 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["Expired", "NotValidYet"], "its certificate is not valid now; renew it, or set this machine's clock"),
     (
         &["InvalidContentType", "corrupt message"],
-        "it does not speak TLS there; use redis:// for this port, or rediss:// with its tls-port",
+        "the port does not use TLS; use redis:// for this port, or rediss:// with its tls-port",
     ),
     (
         &["CertificateRequired", "HandshakeFailure", "received fatal alert"],
         "it refuses the TLS handshake; client certificates are not supported: set tls-auth-clients no",
     ),
-    (&["Connection refused"], "nothing listens there; is Redis running, and are host and port right?"),
-    (&["lookup address"], "the host's name is not known; is it right, and does this machine's DNS know it?"),
+    (&["Connection refused"], "nothing listens there; is Redis running, and are host and port correct?"),
+    (&["lookup address"], "the host's name is unknown; is it correct, and does this machine's DNS know it?"),
     (&["timed out", "Timeout"], SILENT),
     (
         &[
@@ -87,11 +87,8 @@ const ADVICE: &[(&[&str], &str)] = &[
         &["Master with given name not found"],
         "the Sentinels know no primary of the name at the end of REDIS_URL",
     ),
-    (
-        &["DB index is out of range"],
-        "it has not so many databases; use another number at the end of REDIS_URL",
-    ),
-    (&["cluster support disabled"], "it is no Redis Cluster; use redis:// instead of redis+cluster://"),
+    (&["DB index is out of range"], "it has fewer databases; use another number at the end of REDIS_URL"),
+    (&["cluster support disabled"], "it is not a Redis Cluster; use redis:// instead of redis+cluster://"),
     (
         &[
             "unknown command 'HELLO'",
@@ -103,7 +100,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["Could not read", "Expected one of", "Invalid response", "parse"],
-        "what answers does not speak Redis' protocol; are host and port right?",
+        "the server does not use Redis' protocol; are host and port correct?",
     ),
 ];
 

@@ -1,9 +1,9 @@
--- Writes what a node is like, and tells what the others are like.
+-- Writes a node's traits, and returns the traits of the other living nodes.
 --
--- KEYS 1 leases  2 what nodes are like (hash: node -> since when, what)  3 the name of the cluster
--- ARGV 1 node  2 since when it is there, in ms of Redis' clock; 0: since now  3 what it is like
+-- KEYS 1 leases  2 traits of nodes (hash: node -> start, traits)  3 the cluster's name
+-- ARGV 1 node  2 its start in ms of Redis' clock; 0: now  3 its traits
 --      4 a name for a cluster that has none
--- Returns {the cluster's name; since when this node is there; {node, since when and what, …} of the others that live}
+-- Returns {the cluster's name; this node's start; {node, start and traits, …} of the other living nodes}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local since = ARGV[2]

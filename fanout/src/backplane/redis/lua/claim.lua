@@ -1,8 +1,8 @@
--- Claims the estate of an incarnation whose lease has lapsed, or whose claimer has not come to an end.
+-- Claims the cleanup after an incarnation whose lease has lapsed, or whose earlier claim has expired.
 --
--- KEYS 1 leases  2 claimed estates  3 what nodes tell of themselves
--- ARGV 1 incarnation  2 ms the claim lasts  3 1: whether it has lapsed or not (its own node gives it up)
--- Returns 1 to the one who may settle it, else 0
+-- KEYS 1 leases  2 claimed estates  3 addresses of nodes
+-- ARGV 1 incarnation  2 ms the claim lasts  3 1: even if the lease has not lapsed (its own node gives it up)
+-- Returns 1 if the caller has the claim, else 0
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lapses = redis.call('ZSCORE', KEYS[1], ARGV[1])

@@ -1,4 +1,4 @@
--- How many sockets and users each incarnation has in a room.
+-- Counts the sockets and users of each incarnation in a room.
 --
 -- Returns incarnation, sockets, users, …
 local found = {}

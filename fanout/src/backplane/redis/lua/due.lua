@@ -1,4 +1,5 @@
--- Tells which timers are due by Redis' clock, and has them due again later, lest they be lost with the node that asks.
+-- Returns the timers that are due by Redis' clock, and schedules them again for later, so that they are not lost if the
+-- asking node dies.
 --
 -- KEYS 1 timers (sorted set: id -> when it is due, ms)
 -- ARGV 1 how many at most  2 ms until they are due again  3 an id to be scheduled, empty for none  4 ms until it is due

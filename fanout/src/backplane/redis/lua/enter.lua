@@ -1,4 +1,4 @@
--- A socket enters a room.
+-- Adds a socket to a room.
 --
 -- ARGV 3 socket  4 user  5 info  6 seconds the keys are kept
 -- Returns 1 if no socket of the user was in the room and none lingered, else 0

@@ -1,4 +1,4 @@
--- A socket leaves a room.
+-- Removes a socket from a room.
 --
 -- ARGV 3 socket  4 user  5 info  6 seconds the keys are kept  7 1 if the user may come back and is to linger, else 0
 -- Returns 0 if the user is still in the room, 1 if that was the last socket, 2 if the user lingers now
@@ -15,6 +15,6 @@ if ARGV[7] == '1' then
   put('l:', user, info, seconds)
   return 2
 end
--- Kept until it has been told: if the answer is lost, or who asked, somebody else tells.
+-- Kept until it has been reported: if the answer or the node that asked is lost, another one reports it.
 put('t:', user, info, seconds)
 return 1

@@ -1,4 +1,4 @@
--- Tells who is near a place and was there lately, the nearest first.
+-- Returns the entries near a place whose time is not over, the nearest first.
 --
 -- KEYS 1 places (geo)  2 exact places (hash)  3 until when (sorted set)
 -- ARGV 1 longitude  2 latitude  3 metres  4 how many at most  5 1: all there are, for where geo sets do not reach

@@ -1,7 +1,7 @@
--- Makes a lease for a new incarnation.
+-- Opens a lease for a new incarnation.
 --
--- KEYS 1 leases  2 what nodes tell of themselves (hash: incarnation -> info)
--- ARGV 1 incarnation  2 ms a lease lasts  3 info  4 node id that nobody else may have, or empty
+-- KEYS 1 leases  2 how nodes are reached (hash: incarnation -> info)
+-- ARGV 1 incarnation  2 ms a lease lasts  3 info  4 node id that no other node may have, or empty
 -- Returns 1, or 0 if another living node has that id
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,7 +1,7 @@
--- Notes where somebody is, and forgets some of those whose time is over.
+-- Stores a place, and removes some expired ones.
 --
 -- KEYS 1 places (geo)  2 exact places (hash: id -> text)  3 until when (sorted set)
--- ARGV 1 id  2 longitude, as geo sets take it  3 latitude likewise  4 text: the exact place and what else is told
+-- ARGV 1 id  2 longitude, as geo sets take it  3 latitude likewise  4 text: the exact place and what belongs to it
 --      5 ms it is good for, 0: forget it
 -- Returns 1
 local time = redis.call('TIME')

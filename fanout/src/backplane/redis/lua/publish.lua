@@ -1,33 +1,68 @@
--- Gives a broadcast its place in its room, keeps it for those who come back, and publishes it: all or nothing.
+-- Gives broadcasts their places in their rooms, keeps them for members that return, and publishes them, in their order: each of
+-- them completely or not at all.
 --
--- KEYS 1 meta (hash: e epoch, run, o offset)   2 stream   3 idempotency key, or the meta key where ARGV 8 is 0
+-- KEYS of each broadcast: 1 meta (hash: e epoch, run, o offset)  2 stream  3 idempotency key, or the meta key where it has none
 -- ARGV 1 run id of the primary, empty: ask it  2 entries kept  3 seconds they are kept  4 seconds meta is kept
---      5 message id  6 payload, to be followed by the stamp  7 channel  8 seconds the idempotency key is kept,
---      0 for none  9 an epoch nobody has used
--- Returns {1 if it had been published before, else 0; epoch:offset; receivers}
+--      5 seconds an idempotency key is kept  6 an epoch nobody has used
+--   then of each broadcast: 1 payload, to be followed by the stamp  2 channel  3 1: renew the lifetimes of its room, else 0
+-- Returns of each broadcast {0; epoch:offset; receivers}, {1; epoch:offset; 0} if it had been published before, or
+-- {2; why it was refused; 0}, all in one list
 --
 -- The epoch is bound to the primary that gave the offsets: after a restart, a failover or a loss of data the
 -- offsets go on under another epoch, so none is ever given twice within one.
-if ARGV[8] ~= '0' then
-  local before = redis.call('GET', KEYS[3])
-  if before then return {1, before, 0} end
+local call = redis.call
+local run, entries, kept, meta_kept, key_kept, unused = unpack(ARGV, 1, 6)
+if run == '' then run = string.match(call('INFO', 'server'), 'run_id:(%w+)') or '' end
+local epochs = {}
+
+local function epoch_of(meta, stream, renew)
+  local known = call('HMGET', meta, 'e', 'run')
+  local epoch = known[1]
+  if not epoch or known[2] ~= run then
+    epoch = unused
+    call('HSET', meta, 'e', epoch, 'run', run)
+    call('DEL', stream)
+    call('EXPIRE', meta, meta_kept)
+  elseif renew == '1' then
+    call('EXPIRE', meta, meta_kept)
+    call('EXPIRE', stream, kept)
+  end
+  epochs[meta] = epoch
+  return epoch
 end
-local run = ARGV[1]
-if run == '' then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '' end
-local meta = redis.call('HMGET', KEYS[1], 'e', 'run')
-local epoch = meta[1]
-if not epoch or meta[2] ~= run then
-  epoch = ARGV[9]
-  redis.call('HSET', KEYS[1], 'e', epoch, 'run', run)
-  redis.call('DEL', KEYS[2])
+
+local function publish(meta, stream, key, payload, channel, renew)
+  local is_once = key ~= meta
+  if is_once then
+    local before = call('GET', key)
+    if before then return 1, before, 0 end
+  end
+  local epoch = renew == '0' and epochs[meta] or epoch_of(meta, stream, renew)
+  local offset = call('HINCRBY', meta, 'o', 1)
+  local stamp = epoch .. ':' .. offset
+  -- msgpack str 8: a stamp is always shorter than 256 bytes.
+  local message = payload .. string.char(0xd9, #stamp) .. stamp
+  local id = offset .. '-0'
+  if not call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', entries, id, 'd', message) then
+    call('XADD', stream, id, 'd', message)
+    call('EXPIRE', stream, kept)
+  end
+  local receivers = call('PUBLISH', channel, message)
+  if is_once then call('SET', key, stamp, 'EX', key_kept) end
+  return 0, stamp, receivers
 end
-local stamp = epoch .. ':' .. redis.call('HINCRBY', KEYS[1], 'o', 1)
-local offset = string.match(stamp, ':(%d+)$')
--- msgpack str 8: a stamp is always shorter than 256 bytes.
-local message = ARGV[6] .. string.char(0xd9, #stamp) .. stamp
-redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], offset .. '-0', 'i', ARGV[5], 'd', message)
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-local receivers = redis.call('PUBLISH', ARGV[7], message)
-if ARGV[8] ~= '0' then redis.call('SET', KEYS[3], stamp, 'EX', ARGV[8]) end
-return {0, stamp, receivers}
+
+local answers = {}
+for at = 0, #KEYS / 3 - 1 do
+  local key, arg = 3 * at, 6 + 3 * at
+  local is_done, state, place, receivers =
+    pcall(publish, KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3])
+  if not is_done then
+    local why = type(state) == 'table' and state.err or tostring(state)
+    -- A server that takes no writes refuses all of them, and the node has to know it by its own error.
+    if string.find(why, '^%-?READONLY') or string.find(why, '^%-?MASTERDOWN') then return redis.error_reply(why) end
+    state, place, receivers = 2, why, 0
+  end
+  answers[key + 1], answers[key + 2], answers[key + 3] = state, place, receivers
+end
+return answers

@@ -1,4 +1,4 @@
--- Writes members of an incarnation that already are in the room.
+-- Writes members of an incarnation that are in the room already.
 --
 -- ARGV 3 seconds the keys are kept  then socket, user, info, …
 -- Returns user, info, user, info, …: users of whom no socket was in the room and who did not linger

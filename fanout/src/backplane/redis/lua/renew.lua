@@ -1,7 +1,7 @@
--- Renews a lease, if it has not lapsed, and tells all leases and claims. Times are of Redis' clock, in ms.
+-- Renews a lease that has not lapsed, and returns all leases and claims. Times are in ms of Redis' clock.
 --
 -- KEYS 1 leases (sorted set: incarnation -> when it lapses)  2 claimed estates (the same)
--- ARGV 1 incarnation, empty: only tell  2 ms a lease lasts
+-- ARGV 1 incarnation, empty: only ask  2 ms a lease lasts
 -- Returns {1 if it was renewed, else 0; now; {incarnation, lapses, …}; {incarnation, claimed until, …}}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

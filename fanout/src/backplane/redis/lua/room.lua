@@ -1,10 +1,10 @@
--- What the scripts about a room have in common: it is put before each of them.
+-- The common part of the scripts about a room; it is put before each of them.
 --
 -- KEYS 1 set of incarnations with anything of the room
 -- ARGV 1 base of the room's keys  2 incarnation
 --
 -- An incarnation has in a room: m: socket -> user \n info; u: user -> sockets; l: lingering user -> info;
--- t: user who is gone and about to be told -> info. All have the room's hash tag. Incarnations whose lease has
+-- t: user who is gone and not reported yet -> info. All have the room's hash tag. Incarnations whose lease has
 -- lapsed still count here, until a survivor has settled their estate: that is what makes first and last right
 -- across a crash.
 local room, base, inc = KEYS[1], ARGV[1], ARGV[2]
@@ -27,7 +27,7 @@ local function keep(kinds, seconds)
   for _, kind in ipairs(kinds) do redis.call('EXPIRE', base .. kind .. inc, seconds) end
 end
 
--- Adds a socket; nobody waits for its user any more. Answers whether the user was not in the room, nor lingered.
+-- Adds a socket; its user does not linger any more. Answers whether the user was not in the room, nor lingered.
 local function add(others, socket, user, info)
   local first = redis.call('HEXISTS', base .. 'u:' .. inc, user) == 0
   for _, other in ipairs(others) do

@@ -1,4 +1,4 @@
--- Takes a dead incarnation's members out of a room.
+-- Removes a dead incarnation's members from a room.
 --
 -- ARGV 3 seconds the keys are kept
 -- Returns user, info, user, info, …: users who are in the room no more; asked again, the same until they are

@@ -1,4 +1,4 @@
--- Replaces a value, if it is still what the caller has read.
+-- Replaces a value, if it is still the one that the caller has read.
 --
 -- KEYS 1 the value
 -- ARGV 1 what was read, with a 1 before it; 0 for none  2 the new value likewise  3 ms it is kept

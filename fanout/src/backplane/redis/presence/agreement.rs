@@ -1,9 +1,8 @@
 //! What the nodes of one Redis must have in common.
 //!
-//! Each node writes what it is like beside its lease and reads what the others are like. One that differs from a node
-//! which was there before it serves nobody well, though it answers every client: what its apps store never reaches the
-//! clients of the others. So it does not become ready, and says why. Who was there first stays as it was: a node that is
-//! started with wrong settings does not take down those that serve.
+//! Each node stores its traits beside its lease and reads those of the others. A node that differs from an older one must not
+//! serve clients: what its apps store would never reach the other nodes' clients. So it does not become ready, and logs the
+//! difference. The older node keeps running, so a node started with wrong settings does not take the cluster down.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,30 +14,31 @@ use tokio::time::Instant;
 use super::Presence;
 use crate::presence::Agreement;
 
-/// Unknown senders that are remembered.
+/// Upper bound of the unknown senders that a node remembers.
 const UNKNOWN_NODES_MAX: usize = 64;
 
-/// What a node must have in common with the others. An empty text is not compared: the node does not say it.
+/// What a node must have in common with the others. An empty text means that the node does not report the trait; it is not
+/// compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub(crate) struct NodeTraits {
     /// Apps and their namespaces.
     pub(crate) mounts: String,
-    /// How channels begin.
+    /// Prefix of channels.
     pub(crate) channels: String,
-    /// Which records its apps keep.
+    /// Identifies the records that its apps keep.
     pub(crate) records: String,
-    /// Whether it receives broadcasts to rooms on channels that only our nodes use. Older ones do not, and it is not compared.
+    /// Whether it receives broadcasts to rooms on the channels reserved for nodes. Older versions do not. Not compared.
     pub(crate) own_rooms: bool,
 }
 
-/// What one node knows of that.
+/// What one node knows about agreement.
 #[derive(Debug)]
 pub(super) struct AgreementState {
     traits: NodeTraits,
-    /// Since when this node is there, by Redis' clock; 0 until it is.
+    /// Start of this node on Redis' clock; 0 until it is known.
     since: u64,
-    /// What the cluster is called if Redis knows no name: the one that it had, or a new one.
+    /// The cluster's name to store if Redis has none: the last known one or a new one.
     name: Arc<str>,
     accord: Agreement,
 }
@@ -50,18 +50,18 @@ impl AgreementState {
     }
 }
 
-/// What the store answers.
+/// The store's reply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Others {
     /// The name of the cluster.
     pub(crate) cluster: String,
-    /// Since when the asking node is there.
+    /// Start of the asking node.
     pub(crate) since: u64,
-    /// The others that live: id, and since when and what they are like, in one text.
+    /// The other living nodes: id, and start and traits in one text.
     pub(crate) nodes: Vec<(String, String)>,
 }
 
-/// What the node `own` has otherwise than one of `others` that was there before it.
+/// How the node `own` differs from one of `others` that started before it.
 fn conflict(own: (&str, u64, &NodeTraits), others: &[(String, String)]) -> Option<String> {
     let (id, since, traits) = own;
     let mut elders: Vec<_> = others
@@ -78,8 +78,8 @@ fn conflict(own: (&str, u64, &NodeTraits), others: &[(String, String)]) -> Optio
         .find_map(|(_, other, elder)| traits.differs(&elder).map(|how| format!("node {other} {how}")))
 }
 
-/// Whether all of them receive broadcasts on channels that only our nodes use.
-fn hear_own_rooms(nodes: &[(String, String)]) -> bool {
+/// Whether all of them receive broadcasts on the channels reserved for nodes.
+fn all_have_own_rooms(nodes: &[(String, String)]) -> bool {
     nodes.iter().all(|(_, text)| {
         let traits =
             text.split_once(' ').and_then(|(_, traits)| serde_json::from_str::<NodeTraits>(traits).ok());
@@ -88,7 +88,7 @@ fn hear_own_rooms(nodes: &[(String, String)]) -> bool {
 }
 
 impl NodeTraits {
-    /// How `elder` differs, as the end of a sentence about it.
+    /// How `elder` differs, as the rest of a sentence that names it.
     fn differs(&self, elder: &Self) -> Option<String> {
         let differ = |own: &str, other: &str| !own.is_empty() && !other.is_empty() && own != other;
         if differ(&self.records, &elder.records) {
@@ -105,7 +105,7 @@ impl NodeTraits {
         }
         differ(&self.channels, &elder.channels).then(|| {
             format!(
-                "was here before and has REDIS_CHANNEL_PREFIX={}, this one has {}: neither hears the other. Give all nodes of a \
+                "was here before and has REDIS_CHANNEL_PREFIX={}, this one has {}: neither receives the other's broadcasts. Give all nodes of a \
                  REDIS_PREFIX the same",
                 elder.channels, self.channels
             )
@@ -119,7 +119,7 @@ impl Presence {
         self.agreement.lock().accord.clone()
     }
 
-    /// Says which records the node's apps keep, as soon as that is known.
+    /// Sets the records that the node's apps keep, once they are known.
     pub(crate) fn set_records(&self, records: &str) {
         {
             let mut agreement = self.agreement.lock();
@@ -132,7 +132,7 @@ impl Presence {
         self.wake();
     }
 
-    /// Writes what this node is like, and compares it with the others. To be done under a lease.
+    /// Stores this node's traits and compares them with the others'. Requires a lease.
     pub(super) async fn agree(&self) {
         let (traits, since, name) = {
             let agreement = self.agreement.lock();
@@ -142,39 +142,39 @@ impl Presence {
         let Ok(text) = serde_json::to_string(&traits) else { return };
         let Ok(others) = self.store.accord(node, since, &text, &name).await else { return };
         let found = conflict((node, others.since, &traits), &others.nodes);
-        self.own_rooms.store(hear_own_rooms(&others.nodes), Ordering::Relaxed);
+        self.own_rooms.store(all_have_own_rooms(&others.nodes), Ordering::Relaxed);
         let mut agreement = self.agreement.lock();
         agreement.since = others.since;
         agreement.name = others.cluster.as_str().into();
         let now = Agreement {
             cluster: Some(Arc::clone(&agreement.name)),
-            // It may have changed while it was compared.
+            // The traits may have changed during the comparison.
             is_known: agreement.traits == traits,
             conflict: found,
         };
         let before = std::mem::replace(&mut agreement.accord, now);
         match (&before.conflict, &agreement.accord.conflict) {
             (old, Some(why)) if old.as_ref() != Some(why) => {
-                tracing::error!(%why, "this node does not agree with the others of its Redis, and is not ready");
+                tracing::error!(%why, "not ready: this node does not agree with the others of its Redis");
             }
             (Some(_), None) => tracing::info!("this node agrees with the others of its Redis"),
             _ => {}
         }
     }
 
-    /// Whether every living node receives broadcasts to rooms on channels that only our nodes use.
-    pub(crate) fn all_hear_own_rooms(&self) -> bool {
+    /// Whether every living node receives broadcasts to rooms on the channels reserved for nodes.
+    pub(crate) fn all_receive_own_rooms(&self) -> bool {
         self.own_rooms.load(Ordering::Relaxed)
     }
 
-    /// A broadcast by a node of our kind was received.
-    pub(crate) fn heard_from(&self, node: &str) {
+    /// Notes that a node's broadcast was received.
+    pub(crate) fn note_sender(&self, node: &str) {
         if node != self.options.node.as_str() {
-            self.unknown_nodes.lock().heard(node, Instant::now());
+            self.unknown_nodes.lock().received(node, Instant::now());
         }
     }
 
-    /// Warns of nodes whose broadcasts arrive though they have no lease here, by the list of leases just read.
+    /// Warns of nodes whose broadcasts arrive although they have no lease in this store, by the list of leases just read.
     pub(super) fn warn_of_unknown_nodes(&self, now_ms: u64) {
         let living = {
             let table = self.leases.lock();
@@ -185,36 +185,36 @@ impl Presence {
         for stranger in unknown_nodes {
             tracing::warn!(
                 node = %stranger,
-                "a node is heard that has no lease here: it uses this Redis with another database or REDIS_PREFIX and the same \
-                 REDIS_CHANNEL_PREFIX, and each hears the other's broadcasts. Give them different channel prefixes"
+                "received a broadcast of a node that has no lease here: it uses this Redis with another database or REDIS_PREFIX and the same \
+                 REDIS_CHANNEL_PREFIX, and each receives the other's broadcasts. Give them different channel prefixes"
             );
         }
     }
 }
 
-/// Nodes whose broadcasts arrive, told apart from those that have a lease.
+/// Senders without a lease.
 #[derive(Debug, Default)]
 pub(super) struct UnknownNodes {
     known: HashSet<String>,
-    /// When the first broadcast of each came, and whether it was warned of.
+    /// When the first broadcast of each arrived, and whether it was logged.
     unknown: HashMap<String, (Instant, bool)>,
 }
 
 impl UnknownNodes {
-    fn heard(&mut self, node: &str, now: Instant) {
+    fn received(&mut self, node: &str, now: Instant) {
         if !self.known.contains(node) && self.unknown.len() < UNKNOWN_NODES_MAX {
             self.unknown.entry(node.to_owned()).or_insert((now, false));
         }
     }
 
-    /// Those whose first broadcast came longer than `patience` ago, have no lease still, and were not warned of. A node that has just
-    /// come has its lease by then; one that has gone was in the list before.
+    /// Returns the nodes to log: their first broadcast arrived longer than `patience` ago and they still have no lease. A node
+    /// that has just started has its lease by then; one that has stopped was in an earlier list.
     fn judge(&mut self, living: HashSet<String>, now: Instant, patience: Duration) -> Vec<String> {
         let gone = std::mem::replace(&mut self.known, living);
         self.unknown.retain(|node, _| !self.known.contains(node) && !gone.contains(node));
         let mut found = Vec::new();
-        for (node, (since, told)) in &mut self.unknown {
-            if now.duration_since(*since) > patience && !std::mem::replace(told, true) {
+        for (node, (since, is_reported)) in &mut self.unknown {
+            if now.duration_since(*since) > patience && !std::mem::replace(is_reported, true) {
                 found.push(node.clone());
             }
         }
@@ -235,26 +235,26 @@ mod tests {
         }
     }
 
-    fn said(id: &str, since: u64, traits: &NodeTraits) -> (String, String) {
+    fn stored(id: &str, since: u64, traits: &NodeTraits) -> (String, String) {
         (id.to_owned(), format!("{since} {}", serde_json::to_string(traits).unwrap()))
     }
 
     #[test]
-    fn who_differs_from_an_elder_yields_and_the_elder_stays() {
+    fn a_node_that_differs_from_an_older_one_is_not_ready() {
         let (old, new) = (traits("chat=/", "a"), traits("chat=/", "b"));
-        let why = conflict(("n2", 2, &new), &[said("n1", 1, &old)]).unwrap();
+        let why = conflict(("n2", 2, &new), &[stored("n1", 1, &old)]).unwrap();
         assert!(why.starts_with("node n1 was here before") && why.contains("DATABASE_URL"), "{why}");
-        assert_eq!(conflict(("n1", 1, &old), &[said("n2", 2, &new)]), None);
-        // At one moment the ids decide, so that one of the two stays.
-        assert!(conflict(("n2", 1, &new), &[said("n1", 1, &old)]).is_some());
-        assert_eq!(conflict(("n1", 1, &old), &[said("n2", 1, &new)]), None);
-        assert_eq!(conflict(("n2", 2, &old), &[said("n1", 1, &old)]), None);
+        assert_eq!(conflict(("n1", 1, &old), &[stored("n2", 2, &new)]), None);
+        // With equal start times the ids decide, so that one of the two stays.
+        assert!(conflict(("n2", 1, &new), &[stored("n1", 1, &old)]).is_some());
+        assert_eq!(conflict(("n1", 1, &old), &[stored("n2", 1, &new)]), None);
+        assert_eq!(conflict(("n2", 2, &old), &[stored("n1", 1, &old)]), None);
     }
 
     #[test]
     fn each_difference_is_named() {
         let own = traits("chat=/", "a");
-        let why = |elder: NodeTraits| conflict(("n2", 2, &own), &[said("n1", 1, &elder)]);
+        let why = |elder: NodeTraits| conflict(("n2", 2, &own), &[stored("n1", 1, &elder)]);
         let mounts = why(traits("relay=/relay", "a")).unwrap();
         assert!(mounts.contains("MOUNTS=relay=/relay") && mounts.contains("MOUNTS=chat=/"), "{mounts}");
         let channels = why(NodeTraits { channels: "mine".into(), ..own.clone() }).unwrap();
@@ -265,30 +265,30 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_our_own_are_used_when_all_nodes_hear_them() {
+    fn node_channels_are_used_when_all_nodes_receive_them() {
         let (new, old) = (traits("", ""), NodeTraits { own_rooms: false, ..traits("", "") });
-        assert!(hear_own_rooms(&[]));
-        assert!(hear_own_rooms(&[said("n1", 1, &new), said("n2", 2, &new)]));
-        assert!(!hear_own_rooms(&[said("n1", 1, &new), said("n2", 2, &old)]));
-        // What a node of an older version says.
+        assert!(all_have_own_rooms(&[]));
+        assert!(all_have_own_rooms(&[stored("n1", 1, &new), stored("n2", 2, &new)]));
+        assert!(!all_have_own_rooms(&[stored("n1", 1, &new), stored("n2", 2, &old)]));
+        // The traits of a node of an older version.
         let older = r#"1 {"mounts":"","channels":"socket.io","records":""}"#;
-        assert!(!hear_own_rooms(&[("n1".into(), older.into())]));
-        assert!(!hear_own_rooms(&[("n1".into(), "rubbish".into())]));
+        assert!(!all_have_own_rooms(&[("n1".into(), older.into())]));
+        assert!(!all_have_own_rooms(&[("n1".into(), "rubbish".into())]));
     }
 
     #[test]
-    fn a_sender_without_a_lease_is_told_once_and_a_newcomer_is_none() {
+    fn a_sender_without_a_lease_is_logged_once_and_a_new_node_is_not() {
         let (start, patience) = (Instant::now(), Duration::from_secs(6));
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<HashSet<_>>();
         let mut unknown_nodes = UnknownNodes::default();
         for node in ["stranger", "newcomer", "stranger"] {
-            unknown_nodes.heard(node, start);
+            unknown_nodes.received(node, start);
         }
         assert!(unknown_nodes.judge(names(&["known"]), start, patience).is_empty());
         let late = start + patience * 2;
         assert_eq!(unknown_nodes.judge(names(&["known", "newcomer"]), late, patience), ["stranger"]);
-        unknown_nodes.heard("stranger", late);
-        unknown_nodes.heard("newcomer", late);
+        unknown_nodes.received("stranger", late);
+        unknown_nodes.received("newcomer", late);
         assert!(unknown_nodes.judge(names(&["known"]), late + patience * 2, patience).is_empty());
     }
 }

@@ -1,5 +1,4 @@
-//! What is left to settle: the members of dead nodes, users whose time to come back is over, keys of rooms that
-//! nobody is in any more.
+//! Pending cleanup: members of dead nodes, users whose hold-back has ended, and keys of empty rooms.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -33,7 +32,7 @@ impl Presence {
                     if settled.is_ok() {
                         cleanups.remove(&dead);
                     } else {
-                        // The claim outlasts some tries; after that another may settle it.
+                        // The claim outlasts several attempts; after that another node may take over.
                         cleanups.insert(dead, Instant::now() + self.options.lease / 3);
                     }
                 }
@@ -57,9 +56,16 @@ impl Presence {
 
     pub(super) async fn settle_room(&self, dead: String, room: String) -> Result<(), FanoutError> {
         for (user, info) in self.store.settle_room(&dead, &room).await? {
-            // A departure that the store did not know of has been reported now.
+            // The store did not know of a departure; it has been reported now.
             self.departures.cancel(&room, &user);
-            self.tell(MembershipChange { room: room.clone(), user, info, returned: false }).await;
+            self.report(MembershipChange {
+                room: room.clone(),
+                user,
+                info,
+                returned: false,
+                held_back: true,
+            })
+            .await;
         }
         self.store.forget(&dead, &room, None).await
     }
@@ -69,7 +75,7 @@ impl Presence {
             let waiting = self.departures.due().await;
             let needs_resync = waiting.incarnation.is_empty();
             if !needs_resync && *waiting.incarnation != *self.incarnation() {
-                // It is cleaned up with the old incarnation.
+                // The cleanup of the old incarnation covers it.
                 continue;
             }
             let Departure { room, user, info, reported, .. } = waiting.clone();
@@ -86,14 +92,15 @@ impl Presence {
             };
             match settled {
                 Ok(true) => {
-                    self.tell(MembershipChange { room, user, info, returned: false }).await;
+                    self.report(MembershipChange { room, user, info, returned: false, held_back: true })
+                        .await;
                     let incarnation = incarnation.to_string();
                     self.departures
                         .add(Departure { reported: true, incarnation, ..waiting }, self.options.holdback);
                 }
                 Ok(false) => {}
                 Err(_) => {
-                    // Whatever else this task does goes on meanwhile, also where nothing else here waits.
+                    // The pause lets this task's other work go on even where nothing else here waits.
                     tokio::time::sleep(self.options.lease / 600).await;
                     self.departures.retry(waiting, self.options.lease / 6);
                 }
@@ -101,7 +108,7 @@ impl Presence {
         }
     }
 
-    /// Keeps keys of rooms alive, and forgets rooms that nobody here is in any more.
+    /// Keeps the keys of rooms from expiring, and forgets rooms without members on this node.
     pub(super) async fn sweep(&self) {
         loop {
             tokio::time::sleep(self.options.lease * 50).await;
@@ -114,7 +121,7 @@ impl Presence {
                     let _ = self.store.index(&incarnation, &[&room]).await;
                     continue;
                 }
-                // Forgotten first, then looked at again: an entry meanwhile remembers it again.
+                // Forgets the room before looking at it again: an entry in between indexes it again.
                 self.indexed.remove(&room);
                 let forgotten = self.store.unindex(&incarnation, &[&room]).await.is_ok();
                 if forgotten && !self.local.members(&room).is_empty() {

@@ -1,5 +1,5 @@
-//! A node's lease: renewed while it lasts, and everything registered again under another incarnation when it was
-//! lost or the store may be out of date.
+//! A node's lease: renewed while it lasts. When it was lost, or the store may be out of date, the node registers all
+//! members under a new incarnation.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ impl Presence {
             tokio::select! {
                 () = tokio::time::sleep(self.options.lease / 3) => {}
                 () = self.wake.notified() => {
-                    // Many may have found the same fault.
+                    // Several callers may have reported the same fault.
                     tokio::time::sleep(self.options.lease / 60).await;
                 }
             }
@@ -47,7 +47,7 @@ impl Presence {
                 Stats::add(&self.stats.lease_losses, 1);
             }
             if let Err(error) = self.register(&incarnation).await {
-                tracing::warn!(%error, "the members of this node could not be registered; trying on");
+                tracing::warn!(%error, "could not register the members of this node; retrying");
                 return;
             }
         }
@@ -62,7 +62,7 @@ impl Presence {
         let left_over = leases.estates.iter().filter(|(_, until)| *until <= leases.now_ms);
         for (dead, _) in lapsed.chain(left_over) {
             if self.store.claim(dead, self.claim_time(), false).await == Ok(true) {
-                tracing::warn!(incarnation = %dead, "a node is gone; this one cleans up after it");
+                tracing::warn!(incarnation = %dead, "cleaning up after a node whose lease has lapsed");
                 self.schedule_cleanup(dead, self.options.holdback);
                 self.departed.notify_one();
             }
@@ -78,19 +78,19 @@ impl Presence {
         self.cleanup_added.notify_one();
     }
 
-    /// Tells the store everything under a new incarnation, and gives the old one up.
+    /// Registers all members in the store under a new incarnation, and gives up the old one.
     pub(super) async fn register(&self, old: &str) -> Result<(), FanoutError> {
         let new = new_incarnation(self.options.node);
         tracing::info!(incarnation = %new, "registering the members of this node");
-        // At the start the node's id must be nobody else's; later it is this one's own.
+        // At the start no other node may have the id; later the id belongs to this node.
         let had_lease = self.opened.load(Ordering::Acquire);
         let unique = if had_lease { "" } else { self.options.node.as_str() };
         if !self.store.open_lease(&new, self.options.lease, &self.options.info, unique).await? {
-            tracing::error!(node = unique, "another node has this id; waiting for it to go");
+            tracing::error!(node = unique, "another node has this id; waiting for it to stop");
             return Err(FanoutError::Unavailable);
         }
         self.opened.store(true, Ordering::Release);
-        // Nothing is counted here until every room has been registered.
+        // Nothing is counted here until every room is registered.
         self.registered.store(false, Ordering::Release);
         self.needs_resync.store(false, Ordering::Release);
         *self.incarnation.lock() = Arc::clone(&new);
@@ -101,12 +101,12 @@ impl Presence {
                 previous_incarnations.push(old.to_owned());
             }
         }
-        // Where this fails, what has been said is said under `new`, which the next try gives up.
+        // Where this fails, the rooms registered so far belong to `new`, which the next attempt gives up.
         self.register_rooms(&new).await?;
         self.registered.store(true, Ordering::Release);
         self.leases.lock().read = None;
-        // A user who left while nothing could be written is gone now, or has returned somewhere. A claim that fails here
-        // is a survivor's when the lease has lapsed.
+        // A user who left while nothing could be written is gone now, or has reconnected elsewhere. A claim fails here
+        // when the lease has lapsed and a survivor holds it.
         let previous_incarnations = std::mem::take(&mut *self.previous_incarnations.lock());
         for previous in previous_incarnations {
             if self.store.claim(&previous, self.claim_time(), true).await == Ok(true) {
@@ -123,19 +123,19 @@ impl Presence {
             let names: Vec<&str> = some.iter().map(String::as_str).collect();
             self.store.index(new, &names).await?;
         }
-        // The node that cleaned up after this one has reported that its users are gone.
+        // The node that cleaned up after this one has reported that its users left.
         let previous_incarnations = self.previous_incarnations.lock().clone();
-        let mut tell = false;
-        // Reported by a task of its own: the receiver may want what is locked here, and the lease must be kept.
+        let mut is_settled = false;
+        // In a separate task: the receiver may need what is locked here, and the lease must be kept.
         for previous in &previous_incarnations {
-            tell |= self.store.was_settled(previous).await?;
+            is_settled |= self.store.was_settled(previous).await?;
         }
         let registering: Vec<BoxFuture<'_, _>> =
             rooms.into_iter().map(|room| self.register_room(Arc::clone(new), room).boxed()).collect();
         let mut registering = stream::iter(registering).buffer_unordered(ROOMS_AT_ONCE);
         while let Some(back) = registering.next().await {
             let back = back?;
-            if tell {
+            if is_settled {
                 self.queue_changes(back);
             }
         }
@@ -154,7 +154,13 @@ impl Presence {
         }
         let firsts = self.store.register(&incarnation, &room, &members).await?;
         self.indexed.insert(room.clone(), incarnation);
-        let back = |(user, info)| MembershipChange { room: room.clone(), user, info, returned: true };
+        let back = |(user, info)| MembershipChange {
+            room: room.clone(),
+            user,
+            info,
+            returned: true,
+            held_back: false,
+        };
         Ok(firsts.into_iter().map(back).collect())
     }
 }

@@ -1,10 +1,10 @@
-//! The lease is renewed by a thread of its own, too, so that nothing which keeps the workers busy costs a node its
-//! lease: neither more clients than it can serve, nor one piece of work that takes seconds.
+//! Renews the lease on a separate thread as well, so that busy workers do not cost a node its lease: neither too
+//! many clients nor one piece of work that takes seconds.
 //!
-//! This renewal only prolongs what is held. Everything else about leases is the workers' part
-//! ([`super::lease`]): to make one, to find that it was lost, to register the members again. A process that is
-//! frozen runs neither. And where the workers stand still for good, their clients are lost like a dead node's:
-//! unless a task on the workers has noted lately that it runs, the lease is left to lapse.
+//! This thread only prolongs a lease that is held. The workers do the rest ([`super::lease`]): they open the
+//! lease, notice its loss and register the members again. A frozen process runs neither. If the workers hang for
+//! good, their clients are lost like those of a dead node: the thread lets the lease lapse unless a task on the
+//! workers has lately noted that it runs.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use super::Presence;
 use super::store::Store;
 
-/// How long the workers may be silent.
+/// How long the workers may go without a note.
 const SILENT_MAX: Duration = Duration::from_millis(WORKERS_SILENT_MAX_MS);
 
-/// How often they say that they run.
+/// How often the workers note that they run.
 const BEAT: Duration = Duration::from_millis(WORKERS_SILENT_MAX_MS / 20);
 
 impl Presence {
-    /// Notes again and again that tasks run. Polled by a worker.
+    /// Periodically notes that tasks run. Polled by a worker.
     pub(super) async fn note_alive(&self) {
         loop {
             *self.alive_at.lock() = Some(Instant::now());
@@ -29,7 +29,7 @@ impl Presence {
         }
     }
 
-    /// Renews the lease by way of `store` until the task is dropped. Polled by a thread that is no worker.
+    /// Renews the lease through `store` until the task is dropped. Polled by a thread that is not a worker.
     pub(crate) async fn renew_apart(&self, store: &Store) {
         loop {
             tokio::time::sleep(self.options.lease / 3).await;
@@ -45,7 +45,7 @@ impl Presence {
         let (before, incarnation) = (Instant::now(), self.incarnation());
         let Ok(leases) = store.renew(&incarnation, self.options.lease).await else { return };
         if !leases.held || *self.incarnation() != *incarnation {
-            // Not made yet, lost or given up: the workers see to that.
+            // The lease is not open yet, lost or given up; the workers handle that.
             return;
         }
         let mut table = self.leases.lock();
@@ -63,16 +63,16 @@ mod tests {
 
     use super::super::agreement::NodeTraits;
     use super::super::model::{Handle, Server};
-    use super::super::store::StoredMember;
+    use super::super::stored::StoredMember;
     use super::super::{LocalMembers, PresenceOptions};
     use super::*;
     use crate::stats::{Distributions, Stats};
 
     const LEASE: Duration = Duration::from_secs(6);
 
-    struct Nobody;
+    struct NoMembers;
 
-    impl LocalMembers for Nobody {
+    impl LocalMembers for NoMembers {
         fn rooms(&self) -> Vec<String> {
             Vec::new()
         }
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// A node that has its lease, and whose workers stand still from now on; and another way to the store.
+    /// A node that has its lease and whose workers hang from now on, with a separate connection to the store.
     async fn stalled() -> (Presence, Store) {
         let server = Server::new(1);
         let store =
@@ -95,7 +95,7 @@ mod tests {
             traits: NodeTraits::default(),
         };
         let stats = Arc::new(Stats::new(Distributions::ignored()));
-        let presence = Presence::new(options, store(), Arc::new(Nobody), mpsc::channel(1).0, stats);
+        let presence = Presence::new(options, store(), Arc::new(NoMembers), mpsc::channel(1).0, stats);
         let worked = tokio::time::timeout(Duration::from_secs(3), presence.run()).await;
         assert!(worked.is_err() && presence.is_ready());
         (presence, store())
@@ -105,36 +105,36 @@ mod tests {
         !store.renew("", LEASE).await.unwrap().nodes.is_empty()
     }
 
-    /// Whether the only lease that there is has not lapsed.
+    /// Whether the only lease in the store has not lapsed.
     async fn is_alive(store: &Store) -> bool {
         let leases = store.renew("", LEASE).await.unwrap();
         leases.nodes.iter().any(|(_, lapses)| *lapses > leases.now_ms)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn workers_that_stand_still_for_longer_than_a_lease_do_not_lose_it() {
+    async fn workers_that_hang_for_longer_than_a_lease_keep_it() {
         let (presence, store) = stalled().await;
         let _ = tokio::time::timeout(SILENT_MAX, presence.renew_apart(&store)).await;
         assert!(held(&store).await && is_alive(&store).await);
-        assert!(presence.is_ready(), "what is told meanwhile is written under a lease that is held");
+        assert!(presence.is_ready(), "members are written under a lease that is held");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_the_thread_they_do() {
+    async fn without_the_thread_the_lease_lapses() {
         let (presence, store) = stalled().await;
         tokio::time::sleep(SILENT_MAX).await;
         assert!(!is_alive(&store).await && !presence.is_ready());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn workers_that_stand_still_for_good_lose_their_lease_all_the_same() {
+    async fn workers_that_hang_for_good_lose_their_lease() {
         let (presence, store) = stalled().await;
         let _ = tokio::time::timeout(SILENT_MAX + LEASE * 2, presence.renew_apart(&store)).await;
         assert!(!is_alive(&store).await && !presence.is_ready());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_was_given_up_is_not_renewed() {
+    async fn a_lease_that_the_node_gave_up_is_not_renewed() {
         let (presence, store) = stalled().await;
         presence.close().await;
         let _ = tokio::time::timeout(LEASE, presence.renew_apart(&store)).await;

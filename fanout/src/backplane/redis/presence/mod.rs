@@ -6,12 +6,12 @@
 //!  cleanup    lapsed lease ──► claimed by one ── hold-back ──► cleaned up, room by room ──► `Gone` to the apps
 //!  leave      socket out ──► user still there | gone | lingers ── hold-back ──► settled ──► `Gone`
 //! ```
-//! A member is in the store under the incarnation of its node; what belongs to a lapsed lease stops counting
-//! by itself. Whether a user is first or last is decided in the store, which also knows the dead and the
-//! lingering: a user who returns in time was never gone.
+//! The store keeps a member under the incarnation of its node; members of a lapsed lease stop counting by themselves.
+//! The store decides whether a socket is a user's first or last, and it also knows dead nodes' members and lingering
+//! users: a user who reconnects in time never left.
 //!
-//! Locks: a stripe of `stripes` is held (shared) while a member's place changes here and in the store, and
-//! (alone) while its room is registered again, so that a snapshot never brings back a user who has left.
+//! Locks: a stripe of `stripes` is held (shared) while a member changes here and in the store, and (exclusively) while
+//! its room is registered again, so that a snapshot never restores a user who has left.
 
 pub(crate) mod agreement;
 mod cleanup;
@@ -24,6 +24,7 @@ mod queries;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
+pub(crate) mod stored;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -41,21 +42,22 @@ use tokio::time::Instant;
 use self::agreement::{AgreementState, NodeTraits, UnknownNodes};
 use self::peers::LivePeers;
 use self::queries::Union;
-use self::store::{LeftRoom, Store, StoredMember};
+use self::store::Store;
+use self::stored::{LeftRoom, StoredMember};
 use crate::backplane::departures::{Departure, Departures};
 use crate::error::FanoutError;
 use crate::local::node::MembershipChange;
 use crate::presence::RoomCount;
 use crate::stats::Stats;
 
-/// Incarnations of this node that are looked up when it registers again.
+/// Upper bound of the earlier incarnations that a node looks up when it registers again.
 pub(super) const PREVIOUS_INCARNATIONS_MAX: usize = 32;
 
-/// What the node itself knows: the truth that is written to the store.
+/// The node's own members: the source of what is written to the store.
 pub(crate) trait LocalMembers: Send + Sync + 'static {
     /// Rooms with members.
     fn rooms(&self) -> Vec<String>;
-    /// The members of one.
+    /// The members of one room.
     fn members(&self, room: &str) -> Vec<StoredMember>;
 }
 
@@ -65,11 +67,11 @@ pub(crate) struct PresenceOptions {
     pub(crate) node: NodeId,
     /// How long a lease lasts.
     pub(crate) lease: Duration,
-    /// How long who is lost may take to come back.
+    /// How long a user whose connection dropped may take to reconnect.
     pub(crate) holdback: Duration,
-    /// How other nodes reach this one.
+    /// The address at which other nodes reach this one.
     pub(crate) info: String,
-    /// What it must have in common with the others.
+    /// What it must have in common with the other nodes.
     pub(crate) traits: NodeTraits,
 }
 
@@ -81,36 +83,36 @@ pub(crate) struct Presence {
     incarnation: Mutex<Arc<str>>,
     stripes: Box<[RwLock<()>]>,
     hasher: RandomState,
-    /// Rooms in the store's index, and of which incarnation.
+    /// Rooms in the store's index, each with its incarnation.
     indexed: DashMap<String, Arc<str>>,
     table: tokio::sync::Mutex<()>,
     leases: Mutex<Table>,
-    /// When a task of the workers last noted that it runs.
+    /// When a task on the workers last noted that it runs.
     alive_at: Mutex<Option<Instant>>,
-    /// Incarnations since all members were last registered under one.
+    /// Incarnations since all members were last registered under one of them.
     previous_incarnations: Mutex<Vec<String>>,
-    /// The store may not say what is true here.
+    /// The store may be out of date.
     needs_resync: AtomicBool,
-    /// A lease was made: the node's id is its own.
+    /// A lease was opened: the id belongs to this node.
     opened: AtomicBool,
     /// All members were registered under the current incarnation.
     registered: AtomicBool,
     wake: Notify,
     agreement: Mutex<AgreementState>,
     unknown_nodes: Mutex<UnknownNodes>,
-    /// All living nodes receive broadcasts on channels that only our nodes use.
+    /// All living nodes receive broadcasts on the channels reserved for nodes.
     own_rooms: AtomicBool,
     departures: Departures,
     peers: LivePeers,
     cleanups: Mutex<HashMap<String, Instant>>,
     cleanup_added: Notify,
-    /// This node settles what another one has left.
+    /// Another node has left something for this node to clean up.
     pub(crate) departed: Notify,
     gone: mpsc::Sender<MembershipChange>,
-    /// Changes that wait to be reported; no more than this node has members.
+    /// Changes that are not reported yet; no more than this node has members.
     queued: Mutex<VecDeque<MembershipChange>>,
     queued_added: Notify,
-    /// What rooms counted last, and when that was asked.
+    /// The last counts of rooms, and when each was asked for.
     counts: DashMap<String, (Instant, RoomCount)>,
     /// The users last counted over several nodes, by a hash of the room.
     unions: Box<[tokio::sync::Mutex<Option<Union>>]>,
@@ -119,12 +121,12 @@ pub(crate) struct Presence {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// When it was read, and Redis' clock then.
+    /// When it was read, and Redis' clock at that time.
     read: Option<(Instant, u64)>,
     nodes: HashMap<String, u64>,
-    /// When the own lease was last renewed.
+    /// When this node's lease was last renewed.
     renewed: Option<Instant>,
-    /// Nobody is taken for dead before.
+    /// Until then no node counts as dead.
     trusted_from: Option<Instant>,
 }
 
@@ -181,7 +183,7 @@ impl Presence {
         Arc::clone(&self.incarnation.lock())
     }
 
-    /// To be held while a member's place in `room` changes here and in the store.
+    /// Held while a member of `room` changes here and in the store.
     pub(crate) async fn changing(&self, room: &str) -> RwLockReadGuard<'_, ()> {
         self.stripe(room).read().await
     }
@@ -198,14 +200,14 @@ impl Presence {
             && self.is_fresh()
     }
 
-    /// A process that slept through its lease must not believe that it still has it.
+    /// A process that slept past its lease must not assume that it still holds it.
     pub(super) fn is_fresh(&self) -> bool {
         self.leases.lock().renewed.is_some_and(|at| at.elapsed() < self.options.lease)
     }
 
-    /// To be asked before anything is written about a room: what is written under an incarnation without a lease
-    /// is nobody's to settle, under one that has lapsed it may be settled already, and in a room that is not in
-    /// its index nobody looks.
+    /// Must succeed before anything is written about a room. No node cleans up what is written under an incarnation
+    /// without a lease; what is written under a lapsed one may have been cleaned up already; and no node looks into a
+    /// room that is not in its index.
     pub(super) async fn may_write(&self, incarnation: &Arc<str>, room: &str) -> Result<(), FanoutError> {
         if !self.opened.load(Ordering::Acquire) || !self.is_fresh() {
             return Err(FanoutError::Unavailable);
@@ -217,16 +219,16 @@ impl Presence {
         Ok(())
     }
 
-    /// Has the lease looked at now: the connection is new, or something went wrong.
+    /// Has the lease checked now: the connection is new, or something failed.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// After a new connection nobody is taken for dead for the time of a lease: another server's clock may be
-    /// ahead of the one that the leases were made by.
+    /// After a new connection no node counts as dead for the time of a lease: the new server's clock may be ahead of
+    /// the one that the leases were set by.
     pub(crate) fn reconnected(&self) {
         self.leases.lock().trusted_from = Some(Instant::now() + self.options.lease);
-        // And it may lack what the last one had not passed on: everything is registered again.
+        // The new server may lack what the last one had not replicated: all members are registered again.
         self.needs_resync();
     }
 
@@ -235,15 +237,15 @@ impl Presence {
         self.wake();
     }
 
-    /// A member has entered here; answers whether it is the user's first socket in the cluster, `None` when the
-    /// store could not be asked: it is written later.
+    /// Records that a member has entered here. Returns whether it is the user's first socket in the cluster, or `None`
+    /// where the store could not be asked; it is then written later.
     pub(crate) async fn entered(&self, room: &str, member: &StoredMember) -> Option<bool> {
         let incarnation = self.incarnation();
-        let told = async {
+        let reported = async {
             self.may_write(&incarnation, room).await?;
             self.store.enter(&incarnation, room, member).await
         };
-        match told.await {
+        match reported.await {
             Ok(first) => {
                 let waited = self.departures.cancel(room, &member.user);
                 Some(first && !waited)
@@ -255,8 +257,8 @@ impl Presence {
         }
     }
 
-    /// A member has left here; answers whether that was the user's last socket in the cluster. With `linger`
-    /// the answer comes later, as [`MembershipChange`], unless the user is back.
+    /// Records that a member has left here. Returns whether it was the user's last socket in the cluster. With `linger`
+    /// a [`MembershipChange`] follows later instead, unless the user returns.
     pub(crate) async fn left(&self, room: &str, member: &StoredMember, linger: bool) -> bool {
         let incarnation = self.incarnation();
         let waiting = |incarnation: &str| Departure {
@@ -266,14 +268,14 @@ impl Presence {
             incarnation: incarnation.to_owned(),
             reported: false,
         };
-        let told = async {
+        let reported = async {
             self.may_write(&incarnation, room).await?;
             self.store.leave(&incarnation, room, member, linger).await
         };
-        match told.await {
+        match reported.await {
             Ok(LeftRoom::Remains) => false,
             Ok(LeftRoom::Gone) => {
-                // Reported by the caller; a survivor reports it again if this node dies before it is forgotten.
+                // The caller reports it. If this node dies before it is forgotten, a survivor reports it again.
                 self.departures
                     .add(Departure { reported: true, ..waiting(&incarnation) }, self.options.holdback);
                 true
@@ -290,7 +292,7 @@ impl Presence {
         }
     }
 
-    /// Does a node's duties until the task is dropped.
+    /// Does a node's presence work until the task is dropped.
     pub(crate) async fn run(&self) {
         tokio::join!(
             self.note_alive(),
@@ -314,18 +316,18 @@ impl Presence {
         loop {
             let next = self.queued.lock().pop_front();
             match next {
-                Some(moved) => self.tell(moved).await,
+                Some(moved) => self.report(moved).await,
                 None => self.queued_added.notified().await,
             }
         }
     }
 
-    pub(super) async fn tell(&self, gone: MembershipChange) {
+    pub(super) async fn report(&self, gone: MembershipChange) {
         // Without a receiver the node is stopping.
         let _ = self.gone.send(gone).await;
     }
 
-    /// Gives the lease up: what is still in the store is settled by a survivor.
+    /// Gives up the lease: a survivor cleans up what is still in the store.
     pub(crate) async fn close(&self) {
         let _ = self.store.claim(&self.incarnation(), Duration::from_millis(1), true).await;
     }

@@ -1,5 +1,5 @@
-//! What stands in for Redis where time and faults are simulated: the scripts of `lua/`, in plain Rust, on a
-//! clock that tests own, with an answer that may be late, lost before or lost after the work was done.
+//! Simulates Redis where tests simulate time and faults: the scripts of `lua/` in plain Rust, on a clock
+//! that tests control. An answer may be late, or be lost before or after the work was done.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 
 use super::agreement::Others;
-use super::store::{Leases, LeftRoom, Share, StoredMember};
+use super::stored::{Leases, LeftRoom, Share, StoredMember};
 use crate::error::FanoutError;
 
-/// A room: incarnation → what it has there.
+/// A room: incarnation → its members there.
 type Room = BTreeMap<String, Held>;
 
 #[derive(Debug, Default, Clone)]
@@ -23,8 +23,8 @@ struct Held {
     members: BTreeMap<String, (String, String)>,
     /// User → info.
     lingering: BTreeMap<String, String>,
-    /// Gone, and about to be reported.
-    telling: BTreeMap<String, String>,
+    /// Left, and not reported yet.
+    unreported: BTreeMap<String, String>,
 }
 
 impl Held {
@@ -51,10 +51,10 @@ pub(super) struct Server {
     data: Mutex<Data>,
 }
 
-/// What may go wrong on one node's way to it, in percent.
+/// Faults on one node's connection, in percent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
-    /// No way at all.
+    /// There is no connection.
     pub(super) cut: bool,
     /// The request is lost.
     pub(super) lost_before: u32,
@@ -82,12 +82,12 @@ impl Server {
         1_000_000 + u64::try_from(self.start.elapsed().as_millis()).unwrap()
     }
 
-    /// Everything is lost, as by a restart without persistence.
+    /// Loses everything, as a restart without persistence does.
     pub(super) fn flush(&self) {
         *self.data.lock() = Data::default();
     }
 
-    /// What nobody should find when all nodes are gone.
+    /// Whether nothing is left, as when all nodes have stopped.
     pub(super) fn is_empty(&self) -> bool {
         let data = self.data.lock();
         data.rooms.values().all(BTreeMap::is_empty) && data.estates.is_empty() && data.leases.is_empty()
@@ -220,7 +220,7 @@ impl Handle {
             let room = data.rooms.entry(room.to_owned()).or_default();
             let mut first = true;
             for held in room.values_mut() {
-                held.telling.remove(&member.user);
+                held.unreported.remove(&member.user);
                 first &= held.lingering.remove(&member.user).is_none() && !held.has_user(&member.user);
             }
             let value = (member.user.clone(), member.info.clone());
@@ -250,7 +250,7 @@ impl Handle {
                 LeftRoom::Lingers
             } else {
                 let held = room.entry(inc.to_owned()).or_default();
-                held.telling.insert(member.user.clone(), member.info.clone());
+                held.unreported.insert(member.user.clone(), member.info.clone());
                 LeftRoom::Gone
             };
             tidy(room);
@@ -268,16 +268,24 @@ impl Handle {
     ) -> Answer<bool> {
         self.call(|data, _| {
             let room = data.rooms.entry(room.to_owned()).or_default();
-            let waits = room
-                .get_mut(inc)
-                .is_some_and(|held| held.lingering.remove(user).is_some() || held.telling.contains_key(user));
+            let waits = room.get_mut(inc).is_some_and(|held| {
+                held.lingering.remove(user).is_some() || held.unreported.contains_key(user)
+            });
             let here = room.values().any(|held| held.has_user(user) || held.lingering.contains_key(user));
             let gone = (waits || force) && !here;
             if gone {
-                room.entry(inc.to_owned()).or_default().telling.insert(user.to_owned(), info.to_owned());
+                room.entry(inc.to_owned()).or_default().unreported.insert(user.to_owned(), info.to_owned());
             }
             tidy(room);
             gone
+        })
+        .await
+    }
+
+    pub(super) async fn is_here(&self, room: &str, user: &str) -> Answer<bool> {
+        self.call(|data, _| {
+            let room = data.rooms.get(room);
+            room.is_some_and(|room| room.values().any(|held| held.has_user(user)))
         })
         .await
     }
@@ -286,7 +294,7 @@ impl Handle {
         self.call(|data, _| {
             let room = data.rooms.entry(room.to_owned()).or_default();
             if let Some(held) = room.get_mut(inc) {
-                held.telling.retain(|other, _| user.is_some_and(|user| user != other));
+                held.unreported.retain(|other, _| user.is_some_and(|user| user != other));
             }
             tidy(room);
         })
@@ -303,9 +311,9 @@ impl Handle {
                 room.values().any(|held| held.has_user(user) || held.lingering.contains_key(user))
             };
             users.retain(|user, _| !here(user));
-            users.extend(held.telling);
-            let telling = Held { telling: users.clone(), ..Held::default() };
-            room.insert(dead.to_owned(), telling);
+            users.extend(held.unreported);
+            let unreported = Held { unreported: users.clone(), ..Held::default() };
+            room.insert(dead.to_owned(), unreported);
             tidy(room);
             users.into_iter().collect()
         })
@@ -324,7 +332,7 @@ impl Handle {
             for StoredMember { socket, user, info } in members {
                 let mut first = true;
                 for held in room.values_mut() {
-                    held.telling.remove(user);
+                    held.unreported.remove(user);
                     first &= held.lingering.remove(user).is_none() && !held.has_user(user);
                 }
                 let held = room.entry(inc.to_owned()).or_default();
@@ -375,7 +383,7 @@ impl Handle {
 
 fn tidy(room: &mut Room) {
     let is_kept =
-        |held: &Held| !held.members.is_empty() || !held.lingering.is_empty() || !held.telling.is_empty();
+        |held: &Held| !held.members.is_empty() || !held.lingering.is_empty() || !held.unreported.is_empty();
     room.retain(|_, held| is_kept(held));
 }
 

@@ -1,4 +1,4 @@
-//! Other nodes that this one has something under way with, so that it ends when their lease has lapsed.
+//! Other nodes that this one waits for; the waiting ends when their lease has lapsed.
 
 use std::collections::HashMap;
 
@@ -8,19 +8,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::Presence;
 
-/// The nodes that somebody has asked for; no more than live.
+/// The nodes that a caller waits for; no more than live.
 #[derive(Debug, Default)]
 pub(super) struct LivePeers {
     lapsed: Mutex<HashMap<String, CancellationToken>>,
 }
 
 impl LivePeers {
-    /// What is cancelled when the lease of the living node `node` has lapsed.
+    /// Returns a token that is cancelled when the lease of the living node `node` has lapsed.
     pub(super) fn watch(&self, node: NodeId) -> CancellationToken {
         self.lapsed.lock().entry(node.as_str().to_owned()).or_default().clone()
     }
 
-    /// Ends what is under way with nodes of which `lives` says no.
+    /// Cancels the tokens of nodes that `lives` reports as dead.
     pub(super) fn judge(&self, lives: impl Fn(&str) -> bool) {
         self.lapsed.lock().retain(|node, lapsed| {
             let keep = lives(node);
@@ -33,7 +33,7 @@ impl LivePeers {
 }
 
 impl Presence {
-    /// Ends what is under way with nodes whose leases have lapsed by Redis' clock at `now_ms`, by the list just read.
+    /// Cancels the tokens of nodes whose leases have lapsed at `now_ms` on Redis' clock, by the list just read.
     pub(super) fn end_with_lapsed(&self, now_ms: u64) {
         let table = self.leases.lock();
         self.peers.judge(|node| {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_under_way_with_a_node_ends_with_its_lease() {
+    fn waiting_for_a_node_ends_with_its_lease() {
         let peers = LivePeers::default();
         let [one, two] = [[1; 4], [2; 4]].map(NodeId::from_random);
         let (first, again, other) = (peers.watch(one), peers.watch(one), peers.watch(two));

@@ -1,4 +1,4 @@
-//! Who is in a room, and how many, on all nodes that live.
+//! Lists and counts the members of a room on all living nodes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,27 +7,27 @@ use shared::ids::NodeId;
 use shared::limits::{COUNTS_KEPT_MAX, LEASE_AHEAD_MAX_MS, LEASES_FRESH_MS, LEASES_RECHECK_MS, STALE_MAX_MS};
 use tokio::time::Instant;
 
-use super::store::{Share, StoredMember};
+use super::stored::{Share, StoredMember};
 use super::{Presence, Table};
 use crate::error::FanoutError;
 use crate::presence::{Counted, Peer, RoomCount, SCANNED_PER_USER};
 
-/// The ids of the nodes that incarnations are of.
+/// The node ids in incarnations.
 fn ids(incarnations: &HashSet<String>) -> impl Iterator<Item = &str> {
     incarnations.iter().filter_map(|incarnation| Some(incarnation.split_once('-')?.0))
 }
 
-/// How often a room is read before its count is given up, when each time a lease was lost meanwhile.
+/// Attempts to count a room when a lease is lost during each.
 const READS_MAX: usize = 3;
 
 impl Presence {
-    /// Incarnations whose lease holds, by a list that is no older than `LEASES_FRESH_MS`.
+    /// Incarnations with a valid lease, by a list that is no older than `LEASES_FRESH_MS`.
     pub(super) async fn living(&self) -> Result<HashSet<String>, FanoutError> {
         self.living_within(Duration::from_millis(LEASES_FRESH_MS)).await
     }
 
-    /// As [`Self::living`]. Where a node is missed, it may have started since the list was read, so the list is read again,
-    /// but not more often than every `LEASES_RECHECK_MS`, since strangers can name nodes that never were.
+    /// As [`Self::living`]. Where a node is missing, it may have started since the list was read, so the list is read
+    /// again, at most every `LEASES_RECHECK_MS`: strangers can name nodes that never existed.
     async fn living_unless(
         &self,
         is_missed: impl FnOnce(&HashSet<String>) -> bool,
@@ -40,7 +40,7 @@ impl Presence {
     }
 
     async fn living_within(&self, age: Duration) -> Result<HashSet<String>, FanoutError> {
-        // One asks, the others wait for the answer.
+        // One caller asks, the others wait for its answer.
         let _one = self.table.lock().await;
         let fresh = age.min(self.options.lease / 6);
         let is_old = self.leases.lock().read.is_none_or(|(at, _)| at.elapsed() >= fresh);
@@ -54,7 +54,7 @@ impl Presence {
         let table = self.leases.lock();
         let (at, then) = table.read.ok_or(FanoutError::Unavailable)?;
         let now = then + u64::try_from(at.elapsed().as_millis()).unwrap_or_default();
-        // No node writes what lies further ahead: such an entry would have members counted that are nobody's.
+        // No node writes a later time. Such an entry would count members of no node.
         let holds = |lapses: u64| lapses > now && lapses <= now + LEASE_AHEAD_MAX_MS;
         Ok(table.nodes.iter().filter(|(_, lapses)| holds(**lapses)).map(|(inc, _)| inc.clone()).collect())
     }
@@ -70,13 +70,20 @@ impl Presence {
         Ok(ids(&self.living().await?).collect::<HashSet<_>>().len().max(1))
     }
 
+    /// How many nodes live, where `listening` servers listen. Where more listen, a node may have just started.
+    pub(crate) async fn living_among(&self, listening: usize) -> Result<usize, FanoutError> {
+        let count = |living: &HashSet<String>| ids(living).collect::<HashSet<_>>().len();
+        let living = self.living_unless(|living| count(living) < listening).await?;
+        Ok(count(&living).clamp(1, listening))
+    }
+
     /// Whether the node with this id lives.
     ///
     /// # Errors
     /// [`FanoutError::Unavailable`].
     pub(crate) async fn lives(&self, node: &str) -> Result<bool, FanoutError> {
         if self.leases.lock().trusted_from.is_some_and(|from| Instant::now() < from) {
-            // Redis was away: a node that lives may not have renewed its lease yet.
+            // Redis was away: a living node may not have renewed its lease yet.
             return Err(FanoutError::Unavailable);
         }
         let prefix = format!("{node}-");
@@ -85,7 +92,7 @@ impl Presence {
         Ok(!is_missed(&self.living_unless(is_missed).await?))
     }
 
-    /// How the living node called `node` is reached.
+    /// The address of the living node `node`.
     pub(crate) async fn peer(&self, node: NodeId) -> Result<Option<Peer>, FanoutError> {
         let prefix = format!("{node}-");
         let is_missed =
@@ -101,10 +108,10 @@ impl Presence {
             .map(|(_, url)| Peer { url, lapsed: self.peers.watch(node) }))
     }
 
-    /// How many are in a room, on all nodes.
+    /// Counts the members of a room on all nodes.
     ///
     /// # Errors
-    /// [`FanoutError::Unavailable`] when Redis has been away for longer than the last known count is good.
+    /// [`FanoutError::Unavailable`] when Redis has been away for longer than the last known count is valid.
     pub(crate) async fn count(&self, room: &str) -> Result<Counted, FanoutError> {
         let asked = Instant::now();
         match self.count_now(room).await {
@@ -125,8 +132,8 @@ impl Presence {
         }
     }
 
-    /// The count, and whether it may be wrong: a node that registers again is under two incarnations, and what
-    /// leaves it just then is still there under the old one.
+    /// The count, and whether it may be wrong: a node that registers again has two incarnations, and a member that leaves
+    /// at that moment is still counted under the old one.
     async fn count_now(&self, room: &str) -> Result<(RoomCount, bool), FanoutError> {
         let shares = self.living_shares(room).await?;
         if has_twins(&shares) {
@@ -149,7 +156,7 @@ impl Presence {
         Ok((RoomCount { sockets, users }, false))
     }
 
-    /// Whether a user has a socket in a room, on a node that lives.
+    /// Whether a user has a socket in a room on a living node.
     pub(crate) async fn is_in(&self, room: &str, user: &str) -> Result<bool, FanoutError> {
         for share in self.living_shares(room).await? {
             if self.store.has_user(&share.incarnation, room, user).await? {
@@ -159,15 +166,20 @@ impl Presence {
         Ok(false)
     }
 
-    /// Who is in a room, on all nodes.
+    /// Whether a user who was reported as gone is in the room again. False where Redis does not answer.
+    pub(crate) async fn is_back(&self, room: &str, user: &str) -> bool {
+        self.store.is_here(room, user).await.unwrap_or(false)
+    }
+
+    /// The members of a room on all nodes.
     pub(crate) async fn members(&self, room: &str) -> Result<Vec<StoredMember>, FanoutError> {
         let shares = self.living_shares(room).await?;
         self.members_of(&shares, room).await
     }
 
-    /// Some members of a room, each user once and at most `users` of them, and how many there are. What is read does not
-    /// grow with the room, but for the count of users where several nodes have some, and that is read once for all who
-    /// ask at the same time.
+    /// Some members of a room: at most `users` distinct users, and the count of all. The cost does not grow with the room,
+    /// except for the count of users where several nodes have some; callers that ask at the same time share that one
+    /// reading.
     pub(crate) async fn first_members(
         &self,
         room: &str,
@@ -209,8 +221,8 @@ impl Presence {
         Ok((found, count))
     }
 
-    /// How many distinct users a room has, read after `asked`. Who asks while it is read waits, and all who waited get the
-    /// answer of one more reading.
+    /// How many distinct users a room has, read after `asked`. Callers that ask during a reading wait, and share the next
+    /// one.
     async fn users_since(&self, asked: Instant, room: &str) -> Result<usize, FanoutError> {
         let at = usize::try_from(self.hasher.hash_one(room)).unwrap_or_default() % self.unions.len();
         let mut last = self.unions[at].lock().await;
@@ -235,7 +247,7 @@ impl Presence {
         Ok(members)
     }
 
-    /// What each incarnation with a lease has in a room, where it has anything.
+    /// The share of each incarnation with a lease in a room, where it has one.
     async fn living_shares(&self, room: &str) -> Result<Vec<Share>, FanoutError> {
         for _ in 0..READS_MAX {
             self.must_be_ready().await?;
@@ -248,20 +260,20 @@ impl Presence {
                 shares.iter().any(|share| !is_known(&table, share))
             };
             let living = if unknown {
-                // Newer than the list, or long dead: a look at the list shows which.
+                // The incarnation is newer than the list, or long dead. Reading the list again shows which.
                 self.leases.lock().read = None;
                 self.living().await?
             } else {
                 before.clone()
             };
-            // Who has lapsed meanwhile may be in the room under another incarnation by now.
+            // A node whose lease has lapsed meanwhile may be in the room under another incarnation.
             let lapsed =
                 |share: &Share| before.contains(&share.incarnation) && !living.contains(&share.incarnation);
             if shares.iter().any(lapsed) {
                 continue;
             }
             shares.retain(|share| living.contains(&share.incarnation));
-            // Between two questions the process may have slept for as long as its lease.
+            // Between two calls the process may have slept past its lease.
             if self.is_ready() {
                 return Ok(shares);
             }
@@ -269,13 +281,13 @@ impl Presence {
         Err(FanoutError::Unavailable)
     }
 
-    /// A node that slept through its lease, or whose store is out of date, registers again before it answers.
+    /// A node that slept past its lease, or whose store is out of date, registers again before it answers.
     async fn must_be_ready(&self) -> Result<(), FanoutError> {
         if self.is_ready() {
             return Ok(());
         }
         self.wake();
-        let told = tokio::time::timeout(self.options.lease / 3, async {
+        let ready = tokio::time::timeout(self.options.lease / 3, async {
             while !self.is_ready() {
                 if !self.store.is_up() {
                     return Err(FanoutError::Unavailable);
@@ -284,11 +296,11 @@ impl Presence {
             }
             Ok(())
         });
-        told.await.unwrap_or(Err(FanoutError::Unavailable))
+        ready.await.unwrap_or(Err(FanoutError::Unavailable))
     }
 }
 
-/// How many distinct users a room had when that was read.
+/// How many distinct users a room had, and when that was read.
 #[derive(Debug)]
 pub(super) struct Union {
     room: String,
@@ -296,7 +308,7 @@ pub(super) struct Union {
     users: usize,
 }
 
-/// Whether a node has members under two incarnations: it is registering again.
+/// Whether a node has members under two incarnations because it is registering again.
 fn has_twins(shares: &[Share]) -> bool {
     let node = |share: &Share| share.incarnation.split('-').next().map(str::to_owned);
     let nodes: HashSet<_> = shares.iter().map(node).collect();

@@ -1,9 +1,11 @@
-//! Nodes that join, leave, lose their way to the store, freeze, die and come back, on a clock that jumps: when
-//! it is quiet again every node counts what is true, and the rooms' watchers believe what is true.
+//! Simulates nodes that join, leave, lose their connection to the store, freeze, die and return, on a clock that jumps. When
+//! the faults end, every node must count correctly and every watcher must know the right members.
 //!
-//! A watcher is what a client in the room sees: `+user` on a first entry, `-user` on a leave or a [`MembershipChange`].
-//! Events are reported by the node that finds them, so a watcher may be notified twice. What it believes in the end must be
-//! who is there.
+//! A watcher is what a client in the room sees: `+user` on a first entry, `-user` on a leave or a [`MembershipChange`]. The
+//! node that notices an event reports it, so a watcher may be notified twice. In the end it must know the actual members.
+//!
+//! The rules are the rows on members of `gateway/docs/concepts/order.md`: joins, leaves, disconnects and counts of the same
+//! user and the same room. Events, snapshots and grants are not simulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use tokio::time::Instant;
 
 use super::agreement::NodeTraits;
 use super::model::{Faults, Handle, Server};
-use super::store::{Store, StoredMember};
+use super::store::Store;
+use super::stored::StoredMember;
 use super::{LocalMembers, Presence, PresenceOptions};
 use crate::local::node::MembershipChange;
 use crate::stats::{Distributions, Stats};
@@ -56,14 +59,14 @@ struct Node {
     presence: Arc<Presence>,
     sockets: Arc<Sockets>,
     faults: Arc<Mutex<Faults>>,
-    /// The way to the store of the thread that keeps the lease.
+    /// The connection to the store of the thread that renews the lease.
     apart: Arc<Store>,
     task: JoinHandle<()>,
-    /// It has lost answers.
+    /// Answers to it were lost.
     flaky: bool,
 }
 
-/// What the watchers of all rooms were last notified of each user, and since when they believe it.
+/// The last state of each user that each room's watchers were notified of, and since when.
 type Beliefs = Arc<Mutex<BTreeMap<(String, String), Instant>>>;
 
 /// A leave and an entry decided within this time may be reported in either order: they come from two nodes.
@@ -75,7 +78,7 @@ struct World {
     beliefs: Beliefs,
     gone: mpsc::Sender<MembershipChange>,
     /// Users whose entry may not have been reported.
-    unheard: BTreeSet<(String, String)>,
+    unreported: BTreeSet<(String, String)>,
     /// Users whose leave was reported just after they had returned.
     raced: Arc<Mutex<BTreeSet<(String, String)>>>,
     next: u32,
@@ -83,14 +86,14 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let (gone, mut told) = mpsc::channel::<MembershipChange>(10_000);
+        let (gone, mut reports) = mpsc::channel::<MembershipChange>(10_000);
         let beliefs = Beliefs::default();
         let believed = Arc::clone(&beliefs);
         let raced = Arc::<Mutex<BTreeSet<(String, String)>>>::default();
         let races = Arc::clone(&raced);
         #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of its test")]
         drop(tokio::spawn(async move {
-            while let Some(gone) = told.recv().await {
+            while let Some(gone) = reports.recv().await {
                 let key = (gone.room, gone.user);
                 if gone.returned {
                     believed.lock().entry(key).or_insert_with(Instant::now);
@@ -106,7 +109,7 @@ impl World {
             nodes: Vec::new(),
             beliefs,
             gone,
-            unheard: BTreeSet::new(),
+            unreported: BTreeSet::new(),
             raced,
             next: 0,
         }
@@ -135,12 +138,12 @@ impl World {
         let _changing = node.presence.changing(room).await;
         node.sockets.0.lock().entry(room.to_owned()).or_default().insert(socket.clone(), user.to_owned());
         let key = (room.to_owned(), user.to_owned());
-        // An entry that could not be written to the store could not be reported to others either.
+        // An entry that could not be written to the store could not be reported to other nodes either.
         if node.presence.entered(room, &member(&socket, user)).await.is_some() {
             self.raced.lock().remove(&key);
             self.beliefs.lock().entry(key).or_insert_with(Instant::now);
         } else {
-            self.unheard.insert(key);
+            self.unreported.insert(key);
         }
     }
 
@@ -190,21 +193,21 @@ impl World {
             let ghosts: Vec<_> = believed.difference(&distinct).collect();
             assert!(ghosts.is_empty(), "seed {seed}: ghosts in {room}: {ghosts:?}");
             let raced = self.raced.lock();
-            let heard = |user: &&&String| {
+            let is_reported = |user: &&&String| {
                 let key = (room.to_owned(), (**user).clone());
-                !self.unheard.contains(&key) && !raced.contains(&key)
+                !self.unreported.contains(&key) && !raced.contains(&key)
             };
             let steady = |user: &&&String| {
                 let hosts = self.nodes.iter().filter(|node| !node.flaky);
                 hosts.flat_map(|node| node.sockets.members(room)).any(|kept| kept.user == ***user)
             };
-            let missing: Vec<_> = distinct.difference(&believed).filter(heard).filter(steady).collect();
-            assert!(missing.is_empty(), "seed {seed}: nobody in {room} knows of {missing:?}");
+            let missing: Vec<_> = distinct.difference(&believed).filter(is_reported).filter(steady).collect();
+            assert!(missing.is_empty(), "seed {seed}: no member of {room} knows of {missing:?}");
         }
     }
 }
 
-/// What a node does by itself, as long as it is not frozen or dead.
+/// A node's own work, unless it is frozen or dead.
 fn run_node(presence: &Arc<Presence>, apart: &Arc<Store>) -> JoinHandle<()> {
     let (running, apart) = (Arc::clone(presence), Arc::clone(apart));
     #[expect(clippy::disallowed_methods, reason = "aborted when its node dies")]
@@ -231,7 +234,7 @@ async fn run(seed: u64) {
             64..72 => {
                 let flaky = Faults { cut: false, lost_before: 20, lost_after: 20 };
                 *world.nodes[at].faults.lock() = flaky;
-                // An answer lost just then may hide that users are back; never that they are gone.
+                // A lost answer may hide that users have returned, never that they have left.
                 world.nodes[at].flaky = true;
             }
             72..78 => *world.nodes[at].faults.lock() = Faults { cut: true, ..Faults::default() },
@@ -244,13 +247,13 @@ async fn run(seed: u64) {
     for node in &world.nodes {
         *node.faults.lock() = Faults::default();
     }
-    // A claim that its claimer could not settle is another's after a minute.
+    // A claim whose holder failed to clean up passes to another node after a minute.
     tokio::time::sleep(Duration::from_secs(150)).await;
     world.check(seed).await;
     let _ = rng.next_u32();
 }
 
-/// The seeds of one run; `SIMULATION_SEEDS=from..to` for others.
+/// The seeds of one run; `SIMULATION_SEEDS=from..to` chooses others.
 #[expect(clippy::disallowed_methods, reason = "a test's own setting")]
 fn seeds() -> std::ops::Range<u64> {
     let text = std::env::var("SIMULATION_SEEDS").unwrap_or_default();
@@ -259,7 +262,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 #[test]
-fn when_it_is_quiet_again_everybody_is_right() {
+fn after_the_faults_every_node_is_right() {
     for seed in seeds() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -267,7 +270,7 @@ fn when_it_is_quiet_again_everybody_is_right() {
     }
 }
 
-/// Runs a scene once for each seed, on a clock of its own.
+/// Runs a scene once for each seed, each on its own clock.
 fn on_many_seeds<F: Future<Output = ()>>(scene: impl Fn(u64) -> F) {
     for seed in 0..50 {
         let runtime =
@@ -277,13 +280,13 @@ fn on_many_seeds<F: Future<Output = ()>>(scene: impl Fn(u64) -> F) {
 }
 
 #[test]
-fn a_node_that_was_frozen_is_there_again_before_it_counts() {
+fn a_node_that_was_frozen_registers_again_before_it_counts() {
     on_many_seeds(async |seed| {
         let mut world = World::new(seed);
         world.start_node();
         world.start_node();
         tokio::time::sleep(Duration::from_secs(3)).await;
-        // Many rooms, and the one that is asked for is the last of them to be registered.
+        // Of many rooms, the room that is asked for is registered last.
         for room in 0..1_000 {
             world.enter(1, &format!("/#r{room}"), "u1").await;
         }
@@ -302,7 +305,7 @@ fn a_node_that_was_frozen_is_there_again_before_it_counts() {
 }
 
 #[test]
-fn a_node_that_registers_anew_is_counted_once_all_the_while() {
+fn a_node_that_registers_again_is_counted_once_throughout() {
     on_many_seeds(async |seed| {
         let mut world = World::new(seed);
         world.start_node();
@@ -342,7 +345,7 @@ async fn the_dead_stop_counting_within_their_lease_and_leave_nothing_behind() {
     world.leave(&mut rng, 0, "/#a", false).await;
     world.nodes[0].presence.close().await;
     world.kill(0);
-    // The next node finds what the last one gave up, and clears it away.
+    // The next node finds what the last one gave up, and cleans it up.
     world.start_node();
     tokio::time::sleep(LEASE * 3).await;
     world.nodes[0].presence.close().await;
@@ -354,7 +357,7 @@ async fn the_dead_stop_counting_within_their_lease_and_leave_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_lost_is_told_to_it_again() {
+async fn members_that_the_store_lost_are_registered_again() {
     let mut world = World::new(0);
     for _ in 0..2 {
         world.start_node();

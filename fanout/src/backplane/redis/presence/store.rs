@@ -1,4 +1,4 @@
-//! Where membership is kept for the whole cluster, and the questions that are asked of it.
+//! Stores the membership of the whole cluster.
 //!
 //! Keys, all under the configured prefix (`P`):
 //!
@@ -6,12 +6,12 @@
 //! | --- | --- |
 //! | `P{nodes}:leases` | sorted set: incarnation → when its lease lapses, on Redis' clock |
 //! | `P{nodes}:estates` | sorted set: dead incarnation → until when its claimer has time |
-//! | `P{nodes}:info` | hash: incarnation → how to reach the node |
-//! | `P{nodes}:accord` | hash: node → since when it is there, and what it must have in common with the others |
+//! | `P{nodes}:info` | hash: incarnation → the node's address |
+//! | `P{nodes}:accord` | hash: node → its start, and what it must have in common with the others |
 //! | `P{nodes}:cluster` | the name of the cluster: a random text |
 //! | `Psettled:INC` | set for a while when an incarnation has been cleaned up |
 //! | `Prooms:INC` | set: rooms that the incarnation has had members in |
-//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | who is in a room (`lua/room.lua`) |
+//! | `P{room}:n`, `:m:INC`, `:u:INC`, `:l:INC`, `:t:INC` | the members of a room (`lua/room.lua`) |
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,51 +19,13 @@ use std::time::Duration;
 use shared::limits::{MEMBERS_READ_MAX, PRESENCE_KEPT_S};
 
 use super::agreement::Others;
+use super::stored::{Leases, LeftRoom, Share, StoredMember};
 use crate::backplane::redis::connection::{Commands, Script};
 use crate::error::FanoutError;
 
-/// A member as it is kept: socket, user, and what else is known of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoredMember {
-    pub(crate) socket: String,
-    pub(crate) user: String,
-    pub(crate) info: String,
-}
-
-/// What became of a leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LeftRoom {
-    /// The user is still there by another socket.
-    Remains,
-    /// The user is gone.
-    Gone,
-    /// The user may come back until the leave is settled.
-    Lingers,
-}
-
-/// All leases at one moment of Redis' clock.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Leases {
-    /// The asking node's own was renewed.
-    pub(crate) held: bool,
-    pub(crate) now_ms: u64,
-    /// Incarnations and when they lapse.
-    pub(crate) nodes: Vec<(String, u64)>,
-    /// Dead incarnations and until when they are claimed.
-    pub(crate) estates: Vec<(String, u64)>,
-}
-
-/// How many one incarnation has in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Share {
-    pub(crate) incarnation: String,
-    pub(crate) sockets: usize,
-    pub(crate) users: usize,
-}
-
 type Answer<T> = Result<T, FanoutError>;
 
-/// The store: Redis, or what stands in for it where time and faults are simulated.
+/// The store: Redis, or the simulation in tests of time and faults.
 #[derive(Debug)]
 pub(crate) enum Store {
     Redis(Box<RedisStore>),
@@ -87,6 +49,7 @@ struct Scripts {
     settle_room: Script,
     register: Script,
     forget: Script,
+    here: Script,
     count: Script,
     renew: Script,
     open: Script,
@@ -94,14 +57,14 @@ struct Scripts {
     accord: Script,
 }
 
-/// A script about a room, with what all of them share before it.
+/// A script about a room, behind the part that all of them share.
 macro_rules! room_script {
     ($name:literal) => {
         Script::new(concat!(include_str!("../lua/room.lua"), include_str!(concat!("../lua/", $name, ".lua"))))
     };
 }
 
-/// Runs `$call` on whichever store it is.
+/// Runs `$call` on either store.
 macro_rules! on_store {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
@@ -124,6 +87,7 @@ impl Store {
                 settle_room: room_script!("settle_room"),
                 register: room_script!("register"),
                 forget: room_script!("forget"),
+                here: room_script!("here"),
                 count: room_script!("count"),
                 renew: Script::new(include_str!("../lua/renew.lua")),
                 open: Script::new(include_str!("../lua/open_lease.lua")),
@@ -133,7 +97,7 @@ impl Store {
         }))
     }
 
-    /// Whether there is a connection to ask it by.
+    /// Whether there is a connection to the store.
     pub(crate) fn is_up(&self) -> bool {
         match self {
             Self::Redis(store) => store.commands.is_up(),
@@ -142,7 +106,7 @@ impl Store {
         }
     }
 
-    /// Makes a lease; false when another living node has the id `unique`.
+    /// Opens a lease. Returns false when another living node has the id `unique`.
     pub(crate) async fn open_lease(
         &self,
         inc: &str,
@@ -153,38 +117,38 @@ impl Store {
         on_store!(self, store => store.open_lease(inc, ttl, info, unique))
     }
 
-    /// Renews a lease (with an empty `inc` it only asks) and returns all leases.
+    /// Renews a lease (with an empty `inc` it only reads) and returns all leases.
     pub(crate) async fn renew(&self, inc: &str, ttl: Duration) -> Answer<Leases> {
         on_store!(self, store => store.renew(inc, ttl))
     }
 
-    /// How living nodes are reached.
+    /// The addresses of living nodes.
     pub(crate) async fn infos(&self) -> Answer<Vec<(String, String)>> {
         on_store!(self, store => store.infos())
     }
 
-    /// Writes what a node is like, since when it is there (0: since now) and what its cluster is called if it has no name;
-    /// answers what the others are like.
+    /// Writes a node's traits, its start (0: now) and the cluster's name if there is none. Returns the traits of the
+    /// others.
     pub(crate) async fn accord(&self, node: &str, since: u64, like: &str, name: &str) -> Answer<Others> {
         on_store!(self, store => store.accord(node, since, like, name))
     }
 
-    /// Claims the cleanup after a dead incarnation; `own` gives up one's own lease whether it has lapsed or not.
+    /// Claims the cleanup after a dead incarnation. With `own` a node gives up its own lease, lapsed or not.
     pub(crate) async fn claim(&self, inc: &str, during: Duration, own: bool) -> Answer<bool> {
         on_store!(self, store => store.claim(inc, during, own))
     }
 
-    /// An incarnation has been cleaned up in every room.
+    /// Marks an incarnation as cleaned up in every room.
     pub(crate) async fn finish(&self, inc: &str) -> Answer<()> {
         on_store!(self, store => store.finish(inc))
     }
 
-    /// Remembers that an incarnation has had members in a room.
+    /// Adds rooms to the index of an incarnation.
     pub(crate) async fn index(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
         on_store!(self, store => store.index(inc, rooms))
     }
 
-    /// Forgets that.
+    /// Removes rooms from the index of an incarnation.
     pub(crate) async fn unindex(&self, inc: &str, rooms: &[&str]) -> Answer<()> {
         on_store!(self, store => store.unindex(inc, rooms))
     }
@@ -194,12 +158,12 @@ impl Store {
         on_store!(self, store => store.rooms_of(inc))
     }
 
-    /// A socket enters; answers whether it is the user's first.
+    /// Adds a socket. Returns whether it is the user's first.
     pub(crate) async fn enter(&self, inc: &str, room: &str, member: &StoredMember) -> Answer<bool> {
         on_store!(self, store => store.enter(inc, room, member))
     }
 
-    /// A socket leaves.
+    /// Removes a socket.
     pub(crate) async fn leave(
         &self,
         inc: &str,
@@ -210,8 +174,7 @@ impl Store {
         on_store!(self, store => store.leave(inc, room, member, linger))
     }
 
-    /// A lingering user's time is over. Returns whether they are gone. `force` asks whether a user who never
-    /// lingered is.
+    /// Ends a user's hold-back. Returns whether the user is gone. `force` asks about a user who never lingered.
     pub(crate) async fn settle_user(
         &self,
         inc: &str,
@@ -227,17 +190,17 @@ impl Store {
         on_store!(self, store => store.forget(inc, room, user))
     }
 
-    /// Takes a dead incarnation out of a room. Returns the users who are gone, with what is known of them.
+    /// Removes a dead incarnation from a room. Returns the users who are gone, and their info.
     pub(crate) async fn settle_room(&self, dead: &str, room: &str) -> Answer<Vec<(String, String)>> {
         on_store!(self, store => store.settle_room(dead, room))
     }
 
-    /// Whether some node cleans up after an incarnation, or has lately.
+    /// Whether a node is cleaning up after an incarnation, or has lately done so.
     pub(crate) async fn was_settled(&self, inc: &str) -> Answer<bool> {
         on_store!(self, store => store.was_settled(inc))
     }
 
-    /// Writes members that are in the room already; answers the users who are the first of theirs.
+    /// Writes members that are in the room already. Returns the users of whom these are the first sockets.
     pub(crate) async fn register(
         &self,
         inc: &str,
@@ -260,6 +223,11 @@ impl Store {
     /// Whether an incarnation has a socket of a user in a room.
     pub(crate) async fn has_user(&self, inc: &str, room: &str, user: &str) -> Answer<bool> {
         on_store!(self, store => store.has_user(inc, room, user))
+    }
+
+    /// Whether a user is in a room on any node, including nodes that are not cleaned up yet.
+    pub(crate) async fn is_here(&self, room: &str, user: &str) -> Answer<bool> {
+        on_store!(self, store => store.is_here(room, user))
     }
 
     /// The members that an incarnation has in a room.
@@ -291,12 +259,12 @@ fn millis(time: Duration) -> String {
     time.as_millis().to_string()
 }
 
-/// A yes or no, as scripts read it.
+/// A boolean as scripts read it.
 fn flag(on: bool) -> &'static str {
     if on { "1" } else { "0" }
 }
 
-/// A flat list of users and what is known of them, in pairs.
+/// Splits a flat list of users and infos into pairs.
 fn pairs(flat: Vec<String>) -> Vec<(String, String)> {
     let mut flat = flat.into_iter();
     std::iter::from_fn(|| flat.next().zip(flat.next())).collect()
@@ -315,7 +283,7 @@ impl RedisStore {
         format!("{}settled:{inc}", self.prefix)
     }
 
-    /// The base of a room's keys. The names in it are checked ones: none has a brace.
+    /// The base of a room's keys. Checked names contain no brace.
     fn base(&self, room: &str) -> String {
         format!("{}{{{room}}}:", self.prefix)
     }
@@ -334,7 +302,7 @@ impl RedisStore {
         Ok(Leases { held, now_ms, nodes: self.scores(nodes)?, estates: self.scores(estates)? })
     }
 
-    /// Members and scores, flat or in pairs as the protocol's version has them.
+    /// Members and scores, flat or in pairs, depending on the protocol's version.
     fn scores(&self, value: redis::Value) -> Answer<Vec<(String, u64)>> {
         let pairs: Vec<(String, f64)> = self.commands.read(value)?;
         #[expect(
@@ -481,6 +449,10 @@ impl RedisStore {
         self.commands.query(redis::cmd("HEXISTS").arg(key).arg(user)).await
     }
 
+    async fn is_here(&self, room: &str, user: &str) -> Answer<bool> {
+        self.on_room(&self.scripts.here, room, &["", user]).await
+    }
+
     async fn members(&self, inc: &str, room: &str) -> Answer<Vec<StoredMember>> {
         self.scan_members(inc, room, MEMBERS_READ_MAX).await
     }
@@ -503,7 +475,7 @@ impl RedisStore {
                 break;
             }
         }
-        // A scan may return one twice while the hash grows.
+        // A scan may return an entry twice while the hash grows.
         members.sort_by(|a, b| a.socket.cmp(&b.socket));
         members.dedup_by(|a, b| a.socket == b.socket);
         Ok(members)
