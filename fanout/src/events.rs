@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::local::audience::Audience;
 use crate::local::socket::LocalSocket;
 use crate::presence::Gone;
-use crate::sequenced::SequencedReceiver;
 
 /// Something for the owner of sessions and apps to do.
 #[derive(Debug)]
@@ -109,8 +108,6 @@ pub struct Events {
     pub control: mpsc::Receiver<Control>,
     /// Users who are gone or back, in order; the owner may take its time.
     pub moved: mpsc::Receiver<Control>,
-    /// Broadcasts that apps deliver.
-    pub sequenced: SequencedReceiver,
 }
 
 /// Follows the node's id in the ids of clients' questions, so that the asked nodes recognise them. No id of a Node.js

@@ -4,14 +4,13 @@
 //! calls wait for Redis, within bounds. A call that needs Redis while it is away fails ([`FanoutError::Unavailable`]); a node
 //! still does what it can for its own clients.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shared::ids::{NodeId, SessionId};
-use shared::limits::{CONTROL_QUEUE_MAX, OVERFLOWS_QUEUED, SEQUENCED_QUEUE_MAX};
+use shared::limits::{CONTROL_QUEUE_MAX, OVERFLOWS_QUEUED};
 use shared::names::{Namespace, Room, UserId};
 use shared::sio::{Encoded, Event};
 use tokio::sync::mpsc;
@@ -21,14 +20,13 @@ use crate::backplane::redis::backplane::ClusterOptions;
 use crate::collector::Answers;
 use crate::error::FanoutError;
 use crate::events::{Events, Turn};
-use crate::local::delivery::{Delivery, Receivers};
 use crate::local::flusher::Flusher;
 use crate::local::hub::Hub;
 use crate::local::node::LocalNode;
 use crate::local::send_queue::{SendQueue, SendQueueLimits, Shared};
 use crate::local::socket::LocalSocket;
 use crate::presence::{Agreement, Peer};
-use crate::sequenced::{self, Sequenced};
+use crate::sequenced::Sequenced;
 use crate::stats::{Distributions, Stats, StatsSnapshot};
 use crate::target::{Packet, Posted, Receipt, Target};
 
@@ -86,7 +84,6 @@ impl Fanout {
         let (overflowed, overflows) = mpsc::channel(OVERFLOWS_QUEUED);
         let (control, controls) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (moved, moves) = mpsc::channel(CONTROL_QUEUE_MAX);
-        let (sequenced, sequence) = sequenced::queue(SEQUENCED_QUEUE_MAX);
         let stats = Arc::new(Stats::new(options.distributions));
         let flushers: Box<[_]> = (0..options.flushers.max(1)).map(|_| Arc::default()).collect();
         let hub = |(number, name): (usize, Namespace)| {
@@ -99,7 +96,7 @@ impl Fanout {
             stats: Arc::clone(&stats),
             control,
             moved,
-            sequenced,
+            sequenced_to: OnceLock::new(),
         });
         let inner = Inner {
             backplane: Backplane::new(options.cluster, Arc::clone(&node)),
@@ -110,7 +107,7 @@ impl Fanout {
             next_flusher: AtomicUsize::new(0),
             queues: Arc::new(Shared { limits: options.send_queue, overflowed, stats }),
         };
-        let events = Events { overflowed: overflows, control: controls, moved: moves, sequenced: sequence };
+        let events = Events { overflowed: overflows, control: controls, moved: moves };
         (Self { inner: Arc::new(inner) }, events)
     }
 
@@ -257,27 +254,24 @@ impl Fanout {
         self.inner.backplane.post(&target, packet)
     }
 
+    /// Passes each broadcast to a room whose order an app keeps to `take`, which delivers it when its turn has come
+    /// ([`Self::deliver_sequenced`]). The fan-out calls `take` where it receives the broadcast, so `take` must not wait. Call
+    /// this once, before [`Self::run`].
+    pub fn take_sequenced(&self, take: impl Fn(Sequenced) + Send + Sync + 'static) {
+        let is_first = self.inner.node.sequenced_to.set(Box::new(take)).is_ok();
+        debug_assert!(is_first, "sequenced broadcasts have one taker");
+    }
+
     /// Delivers a sequenced broadcast that the app has put in its place in the room.
     pub fn deliver_sequenced(&self, broadcast: &Sequenced) {
-        let Some(hub) = self.inner.node.find(broadcast.namespace.as_str()) else { return };
-        let found = hub.find(&broadcast.room);
-        let except_rooms: Vec<Cow<'_, str>> =
-            broadcast.except.rooms.iter().map(|room| Cow::Borrowed(&**room)).collect();
-        let delivery = Delivery {
-            to: Receivers::Room(&broadcast.room, found.as_ref()),
-            except: broadcast.except.socket,
-            except_user: broadcast.except.user.as_ref().map(UserId::as_str),
-            except_rooms: &except_rooms,
-            volatile: broadcast.volatile,
-        };
-        hub.deliver(&delivery, &broadcast.packet);
+        self.inner.node.deliver_sequenced(broadcast);
     }
 
     /// Waits until everything that this node posted to a room before has come back: the members here have received it, or its
     /// app has got it. Ends at once where nothing is under way, and after `REDIS_COMMAND_MS` where Redis does not return it.
     pub async fn after_posts(&self, namespace: &Namespace, room: &str) {
         if let Ok(hub) = self.hub(namespace) {
-            self.inner.backplane.after_posts(&self.inner.node, hub, room).await;
+            self.inner.backplane.after_posts(hub, room).await;
         }
     }
 
@@ -290,6 +284,8 @@ impl Fanout {
         new: impl FnOnce() -> Arc<T>,
     ) -> Option<Arc<T>> {
         let found = self.inner.node.find(namespace.as_str())?.find(room)?;
+        // From now on the app gets all of the room's broadcasts.
+        found.set_sequenced();
         Arc::clone(found.keep(|| new() as _)).downcast().ok()
     }
 

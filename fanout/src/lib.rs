@@ -49,6 +49,6 @@ pub use presence::{
     Agreement, Counted, Entered, FirstMembers, Gone, Left, Member, Peer, RoomCount, SocketInfo,
 };
 pub use rate_limited_log::RateLimitedLog;
-pub use sequenced::{Sequenced, SequencedReceiver};
+pub use sequenced::Sequenced;
 pub use stats::{Distributions, Stats, StatsSnapshot};
 pub use target::{Packet, Posted, Receipt, Target, To};

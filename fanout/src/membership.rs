@@ -287,7 +287,7 @@ impl Fanout {
     /// socket receives those posts, and no broadcast made after this ends. Safe to call twice.
     pub async fn leave(&self, socket: &Arc<LocalSocket>, room: &str) -> Left {
         let Inner { node, backplane, .. } = &*self.inner;
-        backplane.after_posts(node, node.hub_of(socket), room).await;
+        backplane.after_posts(node.hub_of(socket), room).await;
         backplane.leave(socket, room).await
     }
 

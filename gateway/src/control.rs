@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fanout::{Audience, Control, Gone, LocalSocket, Reply, SequencedReceiver, Turn};
+use fanout::{Audience, Control, Gone, LocalSocket, Reply, Sequenced, Turn};
 use futures_util::future::{BoxFuture, join_all};
 use shared::adapter::Body;
 use shared::ids::SocketId;
@@ -179,17 +179,17 @@ async fn review(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room,
     }
 }
 
-/// Passes broadcasts to the app that keeps the order of their room.
-pub(crate) async fn run_sequenced(engine: Arc<Engine>, mut sequenced: SequencedReceiver) {
-    'next: while let Some(broadcast) = sequenced.recv().await {
-        for app in engine.namespaces.apps_of(broadcast.namespace.as_str()) {
-            if app.on_sequenced(&broadcast) {
-                continue 'next;
-            }
+/// Passes a broadcast to the app that keeps the order of its room.
+pub(crate) fn pass_sequenced(engine: &Engine, mut broadcast: Sequenced) {
+    let namespace = broadcast.namespace.clone();
+    for app in engine.namespaces.apps_of(namespace.as_str()) {
+        match app.on_sequenced(broadcast) {
+            Some(not_taken) => broadcast = not_taken,
+            None => return,
         }
-        // No app takes it: deliver it unchanged.
-        engine.namespaces.context().fanout.deliver_sequenced(&broadcast);
     }
+    // No app takes it: deliver it unchanged.
+    engine.namespaces.context().fanout.deliver_sequenced(&broadcast);
 }
 
 /// Runs the jobs of apps, for as long as the node has any.

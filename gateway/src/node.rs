@@ -407,14 +407,20 @@ async fn start_sharing(config: &Config, records: &Records, fanout: &Fanout, task
 
 /// Starts the tasks that run until the node stops.
 fn run_parts(context: &Context, transports: &Arc<Transports>, events: Events) {
-    let Events { mut overflowed, control, moved, sequenced } = events;
+    let Events { mut overflowed, control, moved } = events;
+    let engine = Arc::downgrade(&transports.engine);
+    context.fanout.take_sequenced(move |broadcast| {
+        // Without an engine the node has stopped.
+        if let Some(engine) = engine.upgrade() {
+            control::pass_sequenced(&engine, broadcast);
+        }
+    });
     let fanout = context.fanout.clone();
     context.tasks.spawn_until_stop(async move { Box::pin(fanout.run()).await });
     context.tasks.spawn_until_stop(control::run(Arc::clone(&transports.engine), control));
     context.tasks.spawn_until_stop(control::run_moved(Arc::clone(&transports.engine), moved));
     context.tasks.spawn_until_stop(control::catch_up(Arc::clone(&transports.engine)));
     context.tasks.spawn_until_stop(control::review_later(Arc::clone(&transports.engine)));
-    context.tasks.spawn_until_stop(control::run_sequenced(Arc::clone(&transports.engine), sequenced));
     for flusher in context.fanout.flushers() {
         let flusher = Arc::clone(flusher);
         context.tasks.spawn_until_stop(async move { flusher.run().await });

@@ -654,10 +654,6 @@ pub const SERVER_MESSAGE_MAX_BYTES: usize = 16 << 20;
 /// Bytes from which an answer to another server is sent separately instead of in the order of publishes.
 pub const ANSWER_LARGE_BYTES: usize = 64 * 1024;
 
-/// Broadcasts with a place in an app's order that wait for the app.
-/// Beyond it: the app reads the missing ones from the records.
-pub const SEQUENCED_QUEUE_MAX: usize = 16_384;
-
 /// Departed users, disconnects and questions that wait for the gateway.
 /// Beyond it: further ones wait.
 pub const CONTROL_QUEUE_MAX: usize = 4_096;

@@ -1,20 +1,20 @@
 //! This node: its namespaces, and the channel to its owner for what the fan-out cannot do itself.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shared::ids::NodeId;
-use shared::limits::LANE_WAIT_MS;
 use shared::names::{Namespace, Room, UserId};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::error::FanoutError;
 use crate::events::{Control, Reply};
+use crate::local::delivery::{Delivery, Receivers};
 use crate::local::hub::Hub;
 use crate::local::socket::LocalSocket;
 use crate::presence::{Gone, Member, SocketInfo};
-use crate::sequenced::SequencedSender;
+use crate::sequenced::{Sequenced, TakeSequenced};
 use crate::stats::Stats;
 
 /// The part of the node that its backplane uses.
@@ -27,7 +27,8 @@ pub(crate) struct LocalNode {
     pub(crate) stats: Arc<Stats>,
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) moved: mpsc::Sender<Control>,
-    pub(crate) sequenced: SequencedSender,
+    /// The apps that keep the order of rooms.
+    pub(crate) sequenced_to: OnceLock<TakeSequenced>,
 }
 
 /// A user has left a room or is in it again, and clients were notified otherwise.
@@ -96,12 +97,28 @@ impl LocalNode {
         self.control(Control::Review { sockets, room: room.clone(), reply }).await;
     }
 
-    /// Waits until the owner has passed all waiting broadcasts to its apps, or for `LANE_WAIT_MS`.
-    pub(crate) async fn all_given(&self) {
-        let given = self.sequenced.all_given();
-        if timeout(Duration::from_millis(LANE_WAIT_MS), given).await.is_err() {
-            tracing::warn!("apps are slow to take broadcasts; continuing without waiting for them");
+    /// Passes a broadcast to the app that keeps its room's order. Without apps it is delivered at once.
+    pub(crate) fn pass_to_app(&self, broadcast: Sequenced) {
+        match self.sequenced_to.get() {
+            Some(take) => take(broadcast),
+            None => self.deliver_sequenced(&broadcast),
         }
+    }
+
+    /// Delivers a broadcast whose turn in its room's order has come.
+    pub(crate) fn deliver_sequenced(&self, broadcast: &Sequenced) {
+        let Some(hub) = self.find(broadcast.namespace.as_str()) else { return };
+        let found = hub.find(&broadcast.room);
+        let except_rooms: Vec<Cow<'_, str>> =
+            broadcast.except.rooms.iter().map(|room| Cow::Borrowed(&**room)).collect();
+        let delivery = Delivery {
+            to: Receivers::Room(&broadcast.room, found.as_ref()),
+            except: broadcast.except.socket,
+            except_user: broadcast.except.user.as_ref().map(UserId::as_str),
+            except_rooms: &except_rooms,
+            volatile: broadcast.volatile,
+        };
+        hub.deliver(&delivery, &broadcast.packet);
     }
 
     /// Reports to the owner that a user is gone from a room, or back.

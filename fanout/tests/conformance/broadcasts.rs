@@ -99,3 +99,16 @@ pub(crate) async fn a_sequenced_broadcast_is_given_to_every_owner(world: World) 
         client.expect_nothing().await;
     }
 }
+
+pub(crate) async fn nothing_overtakes_a_sequenced_broadcast_on_the_way_to_its_owner(world: World) {
+    let clients = [world.member(0, "ann", "r").await, world.member(1, "ben", "r").await];
+    for round in 0..100 {
+        world.broadcast(0, Target::room(&namespace(), "r").sequenced(round), "numbered").await;
+        world.broadcast(0, Target::all(&namespace()), "to all").await;
+        for (node, client) in world.nodes().iter().zip(&clients) {
+            assert_eq!(client.receive(1).await, ["to all"]);
+            let given = node.sequenced_now().await.expect("its owner got the broadcast before");
+            assert_eq!(given.sequence, Some(round));
+        }
+    }
+}

@@ -46,7 +46,8 @@ conformance! {
         a_member_receives_what_is_sent_while_it_is_in_the_room,
         a_broadcast_goes_to_those_it_is_for,
         a_watcher_receives_and_is_no_member,
-        a_sequenced_broadcast_is_given_to_every_owner;
+        a_sequenced_broadcast_is_given_to_every_owner,
+        nothing_overtakes_a_sequenced_broadcast_on_the_way_to_its_owner;
     interleavings:
         operations_of_one_source_take_effect_in_order,
         a_leaving_user_receives_their_own_earlier_posts;

@@ -156,7 +156,8 @@ impl Node {
         let running = fanout.clone();
         spawn(async move { running.run().await });
         let (reports, (sender, sequenced)) = (Arc::<Reports>::default(), mpsc::channel(100));
-        spawn(own(fanout.clone(), events, Arc::clone(&reports), sender));
+        fanout.take_sequenced(move |broadcast| sender.try_send(broadcast).unwrap());
+        spawn(own(fanout.clone(), events, Arc::clone(&reports)));
         Self { fanout, reports, sequenced: tokio::sync::Mutex::new(sequenced) }
     }
 
@@ -164,20 +165,21 @@ impl Node {
     pub(crate) async fn next_sequenced(&self) -> Sequenced {
         within(async { self.sequenced.lock().await.recv().await.unwrap() }).await
     }
+
+    /// The next sequenced broadcast, if this node has passed it to its owner already.
+    pub(crate) async fn sequenced_now(&self) -> Option<Sequenced> {
+        self.sequenced.lock().await.try_recv().ok()
+    }
 }
 
 /// Acts as the owner of a node: every client answers with its user's name, and all users except [`REFUSED`] may be in all
 /// rooms.
-async fn own(fanout: Fanout, events: Events, reports: Arc<Reports>, sequenced_to: mpsc::Sender<Sequenced>) {
-    let Events { overflowed: _overflowed, mut control, mut moved, mut sequenced } = events;
+async fn own(fanout: Fanout, events: Events, reports: Arc<Reports>) {
+    let Events { overflowed: _overflowed, mut control, mut moved } = events;
     loop {
         let next = tokio::select! {
             Some(control) = control.recv() => control,
             Some(moved) = moved.recv() => moved,
-            Some(sequenced) = sequenced.recv() => {
-                sequenced_to.send(sequenced).await.unwrap();
-                continue;
-            }
             else => return,
         };
         match next {

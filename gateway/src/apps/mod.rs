@@ -131,10 +131,10 @@ pub(crate) trait App: Debug + Send + Sync {
         None
     }
 
-    /// A broadcast to a room whose order an app keeps. Returns false when another app keeps it, or when it may be
-    /// delivered at once.
-    fn on_sequenced(&self, _broadcast: &Sequenced) -> bool {
-        false
+    /// A broadcast to a room whose order an app keeps. Returns it when another app keeps the order, or when it may be
+    /// delivered at once. Runs where the node receives broadcasts, so it must not wait.
+    fn on_sequenced(&self, broadcast: Sequenced) -> Option<Sequenced> {
+        Some(broadcast)
     }
 
     /// Runs one of the app's jobs. A job may run a second time after a crash.

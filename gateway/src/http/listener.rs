@@ -33,7 +33,7 @@ use super::{ClientAddress, assets, login};
 use crate::error::AppError;
 use crate::metrics::{self, BadInput};
 use crate::rest::{Carrier, Carries, Held, is_internal};
-use crate::session::Standing;
+use crate::session::{HeldBody, Standing};
 use crate::tasks::Tasks;
 use crate::transport::{self, Cross, Displaced, Guest, Heads, Places, Transports, UpgradeSlot};
 
@@ -188,11 +188,13 @@ async fn answer(
     }
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     if !door.is_public {
-        // Nodes, backends and operators.
+        // Nodes, backends and operators: trusted until the connection ends.
         client.1.trust();
     }
     let mut response = dispatch(request, client, door, slot).await?;
-    client.1.rest();
+    if door.is_public {
+        client.1.rest();
+    }
     if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The following bytes may not be HTTP.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -271,10 +273,9 @@ impl Carries for Reading {
                 refused: Box::pin(pending()),
             };
         }
-        let engine = &transports.engine;
-        let (mut holding, refused) = engine.hold_body(Standing::Proven, guest.source(), guest.connection());
+        let (mut body, refused) = HeldBody::new(Standing::Proven, guest.source(), guest.connection());
         Held {
-            grow: Box::new(move |bytes| transports.engine.grow(&mut holding, bytes)),
+            grow: Box::new(move |bytes| transports.engine.grow(&mut body, bytes)),
             refused: Box::pin(async move { drop(refused.await) }),
         }
     }

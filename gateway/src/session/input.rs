@@ -73,6 +73,24 @@ impl Drop for Holding {
     }
 }
 
+/// A request's body that is being read. It counts against its budget while it is at least `INPUT_COUNTED_BYTES` long.
+#[derive(Debug)]
+pub(crate) struct HeldBody {
+    from: (Standing, IpAddr, u64),
+    /// Dropping this refuses the body. The budget has it once the body counts.
+    refuse: Option<oneshot::Sender<()>>,
+    holding: Option<Holding>,
+}
+
+impl HeldBody {
+    /// A body of a connection, the `group` among those of an address. The receiver resolves if the body is refused.
+    pub(crate) fn new(standing: Standing, from: IpAddr, group: u64) -> (Self, oneshot::Receiver<()>) {
+        let (refuse, refused) = oneshot::channel();
+        let body = Self { from: (standing, from, group), refuse: Some(refuse), holding: None };
+        (body, refused)
+    }
+}
+
 impl Inputs {
     /// Budgets in bytes; 0 means no limit.
     pub(crate) fn new(strangers: usize, proven: usize) -> Self {
@@ -141,24 +159,20 @@ impl Engine {
         }
     }
 
-    /// Counts a request's body against the budget. The receiver resolves if the body is refused.
-    pub(crate) fn hold_body(
-        &self,
-        standing: Standing,
-        from: IpAddr,
-        group: u64,
-    ) -> (Holding, oneshot::Receiver<()>) {
-        let (sender, refused) = oneshot::channel();
-        (self.inputs.take((standing, from, group), 0, Holder::Body(sender)), refused)
-    }
-
     /// Updates the size of a body that has grown.
-    pub(crate) fn grow(&self, holding: &mut Holding, bytes: usize) {
-        let bytes = bytes.next_multiple_of(STEP);
-        if holding.bytes < bytes {
-            holding.set(bytes);
-            self.make_room(holding.standing);
+    pub(crate) fn grow(&self, body: &mut HeldBody, bytes: usize) {
+        if bytes < INPUT_COUNTED_BYTES {
+            return;
         }
+        let bytes = bytes.next_multiple_of(STEP);
+        match (body.refuse.take(), &mut body.holding) {
+            (Some(refuse), _) => {
+                body.holding = Some(self.inputs.take(body.from, bytes, Holder::Body(refuse)))
+            }
+            (None, Some(holding)) if holding.bytes < bytes => holding.set(bytes),
+            (None, _) => return,
+        }
+        self.make_room(body.from.0);
     }
 }
 

@@ -37,7 +37,7 @@ use allowances::Allowances;
 pub(crate) use allowances::Counted;
 pub(crate) use deadlines::Deadlines;
 pub(crate) use engine::Engine;
-pub(crate) use input::{Holding, Inputs, Standing};
+pub(crate) use input::{HeldBody, Holding, Inputs, Standing};
 use repeat::LastConnect;
 pub(crate) use requests::Uploading;
 pub(crate) use state::Refused;

@@ -7,6 +7,9 @@
 //! are taken. Then the address that holds most loses one first, so that one client with a token cannot lock out the
 //! others.
 //!
+//! A connection of the internal listener is trusted from its first request to its end: ranking it for each request would
+//! cost more than the request. An idle one is closed after `HEAD_MAX_MS`.
+//!
 //! A connection that has become a session's WebSocket keeps its slot as long as its session lives; the session has a
 //! slot of its own among sessions. If the session ends and the client does not close, the connection counts as a
 //! stranger's again.
@@ -291,10 +294,13 @@ impl Guest {
     /// The sender of the current request is known, so the connection is not displaced until [`Self::rest`].
     pub(crate) fn trust(&self) {
         let mut trust = self.trust.lock();
+        if matches!(*trust, Trust::Trusted(_)) {
+            return;
+        }
         if let Some(sender) = self.withdraw(&trust) {
             *trust = Trust::Trusted(sender);
             self.is_known.store(true, Ordering::Relaxed);
-        } else if !matches!(*trust, Trust::Trusted(_)) {
+        } else {
             *trust = Trust::Gone;
         }
     }

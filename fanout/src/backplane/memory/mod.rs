@@ -90,7 +90,19 @@ impl MemoryBackplane {
             && (target.sequence.is_some() || found.as_ref().is_some_and(|room| room.is_sequenced()))
         {
             found.inspect(|room| room.set_sequenced());
-            return Ok(self.give(target, (room, packet), receipt));
+            self.node.pass_to_app(Sequenced {
+                namespace: target.namespace.clone(),
+                room: room.to_owned(),
+                sequence: target.sequence,
+                packet,
+                except: Except {
+                    socket: target.except,
+                    user: target.except_user.cloned(),
+                    rooms: Vec::new(),
+                },
+                volatile: target.volatile,
+            });
+            return Ok(Posted::Done(Ok(receipt)));
         }
         let delivery = Delivery {
             to: match target.to {
@@ -105,28 +117,6 @@ impl MemoryBackplane {
         };
         hub.deliver(&delivery, &packet);
         Ok(Posted::Done(Ok(receipt)))
-    }
-
-    /// Passes a broadcast to the app that keeps its room's order.
-    fn give(&self, target: &Target<'_>, (room, packet): (&str, Encoded), receipt: Receipt) -> Posted {
-        let except = Except { socket: target.except, user: target.except_user.cloned(), ..Except::default() };
-        let broadcast = Box::new(Sequenced {
-            namespace: target.namespace.clone(),
-            room: room.to_owned(),
-            sequence: target.sequence,
-            packet,
-            except,
-            volatile: target.volatile,
-        });
-        let Err(broadcast) = self.node.sequenced.try_send(broadcast) else {
-            return Posted::Done(Ok(receipt));
-        };
-        // The queue holds more than its app takes in seconds: a caller that waits for the outcome slows down.
-        let node = Arc::clone(&self.node);
-        Posted::Waits(Box::pin(async move {
-            node.sequenced.send(broadcast).await.map_err(|()| FanoutError::Unavailable)?;
-            Ok(receipt)
-        }))
     }
 
     /// Whether `key` stands for `request`.
@@ -257,7 +247,6 @@ impl MemoryBackplane {
         (user, room): (&UserId, &Room),
         if_allowed: bool,
     ) -> Result<(), FanoutError> {
-        self.node.all_given().await;
         let sockets = hub.sockets_in(Room::of_user(user).as_str());
         if !if_allowed {
             for socket in &sockets {
@@ -277,7 +266,6 @@ impl MemoryBackplane {
 
     /// The sockets in the room `of` leave another room. Returns whether that is done.
     pub(crate) async fn take_out(&self, hub: &Hub, of: &str, room: &Room) -> bool {
-        self.node.all_given().await;
         let (turn, is_over) = Turn::new();
         hub.placements.order_leave(of, room.as_str(), turn);
         for socket in hub.sockets_in(of) {
@@ -288,7 +276,6 @@ impl MemoryBackplane {
 
     /// Disconnects sockets from the namespace. Returns whether that is done.
     pub(crate) async fn disconnect(&self, hub: &Hub, ids: &[SocketId]) -> bool {
-        self.node.all_given().await;
         let sockets = ids.iter().filter_map(|id| hub.socket(*id).or_else(|| hub.leaving(*id))).collect();
         let (left, have_left) = Turn::new();
         self.node.control(Control::Disconnect { sockets, close: false, turn: Turn::free(), left }).await;

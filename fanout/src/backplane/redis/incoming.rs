@@ -181,9 +181,8 @@ impl RedisBackplane {
                     found.arrived(stamp);
                 }
             }
-            // A dropped one is noticed by the next broadcast, or when the connection is renewed.
-            let waits = sequenced(hub, room, (broadcast, None), packet);
-            return self.node.sequenced.try_send(waits).map_err(|_| "too many sequenced broadcasts wait");
+            self.node.pass_to_app(sequenced(hub, room, (broadcast, None), packet));
+            return Ok(());
         }
         let found = entered.as_ref().filter(|room| !hub.is_mixed(room.name.as_str()));
         let is_of_node = broadcast.is_of_node();
@@ -200,12 +199,9 @@ impl RedisBackplane {
             _ => None,
         };
         if let Some(room) = found.filter(|room| is_of_node && room.is_sequenced()) {
-            // It waits for its turn in the app's order. Backends do not know that order; their own broadcasts keep theirs.
-            let waits = sequenced(hub, room.name.as_str(), (broadcast, excepted), packet.clone());
-            if self.node.sequenced.try_send(waits).is_ok() {
-                return Ok(());
-            }
-            // Delivering it early is better than never.
+            // Its turn in the app's order may come later. Backends do not know that order; their own broadcasts keep theirs.
+            self.node.pass_to_app(sequenced(hub, room.name.as_str(), (broadcast, excepted), packet));
+            return Ok(());
         }
         let rooms: &[Cow<'_, str>] = if excepted.is_some() { &[] } else { &broadcast.except };
         let delivery = Delivery {
@@ -260,15 +256,15 @@ fn sequenced(
     room: &str,
     (broadcast, excepted): (&Broadcast<'_>, Option<SocketId>),
     packet: Encoded,
-) -> Box<Sequenced> {
+) -> Sequenced {
     let rooms = if excepted.is_some() { &[][..] } else { &broadcast.except };
     let rooms = rooms.iter().map(|room| room.clone().into_owned()).collect();
-    Box::new(Sequenced {
+    Sequenced {
         namespace: hub.name.clone(),
         room: room.to_owned(),
         sequence: broadcast.sequence,
         packet,
         except: Except { socket: excepted, user: None, rooms },
         volatile: broadcast.volatile,
-    })
+    }
 }

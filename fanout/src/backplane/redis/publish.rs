@@ -101,10 +101,18 @@ impl RedisBackplane {
     /// Claims a key for `print`. Returns whether it stands for `print` since its first use.
     pub(crate) async fn claim_key(&self, key: &str, print: &str) -> Result<bool, FanoutError> {
         let key = format!("{}key:{key}", self.prefix);
+        // KeyDB, like Redis 6, does not take `NX` and `GET` in one command.
         let mut set = redis::cmd("SET");
-        set.arg(&key).arg(print).arg("NX").arg("GET").arg("EX").arg(IDEMPOTENCY_S);
-        let before: Option<String> = self.commands.query(&set).await?;
-        Ok(before.is_none_or(|before| before == print))
+        set.arg(&key).arg(print).arg("NX").arg("EX").arg(IDEMPOTENCY_S);
+        loop {
+            if self.commands.query::<Option<String>>(&set).await?.is_some() {
+                return Ok(true);
+            }
+            // Without a value the key has expired since, and is free.
+            if let Some(before) = self.commands.query::<Option<String>>(redis::cmd("GET").arg(&key)).await? {
+                return Ok(before == print);
+            }
+        }
     }
 
     /// Publishes in order with everything that is posted, without waiting for the answer. Returns false where it cannot be

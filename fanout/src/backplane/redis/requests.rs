@@ -27,13 +27,7 @@ impl RedisBackplane {
         // Parsing a long request takes as long as some effects.
         Pauses::default().before(message.len() / 1024).await;
         match adapter::decode_request(&message, self.message_max()) {
-            Ok(request) => {
-                if self.node.sequenced.is_waiting() {
-                    // Apps deliver what was received before it.
-                    self.node.all_given().await;
-                }
-                self.answer(&hub, request).await;
-            }
+            Ok(request) => self.answer(&hub, request).await,
             Err(_) => self.refuse_part(&hub.name, "malformed request"),
         }
     }

@@ -183,14 +183,17 @@ impl App for Arc<Care> {
     }
 
     /// Rings a call, once at each of the recipient's sockets.
-    fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
-        let Some(user) = broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX) else { return false };
+    fn on_sequenced(&self, broadcast: Sequenced) -> Option<Sequenced> {
         // Other events to this room carry no sequence number.
-        let Some(began) = broadcast.sequence else { return false };
+        let (Some(user), Some(began)) =
+            (broadcast.room.strip_prefix(NOTIFICATIONS_PREFIX), broadcast.sequence)
+        else {
+            return Some(broadcast);
+        };
         if let Ok(user) = UserId::parse(user) {
             calls::rings(self, &user, (began, &broadcast.packet));
         }
-        true
+        None
     }
 
     fn run_job<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Ran> {

@@ -33,7 +33,8 @@ pub(super) const CHAT_RETRY_MS: u64 = 500;
 /// again, because that node may have stored it without broadcasting it.
 pub(super) const CHAT_RECOVERED_MS: u64 = 60_000;
 
-/// Messages of one room that wait while a socket enters it. Further messages are read from the records.
+/// Broadcasts to one room that wait while a socket enters it. Further messages are read from the records; for other
+/// broadcasts, the members receive `muster:resync`.
 pub(super) const CHAT_ARRIVED_MAX: usize = 1_024;
 }
 

@@ -104,10 +104,10 @@ impl App for Arc<Chat> {
     }
 
     /// Delivers a broadcast to a chat room when its turn in the room's order has come.
-    fn on_sequenced(&self, broadcast: &Sequenced) -> bool {
-        let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return false };
-        order::arrived(&self.context, &self.orders, room, broadcast.clone());
-        true
+    fn on_sequenced(&self, broadcast: Sequenced) -> Option<Sequenced> {
+        let Some(room) = events::RoomId::of_cluster(&broadcast.room) else { return Some(broadcast) };
+        order::arrived(&self.context, &self.orders, room, broadcast);
+        None
     }
 
     /// Runs work that could not be done at once.

@@ -60,8 +60,30 @@ impl Order {
 #[derive(Debug, Default)]
 pub(super) struct RoomOrder {
     order: Arc<Mutex<Order>>,
-    /// Broadcasts wait here while the order is locked, so that a join delays only its own room.
-    arrived: SyncMutex<VecDeque<Sequenced>>,
+    arrived: SyncMutex<Arrived>,
+}
+
+/// Broadcasts wait here while the order is locked, so that a join delays only its own room.
+#[derive(Debug, Default)]
+struct Arrived {
+    waiting: VecDeque<Sequenced>,
+    /// What did not fit, since everything that waits was added.
+    dropped: Dropped,
+}
+
+/// What is missing behind the broadcasts that wait.
+#[derive(Debug, Default, Clone, Copy)]
+struct Dropped {
+    /// A message, which can be read from the records.
+    message: bool,
+    /// Another broadcast, such as `user_left`.
+    other: bool,
+}
+
+impl Dropped {
+    fn is_any(self) -> bool {
+        self.message || self.other
+    }
 }
 
 impl RoomOrder {
@@ -75,17 +97,20 @@ impl RoomOrder {
     }
 
     fn is_empty(&self) -> bool {
-        self.arrived.lock().is_empty()
+        let arrived = self.arrived.lock();
+        arrived.waiting.is_empty() && !arrived.dropped.is_any()
     }
 
     fn add(&self, broadcast: Sequenced) {
         let mut arrived = self.arrived.lock();
-        if arrived.len() >= CHAT_ARRIVED_MAX {
-            // The next delivered message reveals the gap, and the missing one is read from the records.
-            let message = arrived.iter().position(|waiting| waiting.sequence.is_some());
-            arrived.remove(message.unwrap_or_default());
+        // Nothing is added behind what is missing until it has been found.
+        if arrived.waiting.len() < CHAT_ARRIVED_MAX && !arrived.dropped.is_any() {
+            arrived.waiting.push_back(broadcast);
+        } else if broadcast.sequence.is_some() {
+            arrived.dropped.message = true;
+        } else {
+            arrived.dropped.other |= !broadcast.volatile;
         }
-        arrived.push_back(broadcast);
     }
 }
 
@@ -163,9 +188,14 @@ pub(super) fn arrived(context: &Context, orders: &Arc<Orders>, room: RoomId, bro
     kept.add(broadcast);
     while let Some(mut order) = kept.try_lock() {
         match deliver_next(context, &kept, &mut order) {
-            Next::Nothing if kept.is_empty() => return,
-            Next::Nothing => {}
-            Next::Missing => {
+            Next::Nothing => {
+                drop(order);
+                // A broadcast may have arrived between the last check and the unlock.
+                if kept.is_empty() {
+                    return;
+                }
+            }
+            Next::Missing | Next::Dropped => {
                 drop(order);
                 let (context, namespace) = (context.clone(), orders.namespace.clone());
                 let tasks = context.tasks.clone();
@@ -182,14 +212,19 @@ pub(super) fn arrived(context: &Context, orders: &Arc<Orders>, room: RoomId, bro
 /// Why no broadcast can be delivered now.
 enum Next {
     Nothing,
+    /// Messages before the next one.
     Missing,
+    /// What did not fit behind those that waited.
+    Dropped,
 }
 
 /// Delivers arrived broadcasts until one is missing.
 fn deliver_next(context: &Context, kept: &RoomOrder, order: &mut Order) -> Next {
     loop {
-        let mut waiting = kept.arrived.lock();
-        let Some(next) = waiting.front() else { return Next::Nothing };
+        let mut arrived = kept.arrived.lock();
+        let Some(next) = arrived.waiting.front() else {
+            return if arrived.dropped.is_any() { Next::Dropped } else { Next::Nothing };
+        };
         let is_missing = match (next.sequence, order.last) {
             (Some(sequence), Some(last)) => sequence > last + 1,
             _ => false,
@@ -197,8 +232,8 @@ fn deliver_next(context: &Context, kept: &RoomOrder, order: &mut Order) -> Next 
         if is_missing {
             return Next::Missing;
         }
-        let Some(next) = waiting.pop_front() else { return Next::Nothing };
-        drop(waiting);
+        let Some(next) = arrived.waiting.pop_front() else { return Next::Nothing };
+        drop(arrived);
         if let Some(sequence) = next.sequence {
             let is_new = match order.last {
                 None => {
@@ -225,14 +260,21 @@ pub(super) async fn release(
     mut order: OwnedMutexGuard<Order>,
 ) {
     loop {
-        if let Next::Missing = deliver_next(context, kept, &mut order) {
-            let next = kept.arrived.lock().front().and_then(|next| next.sequence);
-            if let (Some(sequence), Some(last)) = (next, order.last) {
-                // Continue even if they could not be read: later messages must not wait forever.
-                let _ = fill(context, namespace, room, (last, sequence)).await;
-                order.last = Some(sequence - 1);
+        match deliver_next(context, kept, &mut order) {
+            Next::Missing => {
+                let next = kept.arrived.lock().waiting.front().and_then(|next| next.sequence);
+                if let (Some(sequence), Some(last)) = (next, order.last) {
+                    // Continue even if they could not be read: later messages must not wait forever.
+                    let _ = fill(context, namespace, room, (last, sequence)).await;
+                    order.last = Some(sequence - 1);
+                }
+                continue;
             }
-            continue;
+            Next::Dropped => {
+                find_dropped(context, (namespace, room), kept, &mut order).await;
+                continue;
+            }
+            Next::Nothing => {}
         }
         drop(order);
         // A broadcast may have arrived between the check and the unlock.
@@ -244,6 +286,27 @@ pub(super) async fn release(
             // The lock's new holder delivers.
             None => return,
         }
+    }
+}
+
+/// Delivers the messages that did not fit from the records. Members who have missed other broadcasts receive
+/// `muster:resync`.
+async fn find_dropped(
+    context: &Context,
+    (namespace, room): (&Namespace, &RoomId),
+    kept: &RoomOrder,
+    order: &mut Order,
+) {
+    // From now on later broadcasts wait in their places again.
+    let dropped = std::mem::take(&mut kept.arrived.lock().dropped);
+    if dropped.other || order.last.is_none() {
+        resync(context, namespace, room);
+    }
+    if let Some(last) = order.last
+        && dropped.message
+        && let Ok(Some(now)) = fill(context, namespace, room, (last, i64::MAX)).await
+    {
+        order.last = Some(now);
     }
 }
 

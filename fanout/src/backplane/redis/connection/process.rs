@@ -26,7 +26,8 @@ pub(super) async fn name(connection: &mut Connection, key: &str) -> Result<Strin
     if role(&hello).as_deref() != Some("master") {
         return Err(RedisError::from((ErrorKind::Client, "not a primary")));
     }
-    match ask::<String>(connection, redis::cmd("INFO").arg("server").arg("persistence")).await {
+    // All sections: KeyDB, like Redis 6, does not take two.
+    match ask::<String>(connection, &redis::cmd("INFO")).await {
         // Such a server accepts connections but refuses commands, so each attempt would fail.
         Ok(text) if text.contains("\nloading:1") => {
             Err(RedisError::from((ErrorKind::Client, "still loading")))
