@@ -25,6 +25,7 @@ use crate::local::hub::Hub;
 use crate::local::node::LocalNode;
 use crate::local::send_queue::{SendQueue, SendQueueLimits, Shared};
 use crate::local::socket::LocalSocket;
+use crate::local::turns::Turns;
 use crate::presence::{Agreement, Peer};
 use crate::sequenced::Sequenced;
 use crate::stats::{Distributions, Stats, StatsSnapshot};
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) rooms_per_socket: usize,
     /// Upper bound of a user's sockets in a namespace; 0: no limit.
     pub(crate) sockets_per_user: usize,
+    /// The callers of [`crate::Live::exclusively`] on this node.
+    pub(crate) turns: Turns,
     flushers: Box<[Arc<Flusher>]>,
     next_flusher: AtomicUsize,
     queues: Arc<Shared>,
@@ -103,6 +106,7 @@ impl Fanout {
             node,
             rooms_per_socket: options.rooms_per_socket,
             sockets_per_user: options.sockets_per_user,
+            turns: Turns::default(),
             flushers,
             next_flusher: AtomicUsize::new(0),
             queues: Arc::new(Shared { limits: options.send_queue, overflowed, stats }),

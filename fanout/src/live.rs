@@ -7,17 +7,25 @@
 use std::fmt;
 use std::time::Duration;
 
-use shared::limits::LIVE_TRIES_MAX;
+use shared::backoff::Backoff;
+use shared::limits::{LIVE_LOCK_MS, LIVE_LOCK_WAIT_MS, LIVE_LOCKED_WORK_MS, LIVE_TRIES_MAX};
+use tokio::time::{Instant, timeout_at};
 
 use crate::backplane::Backplane;
 use crate::error::FanoutError;
 use crate::fanout::Fanout;
 use crate::geo::{Near, Place, metres_between};
+use crate::local::turns::Turns;
+
+/// The pauses of a caller that waits for a lock: about as long as work takes that waits for all nodes.
+const LOCK_PAUSE_MIN: Duration = Duration::from_millis(2);
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// The live state of a node or a cluster, made by [`Fanout::live`].
 #[derive(Clone, Copy)]
 pub struct Live<'a> {
     backplane: &'a Backplane,
+    turns: &'a Turns,
 }
 
 impl fmt::Debug for Live<'_> {
@@ -30,7 +38,7 @@ impl Fanout {
     /// The live state that apps share between nodes and may lose.
     #[must_use]
     pub fn live(&self) -> Live<'_> {
-        Live { backplane: &self.inner.backplane }
+        Live { backplane: &self.inner.backplane, turns: &self.inner.turns }
     }
 }
 
@@ -66,6 +74,41 @@ impl Live<'_> {
             }
         }
         Err(FanoutError::Unavailable)
+    }
+
+    /// Runs `work` while no other caller on any node runs work under the same key. The lock is released when `work` succeeds.
+    /// When it fails, what it ordered may still be on its way to the nodes, so the lock expires after `LIVE_LOCK_MS`.
+    ///
+    /// # Errors
+    /// Those of `work`; [`FanoutError::Unavailable`] when it took longer than `LIVE_LOCKED_WORK_MS`, when another caller held
+    /// the lock for longer than `LIVE_LOCK_WAIT_MS`, and without Redis.
+    pub async fn exclusively<T, E: From<FanoutError>>(
+        &self,
+        key: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let owner = format!("{:016x}", rand::random::<u64>());
+        let kept = Duration::from_millis(LIVE_LOCK_MS);
+        let until = Instant::now() + Duration::from_millis(LIVE_LOCK_WAIT_MS);
+        // Only one caller of a node asks Redis for a lock.
+        let turn = timeout_at(until, self.turns.take(key)).await.map_err(|_| FanoutError::Unavailable)?;
+        let mut pauses = Backoff::new(LOCK_PAUSE_MIN, LOCK_PAUSE_MAX);
+        let locked_at = loop {
+            let now = Instant::now();
+            if self.backplane.swap(key, (None, Some(&owner)), kept).await? {
+                break now;
+            }
+            if now >= until {
+                return Err(FanoutError::Unavailable.into());
+            }
+            tokio::time::sleep(pauses.pause(rand::random())).await;
+        };
+        let end = locked_at + Duration::from_millis(LIVE_LOCKED_WORK_MS);
+        let done = timeout_at(end, work).await.map_err(|_| FanoutError::Unavailable)??;
+        // Without Redis it expires.
+        let _ = self.backplane.swap(key, (Some(&owner), None), kept).await;
+        drop(turn);
+        Ok(done)
     }
 
     /// Schedules a timer, which may fire on any node. It replaces a timer of the same id.

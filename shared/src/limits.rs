@@ -751,6 +751,18 @@ pub const PEER_CONNECT_MS: u64 = 1_000;
 /// Beyond it: `Session ID unknown`.
 pub const PEER_MARGIN_MS: u64 = 5_000;
 
+/// Milliseconds after which a lock in Redis expires whose node does not release it: the node has died, or cannot know whether
+/// what it ordered under the lock still takes effect.
+pub const LIVE_LOCK_MS: u64 = 4_000;
+
+/// Milliseconds that work under a lock may take. Its last command reaches Redis before the lock expires.
+/// Beyond it: the work is given up and done later.
+pub const LIVE_LOCKED_WORK_MS: u64 = 2_500;
+
+/// Milliseconds that a node waits for a lock that another one holds.
+/// Beyond it: the work is done later.
+pub const LIVE_LOCK_WAIT_MS: u64 = 2_000;
+
 /// Milliseconds that a join or a leave of a user's sockets waits for all nodes.
 /// Beyond it: it continues without them.
 pub const JOIN_WAIT_MS: u64 = 1_000;

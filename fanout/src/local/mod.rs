@@ -12,5 +12,6 @@ pub(crate) mod rooms;
 mod selection;
 pub(crate) mod send_queue;
 pub(crate) mod socket;
+pub(crate) mod turns;
 pub(crate) mod user;
 pub(crate) mod work_list;

@@ -1,8 +1,9 @@
 //! Values, timers and places that nodes share.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fanout::Place;
+use fanout::{FanoutError, Place};
 
 use crate::world::{World, until};
 
@@ -80,4 +81,33 @@ pub(crate) async fn the_nearest_places_are_found_first(world: World) {
     live.put("m", "middle", centre, SHORT).await.unwrap();
     until(async || near(5_000.0, 9).await == ["here"]).await;
     assert!(world.node(0).fanout.live().near("other", centre, 5_000.0, 9).await.unwrap().is_empty());
+}
+
+pub(crate) async fn work_under_a_lock_is_done_by_one_at_a_time(world: World) {
+    let (inside, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let work = async |node: usize| {
+        for _ in 0..10 {
+            let work = async {
+                assert!(!inside.swap(true, Ordering::SeqCst), "another caller works");
+                tokio::task::yield_now().await;
+                inside.store(false, Ordering::SeqCst);
+                Ok::<_, FanoutError>(done.fetch_add(1, Ordering::SeqCst))
+            };
+            world.node(node).fanout.live().exclusively("lock", work).await.unwrap();
+        }
+    };
+    tokio::join!(work(0), work(1), work(0), work(1));
+    assert_eq!(done.into_inner(), 40);
+}
+
+pub(crate) async fn a_lock_whose_work_failed_is_kept_until_it_expires(world: World) {
+    let locked = async |node: usize, outcome: Result<(), FanoutError>| {
+        world.node(node).fanout.live().exclusively("failed", async move { outcome }).await
+    };
+    assert_eq!(locked(0, Err(FanoutError::UnknownNamespace)).await, Err(FanoutError::UnknownNamespace));
+    let keys = ["failed".to_owned()];
+    assert!(world.node(1).fanout.live().get(&keys).await.unwrap()[0].is_some(), "it is locked");
+    assert_eq!(locked(1, Ok(())).await, Err(FanoutError::Unavailable));
+    until(async || locked(1, Ok(())).await.is_ok()).await;
+    assert_eq!(world.node(0).fanout.live().get(&keys).await, Ok(vec![None]));
 }

@@ -1,7 +1,7 @@
 //! The reconciler: moves sockets into and out of rooms to match the records. Only this module does so.
 //!
-//! Records can change on any node while sockets move. So every move is followed by another read of the record,
-//! until both agree. The reconciler runs when a socket connects ([`welcome`]), as a job after a record has changed
+//! Records can change on any node while sockets move. So nodes take turns to move a user's sockets for an entity, and
+//! every move is followed by another read of the record, until both agree. The reconciler runs when a socket connects ([`welcome`]), as a job after a record has changed
 //! ([`run`]), and for all sockets of this node after it has resubscribed, because it may have missed requests of
 //! other nodes ([`place_all`]).
 
@@ -137,7 +137,14 @@ pub(crate) async fn place<P: Placed>(app: &P, entity: &str, user: &UserId) -> bo
     is_done
 }
 
+/// Callers on all nodes move a user's sockets one after the other. Otherwise a slow node that has read an older record
+/// could still remove the sockets after another node has brought them back and answered.
 async fn try_to_place<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result<Standing, AppError> {
+    let key = format!("place:{}:{}:{entity}:{}", P::NAME, entity.len(), user.as_str());
+    app.context().fanout.live().exclusively(&key, place_in_turn(app, entity, user)).await
+}
+
+async fn place_in_turn<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result<Standing, AppError> {
     let (fanout, namespace, room) = (&app.context().fanout, app.namespace(), room_of::<P>(entity));
     let mut standing = app.standing(entity, user).await?;
     for _ in 0..LOOKS {

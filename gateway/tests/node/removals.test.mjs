@@ -4,10 +4,11 @@
 
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
-import { test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 
 import { keeper, unique } from './support/clients.mjs';
-import { ready, startCluster } from './support/cluster.mjs';
+import { internal, ready, startCluster } from './support/cluster.mjs';
+import { citizen, emergencies, helper } from './support/emergencies.mjs';
 import { load } from './support/packages.mjs';
 import { randomOf } from './support/pairs.mjs';
 import { startPostgres } from './support/postgres.mjs';
@@ -121,11 +122,17 @@ test('removed users stay out, and counts are correct, through kills and a slow R
       await eventually(async () => { await reconnect(); return people.every(({ socket }) => socket?.connected); }, { timeout: QUIET, what: 'all users to be connected' });
       for (const room of visits) {
         await eventually(() => books.grant(room, some()), { timeout: QUIET, what: `the grants of ${room}` });
+        // An unanswered join may have taken effect, so the user joins again.
+        await eventually(async () => {
+          await Promise.all(people.filter((one) => one.unsure.has(room)).map((one) => books.join(one, room)));
+          return !people.some((one) => one.unsure.has(room));
+        }, { timeout: QUIET, what: `answers to all joins of ${room}` });
         await books.counted(room, () => people.filter((one) => one.rooms.has(room)), QUIET);
       }
       for (const sosId of incidents) {
         const users = await books.participants(sosId);
-        await books.counted(`sos:${sosId}`, () => people.filter(({ user }) => users.includes(user)), QUIET);
+        // A removal that is done late disconnects its user.
+        await books.counted(`sos:${sosId}`, () => people.filter(({ user }) => users.includes(user)), QUIET, reconnect);
       }
       assert.deepEqual(wrong, [], `PAIRS_SEED=${SEED}, round ${rounds}`);
       rounds += 1;
@@ -133,4 +140,109 @@ test('removed users stay out, and counts are correct, through kills and a slow R
   } finally {
     await site.stop();
   }
+});
+
+describe('a slow node still removes a user who has come back through another one', () => {
+  /** One direction of the slow node's connections to Redis, in milliseconds. */
+  const SLOW = 60;
+  /** The user comes back at these times after the removal began, in milliseconds. */
+  const TIMES = Array.from({ length: 16 }, (_, n) => n * 60);
+
+  let redis;
+  let postgres;
+  let proxy;
+  let cluster;
+  let slow;
+  let quick;
+  let app;
+  before(async () => {
+    [redis, postgres] = await Promise.all([startRedis(), startPostgres()]);
+    proxy = await startProxy(redis.port);
+    cluster = await startCluster(1, { redis, redisUrl: proxy.url, env: { DATABASE_URL: postgres.url } });
+    slow = cluster.nodes[0];
+    quick = await cluster.start({ REDIS_URL: redis.url });
+    app = emergencies(cluster.nodes);
+  });
+  after(async () => {
+    await cluster?.stop();
+    await proxy?.close();
+    await redis?.stop();
+    await postgres?.kill();
+  });
+
+  /** Runs a scenario at all times, each with a user of its own, and lists the problems that it returned. */
+  const all = async (story) => {
+    const stories = TIMES.map((time) => story(time));
+    const ready = await Promise.all(stories.map((one) => one.next().then(({ value }) => value)));
+    assert.equal(ready.length, TIMES.length);
+    proxy.delay(SLOW);
+    const found = await Promise.all(stories.map((one) => one.next().then(({ value }) => value)));
+    proxy.delay(0);
+    const wrong = found.filter((problem) => problem !== undefined);
+    assert.deepEqual(wrong, [], `${wrong.length} of ${TIMES.length} wrong`);
+  };
+
+  /**
+   * Watches whether a socket receives what is sent to a room from the answer to its user's request to the end of their
+   * removal: `from(answer)` returns the problem, if there is one.
+   */
+  const staying = (socket, room, removal) => {
+    const received = new Set();
+    let reason;
+    socket.on('disconnect', (why) => { reason = why; });
+    socket.on('mark', (n) => received.add(n));
+    const mark = (n) => internal(quick, 'POST', '/internal/emit', { namespace: socket.nsp, to: { room }, event: 'mark', data: n });
+    return {
+      async from(answer) {
+        if (answer.status !== 200) return { answer };
+        let isOver = false;
+        const over = removal.then(() => { isOver = true; });
+        let sent = 0;
+        for (; !isOver || sent < 2; sent += 1) {
+          await mark(sent);
+          await delay(100);
+        }
+        await over;
+        await mark(sent);
+        await eventually(() => received.has(sent) || reason !== undefined, { timeout: 2_000 }).catch(() => {});
+        const missed = sent + 1 - received.size;
+        return reason !== undefined || missed > 0 ? { reason, missed, sent, body: answer.body } : undefined;
+      },
+    };
+  };
+
+  test('a participant', () => all(async function* story(time) {
+    const [sosId, sub] = [unique('sos'), unique('participant')];
+    const sos = (node, action) => internal(node, 'POST', `/internal/participants/${action}`, { sosId, userId: sub, userType: 'rescuer' });
+    const claims = { sub };
+    await quick.clients.connect({ claims });
+    assert.equal((await sos(quick, 'joined')).status, 200);
+    yield 'ready';
+    const leaving = sos(slow, 'left');
+    await delay(time);
+    const back = await quick.clients.connect({ claims });
+    const stays = staying(back, `sos:${sosId}`, leaving);
+    const joined = await sos(quick, 'joined');
+    const problem = await stays.from(joined);
+    const headers = { Authorization: `Bearer ${quick.token({ sub: 'chief', role: 'rescuer' })}` };
+    const { data } = await fetch(`${quick.url}/api/sos/${sosId}/participants/active`, { headers }).then((response) => response.json());
+    // Who joined before the leave took effect has left.
+    return data.some(({ userId }) => userId === sub) && problem ? { time, ...problem } : undefined;
+  }));
+
+  test('a helper', () => all(async function* story(time) {
+    const [owner, helps] = [citizen(), helper()];
+    const { socket } = await app.online(1, helps);
+    const { id } = await app.raise(1, owner);
+    await app.respond(1, id, helps);
+    yield 'ready';
+    const cancelling = app.setStatus(0, id, helps, { status: 'cancelled' });
+    await delay(time);
+    const stays = staying(socket, `emergency:${id}`, cancelling);
+    const responded = await app.api(1, 'POST', `/${id}/respond`, helps);
+    const problem = await stays.from(responded);
+    const { helpers } = await app.good(200, 1, 'GET', `/${id}`, owner);
+    // Who responded before the cancellation took effect has cancelled.
+    return helpers[0].status !== 'cancelled' && problem ? { time, ...problem } : undefined;
+  }));
 });

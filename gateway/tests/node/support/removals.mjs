@@ -19,7 +19,7 @@ const attempt = (promise) => within(promise, PATIENCE, 'an answer').catch(() => 
  */
 export function keepBooks(site, { random, people: size = 12 }) {
   const wrong = [];
-  const people = Array.from({ length: size }, (_, n) => ({ user: unique(`user${n}`), rooms: new Set(), socket: undefined }));
+  const people = Array.from({ length: size }, (_, n) => ({ user: unique(`user${n}`), rooms: new Set(), unsure: new Set(), socket: undefined }));
   /** Room → user → the last event that was emitted before they were certainly removed. */
   const out = new Map();
   let said = 0;
@@ -46,6 +46,7 @@ export function keepBooks(site, { random, people: size = 12 }) {
     socket.on('disconnect', () => {
       one.socket = undefined;
       one.rooms.clear();
+      one.unsure.clear();
     });
     await attempt(connected(socket));
     if (socket.connected) one.socket = socket;
@@ -67,9 +68,12 @@ export function keepBooks(site, { random, people: size = 12 }) {
     const { socket } = one;
     if (!socket) return;
     const answer = await attempt(ask(socket, 'room:join', { roomId: room }));
+    if (socket !== one.socket) return;
+    if (answer) one.unsure.delete(room);
+    else one.unsure.add(room);
     if (!answer?.success) return;
     if (outOf(room).has(one.user)) wrong.push(`${one.user} was out of ${room} and joined it`);
-    if (socket.connected) one.rooms.add(room);
+    one.rooms.add(room);
   };
 
   /** A user starts or stops taking part in an incident. */
@@ -78,8 +82,8 @@ export function keepBooks(site, { random, people: size = 12 }) {
     const node = pick(site.living());
     const path = `/api/sos/${sosId}/participants/${does ? 'join' : `${encodeURIComponent(one.user)}/leave`}`;
     const headers = { Authorization: `Bearer ${node.token({ sub: one.user })}`, 'Content-Type': 'application/json' };
-    const answer = await attempt(fetch(`${node.url}${path}`, { method: does ? 'POST' : 'PATCH', headers, body: '{}' }).then(async (response) => ({ status: response.status, text: await response.text() })));
-    if (!does && answer?.status === 200) isOut(one, `sos:${sosId}`);
+    const answer = await attempt(fetch(`${node.url}${path}`, { method: does ? 'POST' : 'PATCH', headers, body: '{}' }).then(async (response) => ({ status: response.status, body: await response.json() })));
+    if (!does && answer?.status === 200 && !answer.body.incomplete) isOut(one, `sos:${sosId}`);
     return answer?.status;
   };
 
@@ -91,8 +95,9 @@ export function keepBooks(site, { random, people: size = 12 }) {
     return (await response.json()).data.map(({ userId }) => userId);
   };
 
-  /** Waits until every node counts exactly these users' sockets in a room. */
-  const counted = (room, inside, timeout) => eventually(async () => {
+  /** Waits until every node counts exactly these users' sockets in a room. `again` runs before each look. */
+  const counted = (room, inside, timeout, again = async () => {}) => eventually(async () => {
+    await again();
     const expected = inside().map(({ socket }) => socket?.id).sort().join();
     for (const node of site.living()) {
       const { body } = await internal(node, 'GET', `/internal/rooms/${encodeURIComponent(room)}/active`);
