@@ -420,7 +420,7 @@ describe('a full disk', () => {
 
 describe('nobody reads the log', () => {
   test('the pipe is full: nothing waits for it', { timeout: 120_000 }, async (t) => {
-    const node = await startGateway({ env: { ...DEFAULTS, LEASE: undefined, LOG: 'trace' } });
+    const node = await startGateway({ env: { ...DEFAULTS, LEASE: undefined, LOG: 'trace,sqlx=debug' } });
     const clients = keeper(node);
     try {
       const socket = await clients.connect({ namespace: '/relay', claims: EVERYTHING });

@@ -41,7 +41,13 @@ export function part() {
       else client.heard.set(key, now());
     });
     socket.on('disconnect', (reason) => {
-      client.stays.at(-1).ended = now();
+      const stay = client.stays.at(-1);
+      if (!stay || stay.ended !== undefined) {
+        // The connection ended between its handshake and CONNECT.
+        client.refusals += 1;
+        return;
+      }
+      stay.ended = now();
       if (isOn && !client.cut) client.reasons[reason] = (client.reasons[reason] ?? 0) + 1;
       client.cut = false;
     });
