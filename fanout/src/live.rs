@@ -76,8 +76,9 @@ impl Live<'_> {
         Err(FanoutError::Unavailable)
     }
 
-    /// Runs `work` while no other caller on any node runs work under the same key. The lock is released when `work` succeeds.
-    /// When it fails, what it ordered may still be on its way to the nodes, so the lock expires after `LIVE_LOCK_MS`.
+    /// Runs `work` while no other caller on any node runs work under the same key. All nodes carry out what `work` orders
+    /// before what the next caller's work orders. Where the order of two connections to Redis would decide that, the lock is
+    /// not released, and expires after `LIVE_LOCK_MS`.
     ///
     /// # Errors
     /// Those of `work`; [`FanoutError::Unavailable`] when it took longer than `LIVE_LOCKED_WORK_MS`, when another caller held
@@ -93,8 +94,10 @@ impl Live<'_> {
         // Only one caller of a node asks Redis for a lock.
         let turn = timeout_at(until, self.turns.take(key)).await.map_err(|_| FanoutError::Unavailable)?;
         let mut pauses = Backoff::new(LOCK_PAUSE_MIN, LOCK_PAUSE_MAX);
+        let mut generation;
         let locked_at = loop {
             let now = Instant::now();
+            generation = self.backplane.generation();
             if self.backplane.swap(key, (None, Some(&owner)), kept).await? {
                 break now;
             }
@@ -104,11 +107,10 @@ impl Live<'_> {
             tokio::time::sleep(pauses.pause(rand::random())).await;
         };
         let end = locked_at + Duration::from_millis(LIVE_LOCKED_WORK_MS);
-        let done = timeout_at(end, work).await.map_err(|_| FanoutError::Unavailable)??;
-        // Without Redis it expires.
-        let _ = self.backplane.swap(key, (Some(&owner), None), kept).await;
+        let outcome = timeout_at(end, work).await.unwrap_or_else(|_| Err(FanoutError::Unavailable.into()));
+        self.backplane.release(key, &owner, (generation, outcome.is_ok()));
         drop(turn);
-        Ok(done)
+        outcome
     }
 
     /// Schedules a timer, which may fire on any node. It replaces a timer of the same id.

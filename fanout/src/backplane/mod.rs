@@ -441,6 +441,23 @@ impl Backplane {
         }
     }
 
+    /// Changes when this node has another connection to Redis.
+    pub(crate) fn generation(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Redis(redis) => redis.generation(),
+        }
+    }
+
+    /// Releases a lock, which is a value that `owner` has set, when what was ordered under it has its place in the order.
+    /// `since` says at which [`Self::generation`] it was taken, and whether everything that was ordered is done.
+    pub(crate) fn release(&self, key: &str, owner: &str, since: (u64, bool)) {
+        match self {
+            Self::Memory(memory) => drop(memory.live.swap(key, Some(owner), None, Duration::ZERO)),
+            Self::Redis(redis) => redis.release(key, owner, since),
+        }
+    }
+
     pub(crate) async fn schedule(&self, timers: &str, id: &str, after: Duration) -> Result<(), FanoutError> {
         match self {
             Self::Memory(memory) => memory.live.schedule(timers, id, after),

@@ -68,7 +68,7 @@ conformance! {
         a_timer_is_due_again_until_it_is_cancelled,
         the_nearest_places_are_found_first,
         work_under_a_lock_is_done_by_one_at_a_time,
-        a_lock_whose_work_failed_is_kept_until_it_expires;
+        work_that_fails_or_hangs_does_not_keep_the_lock;
     once:
         a_broadcast_under_a_key_is_made_once,
         a_key_stands_for_what_it_was_first_used_for;

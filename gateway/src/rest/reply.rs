@@ -23,6 +23,22 @@ pub(crate) struct Data<T> {
     timestamp: String,
 }
 
+/// A changed record.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Change")]
+pub(crate) struct Change<T> {
+    #[schemars(with = "True")]
+    success: bool,
+    data: T,
+    /// `true` if the change is recorded but not every node has applied it yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "True")]
+    incomplete: Option<bool>,
+    /// When the node answered.
+    #[schemars(with = "Time")]
+    timestamp: String,
+}
+
 /// A list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +112,12 @@ impl Freshness {
 
 pub(crate) fn data<T>(data: T) -> Json<Data<T>> {
     Json(Data { success: true, data, timestamp: iso(now_ms()) })
+}
+
+/// Answers with a changed record. `is_done` says whether every node has applied the change.
+pub(crate) fn change<T>(data: T, is_done: bool) -> Json<Change<T>> {
+    let incomplete = (!is_done).then_some(true);
+    Json(Change { success: true, data, incomplete, timestamp: iso(now_ms()) })
 }
 
 pub(crate) fn list<T>(data: Vec<T>) -> Json<List<T>> {

@@ -7,8 +7,8 @@ import { randomInt } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 
 import { keeper, unique } from './support/clients.mjs';
-import { internal, ready, startCluster } from './support/cluster.mjs';
-import { citizen, emergencies, helper } from './support/emergencies.mjs';
+import { count, internal, ready, startCluster } from './support/cluster.mjs';
+import { NAMESPACE, citizen, emergencies, helper } from './support/emergencies.mjs';
 import { load } from './support/packages.mjs';
 import { randomOf } from './support/pairs.mjs';
 import { startPostgres } from './support/postgres.mjs';
@@ -245,4 +245,31 @@ describe('a slow node still removes a user who has come back through another one
     // Who responded before the cancellation took effect has cancelled.
     return helpers[0].status !== 'cancelled' && problem ? { time, ...problem } : undefined;
   }));
+
+  test('the answers say that a node has not answered, and its sockets follow later', async () => {
+    const [sosId, owner, helps] = [unique('sos'), citizen(), helper()];
+    const { id } = await app.raise(1, owner);
+    await app.online(0, helps);
+    await slow.clients.connect({ claims: helps });
+    const join = async () => {
+      const headers = { Authorization: `Bearer ${quick.token(helps)}`, 'Content-Type': 'application/json' };
+      const response = await fetch(`${quick.url}/api/sos/${sosId}/participants/join`, { method: 'POST', headers, body: '{}' });
+      return { status: response.status, body: await response.json() };
+    };
+    process.kill(slow.pid, 'SIGSTOP');
+    try {
+      const [joined, responded] = await Promise.all([join(), app.api(1, 'POST', `/${id}/respond`, helps)]);
+      assert.deepEqual([joined.status, joined.body.incomplete], [201, true]);
+      assert.deepEqual([responded.status, responded.body.incomplete], [200, true]);
+    } finally {
+      process.kill(slow.pid, 'SIGCONT');
+    }
+    const there = async () => {
+      const counts = [await count(quick, `sos:${sosId}`), await count(quick, `emergency:${id}`, NAMESPACE)];
+      return counts.every(({ users }) => users >= 1);
+    };
+    await eventually(there, { timeout: 20_000, what: 'the sockets to be in both rooms' });
+    const again = await join();
+    assert.deepEqual([again.status, again.body.incomplete], [200, undefined]);
+  });
 });

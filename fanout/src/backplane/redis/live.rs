@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use shared::ids::NodeId;
 
-use super::connection::{Commands, Script};
+use super::connection::{Commands, Post, Script};
 use super::presence::Presence;
 use crate::error::FanoutError;
 use crate::geo::{Near, Place};
@@ -26,6 +26,8 @@ const GEO_MARGIN: f64 = 10.0;
 /// Beyond this latitude every entry is checked: geo sets search badly there, and end a little further.
 const GEO_POLAR: f64 = 75.0;
 
+const SWAP: &str = include_str!("lua/swap.lua");
+
 #[derive(Debug)]
 struct Scripts {
     swap: Script,
@@ -38,7 +40,7 @@ struct Scripts {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            swap: Script::new(include_str!("lua/swap.lua")),
+            swap: Script::new(SWAP),
             due: Script::new(include_str!("lua/due.lua")),
             place: Script::new(include_str!("lua/place.lua")),
             near: Script::new(include_str!("lua/near.lua")),
@@ -110,6 +112,11 @@ impl LiveStore {
         let (key, old, new) = (self.key(key), flagged(old), flagged(new));
         let args = [old.as_bytes(), new.as_bytes(), &ms(kept).into_bytes()];
         self.scripts.swap.run(&self.commands, &[&key], &args).await
+    }
+
+    /// Removes a value if it is `old`, behind everything that is posted before.
+    pub(super) fn removal(&self, key: &str, old: &str) -> Post {
+        Post::script(SWAP, &self.key(key), &[flagged(Some(old)).as_bytes(), flagged(None).as_bytes(), b"0"])
     }
 
     pub(crate) async fn schedule(&self, timers: &str, id: &str, after: Duration) -> Result<(), FanoutError> {

@@ -115,6 +115,21 @@ impl RedisBackplane {
         }
     }
 
+    /// The connection that orders are sent on now.
+    pub(crate) fn generation(&self) -> u64 {
+        self.commands.generation()
+    }
+
+    /// Releases a lock that was taken at `generation`, after the orders that were posted under it. Where an order may still be
+    /// on its way on another connection, the lock is left to expire.
+    pub(crate) fn release(&self, key: &str, owner: &str, (generation, is_done): (u64, bool)) {
+        let is_in_order = !self.commands.is_cluster() && self.commands.generation() == generation;
+        if is_done || is_in_order {
+            // Without Redis it expires.
+            drop(self.posts.post(&self.commands, self.live.removal(key, owner)));
+        }
+    }
+
     /// Publishes in order with everything that is posted, without waiting for the answer. Returns false where it cannot be
     /// posted now; the asker then counts it as missing.
     pub(crate) fn publish_soon(&self, channel: &str, message: &[u8]) -> bool {

@@ -18,7 +18,7 @@ use crate::describe::Operation;
 use crate::describe::forms::Word;
 use crate::error::AppError;
 use crate::geo::Degrees;
-use crate::rest::reply::{self, Data, List};
+use crate::rest::reply::{self, Change, Data, List};
 use crate::rest::{Around, AroundQuery, JsonBody, MaybeJsonBody, Names, PageQuery, Paged, Routes, User};
 use crate::text::bounded;
 
@@ -74,7 +74,7 @@ fn helping() -> Routes<Arc<Emergencies>> {
                      no event.",
                 )
                 .of_user()
-                .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+                .answer::<Change<Detailed<'_>>>(200, "The emergency and its helpers.")
                 .refuse(400, "Invalid id")
                 .refuse_all(403, &["Only helpers may respond", "The owner cannot respond"])
                 .refuse(404, NOT_FOUND)
@@ -88,7 +88,7 @@ fn helping() -> Routes<Arc<Emergencies>> {
                 .detail("The room receives `helper:status_update`. A helper who cancels then leaves it.")
                 .of_user()
                 .body::<NewStatus>()
-                .answer::<Data<Detailed<'_>>>(200, "The emergency and its helpers.")
+                .answer::<Change<Detailed<'_>>>(200, "The emergency and its helpers.")
                 .refuse_all(
                     400,
                     &[
@@ -292,13 +292,22 @@ async fn show(app: &Emergencies, claims: &Claims, id: &str) -> Result<Response, 
     app.show(claims, id, |detailed| reply::data(detailed).into_response()).await
 }
 
+async fn show_change(
+    app: &Emergencies,
+    claims: &Claims,
+    id: &str,
+    is_done: bool,
+) -> Result<Response, AppError> {
+    app.show(claims, id, |detailed| reply::change(detailed, is_done).into_response()).await
+}
+
 async fn respond(
     State(app): State<Arc<Emergencies>>,
     User(claims): User,
     Names([id]): Names<1>,
 ) -> Result<Response, AppError> {
-    app.respond(&claims, id.clone()).await?;
-    show(&app, &claims, &id).await
+    let is_done = app.respond(&claims, id.clone()).await?;
+    show_change(&app, &claims, &id, is_done).await
 }
 
 /// A helper's status.
@@ -322,8 +331,8 @@ async fn set_helper_status(
         AppError::BadInput(say.into())
     })?;
     let notes = notes.map(|notes| bounded(&notes, "Notes", EMERGENCY_TEXT_MAX)).transpose()?;
-    app.set_helper_status(&claims, id.clone(), (status, notes)).await?;
-    show(&app, &claims, &id).await
+    let is_done = app.set_helper_status(&claims, id.clone(), (status, notes)).await?;
+    show_change(&app, &claims, &id, is_done).await
 }
 
 /// How an emergency was resolved.

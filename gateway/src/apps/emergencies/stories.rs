@@ -185,8 +185,9 @@ impl Emergencies {
             .await
     }
 
-    /// A helper responds. Responding again sends no event.
-    pub(crate) async fn respond(self: &Arc<Self>, claims: &Claims, id: String) -> Result<(), AppError> {
+    /// A helper responds. Responding again sends no event. Returns whether the helper's sockets are in the room on all
+    /// nodes. If not, a job moves them later.
+    pub(crate) async fn respond(self: &Arc<Self>, claims: &Claims, id: String) -> Result<bool, AppError> {
         if !is_helper(claims) {
             return Err(AppError::Forbidden("Only helpers may respond".into()));
         }
@@ -213,14 +214,11 @@ impl Emergencies {
                 let responded = store::respond(records.pool(), &id, &helper, follow);
                 let (changed, batch) = records.run(responded).await?;
                 match (changed, batch) {
-                    (Changed::Over | Changed::NotTheirs, _) => return Err(over(&app.find(&id).await?)),
-                    (Changed::Yes | Changed::Same, Some(batch)) => drop(batch.run().await),
+                    (Changed::Over | Changed::NotTheirs, _) => Err(over(&app.find(&id).await?)),
+                    (Changed::Yes | Changed::Same, Some(batch)) => Ok(batch.run().await.is_done),
                     // The helper may retry because not all sockets had entered.
-                    (Changed::Yes | Changed::Same, None) => {
-                        reconciler::place(&*app, &id, &user).await;
-                    }
+                    (Changed::Yes | Changed::Same, None) => Ok(reconciler::place(&*app, &id, &user).await),
                 }
-                Ok(())
             })
             .await
     }
@@ -238,13 +236,14 @@ impl Emergencies {
         self.context.jobs.batch(jobs)
     }
 
-    /// Sets a helper's status. A helper who cancels leaves the room.
+    /// Sets a helper's status. A helper who cancels leaves the room. Returns whether every node has applied that. If
+    /// not, a job does so later.
     pub(crate) async fn set_helper_status(
         self: &Arc<Self>,
         claims: &Claims,
         id: String,
         (status, notes): (HelperStatus, Option<String>),
-    ) -> Result<(), AppError> {
+    ) -> Result<bool, AppError> {
         within(&self.rates.responses, &claims.user)?;
         let records = &self.context.records;
         let emergency = self.find(&id).await?;
@@ -281,8 +280,7 @@ impl Emergencies {
                     }
                     Changed::Over => return Err(over(&app.find(&id).await?)),
                 }
-                batch.run().await;
-                Ok(())
+                Ok(batch.run().await.is_done)
             })
             .await
     }

@@ -18,7 +18,7 @@ use crate::clock::now_ms;
 use crate::describe::Operation;
 use crate::describe::forms::{Latitude, Longitude};
 use crate::error::AppError;
-use crate::rest::reply::{self, Confirmation, Data, List};
+use crate::rest::reply::{self, Change, Confirmation, Data, List};
 use crate::rest::{Around, AroundQuery, MaybeJsonBody, Names, PageQuery, Paged, Routes, User};
 
 pub(super) fn routes() -> Routes<Arc<Sos>> {
@@ -125,8 +125,8 @@ fn participation() -> Routes<Arc<Sos>> {
                 )
                 .of_user()
                 .maybe_body::<Join>()
-                .answer::<Data<Participant>>(201, "The record.")
-                .answer::<Data<Participant>>(
+                .answer::<Change<Participant>>(201, "The record.")
+                .answer::<Change<Participant>>(
                     200,
                     "The existing record: the user had already joined. No event is sent.",
                 )
@@ -280,7 +280,7 @@ async fn join(
     User(claims): User,
     Names([sos_id]): Names<1>,
     MaybeJsonBody(Join { user_type }): MaybeJsonBody<Join>,
-) -> Result<(StatusCode, Json<Data<Participant>>), AppError> {
+) -> Result<(StatusCode, Json<Change<Participant>>), AppError> {
     let user_type = match &user_type {
         None => stories::default_type(&claims),
         Some(asked) => checked_type(asked)?,
@@ -293,9 +293,9 @@ async fn join(
         actor_type: stories::actor_type(&claims),
         joined_at_ms: now_ms(),
     };
-    let Joining { record, is_new, .. } = sos.join(entry).await?;
+    let Joining { record, is_new, is_done } = sos.join(entry).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, reply::data(record)))
+    Ok((status, reply::change(record, is_done)))
 }
 
 /// Parses a user type.

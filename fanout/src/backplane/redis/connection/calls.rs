@@ -10,7 +10,7 @@ use super::Script;
 /// What a server answered: a value, or why it refused.
 pub(super) type Answered = Result<Value, RedisError>;
 
-/// A message to be published.
+/// A message to be published, or a command that follows earlier messages.
 pub(crate) enum Post {
     /// By its own command.
     Plain(Cmd),
@@ -24,6 +24,13 @@ impl Post {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(message);
         Self::Plain(publish)
+    }
+
+    /// Runs a script on one key.
+    pub(crate) fn script(text: &str, key: &str, args: &[&[u8]]) -> Self {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(text).arg(1).arg(key).arg(args);
+        Self::Plain(eval)
     }
 
     pub(super) fn bytes(&self) -> usize {

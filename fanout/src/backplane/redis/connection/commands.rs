@@ -77,7 +77,7 @@ impl Commands {
     }
 
     /// Whether the server is a Redis Cluster, where all keys of a command must be on one server.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         self.link.is_cluster()
     }
 
@@ -87,7 +87,7 @@ impl Commands {
     }
 
     /// Grows with every new connection.
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         *self.generation.borrow()
     }
 
