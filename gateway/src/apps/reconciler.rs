@@ -141,7 +141,8 @@ pub(crate) async fn place<P: Placed>(app: &P, entity: &str, user: &UserId) -> bo
 /// could still remove the sockets after another node has brought them back and answered.
 async fn try_to_place<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result<Standing, AppError> {
     let key = format!("place:{}:{}:{entity}:{}", P::NAME, entity.len(), user.as_str());
-    app.context().fanout.live().exclusively(&key, place_in_turn(app, entity, user)).await
+    let placing = place_in_turn(app, entity, user);
+    Box::pin(app.context().fanout.live().exclusively(&key, placing)).await
 }
 
 async fn place_in_turn<P: Placed>(app: &P, entity: &str, user: &UserId) -> Result<Standing, AppError> {
