@@ -5,11 +5,14 @@
 //! must not be lost belongs in the records.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use shared::backoff::Backoff;
 use shared::limits::{LIVE_LOCK_MS, LIVE_LOCK_WAIT_MS, LIVE_LOCKED_WORK_MS, LIVE_TRIES_MAX};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::backplane::Backplane;
 use crate::error::FanoutError;
@@ -32,6 +35,19 @@ impl fmt::Debug for Live<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").finish_non_exhaustive()
     }
+}
+
+/// Runs `work` until `end`. Unlike [`timeout_at`], it looks at the clock first: a node that was stopped meanwhile must not
+/// order anything.
+async fn before<T>(end: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut over) = (pin!(work), pin!(sleep_until(end)));
+    poll_fn(|cx| {
+        if Instant::now() >= end || over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        work.as_mut().poll(cx).map(Some)
+    })
+    .await
 }
 
 impl Fanout {
@@ -98,16 +114,22 @@ impl Live<'_> {
         let locked_at = loop {
             let now = Instant::now();
             generation = self.backplane.generation();
-            if self.backplane.swap(key, (None, Some(&owner)), kept).await? {
-                break now;
+            match self.backplane.swap(key, (None, Some(&owner)), kept).await {
+                Ok(true) => break now,
+                Ok(false) => {}
+                Err(error) => {
+                    // Redis may have set it all the same.
+                    self.backplane.release(key, &owner, (generation, false));
+                    return Err(error.into());
+                }
             }
             if now >= until {
                 return Err(FanoutError::Unavailable.into());
             }
-            tokio::time::sleep(pauses.pause(rand::random())).await;
+            sleep(pauses.pause(rand::random())).await;
         };
         let end = locked_at + Duration::from_millis(LIVE_LOCKED_WORK_MS);
-        let outcome = timeout_at(end, work).await.unwrap_or_else(|_| Err(FanoutError::Unavailable.into()));
+        let outcome = before(end, work).await.unwrap_or_else(|| Err(FanoutError::Unavailable.into()));
         self.backplane.release(key, &owner, (generation, outcome.is_ok()));
         drop(turn);
         outcome

@@ -1,6 +1,7 @@
 //! Carries out the cluster's requests to this node's sessions and apps.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -183,9 +184,14 @@ async fn review(engine: Arc<Engine>, sockets: Vec<Arc<LocalSocket>>, room: Room,
 pub(crate) fn pass_sequenced(engine: &Engine, mut broadcast: Sequenced) {
     let namespace = broadcast.namespace.clone();
     for app in engine.namespaces.apps_of(namespace.as_str()) {
-        match app.on_sequenced(broadcast) {
-            Some(not_taken) => broadcast = not_taken,
-            None => return,
+        // A panic must not end the task that receives broadcasts.
+        match catch_unwind(AssertUnwindSafe(|| app.on_sequenced(broadcast))) {
+            Ok(Some(not_taken)) => broadcast = not_taken,
+            Ok(None) => return,
+            Err(_) => {
+                tracing::error!(namespace = namespace.as_str(), "an app panicked at a broadcast");
+                return;
+            }
         }
     }
     // No app takes it: deliver it unchanged.

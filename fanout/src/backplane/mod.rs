@@ -216,12 +216,10 @@ impl Backplane {
     /// Receives what is published to a room, even if no socket is in it, from the end of this call until
     /// [`Self::unfollow_room`].
     pub(crate) async fn follow_room(&self, hub: &Hub, room: &str) {
+        hub.follow(room);
         match self {
             Self::Memory(_) => {}
-            Self::Redis(redis) => {
-                hub.follow(room);
-                redis.follow(hub.name.as_str(), room).await;
-            }
+            Self::Redis(redis) => drop(redis.follow(hub.name.as_str(), room).await),
         }
     }
 
@@ -229,11 +227,9 @@ impl Backplane {
     pub(crate) fn unfollow_room(&self, hub: &Hub, room: &str) {
         match self {
             Self::Memory(_) => {}
-            Self::Redis(redis) => {
-                redis.unfollow(hub.name.as_str(), room);
-                hub.unfollow(room);
-            }
+            Self::Redis(redis) => redis.unfollow(hub.name.as_str(), room),
         }
+        hub.unfollow(room);
     }
 
     /// A socket no longer receives what is published to a room.

@@ -163,7 +163,14 @@ impl Hub {
         }
         loop {
             // If its last member has left since the lookup, the next iteration creates a new room.
-            let room = found.take().unwrap_or_else(|| self.rooms.find_or_create(name, kind));
+            let room = found.take().unwrap_or_else(|| {
+                let room = self.rooms.find_or_create(name, kind);
+                if self.is_followed(name.as_str()) {
+                    // The app has the room's earlier broadcasts.
+                    room.set_sequenced();
+                }
+                room
+            });
             let joined = || socket.rooms.lock().add(Arc::clone(&room));
             if room.insert((&socket.info, &socket.queue), joined) {
                 user.entered(&room);

@@ -110,6 +110,9 @@ async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStrea
 async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displaced): (Guest, Displaced)) {
     let slot = UpgradeSlot::default();
     let (guest, pace) = (Arc::new(guest), Pace::default());
+    if !door.is_public {
+        guest.rest_on_demand();
+    }
     {
         let heads = Heads::new(stream, Arc::clone(&guest));
         let service = service_fn(|request| {
@@ -188,12 +191,14 @@ async fn answer(
     }
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     if !door.is_public {
-        // Nodes, backends and operators: trusted until the connection ends.
+        // Nodes, backends and operators.
         client.1.trust();
     }
     let mut response = dispatch(request, client, door, slot).await?;
     if door.is_public {
         client.1.rest();
+    } else {
+        client.1.idle();
     }
     if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The following bytes may not be HTTP.

@@ -7,16 +7,17 @@
 //! are taken. Then the address that holds most loses one first, so that one client with a token cannot lock out the
 //! others.
 //!
-//! A connection of the internal listener is trusted from its first request to its end: ranking it for each request would
-//! cost more than the request. An idle one is closed after `HEAD_MAX_MS`.
+//! Ranking a connection for each of a backend's requests would cost more than the request. So those of the internal
+//! listener rest only when no other one can make room ([`Guest::rest_on_demand`]).
 //!
 //! A connection that has become a session's WebSocket keeps its slot as long as its session lives; the session has a
 //! slot of its own among sessions. If the session ends and the client does not close, the connection counts as a
 //! stranger's again.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use shared::limits::STRANGER_CONNECTION_BYTES;
@@ -69,9 +70,17 @@ struct Taken {
     strangers: FairShare<oneshot::Sender<()>>,
     /// Guests between two trusted requests.
     resting: FairShare<oneshot::Sender<()>>,
+    /// Guests who rest when a slot is needed, by connection.
+    on_demand: HashMap<u64, Weak<Guest>>,
 }
 
 impl Taken {
+    /// The guests who rest on demand, unless a request of theirs is in progress.
+    fn idle_on_demand(&self) -> Vec<Arc<Guest>> {
+        let guests = self.on_demand.values().filter_map(Weak::upgrade);
+        guests.filter(|guest| guest.is_idle.load(Ordering::Relaxed)).collect()
+    }
+
     /// Removes the first one in eviction order if all slots are taken.
     fn take_first(&mut self) -> Option<oneshot::Sender<()>> {
         if self.resting.most() > self.strangers.most() {
@@ -93,7 +102,7 @@ pub(crate) struct PlacesTaken {
 impl Places {
     pub(crate) fn new(limits: PlaceLimits) -> Arc<Self> {
         let (strangers, resting) = (FairShare::new(GRAIN), FairShare::new(GRAIN));
-        let taken = Taken { open: 0, accepted: 0, strangers, resting };
+        let taken = Taken { open: 0, accepted: 0, strangers, resting, on_demand: HashMap::new() };
         Arc::new(Self { limits, taken: Mutex::new(taken), freed: Notify::new() })
     }
 
@@ -120,13 +129,19 @@ impl Places {
     pub(crate) async fn room(&self) {
         loop {
             let freed = self.freed.notified();
-            let displaced = {
+            let (mut displaced, on_demand) = {
                 let mut taken = self.taken.lock();
                 if taken.open < self.limits.connections {
                     return;
                 }
-                taken.take_first()
+                let first = taken.take_first();
+                let on_demand = if first.is_none() { taken.idle_on_demand() } else { Vec::new() };
+                (first, on_demand)
             };
+            if !on_demand.is_empty() {
+                on_demand.iter().for_each(|guest| guest.rest_if_idle());
+                displaced = self.taken.lock().take_first();
+            }
             displace(displaced);
             freed.await;
         }
@@ -152,6 +167,7 @@ impl Places {
             seat: Arc::new(seat),
             trust,
             is_known: AtomicBool::new(false),
+            is_idle: AtomicBool::new(false),
             extra: AtomicUsize::new(0),
             has_opened: AtomicBool::new(false),
             opens_websocket: AtomicBool::new(false),
@@ -211,6 +227,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let was_full = {
             let mut taken = self.places.taken.lock();
+            taken.on_demand.remove(&self.connection);
             taken.open -= 1;
             taken.open + 1 >= self.places.limits.connections
         };
@@ -242,6 +259,8 @@ pub(crate) struct Guest {
     trust: Mutex<Trust>,
     /// A request on it was trusted before.
     is_known: AtomicBool,
+    /// Its requests were answered, and it rests on demand.
+    is_idle: AtomicBool,
     /// The bytes that it holds beyond every connection's minimum.
     extra: AtomicUsize,
     /// A session was opened on it before.
@@ -294,6 +313,7 @@ impl Guest {
     /// The sender of the current request is known, so the connection is not displaced until [`Self::rest`].
     pub(crate) fn trust(&self) {
         let mut trust = self.trust.lock();
+        self.is_idle.store(false, Ordering::Relaxed);
         if matches!(*trust, Trust::Trusted(_)) {
             return;
         }
@@ -310,6 +330,25 @@ impl Guest {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
+    /// The connection is ranked between its requests only when another one needs a slot.
+    pub(crate) fn rest_on_demand(self: &Arc<Self>) {
+        let Seat { places, connection, .. } = &*self.seat;
+        places.taken.lock().on_demand.insert(*connection, Arc::downgrade(self));
+    }
+
+    /// The current request of a connection that rests on demand was answered.
+    pub(crate) fn idle(&self) {
+        let _not_while_it_is_ranked = self.trust.lock();
+        self.is_idle.store(true, Ordering::Relaxed);
+    }
+
+    fn rest_if_idle(&self) {
+        let mut trust = self.trust.lock();
+        if self.is_idle.load(Ordering::Relaxed) && matches!(*trust, Trust::Trusted(_)) {
+            self.rest_locked(&mut trust);
+        }
+    }
+
     /// The current request was answered.
     pub(crate) fn rest(&self) {
         let held_more = self.extra.swap(0, Ordering::Relaxed) != 0;
@@ -324,7 +363,11 @@ impl Guest {
             }
             Trust::Stranger(_) | Trust::Resting(_) | Trust::Trusted(_) => {}
         }
-        let sender = match std::mem::replace(&mut *trust, Trust::Gone) {
+        self.rest_locked(&mut trust);
+    }
+
+    fn rest_locked(&self, trust: &mut Trust) {
+        let sender = match std::mem::replace(trust, Trust::Gone) {
             Trust::Trusted(sender) => Some(sender),
             former => self.withdraw(&former),
         };
@@ -439,6 +482,32 @@ mod tests {
             resting.into_iter().map(|(_, mut displaced)| is_displaced(&mut displaced)).collect();
         assert_eq!(displaced, [true, false, false]);
         assert!(!is_displaced(&mut kept));
+    }
+
+    #[tokio::test]
+    async fn a_guest_who_rests_on_demand_makes_room_between_its_requests() {
+        let places = places(2, 0, 0);
+        let enter = |last| {
+            let (guest, displaced) = places.enter(address(last));
+            let guest = Arc::new(guest);
+            guest.rest_on_demand();
+            guest.trust();
+            (guest, displaced)
+        };
+        let ((busy, mut of_busy), (idle, mut of_idle)) = (enter(1), enter(2));
+        idle.idle();
+        idle.trust();
+        let mut room = std::pin::pin!(places.room());
+        assert!(futures_util::poll!(&mut room).is_pending());
+        assert!(!is_displaced(&mut of_busy) && !is_displaced(&mut of_idle));
+        idle.idle();
+        let mut room = std::pin::pin!(places.room());
+        assert!(futures_util::poll!(&mut room).is_pending());
+        assert!(!is_displaced(&mut of_busy) && is_displaced(&mut of_idle));
+        drop(idle);
+        room.await;
+        drop(busy);
+        assert!(places.taken.lock().on_demand.is_empty());
     }
 
     #[test]

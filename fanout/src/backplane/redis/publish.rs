@@ -123,10 +123,10 @@ impl RedisBackplane {
     /// Releases a lock that was taken at `generation`, after the orders that were posted under it. Where an order may still be
     /// on its way on another connection, the lock is left to expire.
     pub(crate) fn release(&self, key: &str, owner: &str, (generation, is_done): (u64, bool)) {
-        let is_in_order = !self.commands.is_cluster() && self.commands.generation() == generation;
-        if is_done || is_in_order {
+        if is_done || !self.commands.is_cluster() {
+            let now = if is_done { self.commands.generation() } else { generation };
             // Without Redis it expires.
-            drop(self.posts.post(&self.commands, self.live.removal(key, owner)));
+            drop(self.posts.post_at(&self.commands, now, self.live.removal(key, owner)));
         }
     }
 

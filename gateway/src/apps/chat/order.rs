@@ -196,11 +196,10 @@ pub(super) fn arrived(context: &Context, orders: &Arc<Orders>, room: RoomId, bro
                 }
             }
             Next::Missing | Next::Dropped => {
-                drop(order);
+                // The task has the lock, so broadcasts that arrive before it runs start no other one.
                 let (context, namespace) = (context.clone(), orders.namespace.clone());
                 let tasks = context.tasks.clone();
                 drop(tasks.spawn(async move {
-                    let order = kept.lock().await;
                     release(&context, (&namespace, &room), &kept, order).await;
                 }));
                 return;

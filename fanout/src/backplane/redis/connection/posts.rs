@@ -56,13 +56,23 @@ impl Posts {
         commands: &Commands,
         post: Post,
     ) -> Result<impl Future<Output = Result<Answered, FanoutError>> + Send + use<>, FanoutError> {
+        self.post_at(commands, commands.generation(), post)
+    }
+
+    /// As [`Self::post`], unless the node has another connection by now.
+    pub(crate) fn post_at(
+        &self,
+        commands: &Commands,
+        generation: u64,
+        post: Post,
+    ) -> Result<impl Future<Output = Result<Answered, FanoutError>> + Send + use<>, FanoutError> {
         if !commands.is_up() {
             return Err(FanoutError::Unavailable);
         }
         let deadline = Instant::now() + Duration::from_millis(REDIS_COMMAND_MS);
         let (answer, answered) = oneshot::channel();
         let bytes = post.bytes();
-        let queued = Queued { post, bytes, generation: commands.generation(), deadline, answer };
+        let queued = Queued { post, bytes, generation, deadline, answer };
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         if waiting > REDIS_POSTS_BYTES || self.sender.try_send(queued).is_err() {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
