@@ -9,7 +9,8 @@
 //! member is evicted first. The grain is what an honest group may weigh for a moment, such as a request with a body
 //! among connections that send nothing: that request is young, so it has time to finish.
 //!
-//! Every operation takes time logarithmic in the number of members.
+//! Every operation takes time logarithmic in the number of members. A share that has not been full keeps no ranking, so
+//! that connecting is cheap as long as no member has to make room.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,19 +32,30 @@ type Rank = (usize, Reverse<u64>);
 /// Maps with more capacity than this shrink when most of it is unused.
 const ROOM_KEPT: usize = 1_024;
 
-/// Members of a share, ranked by eviction order.
+/// Members of a share, which is ranked by eviction order once it has been full.
 #[derive(Debug)]
 pub(crate) struct FairShare<T> {
-    members: BTreeMap<Member, (usize, T)>,
+    members: Members<T>,
+    weight: usize,
+    next: u64,
+    grain: usize,
+    ranking: Option<Box<Ranking>>,
+}
+
+/// With their weights.
+type Members<T> = BTreeMap<Member, (usize, T)>;
+
+/// The groups and sources of a share by eviction order.
+#[derive(Debug, Default)]
+struct Ranking {
     groups: HashMap<(IpAddr, u64), Group, ahash::RandomState>,
     /// The groups of each source; the last one is evicted first.
     group_order: BTreeSet<(IpAddr, Rank, u64)>,
     sources: HashMap<IpAddr, Rank, ahash::RandomState>,
     /// The sources; the last one is evicted first.
     source_order: BTreeSet<(Rank, IpAddr)>,
-    weight: usize,
-    next: u64,
-    grain: usize,
+    /// With this many members or fewer the share is far from full again, and needs no ranking.
+    dropped_at: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,16 +67,7 @@ struct Group {
 impl<T> FairShare<T> {
     /// An empty share. Groups whose weights are within the same multiple of `grain` are equal.
     pub(crate) fn new(grain: usize) -> Self {
-        Self {
-            members: BTreeMap::new(),
-            groups: HashMap::default(),
-            group_order: BTreeSet::new(),
-            sources: HashMap::default(),
-            source_order: BTreeSet::new(),
-            weight: 0,
-            next: 0,
-            grain: grain.max(1),
-        }
+        Self { members: BTreeMap::new(), weight: 0, next: 0, grain: grain.max(1), ranking: None }
     }
 
     /// The number of members.
@@ -78,8 +81,8 @@ impl<T> FairShare<T> {
     }
 
     /// The weight of the heaviest source.
-    pub(crate) fn most(&self) -> usize {
-        self.source_order.last().map_or(0, |((weight, _), _)| *weight)
+    pub(crate) fn most(&mut self) -> usize {
+        self.ranking().source_order.last().map_or(0, |((weight, _), _)| *weight)
     }
 
     /// Adds a member, the youngest of its group.
@@ -87,7 +90,7 @@ impl<T> FairShare<T> {
         let member = Member { source, group, serial: self.next };
         self.next += 1;
         self.members.insert(member, (weight, value));
-        self.rank(member, 0, weight);
+        self.change(member, 0, weight);
         member
     }
 
@@ -100,46 +103,76 @@ impl<T> FairShare<T> {
     pub(crate) fn set_weight(&mut self, member: Member, weight: usize) {
         if let Some((held, _)) = self.members.get_mut(&member) {
             let before = std::mem::replace(held, weight);
-            self.rank(member, before, weight);
+            self.change(member, before, weight);
         }
     }
 
     /// Removes a member; `None` if it was removed before.
     pub(crate) fn remove(&mut self, member: Member) -> Option<T> {
         let (weight, value) = self.members.remove(&member)?;
-        self.rank(member, weight, 0);
+        self.change(member, weight, 0);
         Some(value)
     }
 
     /// Removes the member that is first in eviction order.
     pub(crate) fn take_first(&mut self) -> Option<T> {
-        let (_, source) = *self.source_order.last()?;
-        let (_, group) = self.first_group(source)?;
-        let member = self.oldest(source, group)?;
+        let ranking = self.ranking();
+        let (_, source) = *ranking.source_order.last()?;
+        let (_, group) = ranking.first_group(source)?;
+        let member = oldest(&self.members, source, group)?;
         self.remove(member)
     }
 
+    fn change(&mut self, member: Member, before: usize, after: usize) {
+        self.weight = self.weight.saturating_sub(before) + after;
+        if let Some(ranking) = &mut self.ranking {
+            ranking.update(&self.members, member, (before, after), self.grain);
+            if self.members.len() <= ranking.dropped_at {
+                self.ranking = None;
+            }
+        }
+    }
+
+    /// The ranking. Making one costs as much as adding its members to it; then at least half as many change before it is
+    /// made again.
+    fn ranking(&mut self) -> &mut Ranking {
+        self.ranking.get_or_insert_with(|| {
+            let mut ranking = Ranking { dropped_at: self.members.len() / 2, ..Ranking::default() };
+            for (member, (weight, _)) in &self.members {
+                ranking.update(&self.members, *member, (0, *weight), self.grain);
+            }
+            Box::new(ranking)
+        })
+    }
+}
+
+fn oldest<T>(members: &Members<T>, source: IpAddr, group: u64) -> Option<Member> {
+    let all = Member { source, group, serial: 0 }..=Member { source, group, serial: u64::MAX };
+    members.range(all).next().map(|(member, _)| *member)
+}
+
+impl Ranking {
     fn first_group(&self, source: IpAddr) -> Option<(Rank, u64)> {
         let all = (source, (0, Reverse(u64::MAX)), 0)..=(source, (usize::MAX, Reverse(0)), u64::MAX);
         self.group_order.range(all).next_back().map(|(_, rank, group)| (*rank, *group))
     }
 
-    fn oldest(&self, source: IpAddr, group: u64) -> Option<Member> {
-        let all = Member { source, group, serial: 0 }..=Member { source, group, serial: u64::MAX };
-        self.members.range(all).next().map(|(member, _)| *member)
-    }
-
     /// Updates the rank of a member's group and source after a change of its weight.
-    fn rank(&mut self, Member { source, group, .. }: Member, before: usize, after: usize) {
+    fn update<T>(
+        &mut self,
+        members: &Members<T>,
+        Member { source, group, .. }: Member,
+        (before, after): (usize, usize),
+        grain: usize,
+    ) {
         let changed = |weight: usize| weight.saturating_sub(before) + after;
-        self.weight = changed(self.weight);
         let ranked = self.groups.remove(&(source, group));
         if let Some(Group { rank, .. }) = ranked {
             self.group_order.remove(&(source, rank, group));
         }
-        if let Some(oldest) = self.oldest(source, group) {
+        if let Some(oldest) = oldest(members, source, group) {
             let weight = changed(ranked.map_or(0, |group| group.weight));
-            let rank = (weight.div_ceil(self.grain), Reverse(oldest.serial));
+            let rank = (weight.div_ceil(grain), Reverse(oldest.serial));
             self.groups.insert((source, group), Group { weight, rank });
             self.group_order.insert((source, rank, group));
         }
@@ -223,6 +256,51 @@ mod tests {
     }
 
     #[test]
+    fn a_ranking_that_is_kept_equals_one_that_is_made_when_the_share_is_full() {
+        let mut numbers = (0..30_000_u64).map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
+        let mut below = |end: u64| numbers.next().unwrap_or_default() % end;
+        let (mut kept, mut made) = (FairShare::new(4), FairShare::new(4));
+        let mut members = Vec::new();
+        for value in 0..400 {
+            let from =
+                (source(u8::try_from(below(5)).unwrap()), below(4), usize::try_from(below(9)).unwrap());
+            members.push(kept.insert(from.0, from.1, from.2, value));
+            made.insert(from.0, from.1, from.2, value);
+            let other = members[usize::try_from(below(members.len() as u64)).unwrap()];
+            match below(4) {
+                0 => {
+                    let weight = usize::try_from(below(9)).unwrap();
+                    kept.set_weight(other, weight);
+                    made.set_weight(other, weight);
+                }
+                1 => assert_eq!(kept.remove(other), made.remove(other)),
+                2 if value % 7 == 0 => {
+                    made.ranking = None;
+                    assert_eq!(kept.take_first(), made.take_first());
+                }
+                _ => {}
+            }
+            let most = kept.most();
+            made.ranking = None;
+            assert_eq!((made.most(), made.weight()), (most, kept.weight()));
+        }
+        assert_eq!(order(kept), order(made));
+    }
+
+    #[test]
+    fn a_share_that_is_far_from_full_again_keeps_no_ranking() {
+        let mut share = FairShare::new(1);
+        let members: Vec<_> = (0..100).map(|at| share.insert(source(1), at, 1, at)).collect();
+        assert!(share.ranking.is_none());
+        assert_eq!(share.take_first(), Some(0));
+        for member in &members[..50] {
+            assert!(share.ranking.is_some());
+            share.remove(*member);
+        }
+        assert!(share.ranking.is_none());
+    }
+
+    #[test]
     fn a_removed_member_changes_nothing_and_leaves_nothing() {
         let mut share = FairShare::new(1);
         let members: Vec<_> = (0..5_000_u32)
@@ -234,9 +312,7 @@ mod tests {
             share.set_weight(*member, 9);
         }
         assert_eq!((share.len(), share.weight()), (0, 0));
-        assert!(share.groups.is_empty() && share.group_order.is_empty());
-        assert!(share.sources.is_empty() && share.source_order.is_empty());
-        assert!(share.groups.capacity() <= ROOM_KEPT && share.sources.capacity() <= ROOM_KEPT);
         assert_eq!(share.take_first(), None);
+        assert!(share.ranking().groups.is_empty() && share.ranking().source_order.is_empty());
     }
 }

@@ -75,6 +75,11 @@ struct Taken {
 }
 
 impl Taken {
+    /// Whether no guest can be displaced now.
+    fn has_none_to_displace(&self) -> bool {
+        self.strangers.len() + self.resting.len() == 0
+    }
+
     /// The guests who rest on demand, unless a request of theirs is in progress.
     fn idle_on_demand(&self) -> Vec<Arc<Guest>> {
         let guests = self.on_demand.values().filter_map(Weak::upgrade);
@@ -122,26 +127,27 @@ impl Places {
     /// Whether connections that cannot be displaced take all slots.
     pub(crate) fn is_full(&self) -> bool {
         let taken = self.taken.lock();
-        taken.open >= self.limits.connections && taken.strangers.len() + taken.resting.len() == 0
+        taken.open >= self.limits.connections && taken.has_none_to_displace()
     }
 
     /// Waits until another connection may be accepted. If all slots are taken, displaces one that is not trusted.
     pub(crate) async fn room(&self) {
         loop {
             let freed = self.freed.notified();
-            let (mut displaced, on_demand) = {
+            let on_demand = {
+                let taken = self.taken.lock();
+                let is_full = taken.open >= self.limits.connections;
+                if is_full && taken.has_none_to_displace() { taken.idle_on_demand() } else { Vec::new() }
+            };
+            // Dropped before the wait, because a guest keeps its slot.
+            on_demand.into_iter().for_each(|guest| guest.rest_if_idle());
+            let displaced = {
                 let mut taken = self.taken.lock();
                 if taken.open < self.limits.connections {
                     return;
                 }
-                let first = taken.take_first();
-                let on_demand = if first.is_none() { taken.idle_on_demand() } else { Vec::new() };
-                (first, on_demand)
+                taken.take_first()
             };
-            if !on_demand.is_empty() {
-                on_demand.iter().for_each(|guest| guest.rest_if_idle());
-                displaced = self.taken.lock().take_first();
-            }
             displace(displaced);
             freed.await;
         }

@@ -58,7 +58,8 @@ function withoutTexts(value) {
 
 before(async () => {
   pushes = await startPushReceiver();
-  gateway = await startGateway({ env: { INTERNAL_TOKEN, PUSH_WEBHOOK_URL: pushes.url, PUSH_WEBHOOK_SECRET: PUSH_SECRET, LEAVE_HOLDBACK: '100ms', CALL_RING: `${RING_MS}ms`, PRESENCE_GRACE: '500ms' } });
+  // Without `MOUNTS` every app is mounted.
+  gateway = await startGateway({ env: { MOUNTS: null, INTERNAL_TOKEN, PUSH_WEBHOOK_URL: pushes.url, PUSH_WEBHOOK_SECRET: PUSH_SECRET, LEAVE_HOLDBACK: '100ms', CALL_RING: `${RING_MS}ms`, PRESENCE_GRACE: '500ms' } });
   clients = keeper(gateway);
   gateway.clients = clients;
   seen = await witness(gateway, { internalToken: INTERNAL_TOKEN });
