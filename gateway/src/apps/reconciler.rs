@@ -1,9 +1,9 @@
 //! The reconciler: moves sockets into and out of rooms to match the records. Only this module does so.
 //!
 //! Records can change on any node while sockets move. So nodes take turns to move a user's sockets for an entity, and
-//! every move is followed by another read of the record, until both agree. The reconciler runs when a socket connects ([`welcome`]), as a job after a record has changed
-//! ([`run`]), and for all sockets of this node after it has resubscribed, because it may have missed requests of
-//! other nodes ([`place_all`]).
+//! every move is followed by another read of the record, until both agree. The reconciler runs when a socket connects
+//! ([`welcome`]), as a job after a record has changed ([`run`]), and for all sockets of this node after it has
+//! resubscribed, because it may have missed requests of other nodes ([`place_all`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The key set while the node runs: when it is fetched, and how long tokens wait for it.
 //!
 //! The node fetches it every minute, and when a token names a key that the set does not contain. The sender of such a
-//! token may be a user whose issuer has a new key, or a stranger; the node cannot tell before it has the set. So:
+//! token may be a user whose issuer has a new key, or a stranger; the node does not know before it has the set. So:
 //!
 //! - A token that any key would refuse (another issuer, another audience, expired) triggers no fetch.
 //! - A token that was issued before the set was fetched, or does not say when it was issued, triggers one fetch per

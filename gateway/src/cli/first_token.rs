@@ -53,7 +53,7 @@ impl FirstToken {
         lines
     }
 
-    /// If nobody sees standard output: writes the token to a file that only the node's user can read, and logs its
+    /// Without a terminal: writes the token to a file that only the node's user can read, and logs its
     /// path.
     pub(super) fn write_and_log(&mut self) {
         let how = "--first-token stdout prints a token; with a JWT_SECRET, `gateway token` creates tokens";

@@ -264,7 +264,7 @@ impl Lanes {
     }
 }
 
-/// What tells jobs in lanes apart: two transactions may each have entered the same job of another node.
+/// Distinguishes jobs in lanes: two transactions may each have entered the same job of another node.
 fn pointers(jobs: &[Arc<Job>]) -> HashSet<*const Job> {
     jobs.iter().map(Arc::as_ptr).collect()
 }

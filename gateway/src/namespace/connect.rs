@@ -181,7 +181,7 @@ impl Namespaces {
             refusal(mounted, &error)
         })?;
         if !prove() {
-            // The session is closed, so nobody reads this.
+            // The session is closed, so its client does not read this.
             return Err(Refusal::Answer(encode_connect_error(namespace, "Too many connections", None)));
         }
         let id = SocketId::new(self.context.fanout.node(), ids::entropy());

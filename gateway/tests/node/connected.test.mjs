@@ -1,4 +1,4 @@
-// A client is connected when it is told so: what a backend says meanwhile takes effect, nothing overtakes the answer to
+// A client is connected when it has the answer: what a backend says meanwhile takes effect, nothing overtakes the answer to
 // CONNECT, and the rooms that the records give it are in effect. CONNECTED_ROUNDS says how often each race is run.
 
 import assert from 'node:assert/strict';

@@ -94,7 +94,8 @@ pub fn encode_rooms(id: &str, rooms: &[String]) -> Vec<u8> {
     json!({"requestId": id, "rooms": rooms}).to_string().into()
 }
 
-/// The answer to [`Request::Fetch`](super::Request::Fetch) and [`Request::Sockets`](super::Request::Sockets): descriptions or ids; for other old requests, neither.
+/// The answer to [`Request::Fetch`](super::Request::Fetch) and [`Request::Sockets`](super::Request::Sockets):
+/// descriptions or ids; for other old requests, neither.
 #[must_use]
 pub fn encode_fetched(id: &str, sockets: Option<&[impl Serialize]>) -> Vec<u8> {
     match sockets {
