@@ -19,7 +19,7 @@ pub struct SocketInfo {
     /// Its user.
     pub user: UserId,
     /// The name to show in lists of members.
-    pub display_name: Box<str>,
+    pub display_name: Arc<str>,
     /// Milliseconds since the epoch.
     pub connected_at_ms: u64,
     /// The e-mail address in its token.
@@ -66,7 +66,7 @@ pub struct Member {
     /// Its user.
     pub user: UserId,
     /// The name to show.
-    pub display_name: Box<str>,
+    pub display_name: Arc<str>,
     /// The node that holds it.
     pub node: NodeId,
     /// When the socket connected, milliseconds since the epoch.

@@ -162,7 +162,8 @@ impl Sockets {
             let end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (socket, _) = listener.accept().unwrap();
             let write = runtime.block_on(async { writable(socket).await });
-            client.queue.attach_stream(write, Waker::noop().clone());
+            client.queue.attach_stream(write);
+            client.queue.attach_task(Waker::noop().clone());
             end
         };
         Self { _ends: clients.iter().map(connect).collect(), _runtime: runtime }

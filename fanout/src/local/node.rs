@@ -53,7 +53,7 @@ pub(crate) fn room_key(namespace: &str, room: &str) -> String {
 /// What is kept of a member besides its user. Every member has one, so its keys are short.
 pub(crate) fn member_info(info: &SocketInfo) -> String {
     serde_json::json!({
-        "d": info.display_name, "c": info.connected_at_ms, "e": info.email, "r": info.role,
+        "d": &*info.display_name, "c": info.connected_at_ms, "e": info.email, "r": info.role,
     })
     .to_string()
 }

@@ -21,7 +21,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::limits::{
-    ACCEPTS_PER_TURN, HEAD_MAX_BYTES, HEAD_MAX_MS, HEADERS_MAX, LISTEN_BACKLOG, URI_MAX_BYTES,
+    ACCEPTS_PER_TURN, HEAD_MAX_BYTES, HEAD_MAX_MS, HEADERS_MAX, INPUT_COUNTED_BYTES, LISTEN_BACKLOG,
+    URI_MAX_BYTES,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -115,11 +116,12 @@ async fn serve(stream: TcpStream, peer: SocketAddr, door: &Door, (guest, displac
     }
     {
         let heads = Heads::new(stream, Arc::clone(&guest));
+        let client = Client::new(peer, Arc::clone(&guest), Arc::clone(&door.transports));
         let service = service_fn(|request| {
-            let (pace, slot, guest) = (&pace, &slot, &guest);
+            let (pace, slot, client) = (&pace, &slot, &client);
             async move {
                 pace.turn().await;
-                answer(request, (peer, guest), door, slot).await
+                answer(request, client, door, slot).await
             }
         });
         let mut builder = http1::Builder::new();
@@ -178,9 +180,23 @@ impl Pace {
     }
 }
 
+/// The client of a connection.
+struct Client {
+    peer: SocketAddr,
+    guest: Arc<Guest>,
+    carrier: Carrier,
+}
+
+impl Client {
+    fn new(peer: SocketAddr, guest: Arc<Guest>, transports: Arc<Transports>) -> Self {
+        let carrier = Carrier(Arc::new(Reading { guest: Arc::clone(&guest), transports }));
+        Self { peer, guest, carrier }
+    }
+}
+
 async fn answer(
     request: Request<Incoming>,
-    client: (SocketAddr, &Arc<Guest>),
+    client: &Client,
     door: &Door,
     slot: &UpgradeSlot,
 ) -> Result<Response<Body>, Infallible> {
@@ -192,13 +208,13 @@ async fn answer(
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     if !door.is_public {
         // Nodes, backends and operators.
-        client.1.trust();
+        client.guest.trust();
     }
     let mut response = dispatch(request, client, door, slot).await?;
     if door.is_public {
-        client.1.rest();
+        client.guest.rest();
     } else {
-        client.1.idle();
+        client.guest.idle();
     }
     if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The following bytes may not be HTTP.
@@ -210,14 +226,14 @@ async fn answer(
 /// Passes a request to its handler.
 async fn dispatch(
     mut request: Request<Incoming>,
-    (peer, guest): (SocketAddr, &Arc<Guest>),
+    Client { peer, guest, carrier }: &Client,
     door: &Door,
     slot: &UpgradeSlot,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path();
     let is_engine = path.starts_with(transport::PATH) || path == transport::PATH.trim_end_matches('/');
     if door.is_public && is_engine && !assets::is_client_file(path) {
-        return Ok(door.transports.serve(request, (peer, guest), slot).await);
+        return Ok(door.transports.serve(request, (*peer, guest), slot).await);
     }
     if !door.is_public {
         let is_peer = path == transport::PEER_PATH
@@ -248,8 +264,7 @@ async fn dispatch(
         gate.note_forwarding(peer.ip(), request.headers());
     }
     request.extensions_mut().insert(ClientAddress(address));
-    let (guest, transports) = (Arc::clone(guest), Arc::clone(&door.transports));
-    request.extensions_mut().insert(Carrier(Arc::new(Reading { guest, transports })));
+    request.extensions_mut().insert(carrier.clone());
     let mut response = door.router.clone().oneshot(request.map(Body::new)).await?;
     cross.apply(response.headers_mut());
     Ok(response)
@@ -268,6 +283,10 @@ impl Carries for Reading {
 
     fn trust(&self) {
         self.guest.trust();
+    }
+
+    fn counts(&self, at_most: u64) -> bool {
+        !self.guest.is_trusted() || at_most >= INPUT_COUNTED_BYTES as u64
     }
 
     fn hold(&self) -> Held {

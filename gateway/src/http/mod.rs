@@ -12,6 +12,7 @@ pub(crate) mod login;
 mod rooms;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -33,9 +34,12 @@ use crate::transport::Transports;
 pub(crate) use docs::everything;
 use login::Login;
 
-/// The state that routes may use.
+/// The state that routes may use. Cheap to clone, as axum does for every request.
 #[derive(Clone)]
-pub(crate) struct Site {
+pub(crate) struct Site(Arc<Parts>);
+
+/// What a [`Site`] consists of.
+pub(crate) struct Parts {
     pub(crate) context: Context,
     pub(crate) transports: Arc<Transports>,
     pub(crate) login: Login,
@@ -51,13 +55,21 @@ impl Site {
         metrics: Arc<PrometheusHandle>,
     ) -> Self {
         let docs = Arc::new(docs::Documents::new(transports.engine.namespaces.mounted()));
-        Self { context, transports, login, metrics, docs }
+        Self(Arc::new(Parts { context, transports, login, metrics, docs }))
     }
 
     /// The endpoints of the node and of its mounted apps.
     fn served(&self) -> Vec<Served> {
         let apps = self.transports.engine.namespaces.apps().map(|app| app.routes());
         [routes().with_state(self.clone())].into_iter().chain(apps).collect()
+    }
+}
+
+impl Deref for Site {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 

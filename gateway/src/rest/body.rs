@@ -1,13 +1,12 @@
 //! [`JsonBody`]: a request's JSON body, limited in size, validated, with the contract's errors.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
@@ -29,6 +28,9 @@ pub(crate) trait Carries: Send + Sync {
 
     /// Records that the client has presented a valid token.
     fn trust(&self);
+
+    /// Whether a body of at most so many bytes counts as input that the node holds.
+    fn counts(&self, at_most: u64) -> bool;
 
     /// Starts counting a body.
     fn hold(&self) -> Held;
@@ -94,8 +96,10 @@ async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
-    let uncounted = || Held { grow: Box::new(|_| {}), refused: Box::pin(pending()) };
-    let Held { mut grow, refused } = carrier.map_or_else(uncounted, |carrier| carrier.0.hold());
+    let at_most = body.size_hint().upper().unwrap_or(u64::MAX);
+    let held = carrier.filter(|carrier| carrier.0.counts(at_most)).map(|carrier| carrier.0.hold());
+    let (mut grow, refused) = held.map(|Held { grow, refused }| (grow, refused)).unzip();
+    let refused = OptionFuture::from(refused);
     let read = async {
         // Copied because a frame keeps its whole read buffer alive.
         let mut read = BytesMut::new();
@@ -106,7 +110,9 @@ async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
                 return Err(too_large());
             }
             read.extend_from_slice(&data);
-            grow(read.len());
+            if let Some(grow) = &mut grow {
+                grow(read.len());
+            }
         }
         Ok(read.freeze())
     };
@@ -114,7 +120,7 @@ async fn collect(request: Request, max: usize) -> Result<Bytes, AppError> {
         read = tokio::time::timeout(Duration::from_millis(BODY_MAX_MS), read) => {
             read.unwrap_or(Err(AppError::TooSlow))
         }
-        () = refused => Err(AppError::Unavailable),
+        Some(()) = refused => Err(AppError::Unavailable),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::socket::Socket;
 /// What all sessions of a node share.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) times: SessionTimes,
+    pub(crate) times: Arc<SessionTimes>,
     /// Maximum bytes of one message.
     pub(crate) max_payload: usize,
     pub(crate) sessions: SessionTable,
@@ -52,7 +52,7 @@ impl Engine {
         namespaces: Namespaces,
     ) -> Self {
         Self {
-            times,
+            times: Arc::new(times),
             max_payload,
             sessions,
             deadlines: Deadlines::new(Instant::now()),
@@ -86,7 +86,7 @@ impl Engine {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let times = (millis(self.times.ping_interval), millis(self.times.ping_timeout));
         queue.push(text_frame(&Open::new(&id, transport, times, self.max_payload).encode()), 1);
-        let state = State::new(transport, self.times, now);
+        let state = State::new(transport, Arc::clone(&self.times), now);
         let session = Arc::new(Session {
             id,
             queue,

@@ -8,6 +8,7 @@
 //! ```
 //! The heartbeat runs in every state, so an endless probe cannot keep a dead session alive.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::config::SessionTimes;
@@ -103,11 +104,12 @@ pub(crate) struct State {
     reassembled_by: Option<Instant>,
     getting: bool,
     posting: bool,
-    times: SessionTimes,
+    /// Shared by all sessions of the node.
+    times: Arc<SessionTimes>,
 }
 
 impl State {
-    pub(crate) fn new(transport: TransportName, times: SessionTimes, now: Instant) -> Self {
+    pub(crate) fn new(transport: TransportName, times: Arc<SessionTimes>, now: Instant) -> Self {
         Self {
             transport,
             heartbeat: Heartbeat::Resting { ping_at: now + times.ping_interval },
@@ -302,7 +304,7 @@ mod tests {
 
     fn connected(transport: TransportName) -> (State, Instant) {
         let now = Instant::now();
-        let mut state = State::new(transport, TIMES, now);
+        let mut state = State::new(transport, Arc::new(TIMES), now);
         state.connected();
         (state, now)
     }
@@ -354,7 +356,7 @@ mod tests {
     #[test]
     fn a_session_must_join_a_namespace_in_time() {
         let now = Instant::now();
-        let mut state = State::new(TransportName::WebSocket, TIMES, now);
+        let mut state = State::new(TransportName::WebSocket, Arc::new(TIMES), now);
         assert_eq!(state.due(after(now, 25)), Some(Due::Ping));
         assert_eq!(state.receive(Packet::Pong, after(now, 25)), Step::Ignore);
         assert_eq!(state.due(after(now, 45)), Some(Due::Close(CloseReason::ConnectTimeout)));

@@ -155,7 +155,7 @@ impl Transports {
     /// How long another node may take to begin its answer: a poll ends with the next ping or the session, a POST when
     /// its body has arrived and its packets are handled.
     fn longest_answer(&self) -> Duration {
-        let times = self.engine.times;
+        let times = &self.engine.times;
         let poll = times.ping_interval.saturating_add(times.ping_timeout);
         poll.max(Duration::from_millis(BODY_MAX_MS)).saturating_add(Duration::from_millis(PEER_MARGIN_MS))
     }

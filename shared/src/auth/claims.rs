@@ -3,6 +3,8 @@
 //! Two claims decide whether a token is usable: the user's id and the expiry. Every other claim is optional, and
 //! issuers write what they like into it: an unusable one counts as absent ([`Claims::read`] reports it).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Number, Value};
 
 use crate::blank::is_blank;
@@ -29,8 +31,8 @@ pub enum BadClaim {
 pub struct Claims {
     /// The claim that `JWT_USER_CLAIM` names, or `userId`, else `id`, else `sub`, else `user_id`.
     pub user: UserId,
-    /// `displayName`, else `name`, else `email`, else the user id.
-    pub display_name: Box<str>,
+    /// `displayName`, else `name`, else `email`, else the user id. Shared with the socket's entry in its rooms.
+    pub display_name: Arc<str>,
     /// E-mail, as in the token.
     pub email: Option<Box<str>>,
     /// Picture, as in the token.
@@ -46,9 +48,46 @@ pub struct Claims {
     /// Seconds since the epoch, from which the token is invalid.
     pub expires_at: u64,
     /// Rooms that the bearer may enter, names or prefixes ending in `*`.
-    pub rooms: Box<[Box<str>]>,
+    pub rooms: RoomPatterns,
     /// Rooms that the bearer may publish to, likewise.
-    pub publish: Box<[Box<str>]>,
+    pub publish: RoomPatterns,
+}
+
+/// Names of rooms, and prefixes of names ending in `*`. One text, because every socket keeps two of these lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoomPatterns(Box<str>);
+
+impl RoomPatterns {
+    /// Ends each pattern in the text. No room's name contains it.
+    const END: char = '\0';
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether one of them stands for `room`.
+    #[must_use]
+    pub fn cover(&self, room: &str) -> bool {
+        self.0.split_terminator(Self::END).any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => room.starts_with(prefix),
+            None => room == pattern,
+        })
+    }
+}
+
+impl<'a> FromIterator<&'a str> for RoomPatterns {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(patterns: I) -> Self {
+        let mut text = String::new();
+        for pattern in patterns {
+            // One that contains the end stands for no room. It stays as an empty pattern, because a list that grants
+            // nothing differs from no list.
+            text.push_str(if pattern.contains(Self::END) { "" } else { pattern });
+            text.push(Self::END);
+        }
+        Self(text.into())
+    }
 }
 
 /// A helper's ratings: the claims `trustScore` and `helperRating` (document 002).
@@ -95,10 +134,10 @@ impl Claims {
         let mut optional = Optional { claims, unused };
         let email = optional.text("email");
         let (display_name, name) = (optional.text("displayName"), optional.text("name"));
-        let fallback = || email.clone().unwrap_or_else(|| user.as_str().into());
+        let fallback = || email.as_deref().map_or_else(|| user.shared(), Into::into);
         let actor = claims.get("actor").and_then(|actor| actor.get("type")).and_then(Value::as_str);
         Ok(Self {
-            display_name: display_name.or(name).unwrap_or_else(fallback),
+            display_name: display_name.or(name).map_or_else(fallback, Into::into),
             email,
             avatar: optional.text("avatar"),
             role: optional.role(),
@@ -128,21 +167,14 @@ impl Claims {
     /// Whether the bearer may enter `room`.
     #[must_use]
     pub fn may_join(&self, room: &str) -> bool {
-        covers(&self.rooms, room)
+        self.rooms.cover(room)
     }
 
     /// Whether the bearer may publish to `room`.
     #[must_use]
     pub fn may_publish(&self, room: &str) -> bool {
-        covers(&self.publish, room)
+        self.publish.cover(room)
     }
-}
-
-fn covers(patterns: &[Box<str>], room: &str) -> bool {
-    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(prefix) => room.starts_with(prefix),
-        None => room == &**pattern,
-    })
 }
 
 fn present<'a>(claims: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
@@ -208,18 +240,18 @@ impl<'a> Optional<'a> {
     }
 
     /// A list of names. It is unusable if it is not a list, too long, or has an item that is not a text.
-    fn list(&mut self, key: &'static str) -> Box<[Box<str>]> {
-        let names: Option<Vec<Box<str>>> = match self.get(key) {
-            None => return Box::default(),
+    fn list(&mut self, key: &'static str) -> RoomPatterns {
+        let names: Option<RoomPatterns> = match self.get(key) {
+            None => return RoomPatterns::default(),
             Some(Value::Array(items)) if items.len() <= CLAIM_ROOMS_MAX => {
-                items.iter().map(|item| item.as_str().map(Into::into)).collect()
+                items.iter().map(Value::as_str).collect()
             }
             Some(_) => None,
         };
         if names.is_none() {
             (self.unused)(key);
         }
-        names.unwrap_or_default().into_boxed_slice()
+        names.unwrap_or_default()
     }
 }
 
@@ -390,11 +422,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_stands_for_a_room_or_for_all_with_its_prefix() {
+        let grants = |rooms: Value| claims(json!({"sub": "u", "exp": 1, "rooms": rooms})).unwrap().rooms;
+        let some = grants(json!(["a", "b:*", ""]));
+        assert!(["a", "b:", "b:1"].iter().all(|room| some.cover(room)));
+        assert!(["ab", "b", "*", "a\0b:"].iter().all(|room| !some.cover(room)));
+        assert!(grants(json!(["*"])).cover("any"));
+        // A pattern that no room's name can match grants no other room.
+        let broken = grants(json!(["a\0b", "c\0*"]));
+        assert!(!broken.is_empty() && ["a", "b", "c", "d"].iter().all(|room| !broken.cover(room)));
+        assert!(grants(json!([])).is_empty() && !grants(json!([""])).is_empty());
+    }
+
+    #[test]
     fn the_claims_kept_of_a_token_are_bounded() {
-        let rooms = |count: usize| {
-            claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]})).unwrap().rooms.len()
-        };
-        assert_eq!((rooms(CLAIM_ROOMS_MAX), rooms(CLAIM_ROOMS_MAX + 1)), (CLAIM_ROOMS_MAX, 0));
+        let rooms =
+            |count: usize| claims(json!({"sub": "u", "exp": 1, "rooms": vec!["r"; count]})).unwrap().rooms;
+        assert!(rooms(CLAIM_ROOMS_MAX).cover("r") && rooms(CLAIM_ROOMS_MAX + 1).is_empty());
         let name =
             |len: usize| claims(json!({"sub": "u", "exp": 1, "name": "n".repeat(len)})).unwrap().display_name;
         assert_eq!(

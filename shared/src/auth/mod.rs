@@ -6,7 +6,7 @@ mod keys;
 mod refusal;
 mod verifier;
 
-pub use claims::{BadClaim, Claims, Reputation};
+pub use claims::{BadClaim, Claims, Reputation, RoomPatterns};
 pub use keys::{BadKey, KeySet};
 pub use refusal::{AuthError, Fault};
 pub use verifier::{Verifier, sign_hs256, unproven_issued_at};

@@ -218,14 +218,14 @@ fn change((room, member): (String, StoredMember), returned: bool) -> MembershipC
 
 fn listed(member: &StoredMember) -> Option<Member> {
     let info: serde_json::Value = serde_json::from_str(&member.info).ok()?;
-    let text = |field: &str| info.get(field).and_then(serde_json::Value::as_str).map(Into::into);
+    let text = |field: &str| info.get(field).and_then(serde_json::Value::as_str);
     let socket = SocketId::parse(&member.socket)?;
     Some(Member {
         socket,
         user: UserId::parse(&member.user).ok()?,
-        display_name: text("d").unwrap_or_default(),
+        display_name: text("d").unwrap_or_default().into(),
         node: socket.node(),
         connected_at_ms: info.get("c").and_then(serde_json::Value::as_u64).unwrap_or_default(),
-        role: text("r"),
+        role: text("r").map(Into::into),
     })
 }

@@ -318,6 +318,6 @@ fn describe(socket: &LocalSocket, joined: &[Room]) -> serde_json::Value {
             "issued": info.connected_at_ms, "url": "/socket.io/", "query": {}, "auth": {},
         },
         "rooms": rooms,
-        "data": {"userId": info.user.as_str(), "displayName": info.display_name, "role": info.role},
+        "data": {"userId": info.user.as_str(), "displayName": &*info.display_name, "role": info.role},
     })
 }

@@ -303,14 +303,22 @@ impl SendQueue {
     }
 
     /// Sends everything from now on to this socket, waiting packets first.
-    pub fn attach_stream(&self, stream: OwnedWriteHalf, task: Waker) {
+    pub fn attach_stream(&self, stream: OwnedWriteHalf) {
         let mut state = self.state.lock();
         if matches!(state.sink, Sink::Poll) {
             // A parked poll finds that this session no longer polls.
             state.wake();
             state.sink = Sink::Stream(stream);
-            state.task = Some(task);
             state.write_out(&self.shared.stats);
+        }
+    }
+
+    /// Wakes the socket's task from now on whenever [`Self::status`] changes. The task looks at the status after this call,
+    /// so it misses no earlier change.
+    pub fn attach_task(&self, task: Waker) {
+        let mut state = self.state.lock();
+        if !matches!(state.sink, Sink::Poll) {
+            state.task = Some(task);
         }
     }
 

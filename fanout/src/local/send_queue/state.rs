@@ -296,20 +296,22 @@ impl State {
     fn advance(&mut self, count: usize) -> usize {
         self.bytes -= count;
         let mut left = self.written + count;
-        let mut packets = 0;
+        let (mut packets, mut has_opened) = (0, false);
         while let Some(first) = &self.first {
             if left < first.wire.len() {
                 break;
             }
             left -= first.wire.len();
+            has_opened |= first.packets == 0;
             packets += first.packets as usize;
             self.first = self.rest.pop_front();
         }
         self.written = left;
         self.packets -= packets;
         self.discharge();
-        if self.first.is_none() && self.rest.capacity() > SLICES_MAX {
-            // A backlog is written; its memory is freed.
+        if self.first.is_none() && (has_opened || self.rest.capacity() > SLICES_MAX) {
+            // A backlog is written, or the answer that opened the WebSocket and what waited behind it. Few clients have
+            // packets wait again, so the memory is freed.
             self.rest = VecDeque::new();
         }
         packets

@@ -47,7 +47,7 @@ async fn a_burst_over_the_bound_is_written_to_a_client_that_takes_it() {
         tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (mut client, (_, write)) = (client.unwrap(), server.unwrap().0.into_split());
     let (queue, mut overflowed, _) = queue(0, 2);
-    queue.attach_stream(write, Waker::noop().clone());
+    queue.attach_stream(write);
     for _ in 0..100 {
         queue.push(Bytes::from_static(b"x"), 1);
     }
@@ -268,7 +268,7 @@ async fn nothing_overtakes_the_answer_that_opens_the_websocket() {
     assert!(queue.begin_with(&Bytes::from_static(b"answer ")));
     queue.send_first(Bytes::from_static(b"ping "));
     queue.finish(Some(Bytes::from_static(b" end")));
-    queue.attach_stream(write, Waker::noop().clone());
+    queue.attach_stream(write);
     let mut received = String::new();
     client.read_to_string(&mut received).await.unwrap();
     assert_eq!(received, "answer ping open end");
