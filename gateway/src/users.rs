@@ -25,7 +25,7 @@ const FIRST_LOOK: usize = 1_024;
 /// What the sockets of one user share.
 #[derive(Debug)]
 pub(crate) struct Share {
-    rate: Option<Rate>,
+    rate: Option<Arc<Rate>>,
     meter: Mutex<Meter>,
     questions: AtomicU32,
     awaited: AtomicUsize,
@@ -33,14 +33,14 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    fn new(rate: Option<Rate>) -> Self {
+    fn new(rate: Option<Arc<Rate>>) -> Self {
         let (questions, awaited, posts) = (AtomicU32::new(0), AtomicUsize::new(0), AtomicU32::new(0));
         Self { rate, meter: Mutex::default(), questions, awaited, posts }
     }
 
     /// Takes `units` of the user's event budget; false if fewer are left.
     pub(crate) fn take(&self, units: u32, now: Instant) -> bool {
-        self.rate.is_none_or(|rate| self.meter.lock().take_many(rate, units, now))
+        self.rate.as_deref().is_none_or(|rate| self.meter.lock().take_many(*rate, units, now))
     }
 
     /// Whether the budget is limited.
@@ -52,8 +52,8 @@ impl Share {
     /// paid.
     pub(crate) fn charge_receivers(&self, receivers: usize) {
         let units = u32::try_from(receivers / EVENT_UNIT_RECEIVERS).unwrap_or(u32::MAX);
-        if let (Some(rate), 1..) = (self.rate, units) {
-            self.meter.lock().charge(rate, units, Instant::now());
+        if let (Some(rate), 1..) = (self.rate.as_deref(), units) {
+            self.meter.lock().charge(*rate, units, Instant::now());
         }
     }
 
@@ -111,7 +111,7 @@ pub(crate) fn units(weight: u32, bytes: usize) -> u32 {
 /// the last seconds.
 #[derive(Debug)]
 pub(crate) struct Users {
-    rate: Option<Rate>,
+    rate: Option<Arc<Rate>>,
     shares: DashMap<UserId, Arc<Share>>,
     next_look: AtomicUsize,
 }
@@ -121,7 +121,7 @@ impl Users {
     /// much.
     pub(crate) fn new(events_per_second: u32) -> Self {
         let per_second = events_per_second.saturating_mul(USER_EVENTS_FACTOR);
-        let rate = Rate::new(per_second, per_second.saturating_mul(4));
+        let rate = Rate::new(per_second, per_second.saturating_mul(4)).map(Arc::new);
         Self { rate, shares: DashMap::new(), next_look: AtomicUsize::new(FIRST_LOOK) }
     }
 
@@ -135,7 +135,7 @@ impl Users {
             self.shares.retain(|_, share| Arc::strong_count(share) > 1 || !share.is_idle(now));
             self.next_look.store((self.shares.len() * 2).max(FIRST_LOOK), Ordering::Relaxed);
         }
-        let made = || Arc::new(Share::new(self.rate));
+        let made = || Arc::new(Share::new(self.rate.clone()));
         Arc::clone(&self.shares.entry(user.clone()).or_insert_with(made))
     }
 }

@@ -13,7 +13,6 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use shared::ids::SocketId;
 use shared::names::{Namespace, Room as RoomName, UserId};
-use tokio::sync::SetOnce;
 
 use crate::error::FanoutError;
 use crate::local::flusher::Flusher;
@@ -77,8 +76,7 @@ impl Hub {
         queue.counts_for(&user.quota);
         first();
         let (info, all_rooms) = (Arc::new(info), Arc::clone(&self.rooms));
-        let socket =
-            Arc::new(LocalSocket { info, queue, all_rooms, rooms: Mutex::default(), left: SetOnce::new() });
+        let socket = Arc::new(LocalSocket { info, queue, all_rooms, rooms: Mutex::default() });
         user.add(Arc::clone(&socket));
         self.sockets.insert(socket.id(), Arc::clone(&socket));
         Ok(socket)

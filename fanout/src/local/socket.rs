@@ -26,8 +26,6 @@ pub struct LocalSocket {
     /// The rooms of its namespace.
     pub(crate) all_rooms: Arc<Rooms>,
     pub(crate) rooms: Mutex<Joined>,
-    /// Set when it has left its rooms on all nodes.
-    pub(crate) left: SetOnce<()>,
 }
 
 /// Up to this many rooms are searched by name; among more, the room is looked up first and compared by its address.
@@ -46,6 +44,18 @@ pub(crate) struct Joined {
     watched: Option<Box<Watched>>,
     /// Rooms that [`crate::Fanout::expel`] removed it from, until other members are notified.
     expelled: Option<Box<Expelled>>,
+    /// Whether it has left its rooms on all nodes.
+    left: Left,
+}
+
+/// Whether a detached socket has left its rooms on all nodes.
+#[derive(Default)]
+enum Left {
+    #[default]
+    No,
+    /// Not yet, and somebody waits.
+    Awaited(Arc<SetOnce<()>>),
+    Yes,
 }
 
 /// Rooms that a socket has left.
@@ -223,17 +233,26 @@ impl LocalSocket {
 
     /// Notes that it has left its rooms on all nodes.
     pub(crate) fn set_left(&self) {
-        // It is set once.
-        let _ = self.left.set(());
+        let before = std::mem::replace(&mut self.rooms.lock().left, Left::Yes);
+        if let Left::Awaited(left) = before {
+            // It is set once.
+            let _ = left.set(());
+        }
     }
 
     /// Waits until it has left its rooms on all nodes, or for `LANE_WAIT_MS`.
     pub(crate) async fn until_left(&self) {
-        if self.left.initialized() {
-            return;
-        }
+        let left = match &mut self.rooms.lock().left {
+            Left::Yes => return,
+            Left::Awaited(left) => Arc::clone(left),
+            before @ Left::No => {
+                let left = Arc::new(SetOnce::new());
+                *before = Left::Awaited(Arc::clone(&left));
+                left
+            }
+        };
         let at_most = Duration::from_millis(LANE_WAIT_MS);
-        if tokio::time::timeout(at_most, self.left.wait()).await.is_err() {
+        if tokio::time::timeout(at_most, left.wait()).await.is_err() {
             tracing::warn!(socket = %self.id(), "a socket takes too long to leave its rooms");
         }
     }

@@ -109,7 +109,6 @@ impl Engine {
                 prober: None,
                 uploading: None,
                 posted: None,
-                linger_until: None,
             }),
         });
         self.sessions.insert(Arc::clone(&session));

@@ -51,6 +51,10 @@ use crate::metrics;
 use crate::namespace::Handshake;
 use crate::socket::Socket;
 
+/// How long a closed polling session waits for its last GET: less than the deadlines reach, so one entry is enough.
+const LINGER: Duration = Duration::from_millis(POLLING_LINGER_MS);
+const _: () = assert!(LINGER.as_millis() < deadlines::REACH_MS);
+
 /// One Engine.IO connection.
 pub(crate) struct Session {
     id: SessionId,
@@ -87,8 +91,6 @@ struct Inner {
     uploading: Option<oneshot::Sender<()>>,
     /// Dropped when the POST in progress ends: a WebSocket waits to take over.
     posted: Option<oneshot::Sender<()>>,
-    /// How long a closed polling session waits for its last GET.
-    linger_until: Option<Instant>,
 }
 
 impl fmt::Debug for Session {
@@ -199,13 +201,8 @@ impl Session {
         }
         inner.armed = None;
         if inner.closed.is_some() {
-            match inner.linger_until.filter(|until| *until > now) {
-                Some(until) => inner.armed = Some(self.engine.deadlines.add(self.id, until)),
-                None => {
-                    drop(inner);
-                    self.forget();
-                }
-            }
+            drop(inner);
+            self.forget();
             return;
         }
         let mut close = None;
@@ -334,9 +331,9 @@ impl Session {
             (inner.prober, inner.uploading, inner.posted) = (None, None, None);
             let transport = inner.state.transport();
             if transport == TransportName::Polling && reason.lingers() {
-                let linger = Instant::now() + Duration::from_millis(POLLING_LINGER_MS);
-                inner.linger_until = Some(linger);
-                inner.armed = Some(self.engine.deadlines.add(self.id, linger));
+                // The session waits for its last GET until then.
+                let until = Instant::now() + LINGER;
+                inner.armed = Some(self.engine.deadlines.add(self.id, until));
             }
             (inner.reassembly, inner.awaited) = (Reassembly::default(), None);
             (transport, std::mem::take(&mut inner.sockets), inner.state.is_getting(), inner.place)
