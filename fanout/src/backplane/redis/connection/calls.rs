@@ -78,11 +78,7 @@ enum Posted {
 }
 
 /// `lua/publish.lua`.
-pub(super) struct TrackedScript {
-    script: Script,
-    /// The arguments that are always the same.
-    numbers: [String; 4],
-}
+pub(super) struct TrackedScript(Script);
 
 /// Values in the script's reply for each post.
 const VALUES: usize = 3;
@@ -93,13 +89,16 @@ const REFUSED: Value = Value::Int(2);
 impl Default for TrackedScript {
     fn default() -> Self {
         let numbers = [
-            STREAM_ENTRIES,
-            STREAM_KEPT_S + STREAM_RENEWED_S,
-            STREAM_META_KEPT_S + STREAM_RENEWED_S,
-            IDEMPOTENCY_S,
+            ("$entries", STREAM_ENTRIES),
+            ("$kept", STREAM_KEPT_S + STREAM_RENEWED_S),
+            ("$meta_kept", STREAM_META_KEPT_S + STREAM_RENEWED_S),
+            ("$key_kept", IDEMPOTENCY_S),
         ];
-        let script = Script::new(include_str!("../lua/publish.lua"));
-        Self { script, numbers: numbers.map(|number| number.to_string()) }
+        let text = include_str!("../lua/publish.lua").to_owned();
+        let filled = |text: String, (name, number): (&str, _)| {
+            text.replace(&format!("'{name}'"), &format!("'{number}'"))
+        };
+        Self(Script::new(numbers.into_iter().fold(text, filled)))
     }
 }
 
@@ -118,7 +117,7 @@ impl TrackedScript {
                 Group::Plain(cmd) => (cmd, Posted::Plain),
                 Group::Tracked(posts) => {
                     let cmd = self.call(&posts, run);
-                    let cmd = if place < last_plain { self.script.whole(&cmd) } else { cmd };
+                    let cmd = if place < last_plain { self.0.whole(&cmd) } else { cmd };
                     (cmd, Posted::Tracked(posts.len()))
                 }
             };
@@ -132,14 +131,13 @@ impl TrackedScript {
         // Random, so that no other node has it; 64 bits keep the stamp short.
         let unused = format!("{:016x}", rand::random::<u64>());
         let (mut keys, mut args) = (Vec::with_capacity(3 * posts.len()), vec![run.as_bytes()]);
-        args.extend(self.numbers.iter().map(String::as_bytes));
         args.push(unused.as_bytes());
         for post in posts {
             keys.extend([&*post.meta, &post.stream, post.once.as_deref().unwrap_or(&post.meta)]);
             let renews: &[u8] = if post.renews { b"1" } else { b"0" };
             args.extend([&*post.message, post.channel.as_bytes(), renews]);
         }
-        self.script.posted(&keys, &args)
+        self.0.posted(&keys, &args)
     }
 
     /// The calls whose script the server does not know, now with the script, and their positions in `calls`.
@@ -149,7 +147,7 @@ impl TrackedScript {
         let (mut again, mut places) = (Pipeline::new(), Vec::new());
         for (place, (cmd, answer)) in calls.pipeline.cmd_iter().zip(answers).enumerate() {
             if is_unknown(answer) {
-                again.add_command(self.script.whole(cmd));
+                again.add_command(self.0.whole(cmd));
                 places.push(place);
             }
         }
@@ -259,6 +257,19 @@ mod tests {
             if name == "PUBLISH" { name } else { format!("{name} {keys}") }
         };
         calls.pipeline.cmd_iter().map(name).collect()
+    }
+
+    #[test]
+    fn the_script_has_its_numbers() {
+        let whole = TrackedScript::default().0.whole(&Cmd::new());
+        let text = whole.args_iter().find_map(|arg| match arg {
+            redis::Arg::Simple(text) if text.starts_with(b"--") => {
+                Some(String::from_utf8_lossy(text).into_owned())
+            }
+            _ => None,
+        });
+        let text = text.unwrap();
+        assert!(!text.contains("'$") && text.contains(&format!("'MAXLEN', '~', '{STREAM_ENTRIES}'")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Lua scripts, sent by their digest, or whole where the server does not know them yet.
 
+use std::borrow::Cow;
+
 use redis::Cmd;
 
 use super::Commands;
@@ -8,13 +10,14 @@ use crate::error::FanoutError;
 /// A script of `lua/`. The head of each file lists its keys, arguments and reply.
 #[derive(Debug)]
 pub(crate) struct Script {
-    body: &'static str,
+    body: Cow<'static, str>,
     digest: String,
 }
 
 impl Script {
-    pub(crate) fn new(body: &'static str) -> Self {
-        Self { body, digest: redis::Script::new(body).get_hash().to_owned() }
+    pub(crate) fn new(body: impl Into<Cow<'static, str>>) -> Self {
+        let body = body.into();
+        Self { digest: redis::Script::new(&body).get_hash().to_owned(), body }
     }
 
     /// Runs the script. After `Unavailable` it may have run: only its reply is missing.
@@ -28,7 +31,7 @@ impl Script {
         match commands.ask(&by_digest).await? {
             Ok(value) => commands.read(value),
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                let whole = self.call("EVAL", self.body, keys, args);
+                let whole = self.call("EVAL", &self.body, keys, args);
                 commands.query(&whole).await
             }
             Err(error) => Err(commands.refused(&error)),
@@ -44,7 +47,7 @@ impl Script {
     /// LOAD` would need a reply of every server of a cluster, even one that is away.
     pub(super) fn whole(&self, posted: &Cmd) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
-        cmd.arg(self.body);
+        cmd.arg(&*self.body);
         for arg in posted.args_iter().skip(2) {
             if let redis::Arg::Simple(bytes) = arg {
                 cmd.arg(bytes);

@@ -2,60 +2,61 @@
 -- them completely or not at all.
 --
 -- KEYS of each broadcast: 1 meta (hash: e epoch, run, o offset)  2 stream  3 idempotency key, or the meta key where it has none
--- ARGV 1 run id of the primary, empty: ask it  2 entries kept  3 seconds they are kept  4 seconds meta is kept
---      5 seconds an idempotency key is kept  6 an epoch nobody has used
+-- ARGV 1 run id of the primary, empty: ask it  2 an epoch nobody has used
 --   then of each broadcast: 1 payload, to be followed by the stamp  2 channel  3 1: renew the lifetimes of its room, else 0
 -- Returns of each broadcast {0; epoch:offset; receivers}, {1; epoch:offset; 0} if it had been published before, or
 -- {2; why it was refused; 0}, all in one list
 --
+-- The node puts numbers into the text: $entries that a stream keeps, $kept how many seconds, $meta_kept those of the meta key,
+-- $key_kept those of an idempotency key. As arguments, or as variables that the functions share, they would cost each call more:
+-- the script runs for every event, and what it allocates costs as much as what it does.
+--
 -- The epoch is bound to the primary that gave the offsets: after a restart, a failover or a loss of data the
 -- offsets go on under another epoch, so none is ever given twice within one.
-local call = redis.call
-local run, entries, kept, meta_kept, key_kept, unused = unpack(ARGV, 1, 6)
-if run == '' then run = string.match(call('INFO', 'server'), 'run_id:(%w+)') or '' end
-local epochs = {}
-
-local function epoch_of(meta, stream, renew)
-  local known = call('HMGET', meta, 'e', 'run')
-  local epoch = known[1]
-  if not epoch or known[2] ~= run then
-    epoch = unused
-    call('HSET', meta, 'e', epoch, 'run', run)
-    call('DEL', stream)
-    call('EXPIRE', meta, meta_kept)
-  elseif renew == '1' then
-    call('EXPIRE', meta, meta_kept)
-    call('EXPIRE', stream, kept)
-  end
-  epochs[meta] = epoch
-  return epoch
-end
+local run = ARGV[1]
+if run == '' then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '' end
+-- The room of the broadcast before, and its epoch.
+local room, epoch
 
 local function publish(meta, stream, key, payload, channel, renew)
+  local call = redis.call
   local is_once = key ~= meta
   if is_once then
-    local before = call('GET', key)
-    if before then return 1, before, 0 end
+    local place = call('GET', key)
+    if place then return 1, place, 0 end
   end
-  local epoch = renew == '0' and epochs[meta] or epoch_of(meta, stream, renew)
-  -- Lua formats a number as a fraction where it is only joined to a text, which takes three times as long.
+  if meta ~= room or renew == '1' then
+    local known = call('HMGET', meta, 'e', 'run')
+    epoch = known[1]
+    if not epoch or known[2] ~= run then
+      epoch = ARGV[2]
+      call('HSET', meta, 'e', epoch, 'run', run)
+      call('DEL', stream)
+      call('EXPIRE', meta, '$meta_kept')
+    elseif renew == '1' then
+      call('EXPIRE', meta, '$meta_kept')
+      call('EXPIRE', stream, '$kept')
+    end
+    room = meta
+  end
+  -- Lua would format the number as a fraction, which takes longer.
   local offset = string.format('%d', call('HINCRBY', meta, 'o', '1'))
   local stamp = epoch .. ':' .. offset
   -- msgpack str 8: a stamp is always shorter than 256 bytes.
   local message = payload .. string.char(0xd9, #stamp) .. stamp
   local id = offset .. '-0'
-  if not call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', entries, id, 'd', message) then
+  if not call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', '$entries', id, 'd', message) then
     call('XADD', stream, id, 'd', message)
-    call('EXPIRE', stream, kept)
+    call('EXPIRE', stream, '$kept')
   end
   local receivers = call('PUBLISH', channel, message)
-  if is_once then call('SET', key, stamp, 'EX', key_kept) end
+  if is_once then call('SET', key, stamp, 'EX', '$key_kept') end
   return 0, stamp, receivers
 end
 
 local answers = {}
 for at = 0, #KEYS / 3 - 1 do
-  local key, arg = 3 * at, 6 + 3 * at
+  local key, arg = 3 * at, 2 + 3 * at
   local is_done, state, place, receivers =
     pcall(publish, KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3])
   if not is_done then
