@@ -271,6 +271,12 @@ impl Fanout {
         self.inner.node.deliver_sequenced(broadcast);
     }
 
+    /// As [`Self::deliver_sequenced`], only to the members of a room for which the app keeps `kept` ([`Self::kept`]). While the
+    /// broadcast waited, the last of them may have left; members who have entered since then have another value.
+    pub fn deliver_kept<T>(&self, broadcast: &Sequenced, kept: &Arc<T>) {
+        self.inner.node.deliver_kept(broadcast, kept);
+    }
+
     /// Waits until everything that this node posted to a room before has come back: the members here have received it, or its
     /// app has got it. Ends at once where nothing is under way, and after `REDIS_COMMAND_MS` where Redis does not return it.
     pub async fn after_posts(&self, namespace: &Namespace, room: &str) {
@@ -299,9 +305,11 @@ impl Fanout {
         self.inner.node.find(namespace.as_str()).map(|hub| hub.rooms.names()).unwrap_or_default()
     }
 
-    /// Delivers to the members of a room on this node only: a broadcast that an app has found missing.
-    pub fn deliver(&self, namespace: &str, room: &str, packet: Encoded) {
-        if let Some(room) = self.inner.node.find(namespace).and_then(|hub| hub.find(room)) {
+    /// Delivers to the members of a room on this node only: a broadcast that an app has found missing. Only to members of a
+    /// room for which the app keeps `kept`, as [`Self::deliver_kept`] does.
+    pub fn deliver<T>(&self, namespace: &Namespace, room: &str, kept: &Arc<T>, packet: Encoded) {
+        let found = self.inner.node.find(namespace.as_str()).and_then(|hub| hub.find(room));
+        if let Some(room) = found.filter(|room| room.keeps(kept)) {
             room.broadcast(packet, None, false);
         }
     }

@@ -12,6 +12,7 @@ use crate::error::FanoutError;
 use crate::events::{Control, Reply};
 use crate::local::delivery::{Delivery, Receivers};
 use crate::local::hub::Hub;
+use crate::local::room::Room as LocalRoom;
 use crate::local::socket::LocalSocket;
 use crate::presence::{Gone, Member, SocketInfo};
 use crate::sequenced::{Sequenced, TakeSequenced};
@@ -107,18 +108,17 @@ impl LocalNode {
 
     /// Delivers a broadcast whose turn in its room's order has come.
     pub(crate) fn deliver_sequenced(&self, broadcast: &Sequenced) {
+        if let Some(hub) = self.find(broadcast.namespace.as_str()) {
+            deliver_to(hub, hub.find(&broadcast.room).as_ref(), broadcast);
+        }
+    }
+
+    /// As [`Self::deliver_sequenced`], to the members of a room for which the app keeps `kept`.
+    pub(crate) fn deliver_kept<T>(&self, broadcast: &Sequenced, kept: &Arc<T>) {
         let Some(hub) = self.find(broadcast.namespace.as_str()) else { return };
-        let found = hub.find(&broadcast.room);
-        let except_rooms: Vec<Cow<'_, str>> =
-            broadcast.except.rooms.iter().map(|room| Cow::Borrowed(&**room)).collect();
-        let delivery = Delivery {
-            to: Receivers::Room(&broadcast.room, found.as_ref()),
-            except: broadcast.except.socket,
-            except_user: broadcast.except.user.as_ref().map(UserId::as_str),
-            except_rooms: &except_rooms,
-            volatile: broadcast.volatile,
-        };
-        hub.deliver(&delivery, &broadcast.packet);
+        if let Some(room) = hub.find(&broadcast.room).filter(|room| room.keeps(kept)) {
+            deliver_to(hub, Some(&room), broadcast);
+        }
     }
 
     /// Reports to the owner that a user is gone from a room, or back.
@@ -151,4 +151,18 @@ impl LocalNode {
         let held_back = change.held_back;
         Some(Gone { namespace, room: Room::of_server(room)?, user, email, display_name, role, held_back })
     }
+}
+
+/// Delivers a sequenced broadcast to the members of its room.
+fn deliver_to(hub: &Hub, room: Option<&Arc<LocalRoom>>, broadcast: &Sequenced) {
+    let except_rooms: Vec<Cow<'_, str>> =
+        broadcast.except.rooms.iter().map(|room| Cow::Borrowed(&**room)).collect();
+    let delivery = Delivery {
+        to: Receivers::Room(&broadcast.room, room),
+        except: broadcast.except.socket,
+        except_user: broadcast.except.user.as_ref().map(UserId::as_str),
+        except_rooms: &except_rooms,
+        volatile: broadcast.volatile,
+    };
+    hub.deliver(&delivery, &broadcast.packet);
 }

@@ -223,6 +223,11 @@ impl Room {
         self.kept.get_or_init(new)
     }
 
+    /// Whether an app keeps `value` for the room.
+    pub(crate) fn keeps<T>(&self, value: &Arc<T>) -> bool {
+        self.kept.get().is_some_and(|kept| std::ptr::addr_eq(Arc::as_ptr(kept), Arc::as_ptr(value)))
+    }
+
     /// Notes the number of this node's latest post to the room.
     pub(crate) fn set_last_post(&self, number: u64) {
         self.last_post.fetch_max(number, Ordering::AcqRel);

@@ -1,5 +1,7 @@
 //! Who receives a broadcast, and in which order.
 
+use std::sync::Arc;
+
 use fanout::Target;
 
 use crate::world::{World, namespace, room, user_id};
@@ -98,6 +100,29 @@ pub(crate) async fn a_sequenced_broadcast_is_given_to_every_owner(world: World) 
         assert_eq!(client.receive(2).await, ["numbered", "numbered"]);
         client.expect_nothing().await;
     }
+}
+
+pub(crate) async fn a_broadcast_that_waited_does_not_reach_members_of_a_later_room(world: World) {
+    let (node, first) = (world.node(0), world.member(0, "ann", "r").await);
+    let before = node.fanout.kept(&namespace(), "r", || Arc::new(1)).unwrap();
+    world.broadcast(0, Target::room(&namespace(), "r").sequenced(1), "waits").await;
+    let given = node.next_sequenced().await;
+    let deliver = |kept: &Arc<i32>| {
+        node.fanout.deliver_kept(&given, kept);
+        node.fanout.deliver(&namespace(), "r", kept, given.packet.clone());
+    };
+    deliver(&before);
+    assert_eq!(first.receive(2).await, ["waits", "waits"]);
+    first.fanout.leave(&first.socket, "r").await;
+    deliver(&before);
+    let second = world.member(0, "ben", "r").await;
+    deliver(&before);
+    let after = node.fanout.kept(&namespace(), "r", || Arc::new(2)).unwrap();
+    deliver(&before);
+    second.expect_nothing().await;
+    deliver(&after);
+    assert_eq!(second.receive(2).await, ["waits", "waits"]);
+    first.expect_nothing().await;
 }
 
 pub(crate) async fn nothing_overtakes_a_sequenced_broadcast_on_the_way_to_its_owner(world: World) {

@@ -47,6 +47,7 @@ conformance! {
         a_broadcast_goes_to_those_it_is_for,
         a_watcher_receives_and_is_no_member,
         a_sequenced_broadcast_is_given_to_every_owner,
+        a_broadcast_that_waited_does_not_reach_members_of_a_later_room,
         nothing_overtakes_a_sequenced_broadcast_on_the_way_to_its_owner;
     interleavings:
         operations_of_one_source_take_effect_in_order,

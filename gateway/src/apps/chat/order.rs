@@ -217,8 +217,9 @@ enum Next {
     Dropped,
 }
 
-/// Delivers arrived broadcasts until one is missing.
-fn deliver_next(context: &Context, kept: &RoomOrder, order: &mut Order) -> Next {
+/// Delivers arrived broadcasts until one is missing. Members who entered after the room was empty have another order,
+/// and a history that contains the messages of this one.
+fn deliver_next(context: &Context, kept: &Arc<RoomOrder>, order: &mut Order) -> Next {
     loop {
         let mut arrived = kept.arrived.lock();
         let Some(next) = arrived.waiting.front() else {
@@ -247,7 +248,7 @@ fn deliver_next(context: &Context, kept: &RoomOrder, order: &mut Order) -> Next 
             }
             order.last = order.last.max(Some(sequence));
         }
-        context.fanout.deliver_sequenced(&next);
+        context.fanout.deliver_kept(&next, kept);
     }
 }
 
@@ -255,7 +256,7 @@ fn deliver_next(context: &Context, kept: &RoomOrder, order: &mut Order) -> Next 
 pub(super) async fn release(
     context: &Context,
     (namespace, room): (&Namespace, &RoomId),
-    kept: &RoomOrder,
+    kept: &Arc<RoomOrder>,
     mut order: OwnedMutexGuard<Order>,
 ) {
     loop {
@@ -264,7 +265,7 @@ pub(super) async fn release(
                 let next = kept.arrived.lock().waiting.front().and_then(|next| next.sequence);
                 if let (Some(sequence), Some(last)) = (next, order.last) {
                     // Continue even if they could not be read: later messages must not wait forever.
-                    let _ = fill(context, namespace, room, (last, sequence)).await;
+                    let _ = fill(context, (namespace, room), kept, (last, sequence)).await;
                     order.last = Some(sequence - 1);
                 }
                 continue;
@@ -293,17 +294,17 @@ pub(super) async fn release(
 async fn find_dropped(
     context: &Context,
     (namespace, room): (&Namespace, &RoomId),
-    kept: &RoomOrder,
+    kept: &Arc<RoomOrder>,
     order: &mut Order,
 ) {
     // From now on later broadcasts wait in their places again.
     let dropped = std::mem::take(&mut kept.arrived.lock().dropped);
     if dropped.other || order.last.is_none() {
-        resync(context, namespace, room);
+        resync(context, (namespace, room), kept);
     }
     if let Some(last) = order.last
         && dropped.message
-        && let Ok(Some(now)) = fill(context, namespace, room, (last, i64::MAX)).await
+        && let Ok(Some(now)) = fill(context, (namespace, room), kept, (last, i64::MAX)).await
     {
         order.last = Some(now);
     }
@@ -322,32 +323,32 @@ pub(super) async fn after_all_said(context: &Context, orders: &Orders, room: &Ro
 /// message. If not all can be read, sends `muster:resync` to the members.
 async fn fill(
     context: &Context,
-    namespace: &Namespace,
-    room: &RoomId,
+    (namespace, room): (&Namespace, &RoomId),
+    kept: &Arc<RoomOrder>,
     (after, before): (i64, i64),
 ) -> Result<Option<i64>, AppError> {
     let between = store::between(context.records.pool(), room, (after, before), CHAT_GAP_MAX);
     let missing = context.records.run(between).await.inspect_err(|_| {
         tracing::warn!(room = room.as_str(), "missed messages could not be read from the records");
-        resync(context, namespace, room);
+        resync(context, (namespace, room), kept);
     })?;
     tracing::debug!(room = room.as_str(), messages = missing.len(), "delivering missed messages");
     if missing.len() >= usize::try_from(CHAT_GAP_MAX).unwrap_or(usize::MAX) {
-        resync(context, namespace, room);
+        resync(context, (namespace, room), kept);
     }
     for message in &missing {
         let packet = socket::encode(namespace, "new_message", message);
-        context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
+        context.fanout.deliver(namespace, room.room().as_str(), kept, packet);
     }
     Ok(missing.last().map(|message| message.seq))
 }
 
 /// Tells the members on this node to read the history, because they have missed messages.
-fn resync(context: &Context, namespace: &Namespace, room: &RoomId) {
+fn resync(context: &Context, (namespace, room): (&Namespace, &RoomId), kept: &Arc<RoomOrder>) {
     let body = Resync { room: Some(room.room().as_str()), epoch: "" };
     let packet = socket::encode(namespace, "muster:resync", &body);
     context.fanout.note_resync();
-    context.fanout.deliver(namespace.as_str(), room.room().as_str(), packet);
+    context.fanout.deliver(namespace, room.room().as_str(), kept, packet);
 }
 
 /// Whenever it is woken, delivers missed messages from the records to all rooms with members on this node. Retries
@@ -379,7 +380,7 @@ async fn catch_up(context: &Context, orders: &Orders, room: RoomId) -> Option<Ro
     let mut order = kept.lock().await;
     let mut is_done = true;
     if let Some(last) = order.last {
-        match fill(context, &orders.namespace, &room, (last, i64::MAX)).await {
+        match fill(context, (&orders.namespace, &room), &kept, (last, i64::MAX)).await {
             Ok(Some(now)) => order.last = Some(now),
             Ok(None) => {}
             Err(_) => is_done = false,
