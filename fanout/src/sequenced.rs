@@ -28,6 +28,13 @@ pub struct Sequenced {
     pub volatile: bool,
 }
 
+impl Sequenced {
+    /// Keeps it from these sockets, too.
+    pub fn except(&mut self, sockets: &[SocketId]) {
+        self.except.rooms.extend(sockets.iter().map(ToString::to_string));
+    }
+}
+
 /// Members of the room who do not receive a broadcast.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Except {

@@ -26,6 +26,11 @@ pub(super) const CHAT_GAP_MAX: u32 = 1_000;
 /// Chat rooms whose missed messages are read from the records at the same time.
 pub(super) const CHAT_ROOMS_AT_ONCE: usize = 4;
 
+/// Clients who join a chat room after a backend has moved members into it, while a message from before may still be on
+/// its way to these members: the message is not delivered to the clients, who have it in their history.
+/// Beyond it: it is not delivered to anybody on this node.
+pub(super) const CHAT_LATE_READERS_MAX: usize = 64;
+
 /// Milliseconds between attempts to read a room's missed messages.
 pub(super) const CHAT_RETRY_MS: u64 = 500;
 

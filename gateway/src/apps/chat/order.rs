@@ -26,11 +26,14 @@ use fanout::{Fanout, Sequenced};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex as SyncMutex;
+use shared::ids::SocketId;
 use shared::names::{Namespace, Room};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::events::RoomId;
-use super::limits::{CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_RETRY_MS, CHAT_ROOMS_AT_ONCE};
+use super::limits::{
+    CHAT_ARRIVED_MAX, CHAT_GAP_MAX, CHAT_LATE_READERS_MAX, CHAT_RETRY_MS, CHAT_ROOMS_AT_ONCE,
+};
 use super::store;
 use crate::context::Context;
 use crate::error::AppError;
@@ -41,18 +44,62 @@ use crate::socket::{self, Resync};
 pub(super) struct Order {
     /// The last sequence number delivered. `None` until a message has arrived, or a joining socket has read the
     /// records.
-    pub(super) last: Option<i64>,
-    /// The first sequence number that arrived while backends had moved all members into the room, until a client
-    /// joins. Late messages before it are delivered, too, since no member has seen them in a history.
-    first: Option<i64>,
+    last: Option<i64>,
+    /// Backends have moved members into the room before a client joined it.
+    late: Option<Late>,
+}
+
+/// Messages that members moved by backends may still miss: these members have read no history, and a message may be on
+/// its way when the first message arrives or the first client joins.
+#[derive(Debug)]
+struct Late {
+    /// Messages before this sequence number are delivered whenever they arrive,
+    before: i64,
+    /// but not to these sockets, which have read them in the history.
+    read: Vec<SocketId>,
+}
+
+/// What to do with a message that has arrived.
+#[derive(Debug, PartialEq, Eq)]
+enum Arrival<'a> {
+    Deliver,
+    /// It is late: these sockets have it.
+    DeliverExcept(&'a [SocketId]),
+    /// It was delivered, or every member has read it in the history.
+    Skip,
 }
 
 impl Order {
-    /// A client joins that has read the records up to `known`. Returns the last sequence number that counts as
-    /// delivered.
-    pub(super) fn join_at(&mut self, known: i64) -> i64 {
-        self.first = None;
+    /// `socket` joins, and has read the records up to `known`. Returns the last sequence number that counts as
+    /// delivered. `others`: the room has members here already.
+    pub(super) fn join_at(&mut self, known: i64, socket: SocketId, others: bool) -> i64 {
+        if !others {
+            self.late = None;
+        } else if self.last.is_none() {
+            self.late = Some(Late { before: known + 1, read: Vec::new() });
+        }
+        match &mut self.late {
+            Some(late) if late.read.len() < CHAT_LATE_READERS_MAX => late.read.push(socket),
+            // What was on its way has arrived.
+            Some(_) => self.late = None,
+            None => {}
+        }
         *self.last.get_or_insert(known)
+    }
+
+    fn arrived(&mut self, sequence: i64) -> Arrival<'_> {
+        let is_new = self.last.is_none_or(|last| sequence > last);
+        if self.last.is_none() {
+            self.late = Some(Late { before: sequence, read: Vec::new() });
+        }
+        if is_new {
+            self.last = Some(sequence);
+            return Arrival::Deliver;
+        }
+        match &self.late {
+            Some(late) if sequence < late.before => Arrival::DeliverExcept(&late.read),
+            _ => Arrival::Skip,
+        }
     }
 }
 
@@ -174,6 +221,11 @@ impl Orders {
         self.fanout.kept(&self.namespace, room.as_str(), || Arc::clone(new))
     }
 
+    /// Whether the room has members on this node, all of which have its order.
+    pub(super) fn have_members(&self, hold: &Hold<'_>) -> bool {
+        self.of_members(hold.room, &hold.order).is_some()
+    }
+
     /// The socket has entered, so the order now belongs to the room.
     pub(super) fn entered(&self, hold: &Hold<'_>) {
         self.of_members(hold.room, &hold.order);
@@ -232,21 +284,12 @@ fn deliver_next(context: &Context, kept: &Arc<RoomOrder>, order: &mut Order) -> 
         if is_missing {
             return Next::Missing;
         }
-        let Some(next) = arrived.waiting.pop_front() else { return Next::Nothing };
+        let Some(mut next) = arrived.waiting.pop_front() else { return Next::Nothing };
         drop(arrived);
-        if let Some(sequence) = next.sequence {
-            let is_new = match order.last {
-                None => {
-                    order.first = Some(sequence);
-                    true
-                }
-                // Skip messages that were delivered, or that the first joining socket has read in the history.
-                Some(last) => sequence > last || order.first.is_some_and(|first| sequence < first),
-            };
-            if !is_new {
-                continue;
-            }
-            order.last = order.last.max(Some(sequence));
+        match next.sequence.map(|sequence| order.arrived(sequence)) {
+            None | Some(Arrival::Deliver) => {}
+            Some(Arrival::DeliverExcept(read)) => next.except(read),
+            Some(Arrival::Skip) => continue,
         }
         context.fanout.deliver_kept(&next, kept);
     }
@@ -388,4 +431,50 @@ async fn catch_up(context: &Context, orders: &Orders, room: RoomId) -> Option<Ro
     }
     release(context, (&orders.namespace, &room), &kept, order).await;
     (!is_done).then_some(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::ids::NodeId;
+
+    use super::*;
+    use crate::ids;
+
+    fn socket() -> SocketId {
+        SocketId::new(NodeId::from_random(*b"node"), ids::entropy())
+    }
+
+    #[test]
+    fn a_client_who_joins_an_empty_room_receives_what_its_history_does_not_contain() {
+        let mut order = Order::default();
+        assert_eq!(order.join_at(5, socket(), false), 5);
+        assert_eq!(order.arrived(5), Arrival::Skip);
+        assert_eq!(order.arrived(6), Arrival::Deliver);
+        assert_eq!(order.arrived(4), Arrival::Skip);
+    }
+
+    #[test]
+    fn members_moved_by_a_backend_receive_late_messages_and_clients_who_have_read_them_do_not() {
+        let (mut order, client) = (Order::default(), socket());
+        assert_eq!(order.arrived(6), Arrival::Deliver);
+        assert_eq!(order.arrived(5), Arrival::DeliverExcept(&[]));
+        assert_eq!(order.join_at(7, client, true), 6);
+        assert_eq!(order.arrived(4), Arrival::DeliverExcept(&[client]));
+        assert_eq!(order.arrived(6), Arrival::Skip);
+        assert_eq!(order.arrived(7), Arrival::Deliver);
+    }
+
+    #[test]
+    fn a_message_on_its_way_while_the_first_client_joins_reaches_the_members_before() {
+        let (mut order, clients) = (Order::default(), [socket(), socket()]);
+        assert_eq!(order.join_at(5, clients[0], true), 5);
+        assert_eq!(order.join_at(6, clients[1], true), 5);
+        assert_eq!(order.arrived(5), Arrival::DeliverExcept(&clients));
+        assert_eq!(order.arrived(6), Arrival::Deliver);
+        assert_eq!(order.arrived(6), Arrival::Skip);
+        for _ in 0..CHAT_LATE_READERS_MAX {
+            order.join_at(6, socket(), true);
+        }
+        assert_eq!(order.arrived(5), Arrival::Skip, "the list of readers is bounded");
+    }
 }

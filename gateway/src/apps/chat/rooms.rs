@@ -27,7 +27,7 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
     let known = records.run(store::last_seq(records.pool(), &room)).await?;
     let mut messages = records.run(store::newest(records.pool(), &room)).await?;
     let mut order = hold.order.lock().await;
-    let last = order.join_at(known);
+    let last = order.join_at(known, socket.id(), chat.orders.have_members(&hold));
     let outcome = enter_at(&chat, &socket, &room, (&mut messages, last)).await;
     chat.orders.entered(&hold);
     // Deliver what has arrived meanwhile, even if entering failed.
