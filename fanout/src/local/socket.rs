@@ -45,12 +45,12 @@ pub(crate) struct Joined {
     /// Rooms that [`crate::Fanout::expel`] removed it from, until other members are notified.
     expelled: Option<Box<Expelled>>,
     /// Whether it has left its rooms on all nodes.
-    left: Left,
+    left: HasLeft,
 }
 
 /// Whether a detached socket has left its rooms on all nodes.
 #[derive(Default)]
-enum Left {
+enum HasLeft {
     #[default]
     No,
     /// Not yet, and somebody waits.
@@ -233,8 +233,8 @@ impl LocalSocket {
 
     /// Notes that it has left its rooms on all nodes.
     pub(crate) fn set_left(&self) {
-        let before = std::mem::replace(&mut self.rooms.lock().left, Left::Yes);
-        if let Left::Awaited(left) = before {
+        let before = std::mem::replace(&mut self.rooms.lock().left, HasLeft::Yes);
+        if let HasLeft::Awaited(left) = before {
             // It is set once.
             let _ = left.set(());
         }
@@ -243,11 +243,11 @@ impl LocalSocket {
     /// Waits until it has left its rooms on all nodes, or for `LANE_WAIT_MS`.
     pub(crate) async fn until_left(&self) {
         let left = match &mut self.rooms.lock().left {
-            Left::Yes => return,
-            Left::Awaited(left) => Arc::clone(left),
-            before @ Left::No => {
+            HasLeft::Yes => return,
+            HasLeft::Awaited(left) => Arc::clone(left),
+            before @ HasLeft::No => {
                 let left = Arc::new(SetOnce::new());
-                *before = Left::Awaited(Arc::clone(&left));
+                *before = HasLeft::Awaited(Arc::clone(&left));
                 left
             }
         };

@@ -25,9 +25,6 @@ const SOON: Duration = Duration::from_secs(1);
 /// Number of slots; a later deadline waits in the last one and is scheduled again from there.
 const SLOTS: usize = 2_048;
 
-/// A deadline nearer than this never fires early.
-pub(super) const REACH_MS: u128 = (SLOTS as u128 - 1) * TICK.as_millis();
-
 /// How many stale entries the wheel may have beyond one entry per session.
 const STALE_MAX: usize = 16_384;
 

@@ -51,10 +51,6 @@ use crate::metrics;
 use crate::namespace::Handshake;
 use crate::socket::Socket;
 
-/// How long a closed polling session waits for its last GET: less than the deadlines reach, so one entry is enough.
-const LINGER: Duration = Duration::from_millis(POLLING_LINGER_MS);
-const _: () = assert!(LINGER.as_millis() < deadlines::REACH_MS);
-
 /// One Engine.IO connection.
 pub(crate) struct Session {
     id: SessionId,
@@ -78,7 +74,7 @@ struct Inner {
     sockets: SmallVec<[Arc<Socket>; 1]>,
     last_connect: LastConnect,
     closed: Option<CloseReason>,
-    /// When the wheel entry that counts fires.
+    /// When the wheel entry that counts fires; for a closed session, when it ends.
     armed: Option<Instant>,
     /// A handler is running; nothing is read until it ends.
     busy: bool,
@@ -195,8 +191,12 @@ impl Session {
 
     fn on_deadline(self: &Arc<Self>, now: Instant) {
         let mut inner = self.inner.lock();
-        if inner.armed.is_some_and(|armed| armed > now) {
-            // A stale entry: an earlier deadline has replaced it.
+        if let Some(armed) = inner.armed.filter(|armed| *armed > now) {
+            // A stale entry, since another deadline has replaced it. If the session is closed, it may also be the entry
+            // for its end: one that was added after the process had been frozen fires early.
+            if inner.closed.is_some() {
+                self.engine.deadlines.add(self.id, armed);
+            }
             return;
         }
         inner.armed = None;
@@ -332,8 +332,9 @@ impl Session {
             let transport = inner.state.transport();
             if transport == TransportName::Polling && reason.lingers() {
                 // The session waits for its last GET until then.
-                let until = Instant::now() + LINGER;
-                inner.armed = Some(self.engine.deadlines.add(self.id, until));
+                let until = Instant::now() + Duration::from_millis(POLLING_LINGER_MS);
+                self.engine.deadlines.add(self.id, until);
+                inner.armed = Some(until);
             }
             (inner.reassembly, inner.awaited) = (Reassembly::default(), None);
             (transport, std::mem::take(&mut inner.sockets), inner.state.is_getting(), inner.place)

@@ -45,7 +45,7 @@ pub(super) struct Order {
     /// The last sequence number delivered. `None` until a message has arrived, or a joining socket has read the
     /// records.
     last: Option<i64>,
-    /// Backends have moved members into the room before a client joined it.
+    /// What members may miss whom backends moved into the room before a client joined it.
     late: Option<Late>,
 }
 
@@ -70,34 +70,43 @@ enum Arrival<'a> {
 }
 
 impl Order {
-    /// `socket` joins, and has read the records up to `known`. Returns the last sequence number that counts as
-    /// delivered. `others`: the room has members here already.
-    pub(super) fn join_at(&mut self, known: i64, socket: SocketId, others: bool) -> i64 {
+    /// A client is about to join that has read the records up to `known`. Returns the last sequence number that counts
+    /// as delivered. `others`: the room has members here already.
+    pub(super) fn join_at(&mut self, known: i64, others: bool) -> i64 {
         if !others {
             self.late = None;
         } else if self.last.is_none() {
             self.late = Some(Late { before: known + 1, read: Vec::new() });
         }
+        *self.last.get_or_insert(known)
+    }
+
+    /// `socket` has joined: its history ends with the last message that counts as delivered.
+    pub(super) fn joined(&mut self, socket: SocketId) {
         match &mut self.late {
             Some(late) if late.read.len() < CHAT_LATE_READERS_MAX => late.read.push(socket),
             // What was on its way has arrived.
             Some(_) => self.late = None,
             None => {}
         }
-        *self.last.get_or_insert(known)
     }
 
     fn arrived(&mut self, sequence: i64) -> Arrival<'_> {
-        let is_new = self.last.is_none_or(|last| sequence > last);
-        if self.last.is_none() {
-            self.late = Some(Late { before: sequence, read: Vec::new() });
-        }
-        if is_new {
+        let Some(last) = self.last.filter(|last| sequence <= *last) else {
+            if self.last.is_none() {
+                self.late = Some(Late { before: sequence, read: Vec::new() });
+            }
             self.last = Some(sequence);
             return Arrival::Deliver;
-        }
-        match &self.late {
-            Some(late) if sequence < late.before => Arrival::DeliverExcept(&late.read),
+        };
+        match &mut self.late {
+            Some(late) if sequence < late.before => {
+                if sequence == last {
+                    // A room's last message may be broadcast again ([`super::catch_up`]).
+                    late.before = sequence;
+                }
+                Arrival::DeliverExcept(&late.read)
+            }
             _ => Arrival::Skip,
         }
     }
@@ -221,8 +230,8 @@ impl Orders {
         self.fanout.kept(&self.namespace, room.as_str(), || Arc::clone(new))
     }
 
-    /// Whether the room has members on this node, all of which have its order.
-    pub(super) fn have_members(&self, hold: &Hold<'_>) -> bool {
+    /// Whether the room has members on this node. Then it keeps the hold's order from now on.
+    pub(super) fn belongs_to_members(&self, hold: &Hold<'_>) -> bool {
         self.of_members(hold.room, &hold.order).is_some()
     }
 
@@ -269,8 +278,8 @@ enum Next {
     Dropped,
 }
 
-/// Delivers arrived broadcasts until one is missing. Members who entered after the room was empty have another order,
-/// and a history that contains the messages of this one.
+/// Delivers arrived broadcasts until one is missing. They reach the members of the room that keeps this order: a socket that
+/// enters after the room was empty has another one, unless a joining client held this one meanwhile.
 fn deliver_next(context: &Context, kept: &Arc<RoomOrder>, order: &mut Order) -> Next {
     loop {
         let mut arrived = kept.arrived.lock();
@@ -447,7 +456,7 @@ mod tests {
     #[test]
     fn a_client_who_joins_an_empty_room_receives_what_its_history_does_not_contain() {
         let mut order = Order::default();
-        assert_eq!(order.join_at(5, socket(), false), 5);
+        assert_eq!(order.join_at(5, false), 5);
         assert_eq!(order.arrived(5), Arrival::Skip);
         assert_eq!(order.arrived(6), Arrival::Deliver);
         assert_eq!(order.arrived(4), Arrival::Skip);
@@ -458,7 +467,8 @@ mod tests {
         let (mut order, client) = (Order::default(), socket());
         assert_eq!(order.arrived(6), Arrival::Deliver);
         assert_eq!(order.arrived(5), Arrival::DeliverExcept(&[]));
-        assert_eq!(order.join_at(7, client, true), 6);
+        assert_eq!(order.join_at(7, true), 6);
+        order.joined(client);
         assert_eq!(order.arrived(4), Arrival::DeliverExcept(&[client]));
         assert_eq!(order.arrived(6), Arrival::Skip);
         assert_eq!(order.arrived(7), Arrival::Deliver);
@@ -467,14 +477,19 @@ mod tests {
     #[test]
     fn a_message_on_its_way_while_the_first_client_joins_reaches_the_members_before() {
         let (mut order, clients) = (Order::default(), [socket(), socket()]);
-        assert_eq!(order.join_at(5, clients[0], true), 5);
-        assert_eq!(order.join_at(6, clients[1], true), 5);
+        assert_eq!(order.join_at(5, true), 5);
+        order.joined(clients[0]);
+        assert_eq!(order.join_at(6, true), 5);
+        order.joined(clients[1]);
+        assert_eq!(order.arrived(4), Arrival::DeliverExcept(&clients));
         assert_eq!(order.arrived(5), Arrival::DeliverExcept(&clients));
+        assert_eq!(order.arrived(5), Arrival::Skip, "a room's last message is broadcast again");
+        assert_eq!(order.arrived(3), Arrival::DeliverExcept(&clients));
         assert_eq!(order.arrived(6), Arrival::Deliver);
         assert_eq!(order.arrived(6), Arrival::Skip);
         for _ in 0..CHAT_LATE_READERS_MAX {
-            order.join_at(6, socket(), true);
+            order.joined(socket());
         }
-        assert_eq!(order.arrived(5), Arrival::Skip, "the list of readers is bounded");
+        assert_eq!(order.arrived(3), Arrival::Skip, "the list of readers is bounded");
     }
 }

@@ -27,9 +27,12 @@ pub(super) async fn join(chat: Arc<Chat>, socket: Arc<Socket>, room: RoomId) -> 
     let known = records.run(store::last_seq(records.pool(), &room)).await?;
     let mut messages = records.run(store::newest(records.pool(), &room)).await?;
     let mut order = hold.order.lock().await;
-    let last = order.join_at(known, socket.id(), chat.orders.have_members(&hold));
+    let last = order.join_at(known, chat.orders.belongs_to_members(&hold));
     let outcome = enter_at(&chat, &socket, &room, (&mut messages, last)).await;
     chat.orders.entered(&hold);
+    if outcome.is_ok() {
+        order.joined(socket.id());
+    }
     // Deliver what has arrived meanwhile, even if entering failed.
     order::release(&chat.context, (socket.namespace(), &room), &hold.order, order).await;
     drop(hold);

@@ -27,17 +27,17 @@ local function publish(meta, stream, key, payload, channel, renew)
   end
   if meta ~= room or renew == '1' then
     local known = call('HMGET', meta, 'e', 'run')
-    epoch = known[1]
-    if not epoch or known[2] ~= run then
-      epoch = ARGV[2]
-      call('HSET', meta, 'e', epoch, 'run', run)
+    local current = known[1]
+    if not current or known[2] ~= run then
+      current = ARGV[2]
+      call('HSET', meta, 'e', current, 'run', run)
       call('DEL', stream)
       call('EXPIRE', meta, '$meta_kept')
     elseif renew == '1' then
       call('EXPIRE', meta, '$meta_kept')
       call('EXPIRE', stream, '$kept')
     end
-    room = meta
+    room, epoch = meta, current
   end
   -- Lua would format the number as a fraction, which takes longer.
   local offset = string.format('%d', call('HINCRBY', meta, 'o', '1'))
