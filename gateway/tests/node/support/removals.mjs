@@ -10,6 +10,9 @@ import { eventually, within } from './wait.mjs';
 /** How long a request may take while a node dies or Redis is slow, in milliseconds. */
 const PATIENCE = 10_000;
 
+/** How many of a user's last operations a failure shows. */
+const NOTES = 40;
+
 /** The answer of a request or an ack; undefined if there is none. */
 const attempt = (promise) => within(promise, PATIENCE, 'an answer').catch(() => undefined);
 
@@ -19,10 +22,17 @@ const attempt = (promise) => within(promise, PATIENCE, 'an answer').catch(() => 
  */
 export function keepBooks(site, { random, people: size = 12 }) {
   const wrong = [];
-  const people = Array.from({ length: size }, (_, n) => ({ user: unique(`user${n}`), rooms: new Set(), unsure: new Set(), socket: undefined }));
+  const people = Array.from({ length: size }, (_, n) => ({ user: unique(`user${n}`), rooms: new Set(), unsure: new Set(), notes: [], socket: undefined }));
   /** Room → user → the last event that was emitted before they were certainly removed. */
   const out = new Map();
   let said = 0;
+  const started = performance.now();
+
+  /** Notes an operation of a user, for the message of a failure. */
+  const note = (one, text) => {
+    one.notes.push(`${((performance.now() - started) / 1_000).toFixed(2)} ${text}`);
+    if (one.notes.length > NOTES) one.notes.shift();
+  };
 
   const pick = (list) => list[Math.floor(random() * list.length)];
   const outOf = (room) => out.get(room) ?? out.set(room, new Map()).get(room);
@@ -42,8 +52,12 @@ export function keepBooks(site, { random, people: size = 12 }) {
       const last = outOf(room).get(one.user);
       if (n > last) wrong.push(`${one.user} was removed from ${room} and received an event emitted ${n - last} later`);
     });
-    socket.on('muster:removed', ({ room }) => one.rooms.delete(room));
-    socket.on('disconnect', () => {
+    socket.on('muster:removed', ({ room }) => {
+      one.rooms.delete(room);
+      note(one, `muster:removed ${room}`);
+    });
+    socket.on('disconnect', (reason) => {
+      note(one, `disconnected: ${reason}`);
       one.socket = undefined;
       one.rooms.clear();
       one.unsure.clear();
@@ -51,6 +65,7 @@ export function keepBooks(site, { random, people: size = 12 }) {
     await attempt(connected(socket));
     if (socket.connected) one.socket = socket;
     else socket.disconnect();
+    note(one, `connected: ${socket.id}`);
   };
 
   /** Grants a room of care to these users only. Other users are removed when it resolves. */
@@ -59,6 +74,7 @@ export function keepBooks(site, { random, people: size = 12 }) {
     const userIds = granted.map(({ user }) => user);
     const answer = await attempt(internal(pick(site.living()), 'PUT', `/internal/rooms/${room}/members`, { userIds }));
     const isDone = answer?.status === 200 && !answer.body.data.incomplete;
+    for (const one of people) note(one, `${granted.includes(one) ? 'granted' : 'withdrawn'} ${room}${isDone ? '' : ', incomplete'}`);
     if (isDone) for (const one of people) if (!granted.includes(one)) isOut(one, room);
     return isDone;
   };
@@ -68,6 +84,7 @@ export function keepBooks(site, { random, people: size = 12 }) {
     const { socket } = one;
     if (!socket) return;
     const answer = await attempt(ask(socket, 'room:join', { roomId: room }));
+    note(one, `join ${room}: ${answer ? answer.success : 'no answer'}${socket === one.socket ? '' : ', of a former socket'}`);
     if (socket !== one.socket) return;
     if (answer) one.unsure.delete(room);
     else one.unsure.add(room);
@@ -95,6 +112,12 @@ export function keepBooks(site, { random, people: size = 12 }) {
     return (await response.json()).data.map(({ userId }) => userId);
   };
 
+  /** What those have done who are in one of two lists only. */
+  const notesOf = (members, inside, room) => people
+    .filter((one) => members.some(({ userId }) => userId === one.user) !== inside.includes(one))
+    .map((one) => `\n${one.user}, socket ${one.socket?.id}:\n  ${one.notes.filter((text) => !/(visit:|sos:)/.test(text) || text.includes(room)).join('\n  ')}`)
+    .join('');
+
   /** Waits until every node counts exactly these users' sockets in a room. `again` runs before each look. */
   const counted = (room, inside, timeout, again = async () => {}) => eventually(async () => {
     await again();
@@ -102,7 +125,7 @@ export function keepBooks(site, { random, people: size = 12 }) {
     for (const node of site.living()) {
       const { body } = await internal(node, 'GET', `/internal/rooms/${encodeURIComponent(room)}/active`);
       const found = body.data.members.map(({ socketId }) => socketId).sort().join();
-      if (found !== expected) throw new Error(`${room}: ${found} instead of ${expected}`);
+      if (found !== expected) throw new Error(`${room}: ${found} instead of ${expected}${notesOf(body.data.members, inside(), room)}`);
     }
     return true;
   }, { timeout, interval: 100, what: `the count of ${room} to be true` });
