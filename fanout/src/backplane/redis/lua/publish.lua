@@ -15,8 +15,8 @@
 -- offsets go on under another epoch, so none is ever given twice within one.
 local run = ARGV[1]
 if run == '' then run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '' end
--- The room of the broadcast before, and its epoch.
-local room, epoch
+-- The rooms' epochs, where a call has several broadcasts: each is read once.
+local epochs = #KEYS > 3 and {}
 
 local function publish(meta, stream, key, payload, channel, renew)
   local call = redis.call
@@ -25,19 +25,20 @@ local function publish(meta, stream, key, payload, channel, renew)
     local place = call('GET', key)
     if place then return 1, place, 0 end
   end
-  if meta ~= room or renew == '1' then
+  local epoch = epochs and renew == '0' and epochs[meta]
+  if not epoch then
     local known = call('HMGET', meta, 'e', 'run')
-    local current = known[1]
-    if not current or known[2] ~= run then
-      current = ARGV[2]
-      call('HSET', meta, 'e', current, 'run', run)
+    epoch = known[1]
+    if not epoch or known[2] ~= run then
+      epoch = ARGV[2]
+      call('HSET', meta, 'e', epoch, 'run', run)
       call('DEL', stream)
       call('EXPIRE', meta, '$meta_kept')
     elseif renew == '1' then
       call('EXPIRE', meta, '$meta_kept')
       call('EXPIRE', stream, '$kept')
     end
-    room, epoch = meta, current
+    if epochs then epochs[meta] = epoch end
   end
   -- Lua would format the number as a fraction, which takes longer.
   local offset = string.format('%d', call('HINCRBY', meta, 'o', '1'))
