@@ -53,7 +53,7 @@ pub(crate) struct Joined {
 enum HasLeft {
     #[default]
     No,
-    /// Not yet, and somebody waits.
+    /// Not yet, and a task waits for it.
     Awaited(Arc<SetOnce<()>>),
     Yes,
 }

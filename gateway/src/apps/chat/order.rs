@@ -45,7 +45,7 @@ pub(super) struct Order {
     /// The last sequence number delivered. `None` until a message has arrived, or a joining socket has read the
     /// records.
     last: Option<i64>,
-    /// What members may miss whom backends moved into the room before a client joined it.
+    /// The messages that members may miss if backends moved them into the room before a client joined it.
     late: Option<Late>,
 }
 
